@@ -1,0 +1,39 @@
+.DEFAULT_GOAL := help
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+ARGS ?=
+
+.PHONY: help install compare test lint fast slow clean
+
+help:  ## show this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
+
+$(STAMP): requirements.lock setup.cfg pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --editable .
+	touch $@
+
+install: $(STAMP)  ## build .venv from requirements.lock
+
+compare: $(STAMP)  ## train and compare the agents on synthetic sessions; more options: make compare ARGS="--help"
+	$(BIN)/musicbox compare $(ARGS)
+
+test: lint fast  ## lint, types, import boundaries, fast tests
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+fast: $(STAMP)
+	$(BIN)/pytest
+
+slow: $(STAMP)  ## the tests that take minutes
+	$(BIN)/pytest -m slow
+
+clean:  ## remove .venv and caches
+	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

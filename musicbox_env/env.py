@@ -1,0 +1,231 @@
+"""`MusicSession-v0`: one listening session at a time, for `gymnasium.make`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import gymnasium as gym
+import numpy as np
+import numpy.typing as npt
+from gymnasium import spaces
+
+from musicbox_env.draws import new_key
+from musicbox_env.schema import require_known
+from musicbox_env.simulator import Outcome, SessionConfig, Simulator, World
+
+if TYPE_CHECKING:
+    from musicbox_env.rendering import SessionView
+
+_ONLY = np.zeros(1, np.intp)
+
+
+class MusicSessionEnv(gym.Env[dict[str, npt.NDArray], npt.NDArray]):
+    """Choose the next songs of a logged listening session so that fewer are skipped.
+
+    ## Description
+    An episode is one logged session. Its first half is shown as history, with how far each song
+    was heard; then the agent recommends a slate of songs at each step, the listener hears them in
+    order, and what was skipped is the reward. The listener is a user simulator (`listener`).
+
+    ## Action space
+    `action` says what an action is:
+
+    | value | space | meaning |
+    | --- | --- | --- |
+    | `"proto"` | `Box(-1, 1, (d,))` | one point of the embedding space; every track is scored by dot product and the best `slate_size` are the slate. Only the direction matters. |
+    | `"proto_list"` | `Box(-1, 1, (slate_size * d,))` | one point for each place of the slate; no song twice |
+    | `"slate"` | `MultiDiscrete([tracks] * slate_size)` | rows of the catalogue |
+
+    Unless `repeats`, songs that the session heard are not recommended again: points do not see
+    them; in an explicit slate such a song, or one named twice, is replaced by the most popular
+    song that is allowed, and counted in `info["replaced"]`.
+
+    ## Observation space
+    A flat `Dict` of one-dimensional Boxes; the newest play is last, padding is in front.
+
+    | `observation` | key | shape | meaning |
+    | --- | --- | --- | --- |
+    | `"embedding"` | `history` | `(history_length * d,)` | embeddings of the songs heard |
+    | | `levels` | `(history_length,)` | how far each was heard, 0 brief to 1 full |
+    | | `mask` | `(history_length,)` | 1 where there is a song |
+    | | `context` | `(11,)` | hour as cosine and sine, premium and shuffle (-1, 1, 0 unknown), one-hot context type, all of the last shown play; then songs heard over the longest session |
+    | `"ids"` | `tracks` | `(history_length,)` int32 | rows of the catalogue, -1 pads |
+    | | `levels` | `(history_length,)` int8 | listen levels 0 to 4, -1 pads |
+    | | `context` | `(11,)` | as above |
+    | | `candidates` | `(longest session,)` int32 | only with `candidates="session"`: tracks of the plays that may be chosen, by index, -1 pads |
+
+    ## Rewards
+    `sum over k of gamma_position ** k * [song k was not skipped]`, with `gamma_position` 0.9;
+    skipped is `skip_2`, the ground truth of the data set. `reward` is a dictionary of weights for
+    further terms (`rewards.RewardConfig`); every term is in `info`, unweighted.
+
+    ## Starting state
+    A session of the split, drawn uniformly; `reset(options={"session": i})` names one. Of L plays
+    the first `L - ceil(L / 2)` are shown: the protocol of the Sequential Skip Prediction Challenge.
+
+    ## Episode end
+    `terminated` when as many songs were heard as the log had left, `ceil(L / 2)`; the last slate
+    is heard only as far as the session goes. With a `horizon`, `truncated` after that many songs.
+
+    ## Information
+    The same keys at every reset and step: `slate` and `levels` `(slate_size,)` as heard, -1 where
+    not; `logged` `(slate_size,)`, whether the level is the logged one and not imputed or
+    simulated, and `logged_share`, their share of the songs heard; `replaced`, places of the action that were replaced; `reward_<term>`; `session`.
+
+    ## Arguments
+    - `data`: dataset folder; None is the bundled synthetic one, made on first use.
+    - `split`: `"train"`, `"train_a"`, `"train_b"`, `"validation"` or `"test"`.
+    - `listener`: `"replay"` (logged levels, imputed where the log has none) or `"ground_truth"`
+      (the exact law, for synthetic data).
+    - `action`, `observation`: see above.
+    - `candidates`: `"catalog"`, all tracks; `"session"`, only the plays that the logged session
+      still holds: with the replay listener every reward is then a logged label.
+    - `slate_size`: songs of a slate.
+    - `history_length`: songs in an observation.
+    - `repeats`: whether songs already heard may be recommended again.
+    - `horizon`: songs after which an episode is truncated, in place of the log's own length.
+    - `reward`: weights of the reward terms.
+    - `embedding`: the space of actions and observations: `"hybrid"`, `"content"` or `"colisten"`,
+      with `"+rate"` for one more dimension that holds the track's rate of being listened to.
+    - `render_mode`: `"ansi"` or `"rgb_array"`.
+
+    ## Vectorized environment
+    `gym.make_vec("MusicSession-v0", num_envs=n, vectorization_mode="vector_entry_point")` runs n
+    sessions through the same dynamics, much faster than n environments.
+
+    ## Version history
+    - v0: first version.
+    """
+
+    metadata: dict[str, Any] = {  # noqa: RUF012 (Gymnasium types it as an instance variable)
+        "render_modes": ["ansi", "rgb_array"],
+        "render_fps": 1,
+    }
+
+    def __init__(self, *, render_mode: str | None = None, **options: Any) -> None:
+        """See the class; unknown options are refused with a suggestion."""
+        if render_mode is not None:
+            require_known("render_mode", render_mode, self.metadata["render_modes"])
+        self.render_mode = render_mode
+        self.config = SessionConfig.from_keywords(options)
+        self.world = World(self.config)
+        self.simulator = Simulator(self.world, num_envs=1)
+        self.observation_space: spaces.Space[Any] = self.world.observation_space()
+        self.action_space: spaces.Space[Any] = self.world.action_space()
+        self._last: Outcome | None = None
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[dict[str, npt.NDArray], dict[str, Any]]:
+        """Begin a session; ``options={"session": i}`` names which, by its index in the log."""
+        super().reset(seed=seed)
+        session = chosen_session(options, self.world, self.np_random)
+        key = np.array([new_key(self.np_random)], np.uint64)
+        self.simulator.begin(_ONLY, np.array([session]), key)
+        self._last = None
+        return self._observation(), first_row(describe(self.simulator, _ONLY, None))
+
+    def step(
+        self, action: npt.NDArray
+    ) -> tuple[dict[str, npt.NDArray], float, bool, bool, dict[str, Any]]:
+        """Recommend; the listener hears the slate in order.
+
+        Raises:
+            gymnasium.error.ResetNeeded: The session is over, or none has begun.
+        """
+        if not self.simulator.remaining[0]:
+            raise gym.error.ResetNeeded("The session is over; call reset() before step().")
+        self._last = self.simulator.step(_ONLY, np.asarray(action)[None])
+        over = bool(self.simulator.remaining[0] == 0)
+        timed = self.config.horizon is not None
+        info = first_row(describe(self.simulator, _ONLY, self._last))
+        reward = float(self._last.reward[0])
+        return self._observation(), reward, over and not timed, over and timed, info
+
+    def _observation(self) -> dict[str, npt.NDArray]:
+        return {name: part[0] for name, part in self.simulator.observe(_ONLY).items()}
+
+    def render(self) -> Any:
+        """The session as a strip of songs: text (``ansi``) or a picture ``(height, width, 3)``."""
+        if self.render_mode is None:
+            gym.logger.warn('Pass render_mode="ansi" or "rgb_array" to gymnasium.make to render.')
+            return None
+        from musicbox_env import rendering
+
+        view = self._view()
+        return rendering.ansi(view) if self.render_mode == "ansi" else rendering.rgb_array(view)
+
+    def _view(self) -> SessionView:
+        """What a picture of the session needs to know."""
+        from musicbox_env.rendering import SessionView
+
+        history, log = self.simulator.history, self.world.dataset
+        count, k = int(history.count[0]), self.config.slate_size
+        last = self._last or Outcome.nothing(1, k)
+        tracks = history.tracks[0, :count]
+        return SessionView(
+            tracks=tracks,
+            levels=history.levels[0, :count],
+            shown=int(history.shown[0]),
+            slate=last.slate[0],
+            slate_levels=last.levels[0],
+            titles=tuple(log.catalog.track_ids[tracks]),
+            session=str(log.sessions.session_ids[history.session[0]]),
+            reward=float(last.reward[0]),
+        )
+
+
+def chosen_session(options: dict[str, Any] | None, world: World, rng: np.random.Generator) -> int:
+    """The session that ``reset`` asks for, or one drawn from the pool.
+
+    Raises:
+        ValueError: An unknown option, or a session that cannot be played.
+    """
+    options = options or {}
+    for name in options:
+        require_known("reset option", name, ["session"])
+    if "session" not in options:
+        return int(world.pool[rng.integers(len(world.pool))])
+    return int(checked_sessions([options["session"]], world)[0])
+
+
+def checked_sessions(sessions: Any, world: World) -> npt.NDArray[np.int64]:
+    """Session indices as an array, all within the log and of two plays or more."""
+    asked = np.atleast_1d(np.asarray(sessions))
+    log = world.dataset.sessions
+    if not np.issubdtype(asked.dtype, np.integer):
+        raise ValueError(f"Sessions are {asked.dtype} values; expected integer indices.")
+    if asked.min() < 0 or asked.max() >= log.num_sessions:
+        raise ValueError(
+            f"Session {asked.max() if asked.min() >= 0 else asked.min()} is not in the log; "
+            f"expected an index from 0 to {log.num_sessions - 1}."
+        )
+    if (log.lengths(asked) < 2).any():
+        raise ValueError("A session of one play has no first half to show; choose another.")
+    return asked.astype(np.int64)
+
+
+def describe(
+    simulator: Simulator, rows: npt.NDArray[np.intp], outcome: Outcome | None
+) -> dict[str, npt.NDArray]:
+    """``info`` for each of the given sessions, a row each; None is the info of a reset."""
+    n, config = len(rows), simulator.world.config
+    if outcome is None:
+        outcome = Outcome.nothing(n, config.slate_size)
+    heard = (outcome.levels >= 0).sum(axis=1)
+    return {
+        "slate": outcome.slate,
+        "levels": outcome.levels,
+        "logged": outcome.logged,
+        "logged_share": outcome.logged.sum(axis=1) / np.maximum(heard, 1),
+        "replaced": outcome.replaced,
+        **{f"reward_{name}": value for name, value in outcome.terms.items()},
+        "session": simulator.history.session[rows],
+    }
+
+
+def first_row(info: dict[str, npt.NDArray]) -> dict[str, Any]:
+    """One session's ``info``: plain floats and ints, small arrays."""
+    return {
+        name: values[0] if values.ndim > 1 else values[0].item() for name, values in info.items()
+    }

@@ -1,0 +1,164 @@
+"""What a listener is: the user simulator behind one small protocol.
+
+A listener is fitted once and then never changes. Whatever it remembers of a session lies in a
+state that the caller holds, a dataclass of arrays with one row for each session, so a thousand
+sessions are simulated by one listener, and two callers never disturb each other. It has no random
+numbers of its own: it gives probabilities of the five listen levels, and `sample_levels` turns a
+uniform number into a level.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from musicbox_env.dataset import Dataset
+from musicbox_env.schema import SKIP_THRESHOLD, UNKNOWN, Level
+
+Rows = npt.NDArray[np.integer]
+State = TypeVar("State")
+
+
+@dataclass
+class History:
+    """What each session of a batch has heard so far; a row a session.
+
+    Attributes:
+        session: Index of the logged session ``(n,)``, -1 where none has begun.
+        shown: How many of its first plays were shown, not simulated ``(n,)``.
+        tracks: Tracks heard, in order ``(n, capacity)``, -1 after the last.
+        levels: How far each was heard ``(n, capacity)``, -1 after the last.
+        count: Songs heard ``(n,)``.
+    """
+
+    session: npt.NDArray[np.int64]
+    shown: npt.NDArray[np.int64]
+    tracks: npt.NDArray[np.int32]
+    levels: npt.NDArray[np.int8]
+    count: npt.NDArray[np.int64]
+
+    @classmethod
+    def empty(cls, n: int, capacity: int) -> History:
+        """Room for ``n`` sessions of up to ``capacity`` songs."""
+        return cls(
+            np.full(n, -1, np.int64),
+            np.zeros(n, np.int64),
+            np.full((n, capacity), UNKNOWN, np.int32),
+            np.full((n, capacity), Level.UNHEARD, np.int8),
+            np.zeros(n, np.int64),
+        )
+
+    @classmethod
+    def logged(
+        cls,
+        dataset: Dataset,
+        sessions: npt.NDArray[np.int64],
+        shown: npt.NDArray[np.int64],
+        capacity: int,
+    ) -> History:
+        """The first ``shown`` plays of logged sessions ``(n,)``, as the log has them."""
+        was_shown = np.arange(capacity) < shown[:, None]
+        tracks = dataset.sessions.padded("track", sessions, capacity)
+        levels = dataset.sessions.padded("level", sessions, capacity)
+        return cls(
+            sessions.copy(),
+            shown.copy(),
+            np.where(was_shown, tracks, np.int32(UNKNOWN)),
+            np.where(was_shown, levels, np.int8(Level.UNHEARD)),
+            shown.copy(),
+        )
+
+    def record(
+        self, rows: Rows, tracks: npt.NDArray[np.integer], levels: npt.NDArray[np.int8]
+    ) -> None:
+        """Add one song to each of the sessions ``rows``, in place."""
+        self.tracks[rows, self.count[rows]] = tracks
+        self.levels[rows, self.count[rows]] = levels
+        self.count[rows] += 1
+
+    def holds(self, rows: Rows, tracks: npt.NDArray[np.integer]) -> npt.NDArray[np.bool_]:
+        """Whether the sessions ``rows`` ``(m,)`` heard the tracks ``(m, c)`` already ``(m, c)``."""
+        return (tracks[:, :, None] == self.tracks[rows][:, None, :]).any(axis=2)
+
+
+class Listener(Protocol[State]):
+    """Answers a recommended track with a listen level, given what the session has heard so far.
+
+    Attributes:
+        answers_from_log: Whether a track that the logged session still holds gets its logged
+            level, so that the answer is a fact and not a guess.
+    """
+
+    answers_from_log: bool
+
+    def begin(self, history: History) -> State:
+        """State of sessions of which nothing but the shown plays was heard.
+
+        Args:
+            history: n sessions; only shown plays.
+        """
+        ...
+
+    def level_probabilities(
+        self,
+        state: State,
+        history: History,
+        rows: Rows,
+        tracks: npt.NDArray[np.integer],
+        plays: npt.NDArray[np.integer],
+    ) -> npt.NDArray[np.float64]:
+        """Probabilities of the listen levels, were each of the tracks the next song.
+
+        Args:
+            state: State of the whole batch; not changed.
+            history: What the whole batch has heard; not changed.
+            rows: Which sessions of the batch are asked ``(m,)``.
+            tracks: Candidates for each of them ``(m, c)``.
+            plays: For each candidate the play of the logged session that it would be, counted
+                from the session's start, or -1 where the session does not hold it ``(m, c)``.
+
+        Returns:
+            ``(m, c, 5)``, summing to 1 over the last axis.
+        """
+        ...
+
+    def advance(
+        self,
+        state: State,
+        history: History,
+        rows: Rows,
+        tracks: npt.NDArray[np.integer],
+        levels: npt.NDArray[np.int8],
+    ) -> None:
+        """Take in that the sessions ``rows`` heard a track at a level ``(m,)``, in place.
+
+        ``history`` does not hold the song yet.
+        """
+        ...
+
+
+def sample_levels(
+    probabilities: npt.NDArray[np.float64], uniforms: npt.NDArray[np.float64]
+) -> npt.NDArray[np.int8]:
+    """Invert the distribution over levels: probabilities ``(m, 5)``, uniforms ``(m,)`` in [0, 1).
+
+    >>> sample_levels(np.array([[0.5, 0.1, 0.0, 0.0, 0.4]]), np.array([0.55]))
+    array([1], dtype=int8)
+    """
+    cumulative = np.cumsum(probabilities, axis=-1)
+    below = uniforms[:, None] * cumulative[:, -1:] >= cumulative[:, :-1]
+    return below.sum(axis=-1).astype(np.int8)
+
+
+def skip_probability(probabilities: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Probability that the song is skipped (``skip_2``), from those of the levels."""
+    return probabilities[..., :SKIP_THRESHOLD].sum(axis=-1)
+
+
+def put_rows(state: Any, rows: Rows, part: Any) -> None:
+    """Overwrite the given rows of a state, in place, with those of another of the same kind."""
+    for field in fields(state):
+        getattr(state, field.name)[rows] = getattr(part, field.name)

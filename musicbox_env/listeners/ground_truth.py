@@ -1,0 +1,108 @@
+"""The ground-truth listener: the law that made a synthetic dataset, asked directly.
+
+It gives exact skip probabilities for any track in any session, hence the best that any policy
+could do, and the regret of every other. It is the judge of the default comparison.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from musicbox_env.dataset import Dataset
+from musicbox_env.law import ListenerState
+from musicbox_env.listeners.base import History, Rows
+from musicbox_env.truth import GroundTruth
+
+
+@dataclass
+class GroundTruthState:
+    """Attributes hold one row for each session; see `law.ListenerState` for the first three.
+
+    Attributes:
+        previous: 1 where the last song was skipped ``(n,)``.
+        running: Running mean of the skips ``(n,)``.
+        heard: Songs heard ``(n,)``.
+        session_logit: Propensity and context ``(n,)``.
+        taste: Unit taste vector ``(n, d)``.
+    """
+
+    previous: npt.NDArray[np.float64]
+    running: npt.NDArray[np.float64]
+    heard: npt.NDArray[np.int64]
+    session_logit: npt.NDArray[np.float64]
+    taste: npt.NDArray[np.float32]
+
+    def at(self, rows: Rows) -> ListenerState:
+        """What the law asks of some of the sessions."""
+        return ListenerState(self.previous[rows], self.running[rows], self.heard[rows])
+
+
+class GroundTruthListener:
+    """Answers with the generator's own law; context and shuffle stay those of the last shown play.
+
+    The generator redraws sessions that are skipped or kept throughout, as the release has none;
+    the law knows nothing of that, so simulated sessions can be either.
+    """
+
+    answers_from_log = False
+
+    def __init__(self, dataset: Dataset) -> None:
+        """Open the truth of a synthetic dataset.
+
+        Raises:
+            FileNotFoundError: The dataset was not made by the generator.
+        """
+        self.dataset = dataset
+        self.truth = GroundTruth.open(dataset.folder)
+
+    def __reduce__(self) -> tuple[Callable[..., GroundTruthListener], tuple[Dataset]]:
+        """Pickle by the dataset's path."""
+        return type(self), (self.dataset,)
+
+    def begin(self, history: History) -> GroundTruthState:
+        """State after the shown history; see `Listener.begin`."""
+        log, law = self.dataset.sessions, self.truth.law
+        last = log.offsets[history.session] + history.count - 1
+        heard = law.after(history.levels[:, : history.count.max()])
+        session_logit = law.session_logit(
+            self.truth.session_propensity[history.session],
+            log.column("context_type")[last],
+            log.column("shuffle")[last],
+        )
+        taste = self.truth.session_taste[history.session]
+        return GroundTruthState(heard.previous, heard.running, heard.heard, session_logit, taste)
+
+    def level_probabilities(
+        self,
+        state: GroundTruthState,
+        history: History,
+        rows: Rows,
+        tracks: npt.NDArray[np.integer],
+        plays: npt.NDArray[np.integer],
+    ) -> npt.NDArray[np.float64]:
+        """Exact probabilities of the levels; see the protocol. ``plays`` do not matter."""
+        truth = self.truth
+        affinity = np.einsum("md,mcd->mc", state.taste[rows], truth.track_vectors[tracks])
+        track_logit = truth.law.track_logit(
+            truth.track_quality[tracks], affinity, history.holds(rows, tracks)
+        )
+        logit = truth.law.skip_logit(state.at(rows), state.session_logit[rows], track_logit)
+        return truth.law.level_probabilities(logit)
+
+    def advance(
+        self,
+        state: GroundTruthState,
+        history: History,
+        rows: Rows,
+        tracks: npt.NDArray[np.integer],
+        levels: npt.NDArray[np.int8],
+    ) -> None:
+        """Update persistence and position; see the protocol."""
+        after = self.truth.law.update(state.at(rows), levels)
+        state.previous[rows] = after.previous
+        state.running[rows] = after.running
+        state.heard[rows] = after.heard

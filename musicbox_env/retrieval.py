@@ -1,0 +1,388 @@
+"""From points in embedding space to songs: exact top-k by dot product, the one copy.
+
+Environment, agents, embedding checks and skylines all choose through these functions, so that a
+recommendation means the same everywhere. Three properties matter to them:
+
+- Exact, and ties go to the lower row of the catalogue (the track more played in training).
+- The answer to a query does not depend on the batch it comes in: one environment and a thousand
+  of them choose the same songs. BLAS rounds a product differently alone and in a batch, so the
+  finalists are scored again in double precision, and whatever lies within BLAS's rounding of the
+  last of them joins the final (`_settle`).
+- Memory is bounded by `TILE_SCORES`, whatever the size of the catalogue.
+
+Selection is k passes of ``argmax`` over each tile, as long as they find something better than what
+earlier tiles gave. For the few songs of a slate that beats a partial sort (``argpartition``)
+several times over; only many neighbours at once (`PARTITION_FROM`) are worth one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+
+TILE_QUERIES = 256
+TILE_SCORES = 1 << 21
+"""Scores held at once, 8 MB: large enough to amortise BLAS's packing of the items."""
+PARTITION_FROM = 100
+"""From this k on one ``partition`` of a tile is faster than k passes of ``argmax``."""
+FEW_QUERIES = 16
+"""Below this BLAS is faster at items times queries than at queries times items."""
+
+Floats = npt.NDArray[np.float32]
+Rows = npt.NDArray[np.int64]
+
+
+def top_k(
+    queries: npt.ArrayLike,
+    items: npt.NDArray,
+    k: int,
+    barred: npt.NDArray[np.integer] | None = None,
+) -> tuple[Rows, Floats]:
+    """Find the k items of highest dot product with each query.
+
+    Args:
+        queries: Points in embedding space ``(q, d)``, finite.
+        items: Embedding of the catalogue ``(n, d)``; may be memory-mapped.
+        k: How many to find.
+        barred: Items that a query may not have ``(q, b)``, -1 for none.
+
+    Returns:
+        Item rows ``(q, k)``, best first, ties to the lower row, and their scores ``(q, k)``;
+        -1 and -inf where fewer than ``k`` items are allowed.
+
+    Raises:
+        ValueError: Shapes that do not fit each other, a query or an item that is not finite, a
+            barred row outside the items.
+    """
+    points = _checked_points(queries, items.shape[1], ndim=2)
+    if k < 0:
+        raise ValueError(f"k is {k}; the number of items to find must not be negative.")
+    if barred is not None:
+        barred = _checked_rows("barred", barred, len(points), len(items))
+    if k == 0 or not len(items):
+        return _nothing(len(points), k)
+    # One more than asked for shows whether the last place is decided beyond BLAS's rounding.
+    finalists, rough = _shortlist(points, items, k + 1, barred)
+    exact = _scores(points, items, finalists)
+    best = np.lexsort((finalists, -exact), axis=-1)[:, :k]
+    rows = np.take_along_axis(finalists, best, axis=1)
+    scores = np.take_along_axis(exact, best, axis=1)
+    margin = _rounding(points, items, finalists)
+    close = (finalists[:, k] >= 0) & (rough[:, k] >= rough[:, k - 1] - margin)
+    for query in np.flatnonzero(close):
+        least = float(rough[query, k - 1] - 2 * margin[query])
+        excluded = None if barred is None else barred[query]
+        rows[query], scores[query] = _settle(points[query], items, k, excluded, least)
+    return rows, scores
+
+
+def top_k_list(
+    queries: npt.ArrayLike, items: npt.NDArray, barred: npt.NDArray[np.integer] | None = None
+) -> Rows:
+    """Fill each place of a list with the best item for its own query, no item twice.
+
+    Places choose in order, as in LIRD's Algorithm 2 (arXiv:1801.00209): what the first place took
+    is removed before the second chooses.
+
+    Args:
+        queries: One point for each place of each list ``(q, k, d)``.
+        items: Embedding of the catalogue ``(n, d)``.
+        barred: Items that a list may not have ``(q, b)``, -1 for none.
+
+    Returns:
+        Item rows ``(q, k)``, -1 where no allowed item is left.
+
+    Raises:
+        ValueError: As `top_k`.
+    """
+    points = _checked_points(queries, items.shape[1], ndim=3)
+    num_lists, places, dim = points.shape
+    if barred is not None:
+        barred = np.repeat(_checked_rows("barred", barred, num_lists, len(items)), places, axis=0)
+    # Earlier places take at most k - 1 items, so that the best k of each place always suffice.
+    found, _ = top_k(points.reshape(-1, dim), items, places, barred)
+    found = found.reshape(num_lists, places, places)
+    chosen = np.full((num_lists, places), -1, dtype=np.int64)
+    for place in range(places):
+        best = found[:, place]
+        taken = (best[:, :, None] == chosen[:, None, :place]).any(axis=2) | (best < 0)
+        first = (~taken).argmax(axis=1)[:, None]
+        free = ~np.take_along_axis(taken, first, axis=1)
+        chosen[:, place] = np.where(free, np.take_along_axis(best, first, axis=1), -1)[:, 0]
+    return chosen
+
+
+def top_k_among(
+    queries: npt.ArrayLike,
+    items: npt.NDArray,
+    candidates: npt.NDArray[np.integer],
+    k: int,
+    order: npt.NDArray,
+) -> Rows:
+    """Find the k best of each query's own candidates.
+
+    Candidates are places in a list, not items: where an item stands there twice, both may be
+    chosen. Their scores are then equal, and choosing the earlier place would read the order of
+    the list, which in a logged session tells the future; hence ``order``.
+
+    Args:
+        queries: Points in embedding space ``(q, d)``, finite.
+        items: Embedding of the catalogue ``(n, d)``.
+        candidates: Item rows ``(q, c)``, -1 for none.
+        k: How many to find.
+        order: Keys ``(q, c)``, say random numbers: of equal scores the lowest key comes first.
+
+    Returns:
+        Places in ``candidates`` ``(q, k)``, best first, -1 where a query has fewer than ``k``.
+
+    Raises:
+        ValueError: Shapes that do not fit each other, a query or an item that is not finite, a
+            candidate outside the items.
+    """
+    points = _checked_points(queries, items.shape[1], ndim=2)
+    candidates = _checked_rows("candidates", candidates, len(points), len(items))
+    if order.shape != candidates.shape:
+        raise ValueError(
+            f"order has shape {order.shape}; expected that of candidates, {candidates.shape}."
+        )
+    scores = _scores(points, items, candidates)
+    _refuse_nan(scores)
+    absent = candidates < 0
+    places = np.lexsort((order, -scores, absent), axis=-1)[:, :k]
+    places[np.take_along_axis(absent, places, axis=1)] = -1
+    found = np.full((len(points), k), -1, dtype=np.int64)
+    found[:, : places.shape[1]] = places
+    return found
+
+
+def weight_above(
+    queries: npt.ArrayLike,
+    items: npt.NDArray,
+    targets: npt.NDArray[np.integer],
+    weights: npt.NDArray,
+    barred: npt.NDArray[np.integer] | None = None,
+) -> npt.NDArray[np.float64]:
+    """Sum the weights of the items that score above each query's target; ties count half.
+
+    With weights of one this is the target's rank, 0 the best, in the middle of its ties.
+
+    Args:
+        queries: Points in embedding space ``(q, d)``, finite.
+        items: Embedding of the catalogue ``(n, d)``.
+        targets: The item in question ``(q,)``; it does not count itself.
+        weights: One or more weights of each item ``(n, w)``.
+        barred: Items that do not count ``(q, b)``, -1 for none.
+
+    Returns:
+        Sums ``(q, w)``.
+
+    Raises:
+        ValueError: As `top_k`.
+    """
+    points = _checked_points(queries, items.shape[1], ndim=2)
+    own = _checked_rows("targets", np.asarray(targets)[:, None], len(points), len(items))
+    out = own
+    if barred is not None:
+        out = np.hstack([own, _checked_rows("barred", barred, len(points), len(items))])
+    target_scores = _scores(points, items, own)
+    margin = _rounding(points, items, own)[:, None]
+    weights = np.asarray(weights, dtype=np.float32)
+    sums = np.zeros((len(points), weights.shape[1]))
+    for part, start, scores in _score_tiles(points, items, out):
+        of_tile = weights[start : start + scores.shape[1]]
+        above = scores > (target_scores + margin)[part]
+        reached = scores >= (target_scores - margin)[part]
+        # `above` are within `reached`: half of both counts ties by half.
+        sums[part] += np.add(above, reached, dtype=np.float32) @ of_tile / 2
+    return sums
+
+
+def _score_tiles(
+    points: Floats, items: npt.NDArray, barred: Rows | None
+) -> Iterator[tuple[slice, int, Floats]]:
+    """BLAS's scores of every query for every item, a tile at a time, barred items at -inf.
+
+    Yields:
+        The tile's queries, its first item, and its scores, in a buffer that the next tile reuses.
+    """
+    height = min(len(points), TILE_QUERIES)
+    step = min(len(items), TILE_SCORES // max(1, height))
+    buffer = np.empty(step * height, dtype=np.float32)
+    for first in range(0, len(points), TILE_QUERIES):
+        part = slice(first, first + TILE_QUERIES)
+        for start in range(0, len(items), step):
+            tile = np.asarray(items[start : start + step], dtype=np.float32)
+            shape = (len(points[part]), len(tile))
+            scores = buffer[: shape[0] * shape[1]].reshape(shape)
+            if len(points) < FEW_QUERIES:
+                scores[...] = (tile @ points[part].T).T
+            else:
+                np.matmul(points[part], tile.T, out=scores)
+            if barred is not None:
+                _bar(scores, barred[part] - start)
+            yield part, start, scores
+
+
+def _shortlist(
+    points: Floats, items: npt.NDArray, k: int, barred: Rows | None
+) -> tuple[Rows, Floats]:
+    """The k best of each query by BLAS's scores, rows and scores ``(q, k)``, tile by tile."""
+    rows, scores = _nothing(len(points), k)
+    for part, start, tile_scores in _score_tiles(points, items, barred):
+        _improve(rows[part], scores[part], tile_scores, start)
+    return rows, scores
+
+
+def _settle(
+    point: Floats, items: npt.NDArray, k: int, barred: Rows | None, least: float
+) -> tuple[Rows, Floats]:
+    """The k best for one query among all items whose score by BLAS is at least ``least``."""
+    near = []
+    for start in range(0, len(items), TILE_SCORES):
+        rough = np.asarray(items[start : start + TILE_SCORES], dtype=np.float32) @ point
+        near.append(start + np.flatnonzero(rough >= least))
+    rows = np.concatenate(near)
+    if barred is not None:
+        rows = rows[~np.isin(rows, barred)]
+    scores = _scores(point[None], items, rows[None])[0]
+    best = np.lexsort((rows, -scores))[:k]
+    return rows[best], scores[best]
+
+
+def _scores(points: Floats, items: npt.NDArray, rows: Rows) -> Floats:
+    """Dot products of each query with its own items ``(q, m)``, -inf where the row is -1.
+
+    In double precision and not by BLAS: the same item must get the same score wherever it stands.
+    """
+    exact = np.einsum("qd,qmd->qm", points, items[rows], dtype=np.float64)
+    return np.where(rows >= 0, exact, -np.inf).astype(np.float32)
+
+
+def _rounding(points: Floats, items: npt.NDArray, finalists: Rows) -> Floats:
+    """How far apart two scores of a query may be by BLAS and still be equal or swapped, ``(q,)``.
+
+    A dot product of length d summed in any order errs by at most ``d u |q| |x|`` with u the unit
+    roundoff (Higham, Accuracy and Stability of Numerical Algorithms, 2002, section 3.1). The
+    finalists stand for the norms of all items, which are alike in an embedding.
+    """
+    largest = np.linalg.norm(items[finalists], axis=2).max(axis=1)
+    unit = np.finfo(np.float32).eps
+    return points.shape[1] * unit * np.linalg.norm(points, axis=1) * largest
+
+
+def _nothing(num_queries: int, k: int) -> tuple[Rows, Floats]:
+    """The answer where no item is allowed."""
+    rows = np.full((num_queries, k), -1, dtype=np.int64)
+    return rows, np.full((num_queries, k), -np.inf, dtype=np.float32)
+
+
+def _bar(scores: Floats, barred: Rows) -> None:
+    """Set the barred columns ``(q, b)`` of a tile to -inf, leaving out those of other tiles."""
+    query, place = np.nonzero((barred >= 0) & (barred < scores.shape[1]))
+    scores[query, barred[query, place]] = -np.inf
+
+
+def _improve(rows: Rows, scores: Floats, tile: Floats, start: int) -> None:
+    """Merge the best of a tile ``(q, t)`` into the best so far ``(q, k)``, in place."""
+    select = _by_argmax if rows.shape[1] < PARTITION_FROM else _by_partition
+    tile_rows, tile_scores = select(tile, scores)
+    tile_rows[tile_rows >= 0] += start
+    if start == 0:
+        rows[...], scores[...] = tile_rows, tile_scores
+        return
+    improved = np.flatnonzero(tile_rows[:, 0] >= 0)
+    both_rows = np.concatenate([rows[improved], tile_rows[improved]], axis=1)
+    both_scores = np.concatenate([scores[improved], tile_scores[improved]], axis=1)
+    # Stable: of equal scores the earlier tile, that is the lower row, stays in front.
+    best = np.argsort(-both_scores, axis=1, kind="stable")[:, : rows.shape[1]]
+    rows[improved] = np.take_along_axis(both_rows, best, axis=1)
+    scores[improved] = np.take_along_axis(both_scores, best, axis=1)
+
+
+def _by_argmax(tile: Floats, so_far: Floats) -> tuple[Rows, Floats]:
+    """The best of a tile that can still enter, by one ``argmax`` a place; overwrites the tile."""
+    num_queries, k = so_far.shape
+    rows, scores = _nothing(num_queries, k)
+    who = every = np.arange(num_queries)
+    for place in range(min(k, tile.shape[1])):
+        best = tile.argmax(axis=1)
+        value = tile[every, best]
+        _refuse_nan(value)
+        # Behind `place` songs of this tile only k - 1 - place earlier ones may stay in front.
+        enters = value > so_far[who, k - 1 - place]
+        rows[who[enters], place] = best[enters]
+        scores[who[enters], place] = value[enters]
+        num_left = np.count_nonzero(enters)
+        if num_left == 0:
+            break
+        if 2 * num_left < len(who):
+            tile, who, best = tile[enters], who[enters], best[enters]
+            every = np.arange(num_left)
+        tile[every, best] = -np.inf
+    return rows, scores
+
+
+def _by_partition(tile: Floats, so_far: Floats) -> tuple[Rows, Floats]:
+    """The best k of a tile, by one ``partition`` of each query that can still gain."""
+    num_queries, k = so_far.shape
+    rows, scores = _nothing(num_queries, k)
+    best = tile.max(axis=1)
+    _refuse_nan(best)
+    size = min(k, tile.shape[1])
+    for query in np.flatnonzero(best > so_far[:, -1]):
+        line = tile[query]
+        least = np.partition(line, len(line) - size)[len(line) - size]
+        above = np.flatnonzero(line > least)
+        # Ties at the threshold: the lowest rows fill the remaining places.
+        chosen = np.concatenate([above, np.flatnonzero(line == least)[: size - len(above)]])
+        chosen = chosen[np.lexsort((chosen, -line[chosen]))]
+        chosen = chosen[line[chosen] > -np.inf]
+        rows[query, : len(chosen)] = chosen
+        scores[query, : len(chosen)] = line[chosen]
+    return rows, scores
+
+
+def _checked_points(queries: npt.ArrayLike, dim: int, *, ndim: int) -> Floats:
+    """Queries as float32, refused where they cannot be scored."""
+    points = np.asarray(queries, dtype=np.float32)
+    if points.ndim != ndim or points.shape[-1] != dim:
+        expected = "queries, places" if ndim == 3 else "queries"
+        raise ValueError(
+            f"queries have shape {points.shape}; expected ({expected}, {dim}), since the items "
+            f"have {dim} dimensions."
+        )
+    if not np.isfinite(points).all():
+        bad = np.flatnonzero(~np.isfinite(points.reshape(len(points), -1)).all(axis=1))
+        raise ValueError(
+            f"{len(bad)} of {len(points)} queries hold NaN or infinity (the first is number "
+            f"{bad[0]}); no item can be nearest to them. Check the policy's output."
+        )
+    return points
+
+
+def _checked_rows(
+    what: str, given: npt.NDArray[np.integer], num_queries: int, num_items: int
+) -> Rows:
+    """Item rows ``(q, b)`` as int64, refused where they name no item."""
+    rows: Rows = np.asarray(given, dtype=np.int64)
+    if rows.ndim != 2 or len(rows) != num_queries:
+        raise ValueError(
+            f"{what} has shape {rows.shape}; expected ({num_queries}, any), a row for each query."
+        )
+    if rows.size and (rows.max() >= num_items or rows.min() < -1):
+        raise ValueError(
+            f"{what} holds rows from {rows.min()} to {rows.max()}; expected 0 to {num_items - 1}, "
+            "or -1 for none."
+        )
+    return rows
+
+
+def _refuse_nan(scores: Floats) -> None:
+    """Refuse scores that have no order; queries are checked before, so the items are to blame."""
+    if np.isnan(scores).any():
+        raise ValueError(
+            "Scores hold NaN although the queries are finite: the items hold NaN or infinity, or "
+            "their products overflow float32. Check the embedding."
+        )

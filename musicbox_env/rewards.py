@@ -1,0 +1,104 @@
+"""What a slate is worth: named terms, their weights, and the one place where they are summed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from musicbox_env.schema import Level, is_skip, require_known
+
+Float = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class RewardConfig:
+    """Weights of the reward terms.
+
+    Attributes:
+        listen: Weight of the songs that were not skipped, the ground truth of the data set.
+        graded: Weight of how far the songs were heard, 0 for brief to 1 for full.
+        diversity: Weight of how unlike the songs of the slate are.
+        novelty: Weight of how rarely the songs are played.
+        gamma_position: Factor from each place of the slate to the next, for ``listen`` and
+            ``graded`` (the list discount of LIRD, arXiv:1801.00209, equation 5).
+    """
+
+    listen: float = 1.0
+    graded: float = 0.0
+    diversity: float = 0.0
+    novelty: float = 0.0
+    gamma_position: float = 0.9
+
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            if not isinstance(value, int | float) or not np.isfinite(value):
+                raise ValueError(f"Reward setting {name} is {value!r}; it must be a finite number.")
+        if not 0 <= self.gamma_position <= 1:
+            raise ValueError(f"gamma_position is {self.gamma_position}; it must be in [0, 1].")
+
+    @classmethod
+    def from_mapping(cls, settings: Mapping[str, Any] | None) -> RewardConfig:
+        """Build from JSON-able keyword values; an unknown name is refused with a suggestion."""
+        settings = dict(settings or {})
+        for name in settings:
+            require_known("reward setting", name, [f.name for f in fields(cls)])
+        return cls(**settings)
+
+
+TERMS = ("listen", "graded", "diversity", "novelty")
+
+
+def reward_terms(
+    config: RewardConfig,
+    levels: npt.NDArray[np.int8],
+    vectors: npt.NDArray[np.float32] | None,
+    surprise: npt.NDArray[np.float64] | None,
+) -> dict[str, Float]:
+    """Value of each term, before weighting, for a batch of slates.
+
+    Args:
+        config: Position discount, and the weights that say which terms are needed: one of
+            weight 0 is reported as 0 and not computed.
+        levels: Listen levels in the order heard ``(n, k)``, -1 where a song was not heard.
+        vectors: Unit-norm embeddings of the songs ``(n, k, d)``; needed for ``diversity``.
+        surprise: -log2 of the songs' popularity, scaled to [0, 1], ``(n, k)``; for ``novelty``.
+
+    Returns:
+        For each of `TERMS` an array ``(n,)``.
+    """
+    heard = levels >= 0
+    discount = config.gamma_position ** np.arange(levels.shape[1])
+    zeros = np.zeros(len(levels))
+    listened = heard & ~is_skip(levels)
+    terms = {"listen": listened @ discount, "graded": zeros, "diversity": zeros, "novelty": zeros}
+    if config.graded:
+        terms["graded"] = (np.maximum(levels, 0) / float(Level.FULL)) @ discount
+    if config.diversity and vectors is not None:
+        terms["diversity"] = slate_diversity(vectors, heard)
+    if config.novelty and surprise is not None:
+        terms["novelty"] = (surprise * heard).sum(1) / np.maximum(heard.sum(1), 1)
+    return terms
+
+
+def slate_diversity(vectors: npt.NDArray[np.float32], counted: npt.NDArray[np.bool_]) -> Float:
+    """1 - mean pairwise cosine of the songs of each slate; 0 where fewer than two count.
+
+    Args:
+        vectors: Rows of unit norm ``(n, k, d)``.
+        counted: Which songs count ``(n, k)``.
+    """
+    vectors = np.where(counted[..., None], vectors, 0).astype(np.float64)
+    total = vectors.sum(1)
+    pairs = counted.sum(1) * (counted.sum(1) - 1)
+    cosines = (total * total).sum(1) - (vectors * vectors).sum((1, 2))
+    return np.where(pairs > 0, 1 - cosines / np.maximum(pairs, 1), 0.0)
+
+
+def total_reward(config: RewardConfig, terms: Mapping[str, Float]) -> Float:
+    """Weighted sum of the terms ``(n,)``."""
+    weighted = [getattr(config, name) * terms[name] for name in TERMS]
+    return np.sum(weighted, axis=0)

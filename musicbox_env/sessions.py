@@ -1,0 +1,132 @@
+"""The logged sessions of a dataset folder: memory-mapped columns, session offsets, splits."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow.parquet as pq
+
+from musicbox_env.schema import MAX_SESSION_LENGTH, PLAY_COLUMNS, UNKNOWN, split_codes
+
+
+class SessionLog:
+    """Plays of a dataset, in session order, read from disk only where they are touched.
+
+    Attributes:
+        offsets: First play of each session, ``(num_sessions + 1,)`` int64; the last entry is the
+            number of plays.
+        split: Stored split code of each session, ``(num_sessions,)`` uint8 (see `schema.SPLITS`).
+    """
+
+    def __init__(self, folder: Path | str) -> None:
+        """Open the session log of a dataset folder.
+
+        Args:
+            folder: Dataset folder, holding ``plays/`` and ``sessions/``.
+        """
+        self._folder = Path(folder)
+        self.offsets: npt.NDArray[np.int64] = self._open("sessions/offsets.npy")
+        self.split: npt.NDArray[np.uint8] = self._open("sessions/split.npy")
+
+    def __reduce__(self) -> tuple[Callable[[Path], SessionLog], tuple[Path]]:
+        """Pickle by path: a pickled memory map would store the whole array."""
+        return SessionLog, (self._folder,)
+
+    def _open(self, name: str) -> npt.NDArray:
+        return np.load(self._folder / name, mmap_mode="r", allow_pickle=False)
+
+    @cached_property
+    def _columns(self) -> dict[str, npt.NDArray]:
+        return {name: self._open(f"plays/{name}.npy") for name in PLAY_COLUMNS}
+
+    def column(self, name: str) -> npt.NDArray:
+        """Memory-mapped column of plays, ``(num_plays,)``; names are those of `PLAY_COLUMNS`."""
+        return self._columns[name]
+
+    @property
+    def num_sessions(self) -> int:
+        """Number of sessions."""
+        return len(self.split)
+
+    @property
+    def num_plays(self) -> int:
+        """Number of plays."""
+        return int(self.offsets[-1])
+
+    @cached_property
+    def session_ids(self) -> npt.NDArray[np.object_]:
+        """Session ids as logged, ``(num_sessions,)``; read whole, so only where ids are shown."""
+        table = pq.read_table(self._folder / "sessions/ids.parquet")
+        return np.asarray(table["session_id"].to_pylist(), dtype=object)
+
+    def sessions_in(self, split: str) -> npt.NDArray[np.int64]:
+        """Indices of the sessions of a split, ascending; ``"train"`` is both of its folds."""
+        return np.flatnonzero(np.isin(self.split, split_codes(split)))
+
+    def lengths(self, sessions: npt.NDArray[np.integer]) -> npt.NDArray[np.int64]:
+        """Number of logged plays of each session, the shape of ``sessions``."""
+        return self.offsets[sessions + 1] - self.offsets[sessions]
+
+    def padded(
+        self, name: str, sessions: npt.NDArray[np.integer], width: int = MAX_SESSION_LENGTH
+    ) -> npt.NDArray:
+        """One column of many sessions as a rectangle.
+
+        Args:
+            name: A column of `PLAY_COLUMNS`.
+            sessions: Session indices ``(n,)``.
+            width: Number of places; sessions longer than that are cut.
+
+        Returns:
+            ``(n, width)`` of the column's type, `UNKNOWN` after a session's last play.
+        """
+        column = self.column(name)
+        places = self.offsets[sessions][:, None] + np.arange(width)
+        real = places < self.offsets[sessions + 1][:, None]
+        values = column[np.minimum(places, max(self.num_plays - 1, 0))]
+        return np.where(real, values, np.asarray(UNKNOWN, dtype=column.dtype))
+
+    def plays_of(self, sessions: npt.NDArray[np.integer]) -> npt.NDArray[np.int64]:
+        """Row numbers of all plays of the given sessions, session by session."""
+        lengths = self.lengths(sessions)
+        ends = np.cumsum(lengths)
+        within = np.arange(int(lengths.sum())) - np.repeat(ends - lengths, lengths)
+        return np.repeat(self.offsets[sessions], lengths) + within
+
+    def frame(self, session: int) -> pd.DataFrame:
+        """One session as a table, a row a play, for people to look at."""
+        rows = slice(int(self.offsets[session]), int(self.offsets[session + 1]))
+        return pd.DataFrame({name: self.column(name)[rows] for name in PLAY_COLUMNS})
+
+
+def assign_splits(
+    session_ids: Sequence[str], *, seed: int, shares: tuple[float, float, float]
+) -> npt.NDArray[np.uint8]:
+    """Draw each session's split from a hash of its id, so that it never depends on the others.
+
+    Args:
+        session_ids: Ids as logged.
+        seed: Key of the hash.
+        shares: Train, validation and test share; train is halved into its folds A and B.
+
+    Returns:
+        Split codes ``(len(session_ids),)``.
+    """
+    key = int(seed).to_bytes(8, "little", signed=True)
+    uniform = np.fromiter(
+        (
+            int.from_bytes(hashlib.blake2b(i.encode(), key=key, digest_size=7).digest(), "little")
+            for i in session_ids
+        ),
+        dtype=np.int64,
+        count=len(session_ids),
+    ) / float(1 << 56)
+    train, validation, _ = shares
+    edges = np.array([train / 2, train, train + validation])
+    return np.searchsorted(edges, uniform, side="right").astype(np.uint8)

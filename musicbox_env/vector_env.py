@@ -1,0 +1,191 @@
+"""`MusicSession-v0` for many sessions at once, for `gymnasium.make_vec`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import numpy.typing as npt
+from gymnasium.utils import seeding
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
+
+from musicbox_env.draws import new_key
+from musicbox_env.env import checked_sessions, describe
+from musicbox_env.schema import require_known
+from musicbox_env.simulator import Outcome, SessionConfig, Simulator, World
+
+Batch = dict[str, npt.NDArray]
+
+
+class MusicSessionVectorEnv(VectorEnv[Batch, npt.NDArray, npt.NDArray]):
+    """Many sessions through the dynamics of `env.MusicSessionEnv`, whose page explains them.
+
+    Equal, session for session, to `gymnasium.vector.SyncVectorEnv` over single environments with
+    the same seeds. Autoreset follows Gymnasium: with `NEXT_STEP` (the default) the step after an
+    end ignores the action and returns the next session's first observation, so an agent must not
+    learn from it; with `SAME_STEP` the end's own observation is in `final_obs`; with `DISABLED`
+    a finished session stays as it is until `reset(options={"reset_mask": ...})`.
+    """
+
+    metadata: dict[str, Any] = {  # noqa: RUF012 (Gymnasium types it as an instance variable)
+        "render_modes": [],
+        "autoreset_mode": AutoresetMode.NEXT_STEP,
+    }
+
+    def __init__(
+        self,
+        num_envs: int = 1,
+        *,
+        autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
+        render_mode: str | None = None,
+        **options: Any,
+    ) -> None:
+        """Open ``num_envs`` sessions' worth of room.
+
+        Args:
+            num_envs: Sessions played at once.
+            autoreset_mode: See the class.
+            render_mode: None; render single environments.
+            **options: Those of `env.MusicSessionEnv`.
+        """
+        super().__init__()
+        if render_mode is not None:
+            raise ValueError("The vector environment does not render; render a single one.")
+        self.num_envs = num_envs
+        self.render_mode = None
+        self.autoreset_mode = AutoresetMode(autoreset_mode)
+        self.metadata = {**self.metadata, "autoreset_mode": self.autoreset_mode}
+        self.config = SessionConfig.from_keywords(options)
+        self.world = World(self.config)
+        self.simulator = Simulator(self.world, num_envs)
+        self.single_observation_space = self.world.observation_space()
+        self.single_action_space = self.world.action_space()
+        self.observation_space = batch_space(self.single_observation_space, num_envs)
+        self.action_space = batch_space(self.single_action_space, num_envs)
+        self._everyone = np.arange(num_envs)
+        self._over = np.ones(num_envs, np.bool_)
+        self._generators: list[np.random.Generator] = []
+
+    def reset(
+        self,
+        *,
+        seed: int | Sequence[int | None] | None = None,
+        options: dict[str, Any] | None = None,
+    ) -> tuple[Batch, dict[str, Any]]:
+        """Begin sessions.
+
+        Args:
+            seed: One number (environment i gets ``seed + i``) or one for each.
+            options: ``{"session": (num_envs,) indices}`` names the sessions; ``{"reset_mask":
+                (num_envs,) bool}`` begins only some.
+        """
+        options = dict(options or {})
+        for name in options:
+            require_known("reset option", name, ["session", "reset_mask"])
+        mask = np.asarray(options.get("reset_mask", np.ones(self.num_envs, np.bool_)))
+        if mask.shape != (self.num_envs,) or mask.dtype != np.bool_ or not mask.any():
+            raise ValueError(
+                f"reset_mask is {mask.dtype} of shape {mask.shape}; expected bool of shape "
+                f"({self.num_envs},) with at least one True."
+            )
+        self._seed(seed, mask)
+        rows = np.flatnonzero(mask)
+        self._begin(rows, options.get("session"))
+        return self.simulator.observe(self._everyone), self._info(self._everyone, None)
+
+    def _seed(self, seed: int | Sequence[int | None] | None, mask: npt.NDArray[np.bool_]) -> None:
+        seeds: Sequence[int | None]
+        if seed is None or isinstance(seed, int):
+            seeds = [None if seed is None else seed + i for i in range(self.num_envs)]
+        else:
+            seeds = seed
+        if len(seeds) != self.num_envs:
+            raise ValueError(f"{len(seeds)} seeds for {self.num_envs} environments.")
+        fresh = not self._generators
+        if fresh:
+            self._generators = [seeding.np_random(s)[0] for s in seeds]
+            return
+        for i, s in enumerate(seeds):
+            if s is not None and mask[i]:
+                self._generators[i] = seeding.np_random(s)[0]
+
+    def _begin(self, rows: npt.NDArray[np.intp], sessions: Any = None) -> None:
+        pool = self.world.pool
+        generators = [self._generators[row] for row in rows]
+        if sessions is None:
+            chosen = np.array([pool[g.integers(len(pool))] for g in generators], np.int64)
+            keys = [new_key(g) for g in generators]
+        else:
+            chosen = checked_sessions(sessions, self.world)
+            if len(chosen) == self.num_envs:
+                chosen = chosen[rows]
+            if len(chosen) != len(rows):
+                raise ValueError(
+                    f"{len(chosen)} sessions are named for {len(rows)} environments to reset."
+                )
+            keys = [new_key(g) for g in generators]
+        self.simulator.begin(rows, chosen, np.array(keys, np.uint64))
+        self._over[rows] = False
+
+    def step(
+        self, actions: npt.NDArray
+    ) -> tuple[
+        Batch, npt.NDArray[np.float64], npt.NDArray[np.bool_], npt.NDArray[np.bool_], dict[str, Any]
+    ]:
+        """Recommend a slate to every session; see the class for what happens at an end."""
+        if not self._generators:
+            raise gym.error.ResetNeeded("Call reset() before step().")
+        actions = np.asarray(actions)
+        playing = np.flatnonzero(~self._over)
+        resting = np.flatnonzero(self._over)
+        if self.autoreset_mode == AutoresetMode.NEXT_STEP and len(resting):
+            self._begin(resting)
+        outcome = Outcome.nothing(self.num_envs, self.config.slate_size)
+        if len(playing):
+            outcome.put(playing, self.simulator.step(playing, actions[playing]))
+        ended = np.zeros(self.num_envs, np.bool_)
+        ended[playing] = self.simulator.remaining[playing] == 0
+        self._over = ended | (self._over & (self.autoreset_mode == AutoresetMode.DISABLED))
+        info = self._info(self._everyone, outcome)
+        observation = self.simulator.observe(self._everyone)
+        if self.autoreset_mode == AutoresetMode.SAME_STEP and ended.any():
+            observation, info = self._restart(np.flatnonzero(ended), observation, info)
+        timed = self.config.horizon is not None
+        over = ended.copy()
+        if self.autoreset_mode == AutoresetMode.DISABLED:
+            over = self._over.copy()
+        nothing = np.zeros(self.num_envs, np.bool_)
+        terminated, truncated = (nothing, over) if timed else (over, nothing)
+        return observation, outcome.reward, terminated, truncated, info
+
+    def _restart(
+        self, rows: npt.NDArray[np.intp], last: Batch, info: dict[str, Any]
+    ) -> tuple[Batch, dict[str, Any]]:
+        """Begin the next sessions within the step, the last observations kept in the info."""
+        ended = np.isin(self._everyone, rows)
+        final_obs = np.full(self.num_envs, None, dtype=object)
+        for row in rows:
+            final_obs[row] = {name: part[row].copy() for name, part in last.items()}
+        final_info = {
+            name: value
+            if name.startswith("_")
+            else np.where(ended.reshape(-1, *[1] * (value.ndim - 1)), value, np.zeros_like(value))
+            for name, value in info.items()
+        }
+        final_info |= {name: ended.copy() for name in info if name.startswith("_")}
+        self._begin(rows)
+        restarted = self._info(rows, None)
+        for name, value in info.items():
+            if not name.startswith("_"):
+                value[rows] = restarted[name]
+        info |= {"final_obs": final_obs, "_final_obs": ended.copy()}
+        info |= {"final_info": final_info, "_final_info": ended.copy()}
+        return self.simulator.observe(self._everyone), info
+
+    def _info(self, rows: npt.NDArray[np.intp], outcome: Outcome | None) -> dict[str, Any]:
+        """Batched info, with Gymnasium's masks that say which environments have an entry."""
+        info: dict[str, Any] = dict(describe(self.simulator, rows, outcome))
+        return info | {f"_{name}": np.ones(len(rows), np.bool_) for name in info}
