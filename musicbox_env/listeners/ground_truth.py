@@ -86,7 +86,11 @@ class GroundTruthListener:
     ) -> npt.NDArray[np.float64]:
         """Exact probabilities of the levels; see the protocol. ``plays`` do not matter."""
         truth = self.truth
-        affinity = np.einsum("md,mcd->mc", state.taste[rows], truth.track_vectors[tracks])
+        vectors, taste = truth.track_vectors[tracks], state.taste[rows]
+        if len(tracks) == 1:
+            affinity = taste @ vectors[0].T
+        else:
+            affinity = np.einsum("md,mcd->mc", taste, vectors)
         track_logit = truth.law.track_logit(
             truth.track_quality[tracks], affinity, history.holds(rows, tracks)
         )

@@ -27,12 +27,12 @@ class ReplayState:
     """Attributes hold one row for each session.
 
     Attributes:
-        tracks: Tracks of the logged session ``(n, width)``, -1 after its end.
+        vectors: Embeddings of the logged session's plays ``(n, width, d)``.
         levels: Their logged levels ``(n, width)``, -1 after its end.
         skipped: Whether the song just heard was skipped ``(n,)``.
     """
 
-    tracks: npt.NDArray[np.int32]
+    vectors: npt.NDArray[np.float32]
     levels: npt.NDArray[np.int8]
     skipped: npt.NDArray[np.bool_]
 
@@ -81,8 +81,8 @@ class ReplayListener:
         width = self.dataset.longest_session
         levels = log.padded("level", history.session, width)
         last = np.take_along_axis(levels, (history.count - 1)[:, None], axis=1)[:, 0]
-        tracks = log.padded("track", history.session, width)
-        return ReplayState(tracks, levels, is_skip(last))
+        vectors = self._vectors[log.padded("track", history.session, width)]
+        return ReplayState(vectors, levels, is_skip(last))
 
     def level_probabilities(
         self,
@@ -93,37 +93,18 @@ class ReplayListener:
         plays: npt.NDArray[np.integer],
     ) -> npt.NDArray[np.float64]:
         """Certainty for logged plays, donor shares for the rest; see the protocol."""
-        levels = state.levels[rows]
-        answers = np.zeros((*tracks.shape, NUM_LEVELS))
-        guessed, candidate = np.nonzero(plays < 0)
-        logged = np.nonzero(plays >= 0)
-        known = levels[logged[0], plays[logged]]
-        answers[(*logged, known)] = 1.0
-        weights = self._donor_weights(
-            state.tracks[rows][guessed],
-            levels[guessed],
-            state.skipped[rows][guessed],
-            tracks[guessed, candidate],
-        )
-        for level in range(NUM_LEVELS):
-            share = np.where(levels[guessed] == level, weights, 0).sum(axis=1)
-            answers[guessed, candidate, level] = share
-        return answers
-
-    def _donor_weights(
-        self,
-        donors: npt.NDArray[np.int32],
-        levels: npt.NDArray[np.int8],
-        skipped: npt.NDArray[np.bool_],
-        tracks: npt.NDArray[np.integer],
-    ) -> npt.NDArray[np.float64]:
-        """Normalised weights of each session's plays ``(m, width)`` for one track each ``(m,)``."""
-        cosines = np.einsum("mwd,md->mw", self._vectors[donors], self._vectors[tracks])
-        weights = np.exp(cosines / self.temperature, dtype=np.float64)
+        levels, skipped = state.levels[rows], state.skipped[rows]
+        candidates = self._vectors[tracks].swapaxes(1, 2)
+        weights = np.exp(state.vectors[rows] @ candidates / self.temperature)
         follows_alike = is_skip(levels[:, :-1]) == skipped[:, None]
-        weights[:, 1:] *= np.where(follows_alike, self.persistence, 1.0)
-        weights *= levels >= 0
-        return weights / weights.sum(axis=1, keepdims=True)
+        factor = (levels >= 0).astype(np.float32)
+        factor[:, 1:] *= np.where(follows_alike, np.float32(self.persistence), np.float32(1))
+        gave = (levels[:, :, None] == np.arange(NUM_LEVELS)) * factor[:, :, None]
+        shares = weights.swapaxes(1, 2) @ gave
+        answers = shares.astype(np.float64) / shares.sum(axis=2, keepdims=True, dtype=np.float64)
+        row, candidate = np.nonzero(plays >= 0)
+        answers[row, candidate] = np.eye(NUM_LEVELS)[levels[row, plays[row, candidate]]]
+        return answers
 
     def advance(
         self,

@@ -1,0 +1,1 @@
+"""Commands, training, evaluation, statistics, plots and the report."""

@@ -1,0 +1,198 @@
+"""Train agents, judge them on sessions they never saw, and write a report.
+
+Without --data or --sessions it compares on the bundled synthetic sessions. A run that was
+interrupted goes on where it stopped when the same command is given again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from agents import AGENTS
+from experiments.evaluation import draw_sessions
+from experiments.judging import judge_all
+from experiments.metrics import PerSession, Rollout, World, first_musicbox_figures
+from experiments.report import Study, text_table, write_report
+from experiments.sources import Source, choose_listeners
+from experiments.training import TrainingJob, curve, jobs_for, parse_settings, train_all
+from musicbox_env.dataset import Dataset, write_json
+from musicbox_env.listeners import LISTENERS
+from musicbox_env.rewards import RewardConfig
+from musicbox_env.schema import require_known
+from musicbox_env.simulator import open_dataset
+
+DEFAULT_AGENTS = (
+    "random",
+    "popularity",
+    "logged",
+    "content",
+    "best-rate",
+    "played-rate",
+    "ddpg",
+    "sb3-ddpg",
+    "skyline",
+)
+
+
+@dataclass(frozen=True)
+class CompareConfig:
+    """Options of `musicbox compare`."""
+
+    source: Source = field(default_factory=Source)
+    agents: tuple[str, ...] = DEFAULT_AGENTS
+    """Agents to compare. `logged` is what was playing, `skyline` an upper bound: it knows the
+    judge's own probabilities."""
+    seeds: int = 3
+    """Trainings of each agent that learns. Three show whether something works; ten are needed to
+    claim a difference."""
+    train_steps: int = 8_000
+    """Slates that each agent recommends while it learns (environment steps)."""
+    listener: str = "auto"
+    """Listener to learn with; auto is `ground_truth` where the data has one, else `replay`."""
+    judge: tuple[str, ...] = ()
+    """Listeners that judge; none named means all that the data supports."""
+    test_sessions: int = 3_000
+    """Most test sessions to judge on; drawn once, the same for all agents."""
+    reward: RewardConfig = field(default_factory=RewardConfig)
+    """What to learn; judged is always the skip rate."""
+    agent_settings: tuple[str, ...] = ()
+    """Settings of agents as AGENT.NAME=VALUE, for example ddpg.gamma=0.5."""
+    out: Path = Path("runs/compare")
+    """Where everything is written."""
+    workers: int = 0
+    """Trainings at once; 0 is one for each core."""
+    seed: int = 0
+    """Of the judging: which sessions, and the judge's random numbers."""
+    overwrite: bool = False
+    """Start anew if --out holds another run."""
+
+    def __post_init__(self) -> None:
+        for name in self.agents:
+            require_known("agent", name, AGENTS)
+        for name in self.judge:
+            require_known("listener", name, LISTENERS)
+        require_known("listener", self.listener, ["auto", *LISTENERS])
+        for option in ("seeds", "train_steps", "test_sessions"):
+            if getattr(self, option) < 1:
+                raise ValueError(f"{option} is {getattr(self, option)}; it must be 1 or more.")
+        if "logged" not in self.agents:
+            raise ValueError(
+                "--agents must name `logged`: what was playing is what every other agent is "
+                "compared with."
+            )
+        parse_settings(self.agent_settings)
+
+
+def run(config: CompareConfig) -> None:
+    """Train, judge, report."""
+    _claim(config)
+    data = config.source.resolve(config.out)
+    listener, judges = choose_listeners(config.listener, config.judge, data)
+    options = {"data": data, "listener": listener, "reward": asdict(config.reward)}
+    jobs = jobs_for(
+        config.agents,
+        config.seeds,
+        settings=parse_settings(config.agent_settings),
+        options={**options, "split": "train"},
+        steps=config.train_steps,
+        out=config.out,
+    )
+    train_all(jobs, workers=config.workers or os.cpu_count() or 1)
+    sessions = draw_sessions(open_dataset(data), "test", config.test_sessions, config.seed)
+    rollouts, reranking = judge_all(
+        jobs, {**options, "split": "test"}, judges, sessions, config.out, config.seed
+    )
+    study = _study(config, open_dataset(data), listener, jobs, rollouts, reranking)
+    summary = write_report(config.out, study)
+    print(text_table(summary))
+    print(f"\nReport: {config.out / 'report.html'}")
+
+
+def _claim(config: CompareConfig) -> None:
+    """Make the output folder this run's own; refuse one that holds a run with other options."""
+    file = config.out / "config.json"
+    asked = json.loads(json.dumps(asdict(config), default=str))
+    for incidental in ("overwrite", "workers"):
+        asked.pop(incidental)
+    if config.overwrite and config.out.exists():
+        shutil.rmtree(config.out)
+    if file.is_file():
+        found = json.loads(file.read_text())
+        if found != asked:
+            other = [name for name in asked if found.get(name) != asked[name]]
+            raise FileExistsError(
+                f"{config.out} holds a run with other options ({', '.join(other)}). Name another "
+                "folder with --out, or pass --overwrite to start anew."
+            )
+        print(f"Going on with the run in {config.out} (--overwrite starts anew).")
+        return
+    config.out.mkdir(parents=True, exist_ok=True)
+    write_json(file, asked)
+
+
+def _study(
+    config: CompareConfig,
+    dataset: Dataset,
+    listener: str,
+    jobs: Sequence[TrainingJob],
+    rollouts: Sequence[Rollout],
+    reranking: Mapping[str, Mapping[int, PerSession]],
+) -> Study:
+    world = World.of(dataset)
+    curves: dict[str, dict[int, list[tuple[int, float]]]] = {}
+    for job in jobs:
+        if points := curve(job):
+            curves.setdefault(job.agent, {})[job.seed] = points
+    replayed = [r for r in rollouts if r.judge == "replay"]
+    return Study(
+        rollouts=rollouts,
+        world=world,
+        config=asdict(config),
+        dataset=dataset.about,
+        title="MusicBox: agents compared",
+        command="musicbox compare " + " ".join(sys.argv[2:]),
+        trained_with=listener,
+        reranking=reranking,
+        curves=curves,
+        first_figures=_first_figures(replayed, world, dataset),
+        notes=_notes(dataset),
+    )
+
+
+def _first_figures(
+    rollouts: Sequence[Rollout], world: World, dataset: Dataset
+) -> dict[str, dict[str, float]]:
+    """The two figures of the first MusicBox for each agent, by its own definition."""
+    by_agent: dict[str, list[dict[str, float]]] = {}
+    for rollout in rollouts:
+        figures = first_musicbox_figures(rollout, world, dataset.sessions)
+        by_agent.setdefault(rollout.agent, []).append(figures)
+    return {
+        agent: {name: float(np.mean([f[name] for f in found])) for name in found[0]}
+        for agent, found in by_agent.items()
+    }
+
+
+def _notes(dataset: Dataset) -> list[str]:
+    """What a reader of this very run must know."""
+    notes = []
+    if dataset.about.get("synthetic"):
+        notes.append(
+            "The sessions are synthetic: they look like the published figures of real ones, but "
+            "what a better choice of songs is worth in them is the generator's assumption."
+        )
+    return notes
+
+
+if __name__ == "__main__":
+    from experiments.cli import run_command
+
+    run_command("compare", sys.argv[1:])

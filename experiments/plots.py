@@ -1,0 +1,459 @@
+"""Pictures of a comparison, drawn with matplotlib's object interface: no global state, no window.
+
+Every function takes plain data and gives a `Figure`; `png` turns it into bytes. Colours are those
+of Okabe & Ito (Color Universal Design, 2008) and Tol ("bright", 2021), which people with colour
+vision deficiencies can tell apart; marker and dash differ too, so that colour is never alone.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, PercentFormatter
+
+WIDTH_INCHES: Final = 9.0
+DPI: Final = 150
+
+Curve = Sequence[tuple[float, float]]
+"""Points (steps, value) of one training run."""
+
+
+@dataclass(frozen=True)
+class Theme:
+    """Colours of a picture.
+
+    Attributes:
+        paper: Background.
+        ink: Text.
+        muted: Axes, ticks, reference lines.
+        grid: Grid lines.
+        cycle: Colours of agents, told apart by everybody.
+        highlight: The colour of intervals where agents need no colour of their own.
+    """
+
+    paper: str
+    ink: str
+    muted: str
+    grid: str
+    cycle: tuple[str, ...]
+    highlight: str
+
+
+LIGHT: Final = Theme(
+    paper="#ffffff",
+    ink="#1d2230",
+    muted="#6b7280",
+    grid="#e6e8ee",
+    cycle=("#0072b2", "#d55e00", "#009e73", "#aa3377", "#b8860b", "#56b4e9", "#000000"),
+    highlight="#0072b2",
+)
+DARK: Final = Theme(
+    paper="#171b26",
+    ink="#e8eaf0",
+    muted="#9aa3b5",
+    grid="#2a3040",
+    cycle=("#56b4e9", "#e69f00", "#2fc997", "#e58ac0", "#f0e442", "#8fa8ff", "#f2f2f2"),
+    highlight="#56b4e9",
+)
+
+_MARKERS: Final = ("o", "s", "^", "D", "v", "P", "X")
+_DASHES: Final = ("-", "--", ":", "-.")
+
+
+@dataclass(frozen=True)
+class Point:
+    """A value with its interval, as drawn.
+
+    Attributes:
+        value: The value.
+        low: Lower end of its interval, None where there is none.
+        high: Upper end.
+        by_seed: The single seeds' values.
+    """
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+    by_seed: tuple[float, ...] = ()
+
+    @property
+    def reach(self) -> tuple[float, float]:
+        """Distance to both ends of the interval, 0 where there is none."""
+        low = self.value if self.low is None else self.low
+        high = self.value if self.high is None else self.high
+        return max(self.value - low, 0.0), max(high - self.value, 0.0)
+
+
+def png(figure: Figure) -> bytes:
+    """Render a figure as a PNG 1,350 pixels wide."""
+    buffer = io.BytesIO()
+    FigureCanvasAgg(figure).print_png(buffer)
+    return buffer.getvalue()
+
+
+def _canvas(height: float, theme: Theme) -> tuple[Figure, Axes]:
+    figure = Figure(
+        figsize=(WIDTH_INCHES, height), dpi=DPI, facecolor=theme.paper, layout="constrained"
+    )
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot(facecolor=theme.paper)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    for side in ("left", "bottom"):
+        axes.spines[side].set_color(theme.muted)
+    axes.tick_params(which="both", color=theme.muted, labelcolor=theme.ink, labelsize=11)
+    axes.grid(color=theme.grid, linewidth=0.8)
+    axes.set_axisbelow(True)
+    return figure, axes
+
+
+def _label(axes: Axes, theme: Theme, *, x: str, y: str = "") -> None:
+    axes.set_xlabel(x, color=theme.ink, fontsize=12, labelpad=8)
+    if y:
+        axes.set_ylabel(y, color=theme.ink, fontsize=12, labelpad=8)
+
+
+def _percent_ticks(axis: Axes, which: str, values: Iterable[float]) -> None:
+    """Show shares in percent, with a decimal only where the range is narrow."""
+    values = [v for v in values if np.isfinite(v)]
+    narrow = bool(values) and max(values) - min(values) < 0.05
+    formatter = PercentFormatter(1.0, decimals=1 if narrow else 0, symbol=" %")
+    (axis.xaxis if which == "x" else axis.yaxis).set_major_formatter(formatter)
+
+
+def _thousands(value: float, _: object = None) -> str:
+    return f"{value:,.0f}" if value >= 1 else f"{value:g}"
+
+
+def _style(name: str, order: Sequence[str], theme: Theme) -> tuple[str, str, str]:
+    """Colour, marker and dash of an agent by its place in ``order``: 28 that differ."""
+    cycle, index = theme.cycle, list(order).index(name)
+    return (
+        cycle[index % len(cycle)],
+        _MARKERS[index % len(_MARKERS)],
+        _DASHES[index // len(cycle) % len(_DASHES)],
+    )
+
+
+def forest(
+    points: Mapping[str, Point],
+    *,
+    label: str,
+    references: Sequence[str] = ("logged", "skyline"),
+    theme: Theme = LIGHT,
+) -> Figure:
+    """A row an agent, best on top: value, interval, single seeds as small dots.
+
+    Args:
+        points: Share of each agent (drawn in percent), lower is better.
+        label: Name of the metric.
+        references: Agents drawn as hollow marks with a line through all rows, where present.
+        theme: Colours.
+    """
+    names = sorted(points, key=lambda n: points[n].value, reverse=True)
+    figure, axes = _canvas(1.5 + 0.42 * len(names), theme)
+    for row, name in enumerate(names):
+        point, special = points[name], name in references
+        colour = theme.muted if special else theme.highlight
+        if special:
+            axes.axvline(point.value, color=theme.muted, linewidth=1.2, linestyle=(0, (4, 3)))
+        axes.errorbar(
+            point.value,
+            row,
+            xerr=np.array(point.reach)[:, None],
+            fmt="o",
+            color=colour,
+            markerfacecolor=theme.paper if special else colour,
+            markersize=8,
+            elinewidth=2.4,
+            capsize=4,
+            zorder=4,
+        )
+        if len(point.by_seed) > 1:
+            axes.plot(
+                point.by_seed,
+                np.full(len(point.by_seed), row - 0.24),
+                ".",
+                color=colour,
+                alpha=0.65,
+                markersize=5,
+                zorder=3,
+            )
+        axes.annotate(
+            _interval_text(point),
+            (1.015, row),
+            xycoords=("axes fraction", "data"),
+            va="center",
+            fontsize=10.5,
+            color=theme.ink,
+            annotation_clip=False,
+        )
+    axes.set_yticks(range(len(names)), names, fontsize=12)
+    axes.tick_params(axis="y", length=0)
+    axes.set_ylim(-0.7, len(names) - 0.3)
+    axes.grid(visible=False, axis="y")
+    axes.spines["left"].set_visible(False)
+    _percent_ticks(axes, "x", [p.value for p in points.values()])
+    _label(axes, theme, x=label)
+    return figure
+
+
+def _interval_text(point: Point) -> str:
+    if point.low is None or point.high is None:
+        return f"{100 * point.value:.1f} %"
+    return f"{100 * point.value:.1f} %  [{100 * point.low:.1f}, {100 * point.high:.1f}]"
+
+
+def scatter(
+    x: Mapping[str, Point],
+    y: Mapping[str, Point],
+    *,
+    x_label: str,
+    y_label: str,
+    hollow: Sequence[str] = ("logged", "skyline"),
+    order: Sequence[str] = (),
+    theme: Theme = LIGHT,
+) -> Figure:
+    """One metric against another with both intervals; x is logarithmic, y a share in percent.
+
+    Args:
+        x: Value of each agent, above 0.
+        y: Share of each agent, the same agents.
+        x_label: Name of the metric on the x axis.
+        y_label: Name of the metric on the y axis.
+        hollow: Agents that are references and no competitors.
+        order: All agents of the report: an agent's place in it decides its colour.
+        theme: Colours.
+    """
+    figure, axes = _canvas(6.2, theme)
+    axes.set_xscale("log")
+    for name in x:
+        colour, marker, _ = _style(name, order or list(x), theme)
+        # A lower end at or below 0 (few seeds) cannot be drawn on a logarithmic axis.
+        left, right = x[name].reach
+        axes.errorbar(
+            x[name].value,
+            y[name].value,
+            xerr=[[min(left, 0.9 * x[name].value)], [right]],
+            yerr=np.array(y[name].reach)[:, None],
+            fmt=marker,
+            color=colour,
+            markerfacecolor=theme.paper if name in hollow else colour,
+            markeredgewidth=1.6,
+            markersize=9,
+            elinewidth=1.3,
+            zorder=3,
+        )
+    axes.xaxis.set_major_formatter(FuncFormatter(_thousands))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    _percent_ticks(axes, "y", [p.value for p in y.values()])
+    _label(axes, theme, x=x_label, y=y_label)
+    axes.margins(0.12)
+    _place_names(figure, axes, {n: (x[n].value, y[n].value) for n in x}, theme)
+    return figure
+
+
+def _place_names(
+    figure: Figure, axes: Axes, anchors: Mapping[str, tuple[float, float]], theme: Theme
+) -> None:
+    """Write each name beside its point, where it overlaps least with points and other names."""
+    figure.draw_without_rendering()
+    frame = np.array([axes.get_window_extent().extents])
+    scale = figure.dpi / 72
+    pixels = {name: axes.transData.transform(point) for name, point in anchors.items()}
+    taken = [np.array([x - 10, y - 10, x + 10, y + 10]) for x, y in pixels.values()]
+    for name, (x, y) in pixels.items():
+        text = axes.annotate(
+            name,
+            anchors[name],
+            xytext=(0, 0),
+            textcoords="offset points",
+            fontsize=11,
+            color=theme.ink,
+            zorder=5,
+        )
+        width, height = text.get_window_extent().size
+        corners = [
+            (
+                x + scale * distance * dx + (dx - 1) / 2 * width,
+                y + scale * distance * dy + (dy - 1) / 2 * height,
+            )
+            for distance in (9, 18, 30)
+            for dx, dy in ((1, 0.6), (1, -0.6), (-1, 0.6), (-1, -0.6), (0, 1), (0, -1))
+        ]
+        boxes = np.array([(left, low, left + width, low + height) for left, low in corners])
+        costs = (
+            _overlaps(boxes, np.array(taken)).sum(axis=1)
+            + 10 * (width * height - _overlaps(boxes, frame)[:, 0])
+            + np.arange(len(boxes))
+        )
+        best = boxes[int(np.argmin(costs))]
+        # Offsets count from the point to the lower left corner of the text.
+        text.set_position(((best[0] - x) / scale, (best[1] - y) / scale))
+        taken.append(best)
+
+
+def _overlaps(boxes: npt.NDArray, others: npt.NDArray) -> npt.NDArray:
+    """Shared area of boxes ``(n, 4)`` and ``(m, 4)`` given as x0, y0, x1, y1: ``(n, m)``."""
+    low = np.maximum(boxes[:, None, :2], others[None, :, :2])
+    high = np.minimum(boxes[:, None, 2:], others[None, :, 2:])
+    return np.maximum(high - low, 0).prod(axis=2)
+
+
+def learning_curves(
+    curves: Mapping[str, Mapping[int, Curve]],
+    *,
+    label: str,
+    percent: bool = True,
+    levels: Mapping[str, float] | None = None,
+    order: Sequence[str] = (),
+    theme: Theme = LIGHT,
+) -> Figure:
+    """Value against training steps: mean over the seeds, band from the lowest to the highest.
+
+    Args:
+        curves: For each agent and seed its points.
+        label: Name of the value.
+        percent: Whether it is a share.
+        levels: Reference values drawn as horizontal lines.
+        order: All agents of the report: an agent's place in it decides its colour.
+        theme: Colours.
+    """
+    figure, axes = _canvas(5.2, theme)
+    shown: list[float] = []
+    for agent, by_seed in curves.items():
+        colour, _, dash = _style(agent, order or list(curves), theme)
+        steps, values = _common_steps(by_seed.values())
+        mean = values.mean(axis=0)
+        shown.extend(mean)
+        single = len(steps) == 1
+        axes.plot(
+            steps, mean, "o" if single else dash, color=colour, linewidth=2.2, label=agent, zorder=3
+        )
+        if len(values) > 1:
+            axes.fill_between(
+                steps, values.min(axis=0), values.max(axis=0), color=colour, alpha=0.18, linewidth=0
+            )
+    for name, level in (levels or {}).items():
+        axes.axhline(level, color=theme.muted, linewidth=1.2, linestyle=(0, (4, 3)), label=name)
+    axes.xaxis.set_major_formatter(FuncFormatter(_thousands))
+    if percent:
+        _percent_ticks(axes, "y", shown)
+    _label(axes, theme, x="training steps", y=label)
+    _legend(axes, theme, list(curves) + list(levels or {}))
+    return figure
+
+
+def _common_steps(curves: Iterable[Curve]) -> tuple[npt.NDArray, npt.NDArray]:
+    """Seeds' curves on the steps that all of them span, ``(s,)`` and ``(seeds, s)``."""
+    arrays = [np.asarray(sorted(c), dtype=np.float64) for c in curves]
+    first, last = max(a[0, 0] for a in arrays), min(a[-1, 0] for a in arrays)
+    steps = np.unique(np.concatenate([a[:, 0] for a in arrays]))
+    steps = steps[(steps >= first) & (steps <= last)]
+    if not len(steps):
+        steps = np.array([last])
+    return steps, np.stack([np.interp(steps, a[:, 0], a[:, 1]) for a in arrays])
+
+
+def _legend(axes: Axes, theme: Theme, names: Sequence[str]) -> None:
+    """Name the lines at the right, in the order given."""
+    handles, labels = axes.get_legend_handles_labels()
+    by_name = dict(zip(labels, handles, strict=True))
+    axes.legend(
+        [by_name[n] for n in names if n in by_name],
+        [n for n in names if n in by_name],
+        loc="center left",
+        bbox_to_anchor=(1.01, 0.5),
+        frameon=False,
+        fontsize=11,
+        labelcolor=theme.ink,
+        handlelength=2.6,
+    )
+
+
+def exposure_curves(
+    exposures: Mapping[str, npt.NDArray[np.integer]],
+    *,
+    order: Sequence[str] = (),
+    theme: Theme = LIGHT,
+) -> Figure:
+    """Share of all plays that the most played songs have: the Lorenz curve, read from its top.
+
+    The x axis counts songs on a logarithmic scale, since an agent that plays ten songs to everybody
+    and one that plays three hundred look the same on a linear scale of the whole catalogue.
+
+    Args:
+        exposures: For each agent how often each track was heard ``(num_tracks,)``.
+        order: All agents of the report: an agent's place in it decides its colour.
+        theme: Colours.
+    """
+    figure, axes = _canvas(5.2, theme)
+    num_tracks = max(len(counts) for counts in exposures.values())
+    even = "every song equally"
+    ranks = np.unique(np.geomspace(1, num_tracks, 200).astype(int))
+    axes.plot(
+        ranks,
+        ranks / num_tracks,
+        color=theme.muted,
+        linewidth=1.2,
+        linestyle=(0, (4, 3)),
+        label=even,
+    )
+    distinct = {agent: int(np.count_nonzero(counts)) for agent, counts in exposures.items()}
+    drawn = sorted((a for a in exposures if distinct[a]), key=lambda a: distinct[a])
+    for agent in drawn:
+        colour, _, dash = _style(agent, order or list(exposures), theme)
+        shares = np.cumsum(np.sort(exposures[agent])[::-1]) / exposures[agent].sum()
+        ranks = np.unique(np.geomspace(1, distinct[agent], 400).astype(int))
+        axes.plot(ranks, shares[ranks - 1], dash, color=colour, linewidth=2.2, label=agent)
+        axes.plot(ranks[-1], 1.0, "o", color=colour, markersize=6, clip_on=False, zorder=4)
+    axes.set_xscale("log")
+    axes.set_xlim(1, num_tracks)
+    axes.set_ylim(0, 1.03)
+    axes.xaxis.set_major_formatter(FuncFormatter(_thousands))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0, symbol=" %"))
+    _label(axes, theme, x="most played songs of the agent", y="share of all its plays")
+    _legend(axes, theme, [*drawn, even])
+    return figure
+
+
+def by_position(
+    rates: Mapping[str, npt.NDArray[np.float64]],
+    *,
+    order: Sequence[str] = (),
+    theme: Theme = LIGHT,
+) -> Figure:
+    """Skip rate of the first, second, ... song recommended in a session.
+
+    Args:
+        rates: For each agent its rates ``(positions,)``, NaN where no session went so far.
+        order: All agents of the report: an agent's place in it decides its colour.
+        theme: Colours.
+    """
+    figure, axes = _canvas(5.2, theme)
+    for agent, values in rates.items():
+        colour, marker, dash = _style(agent, order or list(rates), theme)
+        axes.plot(
+            np.arange(1, len(values) + 1),
+            values,
+            dash,
+            marker=marker,
+            markersize=6,
+            color=colour,
+            linewidth=1.8,
+            label=agent,
+        )
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    _percent_ticks(axes, "y", np.concatenate(list(rates.values())))
+    _label(axes, theme, x="n-th song recommended in the session", y="skip rate")
+    _legend(axes, theme, sorted(rates, key=lambda a: float(np.nanmean(rates[a])), reverse=True))
+    return figure

@@ -1,0 +1,163 @@
+"""Print the next songs for a listening history, chosen by a trained agent of a run.
+
+    musicbox recommend runs/compare --heard "t_1a2b:full,t_3c4d:skipped,t_5e6f:kept"
+
+Each song is TRACK_ID:LEVEL, oldest first; a level is a number from 0 (brief) to 4 (full), its
+name, or `skipped` or `kept`.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import tyro
+
+from agents import Agent, load_agent
+from musicbox_env.schema import CONTEXT_TYPES, Level, require_known, suggest
+from musicbox_env.simulator import SessionConfig, Simulator, World, context_features, open_dataset
+
+LEVEL_NAMES = {
+    **{level.name.lower(): int(level) for level in Level if level >= 0},
+    **{str(int(level)): int(level) for level in Level if level >= 0},
+    "skipped": int(Level.BRIEF),
+    "kept": int(Level.FULL),
+}
+
+
+@dataclass(frozen=True)
+class RecommendConfig:
+    """Options of `musicbox recommend`."""
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """Folder of a run made by `musicbox compare` or `musicbox train`."""
+    heard: str
+    """Songs heard so far, oldest first, as TRACK_ID:LEVEL separated by commas."""
+    agent: str = "ddpg"
+    """Which agent of the run."""
+    seed: int | None = None
+    """Which of its trainings; the one that validation liked best if left out."""
+    songs: int = 3
+    """How many songs to recommend."""
+    hour: int = -1
+    """Hour of the day, 0 to 23; -1 is unknown."""
+    premium: int = -1
+    """1 where the listener pays, 0 where not; -1 is unknown."""
+    shuffle: int = -1
+    """1 with shuffle, 0 without; -1 is unknown."""
+    context: str | None = None
+    """Where the songs are played from, for example editorial_playlist."""
+
+    def __post_init__(self) -> None:
+        parse_heard(self.heard)
+        if self.songs < 1:
+            raise ValueError(f"songs is {self.songs}; it must be 1 or more.")
+        if not -1 <= self.hour <= 23:
+            raise ValueError(f"hour is {self.hour}; expected 0 to 23, or -1 for unknown.")
+        if self.context is not None:
+            require_known("context", self.context, CONTEXT_TYPES)
+
+
+def parse_heard(text: str) -> tuple[list[str], list[int]]:
+    """Track ids and levels of a listening history.
+
+    >>> parse_heard("t_a:4, t_b:skipped")
+    (['t_a', 't_b'], [4, 0])
+    """
+    tracks, levels = [], []
+    for part in filter(None, (p.strip() for p in text.split(","))):
+        track, colon, level = part.rpartition(":")
+        if not colon or not track:
+            raise ValueError(f"{part!r} is no song heard; expected TRACK_ID:LEVEL.")
+        require_known("level", level, LEVEL_NAMES)
+        tracks.append(track)
+        levels.append(LEVEL_NAMES[level])
+    if not tracks:
+        raise ValueError("--heard names no song; expected TRACK_ID:LEVEL, separated by commas.")
+    return tracks, levels
+
+
+def run(config: RecommendConfig) -> None:
+    """Print one track id a line, best first."""
+    for track_id in recommend(config):
+        print(track_id)
+
+
+def recommend(config: RecommendConfig) -> list[str]:
+    """Track ids that the agent recommends next, best first."""
+    folder = find_training(config.run, config.agent, config.seed)
+    about = json.loads((folder / "training.json").read_text())
+    data = about["options"]["data"]
+    dataset = open_dataset(data)
+    agent = load_agent(folder / "best", dataset)
+    tracks, levels = parse_heard(config.heard)
+    options = {**agent.env_options, "slate_size": config.songs, "data": data}
+    world = World(SessionConfig.from_keywords(options))
+    simulator = Simulator(world, num_envs=1)
+    simulator.show(0, dataset.catalog.index_of(tracks), np.array(levels), _context(config))
+    rows = _choose(agent, simulator)
+    return [str(dataset.catalog.track_ids[row]) for row in rows if row >= 0]
+
+
+def _context(config: RecommendConfig) -> np.ndarray:
+    context_type = -1 if config.context is None else CONTEXT_TYPES.index(config.context)
+    values = (config.hour, config.premium, config.shuffle, context_type)
+    return context_features(*(np.array([value]) for value in values))[0]
+
+
+def _choose(agent: Agent, simulator: Simulator) -> np.ndarray:
+    only = np.zeros(1, np.intp)
+    agent.attach(simulator)
+    action, _ = agent.predict(
+        simulator.observe(only), None, np.ones(1, np.bool_), deterministic=True
+    )
+    slate, _, _ = simulator.choose(only, action)
+    return slate[0]
+
+
+def find_training(run_folder: Path, agent: str, seed: int | None) -> Path:
+    """Folder of one finished training of a run; without a seed the one validation liked best.
+
+    Raises:
+        FileNotFoundError: The run has no such training; the message says what it has.
+    """
+    trainings = sorted((run_folder / "agents").glob("*/seed-*/training.json"))
+    names = sorted({file.parent.parent.name for file in trainings})
+    if not names:
+        raise FileNotFoundError(
+            f"{run_folder} holds no trained agent; make one with `musicbox compare --out "
+            f"{run_folder}` or `musicbox train`."
+        )
+    if agent not in names:
+        raise FileNotFoundError(f"No agent {agent!r} in {run_folder}; {suggest(agent, names)}")
+    folders = {
+        int(file.parent.name.removeprefix("seed-")): file.parent
+        for file in trainings
+        if file.parent.parent.name == agent
+    }
+    if seed is None:
+        return min(folders.values(), key=_best_validation)
+    if seed not in folders:
+        raise FileNotFoundError(
+            f"No training of {agent} with seed {seed} in {run_folder}; there are {sorted(folders)}."
+        )
+    return folders[seed]
+
+
+def _best_validation(folder: Path) -> float:
+    file = folder / "curve.csv"
+    if not file.is_file():
+        return 0.0
+    header, *rows = file.read_text().splitlines()
+    column = header.split(",").index("validation_skip_rate")
+    return min(float(row.split(",")[column]) for row in rows)
+
+
+if __name__ == "__main__":
+    from experiments.cli import run_command
+
+    run_command("recommend", sys.argv[1:])

@@ -1,0 +1,253 @@
+"""Training agents: one job an agent and seed, side by side in processes, each resumable.
+
+A finished job is a folder::
+
+    agents/<agent>/seed-<s>/
+      best/            the checkpoint that validation liked best
+      curve.csv        steps, validation skip rate and what the agent reports of itself
+      tensorboard/     the same for TensorBoard
+      training.json    written last: settings, steps, time; without it the job is not done
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import multiprocessing
+import os
+import shutil
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from agents import AGENTS, Agent, agent_class, load_agent, make_agent
+from experiments.evaluation import roll_out, skip_rate
+from musicbox_env.dataset import write_json
+from musicbox_env.schema import require_known
+from musicbox_env.simulator import open_dataset
+
+CURVE_POINTS = 10
+VALIDATION_SESSIONS = 500
+
+
+@dataclass(frozen=True)
+class TrainingJob:
+    """One agent to be trained once.
+
+    Attributes:
+        agent: Its name.
+        seed: Of everything random in its training.
+        settings: Its settings, where they are not the defaults.
+        options: Environment keywords: data, split, listener, reward.
+        steps: Slates to recommend, all parallel sessions together.
+        folder: Where the finished job shall lie.
+    """
+
+    agent: str
+    seed: int
+    settings: Mapping[str, Any]
+    options: Mapping[str, Any]
+    steps: int
+    folder: str
+
+    @property
+    def done(self) -> bool:
+        """Whether the job was finished, by this or an earlier run."""
+        return (Path(self.folder) / "training.json").is_file()
+
+
+def parse_settings(settings: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Turn ``AGENT.NAME=VALUE`` into a dictionary for each agent; values are read as JSON.
+
+    >>> parse_settings(["ddpg.gamma=0.5", "ddpg.start=cloned"])
+    {'ddpg': {'gamma': 0.5, 'start': 'cloned'}}
+    """
+    parsed: dict[str, dict[str, Any]] = {}
+    for setting in settings:
+        target, equals, text = setting.partition("=")
+        agent, dot, name = target.partition(".")
+        if not (equals and dot and name):
+            raise ValueError(f"{setting!r} is no setting; expected AGENT.NAME=VALUE.")
+        require_known("agent", agent, AGENTS)
+        try:
+            value = json.loads(text)
+        except json.JSONDecodeError:
+            value = text
+        parsed.setdefault(agent, {})[name] = value
+    return parsed
+
+
+def jobs_for(
+    agents: Sequence[str],
+    seeds: int,
+    *,
+    settings: Mapping[str, Mapping[str, Any]],
+    options: Mapping[str, Any],
+    steps: int,
+    out: Path,
+) -> list[TrainingJob]:
+    """All jobs of a comparison; an agent that does not learn has one, with seed 0."""
+    jobs = []
+    for name in agents:
+        for seed in range(seeds if agent_class(name).learns else 1):
+            folder = out / "agents" / name / f"seed-{seed}"
+            jobs.append(
+                TrainingJob(name, seed, settings.get(name, {}), options, steps, str(folder))
+            )
+    return jobs
+
+
+def train(job: TrainingJob, *, progress: Any = None) -> None:
+    """Do one job; what an interrupted attempt left is thrown away first.
+
+    Args:
+        job: What to train.
+        progress: A queue that is told of every batch of environment steps.
+    """
+    folder = Path(job.folder)
+    if job.done:
+        return
+    if folder.exists():
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True)
+    started = time.perf_counter()
+    agent = make_agent(
+        job.agent, open_dataset(job.options.get("data")), seed=job.seed, settings=job.settings
+    )
+    if agent.learns:
+        with _Monitor(job, agent, folder, progress) as monitor:
+            agent.learn(
+                job.options,
+                job.steps,
+                callback=monitor,
+                callback_every=max(job.steps // CURVE_POINTS, 1),
+            )
+    else:
+        agent.save(folder / "best")
+    seconds = time.perf_counter() - started
+    write_json(
+        folder / "training.json",
+        {**asdict(job), "folder": folder.name, "seconds": round(seconds, 2)},
+    )
+
+
+class _Monitor:
+    """Follows a training: validates, keeps the best checkpoint, writes curve and TensorBoard."""
+
+    def __init__(self, job: TrainingJob, agent: Agent, folder: Path, progress: Any) -> None:
+        dataset = open_dataset(job.options.get("data"))
+        sessions = dataset.sessions.sessions_in("validation")
+        sessions = sessions[dataset.sessions.lengths(sessions) >= 2]
+        self._sessions = sessions[:VALIDATION_SESSIONS]
+        self._job, self._agent, self._folder, self._progress = job, agent, folder, progress
+        self._best = np.inf
+        self._rows: list[dict[str, float]] = []
+        self._steps = 0
+
+    def __enter__(self) -> _Monitor:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._writer = SummaryWriter(str(self._folder / "tensorboard"))
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._writer.close()
+
+    def __call__(self, steps: int, metrics: Mapping[str, float]) -> None:
+        value = self._validate()
+        row = {"steps": float(steps), "validation_skip_rate": value, **metrics}
+        self._rows.append(row)
+        for name, number in row.items():
+            self._writer.add_scalar(name, number, steps)
+        self._write_curve()
+        if value <= self._best:
+            self._best = value
+            self._agent.save(self._folder / "best")
+        if self._progress is not None:
+            self._progress.put(steps - self._steps)
+        self._steps = steps
+
+    def _validate(self) -> float:
+        """Skip rate on validation sessions, on the listener that the agent trains with."""
+        if not len(self._sessions):
+            return -float(len(self._rows))
+        options = {**self._job.options, "split": "validation"}
+        listener = options.pop("listener")
+        return skip_rate(roll_out(self._agent, options, self._sessions, judge=listener))
+
+    def _write_curve(self) -> None:
+        names = list(dict.fromkeys(name for row in self._rows for name in row))
+        with (self._folder / "curve.csv").open("w", newline="") as file:
+            writer = csv.DictWriter(file, names)
+            writer.writeheader()
+            writer.writerows(self._rows)
+
+
+def train_all(jobs: Iterable[TrainingJob], *, workers: int) -> None:
+    """Do all jobs that are not done, several at once, each on one core."""
+    waiting = [job for job in jobs if not job.done]
+    if not waiting:
+        return
+    learning = [job for job in waiting if agent_class(job.agent).learns]
+    for job in waiting:
+        if job not in learning:
+            train(job)
+    if not learning:
+        return
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    context = multiprocessing.get_context("spawn")
+    total = sum(job.steps for job in learning)
+    with (
+        context.Manager() as manager,
+        ProcessPoolExecutor(min(workers, len(learning)), mp_context=context) as pool,
+        tqdm(total=total, unit="step", desc="training", smoothing=0.05) as bar,
+    ):
+        queue = manager.Queue()
+        futures = {pool.submit(train, job, progress=queue): job for job in learning}
+        pending = set(futures)
+        while pending:
+            done = {f for f in pending if f.done()}
+            while not queue.empty():
+                bar.update(queue.get())
+            for future in done:
+                job = futures[future]
+                _raise_named(future, job)
+                bar.set_postfix_str(f"{job.agent} seed {job.seed} done")
+            pending -= done
+            time.sleep(0.2)
+        while not queue.empty():
+            bar.update(queue.get())
+
+
+def _raise_named(future: Any, job: TrainingJob) -> None:
+    """Pass on a job's error with the job's name."""
+    error = future.exception()
+    if error is not None:
+        raise RuntimeError(f"Training {job.agent} with seed {job.seed} failed: {error}") from error
+
+
+def trained(job: TrainingJob) -> Agent:
+    """The finished job's best checkpoint."""
+    return load_agent(Path(job.folder) / "best", open_dataset(job.options.get("data")))
+
+
+def curve(job: TrainingJob, name: str = "validation_skip_rate") -> list[tuple[int, float]]:
+    """One column of a finished job's curve as (steps, value); empty if it did not learn."""
+    file = Path(job.folder) / "curve.csv"
+    if not file.is_file():
+        return []
+    with file.open(newline="") as rows:
+        return [(int(float(row["steps"])), float(row[name])) for row in csv.DictReader(rows)]
+
+
+def seconds(job: TrainingJob) -> float:
+    """Wall time that the job took."""
+    about = json.loads((Path(job.folder) / "training.json").read_text())
+    return float(about["seconds"])

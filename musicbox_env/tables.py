@@ -1,0 +1,367 @@
+"""One table of text, CSV or Parquet, as a stream of rows that keep their line numbers."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import tarfile
+import zipfile
+import zlib
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import IO, Final, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.csv as pc_csv
+import pyarrow.parquet as pq
+
+BLOCK_BYTES = 8 << 20
+"""Text parsed at a time: some 50,000 rows of a published log."""
+PARQUET_ROWS: Final = 65_536
+HEAD_BYTES: Final = 1 << 16
+"""How much of a stream is looked at to tell what it is; a header line must fit in."""
+MAX_COLUMNS_NAMED: Final = 25
+TEXT_CODES: Final = pa.dictionary(pa.int32(), pa.string())
+BYTE_CODES: Final = pa.dictionary(pa.int32(), pa.binary())
+
+
+class DamagedFileError(ValueError):
+    """A source file cannot be read to its end."""
+
+
+@dataclass(frozen=True)
+class MalformedRow:
+    """A place in a file that cannot be cut into as many fields as the header has.
+
+    Attributes:
+        line: First line of it.
+        rows: How many lines it swallows: more than one after a quote that is never closed.
+    """
+
+    line: int
+    rows: int
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Some rows of one table, as text.
+
+    Attributes:
+        columns: Equally long arrays: ``dictionary<string>`` for columns that were asked for as
+            codes; others are strings from CSV and of their stored type from Parquet. An empty
+            field is an empty string in CSV and null in Parquet.
+        lines: Line of each row in its file, the header being line 1, ``(rows,)``; from Parquet,
+            which has no lines, the row counted from 1.
+        malformed: Rows that could not be cut into fields.
+    """
+
+    columns: dict[str, pa.Array]
+    lines: npt.NDArray[np.int64]
+    malformed: tuple[MalformedRow, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.lines)
+
+    @property
+    def num_read(self) -> int:
+        """Rows seen, malformed ones with them."""
+        return len(self) + sum(row.rows for row in self.malformed)
+
+    def first(self, count: int) -> Rows:
+        """The first ``count`` rows in the order of the file, malformed ones counted."""
+        if count >= self.num_read:
+            return self
+        bad_lines = [row.line + i for row in self.malformed for i in range(row.rows)]
+        last = np.sort(np.concatenate([self.lines, np.array(bad_lines, np.int64)]))[:count]
+        end = last[-1] if count else 0
+        keep = int(np.searchsorted(self.lines, end, side="right"))
+        return Rows(
+            {name: column.slice(0, keep) for name, column in self.columns.items()},
+            self.lines[:keep],
+            tuple(row for row in self.malformed if row.line <= end),
+        )
+
+
+class Table(Protocol):
+    """One table of a source file; read it before asking for the next."""
+
+    name: str
+    columns: tuple[str, ...]
+
+    def rows(self, wanted: Sequence[str], *, as_codes: Collection[str] = ()) -> Iterator[Rows]:
+        """Stream the wanted columns; those in ``as_codes`` hold few distinct values."""
+        ...
+
+
+class Readable(Protocol):
+    """Anything that bytes can be read from."""
+
+    def read(self, size: int = -1, /) -> bytes:
+        """Read up to ``size`` bytes; empty at the end."""
+        ...
+
+
+class PeekedStream:
+    """A stream whose beginning was looked at and is given again to whoever reads it.
+
+    Attributes:
+        head: Its first `HEAD_BYTES` bytes, fewer if it is shorter.
+    """
+
+    closed = False
+
+    def __init__(self, stream: Readable) -> None:
+        """Read the beginning of a stream."""
+        self.stream = stream
+        parts: list[bytes] = []
+        size = 0
+        while size < HEAD_BYTES and (part := stream.read(HEAD_BYTES - size)):
+            parts.append(part)
+            size += len(part)
+        self.head = b"".join(parts)
+        self._left = self.head
+
+    def read(self, size: int = -1, /) -> bytes:
+        """Read up to ``size`` bytes, all if it is negative; empty at the end."""
+        if size is None or size < 0:
+            data, self._left = self._left + self.stream.read(), b""
+        elif self._left:
+            data, self._left = self._left[:size], self._left[size:]
+        else:
+            data = self.stream.read(size)
+        return data
+
+    def close(self) -> None:
+        """Leave the stream to whoever opened it."""
+
+    def readable(self) -> bool:
+        """Say that it can be read."""
+        return True
+
+
+@contextmanager
+def damage_reported(name: str) -> Iterator[None]:
+    """Turn what the many decoders raise on a broken file into one error that names the file."""
+    try:
+        yield
+    except (
+        EOFError,
+        zlib.error,
+        gzip.BadGzipFile,
+        tarfile.TarError,
+        zipfile.BadZipFile,
+        NotImplementedError,
+        pa.ArrowException,
+    ) as error:
+        raise DamagedFileError(
+            f"{name}: cannot be read to its end ({error}). The file is cut short or damaged; "
+            "fetch it again."
+        ) from error
+
+
+@dataclass
+class CsvTable:
+    """A CSV read as a stream.
+
+    Attributes:
+        name: Its file, and member if the file is an archive.
+        stream: Where it is read from.
+        columns: Names of the header line, without surrounding blanks.
+    """
+
+    name: str
+    stream: PeekedStream
+    columns: tuple[str, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        line = self.stream.head.removeprefix(b"\xef\xbb\xbf").splitlines()[:1]
+        text = line[0].decode(errors="replace") if line else ""
+        fields = next(csv.reader([text]), [])
+        self.columns = tuple(name.strip() for name in fields)
+
+    def rows(self, wanted: Sequence[str], *, as_codes: Collection[str] = ()) -> Iterator[Rows]:
+        """Stream the wanted columns.
+
+        A row is taken to be a line: rows are counted past blank lines and malformed rows, so that
+        their lines come out right.
+        """
+        self._require_once(wanted)
+        spoilt: list[MalformedRow] = []
+        reader = self._reader(wanted, as_codes, spoilt)
+        next_line = 2
+        while (batch := self._next(reader)) is not None:
+            lines = _lines_of(len(batch), next_line, spoilt)
+            # The parser runs ahead: malformed rows beyond this batch are told with the next.
+            num_behind = sum(row.line < lines[-1] for row in spoilt) if len(batch) else 0
+            behind = tuple(spoilt[:num_behind])
+            del spoilt[:num_behind]
+            next_line += len(batch) + sum(row.rows for row in behind)
+            rows = _without_blank_lines(Rows(dict(zip(wanted, batch.columns, strict=True)), lines))
+            columns = {name: _as_text(column) for name, column in rows.columns.items()}
+            yield Rows(columns, rows.lines, behind)
+        if spoilt:
+            columns = {name: pa.array([], _type(name, as_codes, text=True)) for name in wanted}
+            yield Rows(columns, np.empty(0, np.int64), tuple(spoilt))
+
+    def _require_once(self, wanted: Sequence[str]) -> None:
+        twice = [name for name, count in Counter(self.columns).items() if count > 1]
+        if unclear := [name for name in twice if name in wanted]:
+            raise ValueError(
+                f"{self.name}: the header names {', '.join(unclear)} more than once; "
+                "which of them is meant cannot be told."
+            )
+
+    def _reader(
+        self, wanted: Sequence[str], as_codes: Collection[str], spoilt: list[MalformedRow]
+    ) -> pc_csv.CSVStreamingReader | None:
+        extra_lines = 0
+
+        def note(row: pc_csv.InvalidRow) -> str:
+            nonlocal extra_lines
+            num_lines = 1 + row.text.count("\n")
+            spoilt.append(MalformedRow(row.number + extra_lines, num_lines))
+            # Arrow counts a row that runs over several lines as one.
+            extra_lines += num_lines - 1
+            return "skip"
+
+        # Columns that nobody wants may share a name; Arrow asks for distinct ones.
+        names = [n if n in wanted else f"{n}#{i}" for i, n in enumerate(self.columns)]
+        if len(self.stream.head) < HEAD_BYTES and len(self.stream.head.splitlines()) < 2:
+            return None
+        with damage_reported(self.name):
+            return pc_csv.open_csv(
+                pa.PythonFile(self.stream, mode="r"),
+                # Only one thread counts rows as it goes.
+                read_options=pc_csv.ReadOptions(
+                    use_threads=False,
+                    block_size=BLOCK_BYTES,
+                    column_names=names,
+                    skip_rows=1,
+                ),
+                parse_options=pc_csv.ParseOptions(
+                    ignore_empty_lines=False, invalid_row_handler=note
+                ),
+                convert_options=pc_csv.ConvertOptions(
+                    include_columns=list(wanted),
+                    column_types={name: _type(name, as_codes, text=False) for name in wanted},
+                    strings_can_be_null=False,
+                ),
+            )
+
+    def _next(self, reader: pc_csv.CSVStreamingReader | None) -> pa.RecordBatch | None:
+        if reader is None:
+            return None
+        with damage_reported(self.name):
+            try:
+                return reader.read_next_batch()
+            except StopIteration:
+                return None
+
+
+@dataclass
+class ParquetTable:
+    """A Parquet file read a few row groups' pages at a time.
+
+    Attributes:
+        name: Its file, and member if the file is an archive.
+        file: Where it is read from.
+        columns: Names of its columns.
+    """
+
+    name: str
+    file: IO[bytes]
+    columns: tuple[str, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        with damage_reported(self.name):
+            self._parquet = pq.ParquetFile(self.file)
+            self.columns = tuple(self._parquet.schema_arrow.names)
+
+    def rows(self, wanted: Sequence[str], *, as_codes: Collection[str] = ()) -> Iterator[Rows]:
+        """Stream the wanted columns."""
+        count = 0
+        with damage_reported(self.name):
+            batches = self._parquet.iter_batches(PARQUET_ROWS, columns=list(wanted))
+            for batch in batches:
+                columns = {
+                    name: _text_codes(batch[name]) if name in as_codes else batch[name]
+                    for name in wanted
+                }
+                yield Rows(columns, np.arange(count + 1, count + 1 + len(batch)))
+                count += len(batch)
+
+
+def found_columns(table: Table) -> str:
+    """The columns of a table for a message, as far as it is readable."""
+    names = ", ".join(table.columns[:MAX_COLUMNS_NAMED])[: MAX_COLUMNS_NAMED * 40]
+    more = len(table.columns) - MAX_COLUMNS_NAMED
+    return (names or "none") + (f" and {more} more" if more > 0 else "")
+
+
+def as_strings(column: pa.Array) -> pa.StringArray:
+    """A column of any simple type as strings; what is not UTF-8 gets its bytes written out."""
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    try:
+        return column.cast(pa.string())
+    except pa.ArrowInvalid:
+        return pa.array(
+            [
+                None if v is None else v.decode(errors="backslashreplace")
+                for v in column.to_pylist()
+            ],
+            pa.string(),
+        )
+
+
+def _type(name: str, as_codes: Collection[str], *, text: bool) -> pa.DataType:
+    """Arrow type of a CSV column; bytes while parsing, so that bad UTF-8 spoils no whole file."""
+    if name in as_codes:
+        return TEXT_CODES if text else BYTE_CODES
+    return pa.string() if text else pa.binary()
+
+
+def _as_text(column: pa.Array) -> pa.Array:
+    if pa.types.is_dictionary(column.type):
+        return pa.DictionaryArray.from_arrays(column.indices, as_strings(column.dictionary))
+    return as_strings(column)
+
+
+def _text_codes(column: pa.Array) -> pa.DictionaryArray:
+    codes = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
+    return pa.DictionaryArray.from_arrays(
+        codes.indices.cast(pa.int32()), as_strings(codes.dictionary)
+    )
+
+
+def _lines_of(count: int, next_line: int, spoilt: Sequence[MalformedRow]) -> npt.NDArray[np.int64]:
+    """Lines of the next ``count`` good rows, given the malformed ones that may stand among them."""
+    good = np.arange(count)
+    if not spoilt:
+        return next_line + good
+    skipped = np.concatenate([[0], np.cumsum([row.rows for row in spoilt])])
+    good_before = np.array([row.line for row in spoilt]) - next_line - skipped[:-1]
+    return next_line + good + skipped[np.searchsorted(good_before, good, side="right")]
+
+
+def _without_blank_lines(rows: Rows) -> Rows:
+    """Leave out blank lines, which the parser gives as rows of empty fields."""
+    lengths = [
+        np.diff(np.frombuffer(c.buffers()[1], np.int32, len(c) + 1, 4 * c.offset))
+        for c in rows.columns.values()
+        if pa.types.is_binary(c.type)
+    ]
+    filled = np.max(lengths, axis=0) > 0 if lengths else np.ones(len(rows), bool)
+    if filled.all():
+        return rows
+    empty = ~filled
+    for column in rows.columns.values():
+        empty[empty] &= np.array([v in (None, b"") for v in column.filter(empty).to_pylist()])
+    keep = pa.array(~empty)
+    return Rows(
+        {name: column.filter(keep) for name, column in rows.columns.items()}, rows.lines[~empty]
+    )
