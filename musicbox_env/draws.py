@@ -13,11 +13,20 @@ import numpy.typing as npt
 _GOLDEN_GAMMA = np.uint64(0x9E3779B97F4A7C15)
 _MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
 _MIX_2 = np.uint64(0x94D049BB133111EB)
+_CHOICE_COUNTER = 2**40
 
 
 def new_key(rng: np.random.Generator) -> int:
-    """Draw a session's key."""
-    return int(rng.integers(2**63))
+    """Draw a session's key: 64 bits, the one thing that a session takes from its generator."""
+    return int(rng.bit_generator.random_raw())
+
+
+def choose(keys: npt.NDArray[np.uint64], n: int) -> npt.NDArray[np.int64]:
+    """One of ``n`` things for each key ``(m,)``, by a number that no counter of a session reaches.
+
+    ``floor(u n)`` of a 53-bit u: its bias is below n / 2**53.
+    """
+    return (uniform(keys, _CHOICE_COUNTER) * n).astype(np.int64)
 
 
 def uniform(

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from gymnasium import spaces
 
-from musicbox_env.draws import new_key
+from musicbox_env.draws import choose, new_key
 from musicbox_env.schema import require_known
 from musicbox_env.simulator import Outcome, SessionConfig, Simulator, World
 
@@ -119,9 +119,9 @@ class MusicSessionEnv(gym.Env[dict[str, npt.NDArray], npt.NDArray]):
     ) -> tuple[dict[str, npt.NDArray], dict[str, Any]]:
         """Begin a session; ``options={"session": i}`` names which, by its index in the log."""
         super().reset(seed=seed)
-        session = chosen_session(options, self.world, self.np_random)
-        key = np.array([new_key(self.np_random)], np.uint64)
-        self.simulator.begin(_ONLY, np.array([session]), key)
+        keys = np.array([new_key(self.np_random)], np.uint64)
+        sessions = chosen_session(options, self.world, keys)
+        self.simulator.begin(_ONLY, sessions, keys)
         self._last = None
         return self._observation(), first_row(describe(self.simulator, _ONLY, None))
 
@@ -175,8 +175,10 @@ class MusicSessionEnv(gym.Env[dict[str, npt.NDArray], npt.NDArray]):
         )
 
 
-def chosen_session(options: dict[str, Any] | None, world: World, rng: np.random.Generator) -> int:
-    """The session that ``reset`` asks for, or one drawn from the pool.
+def chosen_session(
+    options: dict[str, Any] | None, world: World, keys: npt.NDArray[np.uint64]
+) -> npt.NDArray[np.int64]:
+    """The session that ``reset`` asks for, or one drawn from the pool, ``(1,)``.
 
     Raises:
         ValueError: An unknown option, or a session that cannot be played.
@@ -184,9 +186,9 @@ def chosen_session(options: dict[str, Any] | None, world: World, rng: np.random.
     options = options or {}
     for name in options:
         require_known("reset option", name, ["session"])
-    if "session" not in options:
-        return int(world.pool[rng.integers(len(world.pool))])
-    return int(checked_sessions([options["session"]], world)[0])
+    if "session" in options:
+        return checked_sessions([options["session"]], world)
+    return world.pool[choose(keys, len(world.pool))]
 
 
 def checked_sessions(sessions: Any, world: World) -> npt.NDArray[np.int64]:

@@ -39,7 +39,8 @@ class SessionLog:
         return SessionLog, (self._folder,)
 
     def _open(self, name: str) -> npt.NDArray:
-        return np.load(self._folder / name, mmap_mode="r", allow_pickle=False)
+        # A plain view of the mapped file: indexing np.memmap itself goes through Python.
+        return np.asarray(np.load(self._folder / name, mmap_mode="r", allow_pickle=False))
 
     @cached_property
     def _columns(self) -> dict[str, npt.NDArray]:

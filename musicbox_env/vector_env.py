@@ -12,7 +12,7 @@ from gymnasium.utils import seeding
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
-from musicbox_env.draws import new_key
+from musicbox_env.draws import choose, new_key
 from musicbox_env.env import checked_sessions, describe
 from musicbox_env.schema import require_known
 from musicbox_env.simulator import Outcome, SessionConfig, Simulator, World
@@ -113,11 +113,10 @@ class MusicSessionVectorEnv(VectorEnv[Batch, npt.NDArray, npt.NDArray]):
                 self._generators[i] = seeding.np_random(s)[0]
 
     def _begin(self, rows: npt.NDArray[np.intp], sessions: Any = None) -> None:
-        pool = self.world.pool
-        generators = [self._generators[row] for row in rows]
+        keys = np.array([new_key(self._generators[row]) for row in rows], np.uint64)
         if sessions is None:
-            chosen = np.array([pool[g.integers(len(pool))] for g in generators], np.int64)
-            keys = [new_key(g) for g in generators]
+            pool = self.world.pool
+            chosen = pool[choose(keys, len(pool))]
         else:
             chosen = checked_sessions(sessions, self.world)
             if len(chosen) == self.num_envs:
@@ -126,8 +125,7 @@ class MusicSessionVectorEnv(VectorEnv[Batch, npt.NDArray, npt.NDArray]):
                 raise ValueError(
                     f"{len(chosen)} sessions are named for {len(rows)} environments to reset."
                 )
-            keys = [new_key(g) for g in generators]
-        self.simulator.begin(rows, chosen, np.array(keys, np.uint64))
+        self.simulator.begin(rows, chosen, keys)
         self._over[rows] = False
 
     def step(

@@ -1,7 +1,7 @@
 import numpy as np
 from scipy.stats import kstest
 
-from musicbox_env.draws import new_key, uniform
+from musicbox_env.draws import choose, new_key, uniform
 
 
 def test_is_splitmix64():
@@ -38,3 +38,12 @@ def test_numbers_are_uniform_along_keys_and_along_counters():
         assert abs(np.corrcoef(sample[:-1], sample[1:])[0, 1]) < 0.03
         assert sample.min() >= 0
         assert sample.max() < 1
+
+
+def test_choice_is_even_over_all_things():
+    rng = np.random.default_rng(2)
+    keys = np.array([new_key(rng) for _ in range(20_000)], np.uint64)
+    chosen = choose(keys, 7)
+    assert chosen.min() == 0
+    assert chosen.max() == 6
+    assert np.ptp(np.bincount(chosen)) < 6 * np.sqrt(20_000 / 7)
