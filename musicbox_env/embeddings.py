@@ -37,7 +37,7 @@ EMBEDDINGS: Final = ("content", "colisten", "hybrid")
 LARGEST_DEVIATION = 3.0
 """Standardised features are clipped here, so that no outlier fills a direction of its own."""
 PASSES_SQUARED_PLAYS = 4.5e7
-"""CBOW makes ``sqrt(PASSES_SQUARED_PLAYS / plays)`` passes over the log: about 30 over 50,000 plays,
+"""CBOW makes ``sqrt(PASSES_SQUARED_PLAYS / plays)`` passes over the log: 30 over 50,000 plays,
 15 over 200,000, 7 over a million. Fewer leave the vectors near their random start."""
 FEWEST_PASSES, MOST_PASSES = 5, 60
 NEGATIVE_SAMPLES = 5
@@ -275,8 +275,10 @@ def fit_colisten(dataset: Dataset, dim: int, *, seed: int, progress: bool = Fals
         )
     vectors = np.zeros((len(plays), dim), dtype=np.float32)
     vectors[[int(track) for track in model.wv.index_to_key]] = model.wv.vectors
+    for _ in range(2):  # scaling rows to unit norm brings some of the mean back
+        vectors = _unit(_centred(vectors, plays))
     settings = {"method": "CBOW", "passes": passes, "negative_samples": NEGATIVE_SAMPLES}
-    return _finished(_centred(vectors, plays), settings)
+    return _finished(vectors, settings)
 
 
 class _Sentences:
@@ -316,7 +318,9 @@ def fit_hybrid(features: Floats, colisten: Fit, plays: npt.NDArray[np.int64], di
     penalty = RIDGE * np.eye(features.shape[1])
     weighted = known * features
     ridge = np.linalg.solve(features.T @ weighted + penalty, weighted.T @ colisten.vectors)
-    trust = known / (known + np.float32(PRIOR_PLAYS))
+    # Where there are no features nothing is predicted, and the little that was heard is all.
+    prior = np.where(features.any(axis=1, keepdims=True), np.float32(PRIOR_PLAYS), 0)
+    trust = known / np.maximum(known + prior, SMALLEST_NORM)
     listened = trust * colisten.vectors + (1 - trust) * (features @ ridge.astype(np.float32))
     both = np.hstack([listened, CONTENT_WEIGHT * _unit(features)])
     settings = {

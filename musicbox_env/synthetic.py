@@ -17,8 +17,9 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from hashlib import blake2b
+from importlib.resources import files
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -36,7 +37,6 @@ from musicbox_env.schema import (
     PAUSE_LONG,
     PAUSE_NONE,
     PAUSE_SHORT,
-    PLAY_COLUMNS,
     REASONS_END,
     REASONS_START,
     TRACK_FEATURES,
@@ -58,8 +58,6 @@ __all__ = [
     "write_raw",
 ]
 
-GENERATOR_VERSION = 1
-"""Raised when the same configuration makes other data; part of the bundled dataset's name."""
 BATCH_SESSIONS: Final = 1024
 TASTE_LEVELS: Final = {"none": 0.0, "default": 1.3, "high": 3.9}
 LARGEST_TASTE = 10.0
@@ -70,6 +68,14 @@ lead to the song just heard, only immediate repeats remain, so that all would be
 CENTER_SESSIONS = 2048
 REDRAWS = 1000
 CACHE_VARIABLE = "MUSICBOX_CACHE"
+DECIDING_FILES: Final = (
+    *("law.py", "truth.py", "synthetic.py", "synthetic_tracks.py", "synthetic_behaviour.py"),
+    *("schema.py", "catalog.py", "sessions.py", "dataset.py", "embeddings.py"),
+    *("published/figures.json", "published/session_lengths.csv", "published/play_counts.csv"),
+    *("published/feature_histograms.csv", "published/feature_summary.csv"),
+    "published/feature_correlations.csv",
+)
+"""Files of the package that decide what the bundled dataset holds."""
 _TRACK_STREAM, _SESSION_STREAM = 0, 1
 
 
@@ -83,9 +89,9 @@ class SyntheticConfig:
             the full published set.
         seed: Seed of everything that is drawn.
         taste: How much personal taste decides what is skipped: a number, the law's ``taste``, or
-            a name. ``"none"`` is 0: songs matter by their quality alone. ``"default"`` is the
-            largest that still looks like real plays. ``"high"``, three times that, shows what
-            personal choice could be worth, and does not pass for real plays.
+            a name. ``"none"`` is 0: songs matter by their quality alone. ``"default"`` is an
+            assumption: the published figures hardly say how much taste matters, and pass with
+            none as well. ``"high"``, three times that, shows what personal choice could be worth.
     """
 
     sessions: int = 20_000
@@ -394,9 +400,7 @@ def _write_world(world: SyntheticWorld, folder: Path, split: SplitConfig, progre
             truth.taste[rows] = batch.taste
             yield world.play_block(batch)
 
-    about: dict[str, Any] = {
-        "synthetic": {**asdict(world.config), "generator_version": GENERATOR_VERSION}
-    }
+    about = {"synthetic": asdict(world.config)}
     write_dataset(folder, blocks(), features=world.tracks.features, split=split, about=about)
     truth.flush()
     row_of_id = pd.Index(world.tracks.track_ids)
@@ -486,7 +490,8 @@ def _log_frame(world: SyntheticWorld, batch: SessionBatch) -> pd.DataFrame:
 def bundled_dataset() -> Path:
     """The dataset that ``data=None`` means: made on first use, then kept in the user's cache.
 
-    Its name holds a fingerprint of the law, so that another version of it makes another one.
+    Its name holds a fingerprint of the code and tables that make it, so that another law makes
+    another one.
     Several processes may call this at once: each that finds nothing makes its own under a name
     of its own, and the first to finish gives it to all.
 
@@ -522,14 +527,9 @@ def cache_folder() -> Path:
 
 
 def _fingerprint(config: SyntheticConfig) -> str:
-    """Short hash of all that decides what is made."""
-    parts = (
-        GENERATOR_VERSION,
-        config,
-        ListeningLaw(),
-        SongChoice(),
-        TrackConfig(),
-        published.figures(),
-        list(PLAY_COLUMNS),
-    )
-    return blake2b(repr(parts).encode(), digest_size=6).hexdigest()
+    """Short hash of all that decides what is made: the configuration, code and published tables."""
+    digest = blake2b(repr(config).encode(), digest_size=6)
+    package = files("musicbox_env")
+    for name in DECIDING_FILES:
+        digest.update(package.joinpath(name).read_bytes())
+    return digest.hexdigest()

@@ -254,18 +254,16 @@ def _draw_vectors(
 ) -> npt.NDArray[np.float32]:
     """Unit vectors ``(m, dim)``: features, hidden genre, and the track's own part."""
     num_tracks, num_features = latents.shape
-    of_content = unit_rows(latents @ rng.standard_normal((num_features, config.dim)))
+    content, genres = config.content_share, config.genre_share
+    directions = rng.standard_normal((num_features, config.dim), dtype=np.float32)
+    vectors = content**0.5 * unit_rows(latents.astype(np.float32) @ directions)
     sizes = rng.dirichlet(np.full(config.genres, config.genre_concentration))
     genre = rng.choice(config.genres, size=num_tracks, p=sizes)
-    of_genre = unit_rows(rng.standard_normal((config.genres, config.dim)))[genre]
-    own = unit_rows(rng.standard_normal((num_tracks, config.dim)))
-    content, genres = config.content_share, config.genre_share
-    mixed = (
-        np.sqrt(content) * of_content
-        + np.sqrt(genres) * of_genre
-        + np.sqrt(max(1.0 - content - genres, 0.0)) * own
-    )
-    return unit_rows(mixed).astype(np.float32)
+    centers = unit_rows(rng.standard_normal((config.genres, config.dim), dtype=np.float32))
+    vectors += genres**0.5 * centers[genre]
+    own = unit_rows(rng.standard_normal((num_tracks, config.dim), dtype=np.float32))
+    vectors += max(1.0 - content - genres, 0.0) ** 0.5 * own
+    return unit_rows(vectors).astype(np.float32)
 
 
 def unit_rows(matrix: npt.NDArray) -> npt.NDArray:
