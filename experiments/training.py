@@ -200,8 +200,6 @@ def train_all(jobs: Iterable[TrainingJob], *, workers: int) -> None:
             train(job)
     if not learning:
         return
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     context = multiprocessing.get_context("spawn")
     total = sum(job.steps for job in learning)
     with (

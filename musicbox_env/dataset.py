@@ -397,6 +397,5 @@ class Dataset:
             raise KeyError(
                 f"No embedding {name!r} in {self.folder}; {suggest(name, self.embedding_names)}"
             )
-        return np.load(
-            self.folder / "embeddings" / f"{name}.npy", mmap_mode="r", allow_pickle=False
-        )
+        file = self.folder / "embeddings" / f"{name}.npy"
+        return np.asarray(np.load(file, mmap_mode="r", allow_pickle=False))

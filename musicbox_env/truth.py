@@ -109,7 +109,7 @@ class GroundTruth:
         content = json.loads(file.read_text())
 
         def load(name: str) -> npt.NDArray[np.float32]:
-            return np.load(truth / f"{name}.npy", mmap_mode="r", allow_pickle=False)
+            return np.asarray(np.load(truth / f"{name}.npy", mmap_mode="r", allow_pickle=False))
 
         return cls(
             law=ListeningLaw.from_json(content["law"]),

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from musicbox_env import retrieval
-from musicbox_env.retrieval import top_k, top_k_among, top_k_list
+from musicbox_env.retrieval import top_k, top_k_among, top_k_list, weight_above
 
 
 def brute_force(queries, items, k, barred=None):
@@ -69,15 +69,16 @@ def test_tiles_do_not_show(monkeypatch, partition_from, k):
     np.testing.assert_array_equal(rows, brute_force(queries, items, k, barred))
 
 
-@pytest.mark.parametrize("num_items", [7, 90, 333, 5000])
-def test_copies_of_one_vector_tie_to_the_lower_row(num_items):
-    # BLAS gives equal columns unequal scores at the edges of its kernels; the answer must not.
+@pytest.mark.parametrize("num_queries", [1, 2, 20])
+@pytest.mark.parametrize("dim", [8, 33])
+def test_copies_of_one_vector_tie_to_the_lower_row(num_queries, dim):
+    # BLAS gives equal columns unequal scores at the edges of its kernels, hence all these sizes.
     rng = np.random.default_rng(2)
-    items = np.repeat(unit_rows(rng, 1, 33), num_items, axis=0)
-    queries = rng.standard_normal((20, 33))
-    rows, scores = top_k(queries, items, 3)
-    np.testing.assert_array_equal(rows, np.tile([0, 1, 2], (20, 1)))
-    assert (scores == scores[:, :1]).all()
+    for num_items in (*range(3, 130), 999, 5000):
+        items = np.repeat(unit_rows(rng, 1, dim), num_items, axis=0)
+        rows, scores = top_k(rng.standard_normal((num_queries, dim)), items, 3)
+        np.testing.assert_array_equal(rows, np.tile([0, 1, 2], (num_queries, 1)))
+        assert (scores == scores[:, :1]).all()
 
 
 @pytest.mark.parametrize("num_items", [60, 700, 5000])
@@ -108,7 +109,7 @@ def test_fewer_allowed_than_asked_for():
 
 
 def test_memory_is_bounded_by_tiles(tmp_path):
-    shape = (400_000, 8)
+    shape = (200_000, 8)
     file = np.lib.format.open_memmap(tmp_path / "i.npy", mode="w+", dtype=np.float32, shape=shape)
     rng = np.random.default_rng(4)
     file[...] = rng.standard_normal(shape)
@@ -118,7 +119,7 @@ def test_memory_is_bounded_by_tiles(tmp_path):
     top_k(queries, items, 3)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert peak < 3 * 4 * retrieval.TILE_SCORES  # all scores would take 480 MB
+    assert peak < 3 * 4 * retrieval.TILE_SCORES  # all scores would take 240 MB
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
@@ -198,3 +199,28 @@ def test_among_equal_scores_the_key_decides_not_the_place(kind):
     np.testing.assert_array_equal(places, order.argmin(axis=1))
     # Each place wins 200 of 4,000 times, give or take 14: the list's order tells nothing.
     assert np.abs(np.bincount(places, minlength=20) - 200).max() < 5 * 14
+
+
+@pytest.mark.usefixtures("small_tiles")
+def test_weight_above_counts_ties_half():
+    rng = np.random.default_rng(7)
+    items = rng.integers(-2, 3, (40, 3)).astype(np.float32)
+    queries = rng.integers(-2, 3, (12, 3)).astype(np.float32)
+    targets, barred = rng.integers(0, 40, 12), rng.integers(-1, 40, (12, 6))
+    weights = np.stack([np.ones(40), rng.integers(0, 9, 40)], axis=1)
+    found = weight_above(queries, items, targets, weights, barred)
+    for query in range(12):
+        allowed = np.setdiff1d(np.arange(40), [*barred[query], targets[query]])
+        scores = items @ queries[query]
+        above = scores[allowed] > scores[targets[query]]
+        tied = scores[allowed] == scores[targets[query]]
+        np.testing.assert_allclose(found[query], (above + tied / 2) @ weights[allowed])
+
+
+def test_weight_above_is_the_rank_that_top_k_gives():
+    rng = np.random.default_rng(8)
+    items, queries = unit_rows(rng, 300, 9), rng.standard_normal((10, 9)).astype(np.float32)
+    rows, _ = top_k(queries, items, 300)
+    for place in (0, 1, 150, 299):
+        ranks = weight_above(queries, items, rows[:, place], np.ones((300, 1)))
+        np.testing.assert_array_equal(ranks[:, 0], place)

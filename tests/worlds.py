@@ -1,0 +1,93 @@
+"""Small datasets with planted structure: what an embedding or a recommender ought to find."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from musicbox_env.dataset import Dataset, PlayBlock, SplitConfig, write_dataset
+from musicbox_env.schema import Level
+
+PLAYS = 10
+
+
+def planted_world(
+    folder: Path,
+    *,
+    sessions: int = 600,
+    tracks: int = 60,
+    genres: int = 2,
+    cold: int = 6,
+    blank: int = 2,
+    features: bool = True,
+    seed: int = 0,
+) -> Dataset:
+    """Write sessions that each stay within one genre, nine plays of ten, and open them.
+
+    Track ids tell the genre, ``genre0-007``; see `genre_of`. A session keeps its genre's songs
+    and skips the others. Energy and valence give the genre away, tempo is noise, every fifth
+    track has a gap.
+
+    Args:
+        folder: Where to write.
+        sessions: Number of sessions of ten plays.
+        tracks: Tracks that sessions play, some more than others.
+        genres: Number of genres.
+        cold: Further tracks that nobody played, ``genre1-cold-3``, known by features.
+        blank: Further tracks that nobody played and of which nothing is known, ``blank-1``.
+        features: Whether there are features at all; without, nobody knows of ``cold`` tracks.
+        seed: Of everything drawn.
+    """
+    rng = np.random.default_rng(seed)
+    genre = np.arange(tracks) % genres
+    ids = [f"genre{g}-{i:03d}" for i, g in enumerate(genre)]
+    popularity = rng.gamma(1.0, size=tracks) + 0.1
+    own = rng.integers(genres, size=sessions)
+    stays = rng.random((sessions, PLAYS)) < 0.9
+    heard_genre = np.where(stays, own[:, None], rng.integers(genres, size=(sessions, PLAYS)))
+    heard = np.empty((sessions, PLAYS), dtype=np.int64)
+    for g in range(genres):
+        weight = popularity * (genre == g)
+        here = heard_genre == g
+        heard[here] = rng.choice(tracks, size=here.sum(), p=weight / weight.sum())
+    block = PlayBlock(
+        session_ids=np.array([f"session{i}" for i in range(sessions)], dtype=object),
+        lengths=np.full(sessions, PLAYS),
+        vocabulary=np.array(ids, dtype=object),
+        columns={
+            "track": heard.ravel(),
+            "level": np.where(heard_genre == own[:, None], Level.FULL, Level.BRIEF).ravel(),
+            "position": np.tile(np.arange(1, PLAYS + 1), sessions),
+        },
+    )
+    table = _features(ids, genre, genres, cold, blank, rng) if features else None
+    folder.mkdir(parents=True, exist_ok=True)
+    write_dataset(folder, [block], features=table, split=SplitConfig(), about={})
+    return Dataset(folder)
+
+
+def _features(ids, genre, genres, cold, blank, rng):
+    cold_genre = np.arange(cold) % genres
+    of_cold = [f"genre{g}-cold-{i}" for i, g in enumerate(cold_genre)]
+    of_blank = [f"blank-{i}" for i in range(blank)]
+    every = np.concatenate([genre, cold_genre])
+    angle = 2 * np.pi * every / genres
+    values = {
+        "energy": np.cos(angle) + 0.1 * rng.standard_normal(len(every)),
+        "valence": np.sin(angle) + 0.1 * rng.standard_normal(len(every)),
+        "tempo": 120 + 5 * rng.standard_normal(len(every)),
+    }
+    values["tempo"][::5] = np.nan
+    padded = {name: np.append(v, np.full(blank, np.nan)) for name, v in values.items()}
+    return pd.DataFrame({"track_id": [*ids, *of_cold, *of_blank], **padded})
+
+
+def genre_of(dataset: Dataset) -> np.ndarray:
+    """Planted genre of each row of the catalogue, -1 for blank tracks."""
+    ids = dataset.catalog.track_ids
+    return np.array([int(i[5]) if i.startswith("genre") else -1 for i in ids])
+
+
+def is_cold(dataset: Dataset) -> np.ndarray:
+    """Which rows are tracks that nobody played but whose features are known."""
+    return np.array(["cold" in i for i in dataset.catalog.track_ids])
