@@ -16,6 +16,7 @@ COMMANDS = {
     "recommend": "print the next songs for a listening history",
     "ingest": "turn listening logs into a dataset folder",
     "describe": "print what is in a dataset folder",
+    "trust": "report how far each listener can be believed",
     "synthesize": "make synthetic sessions, as a dataset folder or as raw logs",
 }
 
@@ -48,6 +49,8 @@ def run_command(name: str, arguments: Sequence[str]) -> None:
             config=(tyro.conf.OmitArgPrefixes,),
         )
         module.run(config)
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader of a pipe had enough; nothing to tell
     except (ValueError, OSError, LookupError) as error:
         if os.environ.get("MUSICBOX_DEBUG"):
             raise

@@ -13,10 +13,11 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from agents import AGENTS
+from agents import AGENTS, agent_class
 from experiments.evaluation import draw_sessions
 from experiments.judging import judge_all
 from experiments.metrics import PerSession, Rollout, World, first_musicbox_figures
@@ -40,6 +41,8 @@ DEFAULT_AGENTS = (
     "sb3-ddpg",
     "skyline",
 )
+BOUNDS = ("skyline", "bayes")
+"""They know what no recommender can: the judge's own probabilities, or the law behind the data."""
 
 
 @dataclass(frozen=True)
@@ -162,9 +165,18 @@ def _study(
         trained_with=listener,
         reranking=reranking,
         curves=curves,
+        bounds=BOUNDS,
+        descriptions=_descriptions(config.agents, rollouts),
         first_figures=_first_figures(replayed, world, dataset),
         notes=_notes(dataset),
     )
+
+
+def _descriptions(agents: Sequence[str], rollouts: Sequence[Rollout]) -> dict[str, str]:
+    """A line for each agent and judge: the first of its class's docstring."""
+    classes: dict[str, Any] = {name: agent_class(name) for name in agents}
+    classes |= {r.judge: LISTENERS[r.judge] for r in rollouts if r.judge in LISTENERS}
+    return {name: (cls.__doc__ or "").strip().partition("\n")[0] for name, cls in classes.items()}
 
 
 def _first_figures(

@@ -6,6 +6,7 @@ that cannot be are listed in rejects.csv. A run that was stopped goes on where i
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 
 from tyro.conf import Positional
@@ -34,3 +35,9 @@ def run(config: IngestConfig) -> None:
         f"{about['tracks']:,} tracks; {about['rejected']['rows']:,} of {about['rows_read']:,} rows "
         f"rejected. `musicbox describe {out}` says more."
     )
+
+
+if __name__ == "__main__":
+    from experiments.cli import run_command
+
+    run_command("ingest", sys.argv[1:])

@@ -41,8 +41,6 @@ class RecommendConfig:
     """Which agent of the run."""
     seed: int | None = None
     """Which of its trainings; the one that validation liked best if left out."""
-    songs: int = 3
-    """How many songs to recommend."""
     hour: int = -1
     """Hour of the day, 0 to 23; -1 is unknown."""
     premium: int = -1
@@ -54,8 +52,6 @@ class RecommendConfig:
 
     def __post_init__(self) -> None:
         parse_heard(self.heard)
-        if self.songs < 1:
-            raise ValueError(f"songs is {self.songs}; it must be 1 or more.")
         if not -1 <= self.hour <= 23:
             raise ValueError(f"hour is {self.hour}; expected 0 to 23, or -1 for unknown.")
         if self.context is not None:
@@ -95,7 +91,7 @@ def recommend(config: RecommendConfig) -> list[str]:
     dataset = open_dataset(data)
     agent = load_agent(folder / "best", dataset)
     tracks, levels = parse_heard(config.heard)
-    options = {**agent.env_options, "slate_size": config.songs, "data": data}
+    options = {**agent.env_options, "data": data}
     world = World(SessionConfig.from_keywords(options))
     simulator = Simulator(world, num_envs=1)
     simulator.show(0, dataset.catalog.index_of(tracks), np.array(levels), _context(config))

@@ -445,7 +445,8 @@ def _curves(study: Study) -> Picture:
     )
 
 
-def _render(summary: Summary, pictures: Sequence[Picture]) -> str:
+def template_environment() -> jinja2.Environment:
+    """Templates of this package, with the filters that their pieces share."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("experiments", "templates"),
         autoescape=True,
@@ -463,7 +464,11 @@ def _render(summary: Summary, pictures: Sequence[Picture]) -> str:
         "typeset": _typeset,
         "slug": _slug,
     }
-    return environment.get_template("report.html").render(
+    return environment
+
+
+def _render(summary: Summary, pictures: Sequence[Picture]) -> str:
+    return template_environment().get_template("report.html").render(
         s=summary,
         metrics=METRICS,
         main=next(iter(summary["judges"])),

@@ -38,6 +38,7 @@ _PACKAGES: Final = (
     "stable-baselines3",
 )
 
+EXACT_JUDGE = "ground_truth"
 Summary = dict[str, Any]
 
 
@@ -115,9 +116,14 @@ class Study:
 
     @property
     def judges(self) -> tuple[str, ...]:
-        """Judges, the listener trained with last, else as they come; the first is the main one."""
+        """Judges as they come, the first is the main one.
+
+        The listener trained with comes last, since an agent may have learned its errors; not so
+        the exact law of synthetic data, which has none.
+        """
         names = dict.fromkeys(r.judge for r in self.rollouts)
-        return tuple(sorted(names, key=lambda name: name == self.trained_with))
+        learned_on = self.trained_with if self.trained_with != EXACT_JUDGE else None
+        return tuple(sorted(names, key=lambda name: name == learned_on))
 
     @property
     def agents(self) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ They look like the published figures of real sessions; --check prints both, side
 
 from __future__ import annotations
 
+import sys
 import tempfile
 from contextlib import suppress
 from dataclasses import dataclass
@@ -88,3 +89,9 @@ def _check(synthetic: SyntheticConfig, folder: Path | None) -> None:
     if off:
         print("Off: " + "; ".join(row.name for row in off))
         raise SystemExit(1)
+
+
+if __name__ == "__main__":
+    from experiments.cli import run_command
+
+    run_command("synthesize", sys.argv[1:])

@@ -14,10 +14,9 @@ from __future__ import annotations
 import csv
 import json
 import multiprocessing
-import os
 import shutil
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -103,12 +102,12 @@ def jobs_for(
     return jobs
 
 
-def train(job: TrainingJob, *, progress: Any = None) -> None:
+def train(job: TrainingJob, *, progress: Callable[[int], object] | None = None) -> None:
     """Do one job; what an interrupted attempt left is thrown away first.
 
     Args:
         job: What to train.
-        progress: A queue that is told of every batch of environment steps.
+        progress: Told how many environment steps were done since it was last told.
     """
     folder = Path(job.folder)
     if job.done:
@@ -140,7 +139,13 @@ def train(job: TrainingJob, *, progress: Any = None) -> None:
 class _Monitor:
     """Follows a training: validates, keeps the best checkpoint, writes curve and TensorBoard."""
 
-    def __init__(self, job: TrainingJob, agent: Agent, folder: Path, progress: Any) -> None:
+    def __init__(
+        self,
+        job: TrainingJob,
+        agent: Agent,
+        folder: Path,
+        progress: Callable[[int], object] | None,
+    ) -> None:
         dataset = open_dataset(job.options.get("data"))
         sessions = dataset.sessions.sessions_in("validation")
         sessions = sessions[dataset.sessions.lengths(sessions) >= 2]
@@ -170,7 +175,7 @@ class _Monitor:
             self._best = value
             self._agent.save(self._folder / "best")
         if self._progress is not None:
-            self._progress.put(steps - self._steps)
+            self._progress(steps - self._steps)
         self._steps = steps
 
     def _validate(self) -> float:
@@ -190,45 +195,45 @@ class _Monitor:
 
 
 def train_all(jobs: Iterable[TrainingJob], *, workers: int) -> None:
-    """Do all jobs that are not done, several at once, each on one core."""
+    """Do all jobs that are not done, ``workers`` at once, each on one core."""
     waiting = [job for job in jobs if not job.done]
-    if not waiting:
-        return
     learning = [job for job in waiting if agent_class(job.agent).learns]
     for job in waiting:
         if job not in learning:
             train(job)
     if not learning:
         return
-    context = multiprocessing.get_context("spawn")
     total = sum(job.steps for job in learning)
+    with tqdm(total=total, unit="step", desc="training", smoothing=0.05) as bar:
+        if min(workers, len(learning)) == 1:
+            for job in learning:
+                train(job, progress=bar.update)
+        else:
+            _train_side_by_side(learning, workers, bar)
+
+
+def _train_side_by_side(jobs: Sequence[TrainingJob], workers: int, bar: tqdm) -> None:
+    """Do the jobs in processes; the first error stops those that have not begun."""
+    context = multiprocessing.get_context("spawn")
     with (
         context.Manager() as manager,
-        ProcessPoolExecutor(min(workers, len(learning)), mp_context=context) as pool,
-        tqdm(total=total, unit="step", desc="training", smoothing=0.05) as bar,
+        ProcessPoolExecutor(min(workers, len(jobs)), mp_context=context) as pool,
     ):
-        queue = manager.Queue()
-        futures = {pool.submit(train, job, progress=queue): job for job in learning}
-        pending = set(futures)
-        while pending:
-            done = {f for f in pending if f.done()}
-            while not queue.empty():
-                bar.update(queue.get())
-            for future in done:
-                job = futures[future]
-                _raise_named(future, job)
+        steps = manager.Queue()
+        running = {pool.submit(train, job, progress=steps.put): job for job in jobs}
+        while running:
+            finished = [future for future in running if future.done()]
+            while not steps.empty():
+                bar.update(steps.get())
+            for future in finished:
+                job = running.pop(future)
+                if error := future.exception():
+                    pool.shutdown(cancel_futures=True)
+                    raise RuntimeError(
+                        f"Training {job.agent} with seed {job.seed} failed: {error}"
+                    ) from error
                 bar.set_postfix_str(f"{job.agent} seed {job.seed} done")
-            pending -= done
             time.sleep(0.2)
-        while not queue.empty():
-            bar.update(queue.get())
-
-
-def _raise_named(future: Any, job: TrainingJob) -> None:
-    """Pass on a job's error with the job's name."""
-    error = future.exception()
-    if error is not None:
-        raise RuntimeError(f"Training {job.agent} with seed {job.seed} failed: {error}") from error
 
 
 def trained(job: TrainingJob) -> Agent:

@@ -514,7 +514,7 @@ class Simulator:
 
         Args:
             rows: Sessions asked ``(m,)``.
-            tracks: Candidates for each ``(m, c)``.
+            tracks: Candidates for each ``(m, c)``, or the same for all ``(1, c)``.
 
         Returns:
             ``(m, c)``, NaN where the candidate is -1.

@@ -1,0 +1,67 @@
+"""Agents for `MusicSession-v0`, by name."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from agents.base import Agent
+from musicbox_env.dataset import Dataset
+from musicbox_env.schema import require_known
+
+AGENTS: dict[str, str] = {
+    "random": "agents.baselines:RandomAgent",
+    "popularity": "agents.baselines:PopularityAgent",
+    "logged": "agents.baselines:LoggedAgent",
+    "content": "agents.baselines:ContentAgent",
+    "item-knn": "agents.baselines:ItemKNNAgent",
+    "session-knn": "agents.baselines:SessionKNNAgent",
+    "best-rate": "agents.baselines:BestRateAgent",
+    "played-rate": "agents.baselines:PlayedRateAgent",
+    "linucb": "agents.linucb:LinUCBAgent",
+    "bayes": "agents.bayes:BayesAgent",
+    "ddpg": "agents.ddpg:DDPGAgent",
+    "sb3-ddpg": "agents.sb3:SB3DDPGAgent",
+    "sb3-td3": "agents.sb3:SB3TD3Agent",
+    "sb3-sac": "agents.sb3:SB3SACAgent",
+    "skyline": "agents.baselines:SkylineAgent",
+}
+"""Where each agent's class is; imported on first use, since some take seconds to import."""
+
+
+def agent_class(name: str) -> type[Agent]:
+    """Class of an agent.
+
+    Raises:
+        ValueError: No agent has that name.
+    """
+    require_known("agent", name, AGENTS)
+    module, _, attribute = AGENTS[name].partition(":")
+    cls: type[Agent] = getattr(import_module(module), attribute)
+    return cls
+
+
+def make_agent(
+    name: str, dataset: Dataset, *, seed: int = 0, settings: Mapping[str, Any] | None = None
+) -> Agent:
+    """Make an untrained agent by name; unknown settings are refused with a suggestion."""
+    cls = agent_class(name)
+    return cls(dataset, seed=seed, settings=cls.Settings.from_mapping(settings or {}))
+
+
+def load_agent(folder: Path, dataset: Dataset) -> Agent:
+    """Load whatever agent a checkpoint folder holds.
+
+    Raises:
+        FileNotFoundError: The folder holds no checkpoint.
+    """
+    file = folder / "agent.json"
+    if not file.is_file():
+        raise FileNotFoundError(f"{folder} holds no agent (no agent.json).")
+    return agent_class(json.loads(file.read_text())["agent"]).load(folder, dataset)
+
+
+__all__ = ["AGENTS", "Agent", "agent_class", "load_agent", "make_agent"]

@@ -1,0 +1,759 @@
+"""Deep deterministic policy gradient for recommending songs.
+
+DDPG (Lillicrap et al., arXiv:1509.02971) learns two functions. The critic Q(s, a) says what action
+a is worth in state s; it is fitted to what happened (their equations 4 and 5)::
+
+    y = r + gamma * (1 - terminated) * Q'(s', mu'(s'))        L = mean (y - Q(s, a))**2
+
+The actor mu(s) is moved uphill on the critic (their equation 6, the deterministic policy
+gradient)::
+
+    grad J = mean  grad_a Q(s, a) at a = mu(s)  *  grad mu(s)
+
+Q' and mu' are slow copies, ``theta' <- tau * theta + (1 - tau) * theta'``. LIRD (Zhao et al.,
+arXiv:1801.00209, algorithms 2 and 3) brought this to recommending lists: the state is what the
+listener heard, the action a point of the embedding space for each place of the list, and each
+place takes the song with the highest dot product.
+
+What works for control does not work here as it is. Each departure is a setting, under this number:
+
+ 1. ``squash``: a point has norm 1. Retrieval looks at nothing but its direction, and under DDPG's
+    tanh the outputs saturate in the corners of the cube, where the gradient is 0.
+ 2. ``critic_sees``: the critic learns of the songs that were played, not of the point that chose
+    them; two points that retrieve the same songs are the same action.
+ 3. ``embedding``: the space has one more dimension, the songs' rate of being listened to in
+    training. Unit vectors say what a song is like and hide how good it is.
+ 4. The state tells played, kept and skipped songs apart, in order (a GRU) and as three means
+    (`networks.pool`). LIRD's state is the songs liked, alone.
+ 5. ``start``: the actor starts as a two-line heuristic, or as a clone of the log, not at random.
+ 6. ``log_share``, ``log_sessions``, ``warmup_updates``: a share of every batch is logged
+    transitions of the training sessions (arXiv:2302.02948), and the critic reads them first.
+ 7. ``gamma`` 0: what a session thinks of a song hardly depends on the songs before, so values of
+    later states are noise on the target and no information.
+ 8. ``per_song``: the last slate of a session is heard only in part; its reward is scaled to a
+    whole slate, or the critic would have to guess where sessions end.
+ 9. ``noise``: exploration is Gaussian on the actor's output, relative to its norm and then
+    projected back; not an Ornstein-Uhlenbeck process, and never on the state.
+10. ``neighbours``, ``temperature``: the actor climbs the critic at the songs that its point would
+    retrieve, with the gradient of a softmax over the nearest ones, instead of at the point, where
+    no song need be and the critic never learned.
+11. ``cloning_weight``: the actor is held near the songs that were kept in the log (TD3+BC,
+    arXiv:2106.06860).
+12. ``alignment_weight``: the point is pulled towards the songs that it retrieves (HAC, WWW 2023).
+13. ``rerank``: the critic chooses among that many nearest songs (Wolpertinger, arXiv:1512.07679).
+14. ``points`` 1: one point for the whole slate; LIRD has one for each place (``points`` 3).
+15. ``critics`` 2, ``actor_delay``, ``target_noise``: twin critics, a delayed actor and smoothed
+    targets (TD3, arXiv:1802.09477).
+16. ``layer_norm``: normalised hidden layers (DDPG used batch normalisation).
+17. Batches are drawn uniformly (as DDPG), not by priority; sessions are played in parallel, with
+    ``updates_per_step`` updates for each slate.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple, Self, cast
+
+import gymnasium as gym
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from agents.base import Agent, AgentSettings, Callback, Observation
+from agents.networks import Actor, Critic, State, move_towards, pool, unit
+from agents.replay import ReplayBuffer, Transitions
+from musicbox_env import ENV_ID
+from musicbox_env.dataset import RATE_SUFFIX, Dataset
+from musicbox_env.embeddings import embedding_space, rate_column
+from musicbox_env.retrieval import top_k, top_k_among
+from musicbox_env.schema import is_skip, require_known
+from musicbox_env.simulator import CONTEXT_SIZE
+from musicbox_env.vector_env import MusicSessionVectorEnv
+
+WEIGHTS = "weights.npz"
+_LOG_BATCH = 512
+
+
+@dataclass(frozen=True)
+class DDPGSettings(AgentSettings):
+    """Options of the agent; numbers in brackets are the departures of the module's page.
+
+    Attributes:
+        embedding: Space of actions and observations; None is the best that the dataset has, with
+            the rate [3].
+        history_length: Songs of the state; 20 is every session of the data set whole.
+        points: Points of an action: 1, or one for each place of the slate [14].
+        squash: ``"unit"`` or ``"tanh"`` [1].
+        critic_sees: ``"played"`` or ``"proto"``, the action that the critic learns of [2].
+        start: ``"heuristic"`` (mean of the songs played plus the rate axis), ``"cloned"`` or
+            ``"random"`` [5].
+        rate_weight: Length of the rate axis in the heuristic; a mean of songs is about 0.6 long.
+        cloning_updates: Updates towards the log before the first slate, for ``"cloned"``.
+        hidden: Width of the networks.
+        layer_norm: Whether hidden layers are normalised [16].
+        gamma: Discount from slate to slate [7].
+        per_song: Whether rewards of slates heard in part are scaled to whole ones [8].
+        tau: Share of the way that targets move at each update.
+        actor_rate: Learning rate of the actor (Adam).
+        critic_rate: Learning rate of the critic (Adam).
+        batch_size: Transitions of an update.
+        buffer_size: Transitions remembered; the oldest are overwritten.
+        num_envs: Sessions played in parallel while learning.
+        updates_per_step: Updates for each slate recommended.
+        learning_starts: Slates before the first update.
+        noise: Exploration, as a share of the point's norm; 0.3 turns a point by about 17 degrees
+            [9].
+        log_share: Share of logged transitions in a batch; 0 is not to read the log [6].
+        log_sessions: Logged sessions to read [6].
+        warmup_updates: Updates of the critic on logged transitions before the first slate [6].
+        neighbours: Nearest songs through which the actor's gradient flows; 0 is at the point
+            itself [10].
+        temperature: Of the softmax over them; dot products of near neighbours differ by about
+            this much [10].
+        cloning_weight: Of the pull towards songs kept in the log, against Q of size 1 [11].
+        alignment_weight: Of the pull towards the songs retrieved [12].
+        rerank: Nearest songs among which the critic chooses; 0 is not to [13].
+        critics: 1, or 2 whose smaller target counts [15].
+        actor_delay: Critic updates for each update of actor and targets [15].
+        target_noise: Noise on the target action, as ``noise`` [15].
+    """
+
+    embedding: str | None = None
+    history_length: int = 20
+    points: int = 1
+    squash: str = "unit"
+    critic_sees: str = "played"
+    start: str = "heuristic"
+    rate_weight: float = 2.0
+    cloning_updates: int = 1_000
+    hidden: int = 32
+    layer_norm: bool = False
+    gamma: float = 0.0
+    per_song: bool = True
+    tau: float = 0.005
+    actor_rate: float = 3e-4
+    critic_rate: float = 1e-3
+    batch_size: int = 128
+    buffer_size: int = 100_000
+    num_envs: int = 64
+    updates_per_step: float = 0.25
+    learning_starts: int = 512
+    noise: float = 0.3
+    log_share: float = 0.5
+    log_sessions: int = 5_000
+    warmup_updates: int = 1_000
+    neighbours: int = 32
+    temperature: float = 0.05
+    cloning_weight: float = 0.0
+    alignment_weight: float = 0.0
+    rerank: int = 0
+    critics: int = 1
+    actor_delay: int = 1
+    target_noise: float = 0.0
+
+    def __post_init__(self) -> None:
+        require_known("squash", self.squash, SQUASHES)
+        require_known("critic_sees", self.critic_sees, ACTIONS_SEEN)
+        require_known("start", self.start, STARTS)
+        for name in ("history_length", "points", "hidden", "batch_size", "buffer_size", "num_envs"):
+            _require_range(self, name, 1, np.inf)
+        for name in ("cloning_updates", "warmup_updates", "learning_starts", "neighbours"):
+            _require_range(self, name, 0, np.inf)
+        for name in ("rerank", "noise", "target_noise", "cloning_weight", "alignment_weight"):
+            _require_range(self, name, 0, np.inf)
+        for name in ("gamma", "log_share"):
+            _require_range(self, name, 0, 1)
+        _require_range(self, "critics", 1, 2)
+        _require_range(self, "actor_delay", 1, np.inf)
+        _require_range(self, "log_sessions", 1, np.inf)
+        for name in ("tau", "actor_rate", "critic_rate"):
+            _require_range(self, name, 1e-12, 1)
+        for name in ("updates_per_step", "temperature"):
+            _require_range(self, name, 1e-12, np.inf)
+        if self.rerank and self.points > 1:
+            raise ValueError(
+                f"rerank is {self.rerank} and points is {self.points}: the critic chooses among "
+                "the songs nearest to one point. Take points=1, or rerank=0."
+            )
+
+
+SQUASHES = ("unit", "tanh")
+ACTIONS_SEEN = ("played", "proto")
+STARTS = ("heuristic", "cloned", "random")
+
+
+def _require_range(settings: DDPGSettings, name: str, low: float, high: float) -> None:
+    value = getattr(settings, name)
+    if not low <= value <= high:
+        upper = "" if high == np.inf else f" and at most {high:g}"
+        raise ValueError(f"DDPG setting {name} is {value!r}; it must be at least {low:g}{upper}.")
+
+
+class Batch(NamedTuple):
+    """Transitions as the networks take them; see `replay.Transitions`.
+
+    Attributes:
+        state: Before the slate.
+        action: What the critic learns of ``(B, P, d)``.
+        reward: ``(B,)``.
+        discount: Of the next state's value ``(B,)``, 0 where the session ended.
+        next_state: After the slate.
+        heard: Tracks of the state ``(B, H)``, -1 pads: not recommended again.
+    """
+
+    state: State
+    action: Tensor
+    reward: Tensor
+    discount: Tensor
+    next_state: State
+    heard: npt.NDArray[np.int32]
+
+
+class DDPGAgent(Agent):
+    """Recommends by a recurrent actor whose point retrieves the slate; see the module's page."""
+
+    name: ClassVar[str] = "ddpg"
+    Settings: ClassVar[type[AgentSettings]] = DDPGSettings
+    learns: ClassVar[bool] = True
+    settings: DDPGSettings
+
+    def __init__(
+        self, dataset: Dataset, *, seed: int = 0, settings: AgentSettings | None = None
+    ) -> None:
+        """Make an untrained agent; with ``start="heuristic"`` it recommends sensibly already."""
+        super().__init__(dataset, seed=seed, settings=settings)
+        config = self.settings
+        self.embedding = config.embedding or dataset.embedding_names[0] + RATE_SUFFIX
+        self._has_rate = self.embedding.endswith(RATE_SUFFIX)
+        self._space = embedding_space(dataset, self.embedding)
+        self._vectors = torch.from_numpy(np.array(self._space))
+        self._rng = np.random.default_rng(seed)
+        shape = {"points": config.points, "hidden": config.hidden, "layer_norm": config.layer_norm}
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.actor = Actor(self.dim, CONTEXT_SIZE, squash=config.squash, **shape)
+            self.critics = nn.ModuleList(
+                Critic(self.dim, CONTEXT_SIZE, **shape) for _ in range(config.critics)
+            )
+        if config.start == "heuristic":
+            self.actor.start_at_heuristic(config.rate_weight if self._has_rate else None)
+        self.target_actor = deepcopy(self.actor).requires_grad_(False)
+        self.target_critics = deepcopy(self.critics).requires_grad_(False)
+        self._actor_optimizer = torch.optim.Adam(self.actor.parameters(), lr=config.actor_rate)
+        self._critic_optimizer = torch.optim.Adam(self.critics.parameters(), lr=config.critic_rate)
+        self.memory = ReplayBuffer(config.buffer_size)
+        self.log: ReplayBuffer | None = None
+        self._updates = 0
+
+    @property
+    def dim(self) -> int:
+        """Dimensions of the embedding space."""
+        return self._space.shape[1]
+
+    @property
+    def env_options(self) -> dict[str, Any]:
+        """Ids are observed, since the memory then holds a tenth of what vectors would take."""
+        options: dict[str, Any] = {
+            "observation": "ids",
+            "action": "proto" if self.settings.points == 1 else "proto_list",
+            "embedding": self.embedding,
+            "history_length": self.settings.history_length,
+        }
+        if self.settings.rerank:
+            options["action"] = "slate"
+        if self.settings.points > 1:
+            options["slate_size"] = self.settings.points
+        return options
+
+    # Acting.
+
+    def predict(
+        self,
+        observation: Observation,
+        state: Any = None,
+        episode_start: npt.NDArray[np.bool_] | None = None,
+        deterministic: bool = False,
+    ) -> tuple[npt.NDArray, Any]:
+        """Choose actions; see `Agent.predict`. The observation holds all: ``state`` is None."""
+        single = observation["tracks"].ndim == 1
+        if single:
+            observation = {name: part[None] for name, part in observation.items()}
+        points = self.points(observation)
+        if not deterministic:
+            points = self.explore(points)
+        action = self._action(observation, points)
+        return (action[0] if single else action), None
+
+    @torch.no_grad()
+    def points(self, observation: Observation) -> npt.NDArray[np.float32]:
+        """The actor's points for a batch of sessions ``(n, P, d)``."""
+        return self.actor(self._state(observation)).numpy()
+
+    def explore(self, points: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Add noise of ``noise`` times a point's norm, on average, and stay within bounds [9]."""
+        return self._perturbed(points, self.settings.noise)
+
+    def _perturbed(self, points: npt.NDArray[np.float32], share: float) -> npt.NDArray[np.float32]:
+        norm = np.linalg.norm(points, axis=-1, keepdims=True)
+        gauss = self._rng.standard_normal(points.shape, dtype=np.float32)
+        noisy = points + share * norm * gauss / np.float32(np.sqrt(self.dim))
+        if self.settings.squash == "tanh":
+            return np.clip(noisy, -1, 1)
+        return noisy / np.linalg.norm(noisy, axis=-1, keepdims=True)
+
+    def _action(
+        self, observation: Observation, points: npt.NDArray[np.float32], slate_size: int = 3
+    ) -> npt.NDArray:
+        """What the environment is told: the points, or the slate that the critic chose."""
+        if not self.settings.rerank:
+            return points.reshape(len(points), -1)
+        return self._reranked(observation, points[:, 0], slate_size)
+
+    @torch.no_grad()
+    def _reranked(
+        self, observation: Observation, points: npt.NDArray[np.float32], slate_size: int
+    ) -> npt.NDArray[np.int64]:
+        """The songs of highest Q among those nearest to the points ``(n, slate_size)`` [13]."""
+        width = max(self.settings.rerank, slate_size)
+        if "candidates" in observation:
+            candidates = observation["candidates"]
+            order = np.broadcast_to(np.arange(candidates.shape[1]), candidates.shape)
+            places = top_k_among(points, self._space, candidates, width, order)
+            near = np.where(places >= 0, np.take_along_axis(candidates, places, axis=1), -1)
+        else:
+            near, _ = top_k(points, self._space, width, observation["tracks"])
+        state = self._state(observation)
+        critic = cast(Critic, self.critics[0])
+        summary, means = critic.encoder(state), pool(state)
+        width = near.shape[1]
+        q = critic.score(
+            summary.repeat_interleave(width, dim=0),
+            means.repeat_interleave(width, dim=0),
+            self._embed(near).flatten(0, 1)[:, None],
+        )
+        values = np.where(near >= 0, q.numpy().reshape(near.shape), -np.inf)
+        best = np.argsort(-values, axis=1, kind="stable")[:, :slate_size]
+        return np.maximum(np.take_along_axis(near, best, axis=1), 0).astype(np.int64)
+
+    # What the networks see.
+
+    def _embed(self, tracks: npt.NDArray[np.integer]) -> Tensor:
+        """Embeddings of tracks ``(..., d)``, 0 for -1."""
+        rows = torch.from_numpy(tracks.astype(np.int64))
+        return self._vectors[rows.clamp(min=0)] * (rows >= 0)[..., None]
+
+    def _state(self, observation: Observation) -> State:
+        levels = torch.from_numpy(observation["levels"].astype(np.int64))
+        context = torch.from_numpy(np.array(observation["context"], np.float32))
+        return State(self._embed(observation["tracks"]), levels, context)
+
+    def _embed_slate(self, rows: Transitions) -> Tensor:
+        """Embeddings of the songs that were heard ``(n, k, d)``, 0 where none was."""
+        songs = self._embed(rows.slate)
+        if self._has_rate:
+            rate = torch.from_numpy(rows.slate_rate)
+            songs[..., -1] = torch.where(rate.isnan(), songs[..., -1], rate)
+        return songs
+
+    def _tensors(self, rows: Transitions) -> Batch:
+        played = self._embed_slate(rows)
+        if self.settings.points == 1:
+            count = torch.from_numpy((rows.slate >= 0).sum(axis=1, keepdims=True))
+            played = (played.sum(dim=1) / count.clamp(min=1))[:, None]
+        action = played
+        if self.settings.critic_sees == "proto":
+            proto = torch.from_numpy(rows.action).view(played.shape)
+            # The log has songs and no points.
+            action = torch.where(proto.isnan(), played, proto)
+        here = {"tracks": rows.tracks, "levels": rows.levels, "context": rows.context}
+        after = {
+            "tracks": rows.next_tracks,
+            "levels": rows.next_levels,
+            "context": rows.next_context,
+        }
+        return Batch(
+            self._state(here),
+            action,
+            torch.from_numpy(rows.reward),
+            torch.from_numpy(rows.discount),
+            self._state(after),
+            rows.tracks,
+        )
+
+    # Learning: the algorithm.
+
+    def learn(
+        self,
+        env_options: Mapping[str, Any],
+        total_steps: int,
+        *,
+        callback: Callback | None = None,
+        callback_every: int = 1_000,
+    ) -> Self:
+        """Learn from recommending; see `Agent.learn`.
+
+        One thread of torch is used while learning: the networks are too small to share out, and
+        several trainings run side by side.
+        """
+        config = self.settings
+        with one_thread(), open_env(self.dataset, env_options, self, config.num_envs) as env:
+            self._prepare(env_options)
+            report = _Report(callback, callback_every)
+            rest = np.zeros(config.num_envs, np.bool_)
+            observation, _ = env.reset(seed=self._new_seeds(config.num_envs))
+            steps, owed = 0, 0.0
+            while steps < total_steps:
+                points = self.explore(self.points(observation))
+                action = self._action(observation, points, env.config.slate_size)
+                after, reward, terminated, truncated, info = env.step(action)
+                happened = self._transitions(
+                    env, observation, points, info, reward, terminated, after
+                )
+                # The step after an end belongs to no session: the action was ignored, and the
+                # observation is the next session's first (Gymnasium's NEXT_STEP autoreset).
+                happened = happened[~rest]
+                self.memory.add(happened)
+                report.played(points[~rest], happened)
+                observation, rest = after, terminated | truncated
+                steps += len(happened)
+                if steps >= config.learning_starts:
+                    owed += config.updates_per_step * len(happened)
+                for _ in range(int(owed)):
+                    report.learned(self.update(self._draw()))
+                owed %= 1
+                report.call(steps, last=steps >= total_steps)
+        return self
+
+    def update(self, batch: Batch) -> dict[str, float]:
+        """One update of the critic and, every ``actor_delay`` times, of actor and targets."""
+        self._updates += 1
+        critic_loss, q = self.critic_loss(batch)
+        _descend(self._critic_optimizer, critic_loss)
+        losses = {"critic_loss": float(critic_loss.detach()), "mean_q": float(q.mean())}
+        if self._updates % self.settings.actor_delay == 0:
+            actor_loss = self.actor_loss(batch)
+            _descend(self._actor_optimizer, actor_loss)
+            losses["actor_loss"] = float(actor_loss.detach())
+            move_towards(self.target_actor, self.actor, self.settings.tau)
+            move_towards(self.target_critics, self.critics, self.settings.tau)
+        return losses
+
+    def critic_loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Mean squared error to the target, summed over the critics; and Q ``(B,)``."""
+        target = self.target(batch)
+        values = [critic(batch.state, batch.action) for critic in self.critics]
+        loss = torch.stack([functional.mse_loss(q, target) for q in values]).sum()
+        return loss, values[0].detach()
+
+    @torch.no_grad()
+    def target(self, batch: Batch) -> Tensor:
+        """``r + discount * min_i Q'_i(s', mu'(s'))``, the discount 0 at an end ``(B,)``."""
+        if self.settings.gamma == 0:
+            return batch.reward
+        points = self.target_actor(batch.next_state)
+        if self.settings.target_noise:
+            noisy = self._perturbed(points.numpy(), self.settings.target_noise)
+            points = torch.from_numpy(noisy)
+        values = [critic(batch.next_state, points) for critic in self.target_critics]
+        return batch.reward + batch.discount * torch.stack(values).amin(dim=0)
+
+    def actor_loss(self, batch: Batch) -> Tensor:
+        """Minus Q of the actor's own action, in units of the mean size of Q, and the pulls."""
+        config = self.settings
+        points = self.actor(batch.state)
+        retrieved = self._retrieved(points, batch.heard) if config.neighbours else points
+        critic = cast(Critic, self.critics[0])
+        with torch.no_grad():
+            summary = critic.encoder(batch.state)
+        q = critic.score(summary, pool(batch.state), retrieved)
+        loss = -q.mean() / q.detach().abs().mean().clamp(min=1e-6)
+        if config.alignment_weight:
+            loss = loss + config.alignment_weight * cosine_distance(points, retrieved.detach())
+        if config.cloning_weight and self.log is not None:
+            loss = loss + config.cloning_weight * self.cloning_loss(self._draw_log())
+        return loss
+
+    def _retrieved(self, points: Tensor, heard: npt.NDArray[np.int32]) -> Tensor:
+        """Embedding of the songs that points retrieve ``(B, P, d)``, differentiable [10].
+
+        The value is the mean of the songs nearest to a point, exactly as played. Its gradient is
+        that of a softmax over more of them: as the point turns, it lets go of some and takes
+        others. (A straight-through estimator, as in arXiv:1308.3432.)
+        """
+        queries = points.flatten(0, 1)
+        barred = heard.repeat(points.shape[1], axis=0)
+        near, _ = top_k(queries.detach().numpy(), self._space, self.settings.neighbours, barred)
+        songs = self._embed(near)
+        scores = (songs @ queries[:, :, None])[:, :, 0] / self.settings.temperature
+        soft = (torch.softmax(scores, dim=1)[:, None] @ songs)[:, 0]
+        size = 3 if self.settings.points == 1 else 1
+        hard = songs[:, :size].mean(dim=1)
+        return (soft + (hard - soft).detach()).view_as(points)
+
+    def cloning_loss(self, rows: Transitions) -> Tensor:
+        """1 - cosine of the actor's points and the songs of the logged slate that were kept."""
+        kept = (rows.slate >= 0) & ~is_skip(rows.slate_levels)
+        rows, kept = rows[kept.any(axis=1)], kept[kept.any(axis=1)]
+        wanted = (self._embed_slate(rows) * torch.from_numpy(kept)[..., None]).sum(dim=1)
+        here = {"tracks": rows.tracks, "levels": rows.levels, "context": rows.context}
+        return cosine_distance(self.actor(self._state(here)), wanted[:, None])
+
+    # Learning: what feeds it.
+
+    def _prepare(self, env_options: Mapping[str, Any]) -> None:
+        """Read the log, clone it if asked, and let the critic learn from it first."""
+        config = self.settings
+        wanted = config.log_share > 0 or config.cloning_weight > 0 or config.start == "cloned"
+        if self.log is not None or not wanted:
+            return
+        self.log = self._read_log(env_options)
+        if config.start == "cloned":
+            for _ in range(config.cloning_updates):
+                _descend(self._actor_optimizer, self.cloning_loss(self._draw_log()))
+        if config.log_share > 0:
+            for _ in range(config.warmup_updates):
+                loss, _ = self.critic_loss(self._tensors(self._draw_log()))
+                _descend(self._critic_optimizer, loss)
+        self.target_actor.load_state_dict(self.actor.state_dict())
+        self.target_critics.load_state_dict(self.critics.state_dict())
+
+    def _read_log(self, env_options: Mapping[str, Any]) -> ReplayBuffer:
+        """Transitions of logged sessions: the environment, playing what was played.
+
+        The replay listener answers every song that the log still holds with its logged level, so
+        these are facts whatever listener the agent learns with. Only training sessions are read.
+
+        The rate column counts the very labels that are learned from here, and would look twice as
+        telling as it is to new listeners; so sessions of one fold see the rates of the other.
+        """
+        own = {**self.env_options, "action": "slate"}
+        options = {**env_options, **own, "listener": "replay", "candidates": "session"}
+        options.pop("horizon", None)
+        parts: list[Transitions] = []
+        folds = env_options.get("split", "train")
+        other = {"train_a": "train_b", "train_b": "train_a"}
+        for sessions, fold in self._logged_sessions(folds):
+            rates = rate_column(self.dataset.catalog, other[fold])
+            with open_env(self.dataset, options, None, len(sessions)) as env:
+                observation, _ = env.reset(
+                    seed=self._new_seeds(len(sessions)), options={"session": sessions}
+                )
+                over = np.zeros(len(sessions), np.bool_)
+                everyone = np.arange(len(sessions))
+                nowhere = np.full((len(sessions), self.settings.points, self.dim), np.nan)
+                while not over.all():
+                    slate = env.simulator.remaining_log(everyone)[:, : env.config.slate_size]
+                    played = np.maximum(slate, 0).astype(np.int64)
+                    after, reward, terminated, _, info = env.step(played)
+                    happened = self._transitions(
+                        env, observation, nowhere, info, reward, terminated, after
+                    )
+                    if self._has_rate:
+                        happened.slate_rate[:] = rates[happened.slate]
+                    parts.append(happened[~over])
+                    observation, over = after, terminated
+        everything = Transitions.joined(parts)
+        log = ReplayBuffer(len(everything))
+        log.add(everything)
+        return log
+
+    def _logged_sessions(self, split: str) -> Iterator[tuple[npt.NDArray[np.int64], str]]:
+        """Training sessions to read, in batches of one fold; never those of another split."""
+        log = self.dataset.sessions
+        folds = [split] if split in ("train_a", "train_b") else ["train_a", "train_b"]
+        for fold in folds:
+            sessions = log.sessions_in(fold)
+            sessions = sessions[log.lengths(sessions) >= 2]
+            number = min(self.settings.log_sessions // len(folds), len(sessions))
+            chosen = self._rng.choice(sessions, size=number, replace=False)
+            for start in range(0, number, _LOG_BATCH):
+                yield chosen[start : start + _LOG_BATCH], fold
+
+    def _transitions(
+        self,
+        env: MusicSessionVectorEnv,
+        observation: Observation,
+        points: npt.NDArray,
+        info: Mapping[str, Any],
+        reward: npt.NDArray[np.float64],
+        terminated: npt.NDArray[np.bool_],
+        after: Observation,
+    ) -> Transitions:
+        """What a step of all sessions was, for the memory; ``truncated`` is no end of the world."""
+        levels = info["levels"]
+        if self.settings.per_song:
+            weight = env.config.reward.gamma_position ** np.arange(levels.shape[1])
+            heard = (levels >= 0) @ weight
+            reward = reward * weight.sum() / np.where(heard > 0, heard, weight.sum())
+        return Transitions(
+            tracks=observation["tracks"],
+            levels=observation["levels"],
+            context=observation["context"],
+            action=points.reshape(len(points), -1).astype(np.float32),
+            slate=info["slate"].astype(np.int32),
+            slate_levels=levels,
+            slate_rate=np.full(levels.shape, np.nan, np.float32),
+            reward=reward.astype(np.float32),
+            discount=(self.settings.gamma * ~terminated).astype(np.float32),
+            next_tracks=after["tracks"],
+            next_levels=after["levels"],
+            next_context=after["context"],
+        )
+
+    def _draw(self) -> Batch:
+        """A batch from memory and log."""
+        size = self.settings.batch_size
+        logged = 0 if self.log is None else round(self.settings.log_share * size)
+        parts = [self.memory.sample(self._rng, size - logged)] if logged < size else []
+        if logged:
+            parts.append(self._draw_log(logged))
+        return self._tensors(Transitions.joined(parts))
+
+    def _draw_log(self, size: int | None = None) -> Transitions:
+        assert self.log is not None
+        return self.log.sample(self._rng, size or self.settings.batch_size)
+
+    def _new_seeds(self, number: int) -> list[int]:
+        """Seeds of sessions, unlike any other agent's: ``seed + i`` would share all but a few."""
+        return self._rng.integers(2**31, size=number).tolist()
+
+    # Keeping.
+
+    def _modules(self) -> dict[str, nn.Module]:
+        return {
+            "actor": self.actor,
+            "critics": self.critics,
+            "target_actor": self.target_actor,
+            "target_critics": self.target_critics,
+        }
+
+    def _save_weights(self, folder: Path) -> None:
+        """Weights of all networks; neither memory nor the state of the optimisers."""
+        arrays = {
+            f"{name}.{key}": value.numpy()
+            for name, module in self._modules().items()
+            for key, value in module.state_dict().items()
+        }
+        with (folder / WEIGHTS).open("wb") as file:
+            np.savez(file, **cast(dict[str, Any], arrays))
+
+    def _load_weights(self, folder: Path) -> None:
+        with np.load(folder / WEIGHTS, allow_pickle=False) as arrays:
+            for name, module in self._modules().items():
+                prefix = f"{name}."
+                module.load_state_dict(
+                    {
+                        key.removeprefix(prefix): torch.from_numpy(arrays[key])
+                        for key in arrays.files
+                        if key.startswith(prefix)
+                    }
+                )
+
+
+def cosine_distance(points: Tensor, wanted: Tensor) -> Tensor:
+    """Mean of 1 - cosine, along the last axis."""
+    return 1 - (unit(points) * unit(wanted)).sum(dim=-1).mean()
+
+
+def _descend(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """One thread of torch within the block; the number before is restored."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
+def open_env(
+    dataset: Dataset, options: Mapping[str, Any], agent: Agent | None, num_envs: int
+) -> Iterator[MusicSessionVectorEnv]:
+    """Open parallel sessions for an agent, on the dataset that it was made for.
+
+    Raises:
+        ValueError: ``options`` name another dataset.
+    """
+    options = {**options, **(agent.env_options if agent else {})}
+    mode = "NextStep" if agent else "Disabled"
+    env = gym.make_vec(
+        ENV_ID,
+        num_envs=num_envs,
+        vectorization_mode="vector_entry_point",
+        autoreset_mode=mode,
+        **options,
+    )
+    assert isinstance(env, MusicSessionVectorEnv)
+    try:
+        if env.world.dataset.folder.resolve() != dataset.folder.resolve():
+            raise ValueError(
+                f"The agent was made for {dataset.folder} and shall learn on "
+                f"{env.world.dataset.folder}; its track numbers mean other songs there. "
+                "Make the agent with the dataset that env_options['data'] names."
+            )
+        yield env
+    finally:
+        env.close()
+
+
+class _Report:
+    """Gathers what is worth plotting, and tells the callback now and then."""
+
+    def __init__(self, callback: Callback | None, every: int) -> None:
+        self._callback, self._every, self._next = callback, every, every
+        self._losses: dict[str, list[float]] = defaultdict(list)
+        self._points: list[npt.NDArray[np.float32]] = []
+        self._happened: list[Transitions] = []
+        self._updates = 0
+
+    def played(self, points: npt.NDArray[np.float32], happened: Transitions) -> None:
+        self._points.append(points)
+        self._happened.append(happened)
+
+    def learned(self, losses: Mapping[str, float]) -> None:
+        self._updates += 1
+        for name, value in losses.items():
+            self._losses[name].append(value)
+
+    def call(self, steps: int, *, last: bool) -> None:
+        if steps < self._next and not last:
+            return
+        self._next = steps + self._every
+        if self._callback is not None:
+            self._callback(steps, self._metrics())
+        self._losses.clear()
+        self._points, self._happened = [], []
+
+    def _metrics(self) -> dict[str, float]:
+        """Means since the last call."""
+        happened = Transitions.joined(self._happened)
+        heard = happened.slate >= 0
+        return {
+            **{name: float(np.mean(values)) for name, values in self._losses.items()},
+            "updates": float(self._updates),
+            "reward": float(happened.reward.mean()),
+            "skip_rate": float(is_skip(happened.slate_levels)[heard].mean()),
+            "action_cosine": mean_cosine(np.concatenate(self._points)[:, 0]),
+            "distinct_songs": float(len(np.unique(happened.slate[heard]))),
+        }
+
+
+def mean_cosine(points: npt.NDArray[np.float32]) -> float:
+    """Mean cosine of all pairs of points ``(n, d)``: 1 where everybody is told the same."""
+    units = points / np.linalg.norm(points, axis=1, keepdims=True)
+    n = len(units)
+    return float((np.square(units.sum(axis=0)).sum() - n) / max(n * (n - 1), 1))

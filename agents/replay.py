@@ -1,0 +1,113 @@
+"""Replay memory: transitions as track indices, a few hundred bytes each, in fixed arrays."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import numpy as np
+import numpy.typing as npt
+
+
+@dataclass(frozen=True)
+class Transitions:
+    """What happened, a row a step of a session; a batch, or everything that a memory holds.
+
+    The observation is that of ``observation="ids"``; ``next_`` is the one after the slate.
+
+    Attributes:
+        tracks: Songs heard before ``(n, H)`` int32, -1 pads in front, the newest last.
+        levels: Their listen levels ``(n, H)`` int8, -1 pads.
+        context: Context features ``(n, c)`` float32.
+        action: Proto-action as the agent gave it ``(n, a)`` float32, noise included; NaN where the
+            slate did not come from one, as in the log.
+        slate: Songs heard in answer ``(n, k)`` int32, -1 where not heard.
+        slate_levels: Their listen levels ``(n, k)`` int8, -1 where not heard.
+        slate_rate: What the space's rate column shall say of them ``(n, k)`` float32, NaN where
+            it may speak for itself; see `DDPGAgent._read_log`.
+        reward: ``(n,)`` float32.
+        discount: What a value of the next state counts ``(n,)`` float32; 0 where the session
+            ended.
+        next_tracks: ``(n, H)`` int32.
+        next_levels: ``(n, H)`` int8.
+        next_context: ``(n, c)`` float32.
+    """
+
+    tracks: npt.NDArray[np.int32]
+    levels: npt.NDArray[np.int8]
+    context: npt.NDArray[np.float32]
+    action: npt.NDArray[np.float32]
+    slate: npt.NDArray[np.int32]
+    slate_levels: npt.NDArray[np.int8]
+    slate_rate: npt.NDArray[np.float32]
+    reward: npt.NDArray[np.float32]
+    discount: npt.NDArray[np.float32]
+    next_tracks: npt.NDArray[np.int32]
+    next_levels: npt.NDArray[np.int8]
+    next_context: npt.NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.reward)
+
+    def __getitem__(self, rows: npt.NDArray | slice) -> Transitions:
+        """Some of the rows, by indices, mask or slice."""
+        return Transitions(*(getattr(self, f.name)[rows] for f in fields(self)))
+
+    @classmethod
+    def joined(cls, parts: list[Transitions]) -> Transitions:
+        """Several batches as one, in order."""
+        columns = ([getattr(part, f.name) for part in parts] for f in fields(cls))
+        return cls(*(np.concatenate(column) for column in columns))
+
+
+class ReplayBuffer:
+    """The newest ``capacity`` transitions, in a ring; arrays are made when the first ones come."""
+
+    def __init__(self, capacity: int) -> None:
+        """Make an empty memory.
+
+        Args:
+            capacity: Transitions that it holds before the oldest are overwritten.
+        """
+        if capacity < 1:
+            raise ValueError(f"A replay memory of {capacity} transitions; it needs 1 or more.")
+        self.capacity = capacity
+        self._added = 0
+        self._ring: Transitions | None = None
+
+    def __len__(self) -> int:
+        return min(self._added, self.capacity)
+
+    def add(self, new: Transitions) -> None:
+        """Store transitions; of more than the capacity only the last are kept."""
+        if self._ring is None:
+            self._ring = Transitions(
+                *(
+                    np.empty((self.capacity, *part.shape[1:]), part.dtype)
+                    for part in (getattr(new, f.name) for f in fields(new))
+                )
+            )
+        places = (self._added + np.arange(len(new))) % self.capacity
+        kept = slice(max(len(new) - self.capacity, 0), None)
+        for field in fields(new):
+            getattr(self._ring, field.name)[places[kept]] = getattr(new, field.name)[kept]
+        self._added += len(new)
+
+    def sample(self, rng: np.random.Generator, size: int) -> Transitions:
+        """Draw ``size`` transitions uniformly, with replacement.
+
+        Raises:
+            ValueError: Nothing was stored yet.
+        """
+        return self.stored[rng.integers(self._held(), size=size)]
+
+    @property
+    def stored(self) -> Transitions:
+        """Everything held, as a view; in a full ring the oldest need not come first."""
+        held = self._held()
+        assert self._ring is not None
+        return self._ring[:held]
+
+    def _held(self) -> int:
+        if not len(self):
+            raise ValueError("The replay memory is empty; add transitions before drawing any.")
+        return len(self)

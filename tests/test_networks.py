@@ -1,0 +1,167 @@
+"""What the networks see, and that gradients reach all of it."""
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor
+
+from agents.networks import Actor, Critic, SessionEncoder, State, move_towards, pool, unit
+
+DIM, CONTEXT, LENGTH = 5, 3, 10
+
+
+@pytest.fixture(autouse=True)
+def _fixed_weights() -> Iterator[None]:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        yield
+
+
+def session(songs: Tensor, levels: list[int], *, length: int = LENGTH) -> State:
+    """One session, padded in front."""
+    padding = length - len(levels)
+    return State(
+        torch.cat([torch.zeros(padding, DIM), songs])[None],
+        torch.tensor([[-1] * padding + levels]),
+        torch.zeros(1, CONTEXT),
+    )
+
+
+@pytest.fixture
+def songs() -> Tensor:
+    return unit(torch.randn(4, DIM, generator=torch.Generator().manual_seed(1)))
+
+
+@pytest.fixture
+def encoder() -> SessionEncoder:
+    return SessionEncoder(DIM, CONTEXT, hidden=8)
+
+
+LEVELS = [4, 0, 1, 2]
+
+
+def test_pool_separates_played_kept_and_skipped(songs: Tensor) -> None:
+    played, kept, skipped = pool(session(songs, LEVELS))[0]
+    torch.testing.assert_close(played, songs.mean(0))
+    torch.testing.assert_close(kept, (songs[0] + songs[3]) / 2)
+    torch.testing.assert_close(skipped, (songs[1] + songs[2]) / 2)
+
+
+def test_pool_of_nothing_is_zero(songs: Tensor) -> None:
+    assert not pool(session(songs, [4, 4, 4, 4]))[0, 2].any()
+    assert not pool(session(songs[:0], [])).any()
+
+
+@pytest.mark.parametrize("place", range(4))
+def test_every_song_and_every_level_is_read(
+    songs: Tensor, encoder: SessionEncoder, place: int
+) -> None:
+    """The first MusicBox's GRU stopped after three songs of ten."""
+    before = encoder(session(songs, LEVELS))
+    other_song = songs.clone()
+    other_song[place] = -songs[place]
+    # The new level is a skip like the old one, or kept like it: the shares stay the same.
+    other_level = [*LEVELS]
+    other_level[place] = {4: 3, 0: 1, 1: 0, 2: 3}[LEVELS[place]]
+    assert not torch.allclose(encoder(session(other_song, LEVELS)), before)
+    assert not torch.allclose(encoder(session(songs, other_level)), before)
+
+
+def test_order_is_read(songs: Tensor, encoder: SessionEncoder) -> None:
+    backwards = encoder(session(songs.flip(0), LEVELS[::-1]))
+    assert not torch.allclose(backwards, encoder(session(songs, LEVELS)), atol=1e-4)
+
+
+def test_padding_is_not_read(songs: Tensor, encoder: SessionEncoder) -> None:
+    """A GRU over the unpadded songs gives the same; what lies in the padding changes nothing."""
+    state = session(songs, LEVELS)
+    noise = torch.randn(LENGTH - len(LEVELS), DIM)
+    noisy = state._replace(songs=torch.cat([noise, songs])[None])
+    torch.testing.assert_close(encoder(noisy), encoder(state))
+    short = encoder(session(songs, LEVELS, length=len(LEVELS)))
+    hidden = slice(0, 8)
+    torch.testing.assert_close(encoder(state)[:, hidden], short[:, hidden])
+
+
+def test_empty_session_is_summarised_as_zero(songs: Tensor, encoder: SessionEncoder) -> None:
+    assert not encoder(session(songs[:0], [])).any()
+
+
+def test_points_have_norm_one_and_do_not_depend_on_the_batch(songs: Tensor) -> None:
+    actor = Actor(DIM, CONTEXT, points=3)
+    one, other = session(songs, LEVELS), session(songs[:2], [0, 4])
+    both = State(*(torch.cat(parts) for parts in zip(one, other, strict=True)))
+    points = actor(both)
+    assert points.shape == (2, 3, DIM)
+    torch.testing.assert_close(points.norm(dim=-1), torch.ones(2, 3))
+    torch.testing.assert_close(points[1:], actor(other))
+
+
+def test_heuristic_is_the_mean_of_the_played_songs_plus_the_rate(songs: Tensor) -> None:
+    actor = Actor(DIM, CONTEXT)
+    actor.start_at_heuristic(2.0)
+    wanted = songs.mean(0)
+    wanted[-1] = 2.0
+    torch.testing.assert_close(actor(session(songs, LEVELS))[0, 0], unit(wanted))
+    actor.start_at_heuristic(None)
+    torch.testing.assert_close(actor(session(songs, LEVELS))[0, 0], unit(songs.mean(0)))
+
+
+@pytest.mark.parametrize("start", ["random", "heuristic"])
+def test_gradient_reaches_every_weight_of_the_actor(songs: Tensor, start: str) -> None:
+    """From the heuristic, layers behind zero weights follow one update later."""
+    actor = Actor(DIM, CONTEXT)
+    if start == "heuristic":
+        actor.start_at_heuristic(2.0)
+    optimizer = torch.optim.SGD(actor.parameters(), lr=0.1)
+    for _ in range(1 if start == "random" else 2):
+        optimizer.zero_grad()
+        (actor(session(songs, LEVELS)) @ songs.mean(0)).sum().backward()
+        optimizer.step()
+    for name, weights in actor.named_parameters():
+        assert weights.grad is not None, name
+        assert weights.grad.any(), name
+
+
+def test_gradient_reaches_every_weight_of_the_critic(songs: Tensor) -> None:
+    critic = Critic(DIM, CONTEXT, layer_norm=True)
+    critic(session(songs, LEVELS), songs[:1, None]).sum().backward()
+    for name, weights in critic.named_parameters():
+        assert weights.grad is not None, name
+        assert weights.grad.any(), name
+
+
+def test_critic_learns_that_listeners_like_what_they_play() -> None:
+    """Q = cosine of the action with the played songs, for sessions and actions never seen."""
+    torch.manual_seed(3)
+    critic = Critic(DIM, CONTEXT)
+    optimizer = torch.optim.Adam(critic.parameters(), lr=3e-3)
+
+    def draw(n: int) -> tuple[State, Tensor, Tensor]:
+        taste = unit(torch.randn(n, 1, DIM))
+        heard = unit(taste + 0.3 * torch.randn(n, LENGTH, DIM))
+        action = unit(torch.randn(n, 1, DIM))
+        state = State(heard, torch.randint(0, 5, (n, LENGTH)), torch.zeros(n, CONTEXT))
+        return state, action, (action * unit(heard.mean(1, keepdim=True))).sum(2)[:, 0]
+
+    for _ in range(300):
+        state, action, affinity = draw(64)
+        optimizer.zero_grad()
+        (critic(state, action) - affinity).square().mean().backward()
+        optimizer.step()
+    state, action, affinity = draw(1000)
+    error = (critic(state, action) - affinity).square().mean() / affinity.var()
+    assert error < 0.1
+
+
+def test_target_moves_towards_its_source() -> None:
+    """The first MusicBox's target critic never moved."""
+    source, target = torch.nn.Linear(2, 1), torch.nn.Linear(2, 1)
+    wanted = [
+        0.9 * old.detach() + 0.1 * new.detach()
+        for old, new in zip(target.parameters(), source.parameters(), strict=True)
+    ]
+    move_towards(target, source, 0.1)
+    for moved, value in zip(target.parameters(), wanted, strict=True):
+        torch.testing.assert_close(moved.detach(), value)
