@@ -41,6 +41,7 @@ class Agent(ABC):
         name: How it is called on the command line and in tables.
         Settings: Its options.
         learns: Whether `learn` changes anything.
+        offline: Whether it learns from logged sessions alone, and never asks a listener model.
         dataset: Catalogue and training statistics that it may use.
         settings: The options in force.
         seed: Of everything random in it; the same seed gives the same agent.
@@ -49,6 +50,7 @@ class Agent(ABC):
     name: ClassVar[str]
     Settings: ClassVar[type[AgentSettings]] = AgentSettings
     learns: ClassVar[bool] = False
+    offline: ClassVar[bool] = False
 
     def __init__(
         self, dataset: Dataset, *, seed: int = 0, settings: AgentSettings | None = None

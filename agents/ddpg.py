@@ -19,8 +19,8 @@ What works for control does not work here as it is. Each departure is a setting,
 
  1. ``squash``: a point has norm 1. Retrieval looks at nothing but its direction, and under DDPG's
     tanh the outputs saturate in the corners of the cube, where the gradient is 0.
- 2. ``critic_sees``: the critic learns of the songs that were played, not of the point that chose
-    them; two points that retrieve the same songs are the same action.
+ 2. ``critic_sees``: the critic learns of the songs that were played, each with its own reward, not
+    of the point that chose them; points that retrieve the same songs are the same action.
  3. ``embedding``: the space has one more dimension, the songs' rate of being listened to in
     training. Unit vectors say what a song is like and hide how good it is.
  4. The state tells played, kept and skipped songs apart, in order (a GRU) and as three means
@@ -30,13 +30,15 @@ What works for control does not work here as it is. Each departure is a setting,
     transitions of the training sessions (arXiv:2302.02948), and the critic reads them first.
  7. ``gamma`` 0: what a session thinks of a song hardly depends on the songs before, so values of
     later states are noise on the target and no information.
- 8. ``per_song``: the last slate of a session is heard only in part; its reward is scaled to a
+ 8. ``whole_slates``: the last slate of a session is heard only in part; its reward is scaled to a
     whole slate, or the critic would have to guess where sessions end.
  9. ``noise``: exploration is Gaussian on the actor's output, relative to its norm and then
-    projected back; not an Ornstein-Uhlenbeck process, and never on the state.
-10. ``neighbours``, ``temperature``: the actor climbs the critic at the songs that its point would
-    retrieve, with the gradient of a softmax over the nearest ones, instead of at the point, where
-    no song need be and the critic never learned.
+    projected back; not an Ornstein-Uhlenbeck process, and never on the state. An actor that starts
+    at random first plays songs from anywhere (``learning_starts``): else each kind of listener
+    hears one kind of song, and no critic can tell which of the two was liked.
+10. ``neighbours``, ``temperature``: the actor climbs the critic at the songs nearest to its point,
+    weighted by a softmax of their scores (retrieval made differentiable), not at the point itself,
+    where no song need be and the critic never learned.
 11. ``cloning_weight``: the actor is held near the songs that were kept in the log (TD3+BC,
     arXiv:2106.06860).
 12. ``alignment_weight``: the point is pulled towards the songs that it retrieves (HAC, WWW 2023).
@@ -45,8 +47,13 @@ What works for control does not work here as it is. Each departure is a setting,
 15. ``critics`` 2, ``actor_delay``, ``target_noise``: twin critics, a delayed actor and smoothed
     targets (TD3, arXiv:1802.09477).
 16. ``layer_norm``: normalised hidden layers (DDPG used batch normalisation).
-17. Batches are drawn uniformly (as DDPG), not by priority; sessions are played in parallel, with
+17. ``track_prior``: Q has one more term, a number for each track, the shrunken mean of what the
+    critic's network leaves unexplained of its rewards. Two songs with equal embeddings can differ.
+18. Batches are drawn uniformly (as DDPG), not by priority; sessions are played in parallel, with
     ``updates_per_step`` updates for each slate.
+19. ``deep`` off: the critic is linear in the action, with weights that depend on the session
+    (`networks.Critic`); what a song adds is small beside the noise of one answer, and hidden
+    layers over session and song together fit that noise.
 """
 
 from __future__ import annotations
@@ -64,7 +71,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from agents.base import Agent, AgentSettings, Callback, Observation
 from agents.networks import Actor, Critic, State, move_towards, pool, unit
@@ -73,12 +79,33 @@ from musicbox_env import ENV_ID
 from musicbox_env.dataset import RATE_SUFFIX, Dataset
 from musicbox_env.embeddings import embedding_space, rate_column
 from musicbox_env.retrieval import top_k, top_k_among
+from musicbox_env.rewards import RewardConfig, reward_terms, total_reward
 from musicbox_env.schema import is_skip, require_known
 from musicbox_env.simulator import CONTEXT_SIZE
 from musicbox_env.vector_env import MusicSessionVectorEnv
 
 WEIGHTS = "weights.npz"
+SQUASHES = ("unit", "tanh")
+ACTIONS_SEEN = ("songs", "slate", "proto")
+STARTS = ("heuristic", "cloned", "random")
+TRUSTED_UPDATES = 500
+"""Updates after which what a critic leaves unexplained is told of the tracks, not of the critic."""
 _LOG_BATCH = 512
+_ANYWHERE = 1e3
+
+
+_LEAST = 1e-12
+_RANGES: dict[str, tuple[float, float]] = {
+    **dict.fromkeys(("history_length", "slate_size", "hidden", "batch_size"), (1, np.inf)),
+    **dict.fromkeys(("buffer_size", "num_envs", "log_sessions", "actor_delay"), (1, np.inf)),
+    **dict.fromkeys(("cloning_updates", "warmup_updates", "learning_starts"), (0, np.inf)),
+    **dict.fromkeys(("noise", "target_noise", "cloning_weight", "alignment_weight"), (0, np.inf)),
+    **dict.fromkeys(("neighbours", "rerank", "track_prior"), (0, np.inf)),
+    **dict.fromkeys(("updates_per_step", "temperature"), (_LEAST, np.inf)),
+    **dict.fromkeys(("tau", "actor_rate", "critic_rate"), (_LEAST, 1)),
+    **dict.fromkeys(("gamma", "log_share"), (0, 1)),
+    "critics": (1, 2),
+}
 
 
 @dataclass(frozen=True)
@@ -89,17 +116,21 @@ class DDPGSettings(AgentSettings):
         embedding: Space of actions and observations; None is the best that the dataset has, with
             the rate [3].
         history_length: Songs of the state; 20 is every session of the data set whole.
-        points: Points of an action: 1, or one for each place of the slate [14].
+        slate_size: Songs of a slate.
+        points: Points of an action: 1, or ``slate_size``, one for each place [14].
         squash: ``"unit"`` or ``"tanh"`` [1].
-        critic_sees: ``"played"`` or ``"proto"``, the action that the critic learns of [2].
+        critic_sees: Actions that the critic learns of: ``"songs"``, each song played with its own
+            reward; ``"slate"``, their mean with the slate's; ``"proto"``, the points with the
+            slate's [2].
         start: ``"heuristic"`` (mean of the songs played plus the rate axis), ``"cloned"`` or
             ``"random"`` [5].
         rate_weight: Length of the rate axis in the heuristic; a mean of songs is about 0.6 long.
         cloning_updates: Updates towards the log before the first slate, for ``"cloned"``.
         hidden: Width of the networks.
+        deep: Whether the critic has hidden layers over session and action together [19].
         layer_norm: Whether hidden layers are normalised [16].
         gamma: Discount from slate to slate [7].
-        per_song: Whether rewards of slates heard in part are scaled to whole ones [8].
+        whole_slates: Whether rewards of slates heard in part are scaled to whole ones [8].
         tau: Share of the way that targets move at each update.
         actor_rate: Learning rate of the actor (Adam).
         critic_rate: Learning rate of the critic (Adam).
@@ -113,13 +144,13 @@ class DDPGSettings(AgentSettings):
         log_share: Share of logged transitions in a batch; 0 is not to read the log [6].
         log_sessions: Logged sessions to read [6].
         warmup_updates: Updates of the critic on logged transitions before the first slate [6].
-        neighbours: Nearest songs through which the actor's gradient flows; 0 is at the point
-            itself [10].
-        temperature: Of the softmax over them; dot products of near neighbours differ by about
-            this much [10].
+        neighbours: Nearest songs at which the actor climbs; 0 is at the point itself [10].
+        temperature: Of the softmax over them; the scores of near neighbours differ by about this
+            much [10].
         cloning_weight: Of the pull towards songs kept in the log, against Q of size 1 [11].
         alignment_weight: Of the pull towards the songs retrieved [12].
         rerank: Nearest songs among which the critic chooses; 0 is not to [13].
+        track_prior: Plays that the prior of a track's own number is worth; 0 is to have none [17].
         critics: 1, or 2 whose smaller target counts [15].
         actor_delay: Critic updates for each update of actor and targets [15].
         target_noise: Noise on the target action, as ``noise`` [15].
@@ -127,20 +158,22 @@ class DDPGSettings(AgentSettings):
 
     embedding: str | None = None
     history_length: int = 20
+    slate_size: int = 3
     points: int = 1
     squash: str = "unit"
-    critic_sees: str = "played"
+    critic_sees: str = "songs"
     start: str = "heuristic"
-    rate_weight: float = 2.0
+    rate_weight: float = 0.4
     cloning_updates: int = 1_000
     hidden: int = 32
+    deep: bool = False
     layer_norm: bool = False
     gamma: float = 0.0
-    per_song: bool = True
+    whole_slates: bool = True
     tau: float = 0.005
     actor_rate: float = 3e-4
     critic_rate: float = 1e-3
-    batch_size: int = 128
+    batch_size: int = 64
     buffer_size: int = 100_000
     num_envs: int = 64
     updates_per_step: float = 0.25
@@ -149,11 +182,12 @@ class DDPGSettings(AgentSettings):
     log_share: float = 0.5
     log_sessions: int = 5_000
     warmup_updates: int = 1_000
-    neighbours: int = 32
+    neighbours: int = 0
     temperature: float = 0.05
     cloning_weight: float = 0.0
     alignment_weight: float = 0.0
-    rerank: int = 0
+    rerank: int = 10
+    track_prior: float = 80.0
     critics: int = 1
     actor_delay: int = 1
     target_noise: float = 0.0
@@ -162,21 +196,18 @@ class DDPGSettings(AgentSettings):
         require_known("squash", self.squash, SQUASHES)
         require_known("critic_sees", self.critic_sees, ACTIONS_SEEN)
         require_known("start", self.start, STARTS)
-        for name in ("history_length", "points", "hidden", "batch_size", "buffer_size", "num_envs"):
-            _require_range(self, name, 1, np.inf)
-        for name in ("cloning_updates", "warmup_updates", "learning_starts", "neighbours"):
-            _require_range(self, name, 0, np.inf)
-        for name in ("rerank", "noise", "target_noise", "cloning_weight", "alignment_weight"):
-            _require_range(self, name, 0, np.inf)
-        for name in ("gamma", "log_share"):
-            _require_range(self, name, 0, 1)
-        _require_range(self, "critics", 1, 2)
-        _require_range(self, "actor_delay", 1, np.inf)
-        _require_range(self, "log_sessions", 1, np.inf)
-        for name in ("tau", "actor_rate", "critic_rate"):
-            _require_range(self, name, 1e-12, 1)
-        for name in ("updates_per_step", "temperature"):
-            _require_range(self, name, 1e-12, np.inf)
+        for name, (low, high) in _RANGES.items():
+            value = getattr(self, name)
+            if not low <= value <= high:
+                most = "" if high == np.inf else f" and at most {high:g}"
+                raise ValueError(
+                    f"DDPG setting {name} is {value!r}; it must be at least {low:g}{most}."
+                )
+        if self.points not in (1, self.slate_size):
+            raise ValueError(
+                f"DDPG setting points is {self.points}; it must be 1, or slate_size "
+                f"({self.slate_size}) for one point a place."
+            )
         if self.rerank and self.points > 1:
             raise ValueError(
                 f"rerank is {self.rerank} and points is {self.points}: the critic chooses among "
@@ -184,36 +215,30 @@ class DDPGSettings(AgentSettings):
             )
 
 
-SQUASHES = ("unit", "tanh")
-ACTIONS_SEEN = ("played", "proto")
-STARTS = ("heuristic", "cloned", "random")
-
-
-def _require_range(settings: DDPGSettings, name: str, low: float, high: float) -> None:
-    value = getattr(settings, name)
-    if not low <= value <= high:
-        upper = "" if high == np.inf else f" and at most {high:g}"
-        raise ValueError(f"DDPG setting {name} is {value!r}; it must be at least {low:g}{upper}.")
-
-
 class Batch(NamedTuple):
     """Transitions as the networks take them; see `replay.Transitions`.
 
     Attributes:
         state: Before the slate.
-        action: What the critic learns of ``(B, P, d)``.
-        reward: ``(B,)``.
+        actions: What the critic learns of ``(B, M, d)``.
+        track_values: What is added to Q for the tracks of these actions ``(B, M)``.
+        rewards: Of each of them ``(B, M)``.
+        counted: Which of them there are ``(B, M)``.
         discount: Of the next state's value ``(B,)``, 0 where the session ended.
         next_state: After the slate.
         heard: Tracks of the state ``(B, H)``, -1 pads: not recommended again.
+        next_heard: Tracks of the next state ``(B, H)``.
     """
 
     state: State
-    action: Tensor
-    reward: Tensor
+    actions: Tensor
+    track_values: Tensor
+    rewards: Tensor
+    counted: Tensor
     discount: Tensor
     next_state: State
     heard: npt.NDArray[np.int32]
+    next_heard: npt.NDArray[np.int32]
 
 
 class DDPGAgent(Agent):
@@ -235,22 +260,30 @@ class DDPGAgent(Agent):
         self._space = embedding_space(dataset, self.embedding)
         self._vectors = torch.from_numpy(np.array(self._space))
         self._rng = np.random.default_rng(seed)
-        shape = {"points": config.points, "hidden": config.hidden, "layer_norm": config.layer_norm}
+        shape: dict[str, Any] = {
+            "hidden": config.hidden,
+            "layer_norm": config.layer_norm,
+            "rate": self._has_rate,
+        }
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.actor = Actor(self.dim, CONTEXT_SIZE, squash=config.squash, **shape)
+            self.actor = Actor(
+                self.dim, CONTEXT_SIZE, points=config.points, squash=config.squash, **shape
+            )
             self.critics = nn.ModuleList(
-                Critic(self.dim, CONTEXT_SIZE, **shape) for _ in range(config.critics)
+                Critic(self.dim, CONTEXT_SIZE, deep=config.deep, **shape)
+                for _ in range(config.critics)
             )
         if config.start == "heuristic":
-            self.actor.start_at_heuristic(config.rate_weight if self._has_rate else None)
+            self.actor.start_at_heuristic(config.rate_weight)
         self.target_actor = deepcopy(self.actor).requires_grad_(False)
         self.target_critics = deepcopy(self.critics).requires_grad_(False)
         self._actor_optimizer = torch.optim.Adam(self.actor.parameters(), lr=config.actor_rate)
         self._critic_optimizer = torch.optim.Adam(self.critics.parameters(), lr=config.critic_rate)
+        self.track_values = TrackValues(len(self._space), config.track_prior)
         self.memory = ReplayBuffer(config.buffer_size)
         self.log: ReplayBuffer | None = None
-        self._updates = 0
+        self._updates = self._critic_updates = 0
 
     @property
     def dim(self) -> int:
@@ -268,8 +301,8 @@ class DDPGAgent(Agent):
         }
         if self.settings.rerank:
             options["action"] = "slate"
-        if self.settings.points > 1:
-            options["slate_size"] = self.settings.points
+        if self.settings.rerank or self.settings.points > 1:
+            options["slate_size"] = self.settings.slate_size
         return options
 
     # Acting.
@@ -296,9 +329,14 @@ class DDPGAgent(Agent):
         """The actor's points for a batch of sessions ``(n, P, d)``."""
         return self.actor(self._state(observation)).numpy()
 
-    def explore(self, points: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Add noise of ``noise`` times a point's norm, on average, and stay within bounds [9]."""
-        return self._perturbed(points, self.settings.noise)
+    def explore(
+        self, points: npt.NDArray[np.float32], *, anywhere: bool = False
+    ) -> npt.NDArray[np.float32]:
+        """Add noise of ``noise`` times a point's norm, on average, and stay within bounds [9].
+
+        With ``anywhere`` the points themselves are forgotten.
+        """
+        return self._perturbed(points, _ANYWHERE if anywhere else self.settings.noise)
 
     def _perturbed(self, points: npt.NDArray[np.float32], share: float) -> npt.NDArray[np.float32]:
         norm = np.linalg.norm(points, axis=-1, keepdims=True)
@@ -308,39 +346,35 @@ class DDPGAgent(Agent):
             return np.clip(noisy, -1, 1)
         return noisy / np.linalg.norm(noisy, axis=-1, keepdims=True)
 
-    def _action(
-        self, observation: Observation, points: npt.NDArray[np.float32], slate_size: int = 3
-    ) -> npt.NDArray:
+    def _action(self, observation: Observation, points: npt.NDArray[np.float32]) -> npt.NDArray:
         """What the environment is told: the points, or the slate that the critic chose."""
         if not self.settings.rerank:
             return points.reshape(len(points), -1)
-        return self._reranked(observation, points[:, 0], slate_size)
+        return self._reranked(observation, points[:, 0])
 
     @torch.no_grad()
     def _reranked(
-        self, observation: Observation, points: npt.NDArray[np.float32], slate_size: int
+        self, observation: Observation, points: npt.NDArray[np.float32]
     ) -> npt.NDArray[np.int64]:
         """The songs of highest Q among those nearest to the points ``(n, slate_size)`` [13]."""
-        width = max(self.settings.rerank, slate_size)
-        if "candidates" in observation:
-            candidates = observation["candidates"]
-            order = np.broadcast_to(np.arange(candidates.shape[1]), candidates.shape)
-            places = top_k_among(points, self._space, candidates, width, order)
-            near = np.where(places >= 0, np.take_along_axis(candidates, places, axis=1), -1)
-        else:
-            near, _ = top_k(points, self._space, width, observation["tracks"])
-        state = self._state(observation)
-        critic = cast(Critic, self.critics[0])
-        summary, means = critic.encoder(state), pool(state)
-        width = near.shape[1]
-        q = critic.score(
-            summary.repeat_interleave(width, dim=0),
-            means.repeat_interleave(width, dim=0),
-            self._embed(near).flatten(0, 1)[:, None],
-        )
-        values = np.where(near >= 0, q.numpy().reshape(near.shape), -np.inf)
-        best = np.argsort(-values, axis=1, kind="stable")[:, :slate_size]
-        return np.maximum(np.take_along_axis(near, best, axis=1), 0).astype(np.int64)
+        size = self.settings.slate_size
+        near = self._nearest(observation, points, max(self.settings.rerank, size))
+        q = self.critics[0](self._state(observation), self._embed(near)).numpy()
+        q = np.where(near >= 0, q + self.track_values.of(near), -np.inf)
+        best = np.argsort(-q, axis=1, kind="stable")[:, :size]
+        return np.maximum(np.take_along_axis(near, best, axis=1), 0)
+
+    def _nearest(
+        self, observation: Observation, points: npt.NDArray[np.float32], k: int
+    ) -> npt.NDArray[np.int64]:
+        """The k tracks nearest to each point that may be recommended ``(n, k)``, -1 for none."""
+        if "candidates" not in observation:
+            return top_k(points, self._space, k, observation["tracks"])[0]
+        candidates = observation["candidates"].astype(np.int64)
+        # They come sorted by track, so that their places tell nothing of the log's order.
+        order = np.broadcast_to(np.arange(candidates.shape[1]), candidates.shape)
+        places = top_k_among(points, self._space, candidates, k, order)
+        return np.where(places >= 0, np.take_along_axis(candidates, places, axis=1), -1)
 
     # What the networks see.
 
@@ -363,28 +397,33 @@ class DDPGAgent(Agent):
         return songs
 
     def _tensors(self, rows: Transitions) -> Batch:
-        played = self._embed_slate(rows)
-        if self.settings.points == 1:
-            count = torch.from_numpy((rows.slate >= 0).sum(axis=1, keepdims=True))
-            played = (played.sum(dim=1) / count.clamp(min=1))[:, None]
-        action = played
+        actions = self._embed_slate(rows)
+        heard = rows.slate >= 0
+        values = self.track_values.of(rows.slate)
+        rewards: npt.NDArray[np.float32] = rows.song_reward
+        counted: npt.NDArray[np.bool_] = heard
+        if self.settings.critic_sees != "songs":
+            count = np.maximum(heard.sum(axis=1, keepdims=True), 1)
+            values = np.sum(values * heard, axis=1, keepdims=True) / count.astype(np.float32)
+            actions = actions.sum(dim=1, keepdim=True) / torch.from_numpy(count)[:, :, None]
+            rewards, counted = rows.reward[:, None], heard.sum(axis=1, keepdims=True) > 0
         if self.settings.critic_sees == "proto":
-            proto = torch.from_numpy(rows.action).view(played.shape)
+            proto = torch.from_numpy(rows.action).view(len(rows), -1, self.dim)
             # The log has songs and no points.
-            action = torch.where(proto.isnan(), played, proto)
-        here = {"tracks": rows.tracks, "levels": rows.levels, "context": rows.context}
-        after = {
-            "tracks": rows.next_tracks,
-            "levels": rows.next_levels,
-            "context": rows.next_context,
-        }
+            actions = torch.where(proto.isnan(), actions, proto)
+            rewards = np.repeat(rewards, proto.shape[1], axis=1)
+            counted = np.repeat(counted, proto.shape[1], axis=1)
+            values = np.repeat(values, proto.shape[1], axis=1)
         return Batch(
-            self._state(here),
-            action,
-            torch.from_numpy(rows.reward),
+            self._state(before(rows)),
+            actions,
+            torch.from_numpy(values),
+            torch.from_numpy(rewards),
+            torch.from_numpy(counted),
             torch.from_numpy(rows.discount),
-            self._state(after),
+            self._state(after(rows)),
             rows.tracks,
+            rows.next_tracks,
         )
 
     # Learning: the algorithm.
@@ -406,22 +445,24 @@ class DDPGAgent(Agent):
         with one_thread(), open_env(self.dataset, env_options, self, config.num_envs) as env:
             self._prepare(env_options)
             report = _Report(callback, callback_every)
-            rest = np.zeros(config.num_envs, np.bool_)
+            rest: npt.NDArray[np.bool_] = np.zeros(config.num_envs, np.bool_)
             observation, _ = env.reset(seed=self._new_seeds(config.num_envs))
             steps, owed = 0, 0.0
             while steps < total_steps:
-                points = self.explore(self.points(observation))
-                action = self._action(observation, points, env.config.slate_size)
-                after, reward, terminated, truncated, info = env.step(action)
+                lost = config.start == "random" and steps < config.learning_starts
+                points = self.explore(self.points(observation), anywhere=lost)
+                action = self._action(observation, points)
+                following, reward, terminated, truncated, info = env.step(action)
                 happened = self._transitions(
-                    env, observation, points, info, reward, terminated, after
+                    env, observation, points, info, reward, terminated, following
                 )
                 # The step after an end belongs to no session: the action was ignored, and the
                 # observation is the next session's first (Gymnasium's NEXT_STEP autoreset).
                 happened = happened[~rest]
                 self.memory.add(happened)
+                self._learn_track_values(happened)
                 report.played(points[~rest], happened)
-                observation, rest = after, terminated | truncated
+                observation, rest = following, terminated | truncated
                 steps += len(happened)
                 if steps >= config.learning_starts:
                     owed += config.updates_per_step * len(happened)
@@ -433,10 +474,8 @@ class DDPGAgent(Agent):
 
     def update(self, batch: Batch) -> dict[str, float]:
         """One update of the critic and, every ``actor_delay`` times, of actor and targets."""
+        losses = self._update_critic(batch)
         self._updates += 1
-        critic_loss, q = self.critic_loss(batch)
-        _descend(self._critic_optimizer, critic_loss)
-        losses = {"critic_loss": float(critic_loss.detach()), "mean_q": float(q.mean())}
         if self._updates % self.settings.actor_delay == 0:
             actor_loss = self.actor_loss(batch)
             _descend(self._actor_optimizer, actor_loss)
@@ -445,65 +484,100 @@ class DDPGAgent(Agent):
             move_towards(self.target_critics, self.critics, self.settings.tau)
         return losses
 
+    def _update_critic(self, batch: Batch) -> dict[str, float]:
+        loss, q = self.critic_loss(batch)
+        _descend(self._critic_optimizer, loss)
+        self._critic_updates += 1
+        return {"critic_loss": float(loss.detach()), "mean_q": float(q[batch.counted].mean())}
+
     def critic_loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Mean squared error to the target, summed over the critics; and Q ``(B,)``."""
+        """Mean squared error to the target, summed over the critics; and Q ``(B, M)``."""
         target = self.target(batch)
-        values = [critic(batch.state, batch.action) for critic in self.critics]
-        loss = torch.stack([functional.mse_loss(q, target) for q in values]).sum()
-        return loss, values[0].detach()
+        values = [
+            critic(batch.state, batch.actions) + batch.track_values for critic in self.critics
+        ]
+        errors = torch.stack([(q - target).square() for q in values]).sum(dim=0)
+        return errors[batch.counted].mean(), values[0].detach()
 
     @torch.no_grad()
     def target(self, batch: Batch) -> Tensor:
-        """``r + discount * min_i Q'_i(s', mu'(s'))``, the discount 0 at an end ``(B,)``."""
+        """``r + discount * min_i Q'_i(s', mu'(s'))``, the discount 0 at an end ``(B, M)``."""
         if self.settings.gamma == 0:
-            return batch.reward
+            return batch.rewards
         points = self.target_actor(batch.next_state)
         if self.settings.target_noise:
             noisy = self._perturbed(points.numpy(), self.settings.target_noise)
             points = torch.from_numpy(noisy)
-        values = [critic(batch.next_state, points) for critic in self.target_critics]
-        return batch.reward + batch.discount * torch.stack(values).amin(dim=0)
+        actions, own = points, torch.zeros(1)
+        if self.settings.neighbours:
+            slate = self.settings.slate_size if self.settings.points == 1 else 1
+            near = self._near(points, batch.next_heard, slate)
+            actions, own = self._embed(near), torch.from_numpy(self.track_values.of(near))
+        values = [critic(batch.next_state, actions) + own for critic in self.target_critics]
+        lower = torch.stack([q.mean(dim=1) for q in values]).amin(dim=0)
+        return batch.rewards + (batch.discount * lower)[:, None]
 
     def actor_loss(self, batch: Batch) -> Tensor:
         """Minus Q of the actor's own action, in units of the mean size of Q, and the pulls."""
         config = self.settings
         points = self.actor(batch.state)
-        retrieved = self._retrieved(points, batch.heard) if config.neighbours else points
-        critic = cast(Critic, self.critics[0])
-        with torch.no_grad():
-            summary = critic.encoder(batch.state)
-        q = critic.score(summary, pool(batch.state), retrieved)
+        q = self._value_of(points, batch)
         loss = -q.mean() / q.detach().abs().mean().clamp(min=1e-6)
         if config.alignment_weight:
-            loss = loss + config.alignment_weight * cosine_distance(points, retrieved.detach())
+            slate = config.slate_size if config.points == 1 else 1
+            songs = self._embed(self._near(points, batch.heard, slate))
+            songs = songs.view(*points.shape[:2], slate, self.dim).mean(dim=2)
+            loss = loss + config.alignment_weight * cosine_distance(points, songs)
         if config.cloning_weight and self.log is not None:
             loss = loss + config.cloning_weight * self.cloning_loss(self._draw_log())
         return loss
 
-    def _retrieved(self, points: Tensor, heard: npt.NDArray[np.int32]) -> Tensor:
-        """Embedding of the songs that points retrieve ``(B, P, d)``, differentiable [10].
+    def _value_of(self, points: Tensor, batch: Batch) -> Tensor:
+        """Q of points ``(B, P)``, differentiable in them but not in the critic's weights.
 
-        The value is the mean of the songs nearest to a point, exactly as played. Its gradient is
-        that of a softmax over more of them: as the point turns, it lets go of some and takes
-        others. (A straight-through estimator, as in arXiv:1308.3432.)
+        With ``neighbours`` it is ``sum_i p_i Q(s, song_i)`` over the songs nearest to a point,
+        ``p = softmax(point . song / temperature)``: as the point turns, it lets go of some songs
+        and takes others [10].
         """
-        queries = points.flatten(0, 1)
-        barred = heard.repeat(points.shape[1], axis=0)
-        near, _ = top_k(queries.detach().numpy(), self._space, self.settings.neighbours, barred)
+        critic = cast(Critic, self.critics[0])
+        with torch.no_grad():
+            summary, means = critic.encoder(batch.state), pool(batch.state)
+        if not self.settings.neighbours:
+            return critic.score(summary, means, points)
+        near = self._near(points, batch.heard, self.settings.neighbours)
         songs = self._embed(near)
-        scores = (songs @ queries[:, :, None])[:, :, 0] / self.settings.temperature
-        soft = (torch.softmax(scores, dim=1)[:, None] @ songs)[:, 0]
-        size = 3 if self.settings.points == 1 else 1
-        hard = songs[:, :size].mean(dim=1)
-        return (soft + (hard - soft).detach()).view_as(points)
+        with torch.no_grad():
+            q = critic.score(summary, means, songs) + torch.from_numpy(self.track_values.of(near))
+        shape = (*points.shape[:2], self.settings.neighbours)
+        scores = (songs.view(*shape, self.dim) @ points[..., None])[..., 0]
+        weights = torch.softmax(scores / self.settings.temperature, dim=2)
+        return (weights * q.view(shape)).sum(dim=2)
+
+    def _near(self, points: Tensor, heard: npt.NDArray[np.int32], k: int) -> npt.NDArray[np.int64]:
+        """The k tracks nearest to each point ``(B, P * k)``, without those heard."""
+        queries = points.detach().flatten(0, 1).numpy()
+        near, _ = top_k(queries, self._space, k, heard.repeat(points.shape[1], axis=0))
+        return near.reshape(len(points), -1)
 
     def cloning_loss(self, rows: Transitions) -> Tensor:
         """1 - cosine of the actor's points and the songs of the logged slate that were kept."""
         kept = (rows.slate >= 0) & ~is_skip(rows.slate_levels)
-        rows, kept = rows[kept.any(axis=1)], kept[kept.any(axis=1)]
+        some = np.flatnonzero(kept.sum(axis=1))
+        rows, kept = rows[some], kept[some]
         wanted = (self._embed_slate(rows) * torch.from_numpy(kept)[..., None]).sum(dim=1)
-        here = {"tracks": rows.tracks, "levels": rows.levels, "context": rows.context}
-        return cosine_distance(self.actor(self._state(here)), wanted[:, None])
+        return cosine_distance(self.actor(self._state(before(rows))), wanted[:, None])
+
+    @torch.no_grad()
+    def _learn_track_values(self, happened: Transitions) -> None:
+        """Note what the network leaves unexplained of songs that it has not learned of yet [17]."""
+        trusted = self._critic_updates >= TRUSTED_UPDATES
+        if not (self.settings.track_prior and trusted and len(happened)):
+            return
+        batch, heard = self._tensors(happened), happened.slate >= 0
+        left = self.target(batch) - self.critics[0](batch.state, batch.actions)
+        if self.settings.critic_sees != "songs":
+            left = left.mean(dim=1, keepdim=True).expand(-1, heard.shape[1])
+        self.track_values.add(happened.slate[heard], left.numpy()[heard])
 
     # Learning: what feeds it.
 
@@ -519,8 +593,7 @@ class DDPGAgent(Agent):
                 _descend(self._actor_optimizer, self.cloning_loss(self._draw_log()))
         if config.log_share > 0:
             for _ in range(config.warmup_updates):
-                loss, _ = self.critic_loss(self._tensors(self._draw_log()))
-                _descend(self._critic_optimizer, loss)
+                self._update_critic(self._tensors(self._draw_log()))
         self.target_actor.load_state_dict(self.actor.state_dict())
         self.target_critics.load_state_dict(self.critics.state_dict())
 
@@ -533,9 +606,8 @@ class DDPGAgent(Agent):
         The rate column counts the very labels that are learned from here, and would look twice as
         telling as it is to new listeners; so sessions of one fold see the rates of the other.
         """
-        own = {**self.env_options, "action": "slate"}
-        options = {**env_options, **own, "listener": "replay", "candidates": "session"}
-        options.pop("horizon", None)
+        own = {**self.env_options, "action": "slate", "listener": "replay", "repeats": True}
+        options = {**env_options, **own, "candidates": "catalog", "horizon": None}
         parts: list[Transitions] = []
         folds = env_options.get("split", "train")
         other = {"train_a": "train_b", "train_b": "train_a"}
@@ -551,14 +623,19 @@ class DDPGAgent(Agent):
                 while not over.all():
                     slate = env.simulator.remaining_log(everyone)[:, : env.config.slate_size]
                     played = np.maximum(slate, 0).astype(np.int64)
-                    after, reward, terminated, _, info = env.step(played)
+                    following, reward, terminated, _, info = env.step(played)
                     happened = self._transitions(
-                        env, observation, nowhere, info, reward, terminated, after
+                        env, observation, nowhere, info, reward, terminated, following
                     )
                     if self._has_rate:
                         happened.slate_rate[:] = rates[happened.slate]
                     parts.append(happened[~over])
-                    observation, over = after, terminated
+                    observation, over = following, terminated
+        if not parts:
+            raise ValueError(
+                f"{self.dataset.folder} has no training session of two plays to learn from; pass "
+                "log_share=0 and start='heuristic' to learn without the log."
+            )
         everything = Transitions.joined(parts)
         log = ReplayBuffer(len(everything))
         log.add(everything)
@@ -584,14 +661,17 @@ class DDPGAgent(Agent):
         info: Mapping[str, Any],
         reward: npt.NDArray[np.float64],
         terminated: npt.NDArray[np.bool_],
-        after: Observation,
+        following: Observation,
     ) -> Transitions:
         """What a step of all sessions was, for the memory; ``truncated`` is no end of the world."""
         levels = info["levels"]
-        if self.settings.per_song:
-            weight = env.config.reward.gamma_position ** np.arange(levels.shape[1])
-            heard = (levels >= 0) @ weight
-            reward = reward * weight.sum() / np.where(heard > 0, heard, weight.sum())
+        weight = env.config.reward.gamma_position ** np.arange(levels.shape[1])
+        heard = levels >= 0
+        of_songs = song_rewards(env.config.reward, levels)
+        rest = reward - (of_songs * heard) @ weight
+        if self.settings.whole_slates:
+            share = (heard @ weight) / weight.sum()
+            reward = reward / np.where(share > 0, share, 1)
         return Transitions(
             tracks=observation["tracks"],
             levels=observation["levels"],
@@ -601,10 +681,11 @@ class DDPGAgent(Agent):
             slate_levels=levels,
             slate_rate=np.full(levels.shape, np.nan, np.float32),
             reward=reward.astype(np.float32),
+            song_reward=((of_songs * weight.sum() + rest[:, None]) * heard).astype(np.float32),
             discount=(self.settings.gamma * ~terminated).astype(np.float32),
-            next_tracks=after["tracks"],
-            next_levels=after["levels"],
-            next_context=after["context"],
+            next_tracks=following["tracks"],
+            next_levels=following["levels"],
+            next_context=following["context"],
         )
 
     def _draw(self) -> Batch:
@@ -636,16 +717,19 @@ class DDPGAgent(Agent):
 
     def _save_weights(self, folder: Path) -> None:
         """Weights of all networks; neither memory nor the state of the optimisers."""
-        arrays = {
+        arrays: dict[str, Any] = {
             f"{name}.{key}": value.numpy()
             for name, module in self._modules().items()
             for key, value in module.state_dict().items()
         }
+        arrays |= {"tracks.sum": self.track_values.sum, "tracks.count": self.track_values.count}
         with (folder / WEIGHTS).open("wb") as file:
-            np.savez(file, **cast(dict[str, Any], arrays))
+            np.savez(file, **arrays)
 
     def _load_weights(self, folder: Path) -> None:
         with np.load(folder / WEIGHTS, allow_pickle=False) as arrays:
+            self.track_values.sum[:] = arrays["tracks.sum"]
+            self.track_values.count[:] = arrays["tracks.count"]
             for name, module in self._modules().items():
                 prefix = f"{name}."
                 module.load_state_dict(
@@ -655,6 +739,51 @@ class DDPGAgent(Agent):
                         if key.startswith(prefix)
                     }
                 )
+
+
+class TrackValues:
+    """A number for each track: the shrunken mean of what was noted of it.
+
+    ``sum_i / (count_i + prior)``, the posterior mean of a normal with a normal prior around 0
+    whose variance is that of a single note over ``prior``.
+
+    Attributes:
+        sum: Of the notes on each track ``(num_tracks,)``.
+        count: Of them ``(num_tracks,)``.
+    """
+
+    def __init__(self, num_tracks: int, prior: float) -> None:
+        """Begin with nothing noted; with a ``prior`` of 0 all values stay 0."""
+        self.sum = np.zeros(num_tracks, np.float32)
+        self.count = np.zeros(num_tracks, np.float32)
+        self._prior = prior
+
+    def add(self, tracks: npt.NDArray[np.integer], notes: npt.NDArray[np.floating]) -> None:
+        """Note one number for each of the tracks ``(n,)``."""
+        np.add.at(self.sum, tracks, notes)
+        np.add.at(self.count, tracks, 1)
+
+    def of(self, tracks: npt.NDArray[np.integer]) -> npt.NDArray[np.float32]:
+        """Values of tracks, any shape; 0 for -1."""
+        known = self.count[tracks] > 0
+        value = self.sum[tracks] / np.where(known, self.count[tracks] + self._prior, 1)
+        return np.where(known & (tracks >= 0), value, np.float32(0)).astype(np.float32)
+
+
+def song_rewards(config: RewardConfig, levels: npt.NDArray[np.int8]) -> npt.NDArray[np.float64]:
+    """Reward of each song of slates ``(n, k)``, were it a slate of its own."""
+    single = reward_terms(config, levels.reshape(-1, 1), None, None)
+    return total_reward(config, single).reshape(levels.shape)
+
+
+def before(rows: Transitions) -> Observation:
+    """What was observed before the slate."""
+    return {"tracks": rows.tracks, "levels": rows.levels, "context": rows.context}
+
+
+def after(rows: Transitions) -> Observation:
+    """What was observed after it."""
+    return {"tracks": rows.next_tracks, "levels": rows.next_levels, "context": rows.next_context}
 
 
 def cosine_distance(points: Tensor, wanted: Tensor) -> Tensor:
@@ -718,7 +847,7 @@ class _Report:
         self._losses: dict[str, list[float]] = defaultdict(list)
         self._points: list[npt.NDArray[np.float32]] = []
         self._happened: list[Transitions] = []
-        self._updates = 0
+        self._updates = self._critic_updates = 0
 
     def played(self, points: npt.NDArray[np.float32], happened: Transitions) -> None:
         self._points.append(points)

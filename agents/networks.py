@@ -17,6 +17,10 @@ from musicbox_env.schema import NUM_LEVELS, SKIP_THRESHOLD
 POOLS = ("played", "kept", "skipped")
 """Groups of songs whose mean embeddings the networks see, in this order."""
 
+SLOW = 0.1
+"""Factor on a critic's direction: Adam moves every weight by the learning rate, signal or noise,
+and a direction has many weights with little signal each."""
+
 
 class State(NamedTuple):
     """A batch of sessions as the networks see them; padding is in front, the newest song last.
@@ -47,6 +51,13 @@ def pool(state: State) -> Tensor:
     skipped = played & (state.levels < SKIP_THRESHOLD)
     groups = torch.stack([played, played & ~skipped, skipped], dim=1).to(state.songs.dtype)
     return groups @ state.songs / groups.sum(dim=2, keepdim=True).clamp(min=1)
+
+
+def taste(means: Tensor, rate: bool) -> Tensor:
+    """Mean embeddings without the rate: that of the songs played says nothing of what is liked."""
+    if not rate:
+        return means
+    return torch.cat([means[..., :-1], torch.zeros_like(means[..., :1])], dim=-1)
 
 
 class SessionEncoder(nn.Module):
@@ -105,10 +116,10 @@ class Actor(nn.Module):
 
     ::
 
-        point = squash(sum_j gate_j(s) M_j mean_j(s)  +  constant  +  correction(s))
+        point = squash(sum_j gate_j(s) mean_j(s)  +  constant  +  correction(s))
 
-    with j over the songs played, kept and skipped. Matrices M and the constant say which direction
-    to go for everybody with the same songs; gates and correction come from the recurrent summary.
+    with j over the songs played, kept and skipped. Gates and correction come from the recurrent
+    summary; the constant is what everybody gets.
     """
 
     def __init__(
@@ -120,6 +131,7 @@ class Actor(nn.Module):
         hidden: int = 32,
         layer_norm: bool = False,
         squash: str = "unit",
+        rate: bool = False,
     ) -> None:
         """Make an actor with random weights.
 
@@ -130,53 +142,52 @@ class Actor(nn.Module):
             hidden: Width of its layers.
             layer_norm: Whether hidden layers are normalised.
             squash: ``"unit"``, each point of norm 1; ``"tanh"``, as DDPG (arXiv:1509.02971).
+            rate: Whether the last dimension is the songs' rate.
         """
         super().__init__()
-        self.dim, self.points, self.squash = dim, points, squash
+        self.dim, self.points, self.squash, self.rate = dim, points, squash, rate
         self.encoder = SessionEncoder(dim, context_size, hidden)
-        self.maps = nn.Parameter(torch.randn(len(POOLS), dim, dim) / dim**0.5)
-        self.constant = nn.Parameter(torch.zeros(points, dim))
         self.trunk = hidden_layer(self.encoder.size, hidden, layer_norm)
         self.gates = nn.Linear(hidden, points * len(POOLS))
+        self.constant = nn.Parameter(torch.zeros(points, dim))
         self.correction = nn.Linear(hidden, points * dim)
 
     def forward(self, state: State) -> Tensor:
         """Points ``(B, P, d)``."""
         features = self.trunk(self.encoder(state))
-        means = torch.einsum("bjd,jde->bje", pool(state), self.maps)
-        gates = 1 + self.gates(features).view(-1, self.points, len(POOLS))
+        gates = self.gates(features).view(-1, self.points, len(POOLS))
         correction = self.correction(features).view(-1, self.points, self.dim)
-        point = gates @ means + self.constant + correction
+        point = gates @ taste(pool(state), self.rate) + self.constant + correction
         return torch.tanh(point) if self.squash == "tanh" else unit(point)
 
     @torch.no_grad()
-    def start_at_heuristic(self, rate_weight: float | None) -> None:
+    def start_at_heuristic(self, rate_weight: float) -> None:
         """Set the weights so that each point is the mean of the songs played plus the rate axis.
 
-        Everything else starts at exactly zero and has a gradient from the first step, but for the
-        layers below gates and correction, which get one as soon as those move.
+        All else of the last layers starts at zero and has a gradient from the first step; the
+        layers below get one as soon as those have moved.
 
         Args:
-            rate_weight: Length along the last axis of the space, the rate; None where the space
-                has no such axis.
+            rate_weight: Length along the rate axis, if the space has one.
         """
-        for weights in (self.maps, self.constant, *self.gates.parameters()):
+        for weights in (self.constant, *self.gates.parameters(), *self.correction.parameters()):
             weights.zero_()
-        for weights in self.correction.parameters():
-            weights.zero_()
-        self.maps[0] = torch.eye(self.dim)
-        if rate_weight is not None:
-            self.maps[0, -1, -1] = 0
+        self.gates.bias[:: len(POOLS)] = 1
+        if self.rate:
             self.constant[:, -1] = rate_weight
 
 
 class Critic(nn.Module):
-    """Value of recommending in a session: Q(s, a) of the songs' (mean) embedding a.
+    """Value of recommending in a session: Q(s, a) of a song, or of any point of its space.
 
-    Beside session and action it is shown the products of the action with what was played, kept and
-    skipped, so that "like what you play" is one weight and need not be found by a hidden layer.
-    A linear part beside the hidden layers finds such effects early ("wide and deep",
-    arXiv:1606.07792).
+    ::
+
+        Q(s, a) = value(s) + sum_j gain_j(s) (mean_j(s) . a)  +  direction . a  [+ deep(s, a)]
+
+    with j over the songs played, kept and skipped: "like what you play" is one weight, and how
+    much that counts in this session another. Without the deep part Q is linear in a, so that the
+    actor finds at any point the same gradient, learned from all songs together. A deep part can
+    say more, and needs many times the plays to say it.
     """
 
     def __init__(
@@ -184,37 +195,69 @@ class Critic(nn.Module):
         dim: int,
         context_size: int,
         *,
-        points: int = 1,
         hidden: int = 32,
         layer_norm: bool = False,
+        deep: bool = False,
+        rate: bool = False,
     ) -> None:
-        """Make a critic with random weights; arguments as `Actor`."""
+        """Make a critic that thinks all actions equal.
+
+        Args:
+            dim: Dimensions of the embedding space.
+            context_size: Number of context features.
+            hidden: Width of its layers.
+            layer_norm: Whether hidden layers are normalised.
+            deep: Whether it has a deep part.
+            rate: Whether the last dimension is the songs' rate, which then gets a gain of its own.
+        """
         super().__init__()
         self.encoder = SessionEncoder(dim, context_size, hidden)
-        inputs = self.encoder.size + points * (dim + len(POOLS) * (dim + 1))
-        self.deep = nn.Sequential(
-            hidden_layer(inputs, 2 * hidden, layer_norm),
-            hidden_layer(2 * hidden, hidden, layer_norm),
-            nn.Linear(hidden, 1),
+        self.rate = rate
+        self.value = nn.Sequential(
+            hidden_layer(self.encoder.size, hidden, layer_norm), nn.Linear(hidden, 1)
         )
-        self.wide = nn.Linear(inputs, 1)
+        self.gains = nn.Sequential(
+            hidden_layer(self.encoder.size, hidden, layer_norm),
+            nn.Linear(hidden, len(POOLS) + rate),
+        )
+        self.direction = nn.Parameter(torch.zeros(dim))
+        self.deep: nn.Sequential | None = None
+        if deep:
+            inputs = self.encoder.size + dim + len(POOLS) * dim
+            self.deep = nn.Sequential(
+                hidden_layer(inputs, 2 * hidden, layer_norm),
+                hidden_layer(2 * hidden, hidden, layer_norm),
+                nn.Linear(hidden, 1),
+            )
+        last = [self.gains[-1]] if self.deep is None else [self.gains[-1], self.deep[-1]]
+        for layer in last:
+            for weights in layer.parameters():
+                nn.init.zeros_(weights)
 
-    def forward(self, state: State, action: Tensor) -> Tensor:
-        """Q ``(B,)`` of actions ``(B, P, d)``."""
-        return self.score(self.encoder(state), pool(state), action)
+    def forward(self, state: State, actions: Tensor) -> Tensor:
+        """Q ``(B, M)`` of M actions in each session ``(B, M, d)``."""
+        return self.score(self.encoder(state), pool(state), actions)
 
-    def score(self, summary: Tensor, means: Tensor, action: Tensor) -> Tensor:
-        """The same from an encoded session, for many actions in one session.
+    def score(self, summary: Tensor, means: Tensor, actions: Tensor) -> Tensor:
+        """The same from a session that was read already.
 
         Args:
             summary: Of the encoder ``(B, size)``.
             means: From `pool` ``(B, 3, d)``.
-            action: ``(B, P, d)``.
+            actions: ``(B, M, d)``.
         """
-        products = action[:, :, None] * means[:, None]
-        parts = [summary, action.flatten(1), products.flatten(1), products.sum(dim=3).flatten(1)]
-        inputs = torch.cat(parts, dim=1)
-        return (self.deep(inputs) + self.wide(inputs))[:, 0]
+        similar = taste(means, self.rate)
+        if self.rate:
+            axis = torch.zeros(len(means), 1, means.shape[2])
+            axis[..., -1] = 1
+            similar = torch.cat([similar, axis], dim=1)
+        towards = self.gains(summary)[:, None] @ similar + SLOW * self.direction
+        q = self.value(summary) + (actions @ towards.mT)[..., 0]
+        if self.deep is not None:
+            products = (actions[:, :, None] * means[:, None]).flatten(2)
+            summary = summary[:, None].expand(-1, actions.shape[1], -1)
+            q = q + self.deep(torch.cat([summary, actions, products], dim=2))[..., 0]
+        return q
 
 
 @torch.no_grad()

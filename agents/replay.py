@@ -24,7 +24,9 @@ class Transitions:
         slate_levels: Their listen levels ``(n, k)`` int8, -1 where not heard.
         slate_rate: What the space's rate column shall say of them ``(n, k)`` float32, NaN where
             it may speak for itself; see `DDPGAgent._read_log`.
-        reward: ``(n,)`` float32.
+        reward: Of the slate ``(n,)`` float32.
+        song_reward: Of each of its songs, in units of a slate ``(n, k)`` float32; 0 where not
+            heard.
         discount: What a value of the next state counts ``(n,)`` float32; 0 where the session
             ended.
         next_tracks: ``(n, H)`` int32.
@@ -40,6 +42,7 @@ class Transitions:
     slate_levels: npt.NDArray[np.int8]
     slate_rate: npt.NDArray[np.float32]
     reward: npt.NDArray[np.float32]
+    song_reward: npt.NDArray[np.float32]
     discount: npt.NDArray[np.float32]
     next_tracks: npt.NDArray[np.int32]
     next_levels: npt.NDArray[np.int8]

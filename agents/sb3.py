@@ -26,6 +26,7 @@ import numpy.typing as npt
 import stable_baselines3
 import torch
 from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.noise import NormalActionNoise
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
@@ -177,6 +178,8 @@ class SB3Agent(Agent):
                 model.policy.load_state_dict(self.policy.state_dict())
                 self.policy = model.policy
                 relay = _Relay(callback, callback_every, total_steps)
+                # The default logger leaves an empty folder among the temporary files.
+                model.set_logger(Logger(folder=None, output_formats=[]))
                 model.learn(total_steps, callback=relay, log_interval=_NEVER)
             finally:
                 env.close()

@@ -12,11 +12,13 @@ from musicbox_env.schema import suggest
 COMMANDS = {
     "compare": "train agents, judge them on sessions they never saw, write a report",
     "train": "train one agent over seeds",
+    "fit-listener": "learn a user simulator from logged sessions",
     "evaluate": "judge the agents of a run again",
     "recommend": "print the next songs for a listening history",
     "ingest": "turn listening logs into a dataset folder",
     "describe": "print what is in a dataset folder",
     "trust": "report how far each listener can be believed",
+    "export": "write logged sessions as a Minari data set",
     "synthesize": "make synthetic sessions, as a dataset folder or as raw logs",
 }
 

@@ -18,14 +18,16 @@ from typing import Any
 import numpy as np
 
 from agents import AGENTS, agent_class
+from experiments.enough import cautions
 from experiments.evaluation import draw_sessions
+from experiments.judges import AUTO, Listeners, choose_listeners
 from experiments.judging import judge_all
 from experiments.metrics import PerSession, Rollout, World, first_musicbox_figures
 from experiments.report import Study, text_table, write_report
-from experiments.sources import Source, choose_listeners
+from experiments.sources import Source
 from experiments.training import TrainingJob, curve, jobs_for, parse_settings, train_all
 from musicbox_env.dataset import Dataset, write_json
-from musicbox_env.listeners import LISTENERS
+from musicbox_env.listeners import LISTENERS, require_listener
 from musicbox_env.rewards import RewardConfig
 from musicbox_env.schema import require_known
 from musicbox_env.simulator import open_dataset
@@ -43,6 +45,7 @@ DEFAULT_AGENTS = (
 )
 BOUNDS = ("skyline", "bayes")
 """They know what no recommender can: the judge's own probabilities, or the law behind the data."""
+FAVOURITES = 5
 
 
 @dataclass(frozen=True)
@@ -56,12 +59,14 @@ class CompareConfig:
     seeds: int = 3
     """Trainings of each agent that learns. Three show whether something works; ten are needed to
     claim a difference."""
-    train_steps: int = 8_000
+    train_steps: int = 4_000
     """Slates that each agent recommends while it learns (environment steps)."""
-    listener: str = "auto"
-    """Listener to learn with; auto is `ground_truth` where the data has one, else `replay`."""
+    listener: str = AUTO
+    """Listener to learn with, by name or path; auto is `ground_truth` where the data has one, else
+    `learned`. A learned one is fitted on fold A, and another on fold B to judge."""
     judge: tuple[str, ...] = ()
-    """Listeners that judge; none named means all that the data supports."""
+    """Listeners that judge, by name or path; by default the exact law where there is one, learned
+    ones if agents learn with one, and `replay`."""
     test_sessions: int = 3_000
     """Most test sessions to judge on; drawn once, the same for all agents."""
     reward: RewardConfig = field(default_factory=RewardConfig)
@@ -80,9 +85,8 @@ class CompareConfig:
     def __post_init__(self) -> None:
         for name in self.agents:
             require_known("agent", name, AGENTS)
-        for name in self.judge:
-            require_known("listener", name, LISTENERS)
-        require_known("listener", self.listener, ["auto", *LISTENERS])
+        for name in (*self.judge, *(() if self.listener == AUTO else (self.listener,))):
+            require_listener(name)
         for option in ("seeds", "train_steps", "test_sessions"):
             if getattr(self, option) < 1:
                 raise ValueError(f"{option} is {getattr(self, option)}; it must be 1 or more.")
@@ -98,8 +102,8 @@ def run(config: CompareConfig) -> None:
     """Train, judge, report."""
     _claim(config)
     data = config.source.resolve(config.out)
-    listener, judges = choose_listeners(config.listener, config.judge, data)
-    options = {"data": data, "listener": listener, "reward": asdict(config.reward)}
+    listeners = choose_listeners(config.listener, config.judge, data, config.out)
+    options = {"data": data, "listener": listeners.training, "reward": asdict(config.reward)}
     jobs = jobs_for(
         config.agents,
         config.seeds,
@@ -111,9 +115,9 @@ def run(config: CompareConfig) -> None:
     train_all(jobs, workers=config.workers or os.cpu_count() or 1)
     sessions = draw_sessions(open_dataset(data), "test", config.test_sessions, config.seed)
     rollouts, reranking = judge_all(
-        jobs, {**options, "split": "test"}, judges, sessions, config.out, config.seed
+        jobs, {**options, "split": "test"}, listeners.judges, sessions, config.out, config.seed
     )
-    study = _study(config, open_dataset(data), listener, jobs, rollouts, reranking)
+    study = _study(config, open_dataset(data), listeners, jobs, rollouts, reranking)
     summary = write_report(config.out, study)
     print(text_table(summary))
     print(f"\nReport: {config.out / 'report.html'}")
@@ -144,7 +148,7 @@ def _claim(config: CompareConfig) -> None:
 def _study(
     config: CompareConfig,
     dataset: Dataset,
-    listener: str,
+    listeners: Listeners,
     jobs: Sequence[TrainingJob],
     rollouts: Sequence[Rollout],
     reranking: Mapping[str, Mapping[int, PerSession]],
@@ -162,20 +166,22 @@ def _study(
         dataset=dataset.about,
         title="MusicBox: agents compared",
         command="musicbox compare " + " ".join(sys.argv[2:]),
-        trained_with=listener,
+        trained_with=listeners.training_name,
         reranking=reranking,
         curves=curves,
         bounds=BOUNDS,
         descriptions=_descriptions(config.agents, rollouts),
         first_figures=_first_figures(replayed, world, dataset),
-        notes=_notes(dataset),
+        notes=[*_notes(dataset), *_favourites(dataset, rollouts)],
     )
 
 
 def _descriptions(agents: Sequence[str], rollouts: Sequence[Rollout]) -> dict[str, str]:
     """A line for each agent and judge: the first of its class's docstring."""
     classes: dict[str, Any] = {name: agent_class(name) for name in agents}
-    classes |= {r.judge: LISTENERS[r.judge] for r in rollouts if r.judge in LISTENERS}
+    for judge in {r.judge for r in rollouts}:
+        if (kind := judge.partition("-")[0]) in LISTENERS:
+            classes[judge] = LISTENERS[kind]
     return {name: (cls.__doc__ or "").strip().partition("\n")[0] for name, cls in classes.items()}
 
 
@@ -195,12 +201,31 @@ def _first_figures(
 
 def _notes(dataset: Dataset) -> list[str]:
     """What a reader of this very run must know."""
-    notes = []
+    notes = cautions(dataset)
     if dataset.about.get("synthetic"):
         notes.append(
             "The sessions are synthetic: they look like the published figures of real ones, but "
             "what a better choice of songs is worth in them is the generator's assumption."
         )
+    return notes
+
+
+def _favourites(dataset: Dataset, rollouts: Sequence[Rollout]) -> list[str]:
+    """What each agent recommends most, where songs have names."""
+    if not dataset.catalog.has_titles:
+        return []
+    heard: dict[str, list[np.ndarray]] = {}
+    for rollout in rollouts:
+        heard.setdefault(rollout.agent, []).append(rollout.slates[rollout.heard])
+    notes = []
+    for agent, parts in heard.items():
+        songs, counts = np.unique(np.concatenate(parts), return_counts=True)
+        most = np.argsort(-counts, kind="stable")[:FAVOURITES]
+        named = [
+            f"{dataset.catalog.titles[songs[i]]} ({100 * counts[i] / counts.sum():.1f} %)"
+            for i in most
+        ]
+        notes.append(f"Recommended most by {agent}: {', '.join(named)}.")
     return notes
 
 

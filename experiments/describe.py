@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from tyro.conf import Positional
 
+from experiments.enough import cautions
 from musicbox_env.dataset import Dataset
 from musicbox_env.schema import (
     DIVERSITY_FEATURES,
@@ -71,6 +72,7 @@ def describe(dataset: Dataset, *, top: int = 10) -> str:
         f"Most played tracks (in training, first {top})": _top_tracks(dataset, top),
         "Track features": _features(dataset),
         "Embeddings": _embeddings(dataset),
+        "What it is too small for": cautions(dataset) or ["nothing that shows in these counts"],
         "Where it comes from": _origin(dataset.about),
     }
     return "\n\n".join(
@@ -265,7 +267,7 @@ def _top_tracks(dataset: Dataset, top: int) -> list[str]:
     plays, skips = catalog.plays(), catalog.skips()
     total = plays.sum()
     lines = [
-        f"{catalog.track_ids[row]:<40}{plays[row]:>10,} plays, skipped "
+        f"{catalog.titles[row]:<40}{plays[row]:>10,} plays, skipped "
         f"{_share(skips[row], plays[row])}"
         for row in range(min(top, len(catalog)))
     ]
@@ -316,7 +318,9 @@ def _origin(about: Mapping[str, Any]) -> list[str]:
     shown = {"format_version", "sessions", "plays", "tracks", "longest_session", "split"}
     sources = about.get("sources", [])
     lines = [
-        f"{s['file']}: {s['rows']:,} rows, {s['sessions']:,} sessions, sha256 {s['sha256'][:16]}..."
+        f"{s['file']}: {s['rows']:,} rows, "
+        + (f"{s['sessions']:,} sessions, " if "sessions" in s else "")
+        + f"sha256 {s['sha256'][:16]}..."
         for s in sources[:10]
     ]
     if len(sources) > 10:

@@ -11,12 +11,12 @@ from typing import Annotated
 import tyro
 
 from experiments.evaluation import draw_sessions
+from experiments.judges import AUTO, choose_listeners
 from experiments.judging import judge_all
 from experiments.metrics import World, measure
-from experiments.sources import choose_listeners
 from experiments.training import TrainingJob
-from musicbox_env.listeners import LISTENERS
-from musicbox_env.schema import require_known, split_codes
+from musicbox_env.listeners import require_listener
+from musicbox_env.schema import split_codes
 from musicbox_env.simulator import open_dataset
 
 
@@ -40,7 +40,7 @@ class EvaluateConfig:
     def __post_init__(self) -> None:
         split_codes(self.split)
         for name in self.judge:
-            require_known("listener", name, LISTENERS)
+            require_listener(name)
 
 
 def run(config: EvaluateConfig) -> None:
@@ -48,7 +48,7 @@ def run(config: EvaluateConfig) -> None:
     jobs = _finished_jobs(config.run)
     data = jobs[0].options["data"]
     dataset = open_dataset(data)
-    _, judges = choose_listeners("auto", config.judge, data)
+    judges = choose_listeners(AUTO, config.judge, data, config.run).judges
     sessions = draw_sessions(dataset, config.split, config.sessions, config.seed)
     out = config.out or config.run / f"evaluate-{config.split}-{config.seed}-{len(sessions)}"
     out.mkdir(parents=True, exist_ok=True)

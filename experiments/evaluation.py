@@ -66,7 +66,8 @@ def roll_out(
     options: Mapping[str, Any],
     sessions: npt.NDArray[np.int64],
     *,
-    judge: str,
+    listener: str,
+    judge: str | None = None,
     seed: int = 0,
     training_seed: int = 0,
     max_steps: int | None = None,
@@ -78,13 +79,14 @@ def roll_out(
         agent: Acts deterministically.
         options: Keywords of the environment (data, split, ...), without the agent's own.
         sessions: Which logged sessions ``(n,)``.
-        judge: Listener that answers.
+        listener: Name or path of the listener that answers.
+        judge: What the result calls it; its own name if left out.
         seed: Of the judge's random numbers: the same for every agent that is compared.
         training_seed: The agent's own, noted in the result.
         max_steps: Stop after this many slates.
         progress: Told how many sessions are done after each batch.
     """
-    options = {**options, "listener": judge}
+    options = {**options, "listener": listener}
     parts = []
     for start in range(0, len(sessions), BATCH):
         batch = sessions[start : start + BATCH]
@@ -95,7 +97,7 @@ def roll_out(
     return Rollout(
         agent=agent.name,
         seed=training_seed,
-        judge=judge,
+        judge=judge or listener,
         sessions=sessions,
         slates=slates.astype(np.int32),
         levels=levels,
@@ -165,7 +167,7 @@ def rerank(
         agent,
         options,
         sessions,
-        judge="replay",
+        listener="replay",
         seed=seed,
         training_seed=training_seed,
         max_steps=1,

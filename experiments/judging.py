@@ -14,16 +14,28 @@ from experiments.evaluation import rerank, roll_out
 from experiments.metrics import PerSession, Rollout
 from experiments.training import TrainingJob, trained
 
+CHEAP_OVER_THE_CATALOGUE = ("ground_truth", "replay")
+"""Judges that can price every track of the catalogue for every session, as the skyline asks."""
+
 
 def judge_all(
     jobs: Sequence[TrainingJob],
     options: Mapping[str, Any],
-    judges: Sequence[str],
+    judges: Mapping[str, str],
     sessions: npt.NDArray[np.int64],
     out: Path,
     seed: int,
 ) -> tuple[list[Rollout], dict[str, dict[int, PerSession]]]:
-    """Every agent before every judge and over real labels; what a file already holds is read."""
+    """Every agent before every judge and over real labels; what a file already holds is read.
+
+    Args:
+        jobs: Finished trainings.
+        options: Keywords of the environment, without the listener.
+        judges: Keyword of each judge by name.
+        sessions: Which logged sessions ``(n,)``.
+        out: Folder of the run.
+        seed: Of the judges' random numbers.
+    """
     rollouts: list[Rollout] = []
     reranking: dict[str, dict[int, PerSession]] = {}
     folder = out / "rollouts"
@@ -32,13 +44,17 @@ def judge_all(
     with tqdm(total=total, unit="session", desc="judging") as bar:
         for job in jobs:
             agent = trained(job)
-            for judge in judges:
+            for judge, listener in judges.items():
+                if job.agent == "skyline" and listener not in CHEAP_OVER_THE_CATALOGUE:
+                    bar.update(len(sessions))
+                    continue
                 file = folder / f"{judge}-{job.agent}-{job.seed}.npz"
                 if not file.is_file():
                     made = roll_out(
                         agent,
                         options,
                         sessions,
+                        listener=listener,
                         judge=judge,
                         seed=seed,
                         training_seed=job.seed,

@@ -2,7 +2,10 @@
 
     musicbox recommend runs/compare --heard "t_1a2b:full,t_3c4d:skipped,t_5e6f:kept"
 
-Each song is TRACK_ID:LEVEL, oldest first; a level is a number from 0 (brief) to 4 (full), its
+    musicbox recommend runs/mine --heard "Artist - Title:full,Artist - Another, Longer:skipped"
+
+Each song is SONG:LEVEL, oldest first; a song is a track id, or "Artist - Title" where the dataset
+knows titles and only one track is called so; a level is a number from 0 (brief) to 4 (full), its
 name, or `skipped` or `kept`.
 """
 
@@ -12,7 +15,7 @@ import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import tyro
@@ -36,7 +39,8 @@ class RecommendConfig:
     run: Annotated[Path, tyro.conf.Positional]
     """Folder of a run made by `musicbox compare` or `musicbox train`."""
     heard: str
-    """Songs heard so far, oldest first, as TRACK_ID:LEVEL separated by commas."""
+    """Songs heard so far, oldest first, as SONG:LEVEL separated by commas. A song is a track id, or
+    Artist - Title."""
     agent: str = "ddpg"
     """Which agent of the run."""
     seed: int | None = None
@@ -59,42 +63,60 @@ class RecommendConfig:
 
 
 def parse_heard(text: str) -> tuple[list[str], list[int]]:
-    """Track ids and levels of a listening history.
+    """Songs and levels of a listening history.
 
-    >>> parse_heard("t_a:4, t_b:skipped")
-    (['t_a', 't_b'], [4, 0])
+    A comma within a title does not end a song, since a song ends with its level; no level begins
+    with a blank, as what follows a colon in a title does.
+
+    >>> parse_heard("t_a:4, Simon & Garfunkel - Cecilia, Live: Part 1:skipped")
+    (['t_a', 'Simon & Garfunkel - Cecilia, Live: Part 1'], [4, 0])
     """
-    tracks, levels = [], []
+    songs, levels = [], []
+    begun = ""
     for part in filter(None, (p.strip() for p in text.split(","))):
-        track, colon, level = part.rpartition(":")
-        if not colon or not track:
-            raise ValueError(f"{part!r} is no song heard; expected TRACK_ID:LEVEL.")
+        begun = f"{begun}, {part}" if begun else part
+        song, colon, level = begun.rpartition(":")
+        if not colon or level != level.lstrip():
+            continue
+        if not song:
+            raise ValueError(f"{begun!r} is no song heard; expected SONG:LEVEL.")
         require_known("level", level, LEVEL_NAMES)
-        tracks.append(track)
+        songs.append(song)
         levels.append(LEVEL_NAMES[level])
-    if not tracks:
-        raise ValueError("--heard names no song; expected TRACK_ID:LEVEL, separated by commas.")
-    return tracks, levels
+        begun = ""
+    if begun:
+        raise ValueError(f"{begun!r} is no song heard; expected SONG:LEVEL.")
+    if not songs:
+        raise ValueError("--heard names no song; expected SONG:LEVEL, separated by commas.")
+    return songs, levels
 
 
 def run(config: RecommendConfig) -> None:
-    """Print one track id a line, best first."""
-    for track_id in recommend(config):
-        print(track_id)
+    """Print one song a line, best first: its title where the dataset knows it, and its id."""
+    catalog = open_dataset(_training(config)["options"]["data"]).catalog
+    for track_id, row in zip(ids := recommend(config), catalog.index_of(ids), strict=True):
+        title = catalog.titles[row]
+        print(track_id if title == track_id else f"{title}  ({track_id})")
+
+
+def _training(config: RecommendConfig) -> dict[str, Any]:
+    """What is known of the training that is asked."""
+    folder = find_training(config.run, config.agent, config.seed)
+    about: dict[str, Any] = json.loads((folder / "training.json").read_text())
+    return about
 
 
 def recommend(config: RecommendConfig) -> list[str]:
     """Track ids that the agent recommends next, best first."""
     folder = find_training(config.run, config.agent, config.seed)
-    about = json.loads((folder / "training.json").read_text())
-    data = about["options"]["data"]
+    data = _training(config)["options"]["data"]
     dataset = open_dataset(data)
     agent = load_agent(folder / "best", dataset)
     tracks, levels = parse_heard(config.heard)
     options = {**agent.env_options, "data": data}
     world = World(SessionConfig.from_keywords(options))
     simulator = Simulator(world, num_envs=1)
-    simulator.show(0, dataset.catalog.index_of(tracks), np.array(levels), _context(config))
+    simulator.show(0, dataset.catalog.find(tracks), np.array(levels), _context(config))
     rows = _choose(agent, simulator)
     return [str(dataset.catalog.track_ids[row]) for row in rows if row >= 0]
 

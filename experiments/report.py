@@ -468,13 +468,17 @@ def template_environment() -> jinja2.Environment:
 
 
 def _render(summary: Summary, pictures: Sequence[Picture]) -> str:
-    return template_environment().get_template("report.html").render(
-        s=summary,
-        metrics=METRICS,
-        main=next(iter(summary["judges"])),
-        order={judge: ranked(summary, judge) for judge in summary["judges"]},
-        pictures=pictures,
-        facts=_facts(summary),
+    return (
+        template_environment()
+        .get_template("report.html")
+        .render(
+            s=summary,
+            metrics=METRICS,
+            main=next(iter(summary["judges"])),
+            order={judge: ranked(summary, judge) for judge in summary["judges"]},
+            pictures=pictures,
+            facts=_facts(summary),
+        )
     )
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from musicbox_env.dataset import Dataset
-from musicbox_env.simulator import open_dataset
+from musicbox_env.histories import HistoryConfig
 
 
 @dataclass(frozen=True)
@@ -17,15 +16,20 @@ class Source:
     data: Path | None = None
     """Dataset folder, made by `musicbox ingest` or `musicbox synthesize`."""
     sessions: tuple[str, ...] = ()
-    """Raw session logs (files, folders, globs), turned into a dataset under --out first."""
+    """Raw session logs, a Spotify streaming history as downloaded, or tables of plays (files,
+    folders, globs), turned into a dataset under --out first."""
     tracks: tuple[str, ...] = ()
     """Track feature files that belong to --sessions."""
+    map: str | None = None
+    """Columns of a table of plays named in --sessions; see `musicbox ingest --help`."""
 
     def __post_init__(self) -> None:
         if self.data is not None and self.sessions:
             raise ValueError("Pass --data or --sessions, not both.")
         if self.tracks and not self.sessions:
             raise ValueError("--tracks belongs to --sessions; a dataset folder has its own tracks.")
+        if self.map is not None and not self.sessions:
+            raise ValueError("--map belongs to --sessions; a dataset folder is read as it is.")
 
     def resolve(self, out: Path) -> str | None:
         """The ``data`` keyword of the environment, raw logs ingested into ``out/dataset``.
@@ -43,18 +47,12 @@ class Source:
         if not folder.exists():
             from experiments import ingest
 
-            ingest.run(ingest.IngestConfig(sources=self.sessions, tracks=self.tracks, out=folder))
+            ingest.run(
+                ingest.IngestConfig(
+                    sources=self.sessions,
+                    tracks=self.tracks,
+                    out=folder,
+                    history=HistoryConfig(map=self.map),
+                )
+            )
         return folder
-
-
-def knows_truth(data: str | None) -> bool:
-    """Whether the dataset was made by the generator, so that the exact law can judge."""
-    return (open_dataset(data).folder / "truth" / "law.json").is_file()
-
-
-def choose_listeners(
-    listener: str, judges: Sequence[str], data: str | None
-) -> tuple[str, tuple[str, ...]]:
-    """Fill in the defaults: the exact law where the data has one, else replayed labels."""
-    available = ("ground_truth", "replay") if knows_truth(data) else ("replay",)
-    return (available[0] if listener == "auto" else listener), tuple(judges) or available

@@ -8,7 +8,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from agents import AGENTS
-from experiments.sources import Source, choose_listeners
+from experiments.judges import AUTO, choose_listeners
+from experiments.sources import Source
 from experiments.training import curve, jobs_for, parse_settings, seconds, train_all
 from musicbox_env.rewards import RewardConfig
 from musicbox_env.schema import require_known, split_codes
@@ -23,10 +24,11 @@ class TrainConfig:
     """Which agent."""
     seeds: int = 1
     """How many trainings, with seeds 0, 1, ..."""
-    train_steps: int = 8_000
+    train_steps: int = 4_000
     """Slates that each recommends while it learns (environment steps)."""
-    listener: str = "auto"
-    """Listener to learn with; auto is `ground_truth` where the data has one, else `replay`."""
+    listener: str = AUTO
+    """Listener to learn with, by name or path; auto is `ground_truth` where the data has one, else
+    one that is learned on fold A."""
     split: str = "train"
     """Sessions to learn on: train, or one of its folds train_a, train_b."""
     reward: RewardConfig = field(default_factory=RewardConfig)
@@ -50,14 +52,14 @@ class TrainConfig:
 def run(config: TrainConfig) -> None:
     """Train what is not trained yet."""
     data = config.source.resolve(config.out)
-    listener, _ = choose_listeners(config.listener, (), data)
+    listeners = choose_listeners(config.listener, (), data, config.out)
     jobs = jobs_for(
         [config.agent],
         config.seeds,
         settings=parse_settings(config.agent_settings),
         options={
             "data": data,
-            "listener": listener,
+            "listener": listeners.training,
             "split": config.split,
             "reward": asdict(config.reward),
         },

@@ -33,6 +33,8 @@ from musicbox_env.simulator import open_dataset
 
 CURVE_POINTS = 10
 VALIDATION_SESSIONS = 500
+OFFLINE_VALIDATION_SESSIONS = 5_000
+"""Re-ranking takes one step a session, and its differences are small."""
 
 
 @dataclass(frozen=True)
@@ -149,7 +151,8 @@ class _Monitor:
         dataset = open_dataset(job.options.get("data"))
         sessions = dataset.sessions.sessions_in("validation")
         sessions = sessions[dataset.sessions.lengths(sessions) >= 2]
-        self._sessions = sessions[:VALIDATION_SESSIONS]
+        most = OFFLINE_VALIDATION_SESSIONS if agent.offline else VALIDATION_SESSIONS
+        self._sessions = sessions[:most]
         self._job, self._agent, self._folder, self._progress = job, agent, folder, progress
         self._best = np.inf
         self._rows: list[dict[str, float]] = []
@@ -179,12 +182,20 @@ class _Monitor:
         self._steps = steps
 
     def _validate(self) -> float:
-        """Skip rate on validation sessions, on the listener that the agent trains with."""
+        """Skip rate on validation sessions, on the listener that the agent trains with.
+
+        An agent that learns from logs alone is judged by logs alone: on the first slate that it
+        chooses among the plays which each session still holds, whose labels are real.
+        """
         if not len(self._sessions):
             return -float(len(self._rows))
         options = {**self._job.options, "split": "validation"}
-        listener = options.pop("listener")
-        return skip_rate(roll_out(self._agent, options, self._sessions, judge=listener))
+        listener, steps = options.pop("listener"), None
+        if self._agent.offline:
+            options["candidates"] = "session"
+            listener, steps = "replay", 1
+        rollout = roll_out(self._agent, options, self._sessions, listener=listener, max_steps=steps)
+        return skip_rate(rollout)
 
     def _write_curve(self) -> None:
         names = list(dict.fromkeys(name for row in self._rows for name in row))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
 
@@ -51,6 +52,50 @@ class Catalog:
     def track_ids(self) -> npt.NDArray[np.object_]:
         """Track ids as logged, ``(num_tracks,)``."""
         return np.asarray(self._column("track_id"), dtype=object)
+
+    @cached_property
+    def titles(self) -> npt.NDArray[np.object_]:
+        """What people call each track, ``(num_tracks,)``: "Artist - Title", or else its id."""
+        titles = self.track_ids.copy()
+        if self.has_titles:
+            names = pq.read_table(self._file, columns=["artist", "title"]).to_pandas()
+            known = (names["title"].fillna("") != "").to_numpy()
+            full = names["title"].where(
+                names["artist"].fillna("") == "", names["artist"] + " - " + names["title"]
+            )
+            titles[known] = full.to_numpy(dtype=object)[known]
+        return titles
+
+    @property
+    def has_titles(self) -> bool:
+        """Whether the dataset knows titles of tracks."""
+        return {"title", "artist"} <= set(pq.read_schema(self._file).names)
+
+    def find(self, songs: list[str]) -> npt.NDArray[np.int64]:
+        """Row numbers of songs named by track id, or by "Artist - Title" in any case.
+
+        Raises:
+            KeyError: There is no such song, or more than one of that name.
+        """
+        known = set(self.track_ids)
+        if not self.has_titles or known.issuperset(songs):
+            return self.index_of(songs)
+        return self.index_of([song if song in known else self._id_of(song) for song in songs])
+
+    def _id_of(self, title: str) -> str:
+        """Id of the one track that is called so."""
+        names = np.array([name.casefold() for name in self.titles], dtype=object)
+        ids = self.track_ids[names == title.casefold()]
+        if len(ids) > 1:
+            raise KeyError(
+                f"{len(ids)} tracks are called {title!r}; name one by its id: {', '.join(ids)}."
+            )
+        if not len(ids):
+            near = get_close_matches(title.casefold(), names, n=3, cutoff=0.5)
+            nearest = [repr(self.titles[names == name][0]) for name in near]
+            hint = f" Did you mean {' or '.join(nearest)}?" if near else ""
+            raise KeyError(f"No song {title!r} in the catalogue of {len(self):,} tracks.{hint}")
+        return str(ids[0])
 
     @cached_property
     def _index(self) -> pd.Index:

@@ -8,7 +8,7 @@
       sessions/offsets.npy  first play of each session
       sessions/split.npy    split code of each session
       sessions/ids.parquet  session ids as logged
-      catalog.parquet       tracks, most played in training first
+      catalog.parquet       tracks, most played in training first; titles and artists if known
       embeddings/<name>.npy unit rows, one for each track; <name>.json says how they were made
       truth/                of synthetic data only: the law that made it
       rejects.csv           rows that were refused, with file, line and reason
@@ -133,6 +133,7 @@ def write_dataset(
     features: pd.DataFrame | None,
     split: SplitConfig,
     about: dict[str, Any],
+    names: pd.DataFrame | None = None,
 ) -> None:
     """Write plays, sessions and catalogue into a (staged) folder, in one pass over the blocks.
 
@@ -146,6 +147,7 @@ def write_dataset(
             `schema.TRACK_FEATURES`; tracks that no session mentions join the catalogue too.
         split: Division of the sessions.
         about: What else ``dataset.json`` shall say (sources, filters, rejects).
+        names: Optional ``track_id``, ``title`` and ``artist`` of tracks, each track once.
 
     Raises:
         ValueError: The blocks hold no session.
@@ -161,6 +163,8 @@ def write_dataset(
     save_array(folder / "sessions/split.npy", np.concatenate(writer.codes))
 
     catalog, new_row = _build_catalog(writer.index, writer.counts, features)
+    if names is not None:
+        catalog = catalog.merge(names, how="left", on="track_id", validate="one_to_one")
     pq.write_table(pa.Table.from_pandas(catalog, preserve_index=False), folder / "catalog.parquet")
     _renumber(folder / "plays/track.npy", new_row)
     write_json(

@@ -7,6 +7,8 @@ for one; a generator object for each session would cost a Python call a song.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 
@@ -14,11 +16,39 @@ _GOLDEN_GAMMA = np.uint64(0x9E3779B97F4A7C15)
 _MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
 _MIX_2 = np.uint64(0x94D049BB133111EB)
 _CHOICE_COUNTER = 2**40
+KEYS_AHEAD = 64
 
 
 def new_key(rng: np.random.Generator) -> int:
     """Draw a session's key: 64 bits, the one thing that a session takes from its generator."""
     return int(rng.bit_generator.random_raw())
+
+
+class KeyStreams:
+    """Keys for the sessions of many environments, each from a generator of its own.
+
+    What `new_key` would draw, one at a time and in that order, is drawn `KEYS_AHEAD` at a time.
+    """
+
+    def __init__(self, generators: Sequence[np.random.Generator]) -> None:
+        """Begin with one generator for each environment."""
+        self._generators = list(generators)
+        self._keys = np.zeros((len(self._generators), KEYS_AHEAD), np.uint64)
+        self._next = np.full(len(self._generators), KEYS_AHEAD)
+
+    def replace(self, row: int, generator: np.random.Generator) -> None:
+        """Give an environment another generator."""
+        self._generators[row] = generator
+        self._next[row] = KEYS_AHEAD
+
+    def draw(self, rows: npt.NDArray[np.integer]) -> npt.NDArray[np.uint64]:
+        """The next key of each of the environments ``(m,)``."""
+        for row in rows[self._next[rows] == KEYS_AHEAD]:
+            self._keys[row] = self._generators[row].bit_generator.random_raw(KEYS_AHEAD)
+            self._next[row] = 0
+        keys = self._keys[rows, self._next[rows]]
+        self._next[rows] += 1
+        return keys
 
 
 def choose(keys: npt.NDArray[np.uint64], n: int) -> npt.NDArray[np.int64]:

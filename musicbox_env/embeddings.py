@@ -164,16 +164,27 @@ def embedding_space(dataset: Dataset, spec: str) -> Floats:
     return np.ascontiguousarray(vectors, dtype=np.float32)
 
 
-def rate_column(catalog: Catalog) -> Floats:
-    """Standardised logit of the shrunken training listen rate, ``(num_tracks,)`` in [-1, 1]."""
-    skip = np.clip(catalog.skip_rate(), 1e-6, 1 - 1e-6)
-    logit = np.log1p(-skip) - np.log(skip)
+def rate_column(catalog: Catalog, split: str = "train") -> Floats:
+    """Standardised logit of the shrunken training listen rate, ``(num_tracks,)`` in [-1, 1].
+
+    Args:
+        catalog: The tracks.
+        split: Plays that are counted: ``"train"``, or one of its folds, for which the scale stays
+            that of ``"train"``. Who learns from logged labels of one fold must take the rates of
+            the other, since a rate that counts the label itself says too much about it.
+    """
+    of_train = _listen_logit(catalog, "train")
     played = catalog.plays() > 0
-    spread = logit[played].std() if played.any() else 0.0
+    spread = of_train[played].std() if played.any() else 0.0
     if spread < SMALLEST_NORM:
         return np.zeros(len(catalog), dtype=np.float32)
-    standardised = (logit - logit[played].mean()) / spread
+    standardised = (_listen_logit(catalog, split) - of_train[played].mean()) / spread
     return np.clip(standardised / RATE_SCALE, -1, 1).astype(np.float32)
+
+
+def _listen_logit(catalog: Catalog, split: str) -> npt.NDArray[np.float64]:
+    skip = np.clip(catalog.skip_rate(split), 1e-6, 1 - 1e-6)
+    return np.log1p(-skip) - np.log(skip)
 
 
 class _Fits:

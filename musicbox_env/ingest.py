@@ -20,12 +20,19 @@ from typing import Any, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 import pyarrow as pa
 import pyarrow.csv as pc_csv
 from tqdm import tqdm
 
 from musicbox_env.assembly import IdSet, hash_ids
 from musicbox_env.dataset import PlayBlock, SplitConfig, staged_folder, write_dataset
+from musicbox_env.histories import (
+    HistoryConfig,
+    make_history_part,
+    sort_sources,
+)
+from musicbox_env.mapping import explain_proposal
 from musicbox_env.parts import Part, make_parts
 from musicbox_env.plays import REJECTS_SCHEMA, Rejects
 from musicbox_env.readers import named_files, source_files
@@ -44,8 +51,9 @@ class IngestConfig:
     """What to read, and what to keep of it.
 
     Attributes:
-        sources: Listening logs in the MSSD schema: CSV, gzip, tar, zip, Parquet, a folder or a
-            glob of those. The format is told from the content.
+        sources: Listening logs in the MSSD schema, a Spotify streaming history, or tables of
+            plays: CSV, JSON, gzip, tar, zip, Parquet, a folder or a glob of those. What they are
+            is told from the content.
         out: Dataset folder to write.
         tracks: Track feature files, in the same formats. They may cover few of the tracks.
         incomplete: What becomes of sessions with missing plays: kept or dropped as a whole.
@@ -56,6 +64,7 @@ class IngestConfig:
         min_popularity: Keep only plays of tracks with at least this us_popularity_estimate; tracks
             of unknown popularity fall out.
         split: Shares and seed of the division into train, validation and test sessions.
+        history: How streaming histories and tables of plays become sessions.
         embeddings: Fit embeddings of the tracks.
         workers: Files worked on at once; by default as many as there are cores.
         overwrite: Replace the dataset folder if it exists.
@@ -71,6 +80,7 @@ class IngestConfig:
     session_length: int | None = None
     min_popularity: float | None = None
     split: SplitConfig = field(default_factory=SplitConfig)
+    history: HistoryConfig = field(default_factory=HistoryConfig)
     embeddings: bool = True
     workers: int | None = None
     overwrite: bool = False
@@ -120,14 +130,7 @@ def ingest(config: IngestConfig) -> Path:
     with staged_folder(out, overwrite=config.overwrite) as folder, full_disk_explained(folder):
         _clear(folder, but="parts")
         features = _track_features(config, track_files, folder)
-        parts = make_parts(
-            files,
-            folder / "parts",
-            named=named_files(config.sources),
-            max_rows=config.max_rows,
-            workers=config.workers,
-            progress=config.progress,
-        )
+        parts = _parts(config, files, folder / "parts")
         _write(config, parts, features, folder)
         if config.embeddings:
             from musicbox_env.embeddings import fit_embeddings
@@ -135,6 +138,60 @@ def ingest(config: IngestConfig) -> Path:
             fit_embeddings(folder, progress=config.progress)
         shutil.rmtree(folder / "parts")
     return out
+
+
+def _parts(config: IngestConfig, files: list[Path], folder: Path) -> list[Part]:
+    """Parts of all logs and histories; foreign files beside them are passed over."""
+    named = named_files(config.sources)
+    found = sort_sources(files, config.history)
+    if not found.histories and not found.logs and found.unmapped:
+        file, columns = next(iter(found.unmapped.items()))
+        mapping = config.history.mapping()
+        if mapping is not None:
+            missing = ", ".join(name for name in mapping.columns if name not in columns)
+            raise ValueError(
+                f"{file}: no column {missing}, which --map names; found {', '.join(columns)}."
+            )
+        raise ValueError(explain_proposal(str(file), columns))
+    if not found.histories:
+        return make_parts(
+            files,
+            folder,
+            named=named,
+            max_rows=config.max_rows,
+            workers=config.workers,
+            progress=config.progress,
+        )
+    for file, why in found.foreign.items():
+        if file in named:
+            raise ValueError(f"{file}: {why}.")
+    with tqdm(
+        total=sum(file.stat().st_size for file in found.histories),
+        unit="B",
+        unit_scale=True,
+        desc="reading histories",
+        disable=not config.progress,
+    ) as bar:
+        history = make_history_part(
+            found.histories,
+            folder,
+            config.history,
+            foreign=[file.name for file in found.foreign],
+            max_rows=config.max_rows,
+            on_bytes=bar.update,
+        )
+    left = None if config.max_rows is None else config.max_rows - history.about["rows"]
+    if not found.logs or left == 0:
+        return [history]
+    logs = make_parts(
+        found.logs,
+        folder,
+        named=named,
+        max_rows=left,
+        workers=config.workers,
+        progress=config.progress,
+    )
+    return [history, *logs]
 
 
 @contextmanager
@@ -205,7 +262,9 @@ def _write(
         all_rejected = rejected + chooser.rejects.counts
         _refuse_excess("logs", all_rejected, rows, config, rejects_file)
         if not chooser.counts["sessions_kept"]:
-            raise ValueError(_nothing_left(rows, all_rejected, chooser.counts))
+            left_out = sum((_fates(part) for part in parts), chooser.counts)
+            notes = [note for part in parts for note in _history_notes(part)]
+            raise ValueError("\n".join([_nothing_left(rows, all_rejected, left_out), *notes]))
         about.update(_about(config, parts, features, all_rejected, chooser.counts))
 
     write_dataset(
@@ -214,7 +273,15 @@ def _write(
         features=None if features is None else features.frame,
         split=config.split,
         about=about,
+        names=_names(parts),
     )
+
+
+def _names(parts: list[Part]) -> pd.DataFrame | None:
+    """Titles and artists of tracks, the first part's where several name them."""
+    found = [part.names for part in parts]
+    known = [names for names in found if names is not None]
+    return pd.concat(known).drop_duplicates("track_id") if known else None
 
 
 class SessionChooser:
@@ -357,6 +424,16 @@ def _listed(counts: Counter[str]) -> str:
     return "\n".join(f"{count:>12,}  {reason}" for reason, count in counts.most_common())
 
 
+def _fates(part: Part) -> Counter[str]:
+    """What became of the rows of a listening history."""
+    rows = part.about.get("history", {}).get("rows", {})
+    return Counter({what: n for what, n in rows.items() if what not in ("read", "rejected")})
+
+
+def _history_notes(part: Part) -> list[str]:
+    return list(part.about.get("history", {}).get("notes", []))
+
+
 def _nothing_left(rows: int, rejected: Counter[str], counts: Counter[str]) -> str:
     told = Counter({name.replace("_", " "): n for name, n in counts.items() if n})
     return f"No session is left of {rows:,} rows read.\n{_listed(rejected + told)}"
@@ -373,11 +450,7 @@ def _about(
     rows = sum(part.about["rows"] for part in parts)
     passed_over = [name for part in parts for name, _ in part.about["passed_over"]]
     about: dict[str, Any] = {
-        "sources": [
-            {k: part.about[k] for k in ("file", "bytes", "sha256", "rows", "sessions")}
-            for part in parts
-            if part.about["tables"]
-        ],
+        "sources": [source for part in parts for source in part.sources],
         "rows_read": rows,
         "rejected": {"rows": rejected.total(), "reasons": dict(rejected.most_common())},
         "max_rejects": config.max_rejects,
@@ -405,6 +478,9 @@ def _about(
         "notes": dict(_summed(parts, "notes").most_common()),
         "passed_over": {"files": len(passed_over), "names": passed_over[:MAX_NAMES_KEPT]},
     }
+    for part in parts:
+        if "history" in part.about:
+            about["history"] = part.about["history"]
     if features is not None:
         about["track_features"] = features.about()
     return about

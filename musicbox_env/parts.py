@@ -15,10 +15,12 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import pandas as pd
 import pyarrow as pa
 import pyarrow.csv as pc_csv
 from tqdm import tqdm
@@ -56,6 +58,21 @@ class Part:
     def open(cls, folder: Path) -> Part:
         """Open a finished part."""
         return cls(folder, json.loads((folder / "part.json").read_text()))
+
+    @property
+    def sources(self) -> list[dict[str, Any]]:
+        """Its source files, as ``dataset.json`` lists them."""
+        if not self.about["tables"]:
+            return []
+        if "sources" in self.about:
+            return list(self.about["sources"])
+        return [{k: self.about[k] for k in ("file", "bytes", "sha256", "rows", "sessions")}]
+
+    @property
+    def names(self) -> pd.DataFrame | None:
+        """Titles and artists of its tracks, where it has any."""
+        file = self.folder / "names.parquet"
+        return pd.read_parquet(file) if file.is_file() else None
 
     @property
     def rejects_file(self) -> Path:
@@ -223,20 +240,10 @@ def _read_log(file: Path, folder: Path, max_rows: int | None, on_bytes: OnBytes)
     totals: Counter[str] = Counter(tables=0, rows=0, sessions=0)
     rejected: Counter[str] = Counter()
     notes: Counter[str] = Counter()
-    with (
-        pa.ipc.new_stream(
-            str(folder / "plays.arrows"),
-            BLOCK_SCHEMA,
-            options=pa.ipc.IpcWriteOptions(compression="lz4"),
-        ) as plays,
-        pc_csv.CSVWriter(
-            str(folder / "rejects.csv"),
-            REJECTS_SCHEMA,
-            write_options=pc_csv.WriteOptions(include_header=False),
-        ) as rejects,
-    ):
+    with PartWriter(folder) as writer:
         for table in open_tables(file, on_bytes=on_bytes, scratch=folder):
-            if (refusal := _refusal(table)) is not None:
+            refusal = table if isinstance(table, PassedOver) else log_refusal(table)
+            if refusal is not None:
                 passed_over.append((refusal.name, refusal.why))
                 continue
             assert not isinstance(table, PassedOver)
@@ -245,13 +252,13 @@ def _read_log(file: Path, folder: Path, max_rows: int | None, on_bytes: OnBytes)
                 break
             reading = _TableReading(table, folder)
             for batch in reading.sessions(left):
-                plays.write_batch(batch, custom_metadata={"table": table.name})
-                totals["sessions"] += len(batch["session_id"].dictionary)
-                rejects.write_table(reading.new_rejects())
-            rejects.write_table(reading.new_rejects())
+                writer.write(batch, table.name)
+                writer.reject(reading.new_rejects())
+            writer.reject(reading.new_rejects())
             totals.update(tables=1, rows=reading.rows_read)
             rejected.update(reading.rejected)
             notes.update(reading.notes)
+        totals["sessions"] = writer.sessions
     return {
         **totals,
         "rejected": dict(rejected),
@@ -260,14 +267,48 @@ def _read_log(file: Path, folder: Path, max_rows: int | None, on_bytes: OnBytes)
     }
 
 
-def _refusal(table: Table | PassedOver) -> PassedOver | None:
-    """Why something is no log at all; one that merely lacks columns is an error, told later.
+class PartWriter(ExitStack):
+    """The two streams of a part in the making: whole sessions, and rejected rows.
+
+    Attributes:
+        sessions: Sessions written so far.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Begin a part in an empty folder."""
+        super().__init__()
+        self.sessions = 0
+        self._plays = self.enter_context(
+            pa.ipc.new_stream(
+                str(folder / "plays.arrows"),
+                BLOCK_SCHEMA,
+                options=pa.ipc.IpcWriteOptions(compression="lz4"),
+            )
+        )
+        self._rejects = self.enter_context(
+            pc_csv.CSVWriter(
+                str(folder / "rejects.csv"),
+                REJECTS_SCHEMA,
+                write_options=pc_csv.WriteOptions(include_header=False),
+            )
+        )
+
+    def write(self, batch: pa.RecordBatch, table: str) -> None:
+        """Write whole sessions, a batch of `assembly.BLOCK_SCHEMA`, from the table of that name."""
+        self._plays.write_batch(batch, custom_metadata={"table": table})
+        self.sessions += len(batch["session_id"].dictionary)
+
+    def reject(self, rows: pa.Table) -> None:
+        """Write rejected rows, a table of `plays.REJECTS_SCHEMA`."""
+        self._rejects.write_table(rows)
+
+
+def log_refusal(table: Table) -> PassedOver | None:
+    """Why a table is no log at all; one that merely lacks columns is an error, told later.
 
     Tables of aggregates share a few columns with logs; a log names its sessions, or has at least
     half of the required columns.
     """
-    if isinstance(table, PassedOver):
-        return table
     present = [name for name in REQUIRED_LOG_COLUMNS if name in table.columns]
     if "session_id" in present or 2 * len(present) >= len(REQUIRED_LOG_COLUMNS):
         return None

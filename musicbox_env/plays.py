@@ -285,7 +285,8 @@ def _parse_position(text: str) -> int:
     return number if number == UNPARSABLE or 0 <= number < 100 else 0
 
 
-def _parse_flag(text: str) -> int:
+def parse_flag(text: str) -> int:
+    """1 or 0, or `UNPARSABLE`."""
     match text.lower():
         case "true" | "1" | "1.0":
             return 1
@@ -311,7 +312,7 @@ def _parse_name(vocabulary: Sequence[str]) -> Callable[[str], int]:
     return lambda text: codes.get(text, STRANGE)
 
 
-_FLAG = _Kind(_parse_flag, "true or false")
+_FLAG = _Kind(parse_flag, "true or false")
 _KINDS: Final = {
     "session_position": _Kind(_parse_position, "a whole number"),
     "session_length": _Kind(_parse_position, "a whole number"),

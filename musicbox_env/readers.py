@@ -1,6 +1,6 @@
 """Tables of text in whatever wrapping they come: told from the content, streamed, never extracted.
 
-A source file may be a CSV, a gzip of one, a tar of many (gzipped or not), a zip of many, or
+A source file may be a CSV, JSON, a gzip of one, a tar of many (gzipped or not), a zip of many, or
 Parquet; its name is not looked at. Members of an archive are read as a stream and never written
 to a path that the archive names. Whatever else turns up is handed back as `PassedOver`, so that
 the caller decides whether it is an error (a file named by the user) or not (one of a folder).
@@ -16,12 +16,13 @@ import shutil
 import tarfile
 import tempfile
 import zipfile
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Final, cast
 
+from musicbox_env.jsontables import JsonTable, looks_like_json
 from musicbox_env.tables import (
     CsvTable,
     DamagedFileError,
@@ -33,6 +34,10 @@ from musicbox_env.tables import (
 )
 
 TAR_BUFFER_BYTES: Final = 1 << 20
+MAX_EXPANSION: Final = 200
+"""Times its size that an archive may unpack to: text packs to a twentieth, a bomb to a 1,000th."""
+HARMLESS_BYTES: Final = 64 << 20
+"""What unpacks to no more than this is no bomb, however small it was packed."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +101,7 @@ def _expand(source: str) -> list[Path]:
 
 def open_tables(
     path: Path, *, on_bytes: Callable[[int], object], scratch: Path | None = None
-) -> Iterator[Table | PassedOver]:
+) -> Generator[Table | PassedOver, None, None]:
     """Give the tables of one source file, one after the other.
 
     Args:
@@ -155,7 +160,11 @@ def _tables_in(
             else:
                 yield from _tar_tables(stream, name, scratch)
         elif b"\0" in head:
-            yield PassedOver(name, "is neither UTF-8 text (CSV) nor Parquet, gzip, tar or zip")
+            yield PassedOver(
+                name, "is neither UTF-8 text (CSV or JSON) nor Parquet, gzip, tar, zip"
+            )
+        elif looks_like_json(head):
+            yield JsonTable(name, stream)
         else:
             yield CsvTable(name, stream)
 
@@ -178,6 +187,7 @@ def _tar_tables(
 
 def _zip_tables(file: IO[bytes], name: str, scratch: Path | None) -> Iterator[Table | PassedOver]:
     with zipfile.ZipFile(file) as archive:
+        _refuse_bomb(archive, name)
         for info in archive.infolist():
             inside = f"{name}:{info.filename}"
             if info.flag_bits & 0x1:
@@ -188,6 +198,21 @@ def _zip_tables(file: IO[bytes], name: str, scratch: Path | None) -> Iterator[Ta
                 with archive.open(info) as content:
                     inner = PeekedStream(cast(Readable, content))
                     yield from _tables_in(inner, inside, scratch, member=True)
+
+
+def _refuse_bomb(archive: zipfile.ZipFile, name: str) -> None:
+    """Refuse a zip that unpacks to vastly more than it is; no more than it states is ever read.
+
+    Judged over all members together: those of a bomb may share the same packed bytes.
+    """
+    unpacked = sum(info.file_size for info in archive.infolist())
+    packed = archive.start_dir
+    if unpacked > max(HARMLESS_BYTES, MAX_EXPANSION * packed):
+        raise DamagedFileError(
+            f"{name}: a zip of {packed:,} bytes that unpacks to {unpacked:,} is no archive of "
+            f"logs (at most {MAX_EXPANSION} times as much is read). If it is one all the same, "
+            "unpack it and name the folder."
+        )
 
 
 @contextmanager

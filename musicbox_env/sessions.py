@@ -88,10 +88,11 @@ class SessionLog:
             ``(n, width)`` of the column's type, `UNKNOWN` after a session's last play.
         """
         column = self.column(name)
-        places = self.offsets[sessions][:, None] + np.arange(width)
-        real = places < self.offsets[sessions + 1][:, None]
-        values = column[np.minimum(places, max(self.num_plays - 1, 0))]
-        return np.where(real, values, np.asarray(UNKNOWN, dtype=column.dtype))
+        # Built place by place and transposed: numpy is faster along the sessions, the longer axis.
+        places = self.offsets[sessions] + np.arange(width)[:, None]
+        real = places < self.offsets[sessions + 1]
+        values = column.take(places, mode="clip")
+        return np.where(real, values, np.asarray(UNKNOWN, dtype=column.dtype)).T
 
     def plays_of(self, sessions: npt.NDArray[np.integer]) -> npt.NDArray[np.int64]:
         """Row numbers of all plays of the given sessions, session by session."""

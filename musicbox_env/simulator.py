@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,7 +19,15 @@ from gymnasium import spaces
 from musicbox_env import draws
 from musicbox_env.dataset import Dataset
 from musicbox_env.embeddings import embedding_space
-from musicbox_env.listeners import History, make_listener, put_rows, sample_levels, skip_probability
+from musicbox_env.listeners import (
+    History,
+    Which,
+    hear_one_by_one,
+    make_listener,
+    put_rows,
+    sessions_together,
+    skip_probability,
+)
 from musicbox_env.retrieval import top_k, top_k_among, top_k_list
 from musicbox_env.rewards import TERMS, RewardConfig, reward_terms, total_reward
 from musicbox_env.schema import CONTEXT_TYPES, UNKNOWN, Level, require_known, split_codes
@@ -166,6 +174,10 @@ class World:
         """Dimensions of the embedding space."""
         return self.space.shape[1]
 
+    def vectors(self, tracks: npt.NDArray[np.integer]) -> npt.NDArray[np.float32]:
+        """Rows of the space, ``(..., dim)``; anything where a track is -1."""
+        return self.space.take(tracks, axis=0, mode="clip")
+
     @cached_property
     def base_vectors(self) -> npt.NDArray[np.float32]:
         """Unit-norm embedding without the rate, ``(num_tracks, d)``; for diversity."""
@@ -243,13 +255,6 @@ class Outcome:
             np.zeros(n, np.int64),
         )
 
-    def put(self, rows: Rows, part: Outcome) -> None:
-        """Overwrite the given rows with another outcome's, in place."""
-        for name, term in part.terms.items():
-            self.terms[name][rows] = term
-        for name in ("reward", "slate", "levels", "logged", "replaced"):
-            getattr(self, name)[rows] = getattr(part, name)
-
 
 class Simulator:
     """Batched session dynamics: what was heard, what may be recommended, what the listener says.
@@ -270,13 +275,16 @@ class Simulator:
         self.remaining = np.zeros(num_envs, np.int64)
         self.context = np.zeros((num_envs, CONTEXT_SIZE), np.float32)
         self._key = np.zeros(num_envs, np.uint64)
-        self._logged_tracks = np.full((num_envs, width), UNKNOWN, np.int32)
-        self._held = np.zeros((num_envs, width), np.bool_)
+        self._logged_tracks = sessions_together(num_envs, width, UNKNOWN, np.int32)
+        self._held = sessions_together(num_envs, width, False, np.bool_)
+        self._indices = np.arange(num_envs)
         anyone = np.full(num_envs, world.pool[0])
         one_play = np.ones(num_envs, np.int64)
         self._state = world.listener.begin(
             History.logged(world.dataset, anyone, one_play, world.capacity)
         )
+        one_by_one = partial(hear_one_by_one, world.listener)
+        self._hear = getattr(world.listener, "hear", one_by_one)
 
     @property
     def num_envs(self) -> int:
@@ -302,8 +310,8 @@ class Simulator:
         self.remaining[rows] = lengths - shown if horizon is None else horizon
         self._key[rows] = keys
         self._logged_tracks[rows] = log.padded("track", sessions, width)
-        place = np.arange(width)
-        self._held[rows] = (place >= shown[:, None]) & (place < lengths[:, None])
+        place = np.arange(width)[:, None]
+        self._held[rows] = ((place >= shown) & (place < lengths)).T
         self.context[rows] = _context_features(world.dataset, sessions, shown)
 
     def show(
@@ -329,17 +337,17 @@ class Simulator:
         self.context[row] = context
         self._held[row] = False
 
-    def observe(self, rows: Rows) -> dict[str, npt.NDArray]:
+    def observe(self, rows: Which) -> dict[str, npt.NDArray]:
         """Observations of the given sessions; fresh arrays, the newest play last."""
         config, world = self.world.config, self.world
         length = config.history_length
         heard = self.history
         place = heard.count[rows][:, None] - length + np.arange(length)
         real = place >= 0
-        at = (rows[:, None], np.maximum(place, 0))
-        tracks = np.where(real, heard.tracks[at], UNKNOWN).astype(np.int32)
-        levels = np.where(real, heard.levels[at], Level.UNHEARD).astype(np.int8)
-        context = self.context[rows]
+        at = np.maximum(place, 0) * self.num_envs + self._indices[rows, None]
+        tracks = np.where(real, heard.tracks.ravel("F").take(at), np.int32(UNKNOWN))
+        levels = np.where(real, heard.levels.ravel("F").take(at), np.int8(Level.UNHEARD))
+        context = self.context[rows].copy()
         context[:, -1] = np.minimum(heard.count[rows] / world.dataset.longest_session, 1.0)
         if config.observation == "ids":
             observation: dict[str, npt.NDArray] = {
@@ -350,64 +358,77 @@ class Simulator:
             if config.candidates == "session":
                 observation["candidates"] = self._sorted_candidates(rows)
             return observation
-        vectors = np.where(real[..., None], world.space[tracks], np.float32(0))
+        vectors = world.vectors(tracks)
+        vectors[~real] = 0
         return {
-            "history": vectors.reshape(len(rows), -1),
+            "history": vectors.reshape(len(tracks), -1),
             "levels": np.maximum(levels, 0).astype(np.float32) / float(Level.FULL),
             "mask": real.astype(np.float32),
             "context": context,
         }
 
-    def step(self, rows: Rows, actions: npt.NDArray) -> Outcome:
+    def step(self, rows: Which, actions: npt.NDArray) -> Outcome:
         """Play the recommended songs in order, as far as each session goes.
 
         Args:
-            rows: Sessions that act ``(m,)``; none of them is over.
+            rows: Sessions that act ``(m,)``; those that are over hear nothing, and their actions
+                are not looked at.
             actions: ``(m, ...)`` of the configured kind.
         """
-        slate, plays, replaced = self.choose(rows, actions)
-        m, k = slate.shape
-        listener = self.world.listener
-        levels = np.full((m, k), Level.UNHEARD, np.int8)
-        logged = np.zeros((m, k), np.bool_)
-        for place in range(k):
-            active = np.flatnonzero((self.remaining[rows] > 0) & (slate[:, place] >= 0))
-            if not len(active):
-                break
-            who = rows[active]
-            track = slate[active, place]
-            if plays is None:
-                play = self._logged_plays(who, track[:, None])[:, 0]
-            else:
-                play = plays[active, place]
-            chances = listener.level_probabilities(
-                self._state, self.history, who, track[:, None], play[:, None]
-            )[:, 0]
-            level = sample_levels(chances, self._uniform(who, _LEVEL_DRAW))
-            listener.advance(self._state, self.history, who, track, level)
-            self.history.record(who, track, level)
-            self.remaining[who] -= 1
-            self._held[who[play >= 0], play[play >= 0]] = False
-            levels[active, place] = level
-            logged[active, place] = listener.answers_from_log & (play >= 0)
-        slate = np.where(levels >= 0, slate, UNKNOWN)
+        slate, plays, replaced = self._choose_for_the_playing(rows, actions)
+        wanted = (slate >= 0).T
+        before: npt.NDArray[np.int64] = np.cumsum(wanted, axis=0) - wanted
+        heard = (wanted & (before < self.remaining[rows])).T
+        slate = np.where(heard, slate, UNKNOWN)
+        if plays is None:
+            plays = self._take_plays(rows, slate)
+        else:
+            plays = np.where(heard, plays, UNKNOWN)
+            session, place = np.nonzero(plays >= 0)
+            self._held[self._indices[rows][session], plays[session, place]] = False
+        uniforms = self._level_draws(rows, before.T)
+        levels = self._hear(self._state, self.history, rows, slate, plays, uniforms)
+        self.remaining[rows] -= heard.sum(axis=1)
+        logged = (plays >= 0) & self.world.listener.answers_from_log
         terms = self._reward_terms(slate, levels)
         reward = total_reward(self.world.config.reward, terms)
         return Outcome(reward, terms, slate, levels, logged, replaced)
 
-    def _uniform(self, rows: Rows, purpose: int, width: int = 1) -> npt.NDArray[np.float64]:
-        """One number for each session and song heard so far ``(m,)``, or ``(m, width)`` of them.
+    def _choose_for_the_playing(
+        self, rows: Which, actions: npt.NDArray
+    ) -> tuple[Ints, Ints | None, Ints]:
+        """`choose` for the sessions that are not over; -1 and nothing replaced for the others."""
+        playing = self.remaining[rows] > 0
+        if playing.all():
+            return self.choose(rows, actions)
+        who = np.flatnonzero(playing)
+        of_playing = self.choose(self._indices[rows][who], actions[who])
+        m = len(playing)
+        k = self.world.config.slate_size
+        slate, plays = (sessions_together(m, k, UNKNOWN, np.int64) for _ in range(2))
+        replaced = np.zeros(m, np.int64)
+        slate[who], replaced[who] = of_playing[0], of_playing[2]
+        if of_playing[1] is None:
+            return slate, None, replaced
+        plays[who] = of_playing[1]
+        return slate, plays, replaced
 
-        Every song takes `_DRAWS_PER_SONG` numbers of the session's sequence, one a purpose; wide
-        draws get a sequence of their own, keyed by the first.
+    def _level_draws(self, rows: Which, before: npt.NDArray) -> npt.NDArray[np.float64]:
+        """The number that decides each song's level, after ``before`` ``(m, k)`` of the slate."""
+        counter = (self.history.count[rows] + before.T) * _DRAWS_PER_SONG + _LEVEL_DRAW
+        return draws.uniform(self._key[rows], counter).T
+
+    def _tie_draws(self, rows: Which) -> npt.NDArray[np.float64]:
+        """A number for each play of the logged session ``(m, width)``, new with every slate.
+
+        A song takes `_DRAWS_PER_SONG` numbers of the session's sequence, one for each purpose;
+        these come from a sequence of their own, keyed by one of them.
         """
-        counter = self.history.count[rows] * _DRAWS_PER_SONG + purpose
-        if width == 1:
-            return draws.uniform(self._key[rows], counter)
+        counter = self.history.count[rows] * _DRAWS_PER_SONG + _TIE_DRAW
         key = (draws.uniform(self._key[rows], counter) * 2.0**53).astype(np.uint64)
-        return draws.uniform(key[:, None], np.arange(width))
+        return draws.uniform(key[:, None], np.arange(self._held.shape[1]))
 
-    def choose(self, rows: Rows, actions: npt.NDArray) -> tuple[Ints, Ints | None, Ints]:
+    def choose(self, rows: Which, actions: npt.NDArray) -> tuple[Ints, Ints | None, Ints]:
         """Turn actions into tracks ``(m, k)``, and places replaced ``(m,)``.
 
         In between stand the logged plays that the tracks are ``(m, k)``, or None where any play
@@ -418,7 +439,7 @@ class Simulator:
             slate = _checked_slate(actions, self.world.num_tracks)
             return self._allow(rows, slate)
         points = _checked_points(actions, self.world.dim)
-        nothing_replaced = np.zeros(len(rows), np.int64)
+        nothing_replaced = np.zeros(len(points), np.int64)
         if config.candidates == "session":
             plays = self._retrieve_plays(rows, points)
             return self._tracks_of(rows, plays), plays, nothing_replaced
@@ -429,16 +450,16 @@ class Simulator:
             slate, _ = top_k(points[:, 0], self.world.space, config.slate_size, barred)
         return slate, None, nothing_replaced
 
-    def _retrieve_plays(self, rows: Rows, points: npt.NDArray[np.float32]) -> Ints:
+    def _retrieve_plays(self, rows: Which, points: npt.NDArray[np.float32]) -> Ints:
         """Best plays among those that the logged session still holds ``(m, k)``."""
-        held = self._held[rows]
-        ties = self._uniform(rows, _TIE_DRAW, held.shape[1])
+        held = self._held[rows].copy()
+        ties = self._tie_draws(rows)
         tracks = self._logged_tracks[rows]
         space, k = self.world.space, self.world.config.slate_size
         if self.world.config.action == "proto":
             candidates = np.where(held, tracks, UNKNOWN)
             return top_k_among(points[:, 0], space, candidates, k, order=ties)
-        plays = np.full((len(rows), k), UNKNOWN, np.int64)
+        plays = np.full((len(points), k), UNKNOWN, np.int64)
         for place in range(k):
             candidates = np.where(held, tracks, UNKNOWN)
             best = top_k_among(points[:, place], space, candidates, 1, order=ties)[:, 0]
@@ -454,7 +475,26 @@ class Simulator:
         first = matches.argmax(axis=-1)
         return np.where(matches.any(axis=-1), first, UNKNOWN)
 
-    def _allow(self, rows: Rows, slate: Ints) -> tuple[Ints, Ints | None, Ints]:
+    def _take_plays(self, rows: Which, slate: Ints) -> Ints:
+        """The play that each song is ``(m, k)``, -1 for none; it is then held no longer.
+
+        The first play of the track that the logged session still holds, after those that the
+        slate's earlier songs took.
+        """
+        held, tracks = self._held.T[:, rows], self._logged_tracks.T[:, rows]
+        indices = self._indices[rows]
+        plays = sessions_together(len(slate), slate.shape[1], UNKNOWN, np.int64)
+        for place in range(slate.shape[1]):
+            matches = held & (tracks == slate[:, place])
+            play, session = np.divmod(np.flatnonzero(matches), len(indices))
+            # Of several plays the last one written stays; from behind, that is the first.
+            play, session = play[::-1], session[::-1]
+            plays[session, place] = play
+            first = plays[session, place]
+            self._held[indices[session], first] = held[first, session] = False
+        return plays
+
+    def _allow(self, rows: Which, slate: Ints) -> tuple[Ints, Ints | None, Ints]:
         """Take a slate of tracks at its word where it may be played, and replace the rest.
 
         Unless ``repeats``, a song is not allowed if the session heard it or the slate names it
@@ -465,20 +505,22 @@ class Simulator:
         if config.candidates == "session":
             return self._allow_plays(rows, slate)
         if config.repeats:
-            return slate, None, np.zeros(len(rows), np.int64)
-        wrong = np.tril(slate[:, :, None] == slate[:, None, :], k=-1).any(axis=2)
-        wrong |= (slate[:, :, None] == self.history.tracks[rows][:, None, :]).any(axis=2)
-        slate = np.where(wrong, UNKNOWN, slate)
-        for row in np.flatnonzero(wrong.any(axis=1)):
-            taken = np.append(slate[row], self.history.tracks[rows[row]])
-            popular = np.setdiff1d(np.arange(len(taken) + config.slate_size), taken)
-            slate[row, wrong[row]] = popular[: wrong[row].sum()]
+            return slate, None, np.zeros(len(slate), np.int64)
+        heard = self.history.tracks.T[:, rows]
+        wrong = sessions_together(len(slate), slate.shape[1], False, np.bool_)
+        for place in range(slate.shape[1]):
+            wrong[:, place] = (heard == slate[:, place]).any(axis=0)
+            for earlier in range(place):
+                wrong[:, place] |= slate[:, place] == slate[:, earlier]
+        some = np.flatnonzero(wrong.any(axis=1))
+        if len(some):
+            slate[some] = _replace(slate[some], wrong[some], heard[:, some].T)
         return slate, None, wrong.sum(axis=1)
 
-    def _allow_plays(self, rows: Rows, slate: Ints) -> tuple[Ints, Ints, Ints]:
+    def _allow_plays(self, rows: Which, slate: Ints) -> tuple[Ints, Ints, Ints]:
         """The same where only the plays that the logged session still holds are candidates."""
-        held, tracks = self._held[rows], self._logged_tracks[rows]
-        ties = self._uniform(rows, _TIE_DRAW, held.shape[1])
+        held, tracks = self._held[rows].copy(), self._logged_tracks[rows]
+        ties = self._tie_draws(rows)
         plays = np.full(slate.shape, UNKNOWN, np.int64)
         for place in range(slate.shape[1]):
             wanted = held & (tracks == slate[:, place, None])
@@ -489,17 +531,18 @@ class Simulator:
             _take_first(lacking, tracks + ties, held, plays[:, place])
         return self._tracks_of(rows, plays), plays, (wrong & (plays >= 0)).sum(axis=1)
 
-    def _tracks_of(self, rows: Rows, plays: Ints) -> Ints:
+    def _tracks_of(self, rows: Which, plays: Ints) -> Ints:
         """Tracks of plays of the logged sessions ``(m, k)``, -1 where there is no play."""
-        tracks = self._logged_tracks[rows[:, None], np.maximum(plays, 0)].astype(np.int64)
+        at = self._indices[rows, None], np.maximum(plays, 0)
+        tracks = self._logged_tracks[at].astype(np.int64)
         return np.where(plays >= 0, tracks, UNKNOWN)
 
-    def _sorted_candidates(self, rows: Rows) -> npt.NDArray[np.int32]:
+    def _sorted_candidates(self, rows: Which) -> npt.NDArray[np.int32]:
         """Tracks of the plays still held, by index: their logged order would tell the future."""
         nothing = np.iinfo(np.int32).max
-        tracks = np.where(self._held[rows], self._logged_tracks[rows], nothing)
-        tracks.sort(axis=1)
-        return np.where(tracks == nothing, UNKNOWN, tracks)
+        tracks = np.where(self._held[rows], self._logged_tracks[rows], np.int32(nothing))
+        tracks = np.sort(np.ascontiguousarray(tracks), axis=1)
+        return np.where(tracks == nothing, np.int32(UNKNOWN), tracks)
 
     def _reward_terms(
         self, slate: Ints, levels: npt.NDArray[np.int8]
@@ -536,6 +579,20 @@ class Simulator:
         return np.take_along_axis(tracks, order, axis=1)
 
 
+def _replace(slate: Ints, wrong: npt.NDArray[np.bool_], heard: npt.NDArray[np.integer]) -> Ints:
+    """Put the most popular songs that are allowed where slates ``(m, k)`` are wrong, in order."""
+    m, k = slate.shape
+    taken = np.hstack([np.where(wrong, UNKNOWN, slate), heard])
+    # Among so many of the most popular songs there are always k that are not taken.
+    free = np.ones((m, taken.shape[1] + k), np.bool_)
+    session, place = np.nonzero((taken >= 0) & (taken < free.shape[1]))
+    free[session, taken[session, place]] = False
+    free_up_to = np.cumsum(free, axis=1)
+    number = np.cumsum(wrong, axis=1)
+    popular = (free_up_to[:, None, :] < number[:, :, None]).sum(axis=2)
+    return np.where(wrong, popular, slate)
+
+
 def _take_first(
     wanted: npt.NDArray[np.bool_],
     order: npt.NDArray[np.floating],
@@ -570,7 +627,8 @@ def _checked_slate(actions: npt.NDArray, num_tracks: int) -> Ints:
             f"A slate names tracks from {slate.min()} to {slate.max()}; expected indices from 0 "
             f"to {num_tracks - 1}, rows of the catalogue."
         )
-    return slate.astype(np.int64)
+    # A copy to write to, the sessions of a place side by side.
+    return slate.astype(np.int64, order="F", copy=True)
 
 
 def _context_features(dataset: Dataset, sessions: Ints, shown: Ints) -> npt.NDArray[np.float32]:
@@ -594,11 +652,19 @@ def context_features(
     last place for the position, which changes with every song and is filled in when observed.
     """
     features = np.zeros((len(hour), CONTEXT_SIZE), np.float32)
-    angle = 2 * np.pi * hour / 24
-    features[:, 0] = np.where(hour >= 0, np.cos(angle), 0)
-    features[:, 1] = np.where(hour >= 0, np.sin(angle), 0)
-    for place, value in ((2, premium), (3, shuffle)):
-        features[:, place] = np.where(value >= 0, 2.0 * value - 1.0, 0)
-    known = np.flatnonzero(context_type >= 0)
-    features[known, 4 + context_type[known]] = 1
+    features[:, :2] = _HOURS[hour]
+    features[:, 2] = _FLAGS[premium]
+    features[:, 3] = _FLAGS[shuffle]
+    features[:, 4:-1] = _CONTEXT_TYPES[context_type]
     return features
+
+
+def _with_unknown(known: npt.NDArray) -> npt.NDArray[np.float32]:
+    """A table of features by code, the row of -1, unknown, being 0."""
+    return np.concatenate([known, np.zeros_like(known[:1])]).astype(np.float32)
+
+
+_ANGLES = 2 * np.pi * np.arange(24) / 24
+_HOURS = _with_unknown(np.stack([np.cos(_ANGLES), np.sin(_ANGLES)], axis=1))
+_FLAGS = _with_unknown(np.array([-1.0, 1.0]))
+_CONTEXT_TYPES = _with_unknown(np.eye(len(CONTEXT_TYPES)))

@@ -13,12 +13,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import IO, Final, Protocol
 
+import ijson
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.csv as pc_csv
 import pyarrow.parquet as pq
 
+BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 BLOCK_BYTES = 8 << 20
 """Text parsed at a time: some 50,000 rows of a published log."""
 PARQUET_ROWS: Final = 65_536
@@ -156,11 +158,17 @@ def damage_reported(name: str) -> Iterator[None]:
         zipfile.BadZipFile,
         NotImplementedError,
         pa.ArrowException,
+        ijson.JSONError,
     ) as error:
         raise DamagedFileError(
-            f"{name}: cannot be read to its end ({error}). The file is cut short or damaged; "
-            "fetch it again."
+            f"{name}: cannot be read to its end ({_first_line(error)}). The file is cut short or "
+            "damaged; fetch it again."
         ) from error
+
+
+def _first_line(error: Exception) -> str:
+    """What a decoder says without the piece of the file, perhaps private, that it quotes."""
+    return (str(error).splitlines() or [""])[0].strip()
 
 
 @dataclass
@@ -178,7 +186,7 @@ class CsvTable:
     columns: tuple[str, ...] = field(init=False)
 
     def __post_init__(self) -> None:
-        line = self.stream.head.removeprefix(b"\xef\xbb\xbf").splitlines()[:1]
+        line = self.stream.head.removeprefix(BYTE_ORDER_MARK).splitlines()[:1]
         text = line[0].decode(errors="replace") if line else ""
         fields = next(csv.reader([text]), [])
         self.columns = tuple(name.strip() for name in fields)

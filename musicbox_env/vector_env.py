@@ -12,8 +12,9 @@ from gymnasium.utils import seeding
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
-from musicbox_env.draws import choose, new_key
+from musicbox_env.draws import KeyStreams, choose
 from musicbox_env.env import checked_sessions, describe
+from musicbox_env.listeners import EVERYONE, Which
 from musicbox_env.schema import require_known
 from musicbox_env.simulator import Outcome, SessionConfig, Simulator, World
 
@@ -65,9 +66,8 @@ class MusicSessionVectorEnv(VectorEnv[Batch, npt.NDArray, npt.NDArray]):
         self.single_action_space = self.world.action_space()
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
-        self._everyone = np.arange(num_envs)
         self._over = np.ones(num_envs, np.bool_)
-        self._generators: list[np.random.Generator] = []
+        self._keys: KeyStreams | None = None
 
     def reset(
         self,
@@ -94,7 +94,7 @@ class MusicSessionVectorEnv(VectorEnv[Batch, npt.NDArray, npt.NDArray]):
         self._seed(seed, mask)
         rows = np.flatnonzero(mask)
         self._begin(rows, options.get("session"))
-        return self.simulator.observe(self._everyone), self._info(self._everyone, None)
+        return self.simulator.observe(EVERYONE), self._info(EVERYONE, None)
 
     def _seed(self, seed: int | Sequence[int | None] | None, mask: npt.NDArray[np.bool_]) -> None:
         seeds: Sequence[int | None]
@@ -104,16 +104,17 @@ class MusicSessionVectorEnv(VectorEnv[Batch, npt.NDArray, npt.NDArray]):
             seeds = seed
         if len(seeds) != self.num_envs:
             raise ValueError(f"{len(seeds)} seeds for {self.num_envs} environments.")
-        fresh = not self._generators
-        if fresh:
-            self._generators = [seeding.np_random(s)[0] for s in seeds]
+        if self._keys is None:
+            self._keys = KeyStreams([seeding.np_random(s)[0] for s in seeds])
             return
         for i, s in enumerate(seeds):
             if s is not None and mask[i]:
-                self._generators[i] = seeding.np_random(s)[0]
+                self._keys.replace(i, seeding.np_random(s)[0])
 
     def _begin(self, rows: npt.NDArray[np.intp], sessions: Any = None) -> None:
-        keys = np.array([new_key(self._generators[row]) for row in rows], np.uint64)
+        if self._keys is None:
+            raise gym.error.ResetNeeded("Call reset() before step().")
+        keys = self._keys.draw(rows)
         if sessions is None:
             pool = self.world.pool
             chosen = pool[choose(keys, len(pool))]
@@ -134,21 +135,19 @@ class MusicSessionVectorEnv(VectorEnv[Batch, npt.NDArray, npt.NDArray]):
         Batch, npt.NDArray[np.float64], npt.NDArray[np.bool_], npt.NDArray[np.bool_], dict[str, Any]
     ]:
         """Recommend a slate to every session; see the class for what happens at an end."""
-        if not self._generators:
+        if self._keys is None:
             raise gym.error.ResetNeeded("Call reset() before step().")
-        actions = np.asarray(actions)
-        playing = np.flatnonzero(~self._over)
-        resting = np.flatnonzero(self._over)
-        if self.autoreset_mode == AutoresetMode.NEXT_STEP and len(resting):
-            self._begin(resting)
-        outcome = Outcome.nothing(self.num_envs, self.config.slate_size)
-        if len(playing):
-            outcome.put(playing, self.simulator.step(playing, actions[playing]))
-        ended = np.zeros(self.num_envs, np.bool_)
-        ended[playing] = self.simulator.remaining[playing] == 0
-        self._over = ended | (self._over & (self.autoreset_mode == AutoresetMode.DISABLED))
-        info = self._info(self._everyone, outcome)
-        observation = self.simulator.observe(self._everyone)
+        resting = self._over
+        if resting.all():
+            outcome = Outcome.nothing(self.num_envs, self.config.slate_size)
+        else:
+            outcome = self.simulator.step(EVERYONE, np.asarray(actions))
+        ended = (self.simulator.remaining == 0) & ~resting
+        self._over = ended | resting
+        if self.autoreset_mode == AutoresetMode.NEXT_STEP and resting.any():
+            self._begin(np.flatnonzero(resting))
+        info = self._info(EVERYONE, outcome)
+        observation = self.simulator.observe(EVERYONE)
         if self.autoreset_mode == AutoresetMode.SAME_STEP and ended.any():
             observation, info = self._restart(np.flatnonzero(ended), observation, info)
         timed = self.config.horizon is not None
@@ -163,7 +162,8 @@ class MusicSessionVectorEnv(VectorEnv[Batch, npt.NDArray, npt.NDArray]):
         self, rows: npt.NDArray[np.intp], last: Batch, info: dict[str, Any]
     ) -> tuple[Batch, dict[str, Any]]:
         """Begin the next sessions within the step, the last observations kept in the info."""
-        ended = np.isin(self._everyone, rows)
+        ended = np.zeros(self.num_envs, np.bool_)
+        ended[rows] = True
         final_obs = np.full(self.num_envs, None, dtype=object)
         for row in rows:
             final_obs[row] = {name: part[row].copy() for name, part in last.items()}
@@ -181,9 +181,10 @@ class MusicSessionVectorEnv(VectorEnv[Batch, npt.NDArray, npt.NDArray]):
                 value[rows] = restarted[name]
         info |= {"final_obs": final_obs, "_final_obs": ended.copy()}
         info |= {"final_info": final_info, "_final_info": ended.copy()}
-        return self.simulator.observe(self._everyone), info
+        return self.simulator.observe(EVERYONE), info
 
-    def _info(self, rows: npt.NDArray[np.intp], outcome: Outcome | None) -> dict[str, Any]:
+    def _info(self, rows: Which, outcome: Outcome | None) -> dict[str, Any]:
         """Batched info, with Gymnasium's masks that say which environments have an entry."""
         info: dict[str, Any] = dict(describe(self.simulator, rows, outcome))
-        return info | {f"_{name}": np.ones(len(rows), np.bool_) for name in info}
+        everyone = np.ones(len(info["session"]), np.bool_)
+        return info | {f"_{name}": everyone.copy() for name in info}

@@ -37,7 +37,7 @@ def test_unknown_command_is_refused_with_a_suggestion(capsys):
         (["compare", "--agent-settings", "ddpg.gamma"], "expected AGENT.NAME=VALUE"),
         (["compare", "--tracks", "x.csv"], "--tracks belongs to --sessions"),
         (["describe", "nowhere"], "musicbox ingest"),
-        (["recommend", "nowhere", "--heard", "t_1"], "expected TRACK_ID:LEVEL"),
+        (["recommend", "nowhere", "--heard", "t_1"], "expected SONG:LEVEL"),
         (["recommend", "nowhere", "--heard", "t_1:full"], "holds no trained agent"),
         (["evaluate", "nowhere"], "holds no trained agent"),
     ],

@@ -138,9 +138,9 @@ def test_agents_are_judged_with_the_same_random_numbers(synthetic, synthetic_fol
     options = {"data": str(synthetic_folder), "split": "test"}
     sessions = synthetic.sessions.sessions_in("test")[:50]
     agent = make_agent("popularity", synthetic)
-    whole = roll_out(agent, options, sessions, judge="ground_truth")
+    whole = roll_out(agent, options, sessions, listener="ground_truth")
     parts = [
-        roll_out(make_agent("popularity", synthetic), options, part, judge="ground_truth")
+        roll_out(make_agent("popularity", synthetic), options, part, listener="ground_truth")
         for part in (sessions[:17], sessions[17:])
     ]
     for name in ("slates", "levels"):

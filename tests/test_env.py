@@ -16,7 +16,7 @@ import musicbox_env
 from musicbox_env.schema import is_skip
 from musicbox_env.simulator import ACTIONS, CANDIDATES, OBSERVATIONS
 
-LISTENERS = ("replay", "ground_truth")
+LISTENERS = ("replay", "similarity", "learned", "ground_truth")
 COMBINATIONS = list(itertools.product(ACTIONS, OBSERVATIONS, CANDIDATES, LISTENERS))
 
 

@@ -521,6 +521,7 @@ def test_track_features_are_needed_where_named(tmp_path):
         run(tmp_path, path, tracks=(str(bare),), min_popularity=95)
 
 
+@pytest.mark.slow
 def test_workers_make_the_same_dataset(tmp_path):
     for i in range(4):
         write_csv(make_log(20, seed=i, prefix=f"f{i}_"), tmp_path / f"logs/{i}.csv")
@@ -639,7 +640,8 @@ def test_a_killed_run_leaves_nothing_that_opens_and_goes_on(tmp_path):
     assert undisturbed.sessions.num_plays == 8 * 400 * 20
 
 
-@pytest.mark.parametrize("where", ["part", pytest.param("columns", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("where", ["part", "columns"])
 def test_a_full_disk_is_told_and_survived(tmp_path, where):
     """A limit on file size fails writes as a full disk does, in the first part or the columns."""
     write_many_logs(tmp_path, num_files=2)

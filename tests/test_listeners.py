@@ -126,6 +126,7 @@ def test_a_row_that_begins_anew_is_as_if_alone(listener):
 def test_what_is_known_only_after_the_play_has_no_say(synthetic_folder, synthetic, tmp_path):
     """Every column of the second half changes; only a replayed label may follow it.
 
+    Listeners are fitted on the log as it is, and asked about the changed one.
     The replay listener answers with the levels of the whole session: that is what replaying
     means, and why only the other listeners are held to this.
     """
@@ -140,9 +141,9 @@ def test_what_is_known_only_after_the_play_has_no_say(synthetic_folder, syntheti
     rows, tracks = np.arange(60), np.tile(np.arange(8), (60, 1))
     plays = np.full(tracks.shape, NO_PLAY)
     for name in sorted(set(LISTENERS) - {"replay"}):
-        answers = []
+        listener, answers = make_listener(name, synthetic), []
         for dataset in (synthetic, Dataset(changed)):
-            listener = make_listener(name, dataset)
+            listener.dataset = dataset
             history, state = begin(listener, np.arange(60))
             answers.append(listener.level_probabilities(state, history, rows, tracks, plays))
         np.testing.assert_array_equal(*answers)

@@ -19,6 +19,7 @@ def numbered(numbers: list[int]) -> Transitions:
         slate_levels=np.repeat(column % 5, 3, 1).astype(np.int8),
         slate_rate=np.repeat(column, 3, 1).astype(np.float32),
         reward=n.astype(np.float32),
+        song_reward=np.repeat(column, 3, 1).astype(np.float32),
         discount=n.astype(np.float32),
         next_tracks=np.repeat(column, 4, 1).astype(np.int32),
         next_levels=np.repeat(column % 5, 4, 1).astype(np.int8),

@@ -3,39 +3,88 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from musicbox_env.dataset import Dataset
-from musicbox_env.listeners.base import History, Listener, put_rows, sample_levels, skip_probability
+from musicbox_env.listeners.base import (
+    EVERYONE,
+    History,
+    Listener,
+    Which,
+    hear_one_by_one,
+    put_rows,
+    sample_levels,
+    sessions_together,
+    skip_probability,
+)
+from musicbox_env.listeners.files import read_fit
 from musicbox_env.listeners.ground_truth import GroundTruthListener
+from musicbox_env.listeners.learned import LearnedListener
 from musicbox_env.listeners.replay import ReplayListener
-from musicbox_env.schema import require_known
+from musicbox_env.listeners.similarity import SimilarityConfig, SimilarityListener
+from musicbox_env.schema import suggest
 
 LISTENERS: dict[str, Callable[[Dataset], Any]] = {
     "replay": ReplayListener,
+    "similarity": SimilarityListener,
+    "learned": LearnedListener,
     "ground_truth": GroundTruthListener,
 }
 """Every listener that can be asked for by name; a new one joins here."""
+
+FITTED_SUFFIX = ".npz"
 
 
 def make_listener(name: str, dataset: Dataset) -> Listener[Any]:
     """Build a listener for a dataset.
 
+    Args:
+        name: One of `LISTENERS`, or the path of a file that `musicbox fit-listener` wrote.
+        dataset: The sessions to simulate.
+
     Raises:
-        ValueError: No listener has that name.
+        ValueError: No listener has that name, or the file is none.
+        FileNotFoundError: There is no such file.
     """
-    require_known("listener", name, LISTENERS)
-    return LISTENERS[name](dataset)
+    require_listener(name)
+    if name in LISTENERS:
+        return LISTENERS[name](dataset)
+    path = Path(name)
+    about, _ = read_fit(path)
+    if about["listener"] == "similarity":
+        return SimilarityListener(dataset, SimilarityConfig(**about["settings"]))
+    return LearnedListener(dataset, path)
+
+
+def require_listener(name: str) -> None:
+    """Refuse what is neither a listener's name nor the path of a fitted one.
+
+    Raises:
+        ValueError: With a suggestion.
+    """
+    if name not in LISTENERS and not str(name).endswith(FITTED_SUFFIX):
+        raise ValueError(
+            f"Unknown listener {name!r}; {suggest(name, LISTENERS)} Or the path of a fitted one, "
+            f"a {FITTED_SUFFIX} file that `musicbox fit-listener` wrote."
+        )
 
 
 __all__ = [
+    "EVERYONE",
     "LISTENERS",
     "GroundTruthListener",
     "History",
+    "LearnedListener",
     "Listener",
     "ReplayListener",
+    "SimilarityListener",
+    "Which",
+    "hear_one_by_one",
     "make_listener",
     "put_rows",
+    "require_listener",
     "sample_levels",
+    "sessions_together",
     "skip_probability",
 ]

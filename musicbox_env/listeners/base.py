@@ -5,12 +5,16 @@ state that the caller holds, a dataclass of arrays with one row for each session
 sessions are simulated by one listener, and two callers never disturb each other. It has no random
 numbers of its own: it gives probabilities of the five listen levels, and `sample_levels` turns a
 uniform number into a level.
+
+Arrays with a row a session and few columns lie in memory column by column (`sessions_together`):
+numpy is several times faster along a long axis than along many short ones.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Any, Protocol, TypeVar
+from itertools import accumulate
+from typing import Any, Final, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +23,15 @@ from musicbox_env.dataset import Dataset
 from musicbox_env.schema import SKIP_THRESHOLD, UNKNOWN, Level
 
 Rows = npt.NDArray[np.integer]
+Which = Rows | slice
+"""Some sessions of a batch by their indices, or `EVERYONE`, which spares copies."""
+EVERYONE: Final = slice(None)
 State = TypeVar("State")
+
+
+def sessions_together(n: int, columns: int, value: int, dtype: npt.DTypeLike) -> npt.NDArray:
+    """An array ``(n, columns)`` filled with ``value``, the sessions of a column side by side."""
+    return np.full((columns, n), value, dtype).T
 
 
 @dataclass
@@ -46,8 +58,8 @@ class History:
         return cls(
             np.full(n, -1, np.int64),
             np.zeros(n, np.int64),
-            np.full((n, capacity), UNKNOWN, np.int32),
-            np.full((n, capacity), Level.UNHEARD, np.int8),
+            sessions_together(n, capacity, UNKNOWN, np.int32),
+            sessions_together(n, capacity, Level.UNHEARD, np.int8),
             np.zeros(n, np.int64),
         )
 
@@ -60,7 +72,7 @@ class History:
         capacity: int,
     ) -> History:
         """The first ``shown`` plays of logged sessions ``(n,)``, as the log has them."""
-        was_shown = np.arange(capacity) < shown[:, None]
+        was_shown = (np.arange(capacity)[:, None] < shown).T
         tracks = dataset.sessions.padded("track", sessions, capacity)
         levels = dataset.sessions.padded("level", sessions, capacity)
         return cls(
@@ -79,13 +91,30 @@ class History:
         self.levels[rows, self.count[rows]] = levels
         self.count[rows] += 1
 
-    def holds(self, rows: Rows, tracks: npt.NDArray[np.integer]) -> npt.NDArray[np.bool_]:
+    def record_slates(
+        self, rows: Which, slates: npt.NDArray[np.integer], levels: npt.NDArray[np.int8]
+    ) -> None:
+        """Add the songs heard, those of level 0 and more, of a slate each ``(m, k)``, in place."""
+        heard = levels >= 0
+        row = np.arange(len(self.count))[rows]
+        place = np.cumsum(heard, axis=1) + (self.count[rows] - 1)[:, None]
+        # Transposed: sessions side by side, see `sessions_together`.
+        heard, place = heard.T, place.T
+        where = place[heard], np.broadcast_to(row, heard.shape)[heard]
+        self.tracks.T[where] = slates.T[heard]
+        self.levels.T[where] = levels.T[heard]
+        self.count[rows] += heard.sum(axis=0)
+
+    def holds(self, rows: Which, tracks: npt.NDArray[np.integer]) -> npt.NDArray[np.bool_]:
         """Whether the sessions ``rows`` ``(m,)`` heard the tracks ``(m, c)`` already ``(m, c)``."""
         return (tracks[:, :, None] == self.tracks[rows][:, None, :]).any(axis=2)
 
 
 class Listener(Protocol[State]):
     """Answers a recommended track with a listen level, given what the session has heard so far.
+
+    A listener may also have a method `hear`, with the arguments of `hear_one_by_one` after its
+    first and the same answers, where it knows a faster way to hear whole slates.
 
     Attributes:
         answers_from_log: Whether a track that the logged session still holds gets its logged
@@ -149,9 +178,52 @@ def sample_levels(
     >>> sample_levels(np.array([[0.5, 0.1, 0.0, 0.0, 0.4]]), np.array([0.55]))
     array([1], dtype=int8)
     """
-    cumulative = np.cumsum(probabilities, axis=-1)
-    below = uniforms[:, None] * cumulative[:, -1:] >= cumulative[:, :-1]
-    return below.sum(axis=-1).astype(np.int8)
+    *cumulative, total = accumulate(probabilities.T)
+    target = uniforms * total
+    levels = np.zeros(len(uniforms), np.int8)
+    for below in cumulative:
+        levels += target >= below
+    return levels
+
+
+def hear_one_by_one(
+    listener: Listener[State],
+    state: State,
+    history: History,
+    rows: Which,
+    slates: npt.NDArray[np.integer],
+    plays: npt.NDArray[np.integer],
+    uniforms: npt.NDArray[np.float64],
+) -> npt.NDArray[np.int8]:
+    """Let sessions hear a slate each, in order; state and history take in every song, in place.
+
+    Args:
+        listener: Who answers.
+        state: State of the whole batch.
+        history: What the whole batch has heard.
+        rows: Which sessions hear ``(m,)``.
+        slates: Tracks in the order heard ``(m, k)``, -1 for none.
+        plays: Play of the logged session that each is, or -1 ``(m, k)``.
+        uniforms: A random number in [0, 1) for each ``(m, k)``.
+
+    Returns:
+        Listen levels ``(m, k)``, -1 where nothing was heard.
+    """
+    everyone = np.arange(len(history.count))[rows]
+    levels = sessions_together(len(slates), slates.shape[1], Level.UNHEARD, np.int8)
+    for place in range(slates.shape[1]):
+        active = np.flatnonzero(slates[:, place] >= 0)
+        if not len(active):
+            continue
+        who, track = everyone[active], slates[active, place]
+        chances = listener.level_probabilities(
+            state, history, who, track[:, None], plays[active, place, None]
+        )[:, 0]
+        level = sample_levels(chances, uniforms[active, place])
+        listener.advance(state, history, who, track, level)
+        history.record(who, track, level)
+        levels[active, place] = level
+    return levels
 
 
 def skip_probability(probabilities: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

@@ -1,4 +1,4 @@
-"""What the learned listener sees: of plays heard so far everything, of the next play only its track.
+"""What the learned listener sees: of past plays everything, of the next one only its track.
 
 Fitting (`experiments.fit_listener`) and answering (`listeners.learned`) read the same functions,
 batched over sessions, so that what a network was fitted on is what it is asked with.
@@ -14,25 +14,29 @@ import numpy.typing as npt
 from musicbox_env.dataset import Dataset
 from musicbox_env.schema import (
     CONTEXT_TYPES,
+    MAX_SESSION_LENGTH,
     NUM_LEVELS,
     PAUSE_LONG,
     PAUSE_SHORT,
     REASONS_END,
+    REASONS_START,
     UNKNOWN,
     is_skip,
 )
 
 Array = npt.NDArray[np.float64]
+Floats = npt.NDArray[np.floating]
 
 CONTEXT_INPUTS = ("hour_cos", "hour_sin", "premium", "shuffle", *CONTEXT_TYPES)
+SEEKS = ("seek_forward", "seek_back")
 BEHAVIOUR_INPUTS = (
     "known",
+    *(f"started_by_{reason}" for reason in REASONS_START),
     *(f"ended_by_{reason}" for reason in REASONS_END),
     "short_pause",
     "long_pause",
     "context_switch",
-    "seek_forward",
-    "seek_back",
+    *SEEKS,
 )
 TRACK_INPUTS = (
     "popularity",
@@ -46,13 +50,24 @@ TRACK_INPUTS = (
     "near_skipped",
     "near_last",
 )
-EFFECT_INPUT = TRACK_INPUTS.index("effect")
+"""Of the next track: `TrackTable`, whether any training play has it; how the session heard it last
+(one-hot), the inverse of how many songs ago, log2 of one more than how often; and dot products of
+its vector with the mean vectors of the songs played, kept and skipped, and with the last song's."""
+POPULARITY, EFFECT, WAS_PLAYED = (
+    TRACK_INPUTS.index(name) for name in ("popularity", "effect", "was_played")
+)
+HEARD_AT, HEARD_AGO, TIMES_HEARD, NEAR = (
+    TRACK_INPUTS.index(name)
+    for name in ("heard_at_level_0", "heard_ago", "times_heard", "near_played")
+)
 GROUPS = ("played", "kept", "skipped")
 """Songs whose vectors are added up, and compared with the next one's."""
 MEAN_PRIOR_SONGS = 2.0
 """A mean of song vectors is shrunken towards 0, which says nothing, by this many songs."""
 SMALLEST_EFFECT_SD = 0.05
-LONGEST_POSITION = 20.0
+LONGEST_POSITION = float(MAX_SESSION_LENGTH)
+EVENT_CENTER = (0.5, 0.4, 0.35)
+"""Usual shares of skipped, brief and full plays."""
 
 
 @dataclass(frozen=True)
@@ -175,30 +190,30 @@ def track_inputs(
         ``(m, c, len(TRACK_INPUTS))``.
     """
     inputs = np.zeros((*tracks.shape, len(TRACK_INPUTS)))
-    inputs[..., 0] = table.popularity[tracks]
-    inputs[..., 1] = table.effect[tracks]
-    inputs[..., 2] = table.popularity[tracks] > 0
-    first_repeat_input = 3
-    width = int(count.max(initial=0))
+    inputs[..., POPULARITY] = table.popularity[tracks]
+    inputs[..., EFFECT] = table.effect[tracks]
+    inputs[..., WAS_PLAYED] = table.popularity[tracks] > 0
+    inputs[..., NEAR:] = near
+    width = int(count.max(initial=1))
     was_heard = np.arange(width) < count[:, None]
-    same = tracks[:, :, None] == np.where(was_heard, heard_tracks[:, :width], UNKNOWN)[:, None, :]
+    heard = np.where(was_heard, heard_tracks[:, :width], UNKNOWN)
+    same = tracks[:, :, None] == heard[:, None, :]
     row, candidate = np.nonzero(same.any(axis=2))
     matches = same[row, candidate]
     last = width - 1 - matches[:, ::-1].argmax(axis=1)
-    inputs[row, candidate, first_repeat_input + heard_levels[row, last]] = 1.0
-    inputs[row, candidate, first_repeat_input + NUM_LEVELS] = 1.0 / (count[row] - last)
-    inputs[row, candidate, first_repeat_input + NUM_LEVELS + 1] = np.log2(1 + matches.sum(axis=1))
-    inputs[..., -near.shape[2] :] = near
+    inputs[row, candidate, HEARD_AT + heard_levels[row, last]] = 1.0
+    inputs[row, candidate, HEARD_AGO] = 1.0 / (count[row] - last)
+    inputs[row, candidate, TIMES_HEARD] = np.log2(1 + matches.sum(axis=1))
     return inputs
 
 
-def is_repeat(inputs: Array) -> npt.NDArray[np.bool_]:
+def is_repeat(inputs: Floats) -> npt.NDArray[np.bool_]:
     """Whether the candidate was heard in the session, from its inputs ``(..., TRACK_INPUTS)``."""
-    return inputs[..., TRACK_INPUTS.index("times_heard")] > 0
+    return inputs[..., TIMES_HEARD] > 0
 
 
 def context_inputs(dataset: Dataset, plays: npt.NDArray[np.integer]) -> Array:
-    """Context of plays of the log, their shape and ``len(CONTEXT_INPUTS)``; unknown values give 0."""
+    """Context of logged plays, of their shape and ``len(CONTEXT_INPUTS)``; 0 where unknown."""
     log = dataset.sessions
     hour, context = log.column("hour")[plays], log.column("context_type")[plays]
     inputs = np.zeros((*plays.shape, len(CONTEXT_INPUTS)))
@@ -215,24 +230,24 @@ def context_inputs(dataset: Dataset, plays: npt.NDArray[np.integer]) -> Array:
 def behaviour_inputs(dataset: Dataset, plays: npt.NDArray[np.integer]) -> Array:
     """Behaviour around plays that are over, their shape and ``len(BEHAVIOUR_INPUTS)``."""
     log = dataset.sessions
-    reason, pause = log.column("reason_end")[plays], log.column("pause")[plays]
-    inputs = np.zeros((*plays.shape, len(BEHAVIOUR_INPUTS)))
-    ends = 1 + len(REASONS_END)
-    inputs[..., 0] = reason >= 0
-    inputs[..., 1:ends] = reason[..., None] == np.arange(len(REASONS_END))
-    inputs[..., ends] = (pause >= 0) & (pause & PAUSE_SHORT > 0)
-    inputs[..., ends + 1] = (pause >= 0) & (pause & PAUSE_LONG > 0)
-    for place, name in enumerate(("context_switch", "seek_forward", "seek_back")):
-        inputs[..., ends + 2 + place] = log.column(name)[plays] > 0
-    return inputs
+    pause = log.column("pause")[plays]
+    known = log.column("reason_end")[plays] >= 0
+    reasons = [
+        log.column(name)[plays][..., None] == np.arange(len(vocabulary))
+        for name, vocabulary in (("reason_start", REASONS_START), ("reason_end", REASONS_END))
+    ]
+    pauses = [(pause >= 0) & (pause & kind > 0) for kind in (PAUSE_SHORT, PAUSE_LONG)]
+    events = [log.column(name)[plays] > 0 for name in ("context_switch", *SEEKS)]
+    parts = [known[..., None], *reasons, np.stack([*pauses, *events], axis=-1)]
+    return np.concatenate(parts, axis=-1).astype(np.float64)
 
 
 def play_inputs(
     levels: npt.NDArray[np.integer],
     position: npt.NDArray[np.integer],
-    of_track: Array,
-    context: Array,
-    behaviour: Array,
+    of_track: Floats,
+    context: Floats,
+    behaviour: Floats,
 ) -> Array:
     """What the recurrent network reads of a play that is over, ``(m, PLAY_INPUTS)``.
 
@@ -249,11 +264,51 @@ def play_inputs(
 
 
 PLAY_INPUTS = NUM_LEVELS + 1 + len(TRACK_INPUTS) + len(CONTEXT_INPUTS) + len(BEHAVIOUR_INPUTS)
-STATE_INPUTS = 1 + len(CONTEXT_INPUTS)
-"""What the head reads of the session beside the network's memory: position and context."""
+HALF_LIVES = (1.0, 3.0, 8.0)
+"""Of the running means over the levels heard, in songs."""
+SUMMARY_INPUTS = (
+    *(f"{what}_{life:g}" for what in ("skipped", "brief", "full") for life in HALF_LIVES),
+    *(f"last_level_{level}" for level in range(NUM_LEVELS)),
+    "run_of_skips",
+    "run_of_keeps",
+    "position",
+)
+STATE_INPUTS = len(SUMMARY_INPUTS) + len(CONTEXT_INPUTS)
+"""What the head reads of the session beside the network's memory."""
 
 
-def state_inputs(count: npt.NDArray[np.integer], context: Array) -> Array:
-    """Position of the next play and the last known context ``(m, STATE_INPUTS)``."""
-    place = np.minimum(count / LONGEST_POSITION, 1.0)[..., None]
-    return np.concatenate([place, context], axis=-1)
+def level_summaries(levels: npt.NDArray[np.integer], count: npt.NDArray[np.integer]) -> Array:
+    """Plain statistics of the levels heard, which a network need not learn from few sessions.
+
+    Args:
+        levels: Levels heard ``(m, w)``; places from ``count`` on do not matter.
+        count: Songs heard ``(m,)``.
+
+    Returns:
+        ``(m, len(SUMMARY_INPUTS))``. Running means are of deviations: 0 with nothing heard.
+    """
+    m, width = len(levels), int(count.max(initial=1))
+    summary = np.zeros((m, len(SUMMARY_INPUTS)))
+    heard = np.arange(width) < count[:, None]
+    levels = np.where(heard, levels[:, :width], UNKNOWN)
+    age = count[:, None] - 1 - np.arange(width)
+    skipped = is_skip(levels)
+    events = np.stack([skipped, levels == 0, levels == NUM_LEVELS - 1], axis=2) - EVENT_CENTER
+    for place, life in enumerate(HALF_LIVES):
+        weight = np.where(heard, 0.5 ** (np.maximum(age, 0) / life), 0)
+        total = weight.sum(axis=1) + 0.5
+        means = np.einsum("mw,mwe->me", weight, events) / total[:, None]
+        summary[:, place : 3 * len(HALF_LIVES) : len(HALF_LIVES)] = means
+    first = 3 * len(HALF_LIVES)
+    last = levels[np.arange(m), np.maximum(count - 1, 0)]
+    summary[:, first : first + NUM_LEVELS] = last[:, None] == np.arange(NUM_LEVELS)
+    for place, different in ((first + NUM_LEVELS, ~skipped), (first + NUM_LEVELS + 1, skipped)):
+        newest_other = np.where(heard & different, np.arange(width), -1).max(axis=1)
+        summary[:, place] = np.log2(count - newest_other)
+    summary[:, -1] = np.minimum(count / LONGEST_POSITION, 1.0)
+    return summary
+
+
+def state_inputs(summary: Floats, context: Floats) -> Array:
+    """What the head reads beside the memory: `level_summaries` and the last known context."""
+    return np.concatenate([summary, context], axis=-1, dtype=np.float64)

@@ -14,7 +14,8 @@ import numpy.typing as npt
 
 from musicbox_env.dataset import Dataset
 from musicbox_env.law import ListenerState
-from musicbox_env.listeners.base import History, Rows
+from musicbox_env.listeners.base import History, Rows, Which, sessions_together
+from musicbox_env.schema import Level
 from musicbox_env.truth import GroundTruth
 
 
@@ -36,9 +37,15 @@ class GroundTruthState:
     session_logit: npt.NDArray[np.float64]
     taste: npt.NDArray[np.float32]
 
-    def at(self, rows: Rows) -> ListenerState:
+    def at(self, rows: Which) -> ListenerState:
         """What the law asks of some of the sessions."""
         return ListenerState(self.previous[rows], self.running[rows], self.heard[rows])
+
+    def put(self, rows: Which, now: ListenerState) -> None:
+        """Overwrite what the law remembers of some of the sessions, in place."""
+        self.previous[rows] = now.previous
+        self.running[rows] = now.running
+        self.heard[rows] = now.heard
 
 
 class GroundTruthListener:
@@ -85,17 +92,54 @@ class GroundTruthListener:
         plays: npt.NDArray[np.integer],
     ) -> npt.NDArray[np.float64]:
         """Exact probabilities of the levels; see the protocol. ``plays`` do not matter."""
+        law = self.truth.law
+        track_logit = self._track_logit(state, rows, tracks, history.holds(rows, tracks))
+        logit = law.skip_logit(state.at(rows), state.session_logit[rows], track_logit)
+        return law.level_probabilities(logit)
+
+    def _track_logit(
+        self,
+        state: GroundTruthState,
+        rows: Which,
+        tracks: npt.NDArray[np.integer],
+        is_repeat: npt.NDArray[np.bool_],
+    ) -> npt.NDArray[np.float64]:
+        """What the songs add to the skip logit ``(m, c)``, whatever was heard before them."""
         truth = self.truth
-        vectors, taste = truth.track_vectors[tracks], state.taste[rows]
-        if len(tracks) == 1:
+        vectors = truth.track_vectors.take(tracks, axis=0, mode="clip")
+        taste = state.taste[rows]
+        if len(tracks) == 1 and len(taste) > 1:
             affinity = taste @ vectors[0].T
         else:
             affinity = np.einsum("md,mcd->mc", taste, vectors)
-        track_logit = truth.law.track_logit(
-            truth.track_quality[tracks], affinity, history.holds(rows, tracks)
-        )
-        logit = truth.law.skip_logit(state.at(rows), state.session_logit[rows], track_logit)
-        return truth.law.level_probabilities(logit)
+        quality = truth.track_quality.take(tracks, mode="clip")
+        return truth.law.track_logit(quality, affinity, is_repeat)
+
+    def hear(
+        self,
+        state: GroundTruthState,
+        history: History,
+        rows: Which,
+        slates: npt.NDArray[np.integer],
+        plays: npt.NDArray[np.integer],
+        uniforms: npt.NDArray[np.float64],
+    ) -> npt.NDArray[np.int8]:
+        """Hear whole slates; see `base.hear_one_by_one`. Only the history's part goes in order."""
+        law = self.truth.law
+        repeats = history.holds(rows, slates)
+        for place in range(1, slates.shape[1]):
+            repeats[:, place] |= (slates[:, :place] == slates[:, place, None]).any(axis=1)
+        track_logit = self._track_logit(state, rows, slates, repeats)
+        session_logit, so_far = state.session_logit[rows], state.at(rows)
+        levels = sessions_together(len(slates), slates.shape[1], Level.UNHEARD, np.int8)
+        for place in range(slates.shape[1]):
+            logit = law.skip_logit(so_far, session_logit, track_logit[:, place])
+            drawn = law.draw_levels(logit, uniforms[:, place])
+            levels[:, place] = np.where(slates[:, place] >= 0, drawn, Level.UNHEARD)
+            so_far = law.update(so_far, levels[:, place])
+        state.put(rows, so_far)
+        history.record_slates(rows, slates, levels)
+        return levels
 
     def advance(
         self,
@@ -106,7 +150,4 @@ class GroundTruthListener:
         levels: npt.NDArray[np.int8],
     ) -> None:
         """Update persistence and position; see the protocol."""
-        after = self.truth.law.update(state.at(rows), levels)
-        state.previous[rows] = after.previous
-        state.running[rows] = after.running
-        state.heard[rows] = after.heard
+        state.put(rows, self.truth.law.update(state.at(rows), levels))

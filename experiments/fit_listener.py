@@ -1,0 +1,680 @@
+"""Fit a listener on logged sessions: the user simulator that environments answer with.
+
+The result is one file; its path is a `listener` for the environment and for every command. Fit
+one on fold A to train agents with, and one on fold B to judge them: the two never saw the same
+session.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, fields, replace
+from functools import partial
+from pathlib import Path
+from typing import Final, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from scipy.optimize import minimize
+from scipy.special import expit, logit
+from torch import Tensor, nn
+from torch.nn import functional
+from tqdm import tqdm
+from tyro.conf import Positional
+
+from musicbox_env.dataset import Dataset
+from musicbox_env.listeners.base import History, skip_probability
+from musicbox_env.listeners.features import (
+    PLAY_INPUTS,
+    STATE_INPUTS,
+    SUMMARY_INPUTS,
+    TRACK_INPUTS,
+    HeardSongs,
+    TrackTable,
+    behaviour_inputs,
+    context_inputs,
+    is_repeat,
+    level_summaries,
+    play_inputs,
+    state_inputs,
+    track_inputs,
+)
+from musicbox_env.listeners.files import write_fit
+from musicbox_env.listeners.learned import Calibration, FittedNetwork, LearnedListener, Network
+from musicbox_env.listeners.similarity import MODES, SimilarityConfig
+from musicbox_env.schema import NUM_LEVELS, SKIP_THRESHOLD, UNKNOWN, is_skip, require_known
+from musicbox_env.simulator import open_dataset
+
+FOLDS: Final = {"A": "train_a", "B": "train_b", "both": "train"}
+OUT_OF_FOLD_PARTS: Final = 10
+"""Training sessions are divided into so many parts; track counts of each come from the others."""
+LEFT_OUT_PARTS: Final = 2
+"""Parts that a member is not fitted on, so that its prices of their songs can be trusted."""
+WITHIN_WEIGHT: Final = 0.5
+"""Weight in the loss of the level among skips and among kept plays; skipping itself has 1."""
+STANDARD_SESSIONS: Final = 5_000
+"""Sessions on which inputs are standardised."""
+SMALLEST_SCALE: Final = 0.05
+"""Inputs are divided by their standard deviation, rare ones by no less than this."""
+GRADIENT_NORM: Final = 1.0
+SCALE_SD: Final = 0.1
+SHIFT_SD: Final = 0.03
+"""Prior standard deviations of scale around 1 and of shift around 0. The shift's is narrow: what a
+few hundred sessions skip more than others is mostly chance, and a simulated session goes on with
+it."""
+BELIEF_SD: Final = 0.5
+"""Prior standard deviation of the believed part of a song's effect around 1."""
+WITHIN_SESSION_VARIANCE: Final = 0.18
+"""Of skips around their session's mean; makes squares comparable with the prior."""
+
+Array = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class FitListenerConfig:
+    """Options of `musicbox fit-listener`."""
+
+    data: Positional[Path | None] = None
+    """Dataset folder; by default the bundled synthetic one."""
+    fold: Literal["A", "B", "both"] = "both"
+    """Training sessions to fit on."""
+    out: Path | None = None
+    """File to write; by default DATA/listeners/learned.npz, for a fold learned-A.npz."""
+    listener: Literal["learned", "similarity"] = "learned"
+    """Which kind. The similarity listener has nothing to fit: its file holds its settings."""
+    pessimism: float = 0.0
+    """Spreads that the learned listener adds to its skip logits; see its documentation."""
+    reject_constant: bool = False
+    """Whether the learned listener avoids sessions skipped or kept throughout."""
+    members: int = 3
+    """Networks of the ensemble."""
+    hidden: int = 64
+    """Width of the recurrent layer."""
+    head: int = 32
+    """Width of the hidden layer of the head."""
+    learning_rate: float = 3e-3
+    """Of AdamW."""
+    weight_decay: float = 1e-3
+    """Of AdamW."""
+    dropout: float = 0.3
+    """Share of inputs and units dropped while fitting."""
+    batch_sessions: int = 64
+    """Sessions of a batch."""
+    max_epochs: int = 40
+    """Passes over the sessions at most."""
+    patience: int = 4
+    """Passes without gain on validation sessions before it stops."""
+    max_sessions: int = 50_000
+    """Of more training sessions, as many are drawn."""
+    mode: str = "nearest_k"
+    """Of the similarity listener: nearest_k, normal, grouped_average or grouped_cosine."""
+    seed: int = 0
+    """Of everything drawn; member i has seed + i."""
+    progress: bool = True
+    """Show progress bars."""
+
+    def __post_init__(self) -> None:
+        require_known("mode of the similarity listener", self.mode, MODES)
+        for name in (
+            "members", "hidden", "head", "batch_sessions", "max_epochs", "patience", "max_sessions",
+        ):  # fmt: skip
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be 1 or more.")
+        if self.learning_rate <= 0 or self.weight_decay < 0 or self.pessimism < 0:
+            raise ValueError(
+                f"learning_rate {self.learning_rate} must be above 0, weight_decay "
+                f"{self.weight_decay} and pessimism {self.pessimism} must not be negative."
+            )
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout is {self.dropout}; it must be in [0, 1).")
+
+
+@dataclass(frozen=True)
+class SessionArrays:
+    """Whole sessions as a network is fitted on them: n sessions, T places.
+
+    Attributes:
+        levels: Listen levels ``(n, T)``, -1 after a session's last play.
+        tracks: Inputs of each play's track just before it began ``(n, T, TRACK_INPUTS)``.
+        summary: `features.level_summaries` before each play ``(n, T, SUMMARY_INPUTS)``.
+        context: Context of each play ``(n, T, CONTEXT_INPUTS)``.
+        behaviour: Behaviour around each play ``(n, T, BEHAVIOUR_INPUTS)``.
+    """
+
+    levels: Ints
+    tracks: npt.NDArray[np.float32]
+    summary: npt.NDArray[np.float32]
+    context: npt.NDArray[np.float32]
+    behaviour: npt.NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.levels)
+
+    @property
+    def width(self) -> int:
+        """Places T."""
+        return self.levels.shape[1]
+
+    def at(self, rows: npt.NDArray[np.integer]) -> SessionArrays:
+        """Some of the sessions."""
+        return SessionArrays(*(getattr(self, f.name)[rows] for f in fields(self)))
+
+    @classmethod
+    def joined(cls, parts: list[SessionArrays]) -> SessionArrays:
+        """Sessions of several parts, one part after the other."""
+        return cls(*(np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(cls)))
+
+
+def session_arrays(dataset: Dataset, sessions: Ints, table: TrackTable) -> SessionArrays:
+    """Read sessions, each place seen as the listener would see it when its turn comes."""
+    log, width = dataset.sessions, dataset.longest_session
+    levels = log.padded("level", sessions, width).astype(np.int64)
+    songs = log.padded("track", sessions, width)
+    tracks = np.zeros((len(sessions), width, len(TRACK_INPUTS)), np.float32)
+    summary = np.zeros((len(sessions), width, len(SUMMARY_INPUTS)), np.float32)
+    heard = HeardSongs.none(len(sessions), table)
+    for place in range(width):
+        rows = np.flatnonzero(levels[:, place] >= 0)
+        now, count = songs[rows, place], np.full(len(rows), place)
+        near = heard.nearness(rows, table, now[:, None])
+        tracks[rows, place] = track_inputs(
+            table, near, now[:, None], songs[rows], levels[rows], count
+        )[:, 0]
+        summary[rows, place] = level_summaries(levels[rows], count)
+        heard.add(rows, table, now, levels[rows, place])
+    plays = np.minimum(log.offsets[sessions][:, None] + np.arange(width), log.num_plays - 1)
+    real = (levels >= 0)[..., None]
+    context = np.where(real, context_inputs(dataset, plays), 0).astype(np.float32)
+    behaviour = np.where(real, behaviour_inputs(dataset, plays), 0).astype(np.float32)
+    return SessionArrays(levels, tracks, summary, context, behaviour)
+
+
+def out_of_fold_table(
+    dataset: Dataset, part: Ints, split: str, vectors: npt.NDArray[np.float32] | None
+) -> TrackTable:
+    """What a training split tells of each track without some of its sessions, ``part``.
+
+    With its own play in a track's rate a session would read its own label there; and leaving out
+    just that play is no better: the rate then moves against the label.
+    """
+    log, catalog = dataset.sessions, dataset.catalog
+    rows = log.plays_of(part)
+    track, level = log.column("track")[rows], log.column("level")[rows]
+    own_plays = np.bincount(track, minlength=len(catalog))
+    own_skips = np.bincount(track[level < SKIP_THRESHOLD], minlength=len(catalog))
+    return TrackTable.counted(
+        catalog.plays(split) - own_plays, catalog.skips(split) - own_skips, vectors
+    )
+
+
+class Inputs:
+    """Tensors of sessions in which something is hidden from the network."""
+
+    def __init__(self, sessions: SessionArrays, behaviour_until: Ints, context_until: Ints) -> None:
+        """Hide what a simulated session does not know.
+
+        Args:
+            sessions: n sessions.
+            behaviour_until: Plays of each whose behaviour is known ``(n,)``, 0 to T.
+            context_until: Plays of each whose context is known ``(n,)``, 1 to T; later ones keep
+                the last known context.
+        """
+        place = np.broadcast_to(np.arange(sessions.width), sessions.levels.shape)
+        seen = (place < behaviour_until[:, None])[..., None]
+        last_known = np.minimum(place, context_until[:, None] - 1)[..., None]
+        context = np.take_along_axis(sessions.context, last_known, axis=1)
+        behaviour = np.where(seen, sessions.behaviour, 0)
+        plays = play_inputs(sessions.levels, place, sessions.tracks, context, behaviour)
+        before = np.concatenate([np.zeros_like(context[:, :1]), context[:, :-1]], axis=1)
+        self.plays = _tensor(plays)
+        self.states = _tensor(state_inputs(sessions.summary, before))
+        self.tracks = _tensor(sessions.tracks)
+        self.levels = torch.from_numpy(sessions.levels)
+
+    @classmethod
+    def with_behaviour(cls, sessions: SessionArrays) -> Inputs:
+        """Everything about the past is known."""
+        whole = np.full(len(sessions), sessions.width)
+        return cls(sessions, whole, whole)
+
+    @classmethod
+    def without_behaviour(cls, sessions: SessionArrays) -> Inputs:
+        """Levels and contexts are known."""
+        whole = np.full(len(sessions), sessions.width)
+        return cls(sessions, np.zeros_like(whole), whole)
+
+    @classmethod
+    def randomly_hidden(cls, sessions: SessionArrays, rng: np.random.Generator) -> Inputs:
+        """A third with behaviour, a quarter without, the rest with it up to some place.
+
+        Where it ends, a part of the sessions keeps the context too: that is how a simulated
+        session goes on after its shown half.
+        """
+        n, width = sessions.levels.shape
+        kind = rng.random(n)
+        until = rng.integers(1, width + 1, n)
+        until = np.where(kind < 0.35, width, np.where(kind < 0.6, 0, until))
+        keeps_context = (rng.random(n) < 0.3) & (until > 0)
+        return cls(sessions, until, np.where(keeps_context, until, width))
+
+
+def _tensor(values: npt.NDArray) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32))
+
+
+class TorchNetwork(nn.Module):
+    """One member as it is fitted; `exported` gives the same function to numpy."""
+
+    plays_center: Tensor
+    plays_scale: Tensor
+    tracks_center: Tensor
+    tracks_scale: Tensor
+
+    def __init__(self, config: FitListenerConfig, sessions: SessionArrays) -> None:
+        """Make a network with random weights, inputs standardised on the given sessions."""
+        super().__init__()
+        state = config.hidden + STATE_INPUTS
+        self.gru = nn.GRU(PLAY_INPUTS, config.hidden, batch_first=True)
+        self.state_units = nn.Linear(state, config.head)
+        self.track_units = nn.Linear(len(TRACK_INPUTS), config.head, bias=False)
+        self.unit_outputs = nn.Linear(config.head, NUM_LEVELS)
+        self.state_outputs = nn.Linear(state, NUM_LEVELS, bias=False)
+        self.track_outputs = nn.Linear(len(TRACK_INPUTS), NUM_LEVELS, bias=False)
+        self.dropout = nn.Dropout(config.dropout)
+        inputs = Inputs.with_behaviour(sessions)
+        real = inputs.levels >= 0
+        for name in ("plays", "tracks"):
+            values = getattr(inputs, name)[real]
+            self.register_buffer(f"{name}_center", values.mean(dim=0))
+            self.register_buffer(f"{name}_scale", values.std(dim=0).clamp(min=SMALLEST_SCALE))
+
+    def forward(self, inputs: Inputs) -> Tensor:
+        """Outputs for each play given those before it, ``(n, T, 5)``."""
+        plays = (inputs.plays - self.plays_center) / self.plays_scale
+        tracks = (inputs.tracks - self.tracks_center) / self.tracks_scale
+        after, _ = self.gru(self.dropout(plays))
+        before = torch.cat([torch.zeros_like(after[:, :1]), after[:, :-1]], dim=1)
+        state = torch.cat([self.dropout(before), inputs.states], dim=2)
+        units = torch.relu(self.state_units(state) + self.track_units(tracks))
+        outputs: Tensor = self.unit_outputs(self.dropout(units))
+        return outputs + self.state_outputs(state) + self.track_outputs(tracks)
+
+    @torch.no_grad()
+    def exported(self) -> Network:
+        """Weights for numpy, the standardisation of inputs taken into them."""
+        gru = dict(self.gru.named_parameters())
+        play_gates = gru["weight_ih_l0"] / self.plays_scale
+        play_bias = gru["bias_ih_l0"] - play_gates @ self.plays_center
+        track_units = self.track_units.weight / self.tracks_scale
+        track_outputs = self.track_outputs.weight / self.tracks_scale
+        units_bias = self.state_units.bias - track_units @ self.tracks_center
+        output_bias = self.unit_outputs.bias - track_outputs @ self.tracks_center
+        weights = {
+            "play_gates": play_gates.T,
+            "play_bias": play_bias,
+            "hidden_gates": gru["weight_hh_l0"].T,
+            "hidden_bias": gru["bias_hh_l0"],
+            "state_units": self.state_units.weight.T,
+            "track_units": track_units.T,
+            "units_bias": units_bias,
+            "unit_outputs": self.unit_outputs.weight.T,
+            "state_outputs": self.state_outputs.weight.T,
+            "track_outputs": track_outputs.T,
+            "output_bias": output_bias,
+        }
+        return Network(**{k: v.numpy().astype(np.float64)[None] for k, v in weights.items()})
+
+
+def play_losses(outputs: Tensor, levels: Tensor) -> tuple[Tensor, Tensor]:
+    """Negative log-likelihood of skip or not, and of the level within, each ``(plays,)``.
+
+    Args:
+        outputs: Of the network ``(plays, 5)``: skip, brief among skips, then most, cut and full.
+        levels: Of the same plays ``(plays,)``.
+    """
+    skipped = levels < SKIP_THRESHOLD
+    entropy = functional.binary_cross_entropy_with_logits
+    skip = entropy(outputs[:, 0], skipped.float(), reduction="none")
+    brief = entropy(outputs[:, 1], (levels == 0).float(), reduction="none")
+    place = (levels - SKIP_THRESHOLD).clamp(min=0)
+    kept = functional.cross_entropy(outputs[:, 2:], place, reduction="none")
+    return skip, torch.where(skipped, brief, kept)
+
+
+def fit_member(
+    config: FitListenerConfig,
+    train: SessionArrays,
+    validation: SessionArrays,
+    seed: int,
+    report: Callable[[int, float], None] | None = None,
+) -> tuple[TorchNetwork, float]:
+    """Fit one network; stops early on validation sessions.
+
+    Args:
+        config: Settings.
+        train: Sessions to fit on, with out-of-fold track counts.
+        validation: Sessions that decide when to stop.
+        seed: Of weights, order of sessions, and what is hidden.
+        report: Called after each pass with its number and the validation loss.
+
+    Returns:
+        The network of the best pass, and its log-loss of skip on validation sessions: the mean of
+        those with and without behaviour.
+    """
+    rng = np.random.default_rng(seed)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        network = TorchNetwork(config, train.at(np.arange(min(len(train), STANDARD_SESSIONS))))
+        optimizer = torch.optim.AdamW(
+            network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
+        )
+        judged = [Inputs.with_behaviour(validation), Inputs.without_behaviour(validation)]
+        best, best_loss, since = _copied(network), np.inf, 0
+        for epoch in range(config.max_epochs):
+            network.train()
+            for batch in _batches(train, config.batch_sessions, rng):
+                _descend(network, optimizer, batch)
+            loss = float(np.mean([skip_loss(network, inputs) for inputs in judged]))
+            if report is not None:
+                report(epoch, loss)
+            since += 1
+            if loss < best_loss:
+                best, best_loss, since = _copied(network), loss, 0
+            if since >= config.patience:
+                break
+        network.load_state_dict(best)
+    return network.eval(), best_loss
+
+
+def _copied(network: nn.Module) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in network.state_dict().items()}
+
+
+def _batches(sessions: SessionArrays, size: int, rng: np.random.Generator) -> Iterator[Inputs]:
+    order = rng.permutation(len(sessions))
+    for first in range(0, len(order), size):
+        yield Inputs.randomly_hidden(sessions.at(order[first : first + size]), rng)
+
+
+def _descend(network: TorchNetwork, optimizer: torch.optim.Optimizer, inputs: Inputs) -> None:
+    real = inputs.levels >= 0
+    skip, within = play_losses(network(inputs)[real], inputs.levels[real])
+    optimizer.zero_grad()
+    (skip.mean() + WITHIN_WEIGHT * within.mean()).backward()
+    nn.utils.clip_grad_norm_(network.parameters(), GRADIENT_NORM)
+    optimizer.step()
+
+
+@torch.no_grad()
+def skip_loss(network: TorchNetwork, inputs: Inputs) -> float:
+    """Log-loss of skip over all plays."""
+    network.eval()
+    real = inputs.levels >= 0
+    return float(play_losses(network(inputs)[real], inputs.levels[real])[0].mean())
+
+
+@dataclass(frozen=True)
+class PricedSongs:
+    """Songs as the network prices them: s sessions, c songs each.
+
+    Attributes:
+        usual: Logit of a usual track at that point of the session ``(s, c)``.
+        logit: Logit of the song ``(s, c)``.
+        repeat: Whether the session heard it before ``(s, c)``.
+        skipped: Whether it was skipped ``(s, c)``.
+        real: False where there is no song ``(s, c)``.
+    """
+
+    usual: Array
+    logit: Array
+    repeat: npt.NDArray[np.bool_]
+    skipped: npt.NDArray[np.bool_]
+    real: npt.NDArray[np.bool_]
+
+    @classmethod
+    def joined(cls, parts: list[PricedSongs]) -> PricedSongs:
+        """Sessions of several parts, one part after the other."""
+        return cls(*(np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(cls)))
+
+
+def priced_from_the_middle(listener: LearnedListener, sessions: Ints) -> PricedSongs:
+    """Price all songs that come after the shown half, each as if it came next."""
+    log = listener.dataset.sessions
+    lengths = log.lengths(sessions)
+    sessions, lengths = sessions[lengths >= 2], lengths[lengths >= 2]
+    shown, capacity = lengths // 2, listener.dataset.longest_session
+    history = History.logged(listener.dataset, sessions, shown, capacity)
+    place = shown[:, None] + np.arange(int((lengths - shown).max(initial=0)))
+    real = place < lengths[:, None]
+    plays = np.minimum(log.offsets[sessions][:, None] + place, log.num_plays - 1)
+    tracks = np.where(real, log.column("track")[plays], 0)
+    usual, logit, repeat = listener.network_logits(
+        listener.begin(history), history, np.arange(len(sessions)), tracks
+    )
+    usual = np.broadcast_to(usual.mean(axis=0), tracks.shape)
+    skipped = is_skip(log.column("level")[plays])
+    return PricedSongs(usual, logit.mean(axis=0), repeat, skipped & real, real)
+
+
+def believed_part(songs: PricedSongs) -> tuple[float, float]:
+    """Which part of a song's effect to believe, of first hearings and of repeats.
+
+    Least squares of real on predicted skips, both less their session's mean: at the minimum the
+    slope of the one on the other is 1. A normal prior holds either part near 1 where few songs
+    speak.
+    """
+    real = songs.skipped - _session_mean(songs.skipped, songs.real)
+
+    def loss(parts: Array) -> float:
+        believed = songs.usual + parts[songs.repeat.astype(np.int64)] * (songs.logit - songs.usual)
+        chances = expit(believed)
+        predicted = chances - _session_mean(chances, songs.real)
+        squares = np.sum((real - predicted)[songs.real] ** 2) / (2 * WITHIN_SESSION_VARIANCE)
+        return float(squares + np.sum((parts - 1) ** 2) / (2 * BELIEF_SD**2))
+
+    found = minimize(loss, np.ones(2), bounds=[(0.0, 2.0)] * 2, method="L-BFGS-B").x
+    return float(found[0]), float(found[1])
+
+
+def _session_mean(values: npt.NDArray, real: npt.NDArray[np.bool_]) -> Array:
+    total = np.where(real, values, 0).sum(axis=1, keepdims=True)
+    mean: Array = total / np.maximum(real.sum(axis=1, keepdims=True), 1)
+    return mean
+
+
+def scale_and_shift(logits: Array, skipped: npt.NDArray[np.bool_]) -> tuple[float, float]:
+    """Platt's calibration: the likeliest ``scale * logits + shift``, held near 1 and 0 by a prior.
+
+    Args:
+        logits: Predicted ``(plays,)``.
+        skipped: Real ``(plays,)``.
+    """
+
+    def loss(parts: Array) -> float:
+        scaled = parts[0] * logits + parts[1]
+        misfit = np.sum(np.logaddexp(0, scaled) - skipped * scaled)
+        surprise = ((parts[0] - 1) / SCALE_SD) ** 2 + (parts[1] / SHIFT_SD) ** 2
+        return float(misfit + surprise / 2)
+
+    found = minimize(loss, np.array([1.0, 0.0]), method="BFGS").x
+    return float(found[0]), float(found[1])
+
+
+def calibrated(
+    listener: LearnedListener, held_out: list[PricedSongs], validation: Ints
+) -> FittedNetwork:
+    """Fit the calibration of an ensemble.
+
+    Args:
+        listener: With the uncalibrated ensemble, neither pessimistic nor rejecting.
+        held_out: Training sessions as priced by members that did not see them: repeats are rare,
+            and validation sessions alone leave their part to chance.
+        validation: Sessions that no member was fitted on ``(v,)``.
+    """
+    songs = [*held_out, priced_from_the_middle(listener, validation)]
+    width = max(part.real.shape[1] for part in songs)
+    song = believed_part(PricedSongs.joined([_widened(part, width) for part in songs]))
+    fit = replace(listener.fit, calibration=replace(listener.fit.calibration, song=song))
+    listener = LearnedListener(listener.dataset, fit)
+    simulated = scale_and_shift(*predicted_as_simulated(listener, validation))
+    logged = scale_and_shift(*predicted_as_logged(listener, validation))
+    return replace(fit, calibration=replace(fit.calibration, simulated=simulated, logged=logged))
+
+
+def predicted_as_simulated(
+    listener: LearnedListener, sessions: Ints
+) -> tuple[Array, npt.NDArray[np.bool_]]:
+    """Second halves as the environment plays them, but heard as they really were.
+
+    Returns:
+        Skip logits of all their plays, and which of these were skipped.
+    """
+    log, capacity = listener.dataset.sessions, listener.dataset.longest_session
+    lengths = log.lengths(sessions)
+    sessions, lengths = sessions[lengths >= 2], lengths[lengths >= 2]
+    whole = History.logged(listener.dataset, sessions, lengths, capacity)
+    history = History.logged(listener.dataset, sessions, lengths // 2, capacity)
+    state = listener.begin(history)
+    logits, skipped = [], []
+    for place in range(capacity):
+        rows = np.flatnonzero((place >= lengths // 2) & (place < lengths))
+        tracks, levels = whole.tracks[rows, place], whole.levels[rows, place]
+        nowhere = np.full((len(rows), 1), UNKNOWN)
+        chances = listener.level_probabilities(state, history, rows, tracks[:, None], nowhere)
+        logits.append(logit(skip_probability(chances[:, 0])))
+        skipped.append(is_skip(levels))
+        listener.advance(state, history, rows, tracks, levels)
+        history.record(rows, tracks, levels)
+    return np.concatenate(logits), np.concatenate(skipped)
+
+
+def predicted_as_logged(
+    listener: LearnedListener, sessions: Ints
+) -> tuple[Array, npt.NDArray[np.bool_]]:
+    """Skip logits of all plays given their true past, with its behaviour and without, and skips."""
+    dataset = listener.dataset
+    levels = dataset.sessions.padded("level", sessions, dataset.longest_session)
+    real = levels >= 0
+    chances = [listener.levels_given_past(sessions, behaviour=seen)[real] for seen in (True, False)]
+    logits = logit(skip_probability(np.concatenate(chances)))
+    return logits, np.tile(is_skip(levels[real]), len(chances))
+
+
+def _widened(songs: PricedSongs, width: int) -> PricedSongs:
+    missing = width - songs.real.shape[1]
+    return PricedSongs(
+        *(np.pad(getattr(songs, f.name), ((0, 0), (0, missing))) for f in fields(songs))
+    )
+
+
+def fit_ensemble(config: FitListenerConfig, dataset: Dataset) -> FittedNetwork:
+    """Fit all members, then calibrate what they say together.
+
+    Each member leaves out some of the training sessions, others than the member before.
+    """
+    split, rng = FOLDS[config.fold], np.random.default_rng(config.seed)
+    embedding = dataset.embedding_names[0] if dataset.embedding_names else None
+    whole = TrackTable.of(dataset, split, embedding)
+    chosen = _drawn(dataset, split, config.max_sessions, rng)
+    validation = _drawn(dataset, "validation", max(1, config.max_sessions // 10), rng)
+    judged = session_arrays(dataset, validation, whole)
+    parts = np.array_split(chosen, OUT_OF_FOLD_PARTS)
+    table_without = partial(out_of_fold_table, dataset, split=split, vectors=whole.vectors)
+    arrays = [session_arrays(dataset, part, table_without(part)) for part in parts]
+    usual = Calibration.none(usual_track(SessionArrays.joined(arrays)))
+    known = {"split": split, "embedding": embedding}
+    networks, losses, held_out = [], [], []
+    for member in range(config.members):
+        left_out = [(LEFT_OUT_PARTS * member + i) % len(parts) for i in range(LEFT_OUT_PARTS)]
+        train = SessionArrays.joined([a for i, a in enumerate(arrays) if i not in left_out])
+        network, loss = _fit_with_bar(config, train, judged, member)
+        networks.append(network.exported())
+        losses.append(loss)
+        alone = LearnedListener(dataset, FittedNetwork(networks[-1], usual, known))
+        for i in left_out:
+            alone.table = table_without(parts[i])
+            held_out.append(priced_from_the_middle(alone, parts[i]))
+    together = FittedNetwork(Network.stacked(networks), usual, known)
+    fit = calibrated(LearnedListener(dataset, together), held_out, validation)
+    about = {
+        **known,
+        "pessimism": config.pessimism,
+        "reject_constant": config.reject_constant,
+        "fitted_on": {name: dataset.about[name] for name in ("sessions", "plays", "tracks")},
+        "fitted_sessions": len(chosen),
+        "validation_sessions": len(validation),
+        "member_validation_log_losses": losses,
+        "settings": {k: v for k, v in asdict(config).items() if k not in ("data", "out")},
+    }
+    return replace(fit, about=about)
+
+
+def usual_track(sessions: SessionArrays) -> npt.NDArray[np.float32]:
+    """Mean inputs of the tracks of first hearings ``(TRACK_INPUTS,)``."""
+    first_hearings = (sessions.levels >= 0) & ~is_repeat(sessions.tracks)
+    mean: npt.NDArray[np.float32] = sessions.tracks[first_hearings].mean(axis=0)
+    return mean
+
+
+def _drawn(dataset: Dataset, split: str, most: int, rng: np.random.Generator) -> Ints:
+    """Sessions of a split in random order, no more than ``most``.
+
+    Raises:
+        ValueError: The split holds no session.
+    """
+    sessions = dataset.sessions.sessions_in(split)
+    if not len(sessions):
+        raise ValueError(f"{dataset.folder} has no session in split {split!r} to fit on.")
+    return rng.permutation(sessions)[:most]
+
+
+def _fit_with_bar(
+    config: FitListenerConfig, train: SessionArrays, validation: SessionArrays, member: int
+) -> tuple[TorchNetwork, float]:
+    description = f"member {member + 1} of {config.members}"
+    with tqdm(total=config.max_epochs, disable=not config.progress, desc=description) as bar:
+
+        def report(epoch: int, loss: float) -> None:
+            bar.update()
+            bar.set_postfix(validation_log_loss=f"{loss:.4f}")
+
+        return fit_member(config, train, validation, config.seed + member, report)
+
+
+def output_file(config: FitListenerConfig, dataset: Dataset) -> Path:
+    """Where the fitted listener is written."""
+    if config.out is not None:
+        return config.out
+    fold = "" if config.fold == "both" else f"-{config.fold}"
+    return dataset.folder / "listeners" / f"{config.listener}{fold}.npz"
+
+
+def run(config: FitListenerConfig) -> Path:
+    """Fit, write, and say how well it went; returns the file."""
+    dataset = open_dataset(config.data)
+    out = output_file(config, dataset)
+    if config.listener == "similarity":
+        settings = SimilarityConfig(mode=config.mode, split=FOLDS[config.fold], seed=config.seed)
+        write_fit(out, {"listener": "similarity", "settings": asdict(settings)}, {})
+        print(f"{out}: settings of a similarity listener, memory of {settings.split}.")
+        return out
+    fit = fit_ensemble(config, dataset)
+    fit.save(out)
+    song = fit.calibration.song
+    losses = ", ".join(f"{loss:.4f}" for loss in fit.about["member_validation_log_losses"])
+    print(
+        f"{out}: learned listener, {config.members} members fitted on "
+        f"{fit.about['fitted_sessions']:,} sessions of {fit.about['split']}; log-loss of skip on "
+        f"validation sessions {losses}; of a song's effect {song[0]:.2f} is believed on a first "
+        f"hearing and {song[1]:.2f} on a repeat."
+    )
+    return out
+
+
+if __name__ == "__main__":
+    from experiments.cli import run_command
+
+    run_command("fit-listener", sys.argv[1:])

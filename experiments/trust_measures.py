@@ -1,0 +1,546 @@
+"""The protocols of the trust report: ask a listener, measure, give records.
+
+A record is one figure: of which listener, by which protocol, with its interval, and the bar beside
+it (the log, a baseline or the gradient-boosting model; see each protocol). Figures of a part of
+the plays name the part in brackets: ``auc[position=5]``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from experiments import trust_protocols as protocols
+from experiments.trust_asking import (
+    Array,
+    Ints,
+    Log,
+    Rolled,
+    ask,
+    expected_list_reward,
+    predict_next,
+    predict_next_from_levels,
+    predict_second_half,
+    redraw_constant,
+    roll_greedily,
+    run_free,
+    song_effects,
+)
+from experiments.trust_bar import Boosting, TrackRates
+from experiments.trust_protocols import Measured, Predictions, Resampling, Statistic
+from musicbox_env.dataset import Dataset
+from musicbox_env.listeners import Listener
+from musicbox_env.rewards import RewardConfig
+from musicbox_env.schema import CONTEXT_TYPES, UNKNOWN, is_skip
+
+NEXT: Final = "next play"
+NEXT_LEVELS: Final = "next play, levels only"
+CHALLENGE: Final = "challenge"
+FREE: Final = "free running"
+FREE_FILTERED: Final = "free running, constant sessions redrawn"
+PRICE: Final = "price of a song"
+
+BAR_NAME: Final = "gradient boosting"
+PLAYS_EDGES: Final = (0, 1, 3, 10, 30, 100)
+LIST_SIZE: Final = 3
+MOOD_SONGS: Final = 10
+LIST_SAMPLES: Final = 4
+
+
+@dataclass(frozen=True)
+class Record:
+    """One figure of the report.
+
+    Attributes:
+        listener: Whose it is.
+        protocol: How it was taken.
+        metric: What it is.
+        value: The figure; None where there was nothing to measure.
+        low: Lower end of its 95 % interval, None where it has none.
+        high: Upper end.
+        bar: What it is held against, None where there is nothing.
+    """
+
+    listener: str
+    protocol: str
+    metric: str
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    bar: float | None = None
+
+    @classmethod
+    def of(
+        cls,
+        listener: str,
+        protocol: str,
+        metric: str,
+        measured: Measured,
+        bar: float | None = None,
+    ) -> Record:
+        """A measured figure."""
+        value = measured.value if np.isfinite(measured.value) else None
+        low, high = (measured.low, measured.high) if value is not None else (None, None)
+        return cls(listener, protocol, metric, value, low, high, _finite(bar))
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and np.isfinite(value) else None
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A listener under examination.
+
+    Attributes:
+        name: How the report calls it.
+        listener: As it is asked; the replay listener as `trust_asking.ImputingReplay`.
+        spec: What opens it again in an environment: a registered name or a path.
+        sees_session: Whether its answers use labels of the whole session, later ones too: it can
+            then be held against the log only as an imputer.
+    """
+
+    name: str
+    listener: Listener[Any]
+    spec: str
+    sees_session: bool = False
+
+
+CurvePoint = tuple[float, Measured, int]
+
+
+@dataclass
+class Findings:
+    """What was found, on its way to the report.
+
+    Attributes:
+        records: All figures.
+        calibration: For each listener (and the bar) its calibration curve on next plays.
+        truth: For each listener and kind of songs its curve against exact probabilities.
+        by_place: For each listener, and the log, the skip rate at each place of free-running second
+            halves, ``(width,)``.
+        notes: What was left out, and why.
+    """
+
+    records: list[Record] = field(default_factory=list)
+    calibration: dict[str, list[CurvePoint]] = field(default_factory=dict)
+    truth: dict[str, dict[str, list[CurvePoint]]] = field(default_factory=dict)
+    by_place: dict[str, list[Measured]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def value(self, listener: str, protocol: str, metric: str) -> Record | None:
+        """The record of that name, if there is one."""
+        wanted = (listener, protocol, metric)
+        found = (r for r in self.records if (r.listener, r.protocol, r.metric) == wanted)
+        return next(found, None)
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What all listeners are examined on: the same sessions, resamples and bars.
+
+    Attributes:
+        log: Test sessions.
+        resampling: Their resamples.
+        training: Training sessions, on which the bars are fitted.
+        samples: Free runs of each session.
+        seed: Of all random numbers, the same for every listener.
+    """
+
+    log: Log
+    resampling: Resampling
+    training: Log
+    samples: int
+    seed: int
+
+    @property
+    def dataset(self) -> Dataset:
+        """Where the sessions are from."""
+        return self.log.dataset
+
+    @property
+    def num_sessions(self) -> int:
+        """Test sessions."""
+        return len(self.log.sessions)
+
+    def rng(self, purpose: int) -> np.random.Generator:
+        """Random numbers of one purpose, the same for every listener."""
+        return np.random.default_rng([self.seed, purpose])
+
+    @cached_property
+    def rates(self) -> TrackRates:
+        """Of the tracks, out of fold for training sessions."""
+        return TrackRates(self.dataset, rng=self.rng(0))
+
+    @cached_property
+    def skipped(self) -> npt.NDArray[np.bool_]:
+        """Real labels ``(n, width)``."""
+        return is_skip(self.log.levels)
+
+    @cached_property
+    def boosting(self) -> Boosting:
+        """Gradient boosting of the next play, behaviour included."""
+        return Boosting(self.training, self.rates, behaviour=True, seed=self.seed)
+
+    @cached_property
+    def bar(self) -> Array:
+        """Its predictions ``(n, width)``."""
+        return self.boosting.predict(self.log)
+
+    @cached_property
+    def bar_levels(self) -> Array:
+        """Predictions of gradient boosting on levels, tracks and the first context alone."""
+        model = Boosting(self.training, self.rates, behaviour=False, seed=self.seed)
+        return model.predict(self.log)
+
+    @cached_property
+    def bar_second_half(self) -> Array:
+        """Predictions of gradient boosting of second halves from first halves."""
+        model = Boosting(self.training, self.rates, behaviour=True, foresee=True, seed=self.seed)
+        return model.predict(self.log)
+
+    def predictions(self, rectangle: Array) -> Predictions:
+        """The plays that were predicted, of a rectangle ``(n, width)`` with NaN elsewhere."""
+        asked = np.isfinite(rectangle)
+        session = np.nonzero(asked)[0]
+        return Predictions(rectangle[asked], self.skipped[asked], session, self.num_sessions)
+
+
+# Next play given the true past.
+
+SCORES: Final[Mapping[str, Callable[[Predictions], Statistic]]] = {
+    "auc": protocols.AUC,
+    "log_loss": protocols.log_loss,
+    "brier": protocols.brier,
+    "accuracy": protocols.accuracy,
+    "bias": protocols.bias,
+}
+
+
+def next_play(bench: Bench, subject: Subject, findings: Findings) -> None:
+    """Predict every play but the first from the true past; the bar is gradient boosting on it."""
+    full = predict_next(subject.listener, bench.log)
+    _scored(bench, subject.name, NEXT, full, bench.bar, findings)
+    _by_part(bench, subject.name, full, bench.bar, findings)
+    findings.calibration[subject.name] = protocols.calibration_curve(
+        bench.predictions(full), bench.resampling
+    )
+    if not subject.sees_session:
+        levels = predict_next_from_levels(subject.listener, bench.log)
+        _scored(bench, subject.name, NEXT_LEVELS, levels, bench.bar_levels, findings)
+
+
+def next_play_bars(bench: Bench, findings: Findings) -> None:
+    """The bar itself, as if it were a listener."""
+    for protocol, answers in ((NEXT, bench.bar), (NEXT_LEVELS, bench.bar_levels)):
+        _scored(bench, BAR_NAME, protocol, answers, None, findings)
+    _by_part(bench, BAR_NAME, bench.bar, None, findings)
+    findings.calibration[BAR_NAME] = protocols.calibration_curve(
+        bench.predictions(bench.bar), bench.resampling
+    )
+
+
+def _scored(
+    bench: Bench, name: str, protocol: str, answers: Array, bar: Array | None, findings: Findings
+) -> None:
+    """All scores, each beside the bar's, and what the listener is better or worse by."""
+    made = bench.predictions(answers)
+    beside = None if bar is None else bench.predictions(bar)
+    measure = bench.resampling.measure
+    for metric, score in SCORES.items():
+        ours = measure(score(made))
+        theirs = None if beside is None else measure(score(beside))
+        findings.records.append(
+            Record.of(name, protocol, metric, ours, theirs.value if theirs else None)
+        )
+        if theirs is not None and metric != "bias":
+            behind = Record.of(name, protocol, f"{metric}_over_bar", ours.minus(theirs), 0.0)
+            findings.records.append(behind)
+    noise = protocols.calibration_noise(made, bench.rng(1))
+    error = measure(protocols.calibration_error(made)).centred()
+    findings.records += [
+        Record.of(name, protocol, "calibration_error", error, noise),
+        Record.of(name, protocol, "calibration_excess", error.less(noise), 0.0),
+    ]
+
+
+def _by_part(
+    bench: Bench, name: str, answers: Array, bar: Array | None, findings: Findings
+) -> None:
+    """AUC, log-loss and bias by position, context and how often the track was heard."""
+    asked = np.isfinite(answers)
+    made = bench.predictions(answers)
+    beside = None if bar is None else bench.predictions(bar)
+    for part, chosen in parts_of(bench.log):
+        here = chosen[asked]
+        if here.sum() < 2 * protocols.CALIBRATION_BINS:
+            continue
+        for metric in ("auc", "log_loss", "bias"):
+            ours = bench.resampling.measure(SCORES[metric](made.where(here)))
+            theirs = None
+            if beside is not None:
+                theirs = bench.resampling.measure(SCORES[metric](beside.where(here))).value
+            findings.records.append(Record.of(name, NEXT, f"{metric}[{part}]", ours, theirs))
+
+
+def parts_of(log: Log) -> Iterable[tuple[str, npt.NDArray[np.bool_]]]:
+    """Parts of the plays by name, each a mask ``(n, width)``.
+
+    The context is that of the play before: that of the play itself is known only once it starts.
+    """
+    for place in range(log.width):
+        yield f"position={place + 1}", log.heard & (np.arange(log.width) == place)
+    context = log.dataset.sessions.padded("context_type", log.sessions, log.width)
+    before = np.roll(context, 1, axis=1)
+    for code, name in enumerate(CONTEXT_TYPES):
+        yield f"context={name}", log.heard & (before == code)
+    plays = log.dataset.catalog.plays("train")[np.maximum(log.tracks, 0)]
+    group = np.searchsorted(PLAYS_EDGES, plays, side="right") - 1
+    for code, low in enumerate(PLAYS_EDGES):
+        yield f"plays={plays_label(low)}", log.heard & (group == code)
+
+
+def plays_label(low: int) -> str:
+    """Name of the group of tracks with that many training plays or more.
+
+    >>> plays_label(0), plays_label(1), plays_label(100)
+    ('0', '1-2', '100+')
+    """
+    place = PLAYS_EDGES.index(low)
+    if place + 1 == len(PLAYS_EDGES):
+        return f"{low}+"
+    last = PLAYS_EDGES[place + 1] - 1
+    return str(low) if last == low else f"{low}-{last}"
+
+
+# Second halves, from first halves.
+
+
+def second_halves(bench: Bench, subject: Subject, findings: Findings) -> None:
+    """The challenge's protocol and free running, both on the same drawn second halves."""
+    drawn = run_free(subject.listener, bench.log, samples=bench.samples, rng=bench.rng(2))
+    if not subject.sees_session:
+        greedy = roll_greedily(subject.listener, bench.log).probability
+        answers = {"": drawn.probability.mean(axis=0), "_greedy": greedy}
+        _challenge(bench, subject.name, answers, findings)
+    _free_running(bench, subject, drawn, findings)
+
+
+def challenge_bars(bench: Bench, findings: Findings) -> None:
+    """The baseline of the challenge, and gradient boosting on first half and distance."""
+    _challenge(bench, BAR_NAME, {"": bench.bar_second_half}, findings)
+    _challenge(bench, "last action", {"": _last_action(bench)}, findings)
+
+
+def _last_action(bench: Bench) -> Array:
+    rows = np.arange(bench.num_sessions)
+    last = bench.skipped[rows, bench.log.shown - 1]
+    return np.repeat(last[:, None], bench.log.width, axis=1).astype(np.float64)
+
+
+def _challenge(bench: Bench, name: str, answers: Mapping[str, Array], findings: Findings) -> None:
+    """Accuracies of answers ``(n, width)``; the bar is to repeat the last action."""
+    baseline = _accuracies(bench, _last_action(bench))
+    for suffix, rectangle in answers.items():
+        for metric, measured in _accuracies(bench, rectangle).items():
+            last = baseline[metric]
+            findings.records += [
+                Record.of(name, CHALLENGE, metric + suffix, measured, last.value),
+                Record.of(name, CHALLENGE, f"{metric}_over_bar{suffix}", measured.minus(last), 0.0),
+            ]
+
+
+def _accuracies(bench: Bench, answers: Array) -> dict[str, Measured]:
+    counted = bench.log.second_half
+    correct = (answers >= 0.5) == bench.skipped
+    everyone = np.ones(bench.num_sessions)
+    figures = {
+        "mean_average_accuracy": protocols.average_accuracy(correct, counted),
+        "first_accuracy": protocols.first_correct(correct, counted),
+    }
+    return {
+        metric: bench.resampling.measure(protocols.ratio(values, everyone))
+        for metric, values in figures.items()
+    }
+
+
+def _free_running(bench: Bench, subject: Subject, drawn: Rolled, findings: Findings) -> None:
+    """Second halves left to the listener, over their own tracks; the bar is the log."""
+    log = bench.log
+    filtered = redraw_constant(subject.listener, log, drawn, rng=bench.rng(3))
+    for protocol, levels in ((FREE, drawn.levels), (FREE_FILTERED, filtered.levels)):
+        real = protocols.session_shape(log.levels[None], log.shown)
+        for metric, statistic in protocols.session_shape(levels, log.shown).items():
+            ours = bench.resampling.measure(statistic)
+            logged = bench.resampling.measure(real[metric])
+            findings.records += [
+                Record.of(subject.name, protocol, metric, ours, logged.value),
+                Record.of(subject.name, protocol, f"{metric}_off", ours.minus(logged), 0.0),
+            ]
+        _by_place(bench, subject.name, protocol, levels, findings)
+
+
+def _by_place(
+    bench: Bench, name: str, protocol: str, levels: npt.NDArray[np.int8], findings: Findings
+) -> None:
+    """Skip rate at each place; its mean distance from the log's over the places."""
+    log = bench.log
+    reached = [p for p in range(log.width) if (log.second_half[:, p]).sum() > 0]
+
+    def rates(of: npt.NDArray[np.int8]) -> list[Measured]:
+        statistics = [protocols.skip_by_place(of, log.shown, place) for place in reached]
+        return [bench.resampling.measure(statistic) for statistic in statistics]
+
+    ours, logged = rates(levels), rates(log.levels[None])
+    gaps = [o.minus(r) for o, r in zip(ours, logged, strict=True)]
+    for place, gap in zip(reached, gaps, strict=True):
+        metric = f"skip_rate_off[position={place + 1}]"
+        findings.records.append(Record.of(name, protocol, metric, gap, 0.0))
+    # Weighted by plays: the first places are reached in the shortest sessions alone.
+    plays = log.second_half.sum(axis=0)[reached]
+    distance = Measured(
+        float(np.average([abs(g.value) for g in gaps], weights=plays)),
+        np.average([np.abs(g.draws) for g in gaps], axis=0, weights=plays),
+    )
+    # What two equal simulators would differ by: the noise of the log at each place. The mean
+    # distance of a normal variable from its centre is sqrt(2 / pi) of its standard deviation.
+    spread = np.average([np.std(r.draws) for r in logged], weights=plays)
+    noise = float(spread * np.sqrt(2 / np.pi))
+    findings.records.append(
+        Record.of(name, protocol, "skip_by_position_distance", distance.centred(), noise)
+    )
+    if protocol == FREE:
+        nothing = Measured(float("nan"), np.empty(0))
+        for curve, figures in ((name, ours), ("the log", logged)):
+            at = dict(zip(reached, figures, strict=True))
+            findings.by_place[curve] = [at.get(p, nothing) for p in range(log.width)]
+
+
+# Is the song priced rightly?
+
+
+def price(bench: Bench, subject: Subject, findings: Findings) -> None:
+    """Whether the listener knows what the choice of a song is worth."""
+    _variance(bench, subject, findings)
+    if subject.sees_session:
+        return
+    _slopes(bench, subject, findings)
+    _from_the_half(bench, subject, findings)
+    _list_reward(bench, subject, findings)
+
+
+def _slopes(bench: Bench, subject: Subject, findings: Findings) -> None:
+    effects = song_effects(subject.listener, bench.log)
+    error = bench.skipped[effects.rows, effects.places] - effects.probability
+    for metric, chosen in (
+        ("slope", np.ones(len(error), np.bool_)),
+        ("slope_first_hearings", ~effects.repeat),
+        ("slope_repeats", effects.repeat),
+    ):
+        statistic = protocols.price_slope(
+            effects.effect, error, chosen, effects.rows, bench.num_sessions
+        )
+        measured = bench.resampling.measure(statistic)
+        findings.records.append(Record.of(subject.name, PRICE, metric, measured, 1.0))
+
+
+def _from_the_half(bench: Bench, subject: Subject, findings: Findings) -> None:
+    """Songs of second halves, each as if it were the next after the first half.
+
+    Slopes within sessions, and three of the plays left chosen by the listener's own probabilities:
+    the gain that it promises, and the real one.
+    """
+    half = predict_second_half(subject.listener, bench.log)
+    made = bench.predictions(half)
+    shown, before = (repeats[np.isfinite(half)] for repeats in repeats_of(bench.log))
+    for metric, chosen in (
+        ("slope_within_session", None),
+        ("slope_within_session_first_hearings", ~before),
+        ("slope_within_session_repeats", shown),
+    ):
+        measured = bench.resampling.measure(protocols.within_session_slope(made, chosen))
+        findings.records.append(Record.of(subject.name, PRICE, metric, measured, 1.0))
+    bars = _reranked(bench, bench.boosting.predict_second_half(bench.log))
+    ours = _reranked(bench, half)
+    for metric, figure in ours.items():
+        bar = bars[metric].value
+        findings.records.append(Record.of(subject.name, PRICE, metric, figure, bar))
+    excess = ours["reranking_promised"].minus(ours["reranking_real"])
+    findings.records.append(Record.of(subject.name, PRICE, "reranking_unkept", excess, 0.0))
+
+
+def repeats_of(log: Log) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+    """Plays whose song is in the shown half, and plays whose song came before, ``(n, width)``."""
+    place = np.arange(log.width)
+    same = (log.tracks[:, :, None] == log.tracks[:, None, :]) & log.heard[:, None, :]
+    in_shown = (same & (place < log.shown[:, None])[:, None, :]).any(axis=2)
+    came_before = (same & (place[:, None] > place)).any(axis=2)
+    return in_shown & log.second_half, came_before & log.heard
+
+
+def _reranked(bench: Bench, answers: Array) -> dict[str, Measured]:
+    chosen = protocols.rerank(
+        answers, bench.skipped, bench.log.second_half, size=LIST_SIZE, rng=bench.rng(4)
+    )
+    return {
+        "reranking_real": bench.resampling.measure(chosen.real),
+        "reranking_promised": bench.resampling.measure(chosen.promised),
+    }
+
+
+def _list_reward(bench: Bench, subject: Subject, findings: Findings) -> None:
+    """Predicted against logged list reward; then with the lists dealt to other sessions."""
+    rows, shown = _lists(bench.log)
+    places = shown[:, None] + np.arange(LIST_SIZE)
+    slates = bench.log.tracks[rows[:, None], places].astype(np.int64)
+    gamma = RewardConfig().gamma_position
+    kept = ~bench.skipped[rows[:, None], places]
+    real = kept @ gamma ** np.arange(LIST_SIZE)
+    dealt = slates[bench.rng(5).permutation(len(slates))]
+    measured = {}
+    for metric, lists in (("list_correlation", slates), ("list_correlation_shuffled", dealt)):
+        promised = expected_list_reward(
+            subject.listener,
+            bench.log,
+            rows,
+            shown,
+            lists,
+            gamma=gamma,
+            samples=LIST_SAMPLES,
+            rng=bench.rng(6),
+        )
+        statistic = protocols.correlation(promised, real, rows, bench.num_sessions)
+        measured[metric] = bench.resampling.measure(statistic)
+    shuffled = measured["list_correlation_shuffled"]
+    for metric, figure in measured.items():
+        findings.records.append(Record.of(subject.name, PRICE, metric, figure, shuffled.value))
+    of_the_songs = measured["list_correlation"].minus(shuffled)
+    findings.records.append(
+        Record.of(subject.name, PRICE, "list_correlation_of_songs", of_the_songs, 0.0)
+    )
+
+
+def _lists(log: Log) -> tuple[Ints, Ints]:
+    """Session and plays heard before it of every full list of the second halves, end to end."""
+    offset = np.arange(0, log.width, LIST_SIZE)
+    starts = log.shown[:, None] + offset
+    whole = starts + LIST_SIZE <= log.lengths[:, None]
+    rows, which = np.nonzero(whole)
+    return rows, starts[rows, which]
+
+
+def _variance(bench: Bench, subject: Subject, findings: Findings) -> None:
+    """Mood against song, over songs drawn as the log draws them, from other sessions."""
+    log = bench.log
+    pool = log.tracks[log.second_half].astype(np.int64)
+    songs = bench.rng(7).choice(pool, size=(bench.num_sessions, MOOD_SONGS))
+    nowhere = np.full(songs.shape, UNKNOWN)
+    chances = ask(subject.listener, log, np.arange(bench.num_sessions), log.shown, songs, nowhere)
+    for part, statistic in protocols.variance_shares(chances).items():
+        measured = bench.resampling.measure(statistic)
+        findings.records.append(Record.of(subject.name, PRICE, f"variance_{part}", measured))

@@ -1,0 +1,215 @@
+"""Listen levels out of milliseconds heard, track lengths, and what ended the play.
+
+The challenge data set does not publish where it draws the lines between "very briefly",
+"briefly", "most of the track" and all of it; `LevelConfig` draws them at shares of the track's
+length. Three rules say more than the share, where there is something to apply them to:
+
+1. A play that *ended by itself* (reason_end ``trackdone``, or a flag that says so) is full, also
+   where a crossfade took its last seconds; unless less was heard than most of it: a listener who
+   jumps ahead lets it end by itself too.
+2. A play that the *listener ended* (any other known reason, or a flag) is cut at best. In the
+   challenge data set itself 99 % of the full plays ended by themselves, and of all others 1.5 %.
+3. Where no time heard is known, "completed" and "not skipped" are full, and "skipped" and "not
+   completed" are short, since nobody knows how short.
+
+Where a length is not stated it is estimated (`LengthEstimate`). `Evidence` counts which of all
+this gave how many levels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from musicbox_env.schema import REASONS_END, UNKNOWN, Level
+
+TRACK_DONE: Final = REASONS_END.index("trackdone")
+LENGTH_SAMPLES: Final = 16
+"""Plays of a track that ended by themselves and are remembered to estimate its length."""
+TRUSTED_SAMPLES: Final = 3
+SAME_LENGTH_MS: Final = 1_500
+"""Two plays that stop no further apart than this stopped at the same place: the track's end."""
+SHORTEST_AGREEING: Final = 0.4
+"""Part of the typical length from which on two plays that stop together tell the track's length;
+before, skips meet by chance."""
+TYPICAL_LENGTH_MS: Final = 210_000
+"""Length of a track where nothing at all is known."""
+
+
+@dataclass(frozen=True)
+class LevelConfig:
+    """Where the lines between listen levels lie, as shares of the track's length.
+
+    Attributes:
+        brief: Heard less than this: brief (``skip_1``).
+        short: Less than this: short. What lies below is a skip (``skip_2``).
+        most: Less than this: most of the track (``skip_3``).
+        cut: Less than this: cut, with no label; from here on: full.
+    """
+
+    brief: float = 0.1
+    short: float = 0.33
+    most: float = 0.9
+    cut: float = 0.97
+
+    def __post_init__(self) -> None:
+        if not 0 < self.brief < self.short < self.most <= self.cut <= 1:
+            raise ValueError(
+                f"The level shares are brief {self.brief}, short {self.short}, most {self.most}, "
+                f"cut {self.cut}; they must rise from above 0 to 1 at most."
+            )
+
+    @property
+    def edges(self) -> tuple[float, float, float, float]:
+        """Lower edges of the levels 1 to 4."""
+        return self.brief, self.short, self.most, self.cut
+
+
+class Evidence(IntEnum):
+    """What a level rests on, strongest first."""
+
+    ENDED_ITSELF = 0
+    STATED_LENGTH = 1
+    ENDED_PLAYS = 2
+    AGREEING_PLAYS = 3
+    TYPICAL_LENGTH = 4
+    FLAG = 5
+
+
+MEANING: Final = {
+    Evidence.ENDED_ITSELF: "ended by itself",
+    Evidence.STATED_LENGTH: "time heard, against the stated length",
+    Evidence.ENDED_PLAYS: "time heard, against the length of plays that ran to the end",
+    Evidence.AGREEING_PLAYS: "time heard, against the longest time heard twice",
+    Evidence.TYPICAL_LENGTH: "time heard, against a typical length",
+    Evidence.FLAG: "a completed or skipped flag alone",
+}
+
+
+def ended_itself(listens: npt.NDArray) -> npt.NDArray[np.bool_]:
+    """Plays that ran to the track's end, ``(plays,)``; ``listens`` are of `listens.LISTEN`."""
+    reason, skipped, completed = listens["reason_end"], listens["skipped"], listens["completed"]
+    by_flag = listens["flags_trusted"] & ((completed == 1) | ((completed < 0) & (skipped == 0)))
+    return (reason == TRACK_DONE) | ((reason == UNKNOWN) & by_flag)
+
+
+def ended_by_listener(listens: npt.NDArray) -> npt.NDArray[np.bool_]:
+    """Plays that the listener, or the device, ended before the track did, ``(plays,)``."""
+    reason, skipped, completed = listens["reason_end"], listens["skipped"], listens["completed"]
+    return ~ended_itself(listens) & ((reason >= 0) | (skipped == 1) | (completed == 0))
+
+
+class LengthEstimate:
+    """Lengths of tracks, estimated from how they were played.
+
+    In this order: the middle of the plays that ended by themselves (with fewer than
+    `TRUSTED_SAMPLES` of them no shorter than the longest play, since one of them may have been
+    jumped through); the longest time heard if two plays reached it; the typical length of those
+    tracks, but no less than was ever heard.
+    """
+
+    def __init__(self, num_tracks: int) -> None:
+        """Begin with nothing known."""
+        self._samples = np.zeros((num_tracks, LENGTH_SAMPLES), np.int32)
+        self._count = np.zeros(num_tracks, np.int64)
+        self._longest = np.full((num_tracks, 2), UNKNOWN, np.int32)
+
+    def add(self, listens: npt.NDArray) -> None:
+        """Learn from plays, duplicates left out."""
+        ended = ended_itself(listens) & (listens["ms"] > 0)
+        self._sample(listens["track"][ended], listens["ms"][ended])
+        known = listens["ms"] >= 0
+        self._stretch(listens["track"][known], listens["ms"][known])
+
+    def _sample(self, track: npt.NDArray[np.int32], ms: npt.NDArray[np.int32]) -> None:
+        order = np.argsort(track, kind="stable")
+        track, ms = track[order], ms[order]
+        place = self._count[track] + _place_in_group(track)
+        room = place < LENGTH_SAMPLES
+        self._samples[track[room], place[room]] = ms[room]
+        self._count += np.bincount(track, minlength=len(self._count))
+
+    def _stretch(self, track: npt.NDArray[np.int32], ms: npt.NDArray[np.int32]) -> None:
+        """Keep the two longest plays of each track."""
+        mentioned = np.unique(track)
+        track = np.concatenate([track, np.repeat(mentioned, 2)])
+        ms = np.concatenate([ms, self._longest[mentioned].ravel()])
+        order = np.lexsort((-ms, track))
+        track, ms = track[order], ms[order]
+        place = _place_in_group(track)
+        for rank in (0, 1):
+            self._longest[track[place == rank], rank] = ms[place == rank]
+
+    def finish(self) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int8]]:
+        """Length in milliseconds of each track, and the `Evidence` behind it, ``(tracks,)``."""
+        count = np.minimum(self._count, LENGTH_SAMPLES)
+        longest = self._longest[:, 0]
+        empty = np.arange(LENGTH_SAMPLES) >= count[:, None]
+        ordered = np.sort(np.where(empty, np.iinfo(np.int32).max, self._samples), axis=1)
+        middle = ordered[np.arange(len(count)), count // 2 * (count > 0)]
+        few = count < TRUSTED_SAMPLES
+        ended = np.where(few, np.maximum(middle, longest), middle)
+        known = count > 0
+        agreeing = ~known & (longest - self._longest[:, 1] <= SAME_LENGTH_MS)
+        agreeing &= self._longest[:, 1] >= 0
+        typical = _typical(ended[known])
+        agreeing &= longest >= SHORTEST_AGREEING * typical
+        if agreeing.any() and not known.any():
+            typical = _typical(longest[agreeing])
+        length = np.where(known, ended, np.where(agreeing, longest, np.maximum(typical, longest)))
+        evidence = np.select(
+            [known, agreeing],
+            [Evidence.ENDED_PLAYS, Evidence.AGREEING_PLAYS],
+            Evidence.TYPICAL_LENGTH,
+        )
+        return np.maximum(length, 1).astype(np.int32), evidence.astype(np.int8)
+
+
+def _typical(lengths: npt.NDArray[np.int32]) -> int:
+    return int(np.median(lengths)) if len(lengths) else TYPICAL_LENGTH_MS
+
+
+def _place_in_group(sorted_keys: npt.NDArray) -> npt.NDArray[np.int64]:
+    """Place of each entry among those of the same key, from 0; keys are sorted."""
+    starts = np.flatnonzero(np.diff(sorted_keys, prepend=-1))
+    lengths = np.diff(starts, append=len(sorted_keys))
+    return np.arange(len(sorted_keys)) - np.repeat(starts, lengths)
+
+
+def listen_levels(
+    listens: npt.NDArray,
+    estimated: npt.NDArray[np.int32],
+    estimated_from: npt.NDArray[np.int8],
+    config: LevelConfig,
+) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.int8]]:
+    """Levels of plays, by the rules of this module's page.
+
+    Args:
+        listens: Plays ``(plays,)`` of `listens.LISTEN`.
+        estimated: Length of each play's track in milliseconds ``(plays,)``.
+        estimated_from: The `Evidence` of these lengths ``(plays,)``.
+        config: Where the lines lie.
+
+    Returns:
+        Levels and the `Evidence` of each, ``(plays,)``.
+    """
+    stated, heard = listens["length"] > 0, listens["ms"] >= 0
+    length = np.where(stated, listens["length"], estimated)
+    # Rounded: 0.9 of a length is most of it, also where binary fractions fall short of it.
+    share = np.round(np.where(heard, listens["ms"], 0) / length, 6)
+    levels = np.searchsorted(config.edges, share, side="right")
+    evidence = np.where(stated, Evidence.STATED_LENGTH, estimated_from)
+
+    itself, listener = ended_itself(listens), ended_by_listener(listens)
+    jumped = heard & (share < config.most)
+    full = itself & ~jumped
+    levels = np.where(full, Level.FULL, levels)
+    evidence = np.where(full & heard, Evidence.ENDED_ITSELF, evidence)
+    levels = np.where(listener, np.minimum(levels, Level.CUT), levels)
+    levels = np.where(heard, levels, np.where(itself, Level.FULL, Level.SHORT))
+    evidence = np.where(heard, evidence, Evidence.FLAG)
+    return levels.astype(np.int8), evidence.astype(np.int8)

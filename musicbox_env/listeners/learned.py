@@ -1,0 +1,618 @@
+"""The learned listener: a recurrent model of the listen level, fitted on logs, answering in numpy.
+
+A GRU reads the plays that are over; a head prices the next track from its memory, plain
+statistics of the levels, the last known context, and scalars of the track (`features`). Nothing
+that is known only once the play has started enters. `experiments.fit_listener` fits it::
+
+    hidden   = GRU(plays so far)                                        (Cho et al., 1406.1078)
+    units    = relu(W_s [hidden, state] + W_t track + b)
+    outputs  = W_u units + D_s [hidden, state] + D_t track + c
+    z        = outputs[0], mean over members;  z_0 the same for a usual track not heard before
+    skip logit = scale (z_0 + song (z + pessimism * spread - z_0)) + shift
+
+``song``, one number for first hearings and one for repeats, is the part of a song's effect that is
+believed. A repeat in the log was the listener's own act just then and says more than one that is
+recommended; so it is fitted where the songs to come are priced from the middle of a session, such
+that real skips move by as much as predicted ones. scale and shift are fitted on validation
+sessions, played as the environment plays them. The other outputs divide skips into brief and
+short, and kept plays into most, cut and full.
+
+The shown half of a session is read with its behaviour (what ended a play, pauses, jumps), where
+the log has it; simulated plays have none, and the network was fitted with such gaps.
+
+**Pessimism** guards against the winner's curse: a policy that searches the catalogue finds what
+the model overrates. The spread is what the model does not know of the song, the standard deviation
+between ensemble members and the posterior one of the track's own rate, and pessimism adds so many
+of it to the skip logit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+from scipy.special import expit, softmax
+
+from musicbox_env.dataset import Dataset
+from musicbox_env.listeners.base import History, Rows
+from musicbox_env.listeners.features import (
+    BEHAVIOUR_INPUTS,
+    CONTEXT_INPUTS,
+    EFFECT,
+    PLAY_INPUTS,
+    STATE_INPUTS,
+    SUMMARY_INPUTS,
+    TRACK_INPUTS,
+    HeardSongs,
+    TrackTable,
+    behaviour_inputs,
+    context_inputs,
+    is_repeat,
+    level_summaries,
+    play_inputs,
+    state_inputs,
+    track_inputs,
+)
+from musicbox_env.listeners.files import read_fit, write_fit
+from musicbox_env.schema import NUM_LEVELS, SKIP_THRESHOLD, is_skip
+
+Array = npt.NDArray[np.float64]
+
+BUNDLED: Final = Path(__file__).parent / "fitted" / "synthetic.npz"
+CANDIDATES_AT_ONCE: Final = 1 << 15
+INPUTS: Final = {
+    "track": list(TRACK_INPUTS),
+    "summary": list(SUMMARY_INPUTS),
+    "context": list(CONTEXT_INPUTS),
+    "behaviour": list(BEHAVIOUR_INPUTS),
+}
+"""Names of all inputs; a file that was fitted on others is refused."""
+
+
+@dataclass(frozen=True)
+class Network:
+    """Weights of M members, stacked; H units of memory, U of the head.
+
+    Attributes:
+        play_gates: ``(M, PLAY_INPUTS, 3 H)``: reset, update and new, in this order.
+        play_bias: ``(M, 3 H)``.
+        hidden_gates: ``(M, H, 3 H)``.
+        hidden_bias: ``(M, 3 H)``.
+        state_units: ``(M, H + STATE_INPUTS, U)``.
+        track_units: ``(M, TRACK_INPUTS, U)``.
+        units_bias: ``(M, U)``.
+        unit_outputs: ``(M, U, 5)``.
+        state_outputs: ``(M, H + STATE_INPUTS, 5)``.
+        track_outputs: ``(M, TRACK_INPUTS, 5)``.
+        output_bias: ``(M, 5)``.
+    """
+
+    play_gates: Array
+    play_bias: Array
+    hidden_gates: Array
+    hidden_bias: Array
+    state_units: Array
+    track_units: Array
+    units_bias: Array
+    unit_outputs: Array
+    state_outputs: Array
+    track_outputs: Array
+    output_bias: Array
+
+    def __post_init__(self) -> None:
+        members, hidden = self.hidden_gates.shape[:2]
+        units = self.unit_outputs.shape[1]
+        shapes = {
+            "play_gates": (members, PLAY_INPUTS, 3 * hidden),
+            "hidden_gates": (members, hidden, 3 * hidden),
+            "state_units": (members, hidden + STATE_INPUTS, units),
+            "track_units": (members, len(TRACK_INPUTS), units),
+        }
+        for name, expected in shapes.items():
+            shape = getattr(self, name).shape
+            if shape != expected:
+                raise ValueError(
+                    f"{name} of the learned listener has shape {shape}; expected {expected}. "
+                    "Fit the listener again."
+                )
+
+    @classmethod
+    def stacked(cls, members: list[Network]) -> Network:
+        """Several networks as one."""
+        return cls(
+            **{f.name: np.concatenate([getattr(m, f.name) for m in members]) for f in fields(cls)}
+        )
+
+    @property
+    def members(self) -> int:
+        """Networks of the ensemble."""
+        return len(self.play_gates)
+
+    @property
+    def hidden_size(self) -> int:
+        """Units of memory."""
+        return self.hidden_gates.shape[1]
+
+    def remember(self, hidden: Array, plays: Array) -> Array:
+        """One step of the GRU: memory ``(n, M, H)`` and plays ``(n, PLAY_INPUTS)`` to memory.
+
+        ::
+
+            r = sigmoid(W_r x + b_r + U_r h + c_r)
+            u = sigmoid(W_u x + b_u + U_u h + c_u)
+            n = tanh(W_n x + b_n + r * (U_n h + c_n))
+            h = u * h + (1 - u) * n
+        """
+        h = hidden.swapaxes(0, 1)
+        of_play = np.matmul(plays, self.play_gates) + self.play_bias[:, None]
+        of_memory = np.matmul(h, self.hidden_gates) + self.hidden_bias[:, None]
+        size = self.hidden_size
+        gates = expit(of_play[..., : 2 * size] + of_memory[..., : 2 * size])
+        reset, update = gates[..., :size], gates[..., size:]
+        new = np.tanh(of_play[..., 2 * size :] + reset * of_memory[..., 2 * size :])
+        return (update * h + (1 - update) * new).swapaxes(0, 1)
+
+    def read_state(self, hidden: Array, states: Array) -> tuple[Array, Array]:
+        """The session's part of the head: units ``(M, n, U)`` and outputs ``(M, n, 5)``."""
+        n = len(hidden)
+        known = np.broadcast_to(states, (self.members, n, states.shape[1]))
+        state = np.concatenate([hidden.swapaxes(0, 1), known], axis=2)
+        units = np.matmul(state, self.state_units) + self.units_bias[:, None]
+        outputs = np.matmul(state, self.state_outputs) + self.output_bias[:, None]
+        return units, outputs
+
+    def price(self, units: Array, outputs: Array, tracks: Array) -> Array:
+        """Outputs for candidates ``(M, n, c, 5)``, from `read_state` and ``(n, c, inputs)``."""
+        n, c, size = tracks.shape
+        flat = tracks.reshape(n * c, size)
+        of_units = np.matmul(flat, self.track_units).reshape(self.members, n, c, -1)
+        of_units += units[:, :, None]
+        direct = np.matmul(flat, self.track_outputs).reshape(self.members, n, c, -1)
+        bent = np.matmul(np.maximum(of_units, 0.0), self.unit_outputs[:, None])
+        return bent + direct + outputs[:, :, None]
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How the network's logit becomes a probability that can be believed.
+
+    A song that is recommended and one that the log holds are two questions. The log's was the
+    listener's own choice; the recommended one follows plays whose behaviour nobody knows, of which
+    the network makes too much. Each has a scale and a shift of its own.
+
+    Attributes:
+        song: Which part of a recommended song's effect is believed: of first hearings, of repeats.
+        simulated: Scale and shift for recommended songs.
+        logged: Scale and shift for plays of the log.
+        usual: Inputs of a usual track that the session did not hear, ``(TRACK_INPUTS,)``.
+    """
+
+    song: tuple[float, float]
+    simulated: tuple[float, float]
+    logged: tuple[float, float]
+    usual: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        for name in ("song", "simulated", "logged", "usual"):
+            object.__setattr__(self, name, tuple(float(v) for v in getattr(self, name)))
+
+    @classmethod
+    def none(cls, usual: npt.NDArray[np.floating]) -> Calibration:
+        """Leave the network's logits as they are."""
+        return cls((1.0, 1.0), (1.0, 0.0), (1.0, 0.0), tuple(usual))
+
+    def apply(
+        self, usual: Array, logit: Array, repeat: npt.NDArray[np.bool_], *, recommended: bool
+    ) -> Array:
+        """Calibrated skip logits.
+
+        Args:
+            usual: Network's logit of a usual track, z_0.
+            logit: That of the candidates, z.
+            repeat: Which of them the session heard before.
+            recommended: Whether they are recommended, and not plays of the log.
+        """
+        if not recommended:
+            scale, shift = self.logged
+            return scale * logit + shift
+        scale, shift = self.simulated
+        believed = np.asarray(self.song)[repeat.astype(np.int64)]
+        return scale * (usual + believed * (logit - usual)) + shift
+
+
+@dataclass(frozen=True)
+class FittedNetwork:
+    """What a file of a learned listener holds.
+
+    Attributes:
+        network: Weights.
+        calibration: Fitted on validation sessions.
+        about: Where it comes from: ``split``, ``embedding``, ``pessimism``, ``reject_constant``,
+            and how well it did.
+    """
+
+    network: Network
+    calibration: Calibration
+    about: Mapping[str, Any]
+
+    def save(self, path: Path) -> None:
+        """Write to a file, weights in single precision."""
+        arrays = {f.name: getattr(self.network, f.name).astype(np.float32) for f in fields(Network)}
+        about = {
+            "listener": "learned",
+            **self.about,
+            "inputs": INPUTS,
+            "calibration": asdict(self.calibration),
+        }
+        write_fit(path, about, arrays)
+
+    @classmethod
+    def load(cls, path: Path) -> FittedNetwork:
+        """Read from a file.
+
+        Raises:
+            FileNotFoundError: There is no such file.
+            ValueError: It holds something else, or was fitted on other inputs.
+        """
+        about, arrays = read_fit(path)
+        if about["listener"] != "learned":
+            raise ValueError(f"{path} holds a {about['listener']!r} listener, not a learned one.")
+        if about["inputs"] != INPUTS:
+            raise ValueError(
+                f"{path} was fitted by a MusicBox whose listeners saw other inputs; fit it again."
+            )
+        network = Network(**{f.name: arrays[f.name].astype(np.float64) for f in fields(Network)})
+        return cls(network, Calibration(**about["calibration"]), about)
+
+
+@dataclass
+class LearnedState:
+    """Attributes hold one row for each session.
+
+    Attributes:
+        hidden: Memory of the members ``(n, M, H)``.
+        context: Last known context ``(n, CONTEXT_INPUTS)``.
+        sums: See `features.HeardSongs`, as are the next two.
+        counts: Songs in each sum.
+        last: Vector of the last song.
+    """
+
+    hidden: Array
+    context: Array
+    sums: Array
+    counts: Array
+    last: Array
+
+    @property
+    def heard(self) -> HeardSongs:
+        """The songs heard; shares its arrays with the state."""
+        return HeardSongs(self.sums, self.counts, self.last)
+
+
+class LearnedListener:
+    """Answers with a fitted network; see the module.
+
+    Attributes:
+        dataset: Its counts and embedding tell the network of the tracks.
+        fit: Network, calibration, and where they come from.
+        pessimism: Spreads added to the skip logit.
+        reject_constant: Whether sessions skipped or kept throughout are avoided, as the published
+            data hold none; see `_not_constant`.
+    """
+
+    answers_from_log = False
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        fit: FittedNetwork | Path | str | None = None,
+        *,
+        pessimism: float | None = None,
+        reject_constant: bool | None = None,
+    ) -> None:
+        """Open the listener of a dataset.
+
+        Args:
+            dataset: The sessions to simulate.
+            fit: A fit or its file; by default the dataset's own, ``DATA/listeners/learned.npz``,
+                or for a synthetic dataset of default taste the one that MusicBox brings.
+            pessimism: Replaces what the fit says.
+            reject_constant: Replaces what the fit says.
+
+        Raises:
+            FileNotFoundError: There is no fit; the message says how to make one.
+            ValueError: The fit needs an embedding that the dataset lacks.
+        """
+        self.dataset = dataset
+        self._source = fit
+        if not isinstance(fit, FittedNetwork):
+            fit = FittedNetwork.load(default_fit(dataset) if fit is None else Path(fit))
+        self.fit = fit
+        about = fit.about
+        self.pessimism = float(about.get("pessimism", 0) if pessimism is None else pessimism)
+        self.reject_constant = bool(
+            about.get("reject_constant", False) if reject_constant is None else reject_constant
+        )
+        embedding = about.get("embedding")
+        if embedding is not None and embedding not in dataset.embedding_names:
+            raise ValueError(
+                f"The listener was fitted with the embedding {embedding!r}, and {dataset.folder} "
+                f"has {dataset.embedding_names or 'none'}. Fit it again on this dataset."
+            )
+        self.table = TrackTable.of(dataset, about["split"], embedding)
+        self._usual = np.asarray(fit.calibration.usual)
+
+    def __reduce__(self) -> tuple[Callable[..., LearnedListener], tuple[Any, ...]]:
+        """Pickle by path where it came from one."""
+        return _reopen, (self.dataset, self._source, self.pessimism, self.reject_constant)
+
+    def begin(self, history: History) -> LearnedState:
+        """Read the shown plays with their behaviour; see `Listener.begin`."""
+        state = self._nothing_heard(len(history.count))
+        for place in range(int(history.count.max(initial=0))):
+            rows = np.flatnonzero(place < history.count)
+            self._hear_logged(state, history, rows, place, behaviour=True)
+        return state
+
+    def level_probabilities(
+        self,
+        state: LearnedState,
+        history: History,
+        rows: Rows,
+        tracks: npt.NDArray[np.integer],
+        plays: npt.NDArray[np.integer],
+    ) -> npt.NDArray[np.float64]:
+        """What the network makes of each candidate; see the protocol. ``plays`` do not matter."""
+        answers = np.empty((*tracks.shape, NUM_LEVELS))
+        step = max(1, CANDIDATES_AT_ONCE // max(tracks.shape[1], 1))
+        for first in range(0, len(rows), step):
+            part = slice(first, first + step)
+            answers[part] = self._answers(state, history, rows[part], tracks[part])
+        return answers
+
+    def advance(
+        self,
+        state: LearnedState,
+        history: History,
+        rows: Rows,
+        tracks: npt.NDArray[np.integer],
+        levels: npt.NDArray[np.int8],
+    ) -> None:
+        """Read a simulated play, whose behaviour nobody knows; see the protocol."""
+        inputs = self._track_inputs(state, history, rows, tracks[:, None])[:, 0]
+        unknown = np.zeros((len(rows), len(BEHAVIOUR_INPUTS)))
+        count = history.count[rows]
+        self._hear(state, rows, tracks, levels, count, inputs, unknown)
+
+    def levels_given_past(
+        self,
+        sessions: npt.NDArray[np.int64],
+        *,
+        behaviour: bool = True,
+        recommended: bool = False,
+    ) -> npt.NDArray[np.float64]:
+        """Probabilities of the level of each logged play, given all plays before it.
+
+        Args:
+            sessions: Sessions of the log ``(n,)``.
+            behaviour: Whether the behaviour around the earlier plays is read too.
+            recommended: Whether the songs are taken as recommended, as the environment takes
+                them. If not, they are what they are in a log, the listener's own choice; see
+                `Calibration`.
+
+        Returns:
+            ``(n, longest session, 5)``, NaN after a session's last play.
+        """
+        width, lengths = self.dataset.longest_session, self.dataset.sessions.lengths(sessions)
+        whole = History.logged(self.dataset, sessions, lengths, width)
+        history = History.logged(self.dataset, sessions, np.zeros_like(lengths), width)
+        state = self._nothing_heard(len(sessions))
+        answers = np.full((len(sessions), width, NUM_LEVELS), np.nan)
+        for place in range(width):
+            rows = np.flatnonzero(place < lengths)
+            tracks, levels = whole.tracks[rows, place], whole.levels[rows, place]
+            answers[rows, place] = self._answers(
+                state, history, rows, tracks[:, None], recommended=recommended
+            )[:, 0]
+            self._hear_logged(state, whole, rows, place, behaviour=behaviour)
+            history.record(rows, tracks, levels)
+        return answers
+
+    def member_skip_logits(
+        self,
+        state: LearnedState,
+        history: History,
+        rows: Rows,
+        tracks: npt.NDArray[np.integer],
+    ) -> npt.NDArray[np.float64]:
+        """Calibrated skip logits of each member, without pessimism, ``(M, m, c)``."""
+        usual, logits, repeat = self.network_logits(state, history, rows, tracks)
+        return self.fit.calibration.apply(usual, logits, repeat, recommended=True)
+
+    def network_logits(
+        self,
+        state: LearnedState,
+        history: History,
+        rows: Rows,
+        tracks: npt.NDArray[np.integer],
+    ) -> tuple[Array, Array, npt.NDArray[np.bool_]]:
+        """What the calibration starts from.
+
+        Returns:
+            Skip logits of a usual track ``(M, m, 1)`` and of the candidates ``(M, m, c)``, and
+            which of these the session heard before ``(m, c)``.
+        """
+        inputs = self._track_inputs(state, history, rows, tracks)
+        outputs, usual = self._outputs(state, history, rows, inputs)
+        return usual[..., 0], outputs[..., 0], is_repeat(inputs)
+
+    def _nothing_heard(self, n: int) -> LearnedState:
+        network, heard = self.fit.network, HeardSongs.none(n, self.table)
+        hidden = np.zeros((n, network.members, network.hidden_size))
+        context = np.zeros((n, len(CONTEXT_INPUTS)))
+        return LearnedState(hidden, context, heard.sums, heard.counts, heard.last)
+
+    def _hear_logged(
+        self, state: LearnedState, history: History, rows: Rows, place: int, *, behaviour: bool
+    ) -> None:
+        """Read the play at a place of logged sessions, in place."""
+        tracks, levels = history.tracks[rows, place], history.levels[rows, place]
+        plays = self.dataset.sessions.offsets[history.session[rows]] + place
+        state.context[rows] = context_inputs(self.dataset, plays)
+        count = np.full(len(rows), place)
+        near = state.heard.nearness(rows, self.table, tracks[:, None])
+        inputs = track_inputs(
+            self.table, near, tracks[:, None], history.tracks[rows], history.levels[rows], count
+        )[:, 0]
+        seen = behaviour_inputs(self.dataset, plays)
+        self._hear(state, rows, tracks, levels, count, inputs, seen if behaviour else 0 * seen)
+
+    def _hear(
+        self,
+        state: LearnedState,
+        rows: Rows,
+        tracks: npt.NDArray[np.integer],
+        levels: npt.NDArray[np.integer],
+        count: npt.NDArray[np.integer],
+        inputs: Array,
+        behaviour: Array,
+    ) -> None:
+        play = play_inputs(levels, count, inputs, state.context[rows], behaviour)
+        state.hidden[rows] = self.fit.network.remember(state.hidden[rows], play)
+        state.heard.add(rows, self.table, tracks, levels)
+
+    def _track_inputs(
+        self, state: LearnedState, history: History, rows: Rows, tracks: npt.NDArray[np.integer]
+    ) -> Array:
+        near = state.heard.nearness(rows, self.table, tracks)
+        return track_inputs(
+            self.table,
+            near,
+            tracks,
+            history.tracks[rows],
+            history.levels[rows],
+            history.count[rows],
+        )
+
+    def _outputs(
+        self, state: LearnedState, history: History, rows: Rows, inputs: Array
+    ) -> tuple[Array, Array]:
+        """Outputs for candidates ``(M, m, c, 5)`` and for a usual track ``(M, m, 1, 5)``."""
+        network = self.fit.network
+        summary = level_summaries(history.levels[rows], history.count[rows])
+        states = state_inputs(summary, state.context[rows])
+        units, outputs = network.read_state(state.hidden[rows], states)
+        usual = np.broadcast_to(self._usual, (len(rows), 1, len(TRACK_INPUTS)))
+        return network.price(units, outputs, inputs), network.price(units, outputs, usual)
+
+    def _answers(
+        self,
+        state: LearnedState,
+        history: History,
+        rows: Rows,
+        tracks: npt.NDArray[np.integer],
+        *,
+        recommended: bool = True,
+    ) -> Array:
+        """Level probabilities ``(m, c, 5)``."""
+        inputs = self._track_inputs(state, history, rows, tracks)
+        outputs, usual = self._outputs(state, history, rows, inputs)
+        mean, base = outputs.mean(axis=0), usual[..., 0].mean(axis=0)
+        skip_logit = mean[..., 0]
+        if self.pessimism:
+            spread = self._spread(state, history, rows, tracks, inputs, outputs[..., 0])
+            skip_logit = skip_logit + self.pessimism * spread
+        logit = self.fit.calibration.apply(
+            base, skip_logit, is_repeat(inputs), recommended=recommended
+        )
+        skip = expit(logit)
+        if self.reject_constant:
+            skip = self._not_constant(skip, history, rows)
+        return level_chances(skip, mean[..., 1], mean[..., 2:])
+
+    def _spread(
+        self,
+        state: LearnedState,
+        history: History,
+        rows: Rows,
+        tracks: npt.NDArray[np.integer],
+        inputs: Array,
+        logits: Array,
+    ) -> Array:
+        """What is not known of each candidate's logit, ``(m, c)``.
+
+        Members differ in seed alone and read the same track rates, so what is not known of a
+        rate is added: the logit's change when the effect moves by its posterior sd.
+        """
+        moved = inputs.copy()
+        moved[..., EFFECT] += self.table.effect_sd[tracks]
+        outputs, _ = self._outputs(state, history, rows, moved)
+        by_rate = (outputs[..., 0] - logits).mean(axis=0)
+        return np.sqrt(logits.var(axis=0) + by_rate**2)
+
+    def _not_constant(self, skip: Array, history: History, rows: Rows) -> Array:
+        """Skip probabilities, given that the session will not be skipped or kept throughout.
+
+        Only a session that was constant so far is concerned. With p the chance that the next song
+        goes on so and R the songs up to the longest session, all will with chance about ``p**R``,
+        and given that they do not, the next does with ``(p - p**R) / (1 - p**R)``. Two
+        approximations: p stays as it is, and sessions last as long as the longest.
+        """
+        skipped = is_skip(history.levels[rows])
+        heard = history.levels[rows] >= 0
+        all_skipped = np.all(skipped | ~heard, axis=1, keepdims=True)
+        all_kept = ~np.any(skipped, axis=1, keepdims=True)
+        left = np.maximum(self.dataset.longest_session - history.count[rows], 0)[:, None]
+        goes_on = np.clip(np.where(all_skipped, skip, 1 - skip), 1e-9, 1 - 1e-9)
+        throughout = goes_on ** np.maximum(left, 1)
+        goes_on = (goes_on - throughout) / (1 - throughout)
+        concerned = (all_skipped | all_kept) & (left > 0)
+        return np.where(concerned, np.where(all_skipped, goes_on, 1 - goes_on), skip)
+
+
+def level_chances(skip: Array, brief: Array, kept: Array) -> Array:
+    """Probabilities of the levels ``(..., 5)``.
+
+    Args:
+        skip: Probability of a skip.
+        brief: Logit of a skip's being brief.
+        kept: Logits of most, cut and full among plays that are kept ``(..., 3)``.
+    """
+    chances = np.empty((*skip.shape, NUM_LEVELS))
+    share = expit(brief)
+    chances[..., 0] = skip * share
+    chances[..., 1] = skip * (1 - share)
+    chances[..., SKIP_THRESHOLD:] = (1 - skip)[..., None] * softmax(kept, axis=-1)
+    return chances
+
+
+def default_fit(dataset: Dataset) -> Path:
+    """The file that ``listener="learned"`` means for a dataset.
+
+    Raises:
+        FileNotFoundError: It has none, and the bundled one is not for it.
+    """
+    own = dataset.folder / "listeners" / "learned.npz"
+    if own.is_file():
+        return own
+    made = dataset.about.get("synthetic", {})
+    if made.get("taste") in ("default", 1.3):
+        return BUNDLED
+    raise FileNotFoundError(
+        f"{dataset.folder} has no fitted listener (listeners/learned.npz), and the one that "
+        "MusicBox brings is for synthetic data of default taste. Fit one with `musicbox "
+        f"fit-listener {dataset.folder}`."
+    )
+
+
+def _reopen(
+    dataset: Dataset,
+    source: FittedNetwork | Path | str | None,
+    pessimism: float,
+    reject_constant: bool,
+) -> LearnedListener:
+    return LearnedListener(dataset, source, pessimism=pessimism, reject_constant=reject_constant)

@@ -1,0 +1,287 @@
+"""Plays of listeners cut into sessions, by the definition of the challenge data set.
+
+A session is a run of plays with at most 60 seconds without play between two of them, 10 to 20
+plays long. Longer runs are cut, or divided into windows; shorter ones are no sessions.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Final, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from musicbox_env.schema import MAX_SESSION_LENGTH, MIN_SESSION_LENGTH, UNKNOWN
+
+CLOCK_MS: Final = 5_000
+"""How far two plays of one player may overlap by the clock, beyond the clock's own resolution:
+players note the end of a play late."""
+NO_SESSION: Final = -1
+OVERLAPS: Final = (
+    "plays that begin before the last one ends, by the clock alone",
+    "plays at the same time as another, on a second player",
+    "of these on another device",
+)
+FATES: Final = ("plays in runs too short", "plays cut off long runs", "plays in sessions")
+FOUND: Final = (
+    "runs of plays",
+    "runs too short for a session",
+    "runs too long for a session",
+    "sessions",
+)
+
+
+@dataclass(frozen=True)
+class SessionConfig:
+    """What a session is.
+
+    Attributes:
+        max_gap: Longest time without play within a session, in seconds.
+        min_plays: Fewest plays of a session; shorter runs are left out.
+        max_plays: Most plays of a session.
+        long_runs: Runs of more plays than that: ``window`` divides them into sessions as equal
+            as can be, ``cut`` keeps their first plays.
+    """
+
+    max_gap: float = 60.0
+    min_plays: int = MIN_SESSION_LENGTH
+    max_plays: int = MAX_SESSION_LENGTH
+    long_runs: Literal["window", "cut"] = "window"
+
+    def __post_init__(self) -> None:
+        if self.max_gap < 0:
+            raise ValueError(f"max_gap is {self.max_gap}; 0 seconds or more expected.")
+        if not 2 <= self.min_plays <= self.max_plays <= MAX_SESSION_LENGTH:
+            raise ValueError(
+                f"min_plays is {self.min_plays} and max_plays {self.max_plays}; 2 to "
+                f"{MAX_SESSION_LENGTH} expected, the first no more than the second."
+            )
+        if self.long_runs not in ("window", "cut"):
+            raise ValueError(f"long_runs is {self.long_runs!r}; 'window' or 'cut' expected.")
+
+
+@dataclass(frozen=True)
+class Clock:
+    """When plays began and ended.
+
+    Attributes:
+        start: Milliseconds since 1970 UTC ``(plays,)``.
+        end: The same of the end.
+        slack: By how much each time may be wrong, ``(plays,)`` milliseconds.
+        measured: Plays whose time heard is known; that of the others is a guess ``(plays,)``.
+    """
+
+    start: npt.NDArray[np.int64]
+    end: npt.NDArray[np.int64]
+    slack: npt.NDArray[np.int64]
+    measured: npt.NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, listens: npt.NDArray, lengths: npt.NDArray[np.int32]) -> Clock:
+        """Tell times from records of `listens.LISTEN`, lengths of their tracks given."""
+        measured = listens["ms"] >= 0
+        heard = np.where(measured, listens["ms"], lengths).astype(np.int64)
+        start = np.where(listens["time_is_start"], listens["time"], listens["time"] - heard)
+        end = np.where(listens["time_is_start"], listens["time"] + heard, listens["time"])
+        return cls(start, end, listens["resolution"].astype(np.int64), measured)
+
+    def take(self, order: npt.NDArray[np.int64]) -> Clock:
+        """The same of other plays."""
+        return Clock(self.start[order], self.end[order], self.slack[order], self.measured[order])
+
+
+def without_duplicates(listens: npt.NDArray) -> tuple[npt.NDArray, int]:
+    """Leave out plays told twice, the later row each time; also says how many.
+
+    Twice is the same user, track, moment and time heard. Times exact to the minute are those of
+    an archive that may tell the plays of another archive, exact to the second, once more: there
+    the minute counts.
+    """
+    if not len(listens):
+        return listens, 0
+    minute = listens["time"] // 60_000
+    exactness = listens["resolution"]
+    order = np.lexsort(
+        (
+            listens["order"],
+            listens["time"],
+            exactness,
+            minute,
+            listens["ms"],
+            listens["track"],
+            listens["user"],
+        )
+    )
+    listens, minute, exactness = listens[order], minute[order], exactness[order]
+    same = np.ones(len(listens), np.bool_)
+    same[0] = False
+    for values in (listens["user"], listens["track"], listens["ms"], minute):
+        same[1:] &= values[1:] == values[:-1]
+    group = np.cumsum(~same) - 1
+    finest = np.minimum.reduceat(exactness, np.flatnonzero(~same))[group]
+    repeated = same.copy()
+    repeated[1:] &= listens["time"][1:] == listens["time"][:-1]
+    repeated[1:] &= exactness[1:] == exactness[:-1]
+    again = repeated | (exactness > finest)
+    return listens[~again], int(again.sum())
+
+
+def find_runs(
+    listens: npt.NDArray, clock: Clock, config: SessionConfig, counts: Counter[str]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Order plays and find the runs without a longer pause.
+
+    Args:
+        listens: Plays ``(plays,)`` of `listens.LISTEN`, duplicates left out.
+        clock: When they were.
+        config: What a session is.
+        counts: Told of overlapping plays.
+
+    Returns:
+        The order of the plays, and the number of each one's run in that order, both ``(plays,)``.
+    """
+    # Any moment of a play orders it; the end of one whose time heard is a guess may lie too late.
+    moment = np.where(clock.measured, clock.end, listens["time"])
+    order = np.lexsort((listens["order"], moment, listens["user"]))
+    clock, user = clock.take(order), listens["user"][order]
+    player = _players(user, clock, listens["device"][order], counts)
+    regroup = np.lexsort((np.arange(len(order)), player, user))
+    order, user, player, clock = (
+        order[regroup],
+        user[regroup],
+        player[regroup],
+        clock.take(regroup),
+    )
+    allowed = config.max_gap * 1000 + _shared_slack(clock)
+    breaks = np.ones(len(order), np.bool_)
+    breaks[1:] = clock.start[1:] - clock.end[:-1] > allowed
+    breaks[1:] |= (user[1:] != user[:-1]) | (player[1:] != player[:-1])
+    return order, np.cumsum(breaks) - 1
+
+
+def _shared_slack(clock: Clock) -> npt.NDArray[np.int64]:
+    """How wrong the time between neighbours may be: nothing to speak of but for whole minutes."""
+    coarse = np.maximum(clock.slack[1:], clock.slack[:-1])
+    return np.where(coarse > 1_000, coarse, 0)
+
+
+def _players(
+    user: npt.NDArray[np.int32],
+    clock: Clock,
+    device: npt.NDArray[np.int32],
+    counts: Counter[str],
+) -> npt.NDArray[np.int64]:
+    """Which player of its user each play ran on, ``(plays,)``, plays ordered by user and time.
+
+    One player plays one thing at a time. A play that begins well before another has ended ran
+    on a second player; a little before is what clocks do, and means no time between.
+    """
+    player = np.zeros(len(user), np.int64)
+    if len(user) < 2:
+        return player
+    overlap = np.where(user[1:] == user[:-1], clock.end[:-1] - clock.start[1:], 0)
+    overlap[~(clock.measured[1:] & clock.measured[:-1])] = 0
+    tolerated = CLOCK_MS + np.maximum(clock.slack[1:], clock.slack[:-1])
+    at_once = overlap > tolerated
+    known = at_once & (device[1:] >= 0) & (device[:-1] >= 0)
+    elsewhere = known & (device[1:] != device[:-1])
+    by_clock = (overlap > tolerated - CLOCK_MS) & ~at_once
+    for what, mask in zip(OVERLAPS, (by_clock, at_once, elsewhere), strict=True):
+        counts[what] += int(mask.sum())
+    for each in np.unique(user[1:][at_once]).tolist():
+        rows = np.flatnonzero(user == each)
+        player[rows] = _assign_players(clock.take(rows))
+    return player
+
+
+def _assign_players(clock: Clock) -> npt.NDArray[np.int64]:
+    """Give each play of one user to the player that stopped last before it began."""
+    ends: list[int] = []
+    player = np.zeros(len(clock.start), np.int64)
+    slack = (clock.slack + CLOCK_MS).tolist()
+    starts, stops = clock.start.tolist(), clock.end.tolist()
+    for i, measured in enumerate(clock.measured.tolist()):
+        free = [p for p, end in enumerate(ends) if end <= starts[i] + slack[i] or not measured]
+        chosen = max(free, key=ends.__getitem__, default=len(ends))
+        if chosen == len(ends):
+            ends.append(stops[i])
+        ends[chosen] = stops[i]
+        player[i] = chosen
+    return player
+
+
+def overlaps_if_flipped(listens: npt.NDArray, lengths: npt.NDArray[np.int32]) -> int:
+    """Plays that would overlap if each time were the other end of its play than it is read as."""
+    flipped = listens.copy()
+    flipped["time_is_start"] = ~flipped["time_is_start"]
+    clock = Clock.of(flipped, lengths)
+    order = np.lexsort((flipped["order"], flipped["time"], flipped["user"]))
+    counts: Counter[str] = Counter()
+    _players(flipped["user"][order], clock.take(order), flipped["device"][order], counts)
+    return counts[OVERLAPS[1]]
+
+
+def cut_sessions(
+    run: npt.NDArray[np.int64], config: SessionConfig, counts: Counter[str]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Divide runs into sessions.
+
+    Args:
+        run: Number of each play's run ``(plays,)``, ascending from 0.
+        config: What a session is.
+        counts: Told what was found and left out.
+
+    Returns:
+        Session of each play (`NO_SESSION` where it is in none), its position in it from 1, and
+        the session's length, all ``(plays,)``.
+    """
+    if not len(run):
+        nothing = np.empty(0, np.int64)
+        return nothing, nothing, nothing
+    lengths = np.bincount(run)
+    place = np.arange(len(run)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    windows = _even_windows(lengths, config)[run]
+    index, position = _window_of(place, lengths[run], windows, config.max_plays)
+    session_key = run * (len(run) + 1) + index
+    _, session, size = np.unique(session_key, return_inverse=True, return_counts=True)
+    size = size[session]
+    kept = (size >= config.min_plays) & (size <= config.max_plays)
+    if config.long_runs == "cut":
+        kept &= index == 0
+    short = lengths < config.min_plays
+    long = lengths > config.max_plays
+    cut = ~kept & ~short[run]
+    for what, count in zip(FATES, (lengths[short].sum(), cut.sum(), kept.sum()), strict=True):
+        counts[what] += int(count)
+    numbers = np.full(len(run), NO_SESSION, np.int64)
+    ids, numbers[kept] = np.unique(session[kept], return_inverse=True)
+    for what, count in zip(FOUND, (len(lengths), short.sum(), long.sum(), len(ids)), strict=True):
+        counts[what] += int(count)
+    return numbers, position + 1, np.where(kept, size, UNKNOWN)
+
+
+def _even_windows(lengths: npt.NDArray[np.int64], config: SessionConfig) -> npt.NDArray[np.int64]:
+    """Windows to divide each run into evenly; 0 where it is cut every ``max_plays`` plays."""
+    needed = -(-lengths // config.max_plays)
+    even = (lengths // needed >= config.min_plays) & (config.long_runs == "window")
+    return np.where(even, needed, 0)
+
+
+def _window_of(
+    place: npt.NDArray[np.int64],
+    length: npt.NDArray[np.int64],
+    windows: npt.NDArray[np.int64],
+    max_plays: int,
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Window of each play in its run and its place in it, from 0, ``(plays,)`` each.
+
+    Window w of k in a run of n plays begins at ``ceil(w n / k)``.
+    """
+    k = np.maximum(windows, 1)
+    even = place * k // length
+    begin = -(-even * length // k)
+    divided = windows > 0
+    index = np.where(divided, even, place // max_plays)
+    return index, np.where(divided, place - begin, place % max_plays)
