@@ -19,6 +19,7 @@ COMMANDS = {
     "describe": "print what is in a dataset folder",
     "trust": "report how far each listener can be believed",
     "export": "write logged sessions as a Minari data set",
+    "benchmark": "measure speed and memory side by side with peers and limits",
     "synthesize": "make synthetic sessions, as a dataset folder or as raw logs",
 }
 

@@ -6,13 +6,16 @@ from collections.abc import Callable
 from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 import pyarrow.parquet as pq
 
 from musicbox_env.schema import TRACK_FEATURES, suggest
+
+if TYPE_CHECKING:  # slow to import, and an environment needs none of it
+    import pandas as pd
 
 RATE_PRIOR_PLAYS = 50.0
 """Weight of the catalogue's mean in a track's shrunken skip rate, in plays.
@@ -99,6 +102,8 @@ class Catalog:
 
     @cached_property
     def _index(self) -> pd.Index:
+        import pandas as pd
+
         return pd.Index(self.track_ids)
 
     def index_of(self, track_ids: list[str]) -> npt.NDArray[np.int64]:
@@ -107,7 +112,7 @@ class Catalog:
         Raises:
             KeyError: A track is not in the catalogue; the message shows some that are.
         """
-        rows = self._index.get_indexer(pd.Index(track_ids, dtype=object))
+        rows = self._index.get_indexer(track_ids)  # type: ignore[arg-type]
         for track_id, row in zip(track_ids, rows, strict=True):
             if row < 0:
                 raise KeyError(

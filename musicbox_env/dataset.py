@@ -10,6 +10,7 @@
       sessions/ids.parquet  session ids as logged
       catalog.parquet       tracks, most played in training first; titles and artists if known
       embeddings/<name>.npy unit rows, one for each track; <name>.json says how they were made
+      spaces/               embeddings with the track's rate beside them, made on first use
       truth/                of synthetic data only: the law that made it
       rejects.csv           rows that were refused, with file, line and reason
 """
@@ -24,11 +25,10 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -36,6 +36,9 @@ import pyarrow.parquet as pq
 from musicbox_env.catalog import Catalog
 from musicbox_env.schema import PLAY_COLUMNS, TRACK_FEATURES, UNKNOWN, is_skip, suggest
 from musicbox_env.sessions import SessionLog, assign_splits
+
+if TYPE_CHECKING:  # slow to import, and an environment needs none of it
+    import pandas as pd
 
 FORMAT_VERSION = 1
 COPY_ROWS = 4_000_000
@@ -306,6 +309,8 @@ def _build_catalog(
     index: dict[str, int], counts: npt.NDArray[np.int64], features: pd.DataFrame | None
 ) -> tuple[pd.DataFrame, npt.NDArray[np.int32]]:
     """Order the tracks by their training plays; also gives old row -> new row."""
+    import pandas as pd
+
     extra: list[str] = []
     if features is not None:
         extra = [t for t in features["track_id"] if t not in index]

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
+from numba import vectorize
 
 _GOLDEN_GAMMA = np.uint64(0x9E3779B97F4A7C15)
 _MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
@@ -71,8 +72,14 @@ def uniform(
         keys: One for each session, ``(n,)`` or broadcastable.
         counters: How many numbers were drawn before, broadcastable with ``keys``.
     """
-    z = keys + (np.atleast_1d(counters).astype(np.uint64) + np.uint64(1)) * _GOLDEN_GAMMA
+    numbers: npt.NDArray[np.float64] = _split_mix(keys, np.atleast_1d(counters).astype(np.int64))
+    return numbers
+
+
+@vectorize(["float64(uint64, int64)"], cache=True)
+def _split_mix(key: np.uint64, counter: np.int64) -> float:
+    z = key + (np.uint64(counter) + np.uint64(1)) * _GOLDEN_GAMMA
     z = (z ^ (z >> np.uint64(30))) * _MIX_1
     z = (z ^ (z >> np.uint64(27))) * _MIX_2
     z = z ^ (z >> np.uint64(31))
-    return (z >> np.uint64(11)).astype(np.float64) * 2.0**-53
+    return (z >> np.uint64(11)) * 2.0**-53

@@ -17,6 +17,7 @@ embedding is fitted on. The settings below were chosen by it on synthetic sessio
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,6 +52,7 @@ CONTENT_WEIGHT = 1.0
 CHECKED_SESSIONS = 2_000
 RATE_SCALE = 3.0
 SESSIONS_A_BLOCK = 8_192
+ROWS_A_BLOCK = 1 << 18
 SMALLEST_NORM = 1e-6
 NORMAL_95: Final = 1.959964
 
@@ -144,11 +146,40 @@ def embedding_space(dataset: Dataset, spec: str) -> Floats:
             and clipped to [-1, 1].
 
     Returns:
-        ``(num_tracks, dim)`` or ``(num_tracks, dim + 1)``, C-contiguous.
+        ``(num_tracks, dim)`` or ``(num_tracks, dim + 1)``, C-contiguous; memory-mapped, so that
+        processes share it. A space with the rate is written to ``spaces/`` when first asked for.
 
     Raises:
         ValueError: No such space; the message says which there are.
     """
+    name, rate = _parse_space(dataset, spec)
+    return _with_rate(dataset, name) if rate else dataset.embedding(name)
+
+
+def space_dim(dataset: Dataset, spec: str) -> int:
+    """Dimensions of `embedding_space`, without reading it.
+
+    Raises:
+        ValueError: As there.
+    """
+    name, rate = _parse_space(dataset, spec)
+    return dataset.embedding(name).shape[1] + rate
+
+
+def space_file(dataset: Dataset, spec: str) -> Path:
+    """The file that `embedding_space` maps, or would if the folder could be written.
+
+    Raises:
+        ValueError: As there.
+    """
+    name, rate = _parse_space(dataset, spec)
+    if rate:
+        return dataset.folder / "spaces" / f"{name}{RATE_SUFFIX}.npy"
+    return dataset.folder / "embeddings" / f"{name}.npy"
+
+
+def _parse_space(dataset: Dataset, spec: str) -> tuple[str, bool]:
+    """Name of the embedding, and whether the rate is asked for too."""
     name, plus, rest = spec.partition("+")
     if name not in dataset.embedding_names or (plus and plus + rest != RATE_SUFFIX):
         known = [n + s for n in dataset.embedding_names for s in ("", RATE_SUFFIX)]
@@ -158,10 +189,38 @@ def embedding_space(dataset: Dataset, spec: str) -> Floats:
                 "musicbox_env.embeddings.fit_embeddings, or make the dataset again."
             )
         raise ValueError(f"No embedding {spec!r} in {dataset.folder}; {suggest(spec, known)}")
-    vectors = dataset.embedding(name)
-    if plus:
-        vectors = np.hstack([vectors, rate_column(dataset.catalog)[:, None]])
-    return np.ascontiguousarray(vectors, dtype=np.float32)
+    return name, bool(plus)
+
+
+def _with_rate(dataset: Dataset, name: str) -> Floats:
+    """The space of an embedding and the rate; made anew where its sources are newer than it."""
+    file = space_file(dataset, f"{name}{RATE_SUFFIX}")
+    sources = dataset.folder / "embeddings" / f"{name}.npy", dataset.folder / "catalog.parquet"
+    made = file.stat().st_mtime_ns if file.exists() else -1
+    if made < max(source.stat().st_mtime_ns for source in sources):
+        try:
+            _write_with_rate(dataset, name, file)
+        except OSError:  # a folder that may only be read
+            return np.hstack([dataset.embedding(name), rate_column(dataset.catalog)[:, None]])
+    return np.asarray(np.load(file, mmap_mode="r", allow_pickle=False))
+
+
+def _write_with_rate(dataset: Dataset, name: str, file: Path) -> None:
+    """Write the space whole or not at all; processes that do it at once do not meet."""
+    vectors, rate = dataset.embedding(name), rate_column(dataset.catalog)
+    file.parent.mkdir(exist_ok=True)
+    temporary = file.with_name(f"{file.name}.{os.getpid()}.tmp")
+    shape = len(vectors), vectors.shape[1] + 1
+    try:
+        with temporary.open("wb") as out:
+            header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+            np.lib.format.write_array_header_1_0(out, header)
+            for start in range(0, len(vectors), ROWS_A_BLOCK):
+                block = slice(start, start + ROWS_A_BLOCK)
+                out.write(np.hstack([vectors[block], rate[block, None]]).astype("<f4").data)
+        os.replace(temporary, file)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def rate_column(catalog: Catalog, split: str = "train") -> Floats:

@@ -10,7 +10,6 @@ import numpy.typing as npt
 from gymnasium import spaces
 
 from musicbox_env.draws import choose, new_key
-from musicbox_env.listeners import EVERYONE, Which
 from musicbox_env.schema import require_known
 from musicbox_env.simulator import Outcome, SessionConfig, Simulator, World
 
@@ -76,10 +75,8 @@ class MusicSessionEnv(gym.Env[dict[str, npt.NDArray], npt.NDArray]):
     ## Arguments
     - `data`: dataset folder; None is the bundled synthetic one, made on first use.
     - `split`: `"train"`, `"train_a"`, `"train_b"`, `"validation"` or `"test"`.
-    - `listener`: `"replay"` (logged levels, imputed where the log has none), `"similarity"`
-      (LIRD's memory of similar sessions), `"learned"` (a recurrent model fitted on logs),
-      `"ground_truth"` (the exact law, for synthetic data), or the path of a fitted one. The README
-      says what each can support.
+    - `listener`: `"replay"` (logged levels, imputed where the log has none) or `"ground_truth"`
+      (the exact law, for synthetic data).
     - `action`, `observation`: see above.
     - `candidates`: `"catalog"`, all tracks; `"session"`, only the plays that the logged session
       still holds: with the replay listener every reward is then a logged label.
@@ -90,6 +87,10 @@ class MusicSessionEnv(gym.Env[dict[str, npt.NDArray], npt.NDArray]):
     - `reward`: weights of the reward terms.
     - `embedding`: the space of actions and observations: `"hybrid"`, `"content"` or `"colisten"`,
       with `"+rate"` for one more dimension that holds the track's rate of being listened to.
+    - `retrieval`: how points find their songs: `"exact"`; `"approximate"`, many times faster among
+      millions and now and then blind for one of the best (`musicbox_env.approximate`; its index is
+      built on first use and kept beside the embeddings); `"auto"`, exact below a million tracks.
+      `env.unwrapped.world.retrieval` says which.
     - `render_mode`: `"ansi"` or `"rgb_array"`.
 
     ## Vectorized environment
@@ -126,7 +127,7 @@ class MusicSessionEnv(gym.Env[dict[str, npt.NDArray], npt.NDArray]):
         sessions = chosen_session(options, self.world, keys)
         self.simulator.begin(_ONLY, sessions, keys)
         self._last = None
-        return self._observation(), first_row(describe(self.simulator, EVERYONE, None))
+        return self._observation(), first_row(describe(self.simulator, _ONLY, None))
 
     def step(
         self, action: npt.NDArray
@@ -138,15 +139,15 @@ class MusicSessionEnv(gym.Env[dict[str, npt.NDArray], npt.NDArray]):
         """
         if not self.simulator.remaining[0]:
             raise gym.error.ResetNeeded("The session is over; call reset() before step().")
-        self._last = self.simulator.step(EVERYONE, np.asarray(action)[None])
+        self._last = self.simulator.step(_ONLY, np.asarray(action)[None])
         over = bool(self.simulator.remaining[0] == 0)
         timed = self.config.horizon is not None
-        info = first_row(describe(self.simulator, EVERYONE, self._last))
+        info = first_row(describe(self.simulator, _ONLY, self._last))
         reward = float(self._last.reward[0])
         return self._observation(), reward, over and not timed, over and timed, info
 
     def _observation(self) -> dict[str, npt.NDArray]:
-        return {name: part[0] for name, part in self.simulator.observe(EVERYONE).items()}
+        return {name: part[0] for name, part in self.simulator.observe(_ONLY).items()}
 
     def render(self) -> Any:
         """The session as a strip of songs: text (``ansi``) or a picture ``(height, width, 3)``."""
@@ -210,17 +211,20 @@ def checked_sessions(sessions: Any, world: World) -> npt.NDArray[np.int64]:
     return asked.astype(np.int64)
 
 
-def describe(simulator: Simulator, rows: Which, outcome: Outcome | None) -> dict[str, npt.NDArray]:
+def describe(
+    simulator: Simulator, rows: npt.NDArray[np.intp], outcome: Outcome | None
+) -> dict[str, npt.NDArray]:
     """``info`` for each of the given sessions, a row each; None is the info of a reset."""
-    session = simulator.history.session[rows].copy()
+    session = simulator.history.session[rows]
     if outcome is None:
         outcome = Outcome.nothing(len(session), simulator.world.config.slate_size)
-    heard = (outcome.slate >= 0).sum(axis=1)
+    # Summed place by place: numpy is slow along many short rows.
+    heard, logged = (sum(songs.T) for songs in (outcome.slate >= 0, outcome.logged))
     return {
         "slate": outcome.slate,
         "levels": outcome.levels,
         "logged": outcome.logged,
-        "logged_share": outcome.logged.sum(axis=1) / np.maximum(heard, 1),
+        "logged_share": logged / np.maximum(heard, 1),
         "replaced": outcome.replaced,
         **{f"reward_{name}": value for name, value in outcome.terms.items()},
         "session": session,

@@ -192,6 +192,8 @@ class ListeningLaw:
         heard = levels >= 0
         skipped = is_skip(levels).astype(np.float64)
         running = self.running_weight * state.running + (1.0 - self.running_weight) * skipped
+        if heard.all():
+            return ListenerState(skipped, running, state.heard + 1)
         return ListenerState(
             previous=np.where(heard, skipped, state.previous),
             running=np.where(heard, running, state.running),
@@ -211,8 +213,13 @@ class ListeningLaw:
 
     def _at_most(self, skip_logit: npt.ArrayLike) -> Array:
         """P(level <= k) for k = 0 .. 3, ``(..., 4)``."""
+        return expit(np.asarray(skip_logit)[..., None] + np.array(self._cuts))
+
+    @property
+    def _cuts(self) -> tuple[float, float, float, float]:
+        """Cuts of all four levels relative to that of level 1, whose own is 0."""
         cut_0, cut_2, cut_3 = self.level_cuts
-        return expit(np.asarray(skip_logit)[..., None] + np.array([cut_0, 0.0, cut_2, cut_3]))
+        return cut_0, 0.0, cut_2, cut_3
 
     def skip_probabilities(self, skip_logit: npt.ArrayLike) -> Array:
         """P(``skip_2``), of the shape of ``skip_logit``."""
@@ -236,8 +243,11 @@ class ListeningLaw:
         Returns:
             Levels, int8, of that shape.
         """
-        passed = np.asarray(uniform)[..., None] >= self._at_most(skip_logit)
-        return passed.sum(axis=-1).astype(np.int8)
+        logit, target = np.asarray(skip_logit), np.asarray(uniform)
+        levels = np.zeros(np.broadcast(logit, target).shape, np.int8)
+        for cut in self._cuts:
+            levels += target >= expit(logit + cut)
+        return levels
 
     def to_json(self) -> dict[str, Any]:
         """Parameters by name, as JSON can hold them."""

@@ -12,26 +12,35 @@ recommendation means the same everywhere. Three properties matter to them:
 
 Selection is k passes of ``argmax`` over each tile, as long as they find something better than what
 earlier tiles gave. For the few songs of a slate that beats a partial sort (``argpartition``)
-several times over; only many neighbours at once (`PARTITION_FROM`) are worth one.
+several times over; only many neighbours at once (`PARTITION_FROM`) are worth one. A query alone
+or with few others (`ALONE`) is answered in one pass over the items instead, scores and all.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import numpy.typing as npt
+
+from musicbox_env.kernels import best_items
 
 TILE_QUERIES = 256
 TILE_SCORES = 1 << 21
 """Scores held at once, 8 MB: large enough to amortise BLAS's packing of the items."""
 PARTITION_FROM = 100
 """From this k on one ``partition`` of a tile is faster than k passes of ``argmax``."""
+ALONE = 3
+"""Up to so many queries, BLAS gains less by sharing reads than one compiled pass by saving them."""
 FEW_QUERIES = 16
 """Below this BLAS is faster at items times queries than at queries times items."""
 
+_UNIT = np.finfo(np.float32).eps
+
 Floats = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.int64]
+Find = Callable[[Floats, int, npt.NDArray[np.integer] | None], tuple[Rows, Floats]]
+"""A search for the best k items of queries, some items barred; see `top_k`."""
 
 
 def top_k(
@@ -56,19 +65,14 @@ def top_k(
         ValueError: Shapes that do not fit each other, a query or an item that is not finite, a
             barred row outside the items.
     """
-    points = _checked_points(queries, items.shape[1], ndim=2)
+    points, barred = checked_query(queries, items, barred)
     if k < 0:
         raise ValueError(f"k is {k}; the number of items to find must not be negative.")
-    if barred is not None:
-        barred = _checked_rows("barred", barred, len(points), len(items))
     if k == 0 or not len(items):
         return _nothing(len(points), k)
     # One more than asked for shows whether the last place is decided beyond BLAS's rounding.
     finalists, rough = _shortlist(points, items, k + 1, barred)
-    exact = _scores(points, items, finalists)
-    best = np.lexsort((finalists, -exact), axis=-1)[:, :k]
-    rows = np.take_along_axis(finalists, best, axis=1)
-    scores = np.take_along_axis(exact, best, axis=1)
+    rows, scores = ranked(points, items, finalists, k)
     margin = _rounding(points, items, finalists)
     close = (finalists[:, k] >= 0) & (rough[:, k] >= rough[:, k - 1] - margin)
     for query in np.flatnonzero(close):
@@ -78,8 +82,30 @@ def top_k(
     return rows, scores
 
 
+def checked_query(
+    queries: npt.ArrayLike, items: npt.NDArray, barred: npt.NDArray[np.integer] | None
+) -> tuple[Floats, Rows | None]:
+    """Queries ``(q, d)`` and barred rows ``(q, b)`` of `top_k`, refused where they do not fit."""
+    points = _checked_points(queries, items.shape[1], ndim=2)
+    if barred is None:
+        return points, None
+    return points, _checked_rows("barred", barred, len(points), len(items))
+
+
+def ranked(points: Floats, items: npt.NDArray, rows: Rows, k: int) -> tuple[Rows, Floats]:
+    """The best k of each query's own rows ``(q, m)``, -1 for none, as `top_k` orders them."""
+    exact = _scores(points, items, rows)
+    best = np.lexsort((rows, -exact), axis=-1)[:, :k]
+    at = np.arange(len(points))[:, None], best
+    return rows[at], exact[at]
+
+
 def top_k_list(
-    queries: npt.ArrayLike, items: npt.NDArray, barred: npt.NDArray[np.integer] | None = None
+    queries: npt.ArrayLike,
+    items: npt.NDArray,
+    barred: npt.NDArray[np.integer] | None = None,
+    *,
+    find: Find | None = None,
 ) -> Rows:
     """Fill each place of a list with the best item for its own query, no item twice.
 
@@ -90,6 +116,7 @@ def top_k_list(
         queries: One point for each place of each list ``(q, k, d)``.
         items: Embedding of the catalogue ``(n, d)``.
         barred: Items that a list may not have ``(q, b)``, -1 for none.
+        find: Who searches ``(queries, k, barred)`` in place of `top_k`.
 
     Returns:
         Item rows ``(q, k)``, -1 where no allowed item is left.
@@ -102,7 +129,8 @@ def top_k_list(
     if barred is not None:
         barred = np.repeat(_checked_rows("barred", barred, num_lists, len(items)), places, axis=0)
     # Earlier places take at most k - 1 items, so that the best k of each place always suffice.
-    found, _ = top_k(points.reshape(-1, dim), items, places, barred)
+    flat = points.reshape(-1, dim)
+    found, _ = find(flat, places, barred) if find else top_k(flat, items, places, barred)
     found = found.reshape(num_lists, places, places)
     chosen = np.full((num_lists, places), -1, dtype=np.int64)
     for place in range(places):
@@ -230,6 +258,12 @@ def _shortlist(
 ) -> tuple[Rows, Floats]:
     """The k best of each query by BLAS's scores, rows and scores ``(q, k)``, tile by tile."""
     rows, scores = _nothing(len(points), k)
+    if len(points) <= ALONE and k < PARTITION_FROM and items.dtype == np.float32:
+        none = np.empty((len(points), 0), np.int64)
+        barred = none if barred is None else barred
+        if not best_items(points, np.asarray(items), barred, rows, scores):
+            raise _no_order()
+        return rows, scores
     for part, start, tile_scores in _score_tiles(points, items, barred):
         _improve(rows[part], scores[part], tile_scores, start)
     return rows, scores
@@ -267,9 +301,9 @@ def _rounding(points: Floats, items: npt.NDArray, finalists: Rows) -> Floats:
     roundoff (Higham, Accuracy and Stability of Numerical Algorithms, 2002, section 3.1). The
     finalists stand for the norms of all items, which are alike in an embedding.
     """
-    largest = np.linalg.norm(items[finalists], axis=2).max(axis=1)
-    unit = np.finfo(np.float32).eps
-    return points.shape[1] * unit * np.linalg.norm(points, axis=1) * largest
+    near = items[finalists]
+    largest = np.einsum("qmd,qmd->qm", near, near).max(axis=1)
+    return points.shape[1] * _UNIT * np.sqrt(np.einsum("qd,qd->q", points, points) * largest)
 
 
 def _nothing(num_queries: int, k: int) -> tuple[Rows, Floats]:
@@ -382,7 +416,11 @@ def _checked_rows(
 def _refuse_nan(scores: Floats) -> None:
     """Refuse scores that have no order; queries are checked before, so the items are to blame."""
     if np.isnan(scores).any():
-        raise ValueError(
-            "Scores hold NaN although the queries are finite: the items hold NaN or infinity, or "
-            "their products overflow float32. Check the embedding."
-        )
+        raise _no_order()
+
+
+def _no_order() -> ValueError:
+    return ValueError(
+        "Scores hold NaN although the queries are finite: the items hold NaN or infinity, or "
+        "their products overflow float32. Check the embedding."
+    )

@@ -100,5 +100,4 @@ def slate_diversity(vectors: npt.NDArray[np.float32], counted: npt.NDArray[np.bo
 
 def total_reward(config: RewardConfig, terms: Mapping[str, Float]) -> Float:
     """Weighted sum of the terms ``(n,)``."""
-    weighted = [getattr(config, name) * terms[name] for name in TERMS]
-    return np.sum(weighted, axis=0)
+    return sum((getattr(config, name) * terms[name] for name in TERMS), np.zeros(()))

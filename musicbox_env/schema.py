@@ -32,7 +32,7 @@ class Level(IntEnum):
 
 
 NUM_LEVELS: Final = 5
-SKIP_THRESHOLD: Final = Level.MOST
+SKIP_THRESHOLD: Final = int(Level.MOST)
 """A play below this level is a skip: ``skip_2``, the ground truth of the data set."""
 
 
@@ -43,6 +43,8 @@ def is_skip(levels: npt.ArrayLike) -> npt.NDArray[np.bool_]:
     [False, True, True, False, False, False]
     """
     levels = np.asarray(levels)
+    if levels.dtype == np.int8:
+        return levels.view(np.uint8) < SKIP_THRESHOLD  # -1 is 255 there; a third of the time
     return (levels >= 0) & (levels < SKIP_THRESHOLD)
 
 
@@ -126,6 +128,8 @@ PAUSE_LONG: Final = 4
 
 UNKNOWN: Final = -1
 """In every stored column: the log does not say."""
+UNHEARD: Final = int(Level.UNHEARD)
+"""The level as a plain number: numpy takes a detour around members of enumerations."""
 
 
 @dataclass(frozen=True)

@@ -6,13 +6,17 @@ import hashlib
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 import pyarrow.parquet as pq
 
+from musicbox_env.kernels import fill_rows
 from musicbox_env.schema import MAX_SESSION_LENGTH, PLAY_COLUMNS, UNKNOWN, split_codes
+
+if TYPE_CHECKING:  # slow to import, and an environment needs none of it
+    import pandas as pd
 
 
 class SessionLog:
@@ -75,7 +79,12 @@ class SessionLog:
         return self.offsets[sessions + 1] - self.offsets[sessions]
 
     def padded(
-        self, name: str, sessions: npt.NDArray[np.integer], width: int = MAX_SESSION_LENGTH
+        self,
+        name: str,
+        sessions: npt.NDArray[np.integer],
+        width: int = MAX_SESSION_LENGTH,
+        *,
+        at_most: npt.NDArray[np.integer] | int | None = None,
     ) -> npt.NDArray:
         """One column of many sessions as a rectangle.
 
@@ -83,16 +92,16 @@ class SessionLog:
             name: A column of `PLAY_COLUMNS`.
             sessions: Session indices ``(n,)``.
             width: Number of places; sessions longer than that are cut.
+            at_most: How many plays of each to read ``(n,)``; all if None.
 
         Returns:
-            ``(n, width)`` of the column's type, `UNKNOWN` after a session's last play.
+            ``(n, width)`` of the column's type, `UNKNOWN` after a session's last play read.
         """
         column = self.column(name)
-        # Built place by place and transposed: numpy is faster along the sessions, the longer axis.
-        places = self.offsets[sessions] + np.arange(width)[:, None]
-        real = places < self.offsets[sessions + 1]
-        values = column.take(places, mode="clip")
-        return np.where(real, values, np.asarray(UNKNOWN, dtype=column.dtype)).T
+        count = np.minimum(self.lengths(sessions), width if at_most is None else at_most)
+        rows = np.full((len(sessions), width), UNKNOWN, column.dtype)
+        fill_rows(column, self.offsets[sessions], np.minimum(count, width), rows)
+        return rows
 
     def plays_of(self, sessions: npt.NDArray[np.integer]) -> npt.NDArray[np.int64]:
         """Row numbers of all plays of the given sessions, session by session."""
@@ -103,6 +112,8 @@ class SessionLog:
 
     def frame(self, session: int) -> pd.DataFrame:
         """One session as a table, a row a play, for people to look at."""
+        import pandas as pd
+
         rows = slice(int(self.offsets[session]), int(self.offsets[session + 1]))
         return pd.DataFrame({name: self.column(name)[rows] for name in PLAY_COLUMNS})
 

@@ -14,27 +14,27 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
-from gymnasium import spaces
+from gymnasium import logger, spaces
 
-from musicbox_env import draws
+from musicbox_env import draws, kernels
+from musicbox_env.approximate import APPROXIMATE_FROM, ApproximateIndex, installed
 from musicbox_env.dataset import Dataset
-from musicbox_env.embeddings import embedding_space
+from musicbox_env.embeddings import embedding_space, space_dim, space_file
 from musicbox_env.listeners import (
     History,
-    Which,
     hear_one_by_one,
     make_listener,
     put_rows,
-    sessions_together,
     skip_probability,
 )
-from musicbox_env.retrieval import top_k, top_k_among, top_k_list
+from musicbox_env.retrieval import Find, top_k, top_k_among, top_k_list
 from musicbox_env.rewards import TERMS, RewardConfig, reward_terms, total_reward
-from musicbox_env.schema import CONTEXT_TYPES, UNKNOWN, Level, require_known, split_codes
+from musicbox_env.schema import CONTEXT_TYPES, UNHEARD, UNKNOWN, Level, require_known, split_codes
 
 ACTIONS: Final = ("proto", "proto_list", "slate")
 OBSERVATIONS: Final = ("embedding", "ids")
 CANDIDATES: Final = ("catalog", "session")
+RETRIEVALS: Final = ("auto", "exact", "approximate")
 CONTEXT_SIZE: Final = 5 + len(CONTEXT_TYPES)
 _DRAWS_PER_SONG: Final = 2
 _LEVEL_DRAW, _TIE_DRAW = 0, 1
@@ -59,12 +59,14 @@ class SessionConfig:
     horizon: int | None = None
     reward: RewardConfig = field(default_factory=RewardConfig)
     embedding: str = "hybrid+rate"
+    retrieval: str = "auto"
 
     def __post_init__(self) -> None:
         split_codes(self.split)
         require_known("action", self.action, ACTIONS)
         require_known("observation", self.observation, OBSERVATIONS)
         require_known("candidates", self.candidates, CANDIDATES)
+        require_known("retrieval", self.retrieval, RETRIEVALS)
         for name in ("slate_size", "history_length", "horizon"):
             value = getattr(self, name)
             if value is None and name == "horizon":
@@ -119,9 +121,14 @@ def _open_dataset(folder: Path, stamp: int) -> Dataset:
 
 @lru_cache(maxsize=8)
 def _embedding_space(dataset: Dataset, spec: str) -> npt.NDArray[np.float32]:
-    space = embedding_space(dataset, spec)
-    space.setflags(write=False)
-    return space
+    return embedding_space(dataset, spec)
+
+
+@lru_cache(maxsize=2)
+def _index(dataset: Dataset, spec: str) -> ApproximateIndex:
+    space = _embedding_space(dataset, spec)
+    file = dataset.folder / "spaces" / f"{spec}.faiss"
+    return ApproximateIndex.open(space, file, newer_than=space_file(dataset, spec))
 
 
 class World:
@@ -131,7 +138,7 @@ class World:
         config: The environment's keyword values.
         dataset: Logged sessions and catalogue.
         listener: The user simulator.
-        space: Embedding that actions are scored in, ``(num_tracks, dim)``.
+        dim: Dimensions of the embedding space.
         pool: Sessions of the split that have a first half to show, ``(s,)``.
     """
 
@@ -144,7 +151,7 @@ class World:
         self.config = config
         self.dataset = open_dataset(config.data)
         self.listener = make_listener(config.listener, self.dataset)
-        self.space = _embedding_space(self.dataset, config.embedding)
+        self.dim = space_dim(self.dataset, config.embedding)
         log = self.dataset.sessions
         sessions = log.sessions_in(config.split)
         self.pool: Ints = sessions[log.lengths(sessions) >= 2]
@@ -167,12 +174,33 @@ class World:
     @property
     def num_tracks(self) -> int:
         """Size of the catalogue."""
-        return len(self.space)
+        return len(self.dataset.catalog)
 
-    @property
-    def dim(self) -> int:
-        """Dimensions of the embedding space."""
-        return self.space.shape[1]
+    @cached_property
+    def space(self) -> npt.NDArray[np.float32]:
+        """Embedding that actions are scored in, ``(num_tracks, dim)``; read where it is needed."""
+        return _embedding_space(self.dataset, self.config.embedding)
+
+    @cached_property
+    def retrieval(self) -> str:
+        """How points find their songs: ``"exact"`` or ``"approximate"``, which auto chose too."""
+        asked, large = self.config.retrieval, self.num_tracks >= APPROXIMATE_FROM
+        if asked != "auto":
+            return asked
+        if large and not installed():
+            logger.warn(
+                f"Exact retrieval among {self.num_tracks:,} tracks takes milliseconds a query; "
+                "pip install musicbox-env[approximate] makes it thirty times faster."
+            )
+            return "exact"
+        return "approximate" if large else "exact"
+
+    @cached_property
+    def find(self) -> Find:
+        """The search for the best songs of points; an index is built when first needed."""
+        if self.retrieval == "exact":
+            return lambda points, k, barred: top_k(points, self.space, k, barred)
+        return _index(self.dataset, self.config.embedding).top_k
 
     def vectors(self, tracks: npt.NDArray[np.integer]) -> npt.NDArray[np.float32]:
         """Rows of the space, ``(..., dim)``; anything where a track is -1."""
@@ -250,7 +278,7 @@ class Outcome:
             np.zeros(n),
             {name: np.zeros(n) for name in TERMS},
             np.full((n, slate_size), UNKNOWN, np.int64),
-            np.full((n, slate_size), Level.UNHEARD, np.int8),
+            np.full((n, slate_size), UNHEARD, np.int8),
             np.zeros((n, slate_size), np.bool_),
             np.zeros(n, np.int64),
         )
@@ -275,9 +303,8 @@ class Simulator:
         self.remaining = np.zeros(num_envs, np.int64)
         self.context = np.zeros((num_envs, CONTEXT_SIZE), np.float32)
         self._key = np.zeros(num_envs, np.uint64)
-        self._logged_tracks = sessions_together(num_envs, width, UNKNOWN, np.int32)
-        self._held = sessions_together(num_envs, width, False, np.bool_)
-        self._indices = np.arange(num_envs)
+        self._logged_tracks = np.full((num_envs, width), UNKNOWN, np.int32)
+        self._held = np.zeros((num_envs, width), np.bool_)
         anyone = np.full(num_envs, world.pool[0])
         one_play = np.ones(num_envs, np.int64)
         self._state = world.listener.begin(
@@ -295,7 +322,7 @@ class Simulator:
         """Start logged sessions: show their first half, ``L - ceil(L / 2)`` of L plays.
 
         Args:
-            rows: Which places of the batch to fill ``(m,)``.
+            rows: Rows places of the batch to fill ``(m,)``.
             sessions: Session indices ``(m,)``.
             keys: Seeds of the sessions' random numbers ``(m,)``; see `draws`.
         """
@@ -310,8 +337,7 @@ class Simulator:
         self.remaining[rows] = lengths - shown if horizon is None else horizon
         self._key[rows] = keys
         self._logged_tracks[rows] = log.padded("track", sessions, width)
-        place = np.arange(width)[:, None]
-        self._held[rows] = ((place >= shown) & (place < lengths)).T
+        kernels.hold_second_halves(rows, shown, lengths, self._held)
         self.context[rows] = _context_features(world.dataset, sessions, shown)
 
     def show(
@@ -337,17 +363,14 @@ class Simulator:
         self.context[row] = context
         self._held[row] = False
 
-    def observe(self, rows: Which) -> dict[str, npt.NDArray]:
+    def observe(self, rows: Rows) -> dict[str, npt.NDArray]:
         """Observations of the given sessions; fresh arrays, the newest play last."""
         config, world = self.world.config, self.world
-        length = config.history_length
         heard = self.history
-        place = heard.count[rows][:, None] - length + np.arange(length)
-        real = place >= 0
-        at = np.maximum(place, 0) * self.num_envs + self._indices[rows, None]
-        tracks = np.where(real, heard.tracks.ravel("F").take(at), np.int32(UNKNOWN))
-        levels = np.where(real, heard.levels.ravel("F").take(at), np.int8(Level.UNHEARD))
-        context = self.context[rows].copy()
+        tracks, levels = kernels.last_songs(
+            rows, heard.tracks, heard.levels, heard.count, config.history_length
+        )
+        context = self.context.take(rows, axis=0)
         context[:, -1] = np.minimum(heard.count[rows] / world.dataset.longest_session, 1.0)
         if config.observation == "ids":
             observation: dict[str, npt.NDArray] = {
@@ -358,6 +381,7 @@ class Simulator:
             if config.candidates == "session":
                 observation["candidates"] = self._sorted_candidates(rows)
             return observation
+        real = tracks >= 0
         vectors = world.vectors(tracks)
         vectors[~real] = 0
         return {
@@ -367,7 +391,7 @@ class Simulator:
             "context": context,
         }
 
-    def step(self, rows: Which, actions: npt.NDArray) -> Outcome:
+    def step(self, rows: Rows, actions: npt.NDArray) -> Outcome:
         """Play the recommended songs in order, as far as each session goes.
 
         Args:
@@ -376,49 +400,40 @@ class Simulator:
             actions: ``(m, ...)`` of the configured kind.
         """
         slate, plays, replaced = self._choose_for_the_playing(rows, actions)
-        wanted = (slate >= 0).T
-        before: npt.NDArray[np.int64] = np.cumsum(wanted, axis=0) - wanted
-        heard = (wanted & (before < self.remaining[rows])).T
-        slate = np.where(heard, slate, UNKNOWN)
+        before = kernels.cut_short(rows, self.remaining, slate)
         if plays is None:
-            plays = self._take_plays(rows, slate)
+            plays = kernels.take_plays(rows, slate, self._logged_tracks, self._held)
         else:
-            plays = np.where(heard, plays, UNKNOWN)
+            plays = np.where(slate >= 0, plays, UNKNOWN)
             session, place = np.nonzero(plays >= 0)
-            self._held[self._indices[rows][session], plays[session, place]] = False
-        uniforms = self._level_draws(rows, before.T)
+            self._held[rows[session], plays[session, place]] = False
+        draw = (self.history.count[rows, None] + before) * _DRAWS_PER_SONG + _LEVEL_DRAW
+        uniforms = draws.uniform(self._key[rows, None], draw)
         levels = self._hear(self._state, self.history, rows, slate, plays, uniforms)
-        self.remaining[rows] -= heard.sum(axis=1)
         logged = (plays >= 0) & self.world.listener.answers_from_log
         terms = self._reward_terms(slate, levels)
         reward = total_reward(self.world.config.reward, terms)
         return Outcome(reward, terms, slate, levels, logged, replaced)
 
     def _choose_for_the_playing(
-        self, rows: Which, actions: npt.NDArray
+        self, rows: Rows, actions: npt.NDArray
     ) -> tuple[Ints, Ints | None, Ints]:
         """`choose` for the sessions that are not over; -1 and nothing replaced for the others."""
         playing = self.remaining[rows] > 0
         if playing.all():
             return self.choose(rows, actions)
         who = np.flatnonzero(playing)
-        of_playing = self.choose(self._indices[rows][who], actions[who])
-        m = len(playing)
-        k = self.world.config.slate_size
-        slate, plays = (sessions_together(m, k, UNKNOWN, np.int64) for _ in range(2))
-        replaced = np.zeros(m, np.int64)
-        slate[who], replaced[who] = of_playing[0], of_playing[2]
-        if of_playing[1] is None:
+        chosen, plays_chosen, replaced_of_playing = self.choose(rows[who], actions[who])
+        slate = np.full((len(rows), self.world.config.slate_size), UNKNOWN, np.int64)
+        replaced = np.zeros(len(rows), np.int64)
+        slate[who], replaced[who] = chosen, replaced_of_playing
+        if plays_chosen is None:
             return slate, None, replaced
-        plays[who] = of_playing[1]
+        plays = np.full_like(slate, UNKNOWN)
+        plays[who] = plays_chosen
         return slate, plays, replaced
 
-    def _level_draws(self, rows: Which, before: npt.NDArray) -> npt.NDArray[np.float64]:
-        """The number that decides each song's level, after ``before`` ``(m, k)`` of the slate."""
-        counter = (self.history.count[rows] + before.T) * _DRAWS_PER_SONG + _LEVEL_DRAW
-        return draws.uniform(self._key[rows], counter).T
-
-    def _tie_draws(self, rows: Which) -> npt.NDArray[np.float64]:
+    def _tie_draws(self, rows: Rows) -> npt.NDArray[np.float64]:
         """A number for each play of the logged session ``(m, width)``, new with every slate.
 
         A song takes `_DRAWS_PER_SONG` numbers of the session's sequence, one for each purpose;
@@ -428,7 +443,7 @@ class Simulator:
         key = (draws.uniform(self._key[rows], counter) * 2.0**53).astype(np.uint64)
         return draws.uniform(key[:, None], np.arange(self._held.shape[1]))
 
-    def choose(self, rows: Which, actions: npt.NDArray) -> tuple[Ints, Ints | None, Ints]:
+    def choose(self, rows: Rows, actions: npt.NDArray) -> tuple[Ints, Ints | None, Ints]:
         """Turn actions into tracks ``(m, k)``, and places replaced ``(m,)``.
 
         In between stand the logged plays that the tracks are ``(m, k)``, or None where any play
@@ -445,14 +460,14 @@ class Simulator:
             return self._tracks_of(rows, plays), plays, nothing_replaced
         barred = None if config.repeats else self.history.tracks[rows]
         if config.action == "proto_list":
-            slate = top_k_list(points, self.world.space, barred)
+            slate = top_k_list(points, self.world.space, barred, find=self.world.find)
         else:
-            slate, _ = top_k(points[:, 0], self.world.space, config.slate_size, barred)
+            slate, _ = self.world.find(points[:, 0], config.slate_size, barred)
         return slate, None, nothing_replaced
 
-    def _retrieve_plays(self, rows: Which, points: npt.NDArray[np.float32]) -> Ints:
+    def _retrieve_plays(self, rows: Rows, points: npt.NDArray[np.float32]) -> Ints:
         """Best plays among those that the logged session still holds ``(m, k)``."""
-        held = self._held[rows].copy()
+        held = self._held[rows]
         ties = self._tie_draws(rows)
         tracks = self._logged_tracks[rows]
         space, k = self.world.space, self.world.config.slate_size
@@ -475,26 +490,7 @@ class Simulator:
         first = matches.argmax(axis=-1)
         return np.where(matches.any(axis=-1), first, UNKNOWN)
 
-    def _take_plays(self, rows: Which, slate: Ints) -> Ints:
-        """The play that each song is ``(m, k)``, -1 for none; it is then held no longer.
-
-        The first play of the track that the logged session still holds, after those that the
-        slate's earlier songs took.
-        """
-        held, tracks = self._held.T[:, rows], self._logged_tracks.T[:, rows]
-        indices = self._indices[rows]
-        plays = sessions_together(len(slate), slate.shape[1], UNKNOWN, np.int64)
-        for place in range(slate.shape[1]):
-            matches = held & (tracks == slate[:, place])
-            play, session = np.divmod(np.flatnonzero(matches), len(indices))
-            # Of several plays the last one written stays; from behind, that is the first.
-            play, session = play[::-1], session[::-1]
-            plays[session, place] = play
-            first = plays[session, place]
-            self._held[indices[session], first] = held[first, session] = False
-        return plays
-
-    def _allow(self, rows: Which, slate: Ints) -> tuple[Ints, Ints | None, Ints]:
+    def _allow(self, rows: Rows, slate: Ints) -> tuple[Ints, Ints | None, Ints]:
         """Take a slate of tracks at its word where it may be played, and replace the rest.
 
         Unless ``repeats``, a song is not allowed if the session heard it or the slate names it
@@ -506,20 +502,13 @@ class Simulator:
             return self._allow_plays(rows, slate)
         if config.repeats:
             return slate, None, np.zeros(len(slate), np.int64)
-        heard = self.history.tracks.T[:, rows]
-        wrong = sessions_together(len(slate), slate.shape[1], False, np.bool_)
-        for place in range(slate.shape[1]):
-            wrong[:, place] = (heard == slate[:, place]).any(axis=0)
-            for earlier in range(place):
-                wrong[:, place] |= slate[:, place] == slate[:, earlier]
-        some = np.flatnonzero(wrong.any(axis=1))
-        if len(some):
-            slate[some] = _replace(slate[some], wrong[some], heard[:, some].T)
-        return slate, None, wrong.sum(axis=1)
+        history = self.history
+        replaced = kernels.replace_forbidden(rows, history.tracks, history.count, slate)
+        return slate, None, replaced
 
-    def _allow_plays(self, rows: Which, slate: Ints) -> tuple[Ints, Ints, Ints]:
+    def _allow_plays(self, rows: Rows, slate: Ints) -> tuple[Ints, Ints, Ints]:
         """The same where only the plays that the logged session still holds are candidates."""
-        held, tracks = self._held[rows].copy(), self._logged_tracks[rows]
+        held, tracks = self._held[rows], self._logged_tracks[rows]
         ties = self._tie_draws(rows)
         plays = np.full(slate.shape, UNKNOWN, np.int64)
         for place in range(slate.shape[1]):
@@ -531,17 +520,16 @@ class Simulator:
             _take_first(lacking, tracks + ties, held, plays[:, place])
         return self._tracks_of(rows, plays), plays, (wrong & (plays >= 0)).sum(axis=1)
 
-    def _tracks_of(self, rows: Which, plays: Ints) -> Ints:
+    def _tracks_of(self, rows: Rows, plays: Ints) -> Ints:
         """Tracks of plays of the logged sessions ``(m, k)``, -1 where there is no play."""
-        at = self._indices[rows, None], np.maximum(plays, 0)
-        tracks = self._logged_tracks[at].astype(np.int64)
+        tracks = self._logged_tracks[rows[:, None], np.maximum(plays, 0)].astype(np.int64)
         return np.where(plays >= 0, tracks, UNKNOWN)
 
-    def _sorted_candidates(self, rows: Which) -> npt.NDArray[np.int32]:
+    def _sorted_candidates(self, rows: Rows) -> npt.NDArray[np.int32]:
         """Tracks of the plays still held, by index: their logged order would tell the future."""
         nothing = np.iinfo(np.int32).max
         tracks = np.where(self._held[rows], self._logged_tracks[rows], np.int32(nothing))
-        tracks = np.sort(np.ascontiguousarray(tracks), axis=1)
+        tracks.sort(axis=1)
         return np.where(tracks == nothing, np.int32(UNKNOWN), tracks)
 
     def _reward_terms(
@@ -579,20 +567,6 @@ class Simulator:
         return np.take_along_axis(tracks, order, axis=1)
 
 
-def _replace(slate: Ints, wrong: npt.NDArray[np.bool_], heard: npt.NDArray[np.integer]) -> Ints:
-    """Put the most popular songs that are allowed where slates ``(m, k)`` are wrong, in order."""
-    m, k = slate.shape
-    taken = np.hstack([np.where(wrong, UNKNOWN, slate), heard])
-    # Among so many of the most popular songs there are always k that are not taken.
-    free = np.ones((m, taken.shape[1] + k), np.bool_)
-    session, place = np.nonzero((taken >= 0) & (taken < free.shape[1]))
-    free[session, taken[session, place]] = False
-    free_up_to = np.cumsum(free, axis=1)
-    number = np.cumsum(wrong, axis=1)
-    popular = (free_up_to[:, None, :] < number[:, :, None]).sum(axis=2)
-    return np.where(wrong, popular, slate)
-
-
 def _take_first(
     wanted: npt.NDArray[np.bool_],
     order: npt.NDArray[np.floating],
@@ -622,13 +596,12 @@ def _checked_slate(actions: npt.NDArray, num_tracks: int) -> Ints:
     slate = np.asarray(actions)
     if not np.issubdtype(slate.dtype, np.integer):
         raise TypeError(f"A slate holds {slate.dtype} values; expected integer track indices.")
-    if slate.min(initial=0) < 0 or slate.max(initial=0) >= num_tracks:
+    if len(slate) and (slate.min() < 0 or slate.max() >= num_tracks):
         raise ValueError(
             f"A slate names tracks from {slate.min()} to {slate.max()}; expected indices from 0 "
             f"to {num_tracks - 1}, rows of the catalogue."
         )
-    # A copy to write to, the sessions of a place side by side.
-    return slate.astype(np.int64, order="F", copy=True)
+    return slate.astype(np.int64, order="C", copy=True)
 
 
 def _context_features(dataset: Dataset, sessions: Ints, shown: Ints) -> npt.NDArray[np.float32]:

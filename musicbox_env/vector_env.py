@@ -14,7 +14,6 @@ from gymnasium.vector.utils import batch_space
 
 from musicbox_env.draws import KeyStreams, choose
 from musicbox_env.env import checked_sessions, describe
-from musicbox_env.listeners import EVERYONE, Which
 from musicbox_env.schema import require_known
 from musicbox_env.simulator import Outcome, SessionConfig, Simulator, World
 
@@ -66,6 +65,7 @@ class MusicSessionVectorEnv(VectorEnv[Batch, npt.NDArray, npt.NDArray]):
         self.single_action_space = self.world.action_space()
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
+        self._everyone = np.arange(num_envs)
         self._over = np.ones(num_envs, np.bool_)
         self._keys: KeyStreams | None = None
 
@@ -94,7 +94,7 @@ class MusicSessionVectorEnv(VectorEnv[Batch, npt.NDArray, npt.NDArray]):
         self._seed(seed, mask)
         rows = np.flatnonzero(mask)
         self._begin(rows, options.get("session"))
-        return self.simulator.observe(EVERYONE), self._info(EVERYONE, None)
+        return self.simulator.observe(self._everyone), self._info(self._everyone, None)
 
     def _seed(self, seed: int | Sequence[int | None] | None, mask: npt.NDArray[np.bool_]) -> None:
         seeds: Sequence[int | None]
@@ -141,13 +141,13 @@ class MusicSessionVectorEnv(VectorEnv[Batch, npt.NDArray, npt.NDArray]):
         if resting.all():
             outcome = Outcome.nothing(self.num_envs, self.config.slate_size)
         else:
-            outcome = self.simulator.step(EVERYONE, np.asarray(actions))
+            outcome = self.simulator.step(self._everyone, np.asarray(actions))
         ended = (self.simulator.remaining == 0) & ~resting
         self._over = ended | resting
         if self.autoreset_mode == AutoresetMode.NEXT_STEP and resting.any():
             self._begin(np.flatnonzero(resting))
-        info = self._info(EVERYONE, outcome)
-        observation = self.simulator.observe(EVERYONE)
+        info = self._info(self._everyone, outcome)
+        observation = self.simulator.observe(self._everyone)
         if self.autoreset_mode == AutoresetMode.SAME_STEP and ended.any():
             observation, info = self._restart(np.flatnonzero(ended), observation, info)
         timed = self.config.horizon is not None
@@ -181,9 +181,9 @@ class MusicSessionVectorEnv(VectorEnv[Batch, npt.NDArray, npt.NDArray]):
                 value[rows] = restarted[name]
         info |= {"final_obs": final_obs, "_final_obs": ended.copy()}
         info |= {"final_info": final_info, "_final_info": ended.copy()}
-        return self.simulator.observe(EVERYONE), info
+        return self.simulator.observe(self._everyone), info
 
-    def _info(self, rows: Which, outcome: Outcome | None) -> dict[str, Any]:
+    def _info(self, rows: npt.NDArray[np.intp], outcome: Outcome | None) -> dict[str, Any]:
         """Batched info, with Gymnasium's masks that say which environments have an entry."""
         info: dict[str, Any] = dict(describe(self.simulator, rows, outcome))
         everyone = np.ones(len(info["session"]), np.bool_)

@@ -8,14 +8,11 @@ from typing import Any
 
 from musicbox_env.dataset import Dataset
 from musicbox_env.listeners.base import (
-    EVERYONE,
     History,
     Listener,
-    Which,
     hear_one_by_one,
     put_rows,
     sample_levels,
-    sessions_together,
     skip_probability,
 )
 from musicbox_env.listeners.files import read_fit
@@ -71,7 +68,6 @@ def require_listener(name: str) -> None:
 
 
 __all__ = [
-    "EVERYONE",
     "LISTENERS",
     "GroundTruthListener",
     "History",
@@ -79,12 +75,10 @@ __all__ = [
     "Listener",
     "ReplayListener",
     "SimilarityListener",
-    "Which",
     "hear_one_by_one",
     "make_listener",
     "put_rows",
     "require_listener",
     "sample_levels",
-    "sessions_together",
     "skip_probability",
 ]

@@ -5,33 +5,23 @@ state that the caller holds, a dataclass of arrays with one row for each session
 sessions are simulated by one listener, and two callers never disturb each other. It has no random
 numbers of its own: it gives probabilities of the five listen levels, and `sample_levels` turns a
 uniform number into a level.
-
-Arrays with a row a session and few columns lie in memory column by column (`sessions_together`):
-numpy is several times faster along a long axis than along many short ones.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from itertools import accumulate
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
+from musicbox_env import kernels
 from musicbox_env.dataset import Dataset
-from musicbox_env.schema import SKIP_THRESHOLD, UNKNOWN, Level
+from musicbox_env.schema import SKIP_THRESHOLD, UNHEARD, UNKNOWN
 
 Rows = npt.NDArray[np.integer]
-Which = Rows | slice
-"""Some sessions of a batch by their indices, or `EVERYONE`, which spares copies."""
-EVERYONE: Final = slice(None)
 State = TypeVar("State")
-
-
-def sessions_together(n: int, columns: int, value: int, dtype: npt.DTypeLike) -> npt.NDArray:
-    """An array ``(n, columns)`` filled with ``value``, the sessions of a column side by side."""
-    return np.full((columns, n), value, dtype).T
 
 
 @dataclass
@@ -58,8 +48,8 @@ class History:
         return cls(
             np.full(n, -1, np.int64),
             np.zeros(n, np.int64),
-            sessions_together(n, capacity, UNKNOWN, np.int32),
-            sessions_together(n, capacity, Level.UNHEARD, np.int8),
+            np.full((n, capacity), UNKNOWN, np.int32),
+            np.full((n, capacity), UNHEARD, np.int8),
             np.zeros(n, np.int64),
         )
 
@@ -72,14 +62,12 @@ class History:
         capacity: int,
     ) -> History:
         """The first ``shown`` plays of logged sessions ``(n,)``, as the log has them."""
-        was_shown = (np.arange(capacity)[:, None] < shown).T
-        tracks = dataset.sessions.padded("track", sessions, capacity)
-        levels = dataset.sessions.padded("level", sessions, capacity)
+        log = dataset.sessions
         return cls(
             sessions.copy(),
             shown.copy(),
-            np.where(was_shown, tracks, np.int32(UNKNOWN)),
-            np.where(was_shown, levels, np.int8(Level.UNHEARD)),
+            log.padded("track", sessions, capacity, at_most=shown),
+            log.padded("level", sessions, capacity, at_most=shown),
             shown.copy(),
         )
 
@@ -92,20 +80,12 @@ class History:
         self.count[rows] += 1
 
     def record_slates(
-        self, rows: Which, slates: npt.NDArray[np.integer], levels: npt.NDArray[np.int8]
+        self, rows: Rows, slates: npt.NDArray[np.int64], levels: npt.NDArray[np.int8]
     ) -> None:
         """Add the songs heard, those of level 0 and more, of a slate each ``(m, k)``, in place."""
-        heard = levels >= 0
-        row = np.arange(len(self.count))[rows]
-        place = np.cumsum(heard, axis=1) + (self.count[rows] - 1)[:, None]
-        # Transposed: sessions side by side, see `sessions_together`.
-        heard, place = heard.T, place.T
-        where = place[heard], np.broadcast_to(row, heard.shape)[heard]
-        self.tracks.T[where] = slates.T[heard]
-        self.levels.T[where] = levels.T[heard]
-        self.count[rows] += heard.sum(axis=0)
+        kernels.record_slates(rows, slates, levels, self.tracks, self.levels, self.count)
 
-    def holds(self, rows: Which, tracks: npt.NDArray[np.integer]) -> npt.NDArray[np.bool_]:
+    def holds(self, rows: Rows, tracks: npt.NDArray[np.integer]) -> npt.NDArray[np.bool_]:
         """Whether the sessions ``rows`` ``(m,)`` heard the tracks ``(m, c)`` already ``(m, c)``."""
         return (tracks[:, :, None] == self.tracks[rows][:, None, :]).any(axis=2)
 
@@ -190,9 +170,9 @@ def hear_one_by_one(
     listener: Listener[State],
     state: State,
     history: History,
-    rows: Which,
-    slates: npt.NDArray[np.integer],
-    plays: npt.NDArray[np.integer],
+    rows: Rows,
+    slates: npt.NDArray[np.int64],
+    plays: npt.NDArray[np.int64],
     uniforms: npt.NDArray[np.float64],
 ) -> npt.NDArray[np.int8]:
     """Let sessions hear a slate each, in order; state and history take in every song, in place.
@@ -209,13 +189,12 @@ def hear_one_by_one(
     Returns:
         Listen levels ``(m, k)``, -1 where nothing was heard.
     """
-    everyone = np.arange(len(history.count))[rows]
-    levels = sessions_together(len(slates), slates.shape[1], Level.UNHEARD, np.int8)
+    levels = np.full(slates.shape, UNHEARD, np.int8)
     for place in range(slates.shape[1]):
         active = np.flatnonzero(slates[:, place] >= 0)
         if not len(active):
             continue
-        who, track = everyone[active], slates[active, place]
+        who, track = rows[active], slates[active, place]
         chances = listener.level_probabilities(
             state, history, who, track[:, None], plays[active, place, None]
         )[:, 0]

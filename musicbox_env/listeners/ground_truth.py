@@ -12,10 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from musicbox_env import kernels
 from musicbox_env.dataset import Dataset
 from musicbox_env.law import ListenerState
-from musicbox_env.listeners.base import History, Rows, Which, sessions_together
-from musicbox_env.schema import Level
+from musicbox_env.listeners.base import History, Rows
+from musicbox_env.schema import UNHEARD
 from musicbox_env.truth import GroundTruth
 
 
@@ -37,11 +38,11 @@ class GroundTruthState:
     session_logit: npt.NDArray[np.float64]
     taste: npt.NDArray[np.float32]
 
-    def at(self, rows: Which) -> ListenerState:
+    def at(self, rows: Rows) -> ListenerState:
         """What the law asks of some of the sessions."""
         return ListenerState(self.previous[rows], self.running[rows], self.heard[rows])
 
-    def put(self, rows: Which, now: ListenerState) -> None:
+    def put(self, rows: Rows, now: ListenerState) -> None:
         """Overwrite what the law remembers of some of the sessions, in place."""
         self.previous[rows] = now.previous
         self.running[rows] = now.running
@@ -100,7 +101,7 @@ class GroundTruthListener:
     def _track_logit(
         self,
         state: GroundTruthState,
-        rows: Which,
+        rows: Rows,
         tracks: npt.NDArray[np.integer],
         is_repeat: npt.NDArray[np.bool_],
     ) -> npt.NDArray[np.float64]:
@@ -119,23 +120,21 @@ class GroundTruthListener:
         self,
         state: GroundTruthState,
         history: History,
-        rows: Which,
-        slates: npt.NDArray[np.integer],
-        plays: npt.NDArray[np.integer],
+        rows: Rows,
+        slates: npt.NDArray[np.int64],
+        plays: npt.NDArray[np.int64],
         uniforms: npt.NDArray[np.float64],
     ) -> npt.NDArray[np.int8]:
         """Hear whole slates; see `base.hear_one_by_one`. Only the history's part goes in order."""
         law = self.truth.law
-        repeats = history.holds(rows, slates)
-        for place in range(1, slates.shape[1]):
-            repeats[:, place] |= (slates[:, :place] == slates[:, place, None]).any(axis=1)
+        repeats = kernels.heard_before(rows, history.tracks, slates)
         track_logit = self._track_logit(state, rows, slates, repeats)
         session_logit, so_far = state.session_logit[rows], state.at(rows)
-        levels = sessions_together(len(slates), slates.shape[1], Level.UNHEARD, np.int8)
+        levels = np.full(slates.shape, UNHEARD, np.int8)
         for place in range(slates.shape[1]):
             logit = law.skip_logit(so_far, session_logit, track_logit[:, place])
             drawn = law.draw_levels(logit, uniforms[:, place])
-            levels[:, place] = np.where(slates[:, place] >= 0, drawn, Level.UNHEARD)
+            levels[:, place] = np.where(slates[:, place] >= 0, drawn, UNHEARD)
             so_far = law.update(so_far, levels[:, place])
         state.put(rows, so_far)
         history.record_slates(rows, slates, levels)

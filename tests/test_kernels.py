@@ -1,0 +1,124 @@
+"""Compiled dynamics against the same said plainly, and against what they were before."""
+
+import hashlib
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from handmade import write_sessions
+
+import musicbox_env
+from musicbox_env import kernels
+from musicbox_env.listeners import GroundTruthListener, History, ReplayListener, hear_one_by_one
+
+
+def test_forbidden_songs_are_replaced_by_the_most_popular_that_are_allowed():
+    rng = np.random.default_rng(0)
+    tracks = rng.integers(0, 12, (300, 6)).astype(np.int32)
+    count = rng.integers(0, 7, 300)
+    slates = rng.integers(0, 12, (200, 3))
+    rows = rng.permutation(300)[:200]
+    given = slates.copy()
+    replaced = kernels.replace_forbidden(rows, tracks, count, slates)
+    for i, row in enumerate(rows):
+        heard = set(tracks[row, : count[row]].tolist())
+        right = [
+            song not in heard and song not in given[i, :place]
+            for place, song in enumerate(given[i])
+        ]
+        kept = {song for song, ok in zip(given[i].tolist(), right, strict=True) if ok}
+        popular = iter([song for song in range(20) if song not in heard | kept])
+        expected = [
+            song if ok else next(popular) for song, ok in zip(given[i].tolist(), right, strict=True)
+        ]
+        assert slates[i].tolist() == expected
+        assert replaced[i] == right.count(False)
+
+
+def test_a_slate_takes_each_logged_play_once():
+    logged = np.array([[4, 5, 4, 5, -1]], np.int32)
+    held = np.array([[False, True, True, True, False]])
+    plays = kernels.take_plays(np.array([0]), np.array([[5, 4, 5, 4, 5, -1]]), logged, held)
+    assert plays.tolist() == [[1, 2, 3, -1, -1, -1]]
+    assert not held.any()
+
+
+def test_slates_are_heard_as_far_as_sessions_go():
+    slates = np.array([[7, -1, 8, 9], [1, 2, 3, 4], [1, 2, 3, 4]])
+    remaining = np.array([99, 2, 0, 4])
+    before = kernels.cut_short(np.array([1, 2, 3]), remaining, slates)
+    assert slates.tolist() == [[7, -1, 8, -1], [-1] * 4, [1, 2, 3, 4]]
+    assert before.tolist() == [[0, 1, 1, 2], [0] * 4, [0, 1, 2, 3]]
+    assert remaining.tolist() == [99, 0, 0, 0]
+
+
+@pytest.mark.parametrize("listener", [ReplayListener, GroundTruthListener])
+@pytest.mark.parametrize("everyone", [True, False])
+def test_slates_heard_at_once_are_heard_as_one_by_one(synthetic, listener, everyone):
+    listener = listener(synthetic)
+    sessions = np.arange(400)
+    shown = synthetic.sessions.lengths(sessions) // 2
+    rows = np.arange(400) if everyone else np.arange(3, 400, 3)
+    rng = np.random.default_rng(0)
+    results = []
+    slates = rng.integers(-1, 200, (2, len(rows), 4))
+    slates[:, ::2, 3] = slates[:, ::2, 1]  # the same song twice
+    plays = np.where(rng.random(slates.shape) < 0.2, 4, -1)
+    uniforms = rng.random(slates.shape)
+    for hear in (listener.hear, lambda *arguments: hear_one_by_one(listener, *arguments)):
+        history = History.logged(synthetic, sessions, shown, 40)
+        state = listener.begin(history)
+        results.append(
+            [
+                hear(state, history, rows, *slate)
+                for slate in zip(slates, plays, uniforms, strict=True)
+            ]
+        )
+        results[-1] += [history.tracks, history.levels, history.count]
+    for fast, plain in zip(*results, strict=True):
+        np.testing.assert_array_equal(fast, plain)
+
+
+TRACE = "38c6ff31304a8861602c3f52b0398593100041e1f2beb022d86ff91cac9f4420"
+"""Of everything below as numpy alone gave it, before any of it was compiled."""
+
+
+def test_a_seeded_run_gives_what_it_gave_before(tmp_path):
+    rng = np.random.default_rng(0)
+    sessions = [
+        [(f"t{rng.integers(40):02d}", int(rng.integers(5))) for _ in range(rng.integers(10, 21))]
+        for _ in range(60)
+    ]
+    # Axes and their opposites: cosines are -1, 0 and 1, which no machine rounds.
+    axes = np.concatenate([np.eye(8), -np.eye(8)])
+    vectors = axes[rng.integers(0, 16, len({t for s in sessions for t, _ in s}))]
+    write_sessions(tmp_path / "data", sessions, {"hybrid": vectors})
+    digest = hashlib.sha256()
+    for candidates in ("catalog", "session"):
+        env = gym.make_vec(
+            musicbox_env.ENV_ID,
+            num_envs=16,
+            vectorization_mode="vector_entry_point",
+            data=str(tmp_path / "data"),
+            action="slate",
+            observation="ids",
+            embedding="hybrid",
+            candidates=candidates,
+        )
+        observation, info = env.reset(seed=3)
+        env.action_space.seed(4)
+        for _ in range(25):
+            observation, reward, terminated, _, info = env.step(env.action_space.sample())
+            for part in (
+                observation["tracks"],
+                observation["levels"],
+                np.round(reward, 6),
+                terminated,
+                info["slate"],
+                info["levels"],
+                info["logged"],
+                info["replaced"],
+                info["session"],
+            ):
+                digest.update(np.ascontiguousarray(part).astype("<f8").tobytes())
+    assert digest.hexdigest() == TRACE
