@@ -189,13 +189,15 @@ def _splits(dataset: Dataset) -> list[str]:
     sessions = np.bincount(split, minlength=len(SPLITS))
     plays = np.bincount(split, weights=lengths, minlength=len(SPLITS)).astype(int)
     seed = dataset.about.get("split", {}).get("seed", "unknown")
+    runs = "history" in dataset.about
+    key = "the run of plays, all sessions of a run together" if runs else "the session id"
     return [
         *(
             f"{name:<12}{sessions[code]:>14,} sessions {_share(sessions[code], len(split)):>8}"
             f"{plays[code]:>16,} plays"
             for code, name in enumerate(SPLITS)
         ),
-        f"by hash of the session id, seed {seed}",
+        f"by hash of {key}, seed {seed}",
     ]
 
 

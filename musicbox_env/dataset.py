@@ -45,11 +45,13 @@ COPY_ROWS = 4_000_000
 IDS_ROW_GROUP = 100_000
 IDS_SCHEMA = pa.schema([("session_id", pa.string())])
 RATE_SUFFIX = "+rate"
+UNFINISHED = ".partial"
+"""Ends the names of folders that are not, or no longer, what they will be."""
 
 
 @dataclass(frozen=True)
 class SplitConfig:
-    """How sessions are divided, by a hash of their id.
+    """How sessions are divided, by a hash of their id, or of what `PlayBlock.split_keys` says.
 
     Attributes:
         train: Share of the sessions to learn from; halved again into folds A and B.
@@ -87,12 +89,15 @@ class PlayBlock:
         vocabulary: Ids of the tracks that the block mentions.
         columns: Columns of `schema.PLAY_COLUMNS`, each ``(p,)``; ``track`` indexes
             ``vocabulary``; a column that is left out is stored as unknown.
+        split_keys: What each session's split is drawn from ``(n,)``: sessions of one key share a
+            split. Each session's id where left out.
     """
 
     session_ids: npt.NDArray[np.object_]
     lengths: npt.NDArray[np.int64]
     vocabulary: npt.NDArray[np.object_]
     columns: dict[str, npt.NDArray]
+    split_keys: npt.NDArray[np.object_] | None = None
 
 
 @contextmanager
@@ -108,11 +113,11 @@ def staged_folder(out: Path | str, *, overwrite: bool = False) -> Iterator[Path]
     out = Path(out)
     if out.exists() and not overwrite:
         raise FileExistsError(f"{out} exists already; name another folder or pass --overwrite.")
-    staging = out.with_name(out.name + ".partial")
+    staging = out.with_name(out.name + UNFINISHED)
     staging.mkdir(parents=True, exist_ok=True)
     yield staging
     if out.exists():
-        retired = out.with_name(out.name + ".replaced.partial")
+        retired = out.with_name(out.name + ".replaced" + UNFINISHED)
         if retired.exists():
             shutil.rmtree(retired)
         os.replace(out, retired)
@@ -278,7 +283,8 @@ class _PlayWriter(ExitStack):
                 )
             file.write(rows[values] if name == "track" else values)
         ids = list(block.session_ids)
-        codes = assign_splits(ids, seed=self._split.seed, shares=self._split.shares)
+        keys = ids if block.split_keys is None else list(block.split_keys)
+        codes = assign_splits(keys, seed=self._split.seed, shares=self._split.shares)
         self._count(rows, block, np.repeat(codes, block.lengths))
         self.lengths.append(block.lengths)
         self.codes.append(codes)
@@ -356,12 +362,28 @@ class Dataset:
     """
 
     def __init__(self, folder: Path | str) -> None:
-        """Open a dataset folder.
+        """Open a finished dataset folder.
 
         Raises:
-            FileNotFoundError: The folder is no dataset; the message says how to make one.
+            FileNotFoundError: The folder is no dataset, or what a job that was stopped left of
+                one; the message says how to make one.
             ValueError: It was written by a version with another format.
         """
+        if Path(folder).resolve().name.endswith(UNFINISHED):
+            raise FileNotFoundError(
+                f"{folder} is not a dataset folder: the job that makes it is at work or was "
+                "stopped. Give the same command again; it goes on and names the folder."
+            )
+        self._open(folder)
+
+    @classmethod
+    def unfinished(cls, folder: Path | str) -> Dataset:
+        """Open the folder that a job is at work on, see `staged_folder`; a finished one too."""
+        dataset = cls.__new__(cls)
+        dataset._open(folder)
+        return dataset
+
+    def _open(self, folder: Path | str) -> None:
         self.folder = Path(folder)
         file = self.folder / "dataset.json"
         if not file.is_file():

@@ -107,7 +107,7 @@ def fit_embeddings(
         require_known("embedding", name, EMBEDDINGS)
     if dim < 2:
         raise ValueError(f"dim is {dim}; an embedding needs 2 dimensions or more.")
-    dataset = Dataset(folder)
+    dataset = Dataset.unfinished(folder)
     out = dataset.folder / "embeddings"
     out.mkdir(exist_ok=True)
     fits = _Fits(dataset, dim, seed, progress)

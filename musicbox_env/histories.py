@@ -8,8 +8,9 @@ Memory holds the tracks' names and one bucket.
 What is private ends here. User names become hashes under a salt that is drawn from the content
 of the very files and kept nowhere: the same files give the same dataset, and without them no
 guess of a name can be tried. Times become the order within a session, and hours of the day; a
-session's id is made of hashes of its listener and of a running number, and sessions are stored in
-the order of their ids, so that nothing tells when, or in which order, they were.
+session's id is made of hashes of its listener, of its run of plays and of its window of the run,
+and sessions are stored in the order of their ids, so that nothing tells when, or in which order,
+they were.
 """
 
 from __future__ import annotations
@@ -60,6 +61,7 @@ from musicbox_env.sessionize import (
     cut_sessions,
     find_runs,
     overlaps_if_flipped,
+    session_name,
     without_duplicates,
 )
 from musicbox_env.tables import DamagedFileError, Table, found_columns
@@ -377,14 +379,15 @@ class _HistoryMaker:
         order, run = find_runs(listens, clock, config, self._counts)
         session, position, size = cut_sessions(run, config, self._counts)
         kept = session != NO_SESSION
-        order, session, position, size = order[kept], session[kept], position[kept], size[kept]
+        order, run, session = order[kept], run[kept], session[kept]
+        position, size = position[kept], size[kept]
         self._counts[FLIPPED] += overlaps_if_flipped(listens, known)
         levels, evidence = listen_levels(
             listens[order], length[order], length_from[order], self._config.level
         )
         self._evidence += np.bincount(evidence, minlength=len(Evidence))
         names = np.array(list(self._reader.tracks.codes), dtype=object)
-        ids = _session_ids(session, listens["user"][order], hashes, self._salt)
+        ids = _session_ids(session, run, listens["user"][order], hashes, self._salt)
         by_id = np.lexsort((position, ids[session] if len(ids) else session))
         order, session = order[by_id], session[by_id]
         columns: dict[str, Any] = {
@@ -499,17 +502,22 @@ def _tracks_by_code(tracks: Tracks) -> npt.NDArray[np.int32]:
 
 def _session_ids(
     session: npt.NDArray[np.int64],
+    run: npt.NDArray[np.int64],
     user: npt.NDArray[np.int32],
     hashes: npt.NDArray[np.object_],
     salt: bytes,
 ) -> npt.NDArray[np.object_]:
-    """An id for each session, of its listener's hash and a hash of its number; no time in it."""
+    """An id for each session, of hashes of its listener and of numbers; no time in it."""
+
+    def digest(text: str, size: int) -> str:
+        return hashlib.blake2b(text.encode(), key=salt, digest_size=size).hexdigest()
+
     first = np.flatnonzero(np.diff(session, prepend=-1))
     ids = []
-    for number, code in enumerate(user[first].tolist()):
-        listener = hashes[code]
-        key = f"{listener}/{number}".encode()
-        ids.append(f"{listener}-{hashlib.blake2b(key, key=salt, digest_size=8).hexdigest()}")
+    for number, row in enumerate(first.tolist()):
+        listener = hashes[user[row]]
+        of_run = digest(f"{listener}/run/{run[row]}", 8)
+        ids.append(session_name(listener, of_run, digest(f"{listener}/session/{number}", 4)))
     return np.array(ids, dtype=object)
 
 

@@ -26,7 +26,7 @@ import pyarrow.csv as pc_csv
 from tqdm import tqdm
 
 from musicbox_env.assembly import IdSet, hash_ids
-from musicbox_env.dataset import PlayBlock, SplitConfig, staged_folder, write_dataset
+from musicbox_env.dataset import UNFINISHED, PlayBlock, SplitConfig, staged_folder, write_dataset
 from musicbox_env.histories import (
     HistoryConfig,
     make_history_part,
@@ -124,7 +124,7 @@ def ingest(config: IngestConfig) -> Path:
         OSError: Reading or writing failed, a full disk included.
     """
     out = Path(config.out)
-    staging = out.with_name(out.name + ".partial")
+    staging = out.with_name(out.name + UNFINISHED)
     files = source_files(config.sources, exclude=(out, staging))
     track_files = source_files(config.tracks, exclude=(out, staging))
     with staged_folder(out, overwrite=config.overwrite) as folder, full_disk_explained(folder):
@@ -256,7 +256,9 @@ def _write(
         ):
             for part in parts:
                 for table, batch in part.blocks():
-                    yield chooser.choose(batch)
+                    block = chooser.choose(batch)
+                    block.split_keys = part.split_keys(block.session_ids)
+                    yield block
                     _append_rejects(file, chooser.rejects.take(table))
                     bar.update(len(batch["session_id"].dictionary))
         all_rejected = rejected + chooser.rejects.counts

@@ -8,7 +8,7 @@ length. Three rules say more than the share, where there is something to apply t
    where a crossfade took its last seconds; unless less was heard than most of it: a listener who
    jumps ahead lets it end by itself too.
 2. A play that the *listener ended* (any other known reason, or a flag) is cut at best. In the
-   challenge data set itself 99 % of the full plays ended by themselves, and of all others 1.5 %.
+   challenge data set itself 99 % of the full plays ended by themselves, and 2 % of all others.
 3. Where no time heard is known, "completed" and "not skipped" are full, and "skipped" and "not
    completed" are short, since nobody knows how short.
 

@@ -20,6 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 import pyarrow.csv as pc_csv
@@ -30,9 +32,10 @@ from musicbox_env.dataset import write_json
 from musicbox_env.plays import REJECTS_SCHEMA, LogJudge
 from musicbox_env.readers import PassedOver, describe_source, open_tables
 from musicbox_env.schema import REQUIRED_LOG_COLUMNS
+from musicbox_env.sessionize import run_of
 from musicbox_env.tables import Table, found_columns
 
-PART_VERSION: Final = 1
+PART_VERSION: Final = 2
 """Belongs to every part's key: raise it when parts come out differently."""
 BYTES_PER_WORKER: Final = 32 << 20
 """Below this much input, starting a process costs more than it saves."""
@@ -73,6 +76,12 @@ class Part:
         """Titles and artists of its tracks, where it has any."""
         file = self.folder / "names.parquet"
         return pd.read_parquet(file) if file.is_file() else None
+
+    def split_keys(self, session_ids: npt.NDArray[np.object_]) -> npt.NDArray[np.object_]:
+        """What the splits of sessions are drawn from: in a history the runs that they are of."""
+        if "history" not in self.about:
+            return session_ids
+        return np.array([run_of(name) for name in session_ids], dtype=object)
 
     @property
     def rejects_file(self) -> Path:

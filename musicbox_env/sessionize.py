@@ -1,7 +1,9 @@
 """Plays of listeners cut into sessions, by the definition of the challenge data set.
 
 A session is a run of plays with at most 60 seconds without play between two of them, 10 to 20
-plays long. Longer runs are cut, or divided into windows; shorter ones are no sessions.
+plays long. Longer runs are cut, or divided into windows; shorter ones are no sessions. Windows of
+one run are so alike that they must not be divided between training and test: a session's id tells
+which run it is of.
 """
 
 from __future__ import annotations
@@ -60,6 +62,20 @@ class SessionConfig:
             )
         if self.long_runs not in ("window", "cut"):
             raise ValueError(f"long_runs is {self.long_runs!r}; 'window' or 'cut' expected.")
+
+
+def session_name(listener: str, run: str, window: str) -> str:
+    """Id of a session: a window of a run of a listener's plays, each given as a hash."""
+    return f"{listener}-{run}-{window}"
+
+
+def run_of(session_id: str) -> str:
+    """The run that a session is a window of.
+
+    >>> run_of(session_name("hortensia", "monday", "2nd"))
+    'hortensia-monday'
+    """
+    return session_id.rpartition("-")[0]
 
 
 @dataclass(frozen=True)

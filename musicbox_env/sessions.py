@@ -119,26 +119,28 @@ class SessionLog:
 
 
 def assign_splits(
-    session_ids: Sequence[str], *, seed: int, shares: tuple[float, float, float]
+    keys: Sequence[str], *, seed: int, shares: tuple[float, float, float]
 ) -> npt.NDArray[np.uint8]:
-    """Draw each session's split from a hash of its id, so that it never depends on the others.
+    """Draw each session's split from a hash of its key, so that it never depends on the others.
 
     Args:
-        session_ids: Ids as logged.
+        keys: Ids of the sessions, or whatever sessions that belong together have in common.
         seed: Key of the hash.
         shares: Train, validation and test share; train is halved into its folds A and B.
 
     Returns:
-        Split codes ``(len(session_ids),)``.
+        Split codes ``(len(keys),)``.
     """
-    key = int(seed).to_bytes(8, "little", signed=True)
+    secret = int(seed).to_bytes(8, "little", signed=True)
     uniform = np.fromiter(
         (
-            int.from_bytes(hashlib.blake2b(i.encode(), key=key, digest_size=7).digest(), "little")
-            for i in session_ids
+            int.from_bytes(
+                hashlib.blake2b(i.encode(), key=secret, digest_size=7).digest(), "little"
+            )
+            for i in keys
         ),
         dtype=np.int64,
-        count=len(session_ids),
+        count=len(keys),
     ) / float(1 << 56)
     train, validation, _ = shares
     edges = np.array([train / 2, train, train + validation])

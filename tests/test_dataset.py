@@ -59,7 +59,7 @@ def random_blocks(num_sessions=300, *, num_tracks=60, seed=0, sessions_per_block
 def write(folder, blocks, *, features=None, split=None):
     folder.mkdir(parents=True, exist_ok=True)
     write_dataset(folder, blocks, features=features, split=split or SplitConfig(), about={})
-    return Dataset(folder)
+    return Dataset.unfinished(folder)
 
 
 @pytest.fixture
@@ -244,6 +244,11 @@ def test_a_failing_job_leaves_no_dataset(tmp_path, blocks):
         Dataset(tmp_path / "data.partial")
     with staged_folder(out) as folder:
         write(folder, blocks)
+        with pytest.raises(
+            FileNotFoundError, match=r"data\.partial is not a dataset folder: the job"
+        ):
+            Dataset(folder)
+        assert Dataset.unfinished(folder).sessions.num_sessions == 300
     assert Dataset(out).sessions.num_sessions == 300
     assert not (tmp_path / "data.partial").exists()
 
@@ -253,8 +258,8 @@ def test_a_broken_rewrite_of_a_staged_folder_is_not_taken_for_the_old_one(tmp_pa
     write(folder, blocks)
     with pytest.raises(ValueError, match="No session"):
         write(folder, [])
-    with pytest.raises(FileNotFoundError):
-        Dataset(folder)
+    with pytest.raises(FileNotFoundError, match=r"no dataset\.json"):
+        Dataset.unfinished(folder)
 
 
 def test_a_dataset_is_replaced_only_on_demand(tmp_path, blocks):

@@ -360,6 +360,23 @@ def test_long_runs_short_runs_and_other_definitions(tmp_path):
     assert sorted(np.diff(other.sessions.offsets)) == [7, 8, 8, 8, 8, 8, 9]
 
 
+def test_all_windows_of_a_run_are_in_one_split(tmp_path):
+    """What is learned from the first hour of an evening is not judged on its second."""
+    evenings = [
+        session_of(45, start=start, prefix=f"{i}_")
+        for i, start in enumerate(pd.date_range("2022-01-01", periods=60))
+    ]
+    dataset = ingest_records(tmp_path, [play for plays in evenings for play in plays])
+    tracks = dataset.catalog.track_ids[dataset.sessions.column("track")]
+    evening = [track.partition("_")[0] for track in tracks[dataset.sessions.offsets[:-1]]]
+    splits = pd.Series(dataset.sessions.split).groupby(evening)
+    assert (splits.size() == 3).all()
+    assert (splits.nunique() == 1).all()
+    assert splits.first().nunique() == 4
+    assert len(set(dataset.sessions.session_ids)) == 180
+    assert "all sessions of a run together" in describe(dataset)
+
+
 def test_nothing_left_says_where_the_rows_went(tmp_path):
     with pytest.raises(ValueError, match=r"No session is left of 9 rows[\s\S]*9  plays in runs"):
         ingest_records(tmp_path, session_of(9))
