@@ -24,7 +24,7 @@ from experiments.judges import AUTO, Listeners, choose_listeners
 from experiments.judging import judge_all
 from experiments.metrics import PerSession, Rollout, World, first_musicbox_figures
 from experiments.report import Study, text_table, write_report
-from experiments.sources import Source
+from experiments.sources import Source, without_home
 from experiments.training import TrainingJob, curve, jobs_for, parse_settings, train_all
 from musicbox_env.dataset import Dataset, write_json
 from musicbox_env.listeners import LISTENERS, require_listener
@@ -126,7 +126,7 @@ def run(config: CompareConfig) -> None:
 def _claim(config: CompareConfig) -> None:
     """Make the output folder this run's own; refuse one that holds a run with other options."""
     file = config.out / "config.json"
-    asked = json.loads(json.dumps(asdict(config), default=str))
+    asked = _as_json(config)
     for incidental in ("overwrite", "workers"):
         asked.pop(incidental)
     if config.overwrite and config.out.exists():
@@ -143,6 +143,12 @@ def _claim(config: CompareConfig) -> None:
         return
     config.out.mkdir(parents=True, exist_ok=True)
     write_json(file, asked)
+
+
+def _as_json(config: CompareConfig) -> dict[str, Any]:
+    """The options as they are stored."""
+    asked: dict[str, Any] = json.loads(without_home(json.dumps(asdict(config), default=str)))
+    return asked
 
 
 def _study(
@@ -162,10 +168,10 @@ def _study(
     return Study(
         rollouts=rollouts,
         world=world,
-        config=asdict(config),
+        config=_as_json(config),
         dataset=dataset.about,
         title="MusicBox: agents compared",
-        command="musicbox compare " + " ".join(sys.argv[2:]),
+        command=without_home("musicbox compare " + " ".join(sys.argv[2:])),
         trained_with=listeners.training_name,
         reranking=reranking,
         curves=curves,

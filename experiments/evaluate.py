@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from experiments.evaluation import draw_sessions
 from experiments.judges import AUTO, choose_listeners
 from experiments.judging import judge_all
 from experiments.metrics import World, measure
-from experiments.training import TrainingJob
+from experiments.training import TrainingJob, read_training
 from musicbox_env.listeners import require_listener
 from musicbox_env.schema import split_codes
 from musicbox_env.simulator import open_dataset
@@ -74,7 +73,7 @@ def _finished_jobs(folder: Path) -> list[TrainingJob]:
     """Every finished training of a run."""
     jobs = []
     for file in sorted((folder / "agents").glob("*/seed-*/training.json")):
-        about = json.loads(file.read_text())
+        about = read_training(file.parent)
         about.pop("seconds")
         jobs.append(TrainingJob(**{**about, "folder": str(file.parent)}))
     if not jobs:

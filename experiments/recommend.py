@@ -11,7 +11,6 @@ name, or `skipped` or `kept`.
 
 from __future__ import annotations
 
-import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ import numpy as np
 import tyro
 
 from agents import Agent, load_agent
+from experiments.training import read_training
 from musicbox_env.schema import CONTEXT_TYPES, Level, require_known, suggest
 from musicbox_env.simulator import SessionConfig, Simulator, World, context_features, open_dataset
 
@@ -101,9 +101,7 @@ def run(config: RecommendConfig) -> None:
 
 def _training(config: RecommendConfig) -> dict[str, Any]:
     """What is known of the training that is asked."""
-    folder = find_training(config.run, config.agent, config.seed)
-    about: dict[str, Any] = json.loads((folder / "training.json").read_text())
-    return about
+    return read_training(find_training(config.run, config.agent, config.seed))
 
 
 def recommend(config: RecommendConfig) -> list[str]:

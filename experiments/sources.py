@@ -9,6 +9,12 @@ from musicbox_env.dataset import Dataset
 from musicbox_env.histories import HistoryConfig
 
 
+def without_home(text: str) -> str:
+    """A text with ``~`` for the home folder, whose path tends to hold its owner's name."""
+    home = str(Path.home())
+    return text.replace(home, "~") if len(home) > 1 else text
+
+
 @dataclass(frozen=True)
 class Source:
     """The sessions to work on; without any of these the bundled synthetic ones."""

@@ -14,6 +14,7 @@ from __future__ import annotations
 import csv
 import json
 import multiprocessing
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -28,6 +29,7 @@ from tqdm import tqdm
 from agents import AGENTS, Agent, agent_class, load_agent, make_agent
 from experiments.evaluation import roll_out, skip_rate
 from musicbox_env.dataset import write_json
+from musicbox_env.listeners import LISTENERS
 from musicbox_env.schema import require_known
 from musicbox_env.simulator import open_dataset
 
@@ -134,8 +136,32 @@ def train(job: TrainingJob, *, progress: Callable[[int], object] | None = None) 
     seconds = time.perf_counter() - started
     write_json(
         folder / "training.json",
-        {**asdict(job), "folder": folder.name, "seconds": round(seconds, 2)},
+        {
+            **asdict(job),
+            "options": _seen_from(folder, job.options),
+            "folder": folder.name,
+            "seconds": round(seconds, 2),
+        },
     )
+
+
+def read_training(folder: Path) -> dict[str, Any]:
+    """What ``training.json`` of a finished job says, its paths as they are from here."""
+    about: dict[str, Any] = json.loads((folder / "training.json").read_text())
+    options = about["options"]
+    found = {name: str((folder / options[name]).resolve()) for name in _paths_in(options)}
+    return {**about, "options": {**options, **found}}
+
+
+def _seen_from(folder: Path, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Environment keywords with paths from the folder on, so that a run can be moved whole."""
+    paths = {name: os.path.relpath(options[name], folder) for name in _paths_in(options)}
+    return {**options, **paths}
+
+
+def _paths_in(options: Mapping[str, Any]) -> list[str]:
+    values = {name: options.get(name) for name in ("data", "listener")}
+    return [name for name, value in values.items() if value and value not in LISTENERS]
 
 
 class _Monitor:
@@ -159,20 +185,17 @@ class _Monitor:
         self._steps = 0
 
     def __enter__(self) -> _Monitor:
-        from torch.utils.tensorboard import SummaryWriter
-
-        self._writer = SummaryWriter(str(self._folder / "tensorboard"))
+        self._scalars = _ScalarFile(self._folder / "tensorboard")
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._writer.close()
+        self._scalars.close()
 
     def __call__(self, steps: int, metrics: Mapping[str, float]) -> None:
         value = self._validate()
         row = {"steps": float(steps), "validation_skip_rate": value, **metrics}
         self._rows.append(row)
-        for name, number in row.items():
-            self._writer.add_scalar(name, number, steps)
+        self._scalars.add(steps, row)
         self._write_curve()
         if value <= self._best:
             self._best = value
@@ -203,6 +226,35 @@ class _Monitor:
             writer = csv.DictWriter(file, names)
             writer.writeheader()
             writer.writerows(self._rows)
+
+
+class _ScalarFile:
+    """Scalars for TensorBoard.
+
+    Its own writer names the file after the machine; a run shall not tell whose it was.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        from tensorboard.summary.writer.record_writer import RecordWriter
+
+        folder.mkdir()
+        self._records = RecordWriter((folder / "events.out.tfevents.training").open("wb"))
+        self._write(file_version="brain.Event:2")
+
+    def add(self, step: int, scalars: Mapping[str, float]) -> None:
+        from tensorboard.compat.proto.summary_pb2 import Summary  # type: ignore[attr-defined]
+
+        values = [Summary.Value(tag=name, simple_value=x) for name, x in scalars.items()]
+        self._write(step=step, summary=Summary(value=values))
+        self._records.flush()
+
+    def _write(self, **content: Any) -> None:
+        from tensorboard.compat.proto.event_pb2 import Event  # type: ignore[attr-defined]
+
+        self._records.write(Event(wall_time=time.time(), **content).SerializeToString())
+
+    def close(self) -> None:
+        self._records.close()
 
 
 def train_all(jobs: Iterable[TrainingJob], *, workers: int) -> None:
@@ -263,5 +315,4 @@ def curve(job: TrainingJob, name: str = "validation_skip_rate") -> list[tuple[in
 
 def seconds(job: TrainingJob) -> float:
     """Wall time that the job took."""
-    about = json.loads((Path(job.folder) / "training.json").read_text())
-    return float(about["seconds"])
+    return float(read_training(Path(job.folder))["seconds"])

@@ -21,6 +21,7 @@ from experiments import trust_judges as judges
 from experiments import trust_measures as measures
 from experiments.evaluation import draw_sessions
 from experiments.judges import knows_truth
+from experiments.sources import without_home
 from experiments.trust_asking import Log, without_answers
 from experiments.trust_measures import Bench, Findings, Subject
 from experiments.trust_protocols import Resampling
@@ -75,8 +76,11 @@ def run(config: TrustConfig) -> None:
         dataset=dataset.about,
         sessions=bench.num_sessions,
         plays=int(bench.log.heard.sum()),
-        config={k: str(v) if isinstance(v, Path) else v for k, v in asdict(config).items()},
-        command="musicbox trust " + " ".join(sys.argv[2:]),
+        config={
+            name: without_home(str(value)) if isinstance(value, Path) else value
+            for name, value in asdict(config).items()
+        },
+        command=without_home("musicbox trust " + " ".join(sys.argv[2:])),
         sees_session=tuple(s.name for s in subjects if s.sees_session),
     )
     write_trust_report(config.out, findings, about)

@@ -3,10 +3,12 @@
 import csv
 import json
 import shutil
+import socket
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from agents import make_agent
 from experiments import compare, evaluate, recommend
@@ -50,12 +52,27 @@ def test_run_leaves_everything_where_one_looks_for_it(finished):
     for seed in (0, 1):
         training = finished / "agents" / "ddpg" / f"seed-{seed}"
         assert (training / "best" / "agent.json").is_file()
-        assert list((training / "tensorboard").iterdir())
         curve = (training / "curve.csv").read_text().splitlines()
         assert curve[0].startswith("steps,validation_skip_rate")
         assert len(curve) > 5
     agents = {(row["agent"], row["seed"]) for row in results(finished)}
     assert agents == {("logged", "0"), ("popularity", "0"), ("ddpg", "0"), ("ddpg", "1")}
+
+
+def test_tensorboard_shows_the_curve(finished):
+    """Read by TensorBoard's own reader; no name holds that of the machine."""
+    training = finished / "agents/ddpg/seed-0"
+    with (training / "curve.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    events = EventAccumulator(str(training / "tensorboard"))
+    events.Reload()
+    for name in ("validation_skip_rate", "critic_loss"):
+        expected = [(int(float(row["steps"])), float(row[name])) for row in rows if row[name]]
+        shown = [(event.step, event.value) for event in events.Scalars(name)]
+        assert shown == [(step, pytest.approx(value)) for step, value in expected]
+    assert not [
+        file for file in finished.rglob("*") if socket.gethostname() in file.name.split(".")
+    ]
 
 
 def test_nothing_in_a_run_is_pickled(finished):

@@ -698,8 +698,12 @@ def test_first_plays_are_not_before_the_first_day(history):
 
 
 @pytest.mark.slow
-def test_from_the_archive_to_the_next_songs(tmp_path, history, capsys):
-    """The three commands of the README, and nothing private in the run that they leave."""
+def test_from_the_archive_to_the_next_songs(tmp_path, history, capsys, monkeypatch):
+    """The three commands of the README, and nothing private in the run that they leave.
+
+    Not even where it lies, so that it still works where it is moved to.
+    """
+    monkeypatch.setenv("HOME", str(tmp_path))
     source = write_zip(archive_files(history, older=True), tmp_path / "my_spotify_data.zip")
     out = tmp_path / "run"
     options = ["--seeds", "1", "--train-steps", "160", "--workers", "1", "--out", str(out)]
@@ -711,6 +715,9 @@ def test_from_the_archive_to_the_next_songs(tmp_path, history, capsys):
     assert "Recommended most by ddpg: Artist " in page
     assert "Too little for fine claims" in page
     compared = capsys.readouterr()
+    assert '"~/my_spotify_data.zip"' in (out / "config.json").read_text()
+    assert str(tmp_path) not in contents_of(out)
+    out = out.rename(tmp_path / "moved")
     main(["recommend", str(out), "--heard", f"{titles[0].upper()}:full,{titles[3]}:skipped"])
     songs = capsys.readouterr().out.splitlines()
     assert len(songs) == 3
