@@ -178,7 +178,8 @@ def _study(
         bounds=BOUNDS,
         descriptions=_descriptions(config.agents, rollouts),
         first_figures=_first_figures(replayed, world, dataset),
-        notes=[*_notes(dataset), *_favourites(dataset, rollouts)],
+        favourites=_favourites(dataset, rollouts),
+        notes=_notes(dataset),
     )
 
 
@@ -216,23 +217,22 @@ def _notes(dataset: Dataset) -> list[str]:
     return notes
 
 
-def _favourites(dataset: Dataset, rollouts: Sequence[Rollout]) -> list[str]:
-    """What each agent recommends most, where songs have names."""
+def _favourites(
+    dataset: Dataset, rollouts: Sequence[Rollout]
+) -> dict[str, list[tuple[str, float]]]:
+    """What each agent recommends most, and its share of all it recommends; titles needed."""
     if not dataset.catalog.has_titles:
-        return []
+        return {}
     heard: dict[str, list[np.ndarray]] = {}
     for rollout in rollouts:
         heard.setdefault(rollout.agent, []).append(rollout.slates[rollout.heard])
-    notes = []
+    favourites = {}
     for agent, parts in heard.items():
         songs, counts = np.unique(np.concatenate(parts), return_counts=True)
         most = np.argsort(-counts, kind="stable")[:FAVOURITES]
-        named = [
-            f"{dataset.catalog.titles[songs[i]]} ({100 * counts[i] / counts.sum():.1f} %)"
-            for i in most
-        ]
-        notes.append(f"Recommended most by {agent}: {', '.join(named)}.")
-    return notes
+        shares = counts / counts.sum()
+        favourites[agent] = [(dataset.catalog.titles[songs[i]], float(shares[i])) for i in most]
+    return favourites
 
 
 if __name__ == "__main__":

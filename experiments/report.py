@@ -67,7 +67,22 @@ def _headline(summary: Summary) -> list[str]:
             f"{rule} with {percent(_skip(summary, rule)['value'])} "
             f"(difference {_points_with_interval(training)} points)."
         )
-    return found
+    return [*found, *_blind(summary, judge)]
+
+
+def _blind(summary: Summary, judge: str) -> list[str]:
+    """That a judge does not even tell random songs from what was playing, if so."""
+    agents, reference = summary["judges"][judge]["agents"], summary["reference"]
+    if "random" not in agents or reference == "random":
+        return []
+    difference = agents["random"]["differences"]["skip_rate"]
+    if difference["low"] is None or difference["low"] > 0:
+        return []
+    return [
+        f"At the judge {judge} random songs are not surely skipped more than {reference} "
+        f"({_points_with_interval(difference)} points): it hardly knows what a song is worth to "
+        "this listener, so its order of the agents proves little."
+    ]
 
 
 def _cautions(summary: Summary) -> list[str]:
@@ -103,6 +118,8 @@ def _cautions(summary: Summary) -> list[str]:
             + ". Intervals are widened for that, but the spread between so few seeds is itself "
             "known only roughly."
         )
+    for each in list(summary["judges"])[1:]:
+        found += _blind(summary, each)
     competitors = [a for a in agents if a not in summary["bounds"] and a != summary["reference"]]
     if len(competitors) > 2:
         found.append(

@@ -65,6 +65,8 @@ class Study:
         curve_percent: Whether that value is a share.
         first_figures: For each agent the result of `metrics.first_musicbox_figures`.
         descriptions: A line for each agent and each judge, by name.
+        favourites: Songs that each agent recommends most, with their shares of its
+            recommendations; none where songs have no titles.
         notes: What the reader must know besides.
     """
 
@@ -83,6 +85,7 @@ class Study:
     curve_percent: bool = True
     first_figures: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     descriptions: Mapping[str, str] = field(default_factory=dict)
+    favourites: Mapping[str, Sequence[tuple[str, float]]] = field(default_factory=dict)
     notes: Sequence[str] = ()
 
     def __post_init__(self) -> None:
@@ -173,6 +176,7 @@ def summarize(study: Study, *, seed: int = 0, resamples: int = 2000) -> Summary:
         "reranking": _reranking_summary(study, rng=rng, resamples=resamples),
         "first_musicbox": study.first_figures,
         "descriptions": study.descriptions,
+        "favourites": {agent: list(songs) for agent, songs in study.favourites.items()},
         "notes": list(study.notes),
         "config": study.config,
         "dataset": study.dataset,

@@ -712,7 +712,8 @@ def test_from_the_archive_to_the_next_songs(tmp_path, history, capsys, monkeypat
     catalog = Dataset(out / "dataset").catalog
     titles = [title for title in catalog.titles if list(catalog.titles).count(title) == 1]
     page = (out / "report.html").read_text()
-    assert "Recommended most by ddpg: Artist " in page
+    (songs,) = re.findall(r"Recommended most</h2>.*?</table>", page, re.DOTALL)
+    assert len(re.findall(r"Artist \d+ - Song \d+, Part \d <small>", songs)) == 3 * 5
     assert "Too little for fine claims" in page
     compared = capsys.readouterr()
     assert '"~/my_spotify_data.zip"' in (out / "config.json").read_text()

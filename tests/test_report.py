@@ -347,3 +347,21 @@ def test_points_without_interval_and_many_agents_can_be_drawn() -> None:
         plots.by_position({n: np.array([0.5, np.nan]) for n in names}),
     ):
         assert plots.png(figure).startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("judge", ["honest judge", "trained-with"])
+def test_a_judge_that_does_not_know_random_songs_is_named(judge, tmp_path, summary):
+    """In the headline if it is the first judge; never one that knows them."""
+    study = toy_study()
+    rollouts = [
+        toy_rollout("random", judge, 0.5, 0, SESSIONS)
+        if (r.agent, r.judge) == ("random", judge)
+        else r
+        for r in study.rollouts
+    ]
+    found = write_report(tmp_path, replace(study, rollouts=rollouts), resamples=RESAMPLES)
+    where = "headline" if judge == next(iter(found["judges"])) else "cautions"
+    (told,) = [s for s in found["headline"] + found["cautions"] if "random songs" in s]
+    assert told in found[where]
+    assert told.startswith(f"At the judge {judge} random songs are not surely skipped more")
+    assert not [s for s in summary["headline"] + summary["cautions"] if "random songs" in s]
