@@ -72,6 +72,8 @@ DUPLICATES: Final = "duplicate plays"
 PLAYS: Final = "plays of music"
 FLIPPED: Final = "overlaps if times were the other end"
 SUSPICIOUS_OVERLAP: Final = 0.05
+SECONDS_BELOW: Final = 10_000
+"""Where all times heard, or all lengths, are below this many milliseconds, they may be seconds."""
 HISTORY_KEYS: Final = (b'"ms_played"', b'"msPlayed"')
 """What even the ruins of a streaming history show."""
 
@@ -256,6 +258,7 @@ class _HistoryMaker:
         self._formats: dict[str, dict[str, str]] = {}
         self._passed_over: list[tuple[str, str]] = []
         self._tables = self._rows = 0
+        self._longest: dict[str, int] = dict.fromkeys(("played", "duration"), UNKNOWN)
 
     def read(
         self, sources: Sequence[dict[str, Any]], max_rows: int | None, on_bytes: OnBytes
@@ -319,6 +322,8 @@ class _HistoryMaker:
         lengths = LengthEstimate(len(tracks.codes))
         for listens in self._listens(users, same_track, self._counts):
             lengths.add(listens)
+            for what, column in (("played", "ms"), ("duration", "length")):
+                self._longest[what] = max(self._longest[what], int(listens[column].max()))
         estimate = lengths.finish()
         hashes = np.array(list(self._reader.users.codes), dtype=object)
         mentioned = np.zeros(len(tracks.codes), np.bool_)
@@ -451,7 +456,13 @@ class _HistoryMaker:
                 "Many plays overlap the way the times are read, and few would if a time were the "
                 "other end of its play: try time_is=start or time_is=end in the mapping."
             )
-        if self._config.timezone is None:
+        notes += [
+            f"No play's {what}_ms is above {self._longest[what]:,}: if its column holds seconds, "
+            f"map it as {what}_s."
+            for what in self._longest
+            if UNKNOWN < self._longest[what] < SECONDS_BELOW
+        ]
+        if self._config.timezone is None and self._counts[PLAYS]:
             notes.append(
                 "Hours of the day are unknown: times are in UTC, and no --timezone was named."
             )

@@ -423,7 +423,11 @@ def _refuse_excess(
 
 
 def _listed(counts: Counter[str]) -> str:
-    return "\n".join(f"{count:>12,}  {reason}" for reason, count in counts.most_common())
+    return "\n".join(_lines(counts))
+
+
+def _lines(counts: Counter[str]) -> list[str]:
+    return [f"{count:>12,}  {reason}" for reason, count in counts.most_common()]
 
 
 def _fates(part: Part) -> Counter[str]:
@@ -438,7 +442,7 @@ def _history_notes(part: Part) -> list[str]:
 
 def _nothing_left(rows: int, rejected: Counter[str], counts: Counter[str]) -> str:
     told = Counter({name.replace("_", " "): n for name, n in counts.items() if n})
-    return f"No session is left of {rows:,} rows read.\n{_listed(rejected + told)}"
+    return "\n".join([f"No session is left of {rows:,} rows read.", *_lines(rejected + told)])
 
 
 def _about(

@@ -339,7 +339,8 @@ def _times_of_text(texts: npt.NDArray[np.object_]) -> npt.NDArray[np.int64]:
         below = least
     words = np.isnan(numbers)
     if words.any():
-        dates = pd.to_datetime(series[words], format="ISO8601", utc=True, errors="coerce")
+        spelled = series[words].str.removesuffix(" UTC")
+        dates = pd.to_datetime(spelled, format="ISO8601", utc=True, errors="coerce")
         stamps = dates.dt.as_unit("ms")
         values[words] = np.where(stamps.isna(), UNKNOWN, stamps.astype(np.int64))
     return values

@@ -126,6 +126,8 @@ def read_mapping(text: str) -> PlayMapping:
     if "=" in text:
         pairs = [part.partition("=") for part in text.split(",") if part.strip()]
         content: Mapping[str, Any] = {key.strip(): column.strip() for key, _, column in pairs}
+        if len(content) < len(pairs):
+            raise ValueError(f"{text!r} maps a key twice, or names a column without a key.")
     else:
         content = _read_toml(Path(text))
     known = [f.name for f in fields(PlayMapping)]

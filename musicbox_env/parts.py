@@ -126,14 +126,15 @@ def make_parts(
     folder.mkdir(exist_ok=True)
     total = sum(file.stat().st_size for file in files)
     if workers is None:
-        workers = min(os.cpu_count() or 1, len(files), 1 + total // BYTES_PER_WORKER)
+        workers = min(os.cpu_count() or 1, 1 + total // BYTES_PER_WORKER)
+    workers = max(1, min(workers, len(files)))
     with tqdm(
         total=total, unit="B", unit_scale=True, desc="reading logs", disable=not progress
     ) as bar:
         if max_rows is not None or workers == 1:
             parts = _one_by_one(files, folder, max_rows, bar.update)
         else:
-            parts = _side_by_side(files, folder, min(workers, len(files)), bar)
+            parts = _side_by_side(files, folder, workers, bar)
     for file, part in zip(files, parts, strict=False):
         if file in named and not part.about["tables"]:
             raise ValueError(_first_refusal(part))
@@ -324,7 +325,7 @@ def log_refusal(table: Table) -> PassedOver | None:
     return PassedOver(
         table.name,
         f"is no listening log: columns {', '.join(REQUIRED_LOG_COLUMNS)} expected, "
-        f"{found_columns(table)} found",
+        f"{found_columns(table)} found; and no streaming history or table of plays",
     )
 
 

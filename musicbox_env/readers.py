@@ -145,6 +145,8 @@ def _tables_in(
     with damage_reported(name):
         if not head:
             yield PassedOver(name, "is empty")
+        elif head.startswith(b"PK\x05\x06"):
+            yield PassedOver(name, "is an empty archive")
         elif head.startswith(b"\x1f\x8b"):
             inner = gzip.GzipFile(fileobj=cast(IO[bytes], stream))
             yield from _tables_in(PeekedStream(inner), name, scratch, member=member)

@@ -158,8 +158,10 @@ def find_runs(
     Returns:
         The order of the plays, and the number of each one's run in that order, both ``(plays,)``.
     """
-    # Any moment of a play orders it; the end of one whose time heard is a guess may lie too late.
-    moment = np.where(clock.measured, clock.end, listens["time"])
+    # Any moment of a play orders it, but the stated one best: what is reckoned from a time and a
+    # time heard that are exact to different fractions may swap plays that were skipped at once.
+    mixed = ~listens["time_is_start"].all()
+    moment = np.where(clock.measured & mixed, clock.end, listens["time"])
     order = np.lexsort((listens["order"], moment, listens["user"]))
     clock, user = clock.take(order), listens["user"][order]
     player = _players(user, clock, listens["device"][order], counts)

@@ -26,6 +26,7 @@ BLOCK_BYTES = 8 << 20
 PARQUET_ROWS: Final = 65_536
 HEAD_BYTES: Final = 1 << 16
 """How much of a stream is looked at to tell what it is; a header line must fit in."""
+DELIMITERS: Final = ",;\t|"
 MAX_COLUMNS_NAMED: Final = 25
 TEXT_CODES: Final = pa.dictionary(pa.int32(), pa.string())
 BYTE_CODES: Final = pa.dictionary(pa.int32(), pa.binary())
@@ -179,16 +180,19 @@ class CsvTable:
         name: Its file, and member if the file is an archive.
         stream: Where it is read from.
         columns: Names of the header line, without surrounding blanks.
+        delimiter: What stands between fields: whichever of `DELIMITERS` the header has most of.
     """
 
     name: str
     stream: PeekedStream
     columns: tuple[str, ...] = field(init=False)
+    delimiter: str = field(init=False)
 
     def __post_init__(self) -> None:
         line = self.stream.head.removeprefix(BYTE_ORDER_MARK).splitlines()[:1]
         text = line[0].decode(errors="replace") if line else ""
-        fields = next(csv.reader([text]), [])
+        self.delimiter = max(DELIMITERS, key=text.count)
+        fields = next(csv.reader([text], delimiter=self.delimiter), [])
         self.columns = tuple(name.strip() for name in fields)
 
     def rows(self, wanted: Sequence[str], *, as_codes: Collection[str] = ()) -> Iterator[Rows]:
@@ -251,7 +255,7 @@ class CsvTable:
                     skip_rows=1,
                 ),
                 parse_options=pc_csv.ParseOptions(
-                    ignore_empty_lines=False, invalid_row_handler=note
+                    delimiter=self.delimiter, ignore_empty_lines=False, invalid_row_handler=note
                 ),
                 convert_options=pc_csv.ConvertOptions(
                     include_columns=list(wanted),

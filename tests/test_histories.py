@@ -140,6 +140,54 @@ def test_all_forms_of_the_extended_history_are_the_same(tmp_path, history):
         assert (expected.sessions.column(name) == UNKNOWN).all(), name
 
 
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
+@pytest.mark.parametrize(
+    ("start", "newline"), [(b"", "\n"), (b"\xef\xbb\xbf", "\r\n"), (b"", "\r")]
+)
+def test_csv_of_every_dialect(tmp_path, history, delimiter, start, newline):
+    """What spreadsheets of other countries and systems write."""
+    frame = pd.read_csv(io.StringIO(exported_csv(history)))
+    text = frame.to_csv(sep=delimiter, lineterminator=newline, index=False)
+    (tmp_path / "plays.csv").write_bytes(start + text.encode())
+    dataset = run(tmp_path, tmp_path / "plays.csv")
+    assert agreement(dataset, history)[0] == 1
+    assert set(dataset.catalog.titles) <= set(
+        history.plays["artist"] + " - " + history.plays["title"]
+    )
+
+
+def test_json_with_a_byte_order_mark_foreign_line_ends_and_titles(tmp_path, history):
+    plays = history.plays.assign(title=[f"夜に駆ける {t} 🎵" for t in history.plays["track"]])
+    text = json.dumps(extended_records(History(plays)), indent=1, ensure_ascii=False)
+    content = b"\xef\xbb\xbf" + text.replace("\n", "\r\n").encode()
+    (tmp_path / "a.json").write_bytes(content)
+    dataset = run(tmp_path, tmp_path / "a.json")
+    assert agreement(dataset, history)[0] == 1
+    assert set(dataset.catalog.titles) <= set(plays["artist"] + " - " + plays["title"])
+
+
+def test_archives_that_hold_nothing(tmp_path, history):
+    picture = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
+    write_zip(archive_files(history), tmp_path / "folder/data.zip")
+    zips = {"empty": {}, "pictures": {"a.png": picture, "b.png": picture}}
+    zips["nested"] = {"data.zip": (tmp_path / "folder/data.zip").read_bytes()}
+    for name, members in zips.items():
+        with zipfile.ZipFile(tmp_path / f"{name}.zip", "w") as archive:
+            for member, content in members.items():
+                archive.writestr(member, content)
+    (tmp_path / "nothing").mkdir()
+    for name, message in [
+        ("empty.zip", r"empty\.zip: is an empty archive"),
+        ("pictures.zip", r"pictures\.zip:a\.png: is neither"),
+        ("nested.zip", r"nested\.zip:data\.zip: is an archive within an archive"),
+        ("nothing", "No listening log among the 0 files"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            run(tmp_path, tmp_path / name)
+        assert not (tmp_path / "out").exists()
+    assert agreement(run(tmp_path, tmp_path / "folder"), history)[0] == 1
+
+
 def test_account_data_to_the_minute(tmp_path, history):
     """Without reasons and seconds: all sessions still, and nine levels of ten."""
     (tmp_path / "StreamingHistory_music_0.json").write_text(json.dumps(account_records(history)))
@@ -177,6 +225,61 @@ def test_a_table_of_many_users_under_foreign_names(tmp_path):
     assert not dataset.catalog.has_titles
     other = run(tmp_path, tmp_path / "plays.csv", out="csv", map=str(tmp_path / "map.toml"))
     assert stored(other) == stored(dataset)
+
+
+ODD_TABLES = {
+    "seconds": lambda t: t.assign(played_at=t["played_at"] // 1_000),
+    "fractions": lambda t: t.assign(played_at=t["played_at"] / 1_000),
+    "microseconds": lambda t: t.assign(played_at=t["played_at"] * 1_000),
+    "naive times": lambda t: t.assign(played_at=pd.to_datetime(t["played_at"], unit="ms")),
+    "times in Tokyo": lambda t: t.assign(
+        played_at=pd.to_datetime(t["played_at"], unit="ms", utc=True).dt.tz_convert("Asia/Tokyo")
+    ),
+    "numbers for users": lambda t: t.assign(uid=pd.factorize(t["uid"])[0]),
+    "numbers for tracks": lambda t: t.assign(song_id=pd.factorize(t["song_id"])[0]),
+    "categories": lambda t: t.astype({"uid": "category", "song_id": "category"}),
+}
+
+
+@pytest.mark.parametrize("table", ODD_TABLES)
+@pytest.mark.parametrize("ending", ["parquet", "csv"])
+def test_tables_of_every_type_are_the_same(tmp_path, table, ending):
+    """Integer ids, times of every unit: the same sessions, levels and number of listeners."""
+    history = make_history(60, tracks=150, users=5, days=60, seed=6)
+    found = []
+    for name, frame in (("a", foreign_table(history)), ("b", None)):
+        frame = ODD_TABLES[table](foreign_table(history)) if frame is None else frame
+        path = tmp_path / f"{name}.{ending}"
+        frame.to_parquet(path) if ending == "parquet" else frame.to_csv(path, index=False)
+        dataset = run(tmp_path, path, out=name, map=FOREIGN_MAP)
+        found.append((dataset.about["history"]["listeners"], sorted(by_length(dataset, "level"))))
+    assert found[0] == found[1]
+    assert len(found[0][1]) == 60
+
+
+def test_plays_of_nobody_are_rejected(tmp_path):
+    """An empty user is not one more listener."""
+    history = make_history(30, tracks=100, users=3, days=60)
+    table = foreign_table(history)
+    table["uid"] = table["uid"].where(np.arange(len(table)) % 50 > 0)
+    table.to_parquet(tmp_path / "plays.parquet")
+    dataset = run(tmp_path, tmp_path / "plays.parquet", map=FOREIGN_MAP, max_rejects=0.05)
+    assert dataset.about["rejected"]["reasons"] == {"user is empty": -(-len(table) // 50)}
+    assert dataset.about["history"]["listeners"] == 3
+
+
+def test_seconds_called_milliseconds_are_noticed(tmp_path):
+    history = make_history(40, tracks=100, users=3, days=60)
+    table = foreign_table(history)
+    table.assign(heard=table["heard"] / 1_000).to_csv(tmp_path / "plays.csv", index=False)
+    mapping = FOREIGN_MAP.replace(",duration_ms=song_len", "")
+    wrong = run(tmp_path, tmp_path / "plays.csv", out="wrong", map=mapping)
+    (note,) = [note for note in wrong.about["history"]["notes"] if "seconds" in note]
+    assert re.fullmatch(r"No play's played_ms is above \d+: .* map it as played_s\.", note)
+    right = mapping.replace("played_ms", "played_s")
+    dataset = run(tmp_path, tmp_path / "plays.csv", map=right)
+    assert not [note for note in dataset.about["history"]["notes"] if "seconds" in note]
+    assert agreement(dataset, history)[0] == 1
 
 
 def test_a_table_without_mapping_is_read_only_on_demand(tmp_path):
@@ -636,6 +739,9 @@ def test_the_interval_of_the_skip_rate_covers(synthetic):
         ("2022-01-01T00:00:01Z", 1_640_995_201_000),
         ("2022-01-01 00:00", 1_640_995_200_000),
         ("2022-01-01T01:00:00+01:00", 1_640_995_200_000),
+        ("2022-01-01T05:30:00.25+0530", 1_640_995_200_250),
+        ("2022-01-01T00:00:00.123456789Z", 1_640_995_200_123),
+        ("2022-01-01 00:00:01 UTC", 1_640_995_201_000),
         ("1640995200", 1_640_995_200_000),
         ("1640995200.5", 1_640_995_200_500),
         ("1640995200123", 1_640_995_200_123),
@@ -666,6 +772,7 @@ def test_mappings_are_checked():
         ("time=a,track=b", "how far a play was heard"),
         ("time=a,track=b,played_ms=c,played_s=d", "both played_ms and played_s"),
         ("time=a,track=,played_ms=c", "The mapping of track is ''"),
+        ("time=a,track=b,track=c,skipped=d", "maps a key twice"),
         ("time=a,time_is=middle,track=b,played_ms=c", "Unknown time_is 'middle'"),
     ]:
         with pytest.raises(ValueError, match=message):
