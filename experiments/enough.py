@@ -5,15 +5,19 @@ from __future__ import annotations
 import json
 
 import numpy as np
+import numpy.typing as npt
 
 from musicbox_env.dataset import Dataset
 from musicbox_env.schema import is_skip
+from musicbox_env.sessionize import run_of
 
 FEW_PLAYS = 5
 """A track played less often than this in training has no rate or place of its own to speak of."""
 WORTH_SEEING = 0.02
 """A difference in skip rate that one would want to see: two points."""
 NORMAL_95 = 1.959964
+WIDER = 1.1
+"""Intervals that should be wider by this factor are said to be too narrow."""
 
 
 def cautions(dataset: Dataset) -> list[str]:
@@ -22,31 +26,52 @@ def cautions(dataset: Dataset) -> list[str]:
 
 
 def _interval(dataset: Dataset) -> list[str]:
-    half = skip_rate_interval(dataset)
-    count = len(dataset.sessions.sessions_in("test"))
+    runs = _runs_of_test_sessions(dataset)
+    half = skip_rate_interval(dataset, runs)
     if half is None:
-        return [f"With {count:,} test sessions nothing can be measured: no claim is possible."]
-    if half <= WORTH_SEEING:
-        return []
-    return [
-        f"Too little for fine claims: on {count:,} test sessions a skip rate is known to "
-        f"± {100 * half:.1f} points (95 %). Agents that differ by less cannot be told apart here."
-    ]
+        return [f"With {len(runs):,} test sessions nothing can be measured: no claim is possible."]
+    found = []
+    if half > WORTH_SEEING:
+        found.append(
+            f"Too little for fine claims: on {len(runs):,} test sessions a skip rate is known to "
+            f"± {100 * half:.1f} points (95 %), and how two agents differ not much better."
+        )
+    alone = skip_rate_interval(dataset, np.arange(len(runs)))
+    if alone and half > WIDER * alone:
+        found.append(
+            f"The {len(runs):,} test sessions are windows of {runs.max() + 1:,} runs of plays, and "
+            "alike within a run. Reports take them for independent: their intervals should be "
+            f"{half / alone:.1f} times as wide."
+        )
+    return found
 
 
-def skip_rate_interval(dataset: Dataset) -> float | None:
+def _runs_of_test_sessions(dataset: Dataset) -> npt.NDArray[np.int64]:
+    """Number of the run that each test session is of; in logs each session is a run."""
+    sessions = dataset.sessions.sessions_in("test")
+    if "history" not in dataset.about:
+        return np.arange(len(sessions))
+    runs = [run_of(name) for name in dataset.sessions.session_ids[sessions]]
+    return np.unique(runs, return_inverse=True)[1].astype(np.int64)
+
+
+def skip_rate_interval(dataset: Dataset, groups: npt.NDArray[np.int64]) -> float | None:
     """Half the 95 % interval of the logged skip rate on test sessions; None for fewer than two.
 
-    Normal, of a ratio of means over sessions, which are taken to be independent.
+    Normal, of a ratio of means over groups of sessions, which are taken to be independent.
+
+    Args:
+        dataset: The sessions.
+        groups: Group of each test session, numbered from 0.
     """
-    sessions = dataset.sessions.sessions_in("test")
-    if len(sessions) < 2:
+    if not len(groups) or groups.max() < 1:
         return None
-    level = dataset.sessions.padded("level", sessions)
-    skips, plays = is_skip(level).sum(axis=1), (level >= 0).sum(axis=1)
+    level = dataset.sessions.padded("level", dataset.sessions.sessions_in("test"))
+    skips = np.bincount(groups, weights=is_skip(level).sum(axis=1))
+    plays = np.bincount(groups, weights=(level >= 0).sum(axis=1))
     rate = skips.sum() / max(plays.sum(), 1)
     deviation = (skips - rate * plays) / max(plays.mean(), 1)
-    return float(NORMAL_95 * deviation.std(ddof=1) / np.sqrt(len(sessions)))
+    return float(NORMAL_95 * deviation.std(ddof=1) / np.sqrt(len(skips)))
 
 
 def _thin_tracks(dataset: Dataset) -> list[str]:

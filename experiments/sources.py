@@ -7,6 +7,7 @@ from pathlib import Path
 
 from musicbox_env.dataset import Dataset
 from musicbox_env.histories import HistoryConfig
+from musicbox_env.readers import source_files
 
 
 def without_home(text: str) -> str:
@@ -50,7 +51,9 @@ class Source:
         return str(self.data.resolve())
 
     def _ingest(self, folder: Path) -> Path:
-        if not folder.exists():
+        if folder.exists():
+            self._require_made_from_these(folder)
+        else:
             from experiments import ingest
 
             ingest.run(
@@ -62,3 +65,14 @@ class Source:
                 )
             )
         return folder
+
+    def _require_made_from_these(self, folder: Path) -> None:
+        """Refuse a dataset of other files; told by name and size, since logs may be large."""
+        named = {(file.name, file.stat().st_size) for file in source_files(self.sessions)}
+        made_from = Dataset(folder).about["sources"]
+        other = [s["file"] for s in made_from if (Path(s["file"]).name, s["bytes"]) not in named]
+        if other:
+            raise FileExistsError(
+                f"{folder} was made from other files than --sessions names ({', '.join(other)}). "
+                "Name another folder with --out."
+            )

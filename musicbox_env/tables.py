@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import gzip
+import re
 import tarfile
 import zipfile
 import zlib
@@ -28,6 +29,8 @@ HEAD_BYTES: Final = 1 << 16
 """How much of a stream is looked at to tell what it is; a header line must fit in."""
 DELIMITERS: Final = ",;\t|"
 MAX_COLUMNS_NAMED: Final = 25
+_VALUE: Final = re.compile(r"^[-+.:/ \d]*\d[-+.:/ \d]*$|\d{4}-\d\d-\d\d|\S@\S")
+"""What a column is hardly called: a number, a time, an address."""
 TEXT_CODES: Final = pa.dictionary(pa.int32(), pa.string())
 BYTE_CODES: Final = pa.dictionary(pa.int32(), pa.binary())
 
@@ -308,7 +311,12 @@ class ParquetTable:
 
 
 def found_columns(table: Table) -> str:
-    """The columns of a table for a message, as far as it is readable."""
+    """The columns of a table for a message, as far as it is readable.
+
+    Of a table without a header they would be somebody's data, which no message shows.
+    """
+    if any(_VALUE.search(name) for name in table.columns):
+        return "what seem to be values in place of names"
     names = ", ".join(table.columns[:MAX_COLUMNS_NAMED])[: MAX_COLUMNS_NAMED * 40]
     more = len(table.columns) - MAX_COLUMNS_NAMED
     return (names or "none") + (f" and {more} more" if more > 0 else "")

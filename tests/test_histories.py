@@ -517,7 +517,18 @@ def private_words(history) -> set[str]:
         *stamps.dt.strftime("%H:%M:%S"),
         *(ends // 1000).astype(str),
         *ends.astype(str),
+        *(history.plays["start_ms"][::7] // 1000).astype(str),
     }
+
+
+def assert_no_times(folder: Path, history) -> None:
+    """No array holds a time, in whatever unit, nor a day."""
+    arrays = [np.load(file) for file in folder.rglob("*.npy")]
+    assert len(arrays) > 10
+    for name in ("start_ms", "end_ms"):
+        times = [history.plays[name] // unit for unit in (1, 1_000, 60_000, 86_400_000)]
+        for array in arrays:
+            assert not np.isin(array, np.concatenate(times)).any()
 
 
 def assert_private(text, history):
@@ -535,13 +546,21 @@ def test_nothing_private_is_left_anywhere(tmp_path, history, capfd):
     captured = capfd.readouterr()
     for text in (contents_of(dataset.folder), shown, captured.out, captured.err):
         assert_private(text, history)
-    for name in ("level", "track", "hour", "date"):
-        values = set(dataset.sessions.column(name).tolist())
-        assert values.isdisjoint(history.plays["end_ms"] // 86_400_000)
+    assert_no_times(dataset.folder, history)
     with pytest.raises(ValueError, match="damaged JSON") as refusal:
         run(tmp_path, source, out="strict", max_rejects=0.0)
     assert_private(str(refusal.value), history)
     assert_private(contents_of(tmp_path / "strict.partial"), history)
+
+
+def test_a_refusal_shows_no_rows(tmp_path):
+    """A table without a header begins with somebody's name and time."""
+    line = f"{USERNAME}\t2009-05-04T23:08:57Z\tid\tArtist\tid\tTitle\n"
+    (tmp_path / "plays.tsv").write_text(line)
+    with pytest.raises(ValueError, match="what seem to be values in place of names") as refusal:
+        run(tmp_path, tmp_path / "plays.tsv")
+    assert USERNAME not in str(refusal.value)
+    assert "2009" not in str(refusal.value)
 
 
 def test_session_ids_tell_no_order_and_no_name(tmp_path, history):
@@ -730,7 +749,23 @@ def test_the_interval_of_the_skip_rate_covers(synthetic):
     rng = np.random.default_rng(0)
     rows = rng.integers(0, len(sessions), (4000, len(sessions)))
     rates = skips[rows].sum(axis=1) / plays[rows].sum(axis=1)
-    assert skip_rate_interval(synthetic) == pytest.approx(1.96 * rates.std(), rel=0.05)
+    found = skip_rate_interval(synthetic, np.arange(len(sessions)))
+    assert found == pytest.approx(1.96 * rates.std(), rel=0.05)
+
+
+def test_windows_of_a_run_are_not_taken_for_independent(tmp_path):
+    """Whole evenings kept or skipped: three windows say no more than one."""
+    ended = ("trackdone", "fwdbtn")
+    records = [
+        {**play, "ms_played": play["ms_played"] // (1 + 19 * (i % 2)), "reason_end": ended[i % 2]}
+        for i, start in enumerate(pd.date_range("2022-01-01", periods=200))
+        for play in session_of(45, start=start, seconds=60)
+    ]
+    dataset = ingest_records(tmp_path, records, session=SessionConfig(max_gap=90))
+    (told,) = [line for line in cautions(dataset) if "windows of" in line]
+    sessions = len(dataset.sessions.sessions_in("test"))
+    assert f"The {sessions} test sessions are windows of {sessions // 3} runs" in told
+    assert "1.7 times as wide" in told
 
 
 @pytest.mark.parametrize(
@@ -794,6 +829,10 @@ def test_every_command_takes_histories(tmp_path, history, capsys):
     assert Dataset(data).sessions.num_sessions == 80
     assert Dataset(data).embedding_names[0] == "hybrid"
     assert "Read as Spotify extended streaming history" in capsys.readouterr().out
+    assert Source(sessions=(str(source),)).resolve(tmp_path / "run") == data
+    source.write_bytes(source.read_bytes() + b"more")
+    with pytest.raises(FileExistsError, match=r"made from other files .*my_spotify_data\.zip"):
+        Source(sessions=(str(source),)).resolve(tmp_path / "run")
     with pytest.raises(ValueError, match="--map belongs to --sessions"):
         Source(map=FOREIGN_MAP)
 
