@@ -120,6 +120,7 @@ def run(config: CompareConfig) -> None:
     study = _study(config, open_dataset(data), listeners, jobs, rollouts, reranking)
     summary = write_report(config.out, study)
     print(text_table(summary))
+    print("", *summary["headline"], *summary["notes"], sep="\n")
     print(f"\nReport: {config.out / 'report.html'}")
 
 

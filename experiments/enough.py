@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from musicbox_env.dataset import Dataset
-from musicbox_env.schema import is_skip
+from musicbox_env.schema import SPLITS, is_skip
 from musicbox_env.sessionize import run_of
 
 FEW_PLAYS = 5
@@ -22,7 +22,24 @@ WIDER = 1.1
 
 def cautions(dataset: Dataset) -> list[str]:
     """What this dataset is too small for; nothing where it is large enough."""
-    return [*_interval(dataset), *_thin_tracks(dataset), *_embedding(dataset), *_listeners(dataset)]
+    return [
+        *_empty_splits(dataset),
+        *_interval(dataset),
+        *_thin_tracks(dataset),
+        *_embedding(dataset),
+        *_listeners(dataset),
+    ]
+
+
+def _empty_splits(dataset: Dataset) -> list[str]:
+    empty = [name for name in SPLITS if not len(dataset.sessions.sessions_in(name))]
+    if not empty:
+        return []
+    count = dataset.sessions.num_sessions
+    return [
+        f"Of {count:,} sessions none fell to {', '.join(empty)}: too few to learn from or to judge "
+        "by."
+    ]
 
 
 def _interval(dataset: Dataset) -> list[str]:

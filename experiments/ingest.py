@@ -16,6 +16,7 @@ from typing import Any
 
 from tyro.conf import Positional
 
+from experiments.enough import cautions
 from musicbox_env import ingest
 from musicbox_env.dataset import Dataset
 
@@ -34,9 +35,13 @@ class IngestConfig(ingest.IngestConfig):
 def run(config: IngestConfig) -> None:
     """Ingest logs and say what came out."""
     out = ingest.ingest(config)
-    about = Dataset(out).about
+    dataset = Dataset(out)
+    about = dataset.about
     for line in history_account(about):
         print(line)
+    if "history" in about:
+        print("What it is too small for:")
+        print("\n".join(cautions(dataset) or ["nothing that shows in the counts"]))
     print(
         f"{out}: {about['sessions']:,} sessions, {about['plays']:,} plays, "
         f"{about['tracks']:,} tracks; {about['rejected']['rows']:,} of {about['rows_read']:,} rows "

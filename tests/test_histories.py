@@ -730,6 +730,15 @@ def test_heard_songs_may_hold_commas_and_colons():
             parse_heard(text)
 
 
+def test_a_handful_of_sessions_is_said_to_be_too_few(tmp_path, capsys):
+    (tmp_path / "a.json").write_text(json.dumps(session_of(12)))
+    main(["ingest", str(tmp_path / "a.json"), "--out", str(tmp_path / "out")])
+    told = capsys.readouterr().out
+    (empty,) = re.findall(r"Of 1 sessions none fell to (.*): too few to learn from", told)
+    assert len(empty.split(", ")) == 3
+    assert "nothing can be measured" in told
+
+
 def test_too_little_is_said_in_plain_words(tmp_path, history, synthetic):
     dataset = run(tmp_path, write_zip(archive_files(history), tmp_path / "x.zip"))
     text = describe(dataset)
