@@ -27,6 +27,8 @@ from musicbox_env.tables import (
 )
 
 RECORDS_A_BLOCK = 16_384
+BYTES_A_BLOCK = 32 << 20
+"""A block of long records ends before it holds so many of them."""
 RECORDS_LOOKED_AT: Final = 200
 """How many records tell the columns."""
 READ_BYTES: Final = 1 << 14
@@ -66,7 +68,7 @@ class JsonTable:
         self._first: list[Record | None] = []
         try:
             with damage_reported(self.name):
-                self._first.extend(islice(self._records, RECORDS_LOOKED_AT))
+                self._first.extend(self._some(self._records, RECORDS_LOOKED_AT))
         except DamagedFileError as error:
             self.damage = str(error)
         names = chain.from_iterable(record for record in self._first if record is not None)
@@ -85,7 +87,7 @@ class JsonTable:
         while damage is None:
             try:
                 with damage_reported(self.name):
-                    block.extend(islice(records, RECORDS_A_BLOCK - len(block)))
+                    block.extend(self._some(records, RECORDS_A_BLOCK))
             except DamagedFileError as error:
                 damage = error
             if not block:
@@ -95,6 +97,14 @@ class JsonTable:
             block = []
         if damage is not None:
             raise damage
+
+    def _some(self, records: Iterator[Record | None], count: int) -> Iterator[Record | None]:
+        """The next records, ``count`` at most, fewer if they are long."""
+        before = self._source.bytes_read
+        for record in islice(records, count):
+            yield record
+            if self._source.bytes_read - before > BYTES_A_BLOCK:
+                break
 
     def _rest(self) -> Iterator[Record | None]:
         if self.damage is not None:
@@ -113,33 +123,34 @@ class _RecordSource:
 
     Attributes:
         records_given: Records so far.
+        bytes_read: Bytes so far.
         bytes_of_records: Bytes up to the read that held the last record.
     """
 
     def __init__(self, stream: PeekedStream) -> None:
         self.records_given = 0
         self.bytes_of_records = 0
-        self._bytes_read = 0
+        self.bytes_read = 0
         self._stream = stream
         if stream.head.startswith(BYTE_ORDER_MARK):
             stream.read(len(BYTE_ORDER_MARK))
 
     def read(self, size: int = -1, /) -> bytes:
         """Hand bytes to the parser, unless it has taken too many without a record coming out."""
-        if self._bytes_read - self.bytes_of_records > MAX_RECORD_BYTES:
+        if self.bytes_read - self.bytes_of_records > MAX_RECORD_BYTES:
             raise ijson.JSONError(f"no record ends within {MAX_RECORD_BYTES:,} bytes")
         data = self._stream.read(size)
-        self._bytes_read += len(data)
+        self.bytes_read += len(data)
         return data
 
     def bytes_left(self) -> int:
         """Bytes behind the last record; reads the stream to its end."""
         try:
             while data := self._stream.read(READ_BYTES):
-                self._bytes_read += len(data)
+                self.bytes_read += len(data)
         except (DamagedFileError, OSError, EOFError, ValueError):
             pass
-        return self._bytes_read - self.bytes_of_records
+        return self.bytes_read - self.bytes_of_records
 
     def records(self) -> Iterator[Record | None]:
         """Each object, at the top or in a list there; None for anything else in such a place.
@@ -175,7 +186,7 @@ class _RecordSource:
 
     def _given(self, record: Record | None) -> Record | None:
         self.records_given += 1
-        self.bytes_of_records = self._bytes_read
+        self.bytes_of_records = self.bytes_read
         return record
 
 

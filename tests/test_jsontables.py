@@ -106,6 +106,20 @@ def test_endless_things_are_damage_and_take_no_memory(content, why):
         rows_of(table)
 
 
+def test_long_records_are_held_a_few_at_a_time(monkeypatch):
+    """Sixty megabytes in records of one, most of it in a field that nobody wants."""
+    monkeypatch.setattr(jsontables, "BYTES_A_BLOCK", 3 << 20)
+    records = (json.dumps({"a": i, "page": "x" * (1 << 20)}) for i in range(60))
+    content = "\n".join(records).encode()
+    tracemalloc.start()
+    found, lines, _ = rows_of(table_of(content), ("a",))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert found == [{"a": str(i)} for i in range(60)]
+    assert lines == list(range(1, 61))
+    assert peak < 20 << 20
+
+
 def test_damage_quotes_nothing_of_the_file():
     assert "hortensia" not in table_of('[{"user": "hortensia" "x"}]').damage
 
