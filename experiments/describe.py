@@ -306,12 +306,17 @@ def _features(dataset: Dataset) -> list[str]:
 
 def _embeddings(dataset: Dataset) -> list[str]:
     lines = []
+    notes: dict[str, dict[str, Any]] = {}
     for name in dataset.embedding_names:
         rows, dim = dataset.embedding(name).shape
-        lines.append(f"{name}: {rows:,} tracks in {dim} dimensions")
-        note = dataset.folder / "embeddings" / f"{name}.json"
-        if note.is_file():
-            lines.extend(f"  {line}" for line in _flat(json.loads(note.read_text())))
+        file = dataset.folder / "embeddings" / f"{name}.json"
+        note = json.loads(file.read_text()) if file.is_file() else {}
+        note.pop("name", None)
+        twin = next((other for other, told in notes.items() if note and told == note), None)
+        lines.append(f"{name}: {rows:,} tracks in {dim} dimensions{f', as {twin}' * bool(twin)}")
+        if twin is None:
+            lines.extend(f"  {line}" for line in _flat(note))
+        notes[name] = note
     return lines or ["none fitted"]
 
 

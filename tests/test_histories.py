@@ -837,6 +837,7 @@ def test_every_command_takes_histories(tmp_path, history, capsys):
     data = Source(sessions=(str(source),)).resolve(tmp_path / "run")
     assert Dataset(data).sessions.num_sessions == 80
     assert Dataset(data).embedding_names[0] == "hybrid"
+    assert re.search(r"colisten: .* tracks in 32 dimensions, as hybrid\n", describe(Dataset(data)))
     assert "Read as Spotify extended streaming history" in capsys.readouterr().out
     assert Source(sessions=(str(source),)).resolve(tmp_path / "run") == data
     source.write_bytes(source.read_bytes() + b"more")
