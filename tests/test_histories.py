@@ -3,6 +3,7 @@
 import io
 import json
 import re
+import socket
 import subprocess
 import sys
 import zipfile
@@ -255,6 +256,18 @@ def test_tables_of_every_type_are_the_same(tmp_path, table, ending):
         found.append((dataset.about["history"]["listeners"], sorted(by_length(dataset, "level"))))
     assert found[0] == found[1]
     assert len(found[0][1]) == 60
+
+
+def test_a_table_with_titles_speaks_in_songs(tmp_path):
+    history = make_history(20, tracks=100, users=2, days=60)
+    table = foreign_table(history).assign(
+        what=history.plays["title"], by=history.plays["artist"], song_id=history.plays["track"]
+    )
+    table.to_csv(tmp_path / "plays.csv", index=False)
+    mapping = f"{FOREIGN_MAP},title=what,artist=by"
+    catalog = run(tmp_path, tmp_path / "plays.csv", map=mapping).catalog
+    for track, title in zip(catalog.track_ids, catalog.titles, strict=True):
+        assert title == f"Artist {int(track) % 97} - Song {track}, Part {int(track) % 3}"
 
 
 def test_plays_of_nobody_are_rejected(tmp_path):
@@ -563,6 +576,15 @@ def test_a_refusal_shows_no_rows(tmp_path):
         run(tmp_path, tmp_path / "plays.tsv")
     assert USERNAME not in str(refusal.value)
     assert "2009" not in str(refusal.value)
+
+
+def test_nothing_leaves_the_machine(tmp_path, history, monkeypatch):
+    def refuse(*_):
+        raise AssertionError("a connection was opened")
+
+    monkeypatch.setattr(socket, "socket", refuse)
+    source = write_zip(archive_files(history), tmp_path / "my_spotify_data.zip")
+    ingest(IngestConfig((str(source),), tmp_path / "out", progress=False))
 
 
 def test_session_ids_tell_no_order_and_no_name(tmp_path, history):
