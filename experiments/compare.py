@@ -26,7 +26,7 @@ from experiments.metrics import PerSession, Rollout, World, first_musicbox_figur
 from experiments.report import Study, text_table, write_report
 from experiments.sources import Source, without_home
 from experiments.training import TrainingJob, curve, jobs_for, parse_settings, train_all
-from musicbox_env.dataset import Dataset, write_json
+from musicbox_env.dataset import UNFINISHED, Dataset, write_json
 from musicbox_env.listeners import LISTENERS, require_listener
 from musicbox_env.rewards import RewardConfig
 from musicbox_env.schema import require_known
@@ -134,16 +134,23 @@ def _claim(config: CompareConfig) -> None:
         shutil.rmtree(config.out)
     if file.is_file():
         found = json.loads(file.read_text())
-        if found != asked:
+        if found != asked and _has_work_in(config.out):
             other = [name for name in asked if found.get(name) != asked[name]]
             raise FileExistsError(
                 f"{config.out} holds a run with other options ({', '.join(other)}). Name another "
                 "folder with --out, or pass --overwrite to start anew."
             )
-        print(f"Going on with the run in {config.out} (--overwrite starts anew).")
-        return
+        if found == asked:
+            print(f"Going on with the run in {config.out} (--overwrite starts anew).")
+            return
     config.out.mkdir(parents=True, exist_ok=True)
     write_json(file, asked)
+
+
+def _has_work_in(out: Path) -> bool:
+    """Whether a run got further than to find that its data cannot be read."""
+    before = {"config.json", "dataset" + UNFINISHED}
+    return any(entry.name not in before for entry in out.iterdir())
 
 
 def _as_json(config: CompareConfig) -> dict[str, Any]:

@@ -311,6 +311,22 @@ def test_a_table_without_mapping_is_read_only_on_demand(tmp_path):
         run(tmp_path, source, out="b")
 
 
+def test_a_comparison_refused_for_its_mapping_is_given_again_with_one(tmp_path, capsys):
+    """Until its data can be read, a command may be given again with other options."""
+    table = foreign_table(make_history(20, tracks=100))
+    table.rename(columns={"heard": "ms_played"}).to_csv(tmp_path / "plays.csv", index=False)
+    command = ["compare", "--sessions", str(tmp_path / "plays.csv"), "--out", str(tmp_path / "run")]
+    for mapping, said in (
+        ([], "with --map auto"),
+        (["--map", "time=uid,track=song_id,played_ms=ms_played"], "time is neither ISO 8601"),
+        (["--map", "time=played_at,track=song_id,played_ms=heard"], "no column heard"),
+    ):
+        with pytest.raises(SystemExit):
+            main([*command, *mapping])
+        assert said in capsys.readouterr().err
+        assert not (tmp_path / "run/dataset").exists()
+
+
 def test_a_table_of_several_users_is_never_taken_for_one_listeners_archive(tmp_path):
     frame = pd.read_csv(io.StringIO(exported_csv(make_history(3, tracks=100))))
     frame.assign(user_id="a").to_csv(tmp_path / "plays.csv", index=False)
