@@ -251,6 +251,9 @@ class Boosting:
         skipped = is_skip(training.levels[question.rows, question.places])
         # Whole sessions are held out to stop on: plays of one session tell of each other.
         held_out = (rng.random(len(training.sessions)) < HELD_OUT)[question.rows]
+        # A column that is unknown throughout, as hours may be, has no values to cut into bins.
+        self._columns = np.flatnonzero(~np.isnan(table[~held_out]).all(axis=0))
+        table = table[:, self._columns]
         self._model = HistGradientBoostingClassifier(
             learning_rate=0.06,
             max_iter=400,
@@ -293,4 +296,4 @@ class Boosting:
     def _answer(self, log: Log, question: Question) -> Array:
         table = self._features(log, question)
         with threadpool_limits(1):
-            return question.fill(log, self._model.predict_proba(table)[:, 1])
+            return question.fill(log, self._model.predict_proba(table[:, self._columns])[:, 1])

@@ -405,6 +405,20 @@ def test_boosting_learns_persistence_and_nothing_from_permuted_labels(bench):
     assert nothing.value < 0.6 < learned.low
 
 
+def test_boosting_does_without_what_a_history_leaves_unknown(synthetic, tmp_path):
+    """Listening histories know no context: columns of nothing but unknown values."""
+    folder = tmp_path / "data"
+    shutil.copytree(synthetic.folder, folder)
+    for name in ("hour", "premium", "context_type", "shuffle"):
+        column = np.load(folder / f"plays/{name}.npy")
+        np.save(folder / f"plays/{name}.npy", np.full_like(column, UNKNOWN))
+    dataset = Dataset(folder)
+    training, log = (Log.of(dataset, dataset.sessions.sessions_in(s)) for s in ("train", "test"))
+    bench = make_bench(log, training)
+    learned = bench.resampling.measure(protocols.AUC(bench.predictions(bench.bar)))
+    assert learned.value > 0.7
+
+
 # Agents before listeners.
 
 
