@@ -21,8 +21,8 @@ What works for control does not work here as it is. Each departure is a setting,
     tanh the outputs saturate in the corners of the cube, where the gradient is 0.
  2. ``critic_sees``: the critic learns of the songs that were played, each with its own reward, not
     of the point that chose them; points that retrieve the same songs are the same action.
- 3. ``embedding``: the space has one more dimension, the songs' rate of being listened to in
-    training. Unit vectors say what a song is like and hide how good it is.
+ 3. ``embedding``: the space has one more dimension, how good a song is. Unit vectors say what a
+    song is like and hide how good it is. The dataset's own axis is the rate of being listened to.
  4. The state tells played, kept and skipped songs apart, in order (a GRU) and as three means
     (`networks.pool`). LIRD's state is the songs liked, alone.
  5. ``start``: the actor starts as a two-line heuristic, or as a clone of the log, not at random.
@@ -47,13 +47,20 @@ What works for control does not work here as it is. Each departure is a setting,
 15. ``critics`` 2, ``actor_delay``, ``target_noise``: twin critics, a delayed actor and smoothed
     targets (TD3, arXiv:1802.09477).
 16. ``layer_norm``: normalised hidden layers (DDPG used batch normalisation).
-17. ``track_prior``: Q has one more term, a number for each track, the shrunken mean of what the
-    critic's network leaves unexplained of its rewards. Two songs with equal embeddings can differ.
+17. ``quality``, ``quality_prior``: that axis is the agent's own. It starts with what the log tells
+    of a song beyond its session, and what the agent sees of it while learning is added
+    (`agents.quality`). The retrieval then finds what the agent found out.
 18. Batches are drawn uniformly (as DDPG), not by priority; sessions are played in parallel, with
     ``updates_per_step`` updates for each slate.
 19. ``deep`` off: the critic is linear in the action, with weights that depend on the session
     (`networks.Critic`); what a song adds is small beside the noise of one answer, and hidden
     layers over session and song together fit that noise.
+20. ``curiosity``, ``spread``: what is not known of a song's quality is drawn (Thompson, 1933; as
+    Chapelle & Li, NIPS 2011), while learning or also after it.
+21. ``quality_weight``: when songs are chosen, quality counts less than the critic says. The songs
+    that look best of thousands are partly lucky, and everybody would be told the same few; taste
+    is each session's own. It buys variety at the best price (`musicbox frontier`).
+22. ``critic_decay``: the critic's weights decay (AdamW), for logs are small.
 """
 
 from __future__ import annotations
@@ -74,12 +81,13 @@ from torch import Tensor, nn
 
 from agents.base import Agent, AgentSettings, Callback, Observation
 from agents.networks import Actor, Critic, State, move_towards, pool, unit
+from agents.quality import FOLDS, TrackQuality, own_gauss, quality_in_log
 from agents.replay import ReplayBuffer, Transitions
 from musicbox_env import ENV_ID
 from musicbox_env.dataset import RATE_SUFFIX, Dataset
 from musicbox_env.embeddings import embedding_space, rate_column
 from musicbox_env.retrieval import top_k, top_k_among
-from musicbox_env.rewards import RewardConfig, reward_terms, total_reward
+from musicbox_env.rewards import RewardConfig, song_rewards
 from musicbox_env.schema import is_skip, require_known
 from musicbox_env.simulator import CONTEXT_SIZE
 from musicbox_env.vector_env import MusicSessionVectorEnv
@@ -88,6 +96,7 @@ WEIGHTS = "weights.npz"
 SQUASHES = ("unit", "tanh")
 ACTIONS_SEEN = ("songs", "slate", "proto")
 STARTS = ("heuristic", "cloned", "random")
+QUALITIES = ("learned", "logged", "counted")
 TRUSTED_UPDATES = 500
 """Updates after which what a critic leaves unexplained is told of the tracks, not of the critic."""
 _LOG_BATCH = 512
@@ -100,7 +109,8 @@ _RANGES: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("buffer_size", "num_envs", "log_sessions", "actor_delay"), (1, np.inf)),
     **dict.fromkeys(("cloning_updates", "warmup_updates", "learning_starts"), (0, np.inf)),
     **dict.fromkeys(("noise", "target_noise", "cloning_weight", "alignment_weight"), (0, np.inf)),
-    **dict.fromkeys(("neighbours", "rerank", "track_prior"), (0, np.inf)),
+    **dict.fromkeys(("critic_decay", "quality_weight", "curiosity", "spread"), (0, np.inf)),
+    **dict.fromkeys(("neighbours", "rerank", "quality_prior"), (0, np.inf)),
     **dict.fromkeys(("updates_per_step", "temperature"), (_LEAST, np.inf)),
     **dict.fromkeys(("tau", "actor_rate", "critic_rate"), (_LEAST, 1)),
     **dict.fromkeys(("gamma", "log_share"), (0, 1)),
@@ -133,7 +143,8 @@ class DDPGSettings(AgentSettings):
         whole_slates: Whether rewards of slates heard in part are scaled to whole ones [8].
         tau: Share of the way that targets move at each update.
         actor_rate: Learning rate of the actor (Adam).
-        critic_rate: Learning rate of the critic (Adam).
+        critic_rate: Learning rate of the critic (AdamW, arXiv:1711.05101).
+        critic_decay: Weight decay of the critic, in learning rates: logs are small [22].
         batch_size: Transitions of an update.
         buffer_size: Transitions remembered; the oldest are overwritten.
         num_envs: Sessions played in parallel while learning.
@@ -150,7 +161,17 @@ class DDPGSettings(AgentSettings):
         cloning_weight: Of the pull towards songs kept in the log, against Q of size 1 [11].
         alignment_weight: Of the pull towards the songs retrieved [12].
         rerank: Nearest songs among which the critic chooses; 0 is not to [13].
-        track_prior: Plays that the prior of a track's own number is worth; 0 is to have none [17].
+        quality: What the last axis of the space says of a song: ``"counted"``, its rate of being
+            listened to in training, as the dataset has it; ``"logged"``, how much more it was
+            listened to than its sessions foretold; ``"learned"``, the same, and learning goes on
+            [3, 17].
+        quality_prior: Plays that the prior of a song's quality is worth [17].
+        curiosity: Standard deviations of doubt about its quality that are drawn and added to a
+            song's Q while learning [20].
+        quality_weight: What the quality axis counts when songs are chosen out of the catalogue,
+            in learning and after it; 1 is what the critic says [21].
+        spread: The same when recommending, drawn anew by each session: songs that nobody can tell
+            apart share the listeners [20].
         critics: 1, or 2 whose smaller target counts [15].
         actor_delay: Critic updates for each update of actor and targets [15].
         target_noise: Noise on the target action, as ``noise`` [15].
@@ -173,6 +194,7 @@ class DDPGSettings(AgentSettings):
     tau: float = 0.005
     actor_rate: float = 3e-4
     critic_rate: float = 1e-3
+    critic_decay: float = 1.0
     batch_size: int = 64
     buffer_size: int = 100_000
     num_envs: int = 64
@@ -186,8 +208,12 @@ class DDPGSettings(AgentSettings):
     temperature: float = 0.05
     cloning_weight: float = 0.0
     alignment_weight: float = 0.0
-    rerank: int = 10
-    track_prior: float = 80.0
+    rerank: int = 50
+    quality: str = "learned"
+    quality_prior: float = 50.0
+    curiosity: float = 0.0
+    quality_weight: float = 0.4
+    spread: float = 0.0
     critics: int = 1
     actor_delay: int = 1
     target_noise: float = 0.0
@@ -196,6 +222,7 @@ class DDPGSettings(AgentSettings):
         require_known("squash", self.squash, SQUASHES)
         require_known("critic_sees", self.critic_sees, ACTIONS_SEEN)
         require_known("start", self.start, STARTS)
+        require_known("quality", self.quality, QUALITIES)
         for name, (low, high) in _RANGES.items():
             value = getattr(self, name)
             if not low <= value <= high:
@@ -221,7 +248,6 @@ class Batch(NamedTuple):
     Attributes:
         state: Before the slate.
         actions: What the critic learns of ``(B, M, d)``.
-        track_values: What is added to Q for the tracks of these actions ``(B, M)``.
         rewards: Of each of them ``(B, M)``.
         counted: Which of them there are ``(B, M)``.
         discount: Of the next state's value ``(B,)``, 0 where the session ended.
@@ -232,7 +258,6 @@ class Batch(NamedTuple):
 
     state: State
     actions: Tensor
-    track_values: Tensor
     rewards: Tensor
     counted: Tensor
     discount: Tensor
@@ -257,8 +282,8 @@ class DDPGAgent(Agent):
         config = self.settings
         self.embedding = config.embedding or dataset.embedding_names[0] + RATE_SUFFIX
         self._has_rate = self.embedding.endswith(RATE_SUFFIX)
-        self._space = embedding_space(dataset, self.embedding)
-        self._vectors = torch.from_numpy(np.array(self._space))
+        self._space = np.array(embedding_space(dataset, self.embedding))
+        self._vectors = torch.from_numpy(self._space)
         self._rng = np.random.default_rng(seed)
         shape: dict[str, Any] = {
             "hidden": config.hidden,
@@ -279,8 +304,10 @@ class DDPGAgent(Agent):
         self.target_actor = deepcopy(self.actor).requires_grad_(False)
         self.target_critics = deepcopy(self.critics).requires_grad_(False)
         self._actor_optimizer = torch.optim.Adam(self.actor.parameters(), lr=config.actor_rate)
-        self._critic_optimizer = torch.optim.Adam(self.critics.parameters(), lr=config.critic_rate)
-        self.track_values = TrackValues(len(self._space), config.track_prior)
+        self._critic_optimizer = torch.optim.AdamW(
+            self.critics.parameters(), lr=config.critic_rate, weight_decay=config.critic_decay
+        )
+        self.quality: TrackQuality | None = None
         self.memory = ReplayBuffer(config.buffer_size)
         self.log: ReplayBuffer | None = None
         self._updates = self._critic_updates = 0
@@ -299,11 +326,16 @@ class DDPGAgent(Agent):
             "embedding": self.embedding,
             "history_length": self.settings.history_length,
         }
-        if self.settings.rerank:
+        if self._retrieves:
             options["action"] = "slate"
-        if self.settings.rerank or self.settings.points > 1:
+        if self._retrieves or self.settings.points > 1:
             options["slate_size"] = self.settings.slate_size
         return options
+
+    @property
+    def _retrieves(self) -> bool:
+        """Whether the agent finds the songs itself, in a space or an order of its own."""
+        return self.settings.rerank > 0 or self.settings.quality != "counted"
 
     # Acting.
 
@@ -321,8 +353,18 @@ class DDPGAgent(Agent):
         points = self.points(observation)
         if not deterministic:
             points = self.explore(points)
-        action = self._action(observation, points)
+        action = self._action(observation, points, curious=not deterministic)
         return (action[0] if single else action), None
+
+    def _axis_weights(self, observation: Observation) -> npt.NDArray[np.float32]:
+        """What each dimension of the space counts in acting ``(d,)`` [21].
+
+        Among the few plays of a logged session there is nothing to spread: the critic has its say.
+        """
+        weights = np.ones(self.dim, np.float32)
+        if self._has_rate and "candidates" not in observation:
+            weights[-1] = self.settings.quality_weight
+        return weights
 
     @torch.no_grad()
     def points(self, observation: Observation) -> npt.NDArray[np.float32]:
@@ -346,23 +388,62 @@ class DDPGAgent(Agent):
             return np.clip(noisy, -1, 1)
         return noisy / np.linalg.norm(noisy, axis=-1, keepdims=True)
 
-    def _action(self, observation: Observation, points: npt.NDArray[np.float32]) -> npt.NDArray:
-        """What the environment is told: the points, or the slate that the critic chose."""
-        if not self.settings.rerank:
+    def _action(
+        self, observation: Observation, points: npt.NDArray[np.float32], *, curious: bool
+    ) -> npt.NDArray:
+        """What the environment is told: the points, or the slate that they lead to."""
+        points = points * self._axis_weights(observation)
+        if not self._retrieves:
             return points.reshape(len(points), -1)
-        return self._reranked(observation, points[:, 0])
+        if not self.settings.rerank:
+            return self._nearest_to_each(observation, points)
+        return self._reranked(observation, points[:, 0], curious)
+
+    def _nearest_to_each(
+        self, observation: Observation, points: npt.NDArray[np.float32]
+    ) -> npt.NDArray[np.int64]:
+        """The songs nearest to one point, or the nearest to each that no place before has [14]."""
+        size = self.settings.slate_size
+        near = [
+            self._nearest(observation, points[:, place], size) for place in range(points.shape[1])
+        ]
+        if len(near) == 1:
+            return np.maximum(near[0], 0)
+        slate = np.full_like(near[0], -1)
+        for place, songs in enumerate(near):
+            free = (songs[:, :, None] != slate[:, None, :]).all(axis=2)
+            slate[:, place] = np.take_along_axis(songs, free.argmax(axis=1)[:, None], axis=1)[:, 0]
+        return np.maximum(slate, 0)
 
     @torch.no_grad()
     def _reranked(
-        self, observation: Observation, points: npt.NDArray[np.float32]
+        self, observation: Observation, points: npt.NDArray[np.float32], curious: bool
     ) -> npt.NDArray[np.int64]:
         """The songs of highest Q among those nearest to the points ``(n, slate_size)`` [13]."""
         size = self.settings.slate_size
         near = self._nearest(observation, points, max(self.settings.rerank, size))
-        q = self.critics[0](self._state(observation), self._embed(near)).numpy()
-        q = np.where(near >= 0, q + self.track_values.of(near), -np.inf)
+        songs = self._embed(near) * torch.from_numpy(self._axis_weights(observation))
+        q = self.critics[0](self._state(observation), songs).numpy()
+        q = np.where(near >= 0, q + self._doubts(observation, near, curious), -np.inf)
         best = np.argsort(-q, axis=1, kind="stable")[:, :size]
         return np.maximum(np.take_along_axis(near, best, axis=1), 0)
+
+    def _doubts(
+        self, observation: Observation, near: npt.NDArray[np.int64], curious: bool
+    ) -> npt.NDArray[np.float32]:
+        """A draw of what may be unknown of songs ``(n, k)``: Thompson sampling [20].
+
+        While learning from the agent's random numbers; else from the session's own songs, so that
+        the same session is always told the same.
+        """
+        size = self.settings.curiosity if curious else self.settings.spread
+        if self.quality is None or not size:
+            return np.zeros(near.shape, np.float32)
+        if curious:
+            gauss = self._rng.standard_normal(near.shape, dtype=np.float32)
+        else:
+            gauss = own_gauss(observation["tracks"], near)
+        return size * gauss * self.quality.doubt(near)
 
     def _nearest(
         self, observation: Observation, points: npt.NDArray[np.float32], k: int
@@ -399,12 +480,10 @@ class DDPGAgent(Agent):
     def _tensors(self, rows: Transitions) -> Batch:
         actions = self._embed_slate(rows)
         heard = rows.slate >= 0
-        values = self.track_values.of(rows.slate)
         rewards: npt.NDArray[np.float32] = rows.song_reward
         counted: npt.NDArray[np.bool_] = heard
         if self.settings.critic_sees != "songs":
             count = np.maximum(heard.sum(axis=1, keepdims=True), 1)
-            values = np.sum(values * heard, axis=1, keepdims=True) / count.astype(np.float32)
             actions = actions.sum(dim=1, keepdim=True) / torch.from_numpy(count)[:, :, None]
             rewards, counted = rows.reward[:, None], heard.sum(axis=1, keepdims=True) > 0
         if self.settings.critic_sees == "proto":
@@ -413,11 +492,9 @@ class DDPGAgent(Agent):
             actions = torch.where(proto.isnan(), actions, proto)
             rewards = np.repeat(rewards, proto.shape[1], axis=1)
             counted = np.repeat(counted, proto.shape[1], axis=1)
-            values = np.repeat(values, proto.shape[1], axis=1)
         return Batch(
             self._state(before(rows)),
             actions,
-            torch.from_numpy(values),
             torch.from_numpy(rewards),
             torch.from_numpy(counted),
             torch.from_numpy(rows.discount),
@@ -451,7 +528,7 @@ class DDPGAgent(Agent):
             while steps < total_steps:
                 lost = config.start == "random" and steps < config.learning_starts
                 points = self.explore(self.points(observation), anywhere=lost)
-                action = self._action(observation, points)
+                action = self._action(observation, points, curious=True)
                 following, reward, terminated, truncated, info = env.step(action)
                 happened = self._transitions(
                     env, observation, points, info, reward, terminated, following
@@ -460,7 +537,7 @@ class DDPGAgent(Agent):
                 # observation is the next session's first (Gymnasium's NEXT_STEP autoreset).
                 happened = happened[~rest]
                 self.memory.add(happened)
-                self._learn_track_values(happened)
+                self._learn_quality(happened)
                 report.played(points[~rest], happened)
                 observation, rest = following, terminated | truncated
                 steps += len(happened)
@@ -493,9 +570,7 @@ class DDPGAgent(Agent):
     def critic_loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Mean squared error to the target, summed over the critics; and Q ``(B, M)``."""
         target = self.target(batch)
-        values = [
-            critic(batch.state, batch.actions) + batch.track_values for critic in self.critics
-        ]
+        values = [critic(batch.state, batch.actions) for critic in self.critics]
         errors = torch.stack([(q - target).square() for q in values]).sum(dim=0)
         return errors[batch.counted].mean(), values[0].detach()
 
@@ -508,12 +583,12 @@ class DDPGAgent(Agent):
         if self.settings.target_noise:
             noisy = self._perturbed(points.numpy(), self.settings.target_noise)
             points = torch.from_numpy(noisy)
-        actions, own = points, torch.zeros(1)
+        actions = points
         if self.settings.neighbours:
             slate = self.settings.slate_size if self.settings.points == 1 else 1
             near = self._near(points, batch.next_heard, slate)
-            actions, own = self._embed(near), torch.from_numpy(self.track_values.of(near))
-        values = [critic(batch.next_state, actions) + own for critic in self.target_critics]
+            actions = self._embed(near)
+        values = [critic(batch.next_state, actions) for critic in self.target_critics]
         lower = torch.stack([q.mean(dim=1) for q in values]).amin(dim=0)
         return batch.rewards + (batch.discount * lower)[:, None]
 
@@ -547,7 +622,7 @@ class DDPGAgent(Agent):
         near = self._near(points, batch.heard, self.settings.neighbours)
         songs = self._embed(near)
         with torch.no_grad():
-            q = critic.score(summary, means, songs) + torch.from_numpy(self.track_values.of(near))
+            q = critic.score(summary, means, songs)
         shape = (*points.shape[:2], self.settings.neighbours)
         scores = (songs.view(*shape, self.dim) @ points[..., None])[..., 0]
         weights = torch.softmax(scores / self.settings.temperature, dim=2)
@@ -568,26 +643,36 @@ class DDPGAgent(Agent):
         return cosine_distance(self.actor(self._state(before(rows))), wanted[:, None])
 
     @torch.no_grad()
-    def _learn_track_values(self, happened: Transitions) -> None:
-        """Note what the network leaves unexplained of songs that it has not learned of yet [17]."""
+    def _learn_quality(self, happened: Transitions) -> None:
+        """Note how much better each song was than the critic foretold of the session [17]."""
         trusted = self._critic_updates >= TRUSTED_UPDATES
-        if not (self.settings.track_prior and trusted and len(happened)):
+        if self.quality is None or self.settings.quality != "learned" or not trusted:
             return
         batch, heard = self._tensors(happened), happened.slate >= 0
-        left = self.target(batch) - self.critics[0](batch.state, batch.actions)
+        actions = batch.actions.clone()
+        actions[..., -1] = 0
+        left = self.target(batch) - self.critics[0](batch.state, actions)
         if self.settings.critic_sees != "songs":
             left = left.mean(dim=1, keepdim=True).expand(-1, heard.shape[1])
-        self.track_values.add(happened.slate[heard], left.numpy()[heard])
+        self.quality.add(happened.slate[heard], left.numpy()[heard])
+        self._turn_axis(np.unique(happened.slate[heard]))
+
+    def _turn_axis(self, tracks: npt.NDArray[np.integer]) -> None:
+        """Move tracks along the last axis of the space to what is known of them."""
+        assert self.quality is not None
+        self._space[tracks, -1] = self.quality.axis(tracks)
 
     # Learning: what feeds it.
 
     def _prepare(self, env_options: Mapping[str, Any]) -> None:
         """Read the log, clone it if asked, and let the critic learn from it first."""
         config = self.settings
-        wanted = config.log_share > 0 or config.cloning_weight > 0 or config.start == "cloned"
-        if self.log is not None or not wanted:
+        if self.log is not None:
             return
-        self.log = self._read_log(env_options)
+        rates = self._read_quality(env_options)
+        if config.log_share == 0 and config.cloning_weight == 0 and config.start != "cloned":
+            return
+        self.log = self._read_log(env_options, rates)
         if config.start == "cloned":
             for _ in range(config.cloning_updates):
                 _descend(self._actor_optimizer, self.cloning_loss(self._draw_log()))
@@ -597,7 +682,23 @@ class DDPGAgent(Agent):
         self.target_actor.load_state_dict(self.actor.state_dict())
         self.target_critics.load_state_dict(self.critics.state_dict())
 
-    def _read_log(self, env_options: Mapping[str, Any]) -> ReplayBuffer:
+    def _read_quality(self, env_options: Mapping[str, Any]) -> dict[str, npt.NDArray[np.float32]]:
+        """Learn from the log how good songs are; gives the last axis as each fold alone has it."""
+        if self.settings.quality == "counted" or not self._has_rate:
+            return {fold: rate_column(self.dataset.catalog, fold) for fold in FOLDS}
+        reward = RewardConfig.from_mapping(env_options.get("reward"))
+        unit = (reward.gamma_position ** np.arange(self.settings.slate_size)).sum()
+        read = quality_in_log(
+            self.dataset, self._space[:, :-1], reward, self.settings.quality_prior, unit
+        )
+        self.quality = read["train"]
+        everything = np.arange(len(self._space))
+        self._turn_axis(everything)
+        return {fold: read[fold].axis(everything) for fold in FOLDS}
+
+    def _read_log(
+        self, env_options: Mapping[str, Any], rates: Mapping[str, npt.NDArray[np.float32]]
+    ) -> ReplayBuffer:
         """Transitions of logged sessions: the environment, playing what was played.
 
         The replay listener answers every song that the log still holds with its logged level, so
@@ -612,7 +713,6 @@ class DDPGAgent(Agent):
         folds = env_options.get("split", "train")
         other = {"train_a": "train_b", "train_b": "train_a"}
         for sessions, fold in self._logged_sessions(folds):
-            rates = rate_column(self.dataset.catalog, other[fold])
             with open_env(self.dataset, options, None, len(sessions)) as env:
                 observation, _ = env.reset(
                     seed=self._new_seeds(len(sessions)), options={"session": sessions}
@@ -628,7 +728,7 @@ class DDPGAgent(Agent):
                         env, observation, nowhere, info, reward, terminated, following
                     )
                     if self._has_rate:
-                        happened.slate_rate[:] = rates[happened.slate]
+                        happened.slate_rate[:] = rates[other[fold]][happened.slate]
                     parts.append(happened[~over])
                     observation, over = following, terminated
         if not parts:
@@ -722,14 +822,21 @@ class DDPGAgent(Agent):
             for name, module in self._modules().items()
             for key, value in module.state_dict().items()
         }
-        arrays |= {"tracks.sum": self.track_values.sum, "tracks.count": self.track_values.count}
+        if self.quality is not None:
+            arrays |= {f"quality.{k}": value for k, value in self.quality.arrays().items()}
         with (folder / WEIGHTS).open("wb") as file:
             np.savez(file, **arrays)
 
     def _load_weights(self, folder: Path) -> None:
         with np.load(folder / WEIGHTS, allow_pickle=False) as arrays:
-            self.track_values.sum[:] = arrays["tracks.sum"]
-            self.track_values.count[:] = arrays["tracks.count"]
+            if "quality.sum" in arrays:
+                saved = {
+                    name.removeprefix("quality."): arrays[name]
+                    for name in arrays.files
+                    if name.startswith("quality.")
+                }
+                self.quality = TrackQuality.of(saved, self.settings.quality_prior)
+                self._turn_axis(np.arange(len(self._space)))
             for name, module in self._modules().items():
                 prefix = f"{name}."
                 module.load_state_dict(
@@ -739,41 +846,6 @@ class DDPGAgent(Agent):
                         if key.startswith(prefix)
                     }
                 )
-
-
-class TrackValues:
-    """A number for each track: the shrunken mean of what was noted of it.
-
-    ``sum_i / (count_i + prior)``, the posterior mean of a normal with a normal prior around 0
-    whose variance is that of a single note over ``prior``.
-
-    Attributes:
-        sum: Of the notes on each track ``(num_tracks,)``.
-        count: Of them ``(num_tracks,)``.
-    """
-
-    def __init__(self, num_tracks: int, prior: float) -> None:
-        """Begin with nothing noted; with a ``prior`` of 0 all values stay 0."""
-        self.sum = np.zeros(num_tracks, np.float32)
-        self.count = np.zeros(num_tracks, np.float32)
-        self._prior = prior
-
-    def add(self, tracks: npt.NDArray[np.integer], notes: npt.NDArray[np.floating]) -> None:
-        """Note one number for each of the tracks ``(n,)``."""
-        np.add.at(self.sum, tracks, notes)
-        np.add.at(self.count, tracks, 1)
-
-    def of(self, tracks: npt.NDArray[np.integer]) -> npt.NDArray[np.float32]:
-        """Values of tracks, any shape; 0 for -1."""
-        known = self.count[tracks] > 0
-        value = self.sum[tracks] / np.where(known, self.count[tracks] + self._prior, 1)
-        return np.where(known & (tracks >= 0), value, np.float32(0)).astype(np.float32)
-
-
-def song_rewards(config: RewardConfig, levels: npt.NDArray[np.int8]) -> npt.NDArray[np.float64]:
-    """Reward of each song of slates ``(n, k)``, were it a slate of its own."""
-    single = reward_terms(config, levels.reshape(-1, 1), None, None)
-    return total_reward(config, single).reshape(levels.shape)
 
 
 def before(rows: Transitions) -> Observation:

@@ -103,7 +103,8 @@ class BCSettings(AgentSettings):
     def as_ddpg(self) -> DDPGSettings:
         """Settings of the DDPG agent whose networks and log these agents use; it checks ranges."""
         shared = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in self.own}
-        return DDPGSettings(**{"rerank": 0, **shared}, critic_sees="songs", track_prior=0.0)
+        plain = {"rerank": 0, "critic_decay": 0.0, "quality": "counted"}
+        return DDPGSettings(**{**plain, **shared}, critic_sees="songs")
 
 
 @dataclass(frozen=True)
@@ -229,7 +230,7 @@ class BCAgent(Agent):
             callback_every: In updates.
         """
         with one_thread():
-            self.ddpg.log = self.ddpg._read_log(env_options)
+            self.ddpg.log = self.ddpg._read_log(env_options, self.ddpg._read_quality(env_options))
             gathered: dict[str, list[float]] = defaultdict(list)
             for step in range(1, total_steps + 1):
                 for name, value in self.update(self.ddpg._draw_log()).items():

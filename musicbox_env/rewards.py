@@ -101,3 +101,9 @@ def slate_diversity(vectors: npt.NDArray[np.float32], counted: npt.NDArray[np.bo
 def total_reward(config: RewardConfig, terms: Mapping[str, Float]) -> Float:
     """Weighted sum of the terms ``(n,)``."""
     return sum((getattr(config, name) * terms[name] for name in TERMS), np.zeros(()))
+
+
+def song_rewards(config: RewardConfig, levels: npt.NDArray[np.int8]) -> Float:
+    """Reward of each song of slates ``(n, k)``, were it a slate of its own."""
+    single = reward_terms(config, levels.reshape(-1, 1), None, None)
+    return total_reward(config, single).reshape(levels.shape)

@@ -16,7 +16,7 @@ from torch import Tensor
 from worlds import genre_of, planted_world
 
 from agents import load_agent, make_agent
-from agents.ddpg import Batch, DDPGAgent, DDPGSettings, TrackValues, mean_cosine, one_thread
+from agents.ddpg import Batch, DDPGAgent, DDPGSettings, mean_cosine, one_thread
 from agents.networks import State
 from agents.replay import ReplayBuffer, Transitions
 from experiments.evaluation import roll_out
@@ -272,7 +272,7 @@ def an_observation(agent: DDPGAgent, n: int = 400) -> dict[str, np.ndarray]:
 
 def test_exploration_is_on_the_action_bounded_and_without_drift(synthetic: Dataset) -> None:
     """There it was added to the state, and drew from [0, 1): it drifted."""
-    agent = small_agent(synthetic, noise=0.3)
+    agent = small_agent(synthetic, noise=0.3, quality="counted", quality_weight=1.0)
     observation = an_observation(agent)
     kept = {name: part.copy() for name, part in observation.items()}
     points, _ = agent.predict(observation, deterministic=True)
@@ -288,7 +288,7 @@ def test_exploration_is_on_the_action_bounded_and_without_drift(synthetic: Datas
 
 
 def test_tanh_points_stay_in_the_cube(synthetic: Dataset) -> None:
-    agent = small_agent(synthetic, squash="tanh", noise=3.0)
+    agent = small_agent(synthetic, squash="tanh", noise=3.0, quality="counted")
     action, _ = agent.predict(an_observation(agent))
     assert np.abs(action).max() <= 1
 
@@ -307,19 +307,20 @@ def test_no_song_twice_nor_one_just_heard(synthetic: Dataset) -> None:
 def test_the_critic_chooses_among_the_nearest(synthetic: Dataset) -> None:
     agent = small_agent(synthetic, rerank=15)
     trained_critic(agent, some_batch(agent))
-    agent.track_values.add(np.arange(200), np.linspace(-3, 3, 200))
     observation = an_observation(agent, 10)
     chosen, _ = agent.predict(observation, deterministic=True)
     points = agent.points(observation)[:, 0]
+    seen = agent._space.copy()
+    seen[:, -1] *= agent.settings.quality_weight
     for i, slate in enumerate(chosen):
-        scores = agent._space @ points[i]
+        scores = seen @ points[i]
         scores[observation["tracks"][i]] = -np.inf
         near = np.argsort(-scores)[:15]
         with torch.no_grad():
             one = {name: part[i : i + 1] for name, part in observation.items()}
-            q = agent.critics[0](agent._state(one), agent._vectors[near][None])[0].numpy()
-        value = q + agent.track_values.of(near)
-        assert slate.tolist() == near[np.argsort(-value)[:3]].tolist()
+            songs = torch.from_numpy(seen[near][None])
+            q = agent.critics[0](agent._state(one), songs)[0].numpy()
+        assert slate.tolist() == near[np.argsort(-q)[:3]].tolist()
 
 
 # Bookkeeping.
@@ -381,7 +382,8 @@ def test_rewards_of_songs_and_slates(played: Transitions) -> None:
 
 def test_the_log_is_read_as_it_was_played(synthetic: Dataset) -> None:
     agent = small_agent(synthetic, log_sessions=10**6)
-    rows, log = agent._read_log(options(synthetic)).stored, synthetic.sessions
+    rates = agent._read_quality(options(synthetic))
+    rows, log = agent._read_log(options(synthetic), rates).stored, synthetic.sessions
     wanted = []
     for session in log.sessions_in("train"):
         plays = slice(*log.offsets[session : session + 2])
@@ -396,14 +398,18 @@ def test_the_log_is_read_as_it_was_played(synthetic: Dataset) -> None:
     assert sorted(found) == sorted(wanted)
 
 
+@pytest.mark.parametrize("quality", ["counted", "learned"])
 @pytest.mark.parametrize("split", ["train_a", "train_b", "test"])
 def test_logged_songs_are_seen_with_the_rates_of_the_other_fold(
-    synthetic: Dataset, split: str
+    synthetic: Dataset, split: str, quality: str
 ) -> None:
     """A rate that counts the label itself would look far more telling than it is."""
-    agent = small_agent(synthetic, log_sessions=10**6)
-    rows = agent._read_log(options(synthetic, split=split)).stored
-    columns = {f: rate_column(synthetic.catalog, f) for f in ("train_a", "train_b")}
+    agent = small_agent(synthetic, log_sessions=10**6, quality=quality)
+    columns = agent._read_quality(options(synthetic, split=split))
+    if quality == "counted":
+        for fold, column in columns.items():
+            np.testing.assert_array_equal(column, rate_column(synthetic.catalog, fold))
+    rows = agent._read_log(options(synthetic, split=split), columns).stored
     fits = {
         fold: np.isclose(rows.slate_rate, column[rows.slate]).all(axis=1)
         for fold, column in columns.items()
@@ -431,7 +437,9 @@ def test_saved_in_the_midst_of_learning_it_acts_the_same(
     acted = {}
 
     def keep(steps: int, metrics: Mapping[str, float]) -> None:
-        agent.track_values.add(np.arange(5), np.ones(5))
+        assert agent.quality is not None
+        agent.quality.add(np.arange(5), np.ones(5))
+        agent._turn_axis(np.arange(5))
         agent.save(tmp_path / str(steps))
         acted[steps] = agent.predict(observation, deterministic=True)[0]
 
@@ -514,12 +522,6 @@ def test_settings_out_of_range_are_refused(settings: dict[str, Any], message: st
         DDPGSettings(**settings)
 
 
-def test_track_values_are_shrunken_means() -> None:
-    values = TrackValues(4, prior=2.0)
-    values.add(np.array([1, 1, 3]), np.array([1.0, 3.0, 6.0]))
-    np.testing.assert_allclose(values.of(np.array([[0, 1], [3, -1]])), [[0, 1], [2, 0]])
-
-
 def test_mean_cosine_of_all_pairs() -> None:
     points = np.random.default_rng(0).standard_normal((6, 3)).astype(np.float32)
     units = points / np.linalg.norm(points, axis=1, keepdims=True)
@@ -597,9 +599,7 @@ def test_learns_which_songs_are_good_beyond_their_embeddings(
 
     monkeypatch.setitem(LISTENERS, "picky", lambda dataset: Picky(good))
     # Q trusts what it noted after 500 updates; the log here knows nothing of which songs are good.
-    agent = small_agent(
-        world, rerank=30, track_prior=2.0, warmup_updates=500, log_share=0.25, num_envs=16
-    )
+    agent = small_agent(world, quality_prior=2.0, warmup_updates=500, log_share=0.25, num_envs=16)
     seen: list[Mapping[str, float]] = []
     agent.learn(
         {"data": str(world.folder), "listener": "picky"},
