@@ -55,8 +55,15 @@ def make_agent(
     return cls(dataset, seed=seed, settings=cls.Settings.from_mapping(settings or {}))
 
 
-def load_agent(folder: Path, dataset: Dataset) -> Agent:
+def load_agent(
+    folder: Path, dataset: Dataset, *, changed: Mapping[str, Any] | None = None
+) -> Agent:
     """Load whatever agent a checkpoint folder holds.
+
+    Args:
+        folder: The checkpoint.
+        dataset: What to recommend from.
+        changed: Settings of acting that shall be others than in training; see `Agent.load`.
 
     Raises:
         FileNotFoundError: The folder holds no checkpoint.
@@ -64,7 +71,8 @@ def load_agent(folder: Path, dataset: Dataset) -> Agent:
     file = folder / "agent.json"
     if not file.is_file():
         raise FileNotFoundError(f"{folder} holds no agent (no agent.json).")
-    return agent_class(json.loads(file.read_text())["agent"]).load(folder, dataset)
+    cls = agent_class(json.loads(file.read_text())["agent"])
+    return cls.load(folder, dataset, changed=changed)
 
 
 __all__ = ["AGENTS", "Agent", "agent_class", "load_agent", "make_agent"]

@@ -42,6 +42,9 @@ class Agent(ABC):
         Settings: Its options.
         learns: Whether `learn` changes anything.
         offline: Whether it learns from logged sessions alone, and never asks a listener model.
+        resumes: Whether a training that was killed goes on from its last checkpoint.
+        acting: Settings that decide how it acts and nothing of what it learned: they may be others
+            when it is loaded than when it was trained.
         dataset: Catalogue and training statistics that it may use.
         settings: The options in force.
         seed: Of everything random in it; the same seed gives the same agent.
@@ -51,6 +54,8 @@ class Agent(ABC):
     Settings: ClassVar[type[AgentSettings]] = AgentSettings
     learns: ClassVar[bool] = False
     offline: ClassVar[bool] = False
+    resumes: ClassVar[bool] = False
+    acting: ClassVar[tuple[str, ...]] = ()
 
     def __init__(
         self, dataset: Dataset, *, seed: int = 0, settings: AgentSettings | None = None
@@ -101,6 +106,7 @@ class Agent(ABC):
         *,
         callback: Callback | None = None,
         callback_every: int = 1_000,
+        checkpoint: Path | None = None,
     ) -> Self:
         """Learn from recommending.
 
@@ -110,6 +116,9 @@ class Agent(ABC):
             total_steps: Slates to recommend, all parallel sessions together.
             callback: Called about every ``callback_every`` steps and at the end.
             callback_every: In environment steps.
+            checkpoint: Folder where all that the training is is kept after each callback. If it
+                holds a checkpoint, the training goes on from there, to the same end as if it had
+                never stopped. Agents without ``resumes`` pass it over.
         """
         return self
 
@@ -123,12 +132,25 @@ class Agent(ABC):
         )
 
     @classmethod
-    def load(cls, folder: Path, dataset: Dataset) -> Self:
-        """Read what `save` wrote."""
+    def load(
+        cls, folder: Path, dataset: Dataset, *, changed: Mapping[str, Any] | None = None
+    ) -> Self:
+        """Read what `save` wrote.
+
+        Args:
+            folder: The checkpoint.
+            dataset: What to recommend from.
+            changed: Settings of `acting` that shall be others than in training.
+
+        Raises:
+            ValueError: The checkpoint is another agent's, or a setting is not one of acting.
+        """
         about = json.loads((folder / "agent.json").read_text())
         if about["agent"] != cls.name:
             raise ValueError(f"{folder} holds a {about['agent']!r} agent, not a {cls.name!r} one.")
-        settings = cls.Settings.from_mapping(about["settings"])
+        for name in changed or {}:
+            require_known(f"setting of how a trained {cls.name} acts", name, cls.acting)
+        settings = cls.Settings.from_mapping({**about["settings"], **(changed or {})})
         agent = cls(dataset, seed=about["seed"], settings=settings)
         agent._load_weights(folder)
         return agent

@@ -79,12 +79,14 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from agents import resume
 from agents.base import Agent, AgentSettings, Callback, Observation
 from agents.networks import Actor, Critic, State, move_towards, pool, unit
 from agents.quality import FOLDS, TrackQuality, own_gauss, quality_in_log
 from agents.replay import ReplayBuffer, Transitions
 from musicbox_env import ENV_ID
 from musicbox_env.dataset import RATE_SUFFIX, Dataset
+from musicbox_env.draws import packed, unpacked
 from musicbox_env.embeddings import embedding_space, rate_column
 from musicbox_env.retrieval import top_k, top_k_among
 from musicbox_env.rewards import RewardConfig, song_rewards
@@ -272,6 +274,8 @@ class DDPGAgent(Agent):
     name: ClassVar[str] = "ddpg"
     Settings: ClassVar[type[AgentSettings]] = DDPGSettings
     learns: ClassVar[bool] = True
+    resumes: ClassVar[bool] = True
+    acting: ClassVar[tuple[str, ...]] = ("rerank",)
     settings: DDPGSettings
 
     def __init__(
@@ -512,6 +516,7 @@ class DDPGAgent(Agent):
         *,
         callback: Callback | None = None,
         callback_every: int = 1_000,
+        checkpoint: Path | None = None,
     ) -> Self:
         """Learn from recommending; see `Agent.learn`.
 
@@ -520,11 +525,16 @@ class DDPGAgent(Agent):
         """
         config = self.settings
         with one_thread(), open_env(self.dataset, env_options, self, config.num_envs) as env:
-            self._prepare(env_options)
             report = _Report(callback, callback_every)
-            rest: npt.NDArray[np.bool_] = np.zeros(config.num_envs, np.bool_)
-            observation, _ = env.reset(seed=self._new_seeds(config.num_envs))
-            steps, owed = 0, 0.0
+            kept = None if checkpoint is None else resume.newest(checkpoint)
+            observation: Observation
+            if kept is None:
+                self._prepare(env_options)
+                observation, _ = env.reset(seed=self._new_seeds(config.num_envs))
+                rest = np.zeros(config.num_envs, np.bool_)
+                steps, owed = 0, 0.0
+            else:
+                observation, rest, steps, owed = self._go_on(kept, env, report)
             while steps < total_steps:
                 lost = config.start == "random" and steps < config.learning_starts
                 points = self.explore(self.points(observation), anywhere=lost)
@@ -546,7 +556,9 @@ class DDPGAgent(Agent):
                 for _ in range(int(owed)):
                     report.learned(self.update(self._draw()))
                 owed %= 1
-                report.call(steps, last=steps >= total_steps)
+                called = report.call(steps, last=steps >= total_steps)
+                if called and checkpoint is not None:
+                    self._keep(checkpoint, env, report, rest, steps, owed)
         return self
 
     def update(self, batch: Batch) -> dict[str, float]:
@@ -807,6 +819,59 @@ class DDPGAgent(Agent):
 
     # Keeping.
 
+    def _keep(
+        self,
+        checkpoint: Path,
+        env: MusicSessionVectorEnv,
+        report: _Report,
+        rest: npt.NDArray[np.bool_],
+        steps: int,
+        owed: float,
+    ) -> None:
+        """Write all that the training is; `_go_on` reads it."""
+        loop = {"rest": rest, "owed": np.array(owed), "steps": np.array(steps)}
+        counters = {"updates": self._updates, "critic_updates": self._critic_updates}
+        log = {} if self.log is None else self.log.arrays()
+        arrays = {
+            **resume.named("loop", loop),
+            **resume.named("report", report.arrays()),
+            **resume.named("counters", {n: np.array(c) for n, c in counters.items()}),
+            **resume.named("rng", {"state": packed(self._rng)}),
+            **resume.named("env", env.arrays()),
+            **resume.named("memory", self.memory.arrays()),
+            **resume.named("log", log),
+        }
+        for name, optimizer in self._optimizers().items():
+            arrays |= resume.named(name, resume.optimizer_arrays(optimizer))
+        resume.keep(checkpoint, steps, self, arrays)
+
+    def _go_on(
+        self, kept: Path, env: MusicSessionVectorEnv, report: _Report
+    ) -> tuple[Observation, npt.NDArray[np.bool_], int, float]:
+        """Be as the agent was that wrote a checkpoint; gives where its loop stood."""
+        arrays = resume.read(kept)
+        self._load_weights(kept)
+        for name, optimizer in self._optimizers().items():
+            resume.restore_optimizer(optimizer, resume.part(name, arrays))
+        self._updates = int(arrays["counters.updates"])
+        self._critic_updates = int(arrays["counters.critic_updates"])
+        self._rng = unpacked(arrays["rng.state"])
+        self.memory = ReplayBuffer.restored(
+            self.settings.buffer_size, resume.part("memory", arrays)
+        )
+        if "log.added" in arrays:
+            self.log = ReplayBuffer.restored(int(arrays["log.added"]), resume.part("log", arrays))
+        report.restore(resume.part("report", arrays))
+        observation = env.restore(resume.part("env", arrays))
+        loop = resume.part("loop", arrays)
+        return observation, loop["rest"], int(loop["steps"]), float(loop["owed"])
+
+    def _optimizers(self) -> dict[str, torch.optim.Optimizer]:
+        return {
+            "actor_optimizer": self._actor_optimizer,
+            "critic_optimizer": self._critic_optimizer,
+        }
+
     def _modules(self) -> dict[str, nn.Module]:
         return {
             "actor": self.actor,
@@ -930,14 +995,23 @@ class _Report:
         for name, value in losses.items():
             self._losses[name].append(value)
 
-    def call(self, steps: int, *, last: bool) -> None:
+    def arrays(self) -> dict[str, npt.NDArray]:
+        """What it knows right after a call."""
+        return {"next": np.array(self._next), "updates": np.array(self._updates)}
+
+    def restore(self, arrays: Mapping[str, npt.NDArray]) -> None:
+        self._next, self._updates = int(arrays["next"]), int(arrays["updates"])
+
+    def call(self, steps: int, *, last: bool) -> bool:
+        """Tell the callback if it is time; gives whether it was."""
         if steps < self._next and not last:
-            return
+            return False
         self._next = steps + self._every
         if self._callback is not None:
             self._callback(steps, self._metrics())
         self._losses.clear()
         self._points, self._happened = [], []
+        return True
 
     def _metrics(self) -> dict[str, float]:
         """Means since the last call."""

@@ -133,6 +133,7 @@ class LinUCBAgent(SlateAgent):
         *,
         callback: Callback | None = None,
         callback_every: int = 1_000,
+        checkpoint: Path | None = None,
     ) -> Self:
         """Recommend optimistically and take every answer into the regression."""
         env = gym.make_vec(

@@ -217,6 +217,7 @@ class BCAgent(Agent):
         *,
         callback: Callback | None = None,
         callback_every: int = 1_000,
+        checkpoint: Path | None = None,
     ) -> Self:
         """Learn from the logged sessions of the training split.
 
@@ -228,6 +229,7 @@ class BCAgent(Agent):
                 defaults `ddpg` makes one update for four slates, after 1,000 on the log.)
             callback: Called every ``callback_every`` updates and at the end.
             callback_every: In updates.
+            checkpoint: Passed over.
         """
         with one_thread():
             self.ddpg.log = self.ddpg._read_log(env_options, self.ddpg._read_quality(env_options))

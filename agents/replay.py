@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -62,6 +63,9 @@ class Transitions:
         return cls(*(np.concatenate(column) for column in columns))
 
 
+_FIELDS = fields(Transitions)
+
+
 class ReplayBuffer:
     """The newest ``capacity`` transitions, in a ring; arrays are made when the first ones come."""
 
@@ -79,6 +83,20 @@ class ReplayBuffer:
 
     def __len__(self) -> int:
         return min(self._added, self.capacity)
+
+    def arrays(self) -> dict[str, npt.NDArray]:
+        """Everything held, and how much was ever stored; `restored` takes it back."""
+        held = {} if self._ring is None else {f.name: getattr(self.stored, f.name) for f in _FIELDS}
+        return {**held, "added": np.array(self._added)}
+
+    @classmethod
+    def restored(cls, capacity: int, arrays: Mapping[str, npt.NDArray]) -> ReplayBuffer:
+        """A memory as `arrays` found it."""
+        memory = cls(capacity)
+        if int(arrays["added"]):
+            memory.add(Transitions(*(arrays[f.name] for f in _FIELDS)))
+        memory._added = int(arrays["added"])
+        return memory
 
     def add(self, new: Transitions) -> None:
         """Store transitions; of more than the capacity only the last are kept."""

@@ -169,6 +169,7 @@ class SB3Agent(Agent):
         *,
         callback: Callback | None = None,
         callback_every: int = 1_000,
+        checkpoint: Path | None = None,
     ) -> Self:
         """SB3's own ``learn``; replay buffer and optimisers start anew, the policy does not."""
         with as_if_alone():

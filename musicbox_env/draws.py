@@ -7,7 +7,7 @@ for one; a generator object for each session would cost a Python call a song.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -18,11 +18,33 @@ _MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
 _MIX_2 = np.uint64(0x94D049BB133111EB)
 _CHOICE_COUNTER = 2**40
 KEYS_AHEAD = 64
+_LOW_64 = 2**64 - 1
 
 
 def new_key(rng: np.random.Generator) -> int:
     """Draw a session's key: 64 bits, the one thing that a session takes from its generator."""
     return int(rng.bit_generator.random_raw())
+
+
+def packed(generator: np.random.Generator) -> npt.NDArray[np.uint64]:
+    """State of a PCG64 generator as six numbers: no pickle is needed to keep it."""
+    state = generator.bit_generator.state
+    wide = (state["state"]["state"], state["state"]["inc"])
+    halves = [half for number in wide for half in (number >> 64, number & _LOW_64)]
+    return np.array([*halves, state["has_uint32"], state["uinteger"]], np.uint64)
+
+
+def unpacked(numbers: npt.NDArray[np.uint64]) -> np.random.Generator:
+    """The generator that `packed` was given, as it was."""
+    plain = [int(number) for number in numbers]
+    bits = np.random.PCG64()
+    bits.state = {
+        "bit_generator": "PCG64",
+        "state": {"state": plain[0] << 64 | plain[1], "inc": plain[2] << 64 | plain[3]},
+        "has_uint32": plain[4],
+        "uinteger": plain[5],
+    }
+    return np.random.Generator(bits)
 
 
 class KeyStreams:
@@ -41,6 +63,16 @@ class KeyStreams:
         """Give an environment another generator."""
         self._generators[row] = generator
         self._next[row] = KEYS_AHEAD
+
+    def arrays(self) -> dict[str, npt.NDArray]:
+        """All that decides the keys to come; `restore` takes it back."""
+        generators = np.stack([packed(generator) for generator in self._generators])
+        return {"generators": generators, "keys": self._keys, "next": self._next}
+
+    def restore(self, arrays: Mapping[str, npt.NDArray]) -> None:
+        """Go on where `arrays` was taken."""
+        self._generators = [unpacked(row) for row in arrays["generators"]]
+        self._keys[:], self._next[:] = arrays["keys"], arrays["next"]
 
     def draw(self, rows: npt.NDArray[np.integer]) -> npt.NDArray[np.uint64]:
         """The next key of each of the environments ``(m,)``."""

@@ -340,6 +340,27 @@ class Simulator:
         kernels.hold_second_halves(rows, shown, lengths, self._held)
         self.context[rows] = _context_features(world.dataset, sessions, shown)
 
+    def arrays(self) -> dict[str, npt.NDArray]:
+        """All that distinguishes this batch from another of the same world, by name; not copied."""
+        parts = {"history": self.history, "listener": self._state}
+        return {
+            "remaining": self.remaining,
+            "context": self.context,
+            "key": self._key,
+            "logged_tracks": self._logged_tracks,
+            "held": self._held,
+            **{
+                f"{name}.{field.name}": getattr(part, field.name)
+                for name, part in parts.items()
+                for field in fields(part)
+            },
+        }
+
+    def restore(self, arrays: Mapping[str, npt.NDArray]) -> None:
+        """Put all sessions back to where `arrays` found them."""
+        for name, array in self.arrays().items():
+            array[:] = arrays[name]
+
     def show(
         self,
         row: int,

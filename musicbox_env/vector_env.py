@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import gymnasium as gym
@@ -96,6 +96,32 @@ class MusicSessionVectorEnv(VectorEnv[Batch, npt.NDArray, npt.NDArray]):
         self._begin(rows, options.get("session"))
         return self.simulator.observe(self._everyone), self._info(self._everyone, None)
 
+    def arrays(self) -> dict[str, npt.NDArray]:
+        """All that decides what happens next, actions aside, so that a training can be kept.
+
+        Raises:
+            gymnasium.error.ResetNeeded: No session has begun.
+        """
+        if self._keys is None:
+            raise gym.error.ResetNeeded("Call reset() before arrays().")
+        parts = {"simulator": self.simulator.arrays(), "keys": self._keys.arrays()}
+        named = {f"{part}.{name}": a for part, of in parts.items() for name, a in of.items()}
+        return {**named, "over": self._over}
+
+    def restore(self, arrays: Mapping[str, npt.NDArray]) -> Batch:
+        """Go on where `arrays` was taken, from an environment with the same options.
+
+        Returns:
+            The observation that the sessions show.
+        """
+        if self._keys is None:
+            self.reset(seed=0)
+        assert self._keys is not None
+        self.simulator.restore(_under("simulator.", arrays))
+        self._keys.restore(_under("keys.", arrays))
+        self._over[:] = arrays["over"]
+        return self.simulator.observe(self._everyone)
+
     def _seed(self, seed: int | Sequence[int | None] | None, mask: npt.NDArray[np.bool_]) -> None:
         seeds: Sequence[int | None]
         if seed is None or isinstance(seed, int):
@@ -188,3 +214,7 @@ class MusicSessionVectorEnv(VectorEnv[Batch, npt.NDArray, npt.NDArray]):
         info: dict[str, Any] = dict(describe(self.simulator, rows, outcome))
         everyone = np.ones(len(info["session"]), np.bool_)
         return info | {f"_{name}": everyone.copy() for name in info}
+
+
+def _under(prefix: str, arrays: Mapping[str, npt.NDArray]) -> dict[str, npt.NDArray]:
+    return {n.removeprefix(prefix): a for n, a in arrays.items() if n.startswith(prefix)}
