@@ -159,6 +159,17 @@ class PerSession:
         total = float(self.denominator.sum())
         return float(self.numerator.sum()) / total if total else float("nan")
 
+    def save(self, path: Path) -> None:
+        """Write both arrays as an ``.npz`` file that needs no pickle."""
+        with path.open("wb") as file:
+            np.savez_compressed(file, numerator=self.numerator, denominator=self.denominator)
+
+    @classmethod
+    def load(cls, path: Path) -> PerSession:
+        """Read what `save` wrote."""
+        with np.load(path, allow_pickle=False) as file:
+            return cls(file["numerator"], file["denominator"])
+
 
 def _over_songs(values: npt.NDArray, counted: npt.NDArray[np.bool_]) -> PerSession:
     """Mean of ``values`` over the places where ``counted``, both ``(n, steps, k)``."""

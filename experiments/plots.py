@@ -104,7 +104,13 @@ def _canvas(height: float, theme: Theme) -> tuple[Figure, Axes]:
         figsize=(WIDTH_INCHES, height), dpi=DPI, facecolor=theme.paper, layout="constrained"
     )
     FigureCanvasAgg(figure)
-    axes = figure.add_subplot(facecolor=theme.paper)
+    axes = figure.add_subplot()
+    _dress(axes, theme)
+    return figure, axes
+
+
+def _dress(axes: Axes, theme: Theme) -> None:
+    axes.set_facecolor(theme.paper)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     for side in ("left", "bottom"):
@@ -112,7 +118,6 @@ def _canvas(height: float, theme: Theme) -> tuple[Figure, Axes]:
     axes.tick_params(which="both", color=theme.muted, labelcolor=theme.ink, labelsize=11)
     axes.grid(color=theme.grid, linewidth=0.8)
     axes.set_axisbelow(True)
-    return figure, axes
 
 
 def _label(axes: Axes, theme: Theme, *, x: str, y: str = "") -> None:
@@ -220,6 +225,7 @@ def scatter(
     y_label: str,
     hollow: Sequence[str] = ("logged", "skyline"),
     order: Sequence[str] = (),
+    path: Sequence[str] = (),
     theme: Theme = LIGHT,
 ) -> Figure:
     """One metric against another with both intervals; x is logarithmic, y a share in percent.
@@ -231,12 +237,23 @@ def scatter(
         y_label: Name of the metric on the y axis.
         hollow: Agents that are references and no competitors.
         order: All agents of the report: an agent's place in it decides its colour.
+        path: Agents that are one with different settings: one colour, joined in this order.
         theme: Colours.
     """
     figure, axes = _canvas(6.2, theme)
     axes.set_xscale("log")
+    if path:
+        axes.plot(
+            [x[name].value for name in path],
+            [y[name].value for name in path],
+            color=theme.highlight,
+            linewidth=1.6,
+            zorder=2,
+        )
     for name in x:
         colour, marker, _ = _style(name, order or list(x), theme)
+        if path:
+            colour, marker = (theme.highlight, "o") if name in path else (theme.muted, "s")
         # A lower end at or below 0 (few seeds) cannot be drawn on a logarithmic axis.
         left, right = x[name].reach
         axes.errorbar(
@@ -456,4 +473,53 @@ def by_position(
     _percent_ticks(axes, "y", np.concatenate(list(rates.values())))
     _label(axes, theme, x="n-th song recommended in the session", y="skip rate")
     _legend(axes, theme, sorted(rates, key=lambda a: float(np.nanmean(rates[a])), reverse=True))
+    return figure
+
+
+def effects(
+    points: Mapping[str, tuple[Point, Point]],
+    *,
+    labels: tuple[str, str],
+    theme: Theme = LIGHT,
+) -> Figure:
+    """A row an option and a panel a metric: effect and interval about a line at 0.
+
+    Args:
+        points: For each option its effect on a share (drawn in points) and on a count.
+        labels: Names of the two metrics.
+        theme: Colours.
+    """
+    names = list(points)[::-1]
+    figure = Figure(
+        figsize=(WIDTH_INCHES, 1.5 + 0.34 * len(names)),
+        dpi=DPI,
+        facecolor=theme.paper,
+        layout="constrained",
+    )
+    FigureCanvasAgg(figure)
+    for panel, (axes, scale) in enumerate(
+        zip(figure.subplots(1, 2, sharey=True), (100, 1), strict=True)
+    ):
+        _dress(axes, theme)
+        axes.axvline(0, color=theme.muted, linewidth=1.2, linestyle=(0, (4, 3)))
+        for row, name in enumerate(names):
+            point = points[name][panel]
+            sure = point.low is not None and point.high is not None
+            sure = sure and (point.low > 0 or point.high < 0)  # type: ignore[operator]
+            axes.errorbar(
+                scale * point.value,
+                row,
+                xerr=scale * np.array(point.reach)[:, None],
+                fmt="o",
+                color=theme.highlight if sure else theme.muted,
+                markerfacecolor=theme.highlight if sure else theme.paper,
+                markersize=6,
+                elinewidth=2,
+                capsize=3,
+            )
+        axes.set_ylim(-0.7, len(names) - 0.3)
+        axes.grid(visible=False, axis="y")
+        axes.tick_params(axis="y", length=0)
+        _label(axes, theme, x=labels[panel])
+    figure.axes[0].set_yticks(range(len(names)), names, fontsize=11)
     return figure

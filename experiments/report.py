@@ -26,7 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from experiments import plots
-from experiments.metrics import METRICS, Rollout, exposure
+from experiments.metrics import METRICS, Metric, Rollout, exposure
 from experiments.summary import CONFIDENCE, Study, Summary, ranked, summarize
 from musicbox_env.dataset import write_json
 from musicbox_env.schema import is_skip
@@ -151,7 +151,7 @@ def show(value: float | None, unit: str) -> str:
     if value is None or math.isnan(value):
         return "-"
     if unit == "percent":
-        return percent(value, 1 if value >= 0.01 or value == 0 else 2)
+        return percent(value, 1 if abs(value) >= 0.01 or value == 0 else 2)
     if unit == "count":
         return f"{value:,.0f}" if value >= 100 else f"{value:.1f}"
     return f"{value:.3f}" if unit == "index" else f"{value:.2f}"
@@ -198,22 +198,21 @@ def text_table(summary: Summary) -> str:
             "agent",
             "skip rate",
             f"points vs {summary['reference']}",
+            *([f"gap to {at['gap_to']} closed"] if at["gap_to"] else []),
             "return",
             *(METRICS[name].label.lower() for name in _TEXT_COLUMNS),
             "seeds",
         ]
         rows = [header, *(_text_row(summary, at, agent) for agent in ranked(summary, judge))]
-        widths = [max(len(row[i]) for row in rows) for i in range(len(header))]
-        lines = [
-            "  ".join(
-                cell.ljust(width) if i == 0 else cell.rjust(width)
-                for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-            ).rstrip()
-            for row in rows
-        ]
+        lines = columns(rows).splitlines()
         trained = ", the listener trained with" if judge == summary["trained_with"] else ""
         head = f"Judge: {judge}{trained}; {at['sessions']:,} sessions"
         blocks.append("\n".join([head, lines[0], "-" * max(map(len, lines)), *lines[1:]]))
+    main = next(iter(summary["judges"]))
+    if champion := _champion(summary, main):
+        blocks.append(_text_against(summary, main, champion))
+    if any(summary["transfer"].values()):
+        blocks.append(_text_transfer(summary))
     if summary["reranking"]:
         blocks.append(_text_reranking(summary))
     legend = f"[ ] {percent(CONFIDENCE, 0)} intervals over sessions and seeds."
@@ -229,10 +228,94 @@ def _text_row(summary: Summary, at: Summary, agent: str) -> list[str]:
         agent + (" *" if agent in summary["bounds"] else ""),
         _with_interval(of["metrics"]["skip_rate"]),
         _points_with_interval(difference) if difference else "",
+        *([_with_interval(of["gap_closed"]) if of["gap_closed"] else ""] if at["gap_to"] else []),
         show(of["metrics"]["return"]["value"], "number"),
-        *(show(of["metrics"][name]["value"], METRICS[name].unit) for name in _TEXT_COLUMNS),
+        *(_shown(of["metrics"][name], METRICS[name]) for name in _TEXT_COLUMNS),
         str(len(of["seeds"])),
     ]
+
+
+def _shown(estimate: Summary, metric: Metric) -> str:
+    """A value, with its interval if it is a count."""
+    value = show(estimate["value"], metric.unit)
+    if metric.unit != "count":
+        return value
+    return f"{value} {_range(estimate['low'], estimate['high'], _bare(metric.unit))}".rstrip()
+
+
+CHAMPION: Final = "ddpg"
+
+
+def _champion(summary: Summary, judge: str) -> str | None:
+    """The agent that is set against all others: `ddpg`, else the best of those that learned."""
+    against = summary["judges"][judge]["against"]
+    if CHAMPION in against:
+        return CHAMPION
+    return next((agent for agent in ranked(summary, judge) if agent in against), None)
+
+
+def _text_against(summary: Summary, judge: str, champion: str) -> str:
+    rows = [(f"{champion} minus", "skips, points", "effective songs")]
+    against = summary["judges"][judge]["against"][champion]
+    for agent in ranked(summary, judge):
+        if agent in against:
+            of = against[agent]
+            rows.append(
+                (
+                    agent + (" *" if agent in summary["bounds"] else ""),
+                    _points_with_interval(of["skip_rate"]),
+                    signed_count(of["effective_songs"]),
+                )
+            )
+    return f"{champion} against the others, judge {judge}\n" + columns(rows)
+
+
+def _text_transfer(summary: Summary) -> str:
+    rows = [("agent", "judge", "gain there", f"gain at {summary['trained_with']}", "remaining")]
+    for judge, of in summary["transfer"].items():
+        for agent in ranked(summary, judge):
+            if agent in of and agent != summary["reference"]:
+                row = of[agent]
+                gains = (row["gain_judge"], row["gain_trained_with"])
+                rows.append(
+                    (
+                        agent,
+                        judge,
+                        *(_points_with_interval(gain) if gain else "" for gain in gains),
+                        _with_interval(row["remaining"]) if row["remaining"] else "",
+                    )
+                )
+    head = f"What remains of the gain over {summary['reference']} at other judges (skips, points)"
+    return f"{head}\n{columns(rows)}"
+
+
+def columns(rows: Sequence[Sequence[str]], *, left: int = 1) -> str:
+    """Rows as aligned text, the first ``left`` columns to the left and the others to the right.
+
+    >>> print(columns([("agent", "songs"), ("best-rate", "10")]))
+    agent      songs
+    best-rate     10
+    """
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) if i < left else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    )
+
+
+def signed_count(estimate: Summary) -> str:
+    """A difference of counts with its interval.
+
+    >>> signed_count({"value": 12.3, "low": -4.0, "high": 28.6})
+    '+12 [-4, +29]'
+    """
+    if estimate["value"] is None or math.isnan(estimate["value"]):
+        return "-"
+    interval = _range(estimate["low"], estimate["high"], lambda value: f"{value:+,.0f}")
+    return f"{estimate['value']:+,.0f} {interval}".rstrip()
 
 
 def _text_reranking(summary: Summary) -> str:
@@ -243,6 +326,24 @@ def _text_reranking(summary: Summary) -> str:
             "Re-ranking logged plays, real labels: skips against a random choice, in percent",
             *(f"{agent.ljust(width)}  {_points_with_interval(row)}" for agent, row in rows),
         ]
+    )
+
+
+def text_first(summary: Summary) -> str:
+    """The two figures of the first MusicBox by its own definition, for a terminal."""
+    rows = [("agent", "skips of songs in the session", "of all data", "diversity", "of sessions")]
+    for agent, of in summary["first_musicbox"].items():
+        rows.append(
+            (
+                agent,
+                f"{percent(of['skip_rate'])} of {percent(of['share_in_session'])}",
+                percent(of["skip_rate_all_data"]),
+                f"{show(of['diversity_percent'], 'number')} %",
+                f"{show(of['diversity_percent_sessions'], 'number')} %",
+            )
+        )
+    return "The first MusicBox's two figures, by its own definition: they prove little\n" + columns(
+        rows
     )
 
 
@@ -480,6 +581,7 @@ def template_environment() -> jinja2.Environment:
         "pretty": lambda value: json.dumps(value, indent=2, ensure_ascii=False),
         "typeset": _typeset,
         "slug": _slug,
+        "signed_count": lambda e: _typeset(signed_count(e)),
     }
     return environment
 
@@ -492,6 +594,7 @@ def _render(summary: Summary, pictures: Sequence[Picture]) -> str:
             s=summary,
             metrics=METRICS,
             main=next(iter(summary["judges"])),
+            champion=_champion(summary, next(iter(summary["judges"]))),
             order={judge: ranked(summary, judge) for judge in summary["judges"]},
             pictures=pictures,
             facts=_facts(summary),

@@ -344,6 +344,112 @@ def paired_change(
     return Estimate(change.value, low, high, seeds, len(before[0].numerator))
 
 
+@dataclass(frozen=True)
+class Gain:
+    """An agent beside a reference, in a metric where lower is better.
+
+    Attributes:
+        agent: One entry a seed.
+        reference: What it is compared with.
+    """
+
+    agent: Sequence[PerSession]
+    reference: PerSession
+
+
+def gain_share(
+    part: Gain,
+    whole: Gain,
+    *,
+    rng: np.random.Generator,
+    resamples: int = 2000,
+    confidence: float = 0.95,
+) -> Estimate:
+    """One gain as a share of another, ``(r - a) / (r' - a')`` of interquartile means over seeds.
+
+    As the share of the gap to a bound that an agent closes, or of a gain that remains at another
+    judge. Sessions are drawn anew for all four together, and seeds for both agents alike, so the
+    interval is that of a ratio and not of two intervals.
+
+    Args:
+        part: The gain above the line.
+        whole: That below it, of an agent with as many seeds (the same trainings) or with one.
+        rng: Source of randomness.
+        resamples: Number of resamples.
+        confidence: Coverage of the interval.
+
+    Returns:
+        The share; NaN where the whole is no gain, and no interval where resamples leave that open.
+
+    Raises:
+        ValueError: The numbers of seeds do not fit.
+    """
+    seeds, of = len(part.agent), len(whole.agent)
+    if of not in (1, seeds):
+        raise ValueError(f"{seeds} seeds above the line and {of} below; expected {seeds} or 1.")
+    parts = [*part.agent, *whole.agent, part.reference, whole.reference]
+    means = resampled_means(parts, rng=rng, resamples=resamples)
+    above, below, references = np.split(means, [seeds, seeds + of], axis=1)
+    drawn = rng.integers(0, seeds, (resamples, seeds))
+    above_drawn = np.take_along_axis(above, drawn, axis=1)
+    below_drawn = np.take_along_axis(below, drawn, axis=1) if of == seeds else below
+    whole_gains = [references[:, 1] - interquartile_mean(b) for b in (below, below_drawn)]
+    observed = [p.mean for p in parts]
+    value_whole = observed[-1] - float(interquartile_mean(observed[seeds : seeds + of]))
+    if not value_whole > 0:
+        return Estimate(float("nan"), None, None, seeds, len(parts[0].numerator))
+    value = (observed[-2] - float(interquartile_mean(observed[:seeds]))) / value_whole
+    if min(gains.min() for gains in whole_gains) <= 0:
+        return Estimate(value, None, None, seeds, len(parts[0].numerator))
+    centre, anew = (
+        (references[:, 0] - interquartile_mean(a)) / gains
+        for a, gains in zip((above, above_drawn), whole_gains, strict=True)
+    )
+    low, high = _interval(value, centre, [(anew - centre, seeds)], confidence=confidence)
+    return Estimate(value, low, high, seeds, len(parts[0].numerator))
+
+
+def seed_difference(
+    ours: Sequence[float],
+    theirs: Sequence[float],
+    *,
+    sessions: int,
+    confidence: float = 0.95,
+) -> Estimate:
+    """Difference of two figures that have one value a seed, over seeds alone.
+
+    As `seed_estimate`, with the errors of both added and the degrees of freedom of Welch and
+    Satterthwaite: Yuen's interval (Biometrika 61, 1974). An agent with one seed counts as exact,
+    which is right if it does not learn; where both have one there is no interval.
+
+    Args:
+        ours: One value a seed.
+        theirs: One value a seed, of another agent.
+        sessions: Number of sessions they rest on.
+        confidence: Coverage of the interval.
+    """
+    value = float(interquartile_mean(ours) - interquartile_mean(theirs))
+    seeds = min(len(ours), len(theirs))
+    errors = [_seed_error(values) for values in (ours, theirs) if len(values) > 1]
+    total = sum(error**2 for error, _ in errors)
+    if not errors or not np.isfinite(value):
+        return Estimate(value, None, None, seeds, sessions)
+    if total == 0:
+        return Estimate(value, value, value, seeds, sessions)
+    freedom = total**2 / sum(error**4 / freedom for error, freedom in errors)
+    reach = float(stdtrit(freedom, (1 + confidence) / 2) * np.sqrt(total))
+    return Estimate(value, value - reach, value + reach, seeds, sessions)
+
+
+def _seed_error(values: Sequence[float]) -> tuple[float, int]:
+    """Standard error of an interquartile mean over two seeds or more, and degrees of freedom."""
+    ordered = np.sort(np.asarray(values, dtype=np.float64))
+    seeds, cut = len(ordered), int(TRIM * len(ordered))
+    left = seeds - 2 * cut
+    winsorised = np.clip(ordered, ordered[cut], ordered[seeds - 1 - cut])
+    return float(winsorised.std(ddof=1) / (left / seeds * np.sqrt(seeds))), left - 1
+
+
 def seed_estimate(
     values: Sequence[float],
     *,
@@ -367,10 +473,7 @@ def seed_estimate(
     value, seeds = float(interquartile_mean(ordered)), len(ordered)
     if seeds < 2 or not np.isfinite(value):
         return Estimate(value, None, None, seeds, sessions)
-    cut = int(TRIM * seeds)
-    left = seeds - 2 * cut
-    winsorised = np.clip(ordered, ordered[cut], ordered[seeds - 1 - cut])
-    error = winsorised.std(ddof=1) / (left / seeds * np.sqrt(seeds))
-    reach = stdtrit(left - 1, (1 + confidence) / 2) * error
+    error, freedom = _seed_error(values)
+    reach = stdtrit(freedom, (1 + confidence) / 2) * error
     low, high = np.clip([value - reach, value + reach], *limits)
     return Estimate(value, float(low), float(high), seeds, sessions)

@@ -20,9 +20,12 @@ from experiments.plots import Curve
 from experiments.statistics import (
     Difference,
     Estimate,
+    Gain,
     PairedBootstrap,
+    gain_share,
     paired_bootstrap,
     paired_change,
+    seed_difference,
     seed_estimate,
 )
 
@@ -39,6 +42,8 @@ _PACKAGES: Final = (
 )
 
 EXACT_JUDGE = "ground_truth"
+BOUNDS: Final = ("skyline", "bayes")
+"""They know what no recommender can: the judge's own probabilities, or the law behind the data."""
 Summary = dict[str, Any]
 
 
@@ -229,14 +234,89 @@ def _judge_summary(
             "seeds": list(by_seed),
             "metrics": metrics,
             "differences": _differences(bootstraps, agent, study.reference),
+            "gap_closed": None,
         }
+    gaps = _gaps_closed(study, judge, parts, resamples=resamples)
+    for agent, closed in gaps.items():
+        agents[agent]["gap_closed"] = closed
     first = next(iter(rollouts[study.reference].values()))
     return {
         "sessions": len(first.sessions),
         "songs": int(first.heard.sum()),
         "agents": agents,
+        "gap_to": _bound_of(study, judge, parts) if gaps else None,
         "training": _training(study, bootstraps["skip_rate"]),
+        "against": _against(study, bootstraps["skip_rate"], agents),
     }
+
+
+def _bound_of(study: Study, judge: str, parts: Mapping[str, Any]) -> str | None:
+    """The bound that a gap is measured to at a judge.
+
+    At the exact law, what can be known of a listener by the songs shown; else the skyline.
+    """
+    candidates = ("bayes", "skyline") if judge == EXACT_JUDGE else ("skyline",)
+    there = [name for name in candidates if name in study.bounds and name in parts]
+    return there[0] if there else None
+
+
+def _gaps_closed(
+    study: Study,
+    judge: str,
+    parts: Mapping[str, Mapping[int, Mapping[str, PerSession]]],
+    *,
+    resamples: int,
+) -> dict[str, dict[str, Any]]:
+    """Share of the way from the reference to the bound, in skip rate, that each agent makes."""
+    bound = _bound_of(study, judge, parts)
+    if bound is None:
+        return {}
+    skips = {agent: [p["skip_rate"] for p in seeds.values()] for agent, seeds in parts.items()}
+    reference = skips[study.reference][0]
+    whole = Gain(skips[bound][:1], reference)
+    return {
+        agent: asdict(
+            gain_share(
+                Gain(of, reference),
+                whole,
+                # The same resampled sessions for all agents.
+                rng=np.random.default_rng(0),
+                resamples=resamples,
+                confidence=CONFIDENCE,
+            )
+        )
+        for agent, of in skips.items()
+        if agent not in (study.reference, *study.bounds)
+    }
+
+
+def _against(study: Study, bootstrap: PairedBootstrap, agents: Summary) -> Summary:
+    """Every agent that learned minus every other: skips, paired, and effective songs."""
+    found: Summary = {}
+    for ours in agents:
+        if ours not in study.curves:
+            continue
+        found[ours] = {
+            theirs: {
+                "skip_rate": _flat(
+                    bootstrap.difference(ours, theirs, lower_is_better=True), METRICS["skip_rate"]
+                ),
+                "effective_songs": asdict(
+                    seed_difference(
+                        *(_by_seed(agents[name], "effective_songs") for name in (ours, theirs)),
+                        sessions=bootstrap.sessions,
+                        confidence=CONFIDENCE,
+                    )
+                ),
+            }
+            for theirs in agents
+            if theirs != ours
+        }
+    return found
+
+
+def _by_seed(of: Summary, metric: str) -> list[float]:
+    return list(of["metrics"][metric]["by_seed"].values())
 
 
 def _training(study: Study, bootstrap: PairedBootstrap) -> Summary | None:
@@ -310,6 +390,12 @@ def _transfer(
                 "change": _paired(before, after, rng=rng, resamples=resamples),
                 "gain_trained_with": gains[0],
                 "gain_judge": gains[1],
+                "remaining": _remaining(
+                    before,
+                    after,
+                    *(next(iter(parts[name][study.reference].values())) for name in (home, judge)),
+                    resamples=resamples,
+                ),
                 "verdict": _verdict(*gains),
             }
         found[judge] = rows
@@ -327,6 +413,27 @@ def _paired(
     if len(before[0].numerator) != len(after[0].numerator):
         return None
     return asdict(paired_change(before, after, rng=rng, resamples=resamples, confidence=CONFIDENCE))
+
+
+def _remaining(
+    before: Sequence[PerSession],
+    after: Sequence[PerSession],
+    reference_before: Mapping[str, PerSession],
+    reference_after: Mapping[str, PerSession],
+    *,
+    resamples: int,
+) -> dict[str, Any] | None:
+    """Share of the gain over the reference that is left at another judge."""
+    if len(before[0].numerator) != len(after[0].numerator):
+        return None
+    share = gain_share(
+        Gain(after, reference_after["skip_rate"]),
+        Gain(before, reference_before["skip_rate"]),
+        rng=np.random.default_rng(0),
+        resamples=resamples,
+        confidence=CONFIDENCE,
+    )
+    return asdict(share)
 
 
 def _verdict(home: Summary | None, away: Summary | None) -> str:

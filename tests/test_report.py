@@ -224,6 +224,62 @@ def test_a_gain_that_exists_only_where_trained_is_named_so(summary: dict) -> Non
     assert change["low"] > 0
 
 
+def test_what_remains_of_a_gain_is_its_share(summary: dict) -> None:
+    rows = summary["transfer"]["honest judge"]
+    for agent in ("honest", "exploiter"):
+        row = rows[agent]
+        expected = row["gain_judge"]["value"] / row["gain_trained_with"]["value"]
+        assert row["remaining"]["value"] == pytest.approx(expected)
+        assert row["remaining"]["low"] < expected < row["remaining"]["high"]
+    assert rows["random"]["remaining"]["value"] is None
+    table = text_table(summary)
+    assert re.search(r"exploiter +honest judge .*\d %", table)
+
+
+def test_the_gap_to_the_bound_that_each_agent_closes(summary: dict) -> None:
+    at = summary["judges"]["honest judge"]
+    assert at["gap_to"] == "skyline"
+    rates = {a: of["metrics"]["skip_rate"]["value"] for a, of in at["agents"].items()}
+    for agent in ("honest", "exploiter", "random"):
+        closed = at["agents"][agent]["gap_closed"]
+        expected = (rates["logged"] - rates[agent]) / (rates["logged"] - rates["skyline"])
+        assert closed["value"] == pytest.approx(expected)
+        assert closed["low"] < expected < closed["high"]
+    assert at["agents"]["logged"]["gap_closed"] is at["agents"]["skyline"]["gap_closed"] is None
+
+
+def test_bayes_bounds_the_exact_judge_alone() -> None:
+    judges = ("ground_truth", "trained-with")
+    rates = {"logged": 0.5, "bayes": 0.2, "skyline": 0.1}
+    study = replace(
+        toy_study(),
+        bounds=("skyline", "bayes"),
+        curves={},
+        rollouts=[toy_rollout(a, j, r, 0, SESSIONS) for a, r in rates.items() for j in judges],
+    )
+    study = replace(
+        study, rollouts=[*study.rollouts, *(toy_rollout("x", j, 0.3, 0, SESSIONS) for j in judges)]
+    )
+    found = summarize(study, resamples=50)["judges"]
+    assert [found[judge]["gap_to"] for judge in judges] == ["bayes", "skyline"]
+
+
+def test_learned_agents_are_set_against_every_other(summary: dict) -> None:
+    at = summary["judges"]["honest judge"]
+    assert set(at["against"]) == {"honest", "exploiter"}
+    assert set(at["against"]["honest"]) == set(RATES) - {"honest"}
+    rates, songs = (
+        {a: of["metrics"][m]["value"] for a, of in at["agents"].items()}
+        for m in ("skip_rate", "effective_songs")
+    )
+    for other, of in at["against"]["honest"].items():
+        assert of["skip_rate"]["value"] == pytest.approx(rates["honest"] - rates[other])
+        assert of["effective_songs"]["value"] == pytest.approx(songs["honest"] - songs[other])
+    assert at["against"]["honest"]["exploiter"]["skip_rate"]["improvement"] == 1.0
+    table = text_table(summary)
+    assert "honest against the others, judge honest judge" in table
+
+
 def test_the_headline_leaves_upper_bounds_aside(summary: dict) -> None:
     assert summary["headline"][0].startswith("honest was skipped least")
     assert summary["judges"]["honest judge"]["training"]["learned"] == "honest"

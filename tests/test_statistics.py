@@ -7,10 +7,13 @@ from scipy import stats
 
 from experiments.metrics import PerSession
 from experiments.statistics import (
+    Gain,
+    gain_share,
     interquartile_mean,
     paired_bootstrap,
     paired_change,
     resampled_means,
+    seed_difference,
     seed_estimate,
 )
 
@@ -246,3 +249,91 @@ def test_ten_agents_with_three_seeds_take_no_time() -> None:
         bootstrap.estimate(agent)
         bootstrap.difference(agent, "0", lower_is_better=True)
     assert time.process_time() - start < 5  # about 0.3 s; room for a busy machine
+
+
+def constant(rate: float) -> PerSession:
+    return PerSession(np.full(50, rate), np.ones(50))
+
+
+def test_a_share_of_a_gain_is_that_of_the_means() -> None:
+    found = gain_share(
+        Gain([constant(0.3), constant(0.4)], constant(0.5)),
+        Gain([constant(0.2)], constant(0.6)),
+        rng=np.random.default_rng(0),
+    )
+    assert found.value == pytest.approx((0.5 - 0.35) / (0.6 - 0.2))
+    assert found.low < found.value < found.high
+    assert (found.seeds, found.sessions) == (2, 50)
+
+
+def test_trainings_of_both_gains_are_drawn_together() -> None:
+    """Where each training keeps exactly half of its own gain, half is sure."""
+    gains = [0.1, 0.2, 0.3, 0.4]
+    found = gain_share(
+        Gain([constant(0.5 - g / 2) for g in gains], constant(0.5)),
+        Gain([constant(0.6 - g) for g in gains], constant(0.6)),
+        rng=np.random.default_rng(0),
+    )
+    assert (found.low, found.value, found.high) == pytest.approx((0.5, 0.5, 0.5))
+
+
+def test_a_share_of_no_gain_has_no_value_and_of_a_doubtful_one_no_interval() -> None:
+    rng = np.random.default_rng(0)
+    none = gain_share(
+        Gain([constant(0.4)], constant(0.5)), Gain([constant(0.7)], constant(0.6)), rng=rng
+    )
+    assert np.isnan(none.value)
+    noisy = PerSession(rng.integers(0, 2, 50).astype(float), np.ones(50))
+    other = PerSession(rng.integers(0, 2, 50).astype(float), np.ones(50))
+    worse, better = sorted((noisy, other), key=lambda p: -p.mean)
+    assert worse.mean > better.mean
+    doubtful = gain_share(Gain([constant(0.4)], constant(0.5)), Gain([better], worse), rng=rng)
+    assert np.isfinite(doubtful.value)
+    assert doubtful.low is doubtful.high is None
+    with pytest.raises(ValueError, match="3 seeds above the line and 2 below"):
+        gain_share(
+            Gain([constant(0.4)] * 3, constant(0.5)),
+            Gain([constant(0.3)] * 2, constant(0.5)),
+            rng=rng,
+        )
+
+
+@pytest.mark.parametrize(("seeds", "seed_sd"), [(3, 0.03), (10, 0.0), (10, 0.03)])
+def test_intervals_of_a_share_cover_the_truth(seeds: int, seed_sd: float) -> None:
+    """An agent half way from the reference to the bound, in noisy sessions and seeds."""
+    hits, repetitions = 0, 200
+    for repetition in range(repetitions):
+        rng = np.random.default_rng((repetition, seeds, round(1000 * seed_sd)))
+        propensity = rng.normal(0, 0.1, 400)
+        agent, [bound], [reference] = (
+            two_level(rng, propensity, seeds=n, seed_sd=sd, mean=mean)
+            for n, sd, mean in ((seeds, seed_sd, 0.4), (1, 0.0, 0.3), (1, 0.0, 0.5))
+        )
+        share = gain_share(Gain(agent, reference), Gain([bound], reference), rng=rng, resamples=300)
+        hits += share.low <= 0.5 <= share.high
+    assert 0.90 <= hits / repetitions <= 0.995
+
+
+def test_a_difference_over_few_seeds_is_welchs() -> None:
+    ours, theirs = [100.0, 130.0, 110.0], [60.0, 65.0]
+    found = seed_difference(ours, theirs, sessions=9)
+    expected = stats.ttest_ind(ours, theirs, equal_var=False).confidence_interval(0.95)
+    assert found.value == pytest.approx(np.mean(ours) - np.mean(theirs))
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
+    alone = seed_difference(ours, [50.0], sessions=9)
+    one = seed_estimate(ours, sessions=9)
+    assert (alone.low, alone.high) == pytest.approx((one.low - 50, one.high - 50))
+    assert seed_difference([3.0], [1.0], sessions=9).low is None
+    same = seed_difference([3.0, 3.0], [1.0, 1.0], sessions=9)
+    assert (same.low, same.value, same.high) == (2.0, 2.0, 2.0)
+
+
+def test_intervals_of_a_difference_over_ten_seeds_cover_the_truth() -> None:
+    hits = 0
+    for repetition in range(1000):
+        rng = np.random.default_rng(repetition)
+        found = seed_difference(
+            rng.normal(150, 40, 10).tolist(), rng.normal(100, 10, 10).tolist(), sessions=1
+        )
+        hits += found.low <= 50 <= found.high
+    assert 0.92 <= hits / 1000 <= 0.98
