@@ -41,15 +41,19 @@ def run_command(name: str, arguments: Sequence[str]) -> None:
     """Parse the arguments of one subcommand and run it."""
     import tyro
 
+    from experiments.presets import options_of, preset_in
+
     module = import_module(f"experiments.{name.replace('-', '_')}")
     config_type = getattr(module, f"{name.title().replace('-', '')}Config")
     try:
+        preset = preset_in(arguments) if hasattr(config_type, "preset") else None
         config = tyro.cli(
             config_type,
             prog=f"musicbox {name}",
             description=module.__doc__,
             args=arguments,
             config=(tyro.conf.OmitArgPrefixes,),
+            **({} if preset is None else {"default": config_type(**options_of(preset))}),
         )
         module.run(config)
     except BrokenPipeError:

@@ -6,30 +6,30 @@ interrupted goes on where it stopped when the same command is given again.
 
 from __future__ import annotations
 
-import json
 import os
-import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from agents import AGENTS, agent_class
+from experiments.claims import as_stored, claim
 from experiments.enough import cautions
 from experiments.evaluation import draw_sessions
-from experiments.judges import AUTO, Listeners, choose_listeners
-from experiments.judging import judge_all
+from experiments.judges import AUTO, Listeners, choose_listeners, require_choice
+from experiments.judging import judge_all, judge_one, judgings_for
 from experiments.metrics import PerSession, Rollout, World, first_musicbox_figures
-from experiments.report import Study, text_table, write_report
+from experiments.presets import PRESETS, require_preset, require_sessions
+from experiments.report import Study, text_first, text_table, write_report
 from experiments.sources import Source, without_home
-from experiments.training import TrainingJob, curve, jobs_for, parse_settings, train_all
-from musicbox_env.dataset import UNFINISHED, Dataset, write_json
-from musicbox_env.listeners import LISTENERS, require_listener
+from experiments.summary import BOUNDS, EXACT_JUDGE
+from experiments.training import TrainingJob, curve, jobs_for, train_all
+from experiments.variants import about, parse_settings, require_label
+from musicbox_env.dataset import Dataset
+from musicbox_env.listeners import LISTENERS
 from musicbox_env.rewards import RewardConfig
-from musicbox_env.schema import require_known
 from musicbox_env.simulator import open_dataset
 
 DEFAULT_AGENTS = (
@@ -43,8 +43,6 @@ DEFAULT_AGENTS = (
     "sb3-ddpg",
     "skyline",
 )
-BOUNDS = ("skyline", "bayes")
-"""They know what no recommender can: the judge's own probabilities, or the law behind the data."""
 FAVOURITES = 5
 
 
@@ -53,17 +51,28 @@ class CompareConfig:
     """Options of `musicbox compare`."""
 
     source: Source = field(default_factory=Source)
+    preset: str | None = None
+    """Options that belong together: paper (the whole field over ten seeds), high-taste (the same
+    where taste counts three times as much), real (your own sessions, named by --sessions or
+    --data), transfer (what remains at listeners that did not teach) or first (every setting of the
+    first MusicBox). Each can be overridden; `--preset NAME --help`
+    shows what it sets."""
     agents: tuple[str, ...] = DEFAULT_AGENTS
-    """Agents to compare. `logged` is what was playing, `skyline` an upper bound: it knows the
-    judge's own probabilities."""
+    """Agents to compare, and variants of them such as sb3-ddpg+tuned. `logged` is what was playing,
+    `skyline` an upper bound: it knows the judge's own probabilities."""
     seeds: int = 3
     """Trainings of each agent that learns. Three show whether something works; ten are needed to
     claim a difference."""
     train_steps: int = 4_000
     """Slates that each agent recommends while it learns (environment steps)."""
+    train_horizon: int | None = None
+    """Songs of a session while learning; by default as many as the log had left."""
     listener: str = AUTO
     """Listener to learn with, by name or path; auto is `ground_truth` where the data has one, else
-    `learned`. A learned one is fitted on fold A, and another on fold B to judge."""
+    `learned`. A learned one is fitted on fold A; another on fold B judges, and a second fit on fold
+    A picks the checkpoints, on validation sessions. Where agents learn with `ground_truth`, or
+    with a listener that you name, the same one picks. A mode of the similarity listener can be
+    named too: similarity-grouped_cosine."""
     judge: tuple[str, ...] = ()
     """Listeners that judge, by name or path; by default the exact law where there is one, learned
     ones if agents learn with one, and `replay`."""
@@ -72,7 +81,8 @@ class CompareConfig:
     reward: RewardConfig = field(default_factory=RewardConfig)
     """What to learn; judged is always the skip rate."""
     agent_settings: tuple[str, ...] = ()
-    """Settings of agents as AGENT.NAME=VALUE, for example ddpg.gamma=0.5."""
+    """Settings of agents as AGENT.NAME=VALUE, for example ddpg.gamma=0.5; with
+    ddpg+mine.gamma=0.5 and `--agents logged ddpg ddpg+mine` both stand side by side."""
     out: Path = Path("runs/compare")
     """Where everything is written."""
     workers: int = 0
@@ -83,10 +93,13 @@ class CompareConfig:
     """Start anew if --out holds another run."""
 
     def __post_init__(self) -> None:
-        for name in self.agents:
-            require_known("agent", name, AGENTS)
-        for name in (*self.judge, *(() if self.listener == AUTO else (self.listener,))):
-            require_listener(name)
+        given = parse_settings(self.agent_settings)
+        for label in self.agents:
+            require_label(label, given)
+        if self.preset is not None:
+            require_preset(self.preset)
+        for name in (self.listener, *self.judge):
+            require_choice(name)
         for option in ("seeds", "train_steps", "test_sessions"):
             if getattr(self, option) < 1:
                 raise ValueError(f"{option} is {getattr(self, option)}; it must be 1 or more.")
@@ -95,68 +108,38 @@ class CompareConfig:
                 "--agents must name `logged`: what was playing is what every other agent is "
                 "compared with."
             )
-        parse_settings(self.agent_settings)
 
 
 def run(config: CompareConfig) -> None:
     """Train, judge, report."""
-    _claim(config)
+    require_sessions(config.preset, config.source)
+    claim(config.out, config, incidental=("overwrite", "workers"), overwrite=config.overwrite)
     data = config.source.resolve(config.out)
     listeners = choose_listeners(config.listener, config.judge, data, config.out)
-    options = {"data": data, "listener": listeners.training, "reward": asdict(config.reward)}
+    options = {"data": data, "reward": asdict(config.reward)}
     jobs = jobs_for(
         config.agents,
         config.seeds,
         settings=parse_settings(config.agent_settings),
-        options={**options, "split": "train"},
+        options={**options, "split": "train", "horizon": config.train_horizon},
         steps=config.train_steps,
         out=config.out,
+        listeners=listeners,
     )
-    train_all(jobs, workers=config.workers or os.cpu_count() or 1)
     sessions = draw_sessions(open_dataset(data), "test", config.test_sessions, config.seed)
-    rollouts, reranking = judge_all(
-        jobs, {**options, "split": "test"}, listeners.judges, sessions, config.out, config.seed
+    judgings = judgings_for(
+        listeners.judges, {**options, "split": "test"}, sessions, config.out, config.seed
     )
+    workers = config.workers or os.cpu_count() or 1
+    train_all(jobs, workers=workers, then=partial(judge_one, by=judgings))
+    rollouts, reranking = judge_all(jobs, judgings)
     study = _study(config, open_dataset(data), listeners, jobs, rollouts, reranking)
     summary = write_report(config.out, study)
     print(text_table(summary))
     print("", *summary["headline"], *summary["notes"], sep="\n")
+    if config.preset == "first":
+        print(f"\n{text_first(summary)}")
     print(f"\nReport: {config.out / 'report.html'}")
-
-
-def _claim(config: CompareConfig) -> None:
-    """Make the output folder this run's own; refuse one that holds a run with other options."""
-    file = config.out / "config.json"
-    asked = _as_json(config)
-    for incidental in ("overwrite", "workers"):
-        asked.pop(incidental)
-    if config.overwrite and config.out.exists():
-        shutil.rmtree(config.out)
-    if file.is_file():
-        found = json.loads(file.read_text())
-        if found != asked and _has_work_in(config.out):
-            other = [name for name in asked if found.get(name) != asked[name]]
-            raise FileExistsError(
-                f"{config.out} holds a run with other options ({', '.join(other)}). Name another "
-                "folder with --out, or pass --overwrite to start anew."
-            )
-        if found == asked:
-            print(f"Going on with the run in {config.out} (--overwrite starts anew).")
-            return
-    config.out.mkdir(parents=True, exist_ok=True)
-    write_json(file, asked)
-
-
-def _has_work_in(out: Path) -> bool:
-    """Whether a run got further than to find that its data cannot be read."""
-    before = {"config.json", "dataset" + UNFINISHED}
-    return any(entry.name not in before for entry in out.iterdir())
-
-
-def _as_json(config: CompareConfig) -> dict[str, Any]:
-    """The options as they are stored."""
-    asked: dict[str, Any] = json.loads(without_home(json.dumps(asdict(config), default=str)))
-    return asked
 
 
 def _study(
@@ -176,9 +159,9 @@ def _study(
     return Study(
         rollouts=rollouts,
         world=world,
-        config=_as_json(config),
+        config=as_stored(config),
         dataset=dataset.about,
-        title="MusicBox: agents compared",
+        title=_title(config),
         command=without_home("musicbox compare " + " ".join(sys.argv[2:])),
         trained_with=listeners.training_name,
         reranking=reranking,
@@ -187,17 +170,22 @@ def _study(
         descriptions=_descriptions(config.agents, rollouts),
         first_figures=_first_figures(replayed, world, dataset),
         favourites=_favourites(dataset, rollouts),
-        notes=_notes(dataset),
+        notes=_notes(config, dataset, listeners),
     )
 
 
+def _title(config: CompareConfig) -> str:
+    named = "" if config.preset is None else f" (preset {config.preset})"
+    return f"MusicBox: agents compared{named}"
+
+
 def _descriptions(agents: Sequence[str], rollouts: Sequence[Rollout]) -> dict[str, str]:
-    """A line for each agent and judge: the first of its class's docstring."""
-    classes: dict[str, Any] = {name: agent_class(name) for name in agents}
+    """A line for each agent and judge: what its variant is, or the first of its docstring."""
+    lines = {label: about(label) for label in agents}
     for judge in {r.judge for r in rollouts}:
         if (kind := judge.partition("-")[0]) in LISTENERS:
-            classes[judge] = LISTENERS[kind]
-    return {name: (cls.__doc__ or "").strip().partition("\n")[0] for name, cls in classes.items()}
+            lines[judge] = (LISTENERS[kind].__doc__ or "").strip().partition("\n")[0]
+    return lines
 
 
 def _first_figures(
@@ -214,15 +202,37 @@ def _first_figures(
     }
 
 
-def _notes(dataset: Dataset) -> list[str]:
+def _notes(config: CompareConfig, dataset: Dataset, listeners: Listeners) -> list[str]:
     """What a reader of this very run must know."""
-    notes = cautions(dataset)
+    notes = [*cautions(dataset), _picking(listeners)]
+    if config.preset is not None:
+        notes.append(
+            f"Made with the preset {config.preset}: {PRESETS[config.preset].about}. What was set "
+            "otherwise shows in the configuration below."
+        )
     if dataset.about.get("synthetic"):
         notes.append(
             "The sessions are synthetic: they look like the published figures of real ones, but "
             "what a better choice of songs is worth in them is the generator's assumption."
         )
     return notes
+
+
+def _picking(listeners: Listeners) -> str:
+    """Who decided which checkpoint of each training is judged here."""
+    if listeners.picking == listeners.training:
+        own = "the listener that it was trained with"
+        if listeners.training_name == EXACT_JUDGE:
+            own += ", which is the exact law and has no errors to learn"
+    else:
+        own = (
+            f"{listeners.picking_name}, which neither trained nor judges it (its networks are its "
+            "own, its track rates are counted from the same plays as those of the training's)"
+        )
+    return (
+        "Of each training, the checkpoint with the fewest skips on validation sessions is judged; "
+        f"there the answers came from {own}."
+    )
 
 
 def _favourites(

@@ -11,9 +11,9 @@ import tyro
 
 from experiments.evaluation import draw_sessions
 from experiments.judges import AUTO, choose_listeners
-from experiments.judging import judge_all
+from experiments.judging import judge_all, judgings_for
 from experiments.metrics import World, measure
-from experiments.training import TrainingJob, read_training
+from experiments.training import finished_jobs
 from musicbox_env.listeners import require_listener
 from musicbox_env.schema import split_codes
 from musicbox_env.simulator import open_dataset
@@ -44,7 +44,7 @@ class EvaluateConfig:
 
 def run(config: EvaluateConfig) -> None:
     """Print one line for each judge, agent and seed."""
-    jobs = _finished_jobs(config.run)
+    jobs = finished_jobs(config.run)
     data = jobs[0].options["data"]
     dataset = open_dataset(data)
     judges = choose_listeners(AUTO, config.judge, data, config.run).judges
@@ -52,7 +52,8 @@ def run(config: EvaluateConfig) -> None:
     out = config.out or config.run / f"evaluate-{config.split}-{config.seed}-{len(sessions)}"
     out.mkdir(parents=True, exist_ok=True)
     options = {**jobs[0].options, "split": config.split}
-    rollouts, reranking = judge_all(jobs, options, judges, sessions, out, config.seed)
+    judgings = judgings_for(judges, options, sessions, out, config.seed)
+    rollouts, reranking = judge_all(jobs, judgings)
     world = World.of(dataset)
     print(f"{'judge':<14}{'agent':<14}{'seed':>4}{'skip rate':>11}{'songs':>8}{'rerank':>9}")
     for rollout in rollouts:
@@ -67,18 +68,6 @@ def run(config: EvaluateConfig) -> None:
         "rerank: skips among the plays chosen from what the log still held, relative to a random "
         f"choice of the same plays (real labels).\nRollouts: {out}"
     )
-
-
-def _finished_jobs(folder: Path) -> list[TrainingJob]:
-    """Every finished training of a run."""
-    jobs = []
-    for file in sorted((folder / "agents").glob("*/seed-*/training.json")):
-        about = read_training(file.parent)
-        about.pop("seconds")
-        jobs.append(TrainingJob(**{**about, "folder": str(file.parent)}))
-    if not jobs:
-        raise FileNotFoundError(f"{folder} holds no trained agent (no agents/*/seed-*/).")
-    return jobs
 
 
 if __name__ == "__main__":

@@ -22,10 +22,30 @@ _SEED_STRIDE = 1_000_003
 """Prime; spreads the seeds of neighbouring evaluation seeds over the sessions."""
 
 
-def draw_sessions(dataset: Dataset, split: str, most: int, seed: int) -> npt.NDArray[np.int64]:
-    """Up to ``most`` sessions of a split with two plays or more, ascending."""
+def _playable(dataset: Dataset, split: str) -> npt.NDArray[np.int64]:
+    """Sessions of a split that have a first half to show, ascending."""
     sessions = dataset.sessions.sessions_in(split)
-    sessions = sessions[dataset.sessions.lengths(sessions) >= 2]
+    return sessions[dataset.sessions.lengths(sessions) >= 2]
+
+
+def picking_sessions(dataset: Dataset, most: int) -> npt.NDArray[np.int64]:
+    """Up to ``most`` validation sessions that pick the checkpoint of a training, ascending."""
+    return _playable(dataset, "validation")[:most]
+
+
+def draw_sessions(
+    dataset: Dataset, split: str, most: int, seed: int, *, but: npt.ArrayLike = ()
+) -> npt.NDArray[np.int64]:
+    """Up to ``most`` sessions of a split with two plays or more, ascending.
+
+    Args:
+        dataset: Where they are.
+        split: Which of its splits.
+        most: At most so many.
+        seed: Which are drawn, where there are more.
+        but: Sessions that are left out.
+    """
+    sessions = np.setdiff1d(_playable(dataset, split), np.asarray(but, np.int64))
     if not len(sessions):
         raise ValueError(f"{dataset.folder} has no session in its {split} split to judge on.")
     if len(sessions) > most:
@@ -67,6 +87,7 @@ def roll_out(
     sessions: npt.NDArray[np.int64],
     *,
     listener: str,
+    label: str | None = None,
     judge: str | None = None,
     seed: int = 0,
     training_seed: int = 0,
@@ -80,7 +101,8 @@ def roll_out(
         options: Keywords of the environment (data, split, ...), without the agent's own.
         sessions: Which logged sessions ``(n,)``.
         listener: Name or path of the listener that answers.
-        judge: What the result calls it; its own name if left out.
+        label: What the result calls the agent; its own name if left out.
+        judge: What the result calls the listener; its own name if left out.
         seed: Of the judge's random numbers: the same for every agent that is compared.
         training_seed: The agent's own, noted in the result.
         max_steps: Stop after this many slates.
@@ -95,7 +117,7 @@ def roll_out(
             progress(len(batch))
     slates, levels, logged, returns = (_stack(column) for column in zip(*parts, strict=True))
     return Rollout(
-        agent=agent.name,
+        agent=label or agent.name,
         seed=training_seed,
         judge=judge or listener,
         sessions=sessions,

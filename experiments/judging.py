@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
+from agents import Agent
 from experiments.evaluation import rerank, roll_out
 from experiments.metrics import PerSession, Rollout
 from experiments.training import TrainingJob, trained
@@ -18,52 +20,116 @@ CHEAP_OVER_THE_CATALOGUE = ("ground_truth", "replay")
 """Judges that can price every track of the catalogue for every session, as the skyline asks."""
 
 
-def judge_all(
-    jobs: Sequence[TrainingJob],
-    options: Mapping[str, Any],
+@dataclass(frozen=True)
+class Judging:
+    """How trained agents are judged.
+
+    Attributes:
+        judge: The listener's name.
+        listener: Its keyword.
+        options: Keywords of the environment, without the listener.
+        sessions: Which logged sessions ``(n,)``.
+        folder: Where rollouts are kept.
+        seed: Of the judge's random numbers.
+    """
+
+    judge: str
+    listener: str
+    options: Mapping[str, Any]
+    sessions: npt.NDArray[np.int64]
+    folder: Path
+    seed: int
+
+
+def judgings_for(
     judges: Mapping[str, str],
+    options: Mapping[str, Any],
     sessions: npt.NDArray[np.int64],
     out: Path,
     seed: int,
-) -> tuple[list[Rollout], dict[str, dict[int, PerSession]]]:
-    """Every agent before every judge and over real labels; what a file already holds is read.
+) -> list[Judging]:
+    """One judging for each judge.
 
     Args:
-        jobs: Finished trainings.
-        options: Keywords of the environment, without the listener.
         judges: Keyword of each judge by name.
+        options: Keywords of the environment, without the listener.
         sessions: Which logged sessions ``(n,)``.
         out: Folder of the run.
         seed: Of the judges' random numbers.
     """
+    return [
+        Judging(judge, listener, options, sessions, out / "rollouts", seed)
+        for judge, listener in judges.items()
+    ]
+
+
+def judge_all(
+    jobs: Sequence[TrainingJob], by: Sequence[Judging]
+) -> tuple[list[Rollout], dict[str, dict[int, PerSession]]]:
+    """Every agent before every judge and over real labels; what a file already holds is read."""
     rollouts: list[Rollout] = []
     reranking: dict[str, dict[int, PerSession]] = {}
-    folder = out / "rollouts"
-    folder.mkdir(exist_ok=True)
-    total = len(jobs) * (len(judges) + 1) * len(sessions)
-    with tqdm(total=total, unit="session", desc="judging") as bar:
-        for job in jobs:
-            agent = trained(job)
-            for judge, listener in judges.items():
-                if job.agent == "skyline" and listener not in CHEAP_OVER_THE_CATALOGUE:
-                    bar.update(len(sessions))
-                    continue
-                file = folder / f"{judge}-{job.agent}-{job.seed}.npz"
-                if not file.is_file():
-                    made = roll_out(
-                        agent,
-                        options,
-                        sessions,
-                        listener=listener,
-                        judge=judge,
-                        seed=seed,
-                        training_seed=job.seed,
-                        progress=bar.update,
-                    )
-                    made.save(file)
-                rollouts.append(Rollout.load(file))
-            reranking.setdefault(job.agent, {})[job.seed] = rerank(
-                agent, options, sessions, seed=seed, training_seed=job.seed
-            )
-            bar.update(len(sessions))
+    for job in tqdm(jobs, unit="training", desc="judging"):
+        agent = trained(job)
+        rollouts += [judged(agent, job, judging) for judging in _affordable(job, by)]
+        reranking.setdefault(job.agent, {})[job.seed] = _reranked(agent, job, by[0])
     return rollouts, reranking
+
+
+def judge_one(job: TrainingJob, by: Sequence[Judging]) -> None:
+    """Do what `judge_all` will ask of one training, and leave the files."""
+    agent = trained(job)
+    for judging in _affordable(job, by):
+        judged(agent, job, judging)
+    _reranked(agent, job, by[0])
+
+
+def _affordable(job: TrainingJob, by: Sequence[Judging]) -> list[Judging]:
+    return [
+        judging
+        for judging in by
+        if job.agent != "skyline" or judging.listener in CHEAP_OVER_THE_CATALOGUE
+    ]
+
+
+def judged(agent: Agent, job: TrainingJob, by: Judging, label: str | None = None) -> Rollout:
+    """Rollout of a trained agent before a judge; read from its file if there is one.
+
+    Args:
+        agent: The agent.
+        job: Its training.
+        by: How it is judged.
+        label: What the result calls it; the training's label if left out.
+    """
+    label = label or job.agent
+    file = by.folder / f"{by.judge}-{label}-{job.seed}.npz"
+    if not file.is_file():
+        made = roll_out(
+            agent,
+            by.options,
+            by.sessions,
+            listener=by.listener,
+            label=label,
+            judge=by.judge,
+            seed=by.seed,
+            training_seed=job.seed,
+        )
+        _write_whole(file, made.save)
+    return Rollout.load(file)
+
+
+def _reranked(agent: Agent, job: TrainingJob, by: Judging) -> PerSession:
+    """The agent's first slates over real labels, see `evaluation.rerank`; kept in a file too."""
+    file = by.folder / f"rerank-{job.agent}-{job.seed}.npz"
+    if not file.is_file():
+        made = rerank(agent, by.options, by.sessions, seed=by.seed, training_seed=job.seed)
+        _write_whole(file, made.save)
+    return PerSession.load(file)
+
+
+def _write_whole(file: Path, save: Callable[[Path], None]) -> None:
+    """Write a file whole or not at all."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    temporary = file.with_suffix(".tmp")
+    save(temporary)
+    temporary.replace(file)

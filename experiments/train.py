@@ -7,12 +7,12 @@ import sys
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from agents import AGENTS
 from experiments.judges import AUTO, choose_listeners
 from experiments.sources import Source
-from experiments.training import curve, jobs_for, parse_settings, seconds, train_all
+from experiments.training import curve, jobs_for, seconds, train_all
+from experiments.variants import parse_settings, require_label
 from musicbox_env.rewards import RewardConfig
-from musicbox_env.schema import require_known, split_codes
+from musicbox_env.schema import split_codes
 
 
 @dataclass(frozen=True)
@@ -21,14 +21,15 @@ class TrainConfig:
 
     source: Source = field(default_factory=Source)
     agent: str = "ddpg"
-    """Which agent."""
+    """Which agent, or variant of one."""
     seeds: int = 1
     """How many trainings, with seeds 0, 1, ..."""
     train_steps: int = 4_000
     """Slates that each recommends while it learns (environment steps)."""
     listener: str = AUTO
     """Listener to learn with, by name or path; auto is `ground_truth` where the data has one, else
-    one that is learned on fold A."""
+    one that is learned on fold A; then a second fit on fold A picks the checkpoint, on validation
+    sessions."""
     split: str = "train"
     """Sessions to learn on: train, or one of its folds train_a, train_b."""
     reward: RewardConfig = field(default_factory=RewardConfig)
@@ -41,9 +42,8 @@ class TrainConfig:
     """Trainings at once; 0 is one for each core."""
 
     def __post_init__(self) -> None:
-        require_known("agent", self.agent, AGENTS)
+        require_label(self.agent, parse_settings(self.agent_settings))
         split_codes(self.split)
-        parse_settings(self.agent_settings)
         for option in ("seeds", "train_steps"):
             if getattr(self, option) < 1:
                 raise ValueError(f"{option} is {getattr(self, option)}; it must be 1 or more.")
@@ -59,12 +59,12 @@ def run(config: TrainConfig) -> None:
         settings=parse_settings(config.agent_settings),
         options={
             "data": data,
-            "listener": listeners.training,
             "split": config.split,
             "reward": asdict(config.reward),
         },
         steps=config.train_steps,
         out=config.out,
+        listeners=listeners,
     )
     train_all(jobs, workers=config.workers or os.cpu_count() or 1)
     for job in jobs:

@@ -487,7 +487,7 @@ def _log_frame(world: SyntheticWorld, batch: SessionBatch) -> pd.DataFrame:
     return pd.DataFrame(columns)[list(LOG_COLUMNS)]
 
 
-def bundled_dataset() -> Path:
+def bundled_dataset(config: SyntheticConfig | None = None) -> Path:
     """The dataset that ``data=None`` means: made on first use, then kept in the user's cache.
 
     Its name holds a fingerprint of the code and tables that make it, so that another law makes
@@ -495,15 +495,19 @@ def bundled_dataset() -> Path:
     Several processes may call this at once: each that finds nothing makes its own under a name
     of its own, and the first to finish gives it to all.
 
+    Args:
+        config: Another world to be kept in the same way; None is the bundled one.
+
     Returns:
         The dataset folder, under ``MUSICBOX_CACHE`` or the platform's cache folder.
     """
-    folder = cache_folder() / f"synthetic-{_fingerprint(BUNDLED)}"
+    config = config or BUNDLED
+    folder = cache_folder() / f"synthetic-{_fingerprint(config)}"
     if folder.exists():
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
     own = folder.with_name(f"{folder.name}-{uuid.uuid4().hex}")
-    synthesize(BUNDLED, own)
+    synthesize(config, own)
     try:
         os.rename(own, folder)
     except OSError:

@@ -15,7 +15,7 @@ from experiments import compare, evaluate, recommend
 from experiments.compare import CompareConfig
 from experiments.evaluation import rerank, roll_out
 from experiments.sources import Source
-from experiments.training import parse_settings
+from experiments.variants import parse_settings
 
 SMALL_DDPG = ("ddpg.warmup_updates=20", "ddpg.num_envs=16", "ddpg.learning_starts=32")
 

@@ -10,6 +10,7 @@ from scipy.stats import expectile
 
 from agents import AGENTS, agent_class, make_agent
 from agents.offline import expectile_loss
+from experiments.judges import Listeners
 from experiments.training import jobs_for, train
 from musicbox_env.dataset import Dataset
 from musicbox_env.schema import split_codes
@@ -229,6 +230,7 @@ def test_the_checkpoint_is_chosen_without_any_listener(synthetic, tmp_path):
         options=logs_of(synthetic),
         steps=10,
         out=tmp_path,
+        listeners=Listeners("replay", "replay", "replay", "replay", {}),
     )
     train(job)
     assert job.done
