@@ -12,6 +12,8 @@ from musicbox_env.schema import suggest
 COMMANDS = {
     "compare": "train agents, judge them on sessions they never saw, write a report",
     "train": "train one agent over seeds",
+    "frontier": "draw skips against variety for a trained agent under other acting settings",
+    "ablate": "measure what each option of the DDPG agent is worth",
     "fit-listener": "learn a user simulator from logged sessions",
     "evaluate": "judge the agents of a run again",
     "recommend": "print the next songs for a listening history",
