@@ -325,7 +325,7 @@ class TorchNetwork(nn.Module):
             "track_outputs": track_outputs.T,
             "output_bias": output_bias,
         }
-        return Network(**{k: v.numpy().astype(np.float64)[None] for k, v in weights.items()})
+        return Network(**{k: v.numpy()[None] for k, v in weights.items()})
 
 
 def play_losses(outputs: Tensor, levels: Tensor) -> tuple[Tensor, Tensor]:

@@ -30,6 +30,81 @@ def compiled(function: Kernel) -> Kernel:
     return cast(Kernel, numba.njit(cache=True)(function))
 
 
+def in_registers(function: Kernel) -> Kernel:
+    """Compile, and let sums go in any order and products fuse, as vector registers want it."""
+    allowed = {"reassoc", "contract", "nsz"}
+    return cast(Kernel, numba.njit(cache=True, fastmath=allowed, error_model="numpy")(function))
+
+
+@in_registers
+def dot(a: Floats, b: Floats) -> float:
+    """Dot product in single precision."""
+    total: Any = np.float32(0)
+    for j in range(len(a)):
+        total += a[j] * b[j]
+    return total
+
+
+@in_registers
+def tanh(x: Any) -> Any:
+    """Hyperbolic tangent in single precision, to 3e-7: Eigen's rational function of x.
+
+    Unlike a library's function it is computed for a whole vector register at once.
+    """
+    x = min(max(np.float32(x), np.float32(-7.90531)), np.float32(7.90531))
+    y = x * x
+    p = y * np.float32(-2.76076847742355e-16) + np.float32(2.00018790482477e-13)
+    p = p * y + np.float32(-8.60467152213735e-11)
+    p = p * y + np.float32(5.12229709037114e-08)
+    p = p * y + np.float32(1.48572235717979e-05)
+    p = p * y + np.float32(6.37261928875436e-04)
+    p = p * y + np.float32(4.89352455891786e-03)
+    q = y * np.float32(1.19825839466702e-06) + np.float32(1.18534705686654e-04)
+    q = q * y + np.float32(2.26843463243900e-03)
+    q = q * y + np.float32(4.89352518554385e-03)
+    return x * p / q
+
+
+@in_registers
+def gru_step(
+    of_input: Floats,
+    of_memory: Floats,
+    input_bias: Floats,
+    memory_bias: Floats,
+    memory: Floats,
+    following: Floats,
+) -> None:
+    """One step of the gated recurrent units of M networks (Cho et al., arXiv:1406.1078).
+
+    ::
+
+        r = sigmoid(W_r x + b_r + U_r h + c_r)
+        u = sigmoid(W_u x + b_u + U_u h + c_u)
+        n = tanh(W_n x + b_n + r * (U_n h + c_n))
+        h = u * h + (1 - u) * n
+
+    Args:
+        of_input: ``W x`` ``(M, n, 3 H)``, in the order r, u, n.
+        of_memory: ``U h`` ``(M, n, 3 H)``.
+        input_bias: ``b`` ``(M, 3 H)``.
+        memory_bias: ``c`` ``(M, 3 H)``.
+        memory: ``h`` before ``(n, M, H)``.
+        following: ``h`` after ``(n, M, H)``; changed.
+    """
+    x, m, b, c, size = of_input, of_memory, input_bias, memory_bias, memory.shape[2]
+    half = np.float32(0.5)  # sigmoid(z) = (1 + tanh(z / 2)) / 2
+    for net in range(memory.shape[1]):
+        for i in range(len(memory)):
+            for j in range(size):
+                of_r = x[net, i, j] + b[net, j] + m[net, i, j] + c[net, j]
+                of_u = x[net, i, size + j] + b[net, size + j]
+                of_u += m[net, i, size + j] + c[net, size + j]
+                of_n = m[net, i, 2 * size + j] + c[net, 2 * size + j]
+                r, u = half + half * tanh(half * of_r), half + half * tanh(half * of_u)
+                n = tanh(x[net, i, 2 * size + j] + b[net, 2 * size + j] + r * of_n)
+                following[i, net, j] = n + u * (memory[i, net, j] - n)
+
+
 @compiled
 def fill_rows(column: npt.NDArray, first: Ints, count: Ints, rows: npt.NDArray) -> None:
     """Copy ``column[first : first + count]`` to the front of each row of ``rows``, in place."""
@@ -106,13 +181,42 @@ def cut_short(rows: Indices, remaining: Ints, slates: Ints) -> Ints:
 
 
 @compiled
-def hold_second_halves(
-    rows: Indices, shown: Ints, lengths: Ints, held: npt.NDArray[np.bool_]
+def begin_sessions(
+    rows: Indices,
+    first: Ints,
+    lengths: Ints,
+    shown: Ints,
+    track_column: npt.NDArray[np.int32],
+    level_column: npt.NDArray[np.int8],
+    tracks: npt.NDArray[np.int32],
+    levels: npt.NDArray[np.int8],
+    logged_tracks: npt.NDArray[np.int32],
+    held: npt.NDArray[np.bool_],
 ) -> None:
-    """Mark the plays of sessions ``rows`` that are not shown in ``held`` ``(n, width)``."""
+    """Fill in what was heard when sessions begin, and what their log still holds, in place.
+
+    Args:
+        rows: Sessions of the batch that begin ``(m,)``.
+        first: First play of the logged session of each, in the columns ``(m,)``.
+        lengths: Its plays ``(m,)``.
+        shown: How many of them are shown ``(m,)``.
+        track_column: Tracks of all logged plays.
+        level_column: Their levels.
+        tracks: Heard ``(n, capacity)``; changed.
+        levels: How far ``(n, capacity)``; changed.
+        logged_tracks: Of the whole logged sessions ``(n, width)``; changed.
+        held: Which of these plays are not shown ``(n, width)``; changed.
+    """
     for i in range(len(rows)):
-        for play in range(held.shape[1]):
-            held[rows[i], play] = shown[i] <= play < lengths[i]
+        row, begin, length, seen = rows[i], first[i], lengths[i], shown[i]
+        tracks[row] = UNKNOWN
+        levels[row] = UNHEARD
+        logged_tracks[row] = UNKNOWN
+        held[row] = False
+        tracks[row, :seen] = track_column[begin : begin + seen]
+        levels[row, :seen] = level_column[begin : begin + seen]
+        logged_tracks[row, :length] = track_column[begin : begin + length]
+        held[row, seen:length] = True
 
 
 @compiled
@@ -305,14 +409,6 @@ def _level_at(shares: npt.NDArray[np.float64], uniform: float) -> int:
     return level
 
 
-@numba.njit(cache=True, fastmath={"reassoc", "contract", "nsz"})  # sums in any order: in registers
-def _dot(a: Floats, b: Floats) -> float:
-    total: Any = np.float32(0)
-    for j in range(len(a)):
-        total += a[j] * b[j]
-    return total
-
-
 @compiled
 def best_items(
     points: Floats,
@@ -337,7 +433,7 @@ def best_items(
     for i in range(len(points)):
         best, who, last = scores[i], rows[i], rows.shape[1] - 1
         for item in range(len(items)):
-            score = _dot(points[i], items[item])
+            score = dot(points[i], items[item])
             if score > best[last] and not _holds(barred[i], item):
                 place = last
                 while place > 0 and score > best[place - 1]:

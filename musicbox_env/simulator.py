@@ -327,18 +327,28 @@ class Simulator:
             keys: Seeds of the sessions' random numbers ``(m,)``; see `draws`.
         """
         world, log = self.world, self.world.dataset.sessions
-        width = self._logged_tracks.shape[1]
-        lengths = log.lengths(sessions)
+        first = log.offsets[sessions]
+        lengths = log.offsets[sessions + 1] - first
         shown = lengths // 2
-        history = History.logged(world.dataset, sessions, shown, world.capacity)
-        put_rows(self.history, rows, history)
-        put_rows(self._state, rows, world.listener.begin(history))
+        kernels.begin_sessions(
+            rows,
+            first,
+            lengths,
+            shown,
+            log.column("track"),
+            log.column("level"),
+            self.history.tracks,
+            self.history.levels,
+            self._logged_tracks,
+            self._held,
+        )
+        self.history.session[rows] = sessions
+        self.history.count[rows] = self.history.shown[rows] = shown
+        put_rows(self._state, rows, world.listener.begin(self.history.at(rows)))
         horizon = world.config.horizon
         self.remaining[rows] = lengths - shown if horizon is None else horizon
         self._key[rows] = keys
-        self._logged_tracks[rows] = log.padded("track", sessions, width)
-        kernels.hold_second_halves(rows, shown, lengths, self._held)
-        self.context[rows] = _context_features(world.dataset, sessions, shown)
+        self.context[rows] = _context_features(world.dataset, first + shown - 1)
 
     def arrays(self) -> dict[str, npt.NDArray]:
         """All that distinguishes this batch from another of the same world, by name; not copied."""
@@ -625,12 +635,11 @@ def _checked_slate(actions: npt.NDArray, num_tracks: int) -> Ints:
     return slate.astype(np.int64, order="C", copy=True)
 
 
-def _context_features(dataset: Dataset, sessions: Ints, shown: Ints) -> npt.NDArray[np.float32]:
-    """Context of the last shown play of each session, ``(m, CONTEXT_SIZE)``."""
+def _context_features(dataset: Dataset, plays: Ints) -> npt.NDArray[np.float32]:
+    """Context of logged plays, ``(m, CONTEXT_SIZE)``."""
     log = dataset.sessions
-    last = log.offsets[sessions] + shown - 1
     return context_features(
-        *(log.column(name)[last] for name in ("hour", "premium", "shuffle", "context_type"))
+        *(log.column(name)[plays] for name in ("hour", "premium", "shuffle", "context_type"))
     )
 
 

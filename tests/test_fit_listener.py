@@ -169,7 +169,7 @@ def test_songs_to_come_are_priced_as_if_next(synthetic, fit):
             state, history, np.array([i]), plays["track"].to_numpy()[None]
         )
         np.testing.assert_allclose(songs.logit[i, : len(plays)], logits.mean(axis=0)[0])
-        np.testing.assert_allclose(songs.usual[i, : len(plays)], usual.mean())
+        np.testing.assert_allclose(songs.usual[i, : len(plays)], usual.mean(), rtol=2e-6)
         np.testing.assert_array_equal(songs.repeat[i, : len(plays)], repeat[0])
 
 

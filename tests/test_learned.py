@@ -104,7 +104,7 @@ def test_a_session_written_out_by_hand(synthetic, listener):
     z = scale * (base[0] + part * (song[0] - base[0])) + shift
     brief, kept = expit(song[1]), np.exp(song[2:]) / np.exp(song[2:]).sum()
     expected = [expit(z) * brief, expit(z) * (1 - brief), *((1 - expit(z)) * kept)]
-    np.testing.assert_allclose(ask(listener, state, history, track)[0, 0], expected, rtol=1e-9)
+    np.testing.assert_allclose(ask(listener, state, history, track)[0, 0], expected, rtol=2e-6)
 
 
 def _context(play):
@@ -127,6 +127,17 @@ def test_true_past_is_the_same_asked_play_by_play(synthetic, listener):
     after_the_end = np.arange(whole.shape[1]) >= lengths[:, None]
     assert np.isnan(whole[after_the_end]).all()
     assert not np.isnan(whole[~after_the_end]).any()
+
+
+def test_answers_do_not_depend_on_who_else_is_asked(synthetic, listener):
+    """To the last bit, as the environment promises: BLAS alone would not keep it."""
+    sessions = np.arange(300)
+    history, state = begin(listener, sessions)
+    tracks = np.arange(600).reshape(300, 2) % len(synthetic.catalog)
+    together = ask(listener, state, history, tracks)
+    for some in (np.array([4]), np.arange(7), np.arange(31) + 9, np.arange(299)):
+        history, state = begin(listener, some)
+        np.testing.assert_array_equal(ask(listener, state, history, tracks[some]), together[some])
 
 
 def test_true_past_does_not_see_the_play_in_question(synthetic_folder, listener, tmp_path):
@@ -276,8 +287,8 @@ def test_pessimism_adds_what_is_not_known(synthetic, listener):
     unknown, well_known = np.argsort(-sd)[:20], np.argsort(sd)[:20]
     assert spread[:, unknown].mean() > 1.2 * spread[:, well_known].mean()
     members = listener.member_skip_logits(state, history, np.arange(20), tracks)
-    np.testing.assert_allclose(members.mean(axis=0), usual, rtol=1e-6, atol=1e-9)
-    assert (spread >= members.std(axis=0) - 1e-9).mean() > 0.95
+    np.testing.assert_allclose(members.mean(axis=0), usual, rtol=1e-6, atol=1e-6)
+    assert (spread >= members.std(axis=0) - 1e-6).mean() > 0.95
 
 
 def test_rejecting_constant_sessions_by_the_rule(synthetic, listener):

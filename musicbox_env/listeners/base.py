@@ -71,6 +71,10 @@ class History:
             shown.copy(),
         )
 
+    def at(self, rows: Rows) -> History:
+        """A copy of some of the sessions, in the order of ``rows`` ``(m,)``."""
+        return History(*(getattr(self, field.name).take(rows, axis=0) for field in fields(self)))
+
     def record(
         self, rows: Rows, tracks: npt.NDArray[np.integer], levels: npt.NDArray[np.int8]
     ) -> None:

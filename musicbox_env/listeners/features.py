@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from musicbox_env.dataset import Dataset
+from musicbox_env.kernels import compiled, dot
 from musicbox_env.schema import (
     CONTEXT_TYPES,
     MAX_SESSION_LENGTH,
@@ -20,12 +21,13 @@ from musicbox_env.schema import (
     PAUSE_SHORT,
     REASONS_END,
     REASONS_START,
-    UNKNOWN,
+    SKIP_THRESHOLD,
     is_skip,
 )
 
-Array = npt.NDArray[np.float64]
+Array = npt.NDArray[np.float32]
 Floats = npt.NDArray[np.floating]
+Ints = npt.NDArray[np.integer]
 
 CONTEXT_INPUTS = ("hour_cos", "hour_sin", "premium", "shuffle", *CONTEXT_TYPES)
 SEEKS = ("seek_forward", "seek_back")
@@ -65,6 +67,8 @@ GROUPS = ("played", "kept", "skipped")
 MEAN_PRIOR_SONGS = 2.0
 """A mean of song vectors is shrunken towards 0, which says nothing, by this many songs."""
 SMALLEST_EFFECT_SD = 0.05
+NO_VECTORS = np.zeros((1, 0), np.float32)
+"""Those of any track where there is no embedding."""
 LONGEST_POSITION = float(MAX_SESSION_LENGTH)
 EVENT_CENTER = (0.5, 0.4, 0.35)
 """Usual shares of skipped, brief and full plays."""
@@ -82,9 +86,9 @@ class TrackTable:
         vectors: Embedding ``(num_tracks, d)``, or None without one.
     """
 
-    popularity: Array
-    effect: Array
-    effect_sd: Array
+    popularity: npt.NDArray[np.float64]
+    effect: npt.NDArray[np.float64]
+    effect_sd: npt.NDArray[np.float64]
     vectors: npt.NDArray[np.float32] | None
 
     @classmethod
@@ -136,7 +140,8 @@ class HeardSongs:
     def none(cls, n: int, table: TrackTable) -> HeardSongs:
         """Nothing heard yet."""
         dim = 0 if table.vectors is None else table.vectors.shape[1]
-        return cls(np.zeros((n, len(GROUPS), dim)), np.zeros((n, len(GROUPS))), np.zeros((n, dim)))
+        shapes = (n, len(GROUPS), dim), (n, len(GROUPS)), (n, dim)
+        return cls(*(np.zeros(shape, np.float32) for shape in shapes))
 
     def add(
         self,
@@ -146,13 +151,8 @@ class HeardSongs:
         levels: npt.NDArray[np.integer],
     ) -> None:
         """Take in one more song of each of the sessions ``rows`` ``(m,)``, in place."""
-        skipped = is_skip(levels)
-        member = np.stack([np.ones_like(skipped), ~skipped, skipped], axis=1)
-        self.counts[rows] += member
-        if table.vectors is not None:
-            vectors = table.vectors[tracks].astype(np.float64)
-            self.sums[rows] += member[:, :, None] * vectors[:, None, :]
-            self.last[rows] = vectors
+        vectors = NO_VECTORS if table.vectors is None else table.vectors
+        _add_songs(rows, tracks, is_skip(levels), vectors, self.sums, self.counts, self.last)
 
     def nearness(
         self,
@@ -161,11 +161,51 @@ class HeardSongs:
         tracks: npt.NDArray[np.integer],
     ) -> Array:
         """Dot products of candidates ``(m, c)`` with the means and the last song ``(m, c, 4)``."""
-        if table.vectors is None:
-            return np.zeros((*tracks.shape, len(GROUPS) + 1))
-        means = self.sums[rows] / (self.counts[rows] + MEAN_PRIOR_SONGS)[:, :, None]
-        references = np.concatenate([means, self.last[rows][:, None]], axis=1)
-        return np.einsum("mcd,mgd->mcg", table.vectors[tracks], references, optimize=False)
+        vectors = NO_VECTORS if table.vectors is None else table.vectors
+        near = np.empty((*tracks.shape, len(GROUPS) + 1), np.float32)
+        _compare_songs(rows, tracks, vectors, self.sums, self.counts, self.last, near)
+        return near
+
+
+@compiled
+def _add_songs(
+    rows: Ints,
+    tracks: Ints,
+    skipped: npt.NDArray[np.bool_],
+    vectors: Array,
+    sums: Array,
+    counts: Array,
+    last: Array,
+) -> None:
+    """Take in one more song of each of the sessions ``rows``; see `HeardSongs`."""
+    for i in range(len(rows)):
+        row, vector = rows[i], vectors[tracks[i]]
+        for group in (0, 2 if skipped[i] else 1):
+            counts[row, group] += 1
+            for j in range(len(vector)):
+                sums[row, group, j] += vector[j]
+        last[row] = vector
+
+
+@compiled
+def _compare_songs(
+    rows: Ints,
+    tracks: Ints,
+    vectors: Array,
+    sums: Array,
+    counts: Array,
+    last: Array,
+    near: Array,
+) -> None:
+    """Write the nearness of candidates ``(m, c)`` into ``near`` ``(m, c, 4)``."""
+    for i in range(len(rows)):
+        row = rows[i]
+        for c in range(tracks.shape[1]):
+            vector = vectors[tracks[i, c]]
+            for group in range(sums.shape[1]):
+                songs = counts[row, group] + np.float32(MEAN_PRIOR_SONGS)
+                near[i, c, group] = dot(vector, sums[row, group]) / songs
+            near[i, c, sums.shape[1]] = dot(vector, last[row])
 
 
 def track_inputs(
@@ -189,22 +229,38 @@ def track_inputs(
     Returns:
         ``(m, c, len(TRACK_INPUTS))``.
     """
-    inputs = np.zeros((*tracks.shape, len(TRACK_INPUTS)))
-    inputs[..., POPULARITY] = table.popularity[tracks]
-    inputs[..., EFFECT] = table.effect[tracks]
-    inputs[..., WAS_PLAYED] = table.popularity[tracks] > 0
+    inputs = np.zeros((*tracks.shape, len(TRACK_INPUTS)), np.float32)
     inputs[..., NEAR:] = near
-    width = int(count.max(initial=1))
-    was_heard = np.arange(width) < count[:, None]
-    heard = np.where(was_heard, heard_tracks[:, :width], UNKNOWN)
-    same = tracks[:, :, None] == heard[:, None, :]
-    row, candidate = np.nonzero(same.any(axis=2))
-    matches = same[row, candidate]
-    last = width - 1 - matches[:, ::-1].argmax(axis=1)
-    inputs[row, candidate, HEARD_AT + heard_levels[row, last]] = 1.0
-    inputs[row, candidate, HEARD_AGO] = 1.0 / (count[row] - last)
-    inputs[row, candidate, TIMES_HEARD] = np.log2(1 + matches.sum(axis=1))
+    effects = table.popularity, table.effect
+    _fill_track_inputs(*effects, tracks, heard_tracks, heard_levels, count, inputs)
     return inputs
+
+
+@compiled
+def _fill_track_inputs(
+    popularity: npt.NDArray[np.float64],
+    effect: npt.NDArray[np.float64],
+    tracks: Ints,
+    heard_tracks: Ints,
+    heard_levels: Ints,
+    count: Ints,
+    inputs: Array,
+) -> None:
+    """Write all inputs but the nearness; see `track_inputs`. ``inputs`` is zero before."""
+    for i in range(len(tracks)):
+        for c in range(tracks.shape[1]):
+            track, into = tracks[i, c], inputs[i, c]
+            into[POPULARITY] = popularity[track]
+            into[EFFECT] = effect[track]
+            into[WAS_PLAYED] = popularity[track] > 0
+            times, newest = 0, 0
+            for place in range(count[i]):
+                if heard_tracks[i, place] == track:
+                    times, newest = times + 1, place
+            if times:
+                into[HEARD_AT + heard_levels[i, newest]] = 1.0
+                into[HEARD_AGO] = 1.0 / (count[i] - newest)
+                into[TIMES_HEARD] = np.log2(1.0 + times)
 
 
 def is_repeat(inputs: Floats) -> npt.NDArray[np.bool_]:
@@ -215,31 +271,41 @@ def is_repeat(inputs: Floats) -> npt.NDArray[np.bool_]:
 def context_inputs(dataset: Dataset, plays: npt.NDArray[np.integer]) -> Array:
     """Context of logged plays, of their shape and ``len(CONTEXT_INPUTS)``; 0 where unknown."""
     log = dataset.sessions
-    hour, context = log.column("hour")[plays], log.column("context_type")[plays]
-    inputs = np.zeros((*plays.shape, len(CONTEXT_INPUTS)))
-    angle = 2 * np.pi * hour / 24
-    inputs[..., 0] = np.where(hour >= 0, np.cos(angle), 0)
-    inputs[..., 1] = np.where(hour >= 0, np.sin(angle), 0)
-    for place, name in ((2, "premium"), (3, "shuffle")):
-        value = log.column(name)[plays]
-        inputs[..., place] = np.where(value >= 0, 2.0 * value - 1.0, 0)
-    inputs[..., 4:] = context[..., None] == np.arange(len(CONTEXT_TYPES))
+    inputs = np.empty((*plays.shape, len(CONTEXT_INPUTS)), np.float32)
+    inputs[..., :2] = _HOURS[log.column("hour")[plays]]
+    inputs[..., 2] = _FLAGS[log.column("premium")[plays]]
+    inputs[..., 3] = _FLAGS[log.column("shuffle")[plays]]
+    inputs[..., 4:] = _CONTEXT_TYPES[log.column("context_type")[plays]]
     return inputs
+
+
+def _with_unknown(known: npt.NDArray) -> Array:
+    """Inputs by code; the row of -1, unknown, is 0."""
+    return np.concatenate([known, np.zeros_like(known[:1])]).astype(np.float32)
+
+
+_ANGLES = 2 * np.pi * np.arange(24) / 24
+_HOURS = _with_unknown(np.stack([np.cos(_ANGLES), np.sin(_ANGLES)], axis=1))
+_FLAGS = _with_unknown(np.array([-1.0, 1.0]))
+_CONTEXT_TYPES = _with_unknown(np.eye(len(CONTEXT_TYPES)))
+_REASONS_START = _with_unknown(np.eye(len(REASONS_START)))
+_REASONS_END = _with_unknown(np.eye(len(REASONS_END)))
 
 
 def behaviour_inputs(dataset: Dataset, plays: npt.NDArray[np.integer]) -> Array:
     """Behaviour around plays that are over, their shape and ``len(BEHAVIOUR_INPUTS)``."""
     log = dataset.sessions
-    pause = log.column("pause")[plays]
-    known = log.column("reason_end")[plays] >= 0
-    reasons = [
-        log.column(name)[plays][..., None] == np.arange(len(vocabulary))
-        for name, vocabulary in (("reason_start", REASONS_START), ("reason_end", REASONS_END))
-    ]
-    pauses = [(pause >= 0) & (pause & kind > 0) for kind in (PAUSE_SHORT, PAUSE_LONG)]
-    events = [log.column(name)[plays] > 0 for name in ("context_switch", *SEEKS)]
-    parts = [known[..., None], *reasons, np.stack([*pauses, *events], axis=-1)]
-    return np.concatenate(parts, axis=-1).astype(np.float64)
+    pause, ended = log.column("pause")[plays], log.column("reason_end")[plays]
+    starts, ends = 1 + len(REASONS_START), 1 + len(REASONS_START) + len(REASONS_END)
+    inputs = np.empty((*plays.shape, len(BEHAVIOUR_INPUTS)), np.float32)
+    inputs[..., 0] = ended >= 0
+    inputs[..., 1:starts] = _REASONS_START[log.column("reason_start")[plays]]
+    inputs[..., starts:ends] = _REASONS_END[ended]
+    for place, kind in enumerate((PAUSE_SHORT, PAUSE_LONG), ends):
+        inputs[..., place] = (pause >= 0) & (pause & kind > 0)
+    for place, name in enumerate(("context_switch", *SEEKS), ends + 2):
+        inputs[..., place] = log.column(name)[plays] > 0
+    return inputs
 
 
 def play_inputs(
@@ -256,11 +322,13 @@ def play_inputs(
         position: Songs heard before it ``(m,)``.
         of_track: Its track as it was when it began, from `track_inputs`, ``(m, ...)``.
         context: Of it, or of the last play whose context is known ``(m, ...)``.
-        behaviour: Of it, or zeros where unknown ``(m, ...)``.
+        behaviour: Of it, or zeros where unknown ``(m, ...)``; where it is unknown of all plays it
+            may be left out, ``(m, 0)``.
     """
     one_hot = (levels[..., None] == np.arange(NUM_LEVELS)).astype(np.float64)
     place = np.minimum(position / LONGEST_POSITION, 1.0)[..., None]
-    return np.concatenate([one_hot, place, of_track, context, behaviour], axis=-1)
+    parts = [one_hot, place, of_track, context, behaviour]
+    return np.concatenate(parts, axis=-1, dtype=np.float32)
 
 
 PLAY_INPUTS = NUM_LEVELS + 1 + len(TRACK_INPUTS) + len(CONTEXT_INPUTS) + len(BEHAVIOUR_INPUTS)
@@ -287,28 +355,40 @@ def level_summaries(levels: npt.NDArray[np.integer], count: npt.NDArray[np.integ
     Returns:
         ``(m, len(SUMMARY_INPUTS))``. Running means are of deviations: 0 with nothing heard.
     """
-    m, width = len(levels), int(count.max(initial=1))
-    summary = np.zeros((m, len(SUMMARY_INPUTS)))
-    heard = np.arange(width) < count[:, None]
-    levels = np.where(heard, levels[:, :width], UNKNOWN)
-    age = count[:, None] - 1 - np.arange(width)
-    skipped = is_skip(levels)
-    events = np.stack([skipped, levels == 0, levels == NUM_LEVELS - 1], axis=2) - EVENT_CENTER
-    for place, life in enumerate(HALF_LIVES):
-        weight = np.where(heard, 0.5 ** (np.maximum(age, 0) / life), 0)
-        total = weight.sum(axis=1) + 0.5
-        means = np.einsum("mw,mwe->me", weight, events) / total[:, None]
-        summary[:, place : 3 * len(HALF_LIVES) : len(HALF_LIVES)] = means
-    first = 3 * len(HALF_LIVES)
-    last = levels[np.arange(m), np.maximum(count - 1, 0)]
-    summary[:, first : first + NUM_LEVELS] = last[:, None] == np.arange(NUM_LEVELS)
-    for place, different in ((first + NUM_LEVELS, ~skipped), (first + NUM_LEVELS + 1, skipped)):
-        newest_other = np.where(heard & different, np.arange(width), -1).max(axis=1)
-        summary[:, place] = np.log2(count - newest_other)
-    summary[:, -1] = np.minimum(count / LONGEST_POSITION, 1.0)
+    summary = np.zeros((len(levels), len(SUMMARY_INPUTS)), np.float32)
+    _fill_summaries(levels, count, summary)
     return summary
+
+
+@compiled
+def _fill_summaries(levels: Ints, count: Ints, summary: Array) -> None:
+    """Write `level_summaries`; ``summary`` is zero before."""
+    lives, best = len(HALF_LIVES), NUM_LEVELS - 1
+    first = 3 * lives
+    for i in range(len(levels)):
+        into, heard = summary[i], levels[i, : count[i]]
+        for life in range(lives):
+            fading = 0.5 ** (1.0 / HALF_LIVES[life])
+            skipped = brief = full = total = 0.0
+            for level in heard:
+                skipped = skipped * fading + ((level < SKIP_THRESHOLD) - EVENT_CENTER[0])
+                brief = brief * fading + ((level == 0) - EVENT_CENTER[1])
+                full = full * fading + ((level == best) - EVENT_CENTER[2])
+                total = total * fading + 1.0
+            into[life] = skipped / (total + 0.5)
+            into[lives + life] = brief / (total + 0.5)
+            into[2 * lives + life] = full / (total + 0.5)
+        skips = keeps = 0
+        for level in heard:
+            skips = skips + 1 if level < SKIP_THRESHOLD else 0
+            keeps = keeps + 1 if level >= SKIP_THRESHOLD else 0
+        if len(heard):
+            into[first + heard[-1]] = 1.0
+        into[first + NUM_LEVELS] = np.log2(1.0 + skips)
+        into[first + NUM_LEVELS + 1] = np.log2(1.0 + keeps)
+        into[first + NUM_LEVELS + 2] = min(len(heard) / LONGEST_POSITION, 1.0)
 
 
 def state_inputs(summary: Floats, context: Floats) -> Array:
     """What the head reads beside the memory: `level_summaries` and the last known context."""
-    return np.concatenate([summary, context], axis=-1, dtype=np.float64)
+    return np.concatenate([summary, context], axis=-1, dtype=np.float32)

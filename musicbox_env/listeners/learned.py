@@ -28,17 +28,19 @@ of it to the skip logit.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import expit, softmax
+from scipy.special import expit
 
+from musicbox_env import kernels
 from musicbox_env.dataset import Dataset
-from musicbox_env.listeners.base import History, Rows
+from musicbox_env.listeners.base import History, Rows, sample_levels
 from musicbox_env.listeners.features import (
     BEHAVIOUR_INPUTS,
     CONTEXT_INPUTS,
@@ -58,12 +60,16 @@ from musicbox_env.listeners.features import (
     track_inputs,
 )
 from musicbox_env.listeners.files import read_fit, write_fit
-from musicbox_env.schema import NUM_LEVELS, SKIP_THRESHOLD, is_skip
+from musicbox_env.schema import NUM_LEVELS, SKIP_THRESHOLD, UNHEARD, is_skip
 
-Array = npt.NDArray[np.float64]
+Array = npt.NDArray[np.float32]
+Floats = npt.NDArray[np.floating]
 
 BUNDLED: Final = Path(__file__).parent / "fitted" / "synthetic.npz"
 CANDIDATES_AT_ONCE: Final = 1 << 15
+SESSIONS_AT_ONCE: Final = 256
+"""What the network holds of so many sessions stays in the processor's cache."""
+ROWS_A_TILE: Final = 16
 INPUTS: Final = {
     "track": list(TRACK_INPUTS),
     "summary": list(SUMMARY_INPUTS),
@@ -75,7 +81,7 @@ INPUTS: Final = {
 
 @dataclass(frozen=True)
 class Network:
-    """Weights of M members, stacked; H units of memory, U of the head.
+    """Weights of M members, stacked, in single precision; H units of memory, U of the head.
 
     Attributes:
         play_gates: ``(M, PLAY_INPUTS, 3 H)``: reset, update and new, in this order.
@@ -104,6 +110,9 @@ class Network:
     output_bias: Array
 
     def __post_init__(self) -> None:
+        for field in fields(self):
+            weights = np.ascontiguousarray(getattr(self, field.name), np.float32)
+            object.__setattr__(self, field.name, weights)
         members, hidden = self.hidden_gates.shape[:2]
         units = self.unit_outputs.shape[1]
         shapes = {
@@ -138,42 +147,81 @@ class Network:
         return self.hidden_gates.shape[1]
 
     def remember(self, hidden: Array, plays: Array) -> Array:
-        """One step of the GRU: memory ``(n, M, H)`` and plays ``(n, PLAY_INPUTS)`` to memory.
+        """One step of the GRU: memory ``(n, M, H)`` and plays to memory; see `kernels.gru_step`.
 
-        ::
-
-            r = sigmoid(W_r x + b_r + U_r h + c_r)
-            u = sigmoid(W_u x + b_u + U_u h + c_u)
-            n = tanh(W_n x + b_n + r * (U_n h + c_n))
-            h = u * h + (1 - u) * n
+        Args:
+            hidden: Memory before.
+            plays: ``(n, PLAY_INPUTS)``, or less at the end where those inputs are 0 anyway.
         """
-        h = hidden.swapaxes(0, 1)
-        of_play = np.matmul(plays, self.play_gates) + self.play_bias[:, None]
-        of_memory = np.matmul(h, self.hidden_gates) + self.hidden_bias[:, None]
-        size = self.hidden_size
-        gates = expit(of_play[..., : 2 * size] + of_memory[..., : 2 * size])
-        reset, update = gates[..., :size], gates[..., size:]
-        new = np.tanh(of_play[..., 2 * size :] + reset * of_memory[..., 2 * size :])
-        return (update * h + (1 - update) * new).swapaxes(0, 1)
+        following = np.empty_like(hidden)
+        play_gates = self.play_gates[:, : plays.shape[1]]
+        for part, memory, heard in _blocks(hidden, plays):
+            after = np.empty_like(memory)
+            of_play = heard @ play_gates
+            of_memory = memory.swapaxes(0, 1) @ self.hidden_gates
+            biases = self.play_bias, self.hidden_bias
+            kernels.gru_step(of_play, of_memory, *biases, memory, after)
+            following[part] = after[: part.stop - part.start]
+        return following
 
-    def read_state(self, hidden: Array, states: Array) -> tuple[Array, Array]:
-        """The session's part of the head: units ``(M, n, U)`` and outputs ``(M, n, 5)``."""
-        n = len(hidden)
-        known = np.broadcast_to(states, (self.members, n, states.shape[1]))
-        state = np.concatenate([hidden.swapaxes(0, 1), known], axis=2)
-        units = np.matmul(state, self.state_units) + self.units_bias[:, None]
-        outputs = np.matmul(state, self.state_outputs) + self.output_bias[:, None]
-        return units, outputs
+    def price(self, hidden: Array, states: Array, tracks: Array) -> Array:
+        """Outputs of the head ``(M, n, c, 5)``.
 
-    def price(self, units: Array, outputs: Array, tracks: Array) -> Array:
-        """Outputs for candidates ``(M, n, c, 5)``, from `read_state` and ``(n, c, inputs)``."""
-        n, c, size = tracks.shape
-        flat = tracks.reshape(n * c, size)
-        of_units = np.matmul(flat, self.track_units).reshape(self.members, n, c, -1)
-        of_units += units[:, :, None]
-        direct = np.matmul(flat, self.track_outputs).reshape(self.members, n, c, -1)
-        bent = np.matmul(np.maximum(of_units, 0.0), self.unit_outputs[:, None])
-        return bent + direct + outputs[:, :, None]
+        Args:
+            hidden: Memory ``(n, M, H)``.
+            states: ``(n, STATE_INPUTS)``.
+            tracks: Candidates ``(n, c, TRACK_INPUTS)``.
+        """
+        (n, c, size), (members, units, outputs) = tracks.shape, self.unit_outputs.shape
+        prices = np.empty((members, n, c, outputs), np.float32)
+        for part, memory, state, asked in _blocks(hidden, states, tracks):
+            known = memory.swapaxes(0, 1) @ self._state_head[:, : self.hidden_size]
+            known += state @ self._state_head[:, self.hidden_size :]
+            known += self._head_bias[:, None]
+            head = (asked.reshape(-1, size) @ self._track_head).reshape(
+                members, -1, c, known.shape[2]
+            )
+            head += known[:, :, None]
+            bent = np.maximum(head[..., :units], 0).reshape(members, -1, units)
+            of_units = (bent @ self.unit_outputs).reshape(members, -1, c, outputs)
+            of_units += head[..., units:]
+            prices[:, part] = of_units[:, : part.stop - part.start]
+        return prices
+
+    @cached_property
+    def _state_head(self) -> Array:
+        """Weights from memory and state to units and outputs at once."""
+        return np.concatenate([self.state_units, self.state_outputs], axis=2)
+
+    @cached_property
+    def _track_head(self) -> Array:
+        return np.concatenate([self.track_units, self.track_outputs], axis=2)
+
+    @cached_property
+    def _head_bias(self) -> Array:
+        return np.concatenate([self.units_bias, self.output_bias], axis=1)
+
+
+def _blocks(*arrays: Array) -> Iterator[tuple[Any, ...]]:
+    """Blocks of rows of arrays ``(n, ...)``: which rows they are, then those of each array.
+
+    The last block is filled up with rows of zeros to a multiple of `ROWS_A_TILE`: BLAS rounds a row
+    alone, or at the ragged end of a batch, otherwise than among others, and a session's answers
+    must not depend on who else is asked.
+    """
+    n = len(arrays[0])
+    for first in range(0, n, SESSIONS_AT_ONCE):
+        part = slice(first, min(first + SESSIONS_AT_ONCE, n))
+        lacking = -(part.stop - first) % ROWS_A_TILE
+        yield (
+            part,
+            *(
+                np.concatenate([array[part], np.zeros((lacking, *array.shape[1:]), array.dtype)])
+                if lacking
+                else array[part]
+                for array in arrays
+            ),
+        )
 
 
 @dataclass(frozen=True)
@@ -206,8 +254,8 @@ class Calibration:
         return cls((1.0, 1.0), (1.0, 0.0), (1.0, 0.0), tuple(usual))
 
     def apply(
-        self, usual: Array, logit: Array, repeat: npt.NDArray[np.bool_], *, recommended: bool
-    ) -> Array:
+        self, usual: Floats, logit: Floats, repeat: npt.NDArray[np.bool_], *, recommended: bool
+    ) -> npt.NDArray[np.float64]:
         """Calibrated skip logits.
 
         Args:
@@ -218,7 +266,7 @@ class Calibration:
         """
         if not recommended:
             scale, shift = self.logged
-            return scale * logit + shift
+            return scale * logit.astype(np.float64) + shift
         scale, shift = self.simulated
         believed = np.asarray(self.song)[repeat.astype(np.int64)]
         return scale * (usual + believed * (logit - usual)) + shift
@@ -240,8 +288,8 @@ class FittedNetwork:
     about: Mapping[str, Any]
 
     def save(self, path: Path) -> None:
-        """Write to a file, weights in single precision."""
-        arrays = {f.name: getattr(self.network, f.name).astype(np.float32) for f in fields(Network)}
+        """Write to a file."""
+        arrays = {f.name: getattr(self.network, f.name) for f in fields(Network)}
         about = {
             "listener": "learned",
             **self.about,
@@ -265,7 +313,7 @@ class FittedNetwork:
             raise ValueError(
                 f"{path} was fitted by a MusicBox whose listeners saw other inputs; fit it again."
             )
-        network = Network(**{f.name: arrays[f.name].astype(np.float64) for f in fields(Network)})
+        network = Network(**{f.name: arrays[f.name] for f in fields(Network)})
         return cls(network, Calibration(**about["calibration"]), about)
 
 
@@ -344,7 +392,7 @@ class LearnedListener:
                 f"has {dataset.embedding_names or 'none'}. Fit it again on this dataset."
             )
         self.table = TrackTable.of(dataset, about["split"], embedding)
-        self._usual = np.asarray(fit.calibration.usual)
+        self._usual = np.array(fit.calibration.usual, np.float32).reshape(1, 1, -1)
 
     def __reduce__(self) -> tuple[Callable[..., LearnedListener], tuple[Any, ...]]:
         """Pickle by path where it came from one."""
@@ -353,9 +401,15 @@ class LearnedListener:
     def begin(self, history: History) -> LearnedState:
         """Read the shown plays with their behaviour; see `Listener.begin`."""
         state = self._nothing_heard(len(history.count))
-        for place in range(int(history.count.max(initial=0))):
+        width = int(history.count.max(initial=0))
+        plays = self.dataset.sessions.offsets[history.session][:, None] + np.arange(width)
+        plays = np.minimum(plays, self.dataset.sessions.num_plays - 1)
+        context = context_inputs(self.dataset, plays)
+        behaviour = behaviour_inputs(self.dataset, plays)
+        for place in range(width):
             rows = np.flatnonzero(place < history.count)
-            self._hear_logged(state, history, rows, place, behaviour=True)
+            seen = context[rows, place], behaviour[rows, place]
+            self._hear_logged(state, history, rows, place, *seen)
         return state
 
     def level_probabilities(
@@ -371,8 +425,32 @@ class LearnedListener:
         step = max(1, CANDIDATES_AT_ONCE // max(tracks.shape[1], 1))
         for first in range(0, len(rows), step):
             part = slice(first, first + step)
-            answers[part] = self._answers(state, history, rows[part], tracks[part])
+            asked = rows[part], tracks[part]
+            inputs = self._track_inputs(state, history, *asked)
+            answers[part] = self._answers(state, history, *asked, inputs)
         return answers
+
+    def hear(
+        self,
+        state: LearnedState,
+        history: History,
+        rows: Rows,
+        slates: npt.NDArray[np.int64],
+        plays: npt.NDArray[np.int64],
+        uniforms: npt.NDArray[np.float64],
+    ) -> npt.NDArray[np.int8]:
+        """Hear whole slates; see `base.hear_one_by_one`. What a song's track says is read once."""
+        levels = np.full(slates.shape, UNHEARD, np.int8)
+        for place in range(slates.shape[1]):
+            active = np.flatnonzero(slates[:, place] >= 0)
+            who, tracks = rows[active], slates[active, place]
+            inputs = self._track_inputs(state, history, who, tracks[:, None])
+            chances = self._answers(state, history, who, tracks[:, None], inputs)
+            level = sample_levels(chances[:, 0], uniforms[active, place])
+            self._hear_simulated(state, history, who, tracks, level, inputs[:, 0])
+            history.record(who, tracks, level)
+            levels[active, place] = level
+        return levels
 
     def advance(
         self,
@@ -384,9 +462,7 @@ class LearnedListener:
     ) -> None:
         """Read a simulated play, whose behaviour nobody knows; see the protocol."""
         inputs = self._track_inputs(state, history, rows, tracks[:, None])[:, 0]
-        unknown = np.zeros((len(rows), len(BEHAVIOUR_INPUTS)))
-        count = history.count[rows]
-        self._hear(state, rows, tracks, levels, count, inputs, unknown)
+        self._hear_simulated(state, history, rows, tracks, levels, inputs)
 
     def levels_given_past(
         self,
@@ -415,10 +491,13 @@ class LearnedListener:
         for place in range(width):
             rows = np.flatnonzero(place < lengths)
             tracks, levels = whole.tracks[rows, place], whole.levels[rows, place]
+            inputs = self._track_inputs(state, history, rows, tracks[:, None])
             answers[rows, place] = self._answers(
-                state, history, rows, tracks[:, None], recommended=recommended
+                state, history, rows, tracks[:, None], inputs, recommended=recommended
             )[:, 0]
-            self._hear_logged(state, whole, rows, place, behaviour=behaviour)
+            plays = self.dataset.sessions.offsets[sessions[rows]] + place
+            seen = behaviour_inputs(self.dataset, plays) * np.float32(behaviour)
+            self._hear_logged(state, whole, rows, place, context_inputs(self.dataset, plays), seen)
             history.record(rows, tracks, levels)
         return answers
 
@@ -439,7 +518,7 @@ class LearnedListener:
         history: History,
         rows: Rows,
         tracks: npt.NDArray[np.integer],
-    ) -> tuple[Array, Array, npt.NDArray[np.bool_]]:
+    ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
         """What the calibration starts from.
 
         Returns:
@@ -448,28 +527,45 @@ class LearnedListener:
         """
         inputs = self._track_inputs(state, history, rows, tracks)
         outputs, usual = self._outputs(state, history, rows, inputs)
-        return usual[..., 0], outputs[..., 0], is_repeat(inputs)
+        return usual[..., 0].astype(float), outputs[..., 0].astype(float), is_repeat(inputs)
 
     def _nothing_heard(self, n: int) -> LearnedState:
         network, heard = self.fit.network, HeardSongs.none(n, self.table)
-        hidden = np.zeros((n, network.members, network.hidden_size))
-        context = np.zeros((n, len(CONTEXT_INPUTS)))
+        hidden = np.zeros((n, network.members, network.hidden_size), np.float32)
+        context = np.zeros((n, len(CONTEXT_INPUTS)), np.float32)
         return LearnedState(hidden, context, heard.sums, heard.counts, heard.last)
 
     def _hear_logged(
-        self, state: LearnedState, history: History, rows: Rows, place: int, *, behaviour: bool
+        self,
+        state: LearnedState,
+        history: History,
+        rows: Rows,
+        place: int,
+        context: Array,
+        behaviour: Array,
     ) -> None:
         """Read the play at a place of logged sessions, in place."""
         tracks, levels = history.tracks[rows, place], history.levels[rows, place]
-        plays = self.dataset.sessions.offsets[history.session[rows]] + place
-        state.context[rows] = context_inputs(self.dataset, plays)
+        state.context[rows] = context
         count = np.full(len(rows), place)
         near = state.heard.nearness(rows, self.table, tracks[:, None])
         inputs = track_inputs(
             self.table, near, tracks[:, None], history.tracks[rows], history.levels[rows], count
         )[:, 0]
-        seen = behaviour_inputs(self.dataset, plays)
-        self._hear(state, rows, tracks, levels, count, inputs, seen if behaviour else 0 * seen)
+        self._hear(state, rows, tracks, levels, count, inputs, behaviour)
+
+    def _hear_simulated(
+        self,
+        state: LearnedState,
+        history: History,
+        rows: Rows,
+        tracks: npt.NDArray[np.integer],
+        levels: npt.NDArray[np.int8],
+        inputs: Array,
+    ) -> None:
+        """Read a play whose behaviour nobody knows, in place."""
+        unknown = np.zeros((len(rows), 0), np.float32)
+        self._hear(state, rows, tracks, levels, history.count[rows], inputs, unknown)
 
     def _hear(
         self,
@@ -505,9 +601,10 @@ class LearnedListener:
         network = self.fit.network
         summary = level_summaries(history.levels[rows], history.count[rows])
         states = state_inputs(summary, state.context[rows])
-        units, outputs = network.read_state(state.hidden[rows], states)
-        usual = np.broadcast_to(self._usual, (len(rows), 1, len(TRACK_INPUTS)))
-        return network.price(units, outputs, inputs), network.price(units, outputs, usual)
+        usual = np.broadcast_to(self._usual, (len(rows), 1, inputs.shape[2]))
+        both = np.concatenate([usual, inputs], axis=1)
+        outputs = network.price(state.hidden[rows], states, both)
+        return outputs[:, :, 1:], outputs[:, :, :1]
 
     def _answers(
         self,
@@ -515,11 +612,11 @@ class LearnedListener:
         history: History,
         rows: Rows,
         tracks: npt.NDArray[np.integer],
+        inputs: Array,
         *,
         recommended: bool = True,
-    ) -> Array:
-        """Level probabilities ``(m, c, 5)``."""
-        inputs = self._track_inputs(state, history, rows, tracks)
+    ) -> npt.NDArray[np.float64]:
+        """Level probabilities ``(m, c, 5)``; ``inputs`` are those of the tracks."""
         outputs, usual = self._outputs(state, history, rows, inputs)
         mean, base = outputs.mean(axis=0), usual[..., 0].mean(axis=0)
         skip_logit = mean[..., 0]
@@ -574,7 +671,7 @@ class LearnedListener:
         return np.where(concerned, np.where(all_skipped, goes_on, 1 - goes_on), skip)
 
 
-def level_chances(skip: Array, brief: Array, kept: Array) -> Array:
+def level_chances(skip: Floats, brief: Floats, kept: Floats) -> npt.NDArray[np.float64]:
     """Probabilities of the levels ``(..., 5)``.
 
     Args:
@@ -583,11 +680,26 @@ def level_chances(skip: Array, brief: Array, kept: Array) -> Array:
         kept: Logits of most, cut and full among plays that are kept ``(..., 3)``.
     """
     chances = np.empty((*skip.shape, NUM_LEVELS))
-    share = expit(brief)
-    chances[..., 0] = skip * share
-    chances[..., 1] = skip * (1 - share)
-    chances[..., SKIP_THRESHOLD:] = (1 - skip)[..., None] * softmax(kept, axis=-1)
+    flat = chances.reshape(-1, NUM_LEVELS)
+    _fill_chances(skip.ravel(), brief.ravel(), kept.reshape(-1, kept.shape[-1]), flat)
     return chances
+
+
+@kernels.compiled
+def _fill_chances(
+    skip: Floats, brief: Floats, kept: Floats, chances: npt.NDArray[np.float64]
+) -> None:
+    """Write `level_chances` of ``(n,)`` songs."""
+    for i in range(len(skip)):
+        share = 1.0 / (1.0 + np.exp(-np.float64(brief[i])))
+        chances[i, 0] = skip[i] * share
+        chances[i, 1] = skip[i] * (1.0 - share)
+        largest, total = kept[i].max(), 0.0
+        for k in range(kept.shape[1]):
+            chances[i, SKIP_THRESHOLD + k] = np.exp(np.float64(kept[i, k] - largest))
+            total += chances[i, SKIP_THRESHOLD + k]
+        for k in range(kept.shape[1]):
+            chances[i, SKIP_THRESHOLD + k] *= (1.0 - skip[i]) / total
 
 
 def default_fit(dataset: Dataset) -> Path:
