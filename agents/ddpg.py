@@ -81,7 +81,7 @@ from torch import Tensor, nn
 
 from agents import resume
 from agents.base import Agent, AgentSettings, Callback, Observation
-from agents.networks import Actor, Critic, State, move_towards, pool, unit
+from agents.networks import Actor, Critic, State, adam, move_towards, pool, unit
 from agents.quality import FOLDS, TrackQuality, own_gauss, quality_in_log
 from agents.replay import ReplayBuffer, Transitions
 from musicbox_env import ENV_ID
@@ -253,7 +253,7 @@ class Batch(NamedTuple):
         rewards: Of each of them ``(B, M)``.
         counted: Which of them there are ``(B, M)``.
         discount: Of the next state's value ``(B,)``, 0 where the session ended.
-        next_state: After the slate.
+        next_state: After the slate; that before it where the discount is 0 anyway.
         heard: Tracks of the state ``(B, H)``, -1 pads: not recommended again.
         next_heard: Tracks of the next state ``(B, H)``.
     """
@@ -307,10 +307,8 @@ class DDPGAgent(Agent):
             self.actor.start_at_heuristic(config.rate_weight)
         self.target_actor = deepcopy(self.actor).requires_grad_(False)
         self.target_critics = deepcopy(self.critics).requires_grad_(False)
-        self._actor_optimizer = torch.optim.Adam(self.actor.parameters(), lr=config.actor_rate)
-        self._critic_optimizer = torch.optim.AdamW(
-            self.critics.parameters(), lr=config.critic_rate, weight_decay=config.critic_decay
-        )
+        self._actor_optimizer = adam(self.actor, config.actor_rate)
+        self._critic_optimizer = adam(self.critics, config.critic_rate, decay=config.critic_decay)
         self.quality: TrackQuality | None = None
         self.memory = ReplayBuffer(config.buffer_size)
         self.log: ReplayBuffer | None = None
@@ -496,15 +494,17 @@ class DDPGAgent(Agent):
             actions = torch.where(proto.isnan(), actions, proto)
             rewards = np.repeat(rewards, proto.shape[1], axis=1)
             counted = np.repeat(counted, proto.shape[1], axis=1)
+        state = self._state(rows.before())
+        following = rows.after() if self.settings.gamma else rows.before()
         return Batch(
-            self._state(before(rows)),
+            state,
             actions,
             torch.from_numpy(rewards),
             torch.from_numpy(counted),
             torch.from_numpy(rows.discount),
-            self._state(after(rows)),
+            self._state(following) if self.settings.gamma else state,
             rows.tracks,
-            rows.next_tracks,
+            following["tracks"],
         )
 
     # Learning: the algorithm.
@@ -652,7 +652,7 @@ class DDPGAgent(Agent):
         some = np.flatnonzero(kept.sum(axis=1))
         rows, kept = rows[some], kept[some]
         wanted = (self._embed_slate(rows) * torch.from_numpy(kept)[..., None]).sum(dim=1)
-        return cosine_distance(self.actor(self._state(before(rows))), wanted[:, None])
+        return cosine_distance(self.actor(self._state(rows.before())), wanted[:, None])
 
     @torch.no_grad()
     def _learn_quality(self, happened: Transitions) -> None:
@@ -777,6 +777,7 @@ class DDPGAgent(Agent):
     ) -> Transitions:
         """What a step of all sessions was, for the memory; ``truncated`` is no end of the world."""
         levels = info["levels"]
+        asked = None if self.settings.critic_sees == "proto" else 0  # 132 bytes each
         weight = env.config.reward.gamma_position ** np.arange(levels.shape[1])
         heard = levels >= 0
         of_songs = song_rewards(env.config.reward, levels)
@@ -788,16 +789,14 @@ class DDPGAgent(Agent):
             tracks=observation["tracks"],
             levels=observation["levels"],
             context=observation["context"],
-            action=points.reshape(len(points), -1).astype(np.float32),
+            action=points.reshape(len(points), -1)[:, :asked].astype(np.float32),
             slate=info["slate"].astype(np.int32),
             slate_levels=levels,
             slate_rate=np.full(levels.shape, np.nan, np.float32),
             reward=reward.astype(np.float32),
             song_reward=((of_songs * weight.sum() + rest[:, None]) * heard).astype(np.float32),
             discount=(self.settings.gamma * ~terminated).astype(np.float32),
-            next_tracks=following["tracks"],
-            next_levels=following["levels"],
-            next_context=following["context"],
+            next_position=following["context"][:, -1],
         )
 
     def _draw(self) -> Batch:
@@ -913,14 +912,6 @@ class DDPGAgent(Agent):
                 )
 
 
-def before(rows: Transitions) -> Observation:
-    """What was observed before the slate."""
-    return {"tracks": rows.tracks, "levels": rows.levels, "context": rows.context}
-
-
-def after(rows: Transitions) -> Observation:
-    """What was observed after it."""
-    return {"tracks": rows.next_tracks, "levels": rows.next_levels, "context": rows.next_context}
 
 
 def cosine_distance(points: Tensor, wanted: Tensor) -> Tensor:

@@ -1,4 +1,8 @@
-"""Replay memory: transitions as track indices, a few hundred bytes each, in fixed arrays."""
+"""Replay memory: transitions as track indices, 200 bytes each, in fixed arrays.
+
+What a session looked like after a slate is not stored: it is the slate that moves up at the end of
+what was heard before, and is put together when a transition is drawn.
+"""
 
 from __future__ import annotations
 
@@ -8,19 +12,21 @@ from dataclasses import dataclass, fields
 import numpy as np
 import numpy.typing as npt
 
+from agents.base import Observation
+
 
 @dataclass(frozen=True)
 class Transitions:
     """What happened, a row a step of a session; a batch, or everything that a memory holds.
 
-    The observation is that of ``observation="ids"``; ``next_`` is the one after the slate.
+    The observation is that of ``observation="ids"``.
 
     Attributes:
         tracks: Songs heard before ``(n, H)`` int32, -1 pads in front, the newest last.
         levels: Their listen levels ``(n, H)`` int8, -1 pads.
         context: Context features ``(n, c)`` float32.
         action: Proto-action as the agent gave it ``(n, a)`` float32, noise included; NaN where the
-            slate did not come from one, as in the log.
+            slate did not come from one, as in the log; ``(n, 0)`` where nobody asks for it.
         slate: Songs heard in answer ``(n, k)`` int32, -1 where not heard.
         slate_levels: Their listen levels ``(n, k)`` int8, -1 where not heard.
         slate_rate: What the space's rate column shall say of them ``(n, k)`` float32, NaN where
@@ -30,9 +36,8 @@ class Transitions:
             heard.
         discount: What a value of the next state counts ``(n,)`` float32; 0 where the session
             ended.
-        next_tracks: ``(n, H)`` int32.
-        next_levels: ``(n, H)`` int8.
-        next_context: ``(n, c)`` float32.
+        next_position: Last of the context features after the slate ``(n,)`` float32; the others
+            stay as they are through a session.
     """
 
     tracks: npt.NDArray[np.int32]
@@ -45,9 +50,7 @@ class Transitions:
     reward: npt.NDArray[np.float32]
     song_reward: npt.NDArray[np.float32]
     discount: npt.NDArray[np.float32]
-    next_tracks: npt.NDArray[np.int32]
-    next_levels: npt.NDArray[np.int8]
-    next_context: npt.NDArray[np.float32]
+    next_position: npt.NDArray[np.float32]
 
     def __len__(self) -> int:
         return len(self.reward)
@@ -55,6 +58,24 @@ class Transitions:
     def __getitem__(self, rows: npt.NDArray | slice) -> Transitions:
         """Some of the rows, by indices, mask or slice."""
         return Transitions(*(getattr(self, f.name)[rows] for f in fields(self)))
+
+    def before(self) -> Observation:
+        """What was observed before the slate."""
+        return {"tracks": self.tracks, "levels": self.levels, "context": self.context}
+
+    def after(self) -> Observation:
+        """What was observed after it."""
+        tracks = np.concatenate([self.tracks, self.slate], axis=1)
+        levels = np.concatenate([self.levels, self.slate_levels], axis=1)
+        # Stable: what is no song goes to the front, and the songs keep their order.
+        order = np.argsort(levels >= 0, axis=1, kind="stable")[:, self.slate.shape[1] :]
+        context = self.context.copy()
+        context[:, -1] = self.next_position
+        return {
+            "tracks": np.take_along_axis(tracks, order, axis=1),
+            "levels": np.take_along_axis(levels, order, axis=1),
+            "context": context,
+        }
 
     @classmethod
     def joined(cls, parts: list[Transitions]) -> Transitions:

@@ -105,6 +105,52 @@ def gru_step(
                 following[i, net, j] = n + u * (memory[i, net, j] - n)
 
 
+@in_registers
+def gru_factors(
+    of_input: Floats,
+    of_memory: Floats,
+    input_bias: Floats,
+    memory_bias: Floats,
+    memory: Floats,
+    factors: Floats,
+) -> None:
+    """Derivatives of `gru_step`, of one network, by what goes into it.
+
+    Args:
+        of_input: ``W x`` ``(n, 3 H)``, in the order r, u, n.
+        of_memory: ``U h`` ``(n, 3 H)``.
+        input_bias: ``b`` ``(3 H,)``.
+        memory_bias: ``c`` ``(3 H,)``.
+        memory: ``h`` before ``(n, H)``.
+        factors: Of the new h ``(n, 5, H)`` by ``U h``, in its order; by ``W_n x``, the others of
+            ``W x`` being those of ``U h``; and by h before, but for what goes through ``U h``;
+            changed.
+    """
+    size, half, one = memory.shape[1], np.float32(0.5), np.float32(1)
+    r, u, n, of_n = np.empty((4, size), np.float32)
+    for i in range(len(memory)):  # loops that write one array each stay in vector registers
+        x, m, h, into = of_input[i], of_memory[i], memory[i], factors[i]
+        for j in range(size):
+            r[j] = half + half * tanh(half * (x[j] + input_bias[j] + m[j] + memory_bias[j]))
+        for j in range(size):
+            k = size + j
+            u[j] = half + half * tanh(half * (x[k] + input_bias[k] + m[k] + memory_bias[k]))
+        for j in range(size):
+            of_n[j] = m[2 * size + j] + memory_bias[2 * size + j]
+        for j in range(size):
+            n[j] = tanh(x[2 * size + j] + input_bias[2 * size + j] + r[j] * of_n[j])
+        for j in range(size):
+            into[3, j] = (one - u[j]) * (one - n[j] * n[j])
+        for j in range(size):
+            into[0, j] = (one - u[j]) * (one - n[j] * n[j]) * of_n[j] * r[j] * (one - r[j])
+        for j in range(size):
+            into[1, j] = (h[j] - n[j]) * u[j] * (one - u[j])
+        for j in range(size):
+            into[2, j] = (one - u[j]) * (one - n[j] * n[j]) * r[j]
+        for j in range(size):
+            into[4, j] = u[j]
+
+
 @compiled
 def fill_rows(column: npt.NDArray, first: Ints, count: Ints, rows: npt.NDArray) -> None:
     """Copy ``column[first : first + count]`` to the front of each row of ``rows``, in place."""

@@ -21,9 +21,7 @@ def numbered(numbers: list[int]) -> Transitions:
         reward=n.astype(np.float32),
         song_reward=np.repeat(column, 3, 1).astype(np.float32),
         discount=n.astype(np.float32),
-        next_tracks=np.repeat(column, 4, 1).astype(np.int32),
-        next_levels=np.repeat(column % 5, 4, 1).astype(np.int8),
-        next_context=column.astype(np.float32),
+        next_position=n.astype(np.float32),
     )
 
 
@@ -34,7 +32,7 @@ def test_keeps_the_newest_whole_rows() -> None:
     assert len(memory) == 5
     stored = memory.stored
     assert sorted(stored.reward.tolist()) == [3, 4, 5, 6, 7]
-    for column in (stored.tracks, stored.context, stored.slate, stored.next_tracks):
+    for column in (stored.tracks, stored.context, stored.slate, stored.song_reward):
         assert (column == stored.reward[:, None]).all()
 
 
@@ -75,6 +73,21 @@ def test_refuses_to_draw_from_nothing_and_to_hold_nothing() -> None:
         ReplayBuffer(3).sample(np.random.default_rng(0), 1)
     with pytest.raises(ValueError, match="needs 1 or more"):
         ReplayBuffer(0)
+
+
+def test_after_a_slate_it_stands_at_the_end_of_what_was_heard() -> None:
+    rows = numbered([0, 0, 0])
+    rows.tracks[:] = [[-1, -1, 5, 6], [1, 2, 3, 4], [-1, 7, 7, 8]]
+    rows.levels[:] = [[-1, -1, 0, 4], [1, 2, 3, 4], [-1, 0, 1, 2]]
+    rows.slate[:] = [[9, 10, 11], [9, 10, -1], [-1, -1, -1]]
+    rows.slate_levels[:] = [[4, 3, 2], [4, 3, -1], [-1, -1, -1]]
+    rows.next_position[:] = [0.5, 0.7, 0.9]
+    after = rows.after()
+    assert after["tracks"].tolist() == [[6, 9, 10, 11], [3, 4, 9, 10], [-1, 7, 7, 8]]
+    assert after["levels"].tolist() == [[4, 4, 3, 2], [3, 4, 4, 3], [-1, 0, 1, 2]]
+    np.testing.assert_array_equal(after["context"][:, -1], rows.next_position)
+    assert after["tracks"].dtype == np.int32
+    assert after["levels"].dtype == np.int8
 
 
 def test_joins_in_order() -> None:
