@@ -22,8 +22,8 @@ from pathlib import Path
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
-from experiments.benchmark_measure import Point, Record
-from experiments.benchmark_sections import SECTIONS, Found, Setting
+from experiments.benchmark_measure import Found, Point, Record, Setting
+from experiments.benchmark_sections import SECTIONS
 from experiments.plots import LIGHT, png
 from musicbox_env.schema import require_known
 
@@ -35,7 +35,8 @@ class BenchmarkConfig:
     """What to measure, and how often."""
 
     only: tuple[str, ...] = ()
-    """Sections: environment, retrieval, approximate, training, ingest, memory; all if left out."""
+    """Sections: environment, retrieval, approximate, training, ingest, memory, statistics; all if
+    left out."""
     runs: int = 3
     """Turns of each comparison."""
     full: bool = False

@@ -7,15 +7,19 @@ figure is the median of the runs with the smallest and the largest beside it.
 
 from __future__ import annotations
 
+import json
 import resource
+import subprocess
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from statistics import median
 
 MEBIBYTE = 2**20
 SHORTEST_SECONDS = 0.2
 """A speed is measured for at least this long."""
+PEER_SCRIPT = Path(__file__).with_name("benchmark_peers.py")
 
 
 @dataclass(frozen=True)
@@ -81,6 +85,48 @@ class Point:
     size_of: str
     size: float
     cost: float
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What all sections are told.
+
+    Attributes:
+        runs: Turns of each comparison.
+        full: Whether the largest sizes are measured too.
+        peers: Python of an environment that holds the peers, or None.
+        worlds: Folder for datasets made to measure on; kept between runs.
+        say: Called with what is being measured.
+    """
+
+    runs: int
+    full: bool
+    peers: Path | None
+    worlds: Path
+    say: Callable[[str], None]
+
+    def peer(self, name: str, *arguments: object) -> Callable[[], float] | str:
+        """Give the function that measures a peer, or say why it cannot be."""
+        if self.peers is None:
+            return "peers are not measured; pass --peers PYTHON, see --help"
+        command = [str(self.peers), str(PEER_SCRIPT), name, *map(str, arguments)]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            return f"{name} does not run there ({done.stderr.strip().splitlines()[-1]})"
+
+        def measure() -> float:
+            output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+            return float(json.loads(output.splitlines()[-1])["speed"])
+
+        return measure
+
+
+@dataclass
+class Found:
+    """What a section found."""
+
+    records: list[Record]
+    points: list[Point]
 
 
 def processor_seconds() -> float:

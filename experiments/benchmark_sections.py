@@ -8,10 +8,9 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
-from typing import Any
+from statistics import median
 
 import gymnasium as gym
 import numpy as np
@@ -21,8 +20,10 @@ from gymnasium.envs.classic_control.cartpole import CartPoleVectorEnv
 import musicbox_env
 from experiments.benchmark_measure import (
     MEBIBYTE,
+    Found,
     Point,
     Record,
+    Setting,
     against_limit,
     compare,
     processor_seconds,
@@ -30,6 +31,7 @@ from experiments.benchmark_measure import (
     speed,
     summed_up,
 )
+from experiments.benchmark_training import training
 from experiments.benchmark_worlds import grown, random_dataset, unit_rows
 from musicbox_env.approximate import ApproximateIndex, installed
 from musicbox_env.retrieval import top_k
@@ -37,53 +39,13 @@ from musicbox_env.simulator import open_dataset
 from musicbox_env.synthetic import SyntheticConfig, bundled_dataset, write_raw
 
 SESSIONS_AT_ONCE = 1_024
-TRAINING_STEPS = 600
 FLAT = 0.67
 """A cost counts as flat if a hundred times the size makes it at most half as large again."""
-PEER_SCRIPT = Path(__file__).with_name("benchmark_peers.py")
+HUGE_FILE = 1 << 30
+"""A file so large is read once, not in several turns."""
+WHOLE_DATA_SET = 426e9
+"""Bytes of the Music Streaming Sessions Dataset, uncompressed."""
 VECTOR_BARS = {"replay": 0.15, "ground_truth": 0.10, "learned": 0.05}
-
-
-@dataclass(frozen=True)
-class Setting:
-    """What all sections are told.
-
-    Attributes:
-        runs: Turns of each comparison.
-        full: Whether the largest sizes are measured too.
-        peers: Python of an environment that holds the peers, or None.
-        worlds: Folder for datasets made to measure on; kept between runs.
-        say: Called with what is being measured.
-    """
-
-    runs: int
-    full: bool
-    peers: Path | None
-    worlds: Path
-    say: Callable[[str], None]
-
-    def peer(self, name: str, *arguments: object) -> Callable[[], float] | str:
-        """Give the function that measures a peer, or say why it cannot be."""
-        if self.peers is None:
-            return "peers are not measured; pass --peers PYTHON, see --help"
-        command = [str(self.peers), str(PEER_SCRIPT), name, *map(str, arguments)]
-        done = subprocess.run(command, capture_output=True, text=True)
-        if done.returncode:
-            return f"{name} does not run there ({done.stderr.strip().splitlines()[-1]})"
-
-        def measure() -> float:
-            output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-            return float(json.loads(output.splitlines()[-1])["speed"])
-
-        return measure
-
-
-@dataclass
-class Found:
-    """What a section found."""
-
-    records: list[Record]
-    points: list[Point]
 
 
 def environment(setting: Setting) -> Found:
@@ -316,126 +278,72 @@ def _alike(
     return few[near]
 
 
-def training(setting: Setting) -> Found:
-    """Gradient updates a second, and what a remembered transition takes."""
-    from agents import make_agent
-
-    found = Found([], [])
-    data = str(bundled_dataset())
-    options = {"data": data, "listener": "replay"}
-    for batch, width in ((64, 32), (256, 256)):
-        setting.say(f"gradient updates, batch {batch}, width {width}")
-        ours: Any = make_agent(
-            "ddpg",
-            open_dataset(data),
-            settings={
-                "batch_size": batch,
-                "hidden": width,
-                "learning_starts": 10**6,
-                "log_share": 0.0,
-            },
-        )
-        ours.learn(options, TRAINING_STEPS)
-        rival: Any = make_agent(
-            "sb3-ddpg",
-            open_dataset(data),
-            settings={"batch_size": batch, "net_arch": (width, width)},
-        )
-        model = _filled_sb3(rival, options)
-        own_speed = _alone(partial(speed, partial(_update, ours), 5.0))
-        sb3_speed = _alone(partial(speed, partial(model.train, 5, batch), 5.0))
-        flat = gym.spaces.flatdim(model.observation_space)
-        sbx = setting.peer("sbx", batch, width, flat, int(np.prod(model.action_space.shape)))
-        note = (
-            "ours reads 20 songs by a recurrent network and has a critic of every song; theirs "
-            "reads 10 as one vector; one thread each"
-        )
-        measure = partial(compare, "training", unit="updates/s", runs=setting.runs, note=note)
-        title = f"ddpg updates, batch {batch}, width {width}, over"
-        found.records.append(measure(f"{title} SB3's", ours=own_speed, theirs=sb3_speed, bar=2.0))
-        if isinstance(sbx, str):
-            found.records.append(skipped("training", f"{title} SBX's", sbx))
-        else:
-            found.records.append(measure(f"{title} SBX's", ours=own_speed, theirs=sbx, bar=1.0))
-    held = ours.memory.stored
-    size = sum(getattr(held, field.name).nbytes for field in fields(held)) / len(held)
-    found.records.append(
-        against_limit("training", "memory of a transition", "bytes", lambda: size, 200.0, runs=1)
-    )
-    return found
-
-
-def _update(agent: Any) -> None:
-    for _ in range(5):
-        agent.update(agent._draw())
-
-
-def _filled_sb3(agent: Any, options: dict[str, Any]) -> Any:
-    """SB3's model with a filled replay buffer."""
-    from stable_baselines3.common.logger import Logger
-
-    env = gym.make(musicbox_env.ENV_ID, **{**options, **agent.env_options})
-    model = agent._model(env, TRAINING_STEPS)
-    model.learning_starts = TRAINING_STEPS
-    model.learn(TRAINING_STEPS)
-    model.set_logger(Logger(None, []))
-    return model
-
-
-def _alone(measure: Callable[[], float]) -> Callable[[], float]:
-    """Measure with one thread of torch: two on a busy machine can be ten times slower."""
-    import torch
-
-    def measured() -> float:
-        before = torch.get_num_threads()
-        torch.set_num_threads(1)
-        try:
-            return measure()
-        finally:
-            torch.set_num_threads(before)
-
-    return measured
-
-
 def ingest(setting: Setting) -> Found:
     """Raw CSV to dataset against pyarrow's own CSV to Parquet, and peak memory over sizes."""
     found = Found([], [])
-    sizes = (3_000, 30_000, 300_000) if setting.full else (3_000, 30_000)
-    peaks = []
+    sizes = (60_000, 600_000, 3_000_000) if setting.full else (3_000, 60_000)
     with tempfile.TemporaryDirectory(dir=setting.worlds) as scratch:
         for sessions in sizes:
             setting.say(f"ingest of {sessions:,} sessions")
             raw = Path(scratch) / f"raw-{sessions}"
             write_raw(SyntheticConfig(sessions=sessions, tracks=5_000), raw)
             file = _uncompressed(raw)
-            out = Path(scratch) / "out"
-            pairs = [
-                (_child("ours", file, out), _child("pyarrow", file, out))
-                for _ in range(setting.runs)
-            ]
-            size = file.stat().st_size / MEBIBYTE
-            speeds = [(size / a["seconds"], size / b["seconds"]) for a, b in pairs]
-            peaks.append(max(a["peak"] for a, _ in pairs))
-            plays = int(pairs[0][0]["plays"])
-            name = f"ingest of {plays:,} plays ({size:,.0f} MiB) over pyarrow's CSV to Parquet"
-            bar = 0.5 if sessions == sizes[-1] else None
-            found.records.append(
-                summed_up("ingest", name, "MiB/s", speeds, bar, note="one process each")
-            )
-            for seconds, _ in pairs:
-                found.points.append(Point("ingest", "plays ingested", plays, seconds["seconds"]))
-            found.records.append(
-                against_limit(
-                    "ingest",
-                    f"peak memory, {plays:,} plays",
-                    "MiB",
-                    partial(float, peaks[-1]),
-                    1536.0,
-                    runs=1,
-                )
-            )
+            _ingest_alone(setting, found, file, largest=sessions == sizes[-1])
+            if sessions == sizes[0]:
+                found.records.append(_ingest_side_by_side(setting, file))
             shutil.rmtree(raw)
     return found
+
+
+def _ingest_alone(setting: Setting, found: Found, file: Path, *, largest: bool) -> None:
+    """One file in one process, beside pyarrow; the largest is projected to the whole data set."""
+    out = file.with_name("out")
+    runs = setting.runs if file.stat().st_size < HUGE_FILE else 1
+    pairs = [(_child("ours", 1, out, file), _child("pyarrow", 1, out, file)) for _ in range(runs)]
+    size, plays = file.stat().st_size / MEBIBYTE, int(pairs[0][0]["plays"])
+    speeds = [(size / a["seconds"], size / b["seconds"]) for a, b in pairs]
+    record = summed_up(
+        "ingest",
+        f"ingest of {plays:,} plays ({size:,.0f} MiB) over pyarrow's CSV to Parquet",
+        "MiB/s",
+        speeds,
+        0.5 if largest else None,
+        note=_projection(median(ours for ours, _ in speeds)) if largest else "one process each",
+    )
+    peak = max(ours["peak"] for ours, _ in pairs)
+    peaks = partial(against_limit, "ingest", f"peak memory, {plays:,} plays", "MiB")
+    found.records += [record, peaks(lambda: peak, 1536.0, runs=1)]
+    found.points += [Point("ingest", "plays ingested", plays, a["seconds"]) for a, _ in pairs]
+
+
+def _projection(speed: float) -> str:
+    """What the whole data set takes at a speed in MiB a second and core, with its arithmetic."""
+    hours = WHOLE_DATA_SET / MEBIBYTE / speed / 3600
+    return (
+        f"one process each; the data set's {WHOLE_DATA_SET / 1e9:,.0f} GB / {speed:.0f} MiB/s = "
+        f"{hours:.1f} hours of one core, {hours / 2:.1f} on two: its files are worked on side by "
+        "side"
+    )
+
+
+def _ingest_side_by_side(setting: Setting, file: Path) -> Record:
+    """Four copies of a file by two processes over by one, by the clock on the wall."""
+    files = [Path(shutil.copy(file, file.with_name(f"{i}.csv"))) for i in range(4)]
+    out = file.with_name("out")
+    pairs = [
+        (_child("ours", 1, out, *files)["wall"], _child("ours", 2, out, *files)["wall"])
+        for _ in range(setting.runs)
+    ]
+    for copy in files:
+        copy.unlink()
+    return summed_up(
+        "ingest",
+        "four files by two processes over by one",
+        "files/s",
+        [(4 / two, 4 / one) for one, two in pairs],
+        None,
+        note="by the clock: what else runs on the machine counts",
+    )
 
 
 def _uncompressed(raw: Path) -> Path:
@@ -448,16 +356,19 @@ def _uncompressed(raw: Path) -> Path:
 
 
 _CHILD = """
-import json, shutil, sys
+import json, shutil, sys, time
 from pathlib import Path
+from statistics import median
 from experiments.benchmark_measure import processor_seconds
-which, file, out = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3])
+which, workers, out, files = sys.argv[1], int(sys.argv[2]), Path(sys.argv[3]), sys.argv[4:]
+wall = time.perf_counter()
 if which == "ours":
     from musicbox_env.dataset import Dataset
     from musicbox_env.ingest import IngestConfig, ingest
-    config = IngestConfig((str(file),), out, embeddings=False, workers=1, progress=False)
+    config = IngestConfig(tuple(files), out, embeddings=False, workers=workers, progress=False)
     began = processor_seconds()
     ingest(config)
+    wall = time.perf_counter() - wall
     seconds = processor_seconds() - began
     plays = Dataset(out).sessions.num_plays
     shutil.rmtree(out)
@@ -466,7 +377,7 @@ else:
     pyarrow.set_cpu_count(1)
     pyarrow.set_io_thread_count(1)
     began = processor_seconds()
-    with pyarrow.csv.open_csv(file) as reader:
+    with pyarrow.csv.open_csv(files[0]) as reader:
         with pyarrow.parquet.ParquetWriter(out, reader.schema) as writer:
             for batch in reader:
                 writer.write_batch(batch)
@@ -474,7 +385,7 @@ else:
     out.unlink()
 status = dict(line.split(":", 1) for line in open("/proc/self/status"))
 peak = int(status["VmHWM"].split()[0]) / 1024  # getrusage would count the parent's peak too
-print(json.dumps({"seconds": seconds, "peak": peak, "plays": plays}))
+print(json.dumps({"seconds": seconds, "peak": peak, "plays": plays, "wall": wall}))
 """
 
 
@@ -522,17 +433,39 @@ def memory(setting: Setting) -> Found:
             note=f"the catalogue's {catalogue:,.0f} MiB of vectors are mapped and shared",
         )
     )
-    setting.say("recommending from the largest catalogue")
+    setting.say("an agent for the largest catalogue")
     folder = setting.worlds / f"random-10000-{tracks[-1]}"
-    found.records.append(
-        limit(
-            f"process that recommends from {tracks[-1]:,} tracks",
+    trained = _trained(setting.worlds / f"agent-{tracks[-1]}", folder)
+    asked = [_child(trained, code=_RECOMMEND) for _ in range(setting.runs)]
+    found.records += [
+        summed_up(
+            "memory",
+            f"`musicbox recommend` by a trained ddpg from {tracks[-1]:,} tracks",
             "MiB",
-            lambda: _child(folder, 1, code=_MAKE)["peak"],
-            2048.0,
-        )
-    )
+            [(value["peak"], 2048.0) for value in asked],
+            1.0,
+            less_is_better=True,
+            note="the whole process at its peak, mapped files included",
+        ),
+        Record(
+            "memory",
+            f"the same: processor time, start included, {tracks[-1]:,} tracks",
+            "s",
+            median(value["seconds"] for value in asked),
+        ),
+    ]
     return found
+
+
+def _trained(run: Path, data: Path) -> Path:
+    """A run with a ddpg trained on a dataset, as `musicbox train` leaves one; kept."""
+    from experiments.training import jobs_for, train_all
+
+    settings = {"ddpg": {"log_sessions": 500, "warmup_updates": 50, "learning_starts": 64}}
+    options = {"data": str(data), "listener": "replay"}
+    jobs = jobs_for(["ddpg"], 1, settings=settings, options=options, steps=128, out=run)
+    train_all(jobs, workers=1)
+    return run
 
 
 _IMPORT = """
@@ -557,6 +490,46 @@ own, peak = (int(status[name].split()[0]) / 1024 for name in ("RssAnon", "VmHWM"
 print(json.dumps({"seconds": seconds, "own": own, "peak": peak}))
 """
 
+_RECOMMEND = """
+import json, sys, time
+began = time.process_time()
+from pathlib import Path
+from statistics import median
+from experiments.recommend import RecommendConfig, recommend
+assert len(recommend(RecommendConfig(Path(sys.argv[1]), "t1:full,t2:skipped,t3:kept"))) == 3
+status = dict(line.split(":", 1) for line in open("/proc/self/status"))
+peak = int(status["VmHWM"].split()[0]) / 1024
+print(json.dumps({"seconds": time.process_time() - began, "peak": peak}))
+"""
+
+
+def statistics(setting: Setting) -> Found:
+    """The intervals of a comparison: ten agents, three trainings each, 3,000 sessions."""
+    from experiments.metrics import PerSession
+    from experiments.statistics import paired_bootstrap
+
+    setting.say("intervals")
+    rng = np.random.default_rng(0)
+    songs = np.full(3_000, 8.0)
+    parts = {
+        str(agent): [
+            PerSession(rng.binomial(8, 0.5, 3_000).astype(np.float64), songs) for _ in range(3)
+        ]
+        for agent in range(10)
+    }
+
+    def seconds() -> float:
+        began = processor_seconds()
+        bootstrap = paired_bootstrap(parts, rng=rng, resamples=2_000)
+        for agent in parts:
+            bootstrap.estimate(agent)
+            bootstrap.difference(agent, "0", lower_is_better=True)
+        return processor_seconds() - began
+
+    name = "intervals of ten agents, three seeds each, 3,000 sessions"
+    return Found([against_limit("statistics", name, "s", seconds, 5.0, runs=setting.runs)], [])
+
+
 SECTIONS: dict[str, Callable[[Setting], Found]] = {
     "environment": environment,
     "retrieval": retrieval,
@@ -564,4 +537,5 @@ SECTIONS: dict[str, Callable[[Setting], Found]] = {
     "training": training,
     "ingest": ingest,
     "memory": memory,
+    "statistics": statistics,
 }

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from gymnasium import spaces
 
 from musicbox_env.draws import choose, new_key
+from musicbox_env.kernels import shares_logged
 from musicbox_env.schema import require_known
 from musicbox_env.simulator import Outcome, SessionConfig, Simulator, World
 
@@ -218,13 +219,11 @@ def describe(
     session = simulator.history.session[rows]
     if outcome is None:
         outcome = Outcome.nothing(len(session), simulator.world.config.slate_size)
-    # Summed place by place: numpy is slow along many short rows.
-    heard, logged = (sum(songs.T) for songs in (outcome.slate >= 0, outcome.logged))
     return {
         "slate": outcome.slate,
         "levels": outcome.levels,
         "logged": outcome.logged,
-        "logged_share": logged / np.maximum(heard, 1),
+        "logged_share": shares_logged(outcome.slate, outcome.logged),
         "replaced": outcome.replaced,
         **{f"reward_{name}": value for name, value in outcome.terms.items()},
         "session": session,

@@ -255,14 +255,12 @@ def begin_sessions(
     """
     for i in range(len(rows)):
         row, begin, length, seen = rows[i], first[i], lengths[i], shown[i]
-        tracks[row] = UNKNOWN
-        levels[row] = UNHEARD
-        logged_tracks[row] = UNKNOWN
-        held[row] = False
-        tracks[row, :seen] = track_column[begin : begin + seen]
-        levels[row, :seen] = level_column[begin : begin + seen]
-        logged_tracks[row, :length] = track_column[begin : begin + length]
-        held[row, seen:length] = True
+        for play in range(tracks.shape[1]):
+            tracks[row, play] = track_column[begin + play] if play < seen else UNKNOWN
+            levels[row, play] = level_column[begin + play] if play < seen else UNHEARD
+        for play in range(held.shape[1]):
+            logged_tracks[row, play] = track_column[begin + play] if play < length else UNKNOWN
+            held[row, play] = seen <= play < length
 
 
 @compiled
@@ -312,6 +310,19 @@ def heard_before(rows: Indices, tracks: Indices, slates: Indices) -> npt.NDArray
             song = slates[i, place]
             before[i, place] = _holds(tracks[rows[i]], song) or _holds(slates[i, :place], song)
     return before
+
+
+@compiled
+def shares_logged(slates: Indices, logged: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
+    """Share of the songs heard ``(m, k)``, -1 for none, that are ``logged``; 0 of none."""
+    shares = np.zeros(len(slates))
+    for i in range(len(slates)):
+        heard = 0
+        for place in range(slates.shape[1]):
+            heard += slates[i, place] >= 0
+            shares[i] += logged[i, place]
+        shares[i] /= max(heard, 1)
+    return shares
 
 
 @compiled

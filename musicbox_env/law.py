@@ -23,9 +23,11 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import expit
 
-from musicbox_env.schema import CONTEXT_TYPES, is_skip, suggest
+from musicbox_env.kernels import compiled
+from musicbox_env.schema import CONTEXT_TYPES, SKIP_THRESHOLD, suggest
 
 Array = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.integer]
 
 NEUTRAL = 0.5
 """Value of the history state before anything was heard: both of its terms vanish."""
@@ -188,17 +190,7 @@ class ListeningLaw:
         Returns:
             A new state.
         """
-        levels = np.asarray(levels)
-        heard = levels >= 0
-        skipped = is_skip(levels).astype(np.float64)
-        running = self.running_weight * state.running + (1.0 - self.running_weight) * skipped
-        if heard.all():
-            return ListenerState(skipped, running, state.heard + 1)
-        return ListenerState(
-            previous=np.where(heard, skipped, state.previous),
-            running=np.where(heard, running, state.running),
-            heard=state.heard + heard,
-        )
+        return self._after(state, np.asarray(levels)[:, None])
 
     def after(self, levels: npt.NDArray) -> ListenerState:
         """State after whole histories.
@@ -206,10 +198,13 @@ class ListeningLaw:
         Args:
             levels: Listen levels ``(n, plays)`` in the order heard, -1 where there is none.
         """
-        state = ListenerState.begin(len(levels))
-        for column in np.asarray(levels).T:
-            state = self.update(state, column)
-        return state
+        return self._after(ListenerState.begin(len(levels)), np.asarray(levels))
+
+    def _after(self, state: ListenerState, levels: npt.NDArray) -> ListenerState:
+        """State after songs ``(n, plays)`` more; a new one."""
+        parts = state.previous.copy(), state.running.copy(), state.heard.copy()
+        _hear(levels, self.running_weight, *parts)
+        return ListenerState(*parts)
 
     def _at_most(self, skip_logit: npt.ArrayLike) -> Array:
         """P(level <= k) for k = 0 .. 3, ``(..., 4)``."""
@@ -243,10 +238,12 @@ class ListeningLaw:
         Returns:
             Levels, int8, of that shape.
         """
-        logit, target = np.asarray(skip_logit), np.asarray(uniform)
-        levels = np.zeros(np.broadcast(logit, target).shape, np.int8)
-        for cut in self._cuts:
-            levels += target >= expit(logit + cut)
+        logit, target = np.broadcast_arrays(
+            np.asarray(skip_logit, np.float64), np.asarray(uniform, np.float64)
+        )
+        levels = np.zeros(logit.shape, np.int8)
+        odds = np.exp(-np.array(self._cuts))
+        _invert(logit.ravel(), target.ravel(), odds, levels.reshape(-1))
         return levels
 
     def to_json(self) -> dict[str, Any]:
@@ -265,3 +262,25 @@ class ListeningLaw:
             if name not in known:
                 raise ValueError(f"Unknown parameter of the law {name!r}; {suggest(name, known)}")
         return cls(**content)
+
+
+@compiled
+def _hear(
+    levels: npt.NDArray[np.integer], weight: float, previous: Array, running: Array, heard: Ints
+) -> None:
+    """Take songs ``(n, plays)``, in order, into a state; -1 is none. See `ListeningLaw.update`."""
+    for i in range(len(levels)):
+        for level in levels[i]:
+            if level >= 0:
+                previous[i] = level < SKIP_THRESHOLD
+                running[i] = weight * running[i] + (1.0 - weight) * previous[i]
+                heard[i] += 1
+
+
+@compiled
+def _invert(logit: Array, target: Array, odds: Array, levels: npt.NDArray[np.int8]) -> None:
+    """Levels whose P(level <= k) = 1 / (1 + odds_k exp(-logit)) the targets have reached."""
+    for i in range(len(logit)):
+        against = np.exp(-logit[i])
+        for k in range(len(odds)):
+            levels[i] += target[i] * (1.0 + odds[k] * against) >= 1.0

@@ -100,7 +100,8 @@ def slate_diversity(vectors: npt.NDArray[np.float32], counted: npt.NDArray[np.bo
 
 def total_reward(config: RewardConfig, terms: Mapping[str, Float]) -> Float:
     """Weighted sum of the terms ``(n,)``."""
-    return sum((getattr(config, name) * terms[name] for name in TERMS), np.zeros(()))
+    wanted = [getattr(config, name) * terms[name] for name in TERMS if getattr(config, name)]
+    return sum(wanted, np.zeros_like(terms["listen"]))
 
 
 def song_rewards(config: RewardConfig, levels: npt.NDArray[np.int8]) -> Float:

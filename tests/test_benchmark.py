@@ -2,6 +2,7 @@
 
 import json
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -9,14 +10,15 @@ import pytest
 
 from experiments import benchmark, benchmark_sections
 from experiments.benchmark_measure import (
+    Found,
     Point,
     Record,
+    Setting,
     against_limit,
     compare,
     skipped,
     speed,
 )
-from experiments.benchmark_sections import Found, Setting
 from experiments.benchmark_worlds import grown, random_dataset
 from musicbox_env.dataset import Dataset
 
@@ -49,11 +51,14 @@ def test_costs_are_better_where_they_are_less():
     assert record.reached
 
 
-def test_speed_is_in_units_of_work():
-    # A sum of half the numbers is made about twice as often; far more than noise could hide.
-    small, large = np.ones(100_000), np.ones(3_000_000)
-    assert speed(small.sum) > 5 * speed(large.sum)
-    assert speed(large.sum, 1_000) > 300 * speed(large.sum)
+def test_speed_is_in_units_of_processor_time():
+    def a_fiftieth_of_a_second():
+        began = time.process_time()
+        while time.process_time() < began + 0.02:
+            pass
+
+    assert 25 < speed(a_fiftieth_of_a_second) <= 50
+    assert speed(a_fiftieth_of_a_second, 1_000) > 25_000
 
 
 def test_peers_that_are_not_there_are_named_not_measured(tmp_path):

@@ -16,9 +16,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.csv as pc_csv
-import pyarrow.parquet as pq
 import pytest
 from make_logs import make_features, make_log, plays_of, write_csv
 
@@ -780,28 +777,6 @@ def test_real_plays_have_the_published_figures(tmp_path):
     assert about["track_features"]["rejected"]["rows"] == 0
     assert about["incomplete_sessions"]["found"] == 1, "the last session of the sample is cut short"
     assert Counter(dataset.catalog.feature_names) == Counter(set(dataset.catalog.feature_names))
-
-
-@pytest.mark.slow
-def test_at_least_half_as_fast_as_arrow_to_parquet(tmp_path):
-    """Processor time on the same file, best of three, as wall clock is anybody's guess here."""
-    path = write_csv(make_log(20_000), tmp_path / "log.csv")
-
-    def cost(job):
-        times = []
-        for i in range(3):
-            start = time.process_time()
-            job(i)
-            times.append(time.process_time() - start)
-        return min(times)
-
-    def to_parquet(i):
-        with pc_csv.open_csv(path) as reader:
-            batches = list(reader)
-        pq.write_table(pa.Table.from_batches(batches), tmp_path / f"{i}.parquet")
-
-    ours = cost(lambda i: run(tmp_path, path, out=f"out{i}"))
-    assert ours < 2 * cost(to_parquet)
 
 
 def test_json_says_no_paths_of_the_staging_folder(tmp_path):
