@@ -286,8 +286,7 @@ class DDPGAgent(Agent):
         config = self.settings
         self.embedding = config.embedding or dataset.embedding_names[0] + RATE_SUFFIX
         self._has_rate = self.embedding.endswith(RATE_SUFFIX)
-        self._space = np.array(embedding_space(dataset, self.embedding))
-        self._vectors = torch.from_numpy(self._space)
+        self._space = embedding_space(dataset, self.embedding)
         self._rng = np.random.default_rng(seed)
         shape: dict[str, Any] = {
             "hidden": config.hidden,
@@ -463,8 +462,9 @@ class DDPGAgent(Agent):
 
     def _embed(self, tracks: npt.NDArray[np.integer]) -> Tensor:
         """Embeddings of tracks ``(..., d)``, 0 for -1."""
-        rows = torch.from_numpy(tracks.astype(np.int64))
-        return self._vectors[rows.clamp(min=0)] * (rows >= 0)[..., None]
+        vectors = self._space.take(tracks, axis=0, mode="clip")  # of a mapped file, not a copy
+        vectors[tracks < 0] = 0
+        return torch.from_numpy(vectors)
 
     def _state(self, observation: Observation) -> State:
         levels = torch.from_numpy(observation["levels"].astype(np.int64))
@@ -672,6 +672,8 @@ class DDPGAgent(Agent):
     def _turn_axis(self, tracks: npt.NDArray[np.integer]) -> None:
         """Move tracks along the last axis of the space to what is known of them."""
         assert self.quality is not None
+        if not self._space.flags.writeable:  # mapped from the dataset, shared with others
+            self._space = np.array(self._space)
         self._space[tracks, -1] = self.quality.axis(tracks)
 
     # Learning: what feeds it.

@@ -80,10 +80,13 @@ class Catalog:
         Raises:
             KeyError: There is no such song, or more than one of that name.
         """
-        known = set(self.track_ids)
-        if not self.has_titles or known.issuperset(songs):
+        known = self._index.get_indexer(songs) >= 0  # type: ignore[arg-type]
+        if not self.has_titles or known.all():
             return self.index_of(songs)
-        return self.index_of([song if song in known else self._id_of(song) for song in songs])
+        ids = [
+            song if an_id else self._id_of(song) for song, an_id in zip(songs, known, strict=True)
+        ]
+        return self.index_of(ids)
 
     def _id_of(self, title: str) -> str:
         """Id of the one track that is called so."""

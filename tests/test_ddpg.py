@@ -127,11 +127,11 @@ def test_q_of_the_retrieved_songs_by_hand(synthetic: Dataset) -> None:
     trained_critic(agent, batch)
     with torch.no_grad():
         points = agent.actor(batch.state)
-        scores = agent._vectors @ points[0, 0]
+        scores = torch.from_numpy(np.array(agent._space)) @ points[0, 0]
         scores[batch.heard[0]] = -np.inf
         best = scores.topk(4).indices
         chances = torch.softmax(scores[best] / 0.5, dim=0)
-        q = agent.critics[0](batch.state, agent._vectors[best][None])[0]
+        q = agent.critics[0](batch.state, torch.from_numpy(np.array(agent._space))[best][None])[0]
         found = agent._value_of(points, batch)
     torch.testing.assert_close(found[0, 0], (chances * q).sum())
 
