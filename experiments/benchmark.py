@@ -65,17 +65,20 @@ def run(config: BenchmarkConfig) -> None:
         found = SECTIONS[section](setting)
         whole.records += found.records
         whole.points += found.points
-    table = text_table(whole.records)
-    print(f"{machine()}\n{table}")
-    (config.out / "benchmark.txt").write_text(f"{machine()}\n{table}\n")
+        _write(config.out, whole)  # after each: sections take minutes
+    print(f"{machine()}\n{text_table(whole.records)}")
+    print(f"Written to {config.out}: benchmark.json, benchmark.txt, benchmark.png.")
+
+
+def _write(out: Path, found: Found) -> None:
     content = {
         "machine": machine(),
-        "records": [asdict(record) for record in whole.records],
-        "points": [asdict(point) for point in whole.points],
+        "records": [asdict(record) for record in found.records],
+        "points": [asdict(point) for point in found.points],
     }
-    (config.out / "benchmark.json").write_text(json.dumps(content, indent=2) + "\n")
-    (config.out / "benchmark.png").write_bytes(png(picture(whole.points)))
-    print(f"Written to {config.out}: benchmark.json, benchmark.txt, benchmark.png.")
+    (out / "benchmark.json").write_text(json.dumps(content, indent=2) + "\n")
+    (out / "benchmark.txt").write_text(f"{machine()}\n{text_table(found.records)}\n")
+    (out / "benchmark.png").write_bytes(png(picture(found.points)))
 
 
 def _say(what: str) -> None:

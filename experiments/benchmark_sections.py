@@ -180,7 +180,7 @@ def retrieval(setting: Setting) -> Found:
                 best = max(theirs, key=lambda name: theirs[name])
                 pairs.append((ours, theirs[best]))
                 found.points.append(
-                    Point(f"exact, {num_queries} queries", "tracks", num_items, 1 / ours)
+                    Point(f"queries: {num_queries}", "tracks, exact top 3", num_items, 1 / ours)
                 )
             torch.set_num_threads(threads)
             note = f"best of {', '.join(rivals)}: {best}"
@@ -418,7 +418,7 @@ def memory(setting: Setting) -> Found:
             summed_up("memory", name, "s", pairs, 1.0, less_is_better=True, note=note)
         )
         for value in made:
-            found.points.append(Point("gym.make", "tracks (start)", number, value["seconds"]))
+            found.points.append(Point("gym.make", "tracks, gym.make", number, value["seconds"]))
     setting.say("a thousand environments")
     folder = setting.worlds / f"random-10000-{tracks[1]}"
     one, many = (_child(folder, n, code=_MAKE)["own"] for n in (1, 1_000))
