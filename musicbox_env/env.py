@@ -65,13 +65,15 @@ class MusicSessionEnv(gym.Env[dict[str, npt.NDArray], npt.NDArray]):
     the first `L - ceil(L / 2)` are shown: the protocol of the Sequential Skip Prediction Challenge.
 
     ## Episode end
-    `terminated` when as many songs were heard as the log had left, `ceil(L / 2)`; the last slate
-    is heard only as far as the session goes. With a `horizon`, `truncated` after that many songs.
+    `terminated` when as many songs were heard as the log had left, `ceil(L / 2)`, or when the
+    listener leaves (`leaving`); the last slate is heard only as far as the session goes. With a
+    `horizon`, `truncated` after that many songs, unless the listener left before.
 
     ## Information
     The same keys at every reset and step: `slate` and `levels` `(slate_size,)` as heard, -1 where
     not; `logged` `(slate_size,)`, whether the level is the logged one and not imputed or
-    simulated, and `logged_share`, their share of the songs heard; `replaced`, places of the action that were replaced; `reward_<term>`; `session`.
+    simulated, and `logged_share`, their share of the songs heard; `replaced`, places of the action that were replaced; `reward_<term>`; `left`, whether the listener left;
+    `session`.
 
     ## Arguments
     - `data`: dataset folder; None is the bundled synthetic one, made on first use.
@@ -85,6 +87,12 @@ class MusicSessionEnv(gym.Env[dict[str, npt.NDArray], npt.NDArray]):
     - `history_length`: songs in an observation.
     - `repeats`: whether songs already heard may be recommended again.
     - `horizon`: songs after which an episode is truncated, in place of the log's own length.
+    - `leaving`: None, nobody leaves; `"published"`, after each song with the chance that the
+      published session lengths give; `"fitted"`, as `musicbox fit-leaving` found it in this
+      dataset, or the path of its file. Take a `horizon` with it: the log's own length is the end
+      of a listener who left already. In real logs listeners leave after songs heard to the end
+      and hardly ever after a skip (`musicbox_env.leaving`), so leaving is no verdict on the songs
+      and no reward: an agent that prolongs sessions learns to be skipped.
     - `reward`: weights of the reward terms.
     - `embedding`: the space of actions and observations: `"hybrid"`, `"content"` or `"colisten"`,
       with `"+rate"` for one more dimension that holds the track's rate of being listened to.
@@ -141,11 +149,9 @@ class MusicSessionEnv(gym.Env[dict[str, npt.NDArray], npt.NDArray]):
         if not self.simulator.remaining[0]:
             raise gym.error.ResetNeeded("The session is over; call reset() before step().")
         self._last = self.simulator.step(_ONLY, np.asarray(action)[None])
-        over = bool(self.simulator.remaining[0] == 0)
-        timed = self.config.horizon is not None
+        terminated, truncated = (bool(end[0]) for end in ends(self.simulator))
         info = first_row(describe(self.simulator, _ONLY, self._last))
-        reward = float(self._last.reward[0])
-        return self._observation(), reward, over and not timed, over and timed, info
+        return self._observation(), float(self._last.reward[0]), terminated, truncated, info
 
     def _observation(self) -> dict[str, npt.NDArray]:
         return {name: part[0] for name, part in self.simulator.observe(_ONLY).items()}
@@ -212,6 +218,17 @@ def checked_sessions(sessions: Any, world: World) -> npt.NDArray[np.int64]:
     return asked.astype(np.int64)
 
 
+def ends(simulator: Simulator) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+    """Which sessions are terminated and which truncated, each ``(num_envs,)``.
+
+    A session of the log's own length ends by itself, as does one whose listener leaves; a horizon
+    is a limit from without.
+    """
+    over = simulator.remaining == 0
+    timed = over & ~simulator.left & (simulator.world.config.horizon is not None)
+    return over & ~timed, timed
+
+
 def describe(
     simulator: Simulator, rows: npt.NDArray[np.intp], outcome: Outcome | None
 ) -> dict[str, npt.NDArray]:
@@ -226,6 +243,7 @@ def describe(
         "logged_share": shares_logged(outcome.slate, outcome.logged),
         "replaced": outcome.replaced,
         **{f"reward_{name}": value for name, value in outcome.terms.items()},
+        "left": simulator.left[rows],
         "session": session,
     }
 

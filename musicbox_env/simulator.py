@@ -20,6 +20,7 @@ from musicbox_env import draws, kernels
 from musicbox_env.approximate import APPROXIMATE_FROM, ApproximateIndex, installed
 from musicbox_env.dataset import Dataset
 from musicbox_env.embeddings import embedding_space, space_dim, space_file
+from musicbox_env.leaving import make_leaving, require_leaving
 from musicbox_env.listeners import (
     History,
     hear_one_by_one,
@@ -38,6 +39,8 @@ RETRIEVALS: Final = ("auto", "exact", "approximate")
 CONTEXT_SIZE: Final = 5 + len(CONTEXT_TYPES)
 _DRAWS_PER_SONG: Final = 2
 _LEVEL_DRAW, _TIE_DRAW = 0, 1
+_LEAVING_COUNTER: Final = 2**41
+"""Where a session's numbers for leaving begin, which no song's own numbers reach."""
 
 Rows = npt.NDArray[np.intp]
 Ints = npt.NDArray[np.int64]
@@ -57,6 +60,7 @@ class SessionConfig:
     history_length: int = 10
     repeats: bool = False
     horizon: int | None = None
+    leaving: str | None = None
     reward: RewardConfig = field(default_factory=RewardConfig)
     embedding: str = "hybrid+rate"
     retrieval: str = "auto"
@@ -67,6 +71,7 @@ class SessionConfig:
         require_known("observation", self.observation, OBSERVATIONS)
         require_known("candidates", self.candidates, CANDIDATES)
         require_known("retrieval", self.retrieval, RETRIEVALS)
+        require_leaving(self.leaving)
         for name in ("slate_size", "history_length", "horizon"):
             value = getattr(self, name)
             if value is None and name == "horizon":
@@ -87,8 +92,9 @@ class SessionConfig:
         values = dict(keywords)
         if not isinstance(values.get("reward"), RewardConfig):
             values["reward"] = RewardConfig.from_mapping(values.get("reward"))
-        if values.get("data") is not None:
-            values["data"] = str(values["data"])
+        for name in ("data", "leaving"):
+            if values.get(name) is not None:
+                values[name] = str(values[name])
         return cls(**values)
 
     def keywords(self) -> dict[str, Any]:
@@ -138,6 +144,7 @@ class World:
         config: The environment's keyword values.
         dataset: Logged sessions and catalogue.
         listener: The user simulator.
+        leaving: When listeners leave; None where nobody does.
         dim: Dimensions of the embedding space.
         pool: Sessions of the split that have a first half to show, ``(s,)``.
     """
@@ -151,6 +158,7 @@ class World:
         self.config = config
         self.dataset = open_dataset(config.data)
         self.listener = make_listener(config.listener, self.dataset)
+        self.leaving = make_leaving(config.leaving, self.dataset)
         self.dim = space_dim(self.dataset, config.embedding)
         log = self.dataset.sessions
         sessions = log.sessions_in(config.split)
@@ -291,7 +299,8 @@ class Simulator:
 
     Attributes:
         history: What was heard, shown plays first.
-        remaining: Songs still to be heard ``(n,)``.
+        remaining: Songs still to be heard ``(n,)``; 0 where the listener left.
+        left: Where the listener left ``(n,)``.
         context: Context features of the observation ``(n, CONTEXT_SIZE)``.
     """
 
@@ -301,6 +310,7 @@ class Simulator:
         width = world.dataset.longest_session
         self.history = History.empty(num_envs, world.capacity)
         self.remaining = np.zeros(num_envs, np.int64)
+        self.left = np.zeros(num_envs, np.bool_)
         self.context = np.zeros((num_envs, CONTEXT_SIZE), np.float32)
         self._key = np.zeros(num_envs, np.uint64)
         self._logged_tracks = np.full((num_envs, width), UNKNOWN, np.int32)
@@ -311,7 +321,7 @@ class Simulator:
             History.logged(world.dataset, anyone, one_play, world.capacity)
         )
         one_by_one = partial(hear_one_by_one, world.listener)
-        self._hear = getattr(world.listener, "hear", one_by_one)
+        self._hear_all = getattr(world.listener, "hear", one_by_one)
 
     @property
     def num_envs(self) -> int:
@@ -347,6 +357,7 @@ class Simulator:
         put_rows(self._state, rows, world.listener.begin(self.history.at(rows)))
         horizon = world.config.horizon
         self.remaining[rows] = lengths - shown if horizon is None else horizon
+        self.left[rows] = False
         self._key[rows] = keys
         self.context[rows] = _context_features(world.dataset, first + shown - 1)
 
@@ -440,11 +451,40 @@ class Simulator:
             self._held[rows[session], plays[session, place]] = False
         draw = (self.history.count[rows, None] + before) * _DRAWS_PER_SONG + _LEVEL_DRAW
         uniforms = draws.uniform(self._key[rows, None], draw)
-        levels = self._hear(self._state, self.history, rows, slate, plays, uniforms)
-        logged = (plays >= 0) & self.world.listener.answers_from_log
+        levels = self._hear(rows, slate, plays, uniforms)
+        logged = (plays >= 0) & (slate >= 0) & self.world.listener.answers_from_log
         terms = self._reward_terms(slate, levels)
         reward = total_reward(self.world.config.reward, terms)
         return Outcome(reward, terms, slate, levels, logged, replaced)
+
+    def _hear(
+        self, rows: Rows, slate: Ints, plays: Ints, uniforms: npt.NDArray[np.float64]
+    ) -> npt.NDArray[np.int8]:
+        """Hear slates in order; where listeners may leave, what they do not hear goes out of it.
+
+        Returns:
+            Levels ``(m, k)``, -1 where nothing was heard; ``slate`` is changed likewise.
+        """
+        if self.world.leaving is None:
+            return self._hear_all(self._state, self.history, rows, slate, plays, uniforms)
+        levels = np.full(slate.shape, UNHEARD, np.int8)
+        for place in range(slate.shape[1]):
+            slate[self.left[rows], place] = UNKNOWN
+            song = [place]
+            levels[:, song] = self._hear_all(
+                self._state, self.history, rows, slate[:, song], plays[:, song], uniforms[:, song]
+            )
+            self._let_leave(rows[slate[:, place] >= 0])
+        return levels
+
+    def _let_leave(self, rows: Rows) -> None:
+        """Decide who of the sessions ``rows`` leaves after the song just heard, in place."""
+        assert self.world.leaving is not None
+        history = self.history
+        chances = self.world.leaving.chances(history.levels[rows], history.count[rows])
+        drawn = draws.uniform(self._key[rows], _LEAVING_COUNTER + history.count[rows])
+        self.left[rows] = drawn < chances
+        self.remaining[rows[self.left[rows]]] = 0
 
     def _choose_for_the_playing(
         self, rows: Rows, actions: npt.NDArray

@@ -13,7 +13,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
 from musicbox_env.draws import KeyStreams, choose
-from musicbox_env.env import checked_sessions, describe
+from musicbox_env.env import checked_sessions, describe, ends
 from musicbox_env.schema import require_known
 from musicbox_env.simulator import Outcome, SessionConfig, Simulator, World
 
@@ -168,7 +168,8 @@ class MusicSessionVectorEnv(VectorEnv[Batch, npt.NDArray, npt.NDArray]):
             outcome = Outcome.nothing(self.num_envs, self.config.slate_size)
         else:
             outcome = self.simulator.step(self._everyone, np.asarray(actions))
-        ended = (self.simulator.remaining == 0) & ~resting
+        terminated, truncated = ends(self.simulator)
+        ended = (terminated | truncated) & ~resting
         self._over = ended | resting
         if self.autoreset_mode == AutoresetMode.NEXT_STEP and resting.any():
             self._begin(np.flatnonzero(resting))
@@ -176,13 +177,8 @@ class MusicSessionVectorEnv(VectorEnv[Batch, npt.NDArray, npt.NDArray]):
         observation = self.simulator.observe(self._everyone)
         if self.autoreset_mode == AutoresetMode.SAME_STEP and ended.any():
             observation, info = self._restart(np.flatnonzero(ended), observation, info)
-        timed = self.config.horizon is not None
-        over = ended.copy()
-        if self.autoreset_mode == AutoresetMode.DISABLED:
-            over = self._over.copy()
-        nothing = np.zeros(self.num_envs, np.bool_)
-        terminated, truncated = (nothing, over) if timed else (over, nothing)
-        return observation, outcome.reward, terminated, truncated, info
+        told = self._over if self.autoreset_mode == AutoresetMode.DISABLED else ended
+        return observation, outcome.reward, terminated & told, truncated & told, info
 
     def _restart(
         self, rows: npt.NDArray[np.intp], last: Batch, info: dict[str, Any]
