@@ -8,9 +8,10 @@ agents it prefers. Where the data is synthetic, it is also held against the exac
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -18,17 +19,25 @@ from tyro.conf import Positional
 
 from agents import Agent, make_agent
 from experiments import trust_judges as judges
+from experiments import trust_lists as lists
 from experiments import trust_measures as measures
 from experiments.evaluation import draw_sessions
 from experiments.judges import knows_truth
 from experiments.sources import without_home
 from experiments.trust_asking import Log, without_answers
+from experiments.trust_bar import Bars
 from experiments.trust_measures import Bench, Findings, Subject
 from experiments.trust_protocols import Resampling
 from experiments.trust_report import write_trust_report
 from experiments.trust_tables import About, text_table
 from musicbox_env.dataset import Dataset
-from musicbox_env.listeners import LISTENERS, make_listener
+from musicbox_env.listeners import (
+    LISTENERS,
+    LearnedListener,
+    Listener,
+    SimilarityListener,
+    make_listener,
+)
 from musicbox_env.simulator import open_dataset
 
 
@@ -70,7 +79,7 @@ def run(config: TrustConfig) -> None:
     dataset = open_dataset(config.data)
     findings = Findings()
     subjects = open_subjects(dataset, config.listener, findings)
-    bench = lay_out(dataset, config)
+    bench = lay_out(dataset, config, {subject.split for subject in subjects})
     examine(config, bench, subjects, findings)
     about = About(
         dataset=dataset.about,
@@ -91,7 +100,7 @@ def run(config: TrustConfig) -> None:
 def open_subjects(dataset: Dataset, specs: Sequence[str], findings: Findings) -> list[Subject]:
     """Open the listeners named, or all that the data supports; the rest is noted."""
     subjects: list[Subject] = []
-    for spec in specs or tuple(LISTENERS):
+    for spec in specs or (*LISTENERS, *fitted_on_folds(dataset)):
         try:
             listener = make_listener(spec, dataset)
         except (OSError, ValueError) as error:
@@ -105,9 +114,22 @@ def open_subjects(dataset: Dataset, specs: Sequence[str], findings: Findings) ->
                 without_answers(listener),
                 spec,
                 sees_session=listener.answers_from_log,
+                split=fitted_split(listener),
             )
         )
     return subjects
+
+
+def fitted_on_folds(dataset: Dataset) -> list[str]:
+    """The dataset's own listeners that were fitted on one fold, such as learned-A.npz."""
+    return sorted(str(file) for file in (dataset.folder / "listeners").glob("*-[AB].npz"))
+
+
+def fitted_split(listener: Listener[Any]) -> str:
+    """The training split that a listener was fitted on; all of it where nothing was fitted."""
+    if isinstance(listener, LearnedListener):
+        return str(listener.fit.about["split"])
+    return listener.config.split if isinstance(listener, SimilarityListener) else "train"
 
 
 def _name_of(spec: str, taken: Sequence[str]) -> str:
@@ -116,15 +138,18 @@ def _name_of(spec: str, taken: Sequence[str]) -> str:
     return spec if name in taken else name
 
 
-def lay_out(dataset: Dataset, config: TrustConfig) -> Bench:
-    """The sessions to ask about, and those to fit the bars on."""
+def lay_out(dataset: Dataset, config: TrustConfig, splits: Collection[str] = ()) -> Bench:
+    """The sessions to ask about, and bars fitted on all of train and on the given splits."""
     sessions = draw_sessions(dataset, "test", config.sessions, config.seed)
-    training = draw_sessions(dataset, "train", config.training_sessions, config.seed)
+    log, bars = Log.of(dataset, sessions), {}
+    for split in sorted({"train", *splits}):
+        training = draw_sessions(dataset, split, config.training_sessions, config.seed)
+        bars[split] = Bars(log, Log.of(dataset, training), split, config.seed)
     rng = np.random.default_rng(config.seed)
     return Bench(
-        log=Log.of(dataset, sessions),
+        log=log,
         resampling=Resampling(len(sessions), rng=rng, resamples=config.resamples),
-        training=Log.of(dataset, training),
+        bars=bars,
         samples=config.samples,
         seed=config.seed,
     )
@@ -148,6 +173,9 @@ def examine(
             ),
             (f"{subject.name}: price of a song", _step(measures.price, bench, subject, findings)),
         ]
+        if not subject.sees_session:
+            step = _step(lists.of_listener, bench, subject, findings)
+            steps.append((f"{subject.name}: list reward", step))
         if agents:
             steps.append(
                 (
@@ -155,6 +183,7 @@ def examine(
                     lambda s=subject: judges.against_truth(bench, s, agents, findings),  # type: ignore[misc]
                 )
             )
+    steps.append(("LIRD: list reward", lambda: lists.of_simulators(bench, findings)))
     steps.append(("agreement", lambda: _agree(config, bench, subjects, findings)))
     with tqdm(total=len(steps), unit="step") as bar:
         for name, step in steps:

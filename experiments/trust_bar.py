@@ -7,6 +7,7 @@ predicts one play at a time, from features of the past laid out in a table.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Final
 
 import numpy as np
@@ -19,7 +20,14 @@ from musicbox_env.catalog import RATE_PRIOR_PLAYS
 from musicbox_env.dataset import Dataset
 from musicbox_env.schema import Level, is_skip
 
+BAR_NAME: Final = "gradient boosting"
+BAR_NAMES: Final = {
+    "train": BAR_NAME,
+    "train_a": f"{BAR_NAME}, fold A",
+    "train_b": f"{BAR_NAME}, fold B",
+}
 RATE_FOLDS: Final = 5
+_RATES_PURPOSE: Final = 0
 MOST_TRAINING_PLAYS: Final = 150_000
 HELD_OUT: Final = 0.15
 _LEVELS_SEEN: Final = 10
@@ -43,10 +51,10 @@ class TrackRates:
     Sessions that are not in training see all of it.
     """
 
-    def __init__(self, dataset: Dataset, *, rng: np.random.Generator) -> None:
-        """Count the training plays in `RATE_FOLDS` random folds of sessions."""
+    def __init__(self, dataset: Dataset, split: str = "train", *, rng: np.random.Generator) -> None:
+        """Count the plays of a training split in `RATE_FOLDS` random folds of sessions."""
         log, num_tracks = dataset.sessions, len(dataset.catalog)
-        train = log.sessions_in("train")
+        train = log.sessions_in(split)
         self._fold = np.full(log.num_sessions, RATE_FOLDS, np.int64)
         self._fold[train] = rng.integers(0, RATE_FOLDS, len(train))
         rows = log.plays_of(train)
@@ -297,3 +305,54 @@ class Boosting:
         table = self._features(log, question)
         with threadpool_limits(1):
             return question.fill(log, self._model.predict_proba(table[:, self._columns])[:, 1])
+
+
+@dataclass(frozen=True)
+class Bars:
+    """What gradient boosting makes of the same test sessions, fitted on one training split.
+
+    Attributes:
+        log: Test sessions.
+        training: Training sessions of the split.
+        split: Its name; tracks' rates are counted on all of it.
+        seed: Of the fits.
+    """
+
+    log: Log
+    training: Log
+    split: str
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """How the report calls it."""
+        return BAR_NAMES[self.split]
+
+    @cached_property
+    def rates(self) -> TrackRates:
+        """Of the tracks, out of fold for training sessions."""
+        return TrackRates(
+            self.log.dataset, self.split, rng=np.random.default_rng([self.seed, _RATES_PURPOSE])
+        )
+
+    @cached_property
+    def model(self) -> Boosting:
+        """Of the next play, behaviour included."""
+        return Boosting(self.training, self.rates, behaviour=True, seed=self.seed)
+
+    @cached_property
+    def next_play(self) -> Array:
+        """Its predictions ``(n, width)``."""
+        return self.model.predict(self.log)
+
+    @cached_property
+    def next_play_from_levels(self) -> Array:
+        """Predictions from levels, tracks and the first context alone."""
+        model = Boosting(self.training, self.rates, behaviour=False, seed=self.seed)
+        return model.predict(self.log)
+
+    @cached_property
+    def second_half(self) -> Array:
+        """Predictions of second halves from first halves."""
+        model = Boosting(self.training, self.rates, behaviour=True, foresee=True, seed=self.seed)
+        return model.predict(self.log)

@@ -18,11 +18,9 @@ import numpy.typing as npt
 from experiments import trust_protocols as protocols
 from experiments.trust_asking import (
     Array,
-    Ints,
     Log,
     Rolled,
     ask,
-    expected_list_reward,
     predict_next,
     predict_next_from_levels,
     predict_second_half,
@@ -31,11 +29,10 @@ from experiments.trust_asking import (
     run_free,
     song_effects,
 )
-from experiments.trust_bar import Boosting, TrackRates
+from experiments.trust_bar import Bars
 from experiments.trust_protocols import Measured, Predictions, Resampling, Statistic
 from musicbox_env.dataset import Dataset
 from musicbox_env.listeners import Listener
-from musicbox_env.rewards import RewardConfig
 from musicbox_env.schema import CONTEXT_TYPES, UNKNOWN, is_skip
 
 NEXT: Final = "next play"
@@ -45,11 +42,9 @@ FREE: Final = "free running"
 FREE_FILTERED: Final = "free running, constant sessions redrawn"
 PRICE: Final = "price of a song"
 
-BAR_NAME: Final = "gradient boosting"
 PLAYS_EDGES: Final = (0, 1, 3, 10, 30, 100)
-LIST_SIZE: Final = 3
+RERANKED_SONGS: Final = 3
 MOOD_SONGS: Final = 10
-LIST_SAMPLES: Final = 4
 
 
 @dataclass(frozen=True)
@@ -103,12 +98,14 @@ class Subject:
         spec: What opens it again in an environment: a registered name or a path.
         sees_session: Whether its answers use labels of the whole session, later ones too: it can
             then be held against the log only as an imputer.
+        split: Training sessions that it was fitted on; its bar is fitted on the same.
     """
 
     name: str
     listener: Listener[Any]
     spec: str
     sees_session: bool = False
+    split: str = "train"
 
 
 CurvePoint = tuple[float, Measured, int]
@@ -147,14 +144,14 @@ class Bench:
     Attributes:
         log: Test sessions.
         resampling: Their resamples.
-        training: Training sessions, on which the bars are fitted.
+        bars: Gradient boosting for each training split that a listener was fitted on.
         samples: Free runs of each session.
         seed: Of all random numbers, the same for every listener.
     """
 
     log: Log
     resampling: Resampling
-    training: Log
+    bars: Mapping[str, Bars]
     samples: int
     seed: int
 
@@ -173,36 +170,9 @@ class Bench:
         return np.random.default_rng([self.seed, purpose])
 
     @cached_property
-    def rates(self) -> TrackRates:
-        """Of the tracks, out of fold for training sessions."""
-        return TrackRates(self.dataset, rng=self.rng(0))
-
-    @cached_property
     def skipped(self) -> npt.NDArray[np.bool_]:
         """Real labels ``(n, width)``."""
         return is_skip(self.log.levels)
-
-    @cached_property
-    def boosting(self) -> Boosting:
-        """Gradient boosting of the next play, behaviour included."""
-        return Boosting(self.training, self.rates, behaviour=True, seed=self.seed)
-
-    @cached_property
-    def bar(self) -> Array:
-        """Its predictions ``(n, width)``."""
-        return self.boosting.predict(self.log)
-
-    @cached_property
-    def bar_levels(self) -> Array:
-        """Predictions of gradient boosting on levels, tracks and the first context alone."""
-        model = Boosting(self.training, self.rates, behaviour=False, seed=self.seed)
-        return model.predict(self.log)
-
-    @cached_property
-    def bar_second_half(self) -> Array:
-        """Predictions of gradient boosting of second halves from first halves."""
-        model = Boosting(self.training, self.rates, behaviour=True, foresee=True, seed=self.seed)
-        return model.predict(self.log)
 
     def predictions(self, rectangle: Array) -> Predictions:
         """The plays that were predicted, of a rectangle ``(n, width)`` with NaN elsewhere."""
@@ -224,25 +194,26 @@ SCORES: Final[Mapping[str, Callable[[Predictions], Statistic]]] = {
 
 def next_play(bench: Bench, subject: Subject, findings: Findings) -> None:
     """Predict every play but the first from the true past; the bar is gradient boosting on it."""
-    full = predict_next(subject.listener, bench.log)
-    _scored(bench, subject.name, NEXT, full, bench.bar, findings)
-    _by_part(bench, subject.name, full, bench.bar, findings)
+    full, bars = predict_next(subject.listener, bench.log), bench.bars[subject.split]
+    _scored(bench, subject.name, NEXT, full, bars.next_play, findings)
+    _by_part(bench, subject.name, full, bars.next_play, findings)
     findings.calibration[subject.name] = protocols.calibration_curve(
         bench.predictions(full), bench.resampling
     )
     if not subject.sees_session:
         levels = predict_next_from_levels(subject.listener, bench.log)
-        _scored(bench, subject.name, NEXT_LEVELS, levels, bench.bar_levels, findings)
+        _scored(bench, subject.name, NEXT_LEVELS, levels, bars.next_play_from_levels, findings)
 
 
 def next_play_bars(bench: Bench, findings: Findings) -> None:
-    """The bar itself, as if it were a listener."""
-    for protocol, answers in ((NEXT, bench.bar), (NEXT_LEVELS, bench.bar_levels)):
-        _scored(bench, BAR_NAME, protocol, answers, None, findings)
-    _by_part(bench, BAR_NAME, bench.bar, None, findings)
-    findings.calibration[BAR_NAME] = protocols.calibration_curve(
-        bench.predictions(bench.bar), bench.resampling
-    )
+    """The bars themselves, as if they were listeners."""
+    for bars in bench.bars.values():
+        _scored(bench, bars.name, NEXT, bars.next_play, None, findings)
+        _scored(bench, bars.name, NEXT_LEVELS, bars.next_play_from_levels, None, findings)
+        _by_part(bench, bars.name, bars.next_play, None, findings)
+        findings.calibration[bars.name] = protocols.calibration_curve(
+            bench.predictions(bars.next_play), bench.resampling
+        )
 
 
 def _scored(
@@ -333,7 +304,8 @@ def second_halves(bench: Bench, subject: Subject, findings: Findings) -> None:
 
 def challenge_bars(bench: Bench, findings: Findings) -> None:
     """The baseline of the challenge, and gradient boosting on first half and distance."""
-    _challenge(bench, BAR_NAME, {"": bench.bar_second_half}, findings)
+    for bars in bench.bars.values():
+        _challenge(bench, bars.name, {"": bars.second_half}, findings)
     _challenge(bench, "last action", {"": _last_action(bench)}, findings)
 
 
@@ -431,7 +403,6 @@ def price(bench: Bench, subject: Subject, findings: Findings) -> None:
         return
     _slopes(bench, subject, findings)
     _from_the_half(bench, subject, findings)
-    _list_reward(bench, subject, findings)
 
 
 def _slopes(bench: Bench, subject: Subject, findings: Findings) -> None:
@@ -465,7 +436,7 @@ def _from_the_half(bench: Bench, subject: Subject, findings: Findings) -> None:
     ):
         measured = bench.resampling.measure(protocols.within_session_slope(made, chosen))
         findings.records.append(Record.of(subject.name, PRICE, metric, measured, 1.0))
-    bars = _reranked(bench, bench.boosting.predict_second_half(bench.log))
+    bars = _reranked(bench, bench.bars[subject.split].model.predict_second_half(bench.log))
     ours = _reranked(bench, half)
     for metric, figure in ours.items():
         bar = bars[metric].value
@@ -485,53 +456,12 @@ def repeats_of(log: Log) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
 
 def _reranked(bench: Bench, answers: Array) -> dict[str, Measured]:
     chosen = protocols.rerank(
-        answers, bench.skipped, bench.log.second_half, size=LIST_SIZE, rng=bench.rng(4)
+        answers, bench.skipped, bench.log.second_half, size=RERANKED_SONGS, rng=bench.rng(4)
     )
     return {
         "reranking_real": bench.resampling.measure(chosen.real),
         "reranking_promised": bench.resampling.measure(chosen.promised),
     }
-
-
-def _list_reward(bench: Bench, subject: Subject, findings: Findings) -> None:
-    """Predicted against logged list reward; then with the lists dealt to other sessions."""
-    rows, shown = _lists(bench.log)
-    places = shown[:, None] + np.arange(LIST_SIZE)
-    slates = bench.log.tracks[rows[:, None], places].astype(np.int64)
-    gamma = RewardConfig().gamma_position
-    kept = ~bench.skipped[rows[:, None], places]
-    real = kept @ gamma ** np.arange(LIST_SIZE)
-    dealt = slates[bench.rng(5).permutation(len(slates))]
-    measured = {}
-    for metric, lists in (("list_correlation", slates), ("list_correlation_shuffled", dealt)):
-        promised = expected_list_reward(
-            subject.listener,
-            bench.log,
-            rows,
-            shown,
-            lists,
-            gamma=gamma,
-            samples=LIST_SAMPLES,
-            rng=bench.rng(6),
-        )
-        statistic = protocols.correlation(promised, real, rows, bench.num_sessions)
-        measured[metric] = bench.resampling.measure(statistic)
-    shuffled = measured["list_correlation_shuffled"]
-    for metric, figure in measured.items():
-        findings.records.append(Record.of(subject.name, PRICE, metric, figure, shuffled.value))
-    of_the_songs = measured["list_correlation"].minus(shuffled)
-    findings.records.append(
-        Record.of(subject.name, PRICE, "list_correlation_of_songs", of_the_songs, 0.0)
-    )
-
-
-def _lists(log: Log) -> tuple[Ints, Ints]:
-    """Session and plays heard before it of every full list of the second halves, end to end."""
-    offset = np.arange(0, log.width, LIST_SIZE)
-    starts = log.shown[:, None] + offset
-    whole = starts + LIST_SIZE <= log.lengths[:, None]
-    rows, which = np.nonzero(whole)
-    return rows, starts[rows, which]
 
 
 def _variance(bench: Bench, subject: Subject, findings: Findings) -> None:

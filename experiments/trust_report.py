@@ -18,9 +18,9 @@ from typing import Final
 
 from experiments import plots, trust_pictures
 from experiments.report import Picture, template_environment
+from experiments.trust_bar import BAR_NAME
 from experiments.trust_judges import AGREEMENT, TRUTH, rates_of
 from experiments.trust_measures import (
-    BAR_NAME,
     FREE,
     FREE_FILTERED,
     NEXT,

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from experiments.trust_judges import AGREEMENT, TRUTH
+from experiments.trust_lists import LISTS
 from experiments.trust_measures import (
     CHALLENGE,
     FREE,
@@ -223,6 +224,7 @@ class Table:
         protocol: Whose records it shows.
         columns: Its figures.
         bar_row: Name of a row made of the records' bars, if they stand for one thing.
+        down: Whether listeners go down and figures across: there are many of them, few figures.
     """
 
     key: str
@@ -230,6 +232,7 @@ class Table:
     protocol: str
     columns: tuple[Column, ...]
     bar_row: str | None = None
+    down: bool = False
 
 
 _SCORES: Final = (
@@ -306,11 +309,21 @@ TABLES: Final = (
             Column("slope_within_session_repeats", "from the half: repeats"),
             Column("reranking_promised", "re-ranking promised", percent=True, signed=True),
             Column("reranking_real", "re-ranking real", percent=True, signed=True),
-            Column("list_correlation", "list reward r"),
-            Column("list_correlation_shuffled", "lists shuffled"),
             Column("variance_mood", "mood", percent=True),
             Column("variance_song", "song", percent=True),
         ),
+    ),
+    Table(
+        "lists",
+        "Reward of lists of three",
+        LISTS,
+        (
+            Column("correlation", "r with the logged reward"),
+            Column("shuffled", "lists shuffled"),
+            Column("of_songs", "of the songs", signed=True, band=(0.0, INFINITE)),
+            Column("sd", "sd of the prediction"),
+        ),
+        down=True,
     ),
 )
 
@@ -381,7 +394,7 @@ def text_table(records: Sequence[Record], about: About) -> str:
     for table in TABLES:
         rows = rows_of(table, records)
         if rows:
-            blocks.append(_text_block(table.title, table.columns, rows))
+            blocks.append(_text_block(table.title, table.columns, rows, down=table.down))
     for kind, rows in truth_table(records).items():
         blocks.append(_text_block(f"Against the truth: {kind}", TRUTH_COLUMNS, rows))
     for name, metric in (
@@ -397,9 +410,13 @@ def text_table(records: Sequence[Record], about: About) -> str:
 
 
 def _text_block(
-    title: str, columns: Sequence[Column], rows: Mapping[str, Mapping[str, Record]]
+    title: str,
+    columns: Sequence[Column],
+    rows: Mapping[str, Mapping[str, Record]],
+    *,
+    down: bool = False,
 ) -> str:
-    """A figure a line, a listener a column: intervals need room."""
+    """A figure a line, a listener a column: intervals need room; or the other way round."""
     lines = [[title, *rows]]
     for column in columns:
         cells = [row.get(column.metric) for row in rows.values()]
@@ -409,6 +426,8 @@ def _text_block(
                 for cell in cells
             ]
             lines.append([column.label, *texts])
+    if down:
+        lines = [list(line) for line in zip(*lines, strict=True)]
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
     text = [
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()

@@ -12,8 +12,8 @@ from musicbox_env.listeners.similarity import (
     ListPrediction,
     Memory,
     SimilarityConfig,
-    graded_levels,
     kept_songs,
+    level_states,
     list_reward,
     possible_outcomes,
 )
@@ -186,7 +186,10 @@ def test_graded_state_written_out():
     levels = np.array([[4, 0, 2, 3, -1, -1]])
     expected = np.zeros(10)
     expected[:4] = [0.25, 0.0, -0.5 * 0.64, 0.5 * 0.512]
-    np.testing.assert_allclose(graded_levels(levels, np.array([4]))[0], unit(expected), rtol=1e-6)
+    np.testing.assert_allclose(level_states(levels, np.array([4]))[0], unit(expected), rtol=1e-6)
+    expected[:4] = [0.5, 0.5 * 0.6, -0.5 * 0.36, 0.5 * 0.216]
+    plain = level_states(levels, np.array([4]), graded=False, decay=0.6)[0]
+    np.testing.assert_allclose(plain, unit(expected), rtol=1e-6)
 
 
 def test_kept_songs_are_the_last_ten_that_were_kept():
@@ -254,6 +257,7 @@ def test_a_file_names_the_fold_that_is_remembered(synthetic, tmp_path):
         ({"alpha": 1.5}, "alpha is 1.5"),
         ({"k": 0}, "k is 0"),
         ({"k": 100, "shortlist": 60}, "shortlist is 60"),
+        ({"decay": 0.0}, "decay is 0.0"),
         ({"split": "test"}, "Known: 'train', 'train_a', 'train_b'"),
     ],
 )

@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 
 from experiments import trust_asking as asking
+from experiments import trust_lists
 from experiments import trust_measures as measures
 from experiments import trust_protocols as protocols
 from experiments.metrics import Rollout
-from experiments.trust import TrustConfig, open_subjects, run
+from experiments.trust import TrustConfig, lay_out, open_subjects, run
 from experiments.trust_asking import ImputingReplay, Log, without_answers
-from experiments.trust_bar import RATE_FOLDS, Boosting, Question, TrackRates, features
+from experiments.trust_bar import RATE_FOLDS, Bars, Boosting, Question, TrackRates, features
 from experiments.trust_judges import agreement, judged_in_run
 from experiments.trust_measures import NEXT, PRICE, Bench, Findings, Record, Subject
 from experiments.trust_protocols import Resampling
@@ -28,6 +29,7 @@ from musicbox_env.listeners import (
     sample_levels,
     skip_probability,
 )
+from musicbox_env.listeners.files import write_fit
 from musicbox_env.schema import NUM_LEVELS, PLAY_COLUMNS, UNKNOWN, is_skip
 
 
@@ -62,7 +64,7 @@ class Constant:
 def make_bench(log, training, samples=3, resamples=60):
     rng = np.random.default_rng(0)
     resampling = Resampling(len(log.sessions), rng=rng, resamples=resamples)
-    return Bench(log, resampling, training, samples, 0)
+    return Bench(log, resampling, {"train": Bars(log, training, "train", 0)}, samples, 0)
 
 
 @pytest.fixture(scope="module")
@@ -252,8 +254,8 @@ def exact(truth, big_log):
     """The exact law examined on every session."""
     bench = make_bench(big_log, big_log, samples=10, resamples=200)
     subject, findings = Subject("exact", truth, "ground_truth"), Findings()
-    vars(bench)["bar"] = vars(bench)["bar_levels"] = np.where(big_log.heard, 0.5, np.nan)
-    vars(bench)["bar"][:, 0] = np.nan
+    guess = np.where(big_log.heard & (np.arange(big_log.width) > 0), 0.5, np.nan)
+    vars(bench.bars["train"]).update(next_play=guess, next_play_from_levels=guess)
     measures.next_play(bench, subject, findings)
     measures.second_halves(bench, subject, findings)
     measures._slopes(bench, subject, findings)
@@ -299,7 +301,8 @@ def test_a_listener_without_opinions_is_found_out(bench):
     assert findings.value("blank", NEXT, "auc_over_bar").high < 0
     assert findings.value("blank", PRICE, "slope").value is None
     assert findings.value("blank", PRICE, "reranking_promised").value == pytest.approx(0)
-    assert findings.value("blank", PRICE, "list_correlation").value is None
+    trust_lists.of_listener(bench, subject, findings)
+    assert findings.value("blank", trust_lists.LISTS, "correlation").value is None
     for part in ("mood", "song"):
         assert findings.value("blank", PRICE, f"variance_{part}").value == pytest.approx(0)
     assert abs(findings.value("blank", measures.FREE, "autocorrelation_1").value) < 0.1
@@ -393,14 +396,13 @@ def test_a_track_rate_leaves_the_sessions_own_fold_out(synthetic):
 
 
 def test_boosting_learns_persistence_and_nothing_from_permuted_labels(bench):
-    measure = bench.resampling.measure
-    learned = measure(protocols.AUC(bench.predictions(bench.bar)))
+    measure, bars = bench.resampling.measure, bench.bars["train"]
+    learned = measure(protocols.AUC(bench.predictions(bars.next_play)))
     assert learned.value > 0.7
     rng = np.random.default_rng(0)
-    levels = bench.training.levels.copy()
-    levels[bench.training.heard] = rng.permutation(levels[bench.training.heard])
-    nonsense = replace(bench.training, levels=levels)
-    model = Boosting(nonsense, bench.rates, behaviour=False)
+    levels, heard = bars.training.levels.copy(), bars.training.heard
+    levels[heard] = rng.permutation(levels[heard])
+    model = Boosting(replace(bars.training, levels=levels), bars.rates, behaviour=False)
     nothing = measure(protocols.AUC(bench.predictions(model.predict(bench.log))))
     assert nothing.value < 0.6 < learned.low
 
@@ -415,8 +417,37 @@ def test_boosting_does_without_what_a_history_leaves_unknown(synthetic, tmp_path
     dataset = Dataset(folder)
     training, log = (Log.of(dataset, dataset.sessions.sessions_in(s)) for s in ("train", "test"))
     bench = make_bench(log, training)
-    learned = bench.resampling.measure(protocols.AUC(bench.predictions(bench.bar)))
+    learned = bench.resampling.measure(
+        protocols.AUC(bench.predictions(bench.bars["train"].next_play))
+    )
     assert learned.value > 0.7
+
+
+def test_a_listener_of_one_fold_is_held_against_boosting_on_that_fold(
+    synthetic_folder, synthetic, tmp_path
+):
+    """The bar knows the same sessions as the listener, its track rates too."""
+    similar = {"listener": "similarity", "settings": {"split": "train_a"}}
+    write_fit(tmp_path / "similarity-A.npz", similar, {})
+    specs = ("similarity", str(tmp_path / "similarity-A.npz"))
+    subjects = open_subjects(synthetic, specs, Findings())
+    assert [(s.name, s.split) for s in subjects] == [
+        ("similarity", "train"), ("similarity-A", "train_a"),
+    ]  # fmt: skip
+    config = TrustConfig(data=synthetic_folder, sessions=30, resamples=5)
+    bench = lay_out(synthetic, config, {s.split for s in subjects})
+    assert [bars.name for bars in bench.bars.values()] == [
+        "gradient boosting", "gradient boosting, fold A",
+    ]  # fmt: skip
+    fold = bench.bars["train_a"]
+    np.testing.assert_array_equal(fold.training.sessions, synthetic.sessions.sessions_in("train_a"))
+    unseen = synthetic.sessions.sessions_in("test")[:1]
+    _, plays = fold.rates.of(unseen, np.arange(200)[None])
+    np.testing.assert_allclose(plays[0], np.log1p(synthetic.catalog.plays("train_a")))
+    findings = Findings()
+    vars(fold)["next_play"] = np.where(np.isfinite(fold.next_play), 0.5, np.nan)
+    measures.next_play(bench, subjects[1], findings)
+    assert findings.value("similarity-A", NEXT, "auc").bar == 0.5
 
 
 # Agents before listeners.
@@ -502,6 +533,9 @@ def test_the_whole_report(synthetic_folder, tmp_path, capsys):
     for listener in ("replay", "ground_truth"):
         assert 0.5 < found[listener, NEXT, "auc"]["value"] < 1
         assert found[listener, NEXT, "auc"]["bar"] is not None
+    for simulator in (*trust_lists.SIMULATORS, trust_lists.FIRST_MUSICBOX, "ground_truth"):
+        for metric in ("correlation", "shuffled", "of_songs"):
+            assert found[simulator, trust_lists.LISTS, metric]["low"] is not None
     # The exact law is itself the truth, and no listener that looks into the log is asked to
     # foresee it.
     assert found["ground_truth", "against the truth", "bias[own favourites]"]["value"] == 0

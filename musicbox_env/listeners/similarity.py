@@ -65,6 +65,8 @@ class SimilarityConfig:
             and the first MusicBox's 0.2 for the others.
         k: Pairs that ``nearest_k`` asks.
         shortlist: ``nearest_k`` looks for them among so many pairs of nearest state.
+        graded: Whether its state tells the levels apart, or only skipped from kept.
+        decay: Weight of a play in its state, relative to the one after it.
         memory: Pairs remembered; of more that the log has, as many are drawn.
         list_size: Songs of a list.
         split: Sessions remembered: train, train_a or train_b.
@@ -75,6 +77,8 @@ class SimilarityConfig:
     alpha: float | None = None
     k: int = 50
     shortlist: int = 200
+    graded: bool = True
+    decay: float = LEVEL_DECAY
     memory: int = 20_000
     list_size: int = 3
     split: str = "train"
@@ -87,6 +91,8 @@ class SimilarityConfig:
         )
         if self.alpha is not None and not 0 <= self.alpha <= 1:
             raise ValueError(f"alpha is {self.alpha}; it must be in [0, 1].")
+        if not 0 < self.decay <= 1:
+            raise ValueError(f"decay is {self.decay}; it must be in (0, 1].")
         for name in ("k", "memory", "list_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be 1 or more.")
@@ -180,7 +186,7 @@ class Groups:
         places = lists.shape[1]
         mean_states, mean_lists = self.states, self.lists[:, :places].reshape(len(self.sizes), -1)
         if cosine:
-            mean_states, mean_lists = _unit(mean_states), _unit(mean_lists)
+            mean_states, mean_lists = unit_rows(mean_states), unit_rows(mean_lists)
         else:
             mean_lists = mean_lists / np.sqrt(places)
         similarity = alpha * np.einsum("qs,xs->qx", states, mean_states)
@@ -283,7 +289,7 @@ class SimilarityListener:
     ) -> Floats:
         """Unit state vectors of sessions, from what they heard ``(n, w)``."""
         if self.config.mode == "nearest_k":
-            return graded_levels(levels, count)
+            return level_states(levels, count, graded=self.config.graded, decay=self.config.decay)
         return kept_songs(self._vectors, tracks, levels)
 
     def begin(self, history: History) -> SimilarityState:
@@ -389,19 +395,29 @@ class SimilarityListener:
         return np.take_along_axis(shortlist[:, None], best, axis=2)
 
 
-def graded_levels(levels: npt.NDArray[np.integer], count: npt.NDArray[np.integer]) -> Floats:
-    """State of graded, decayed levels: unit vectors ``(n, HISTORY_SONGS)``, the newest first.
+def level_states(
+    levels: npt.NDArray[np.integer],
+    count: npt.NDArray[np.integer],
+    *,
+    graded: bool = True,
+    decay: float = LEVEL_DECAY,
+) -> Floats:
+    """State of decayed levels: unit vectors ``(n, HISTORY_SONGS)``, the newest first.
 
     Place j holds ``decay**j * (level / 4 - 1/2)`` of the j-th newest play, 0 where there is none.
 
     Args:
         levels: Levels heard, in order ``(n, w)``.
         count: How many of them ``(n,)``.
+        graded: If not, every level kept counts as full and every one skipped as brief.
+        decay: Weight of a play relative to the one after it.
     """
     place = count[:, None] - 1 - np.arange(HISTORY_SONGS)
     newest = np.take_along_axis(levels, np.maximum(place, 0), axis=1)
-    graded = np.where(place >= 0, newest / Level.FULL - USUAL_LEVEL, 0.0)
-    return _unit(graded * LEVEL_DECAY ** np.arange(HISTORY_SONGS)).astype(np.float32)
+    if not graded:
+        newest = np.where(is_skip(newest), 0, Level.FULL)
+    centred = np.where(place >= 0, newest / Level.FULL - USUAL_LEVEL, 0.0)
+    return unit_rows(centred * decay ** np.arange(HISTORY_SONGS)).astype(np.float32)
 
 
 def kept_songs(
@@ -419,7 +435,7 @@ def kept_songs(
     songs = np.take_along_axis(np.where(kept, tracks, UNKNOWN)[:, ::-1], newest_first, axis=1)
     state = np.zeros((len(tracks), HISTORY_SONGS, vectors.shape[1]), np.float32)
     state[:, : songs.shape[1]] = np.where((songs >= 0)[..., None], vectors[songs], 0)
-    return _unit(state.reshape(len(tracks), -1))
+    return unit_rows(state.reshape(len(tracks), -1))
 
 
 def possible_outcomes(list_size: int) -> npt.NDArray[np.bool_]:
@@ -440,7 +456,7 @@ def _joined(states: Floats, lists: Floats, alpha: float) -> Floats:
     )
 
 
-def _unit(rows: npt.NDArray) -> npt.NDArray:
+def unit_rows(rows: npt.NDArray) -> npt.NDArray:
     """Rows of norm 1, those of norm 0 as they are."""
     norm = np.linalg.norm(rows, axis=1, keepdims=True)
     return rows / np.where(norm > 0, norm, 1.0)
