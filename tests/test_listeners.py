@@ -2,8 +2,10 @@
 
 import copy
 import itertools
+import pickle
 import shutil
 from dataclasses import fields
+from functools import partial
 
 import numpy as np
 import pytest
@@ -14,20 +16,34 @@ from musicbox_env.listeners import (
     LISTENERS,
     GroundTruthListener,
     History,
+    LearnedListener,
     ReplayListener,
+    SimilarityListener,
+    hear_one_by_one,
     make_listener,
     put_rows,
     sample_levels,
     skip_probability,
 )
+from musicbox_env.listeners.similarity import MODES
 from musicbox_env.schema import NUM_LEVELS
 
 NO_PLAY = -1
 
 
-@pytest.fixture(params=sorted(LISTENERS))
+KINDS = {
+    **LISTENERS,
+    **{f"similarity, {mode}": partial(SimilarityListener, mode=mode) for mode in MODES},
+    "learned, pessimistic": partial(LearnedListener, pessimism=1.5),
+    "learned, rejecting constant sessions": partial(LearnedListener, reject_constant=True),
+    "learned, both": partial(LearnedListener, pessimism=0.5, reject_constant=True),
+}
+"""Every listener in every mode."""
+
+
+@pytest.fixture(params=sorted(KINDS))
 def listener(request, synthetic):
-    return make_listener(request.param, synthetic)
+    return KINDS[request.param](synthetic)
 
 
 def begin(listener, sessions, capacity=30):
@@ -86,6 +102,23 @@ def test_batched_equals_one_at_a_time(listener):
         np.testing.assert_allclose(alone[0], batched[i], rtol=1e-6)
 
 
+def test_same_draws_same_answers(listener):
+    """Whole slates at the same numbers, by two of a kind: nothing else is drawn from."""
+    other = pickle.loads(pickle.dumps(listener))
+    rng = np.random.default_rng(8)
+    slates, uniforms = rng.integers(0, 200, (25, 4)), rng.random((25, 4))
+    heard = []
+    for one in (listener, other, listener):
+        history, state = begin(one, np.arange(25))
+        plays = np.full(slates.shape, NO_PLAY)
+        heard.append(
+            hear_one_by_one(one, state, history, np.arange(25), slates.copy(), plays, uniforms)
+        )
+    np.testing.assert_array_equal(heard[0], heard[1])
+    np.testing.assert_array_equal(heard[0], heard[2])
+    assert len(np.unique(heard[0])) > 2
+
+
 def test_asking_changes_nothing(listener):
     history, state = walk(listener, np.arange(10))
     before = copy.deepcopy((history, state))
@@ -140,8 +173,8 @@ def test_what_is_known_only_after_the_play_has_no_say(synthetic_folder, syntheti
         column.flush()
     rows, tracks = np.arange(60), np.tile(np.arange(8), (60, 1))
     plays = np.full(tracks.shape, NO_PLAY)
-    for name in sorted(set(LISTENERS) - {"replay"}):
-        listener, answers = make_listener(name, synthetic), []
+    for name in sorted(set(KINDS) - {"replay"}):
+        listener, answers = KINDS[name](synthetic), []
         for dataset in (synthetic, Dataset(changed)):
             listener.dataset = dataset
             history, state = begin(listener, np.arange(60))
