@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from scipy.optimize import minimize
-from scipy.special import expit, logit
+from scipy.special import logit
 from torch import Tensor, nn
 from torch.nn import functional
 from tqdm import tqdm
@@ -42,7 +42,13 @@ from musicbox_env.listeners.features import (
     track_inputs,
 )
 from musicbox_env.listeners.files import write_fit
-from musicbox_env.listeners.learned import Calibration, FittedNetwork, LearnedListener, Network
+from musicbox_env.listeners.learned import (
+    Calibration,
+    FittedNetwork,
+    LearnedListener,
+    LearnedState,
+    Network,
+)
 from musicbox_env.listeners.similarity import MODES, SimilarityConfig
 from musicbox_env.schema import NUM_LEVELS, SKIP_THRESHOLD, UNKNOWN, is_skip, require_known
 from musicbox_env.simulator import open_dataset
@@ -50,8 +56,6 @@ from musicbox_env.simulator import open_dataset
 FOLDS: Final = {"A": "train_a", "B": "train_b", "both": "train"}
 OUT_OF_FOLD_PARTS: Final = 10
 """Training sessions are divided into so many parts; track counts of each come from the others."""
-LEFT_OUT_PARTS: Final = 2
-"""Parts that a member is not fitted on, so that its prices of their songs can be trusted."""
 WITHIN_WEIGHT: Final = 0.5
 """Weight in the loss of the level among skips and among kept plays; skipping itself has 1."""
 STANDARD_SESSIONS: Final = 5_000
@@ -64,10 +68,10 @@ SHIFT_SD: Final = 0.03
 """Prior standard deviations of scale around 1 and of shift around 0. The shift's is narrow: what a
 few hundred sessions skip more than others is mostly chance, and a simulated session goes on with
 it."""
-BELIEF_SD: Final = 0.5
+BELIEF_SD: Final = 0.25
 """Prior standard deviation of the believed part of a song's effect around 1."""
-WITHIN_SESSION_VARIANCE: Final = 0.18
-"""Of skips around their session's mean; makes squares comparable with the prior."""
+ALTERNATIVES: Final = 4
+"""Plays to come that a play is compared with, as if they came in its place."""
 
 Array = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -417,72 +421,109 @@ def skip_loss(network: TorchNetwork, inputs: Inputs) -> float:
 
 
 @dataclass(frozen=True)
-class PricedSongs:
-    """Songs as the network prices them: s sessions, c songs each.
+class Moment:
+    """Second halves at one place: what comes next in sessions that reach it.
 
     Attributes:
-        usual: Logit of a usual track at that point of the session ``(s, c)``.
-        logit: Logit of the song ``(s, c)``.
-        repeat: Whether the session heard it before ``(s, c)``.
-        skipped: Whether it was skipped ``(s, c)``.
-        real: False where there is no song ``(s, c)``.
+        rows: Sessions that go on ``(m,)``.
+        place: Songs that they have heard.
+        tracks: The next song of each ``(m,)``.
+        levels: How far it was heard ``(m,)``.
+        state: The listener's state of all sessions, before that song.
+        history: What all sessions heard before it.
+    """
+
+    rows: Ints
+    place: int
+    tracks: Ints
+    levels: npt.NDArray[np.int8]
+    state: LearnedState
+    history: History
+
+
+def second_halves(listener: LearnedListener, sessions: Ints) -> Iterator[Moment]:
+    """Go through second halves as the environment plays them, but heard as they really were."""
+    log, capacity = listener.dataset.sessions, listener.dataset.longest_session
+    lengths = log.lengths(sessions)
+    shown = np.maximum(lengths // 2, 1)
+    whole = History.logged(listener.dataset, sessions, lengths, capacity)
+    history = History.logged(listener.dataset, sessions, shown, capacity)
+    state = listener.begin(history)
+    for place in range(capacity):
+        rows = np.flatnonzero((place >= shown) & (place < lengths))
+        if not len(rows):
+            continue
+        tracks, levels = whole.tracks[rows, place].astype(np.int64), whole.levels[rows, place]
+        yield Moment(rows, place, tracks, levels, state, history)
+        listener.advance(state, history, rows, tracks, levels)
+        history.record(rows, tracks, levels)
+
+
+@dataclass(frozen=True)
+class PricedSongs:
+    """Plays as the network prices them, each beside songs that could have been played instead.
+
+    Attributes:
+        usual: Logit of a usual track at that point of the session ``(p,)``.
+        logit: Logits of the play and of `ALTERNATIVES` plays that followed ``(p, c)``.
+        repeat: Which of them the session heard before ``(p, c)``.
+        real: False where the session had no more plays ``(p, c)``.
+        skipped: Whether the play was skipped ``(p,)``.
     """
 
     usual: Array
     logit: Array
     repeat: npt.NDArray[np.bool_]
-    skipped: npt.NDArray[np.bool_]
     real: npt.NDArray[np.bool_]
-
-    @classmethod
-    def joined(cls, parts: list[PricedSongs]) -> PricedSongs:
-        """Sessions of several parts, one part after the other."""
-        return cls(*(np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(cls)))
+    skipped: npt.NDArray[np.bool_]
 
 
-def priced_from_the_middle(listener: LearnedListener, sessions: Ints) -> PricedSongs:
-    """Price all songs that come after the shown half, each as if it came next."""
-    log = listener.dataset.sessions
-    lengths = log.lengths(sessions)
-    sessions, lengths = sessions[lengths >= 2], lengths[lengths >= 2]
-    shown, capacity = lengths // 2, listener.dataset.longest_session
-    history = History.logged(listener.dataset, sessions, shown, capacity)
-    place = shown[:, None] + np.arange(int((lengths - shown).max(initial=0)))
-    real = place < lengths[:, None]
-    plays = np.minimum(log.offsets[sessions][:, None] + place, log.num_plays - 1)
-    tracks = np.where(real, log.column("track")[plays], 0)
-    usual, logit, repeat = listener.network_logits(
-        listener.begin(history), history, np.arange(len(sessions)), tracks
+def priced_songs(listener: LearnedListener, sessions: Ints) -> PricedSongs:
+    """Price the plays of second halves, and for each the next plays as if they came at once."""
+    log, dataset = listener.dataset.sessions, listener.dataset
+    songs, lengths = log.padded("track", sessions, dataset.longest_session), log.lengths(sessions)
+    parts = []
+    for moment in second_halves(listener, sessions):
+        candidates = moment.place + np.arange(1 + ALTERNATIVES)
+        real = candidates < lengths[moment.rows][:, None]
+        tracks = songs[moment.rows[:, None], np.where(real, candidates, moment.place)]
+        usual, logits, repeat = listener.network_logits(
+            moment.state, moment.history, moment.rows, tracks
+        )
+        base, logit = usual.mean(axis=0)[:, 0], logits.mean(axis=0)
+        parts.append(PricedSongs(base, logit, repeat, real, is_skip(moment.levels)))
+    return PricedSongs(
+        *(np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(PricedSongs))
     )
-    usual = np.broadcast_to(usual.mean(axis=0), tracks.shape)
-    skipped = is_skip(log.column("level")[plays])
-    return PricedSongs(usual, logit.mean(axis=0), repeat, skipped & real, real)
 
 
 def believed_part(songs: PricedSongs) -> tuple[float, float]:
     """Which part of a song's effect to believe, of first hearings and of repeats.
 
-    Least squares of real on predicted skips, both less their session's mean: at the minimum the
-    slope of the one on the other is 1. A normal prior holds either part near 1 where few songs
-    speak.
+    The likeliest parts b in ``skip logit = a + s mean logit + (z - mean z)`` with z the song's
+    ``b (logit - usual)`` and means over the songs that could have been played at that moment. The
+    past is the same for all of these, so what is compared are songs: the slope of real on
+    predicted effects becomes 1 (`trust_protocols.price_slope`). a and s take up what the network
+    misjudges in moods. A normal prior holds the parts near 1 where few songs speak.
     """
-    real = songs.skipped - _session_mean(songs.skipped, songs.real)
+    above = songs.logit - songs.usual[:, None]
+    several = songs.real.sum(axis=1)
 
-    def loss(parts: Array) -> float:
-        believed = songs.usual + parts[songs.repeat.astype(np.int64)] * (songs.logit - songs.usual)
-        chances = expit(believed)
-        predicted = chances - _session_mean(chances, songs.real)
-        squares = np.sum((real - predicted)[songs.real] ** 2) / (2 * WITHIN_SESSION_VARIANCE)
-        return float(squares + np.sum((parts - 1) ** 2) / (2 * BELIEF_SD**2))
+    def mean(values: Array) -> Array:
+        total: Array = np.where(songs.real, values, 0).sum(axis=1) / several
+        return total
 
-    found = minimize(loss, np.ones(2), bounds=[(0.0, 2.0)] * 2, method="L-BFGS-B").x
-    return float(found[0]), float(found[1])
+    mood = mean(songs.logit)
 
+    def loss(weights: Array) -> float:
+        effects = weights[2:][songs.repeat.astype(np.int64)] * above
+        scaled = weights[0] + weights[1] * mood + effects[:, 0] - mean(effects)
+        misfit = np.sum(np.logaddexp(0, scaled) - songs.skipped * scaled)
+        return float(misfit + np.sum((weights[2:] - 1) ** 2) / (2 * BELIEF_SD**2))
 
-def _session_mean(values: npt.NDArray, real: npt.NDArray[np.bool_]) -> Array:
-    total = np.where(real, values, 0).sum(axis=1, keepdims=True)
-    mean: Array = total / np.maximum(real.sum(axis=1, keepdims=True), 1)
-    return mean
+    bounds = [(None, None), (None, None), (0.0, 2.0), (0.0, 2.0)]
+    found = minimize(loss, np.array([0.0, 1.0, 1.0, 1.0]), bounds=bounds, method="L-BFGS-B").x
+    return float(found[2]), float(found[3])
 
 
 def scale_and_shift(logits: Array, skipped: npt.NDArray[np.bool_]) -> tuple[float, float]:
@@ -503,20 +544,14 @@ def scale_and_shift(logits: Array, skipped: npt.NDArray[np.bool_]) -> tuple[floa
     return float(found[0]), float(found[1])
 
 
-def calibrated(
-    listener: LearnedListener, held_out: list[PricedSongs], validation: Ints
-) -> FittedNetwork:
+def calibrated(listener: LearnedListener, validation: Ints) -> FittedNetwork:
     """Fit the calibration of an ensemble.
 
     Args:
         listener: With the uncalibrated ensemble, neither pessimistic nor rejecting.
-        held_out: Training sessions as priced by members that did not see them: repeats are rare,
-            and validation sessions alone leave their part to chance.
         validation: Sessions that no member was fitted on ``(v,)``.
     """
-    songs = [*held_out, priced_from_the_middle(listener, validation)]
-    width = max(part.real.shape[1] for part in songs)
-    song = believed_part(PricedSongs.joined([_widened(part, width) for part in songs]))
+    song = believed_part(priced_songs(listener, validation))
     fit = replace(listener.fit, calibration=replace(listener.fit.calibration, song=song))
     listener = LearnedListener(listener.dataset, fit)
     simulated = scale_and_shift(*predicted_as_simulated(listener, validation))
@@ -527,27 +562,15 @@ def calibrated(
 def predicted_as_simulated(
     listener: LearnedListener, sessions: Ints
 ) -> tuple[Array, npt.NDArray[np.bool_]]:
-    """Second halves as the environment plays them, but heard as they really were.
-
-    Returns:
-        Skip logits of all their plays, and which of these were skipped.
-    """
-    log, capacity = listener.dataset.sessions, listener.dataset.longest_session
-    lengths = log.lengths(sessions)
-    sessions, lengths = sessions[lengths >= 2], lengths[lengths >= 2]
-    whole = History.logged(listener.dataset, sessions, lengths, capacity)
-    history = History.logged(listener.dataset, sessions, lengths // 2, capacity)
-    state = listener.begin(history)
+    """Skip logits of all plays of `second_halves`, and which of these were skipped."""
     logits, skipped = [], []
-    for place in range(capacity):
-        rows = np.flatnonzero((place >= lengths // 2) & (place < lengths))
-        tracks, levels = whole.tracks[rows, place], whole.levels[rows, place]
-        nowhere = np.full((len(rows), 1), UNKNOWN)
-        chances = listener.level_probabilities(state, history, rows, tracks[:, None], nowhere)
+    for moment in second_halves(listener, sessions):
+        nowhere = np.full((len(moment.rows), 1), UNKNOWN)
+        chances = listener.level_probabilities(
+            moment.state, moment.history, moment.rows, moment.tracks[:, None], nowhere
+        )
         logits.append(logit(skip_probability(chances[:, 0])))
-        skipped.append(is_skip(levels))
-        listener.advance(state, history, rows, tracks, levels)
-        history.record(rows, tracks, levels)
+        skipped.append(is_skip(moment.levels))
     return np.concatenate(logits), np.concatenate(skipped)
 
 
@@ -563,18 +586,8 @@ def predicted_as_logged(
     return logits, np.tile(is_skip(levels[real]), len(chances))
 
 
-def _widened(songs: PricedSongs, width: int) -> PricedSongs:
-    missing = width - songs.real.shape[1]
-    return PricedSongs(
-        *(np.pad(getattr(songs, f.name), ((0, 0), (0, missing))) for f in fields(songs))
-    )
-
-
 def fit_ensemble(config: FitListenerConfig, dataset: Dataset) -> FittedNetwork:
-    """Fit all members, then calibrate what they say together.
-
-    Each member leaves out some of the training sessions, others than the member before.
-    """
+    """Fit all members, then calibrate what they say together."""
     split, rng = FOLDS[config.fold], np.random.default_rng(config.seed)
     embedding = dataset.embedding_names[0] if dataset.embedding_names else None
     whole = TrackTable.of(dataset, split, embedding)
@@ -583,22 +596,17 @@ def fit_ensemble(config: FitListenerConfig, dataset: Dataset) -> FittedNetwork:
     judged = session_arrays(dataset, validation, whole)
     parts = np.array_split(chosen, OUT_OF_FOLD_PARTS)
     table_without = partial(out_of_fold_table, dataset, split=split, vectors=whole.vectors)
-    arrays = [session_arrays(dataset, part, table_without(part)) for part in parts]
-    usual = Calibration.none(usual_track(SessionArrays.joined(arrays)))
+    train = SessionArrays.joined(
+        [session_arrays(dataset, part, table_without(part)) for part in parts]
+    )
+    fits = [_fit_with_bar(config, train, judged, member) for member in range(config.members)]
     known = {"split": split, "embedding": embedding}
-    networks, losses, held_out = [], [], []
-    for member in range(config.members):
-        left_out = [(LEFT_OUT_PARTS * member + i) % len(parts) for i in range(LEFT_OUT_PARTS)]
-        train = SessionArrays.joined([a for i, a in enumerate(arrays) if i not in left_out])
-        network, loss = _fit_with_bar(config, train, judged, member)
-        networks.append(network.exported())
-        losses.append(loss)
-        alone = LearnedListener(dataset, FittedNetwork(networks[-1], usual, known))
-        for i in left_out:
-            alone.table = table_without(parts[i])
-            held_out.append(priced_from_the_middle(alone, parts[i]))
-    together = FittedNetwork(Network.stacked(networks), usual, known)
-    fit = calibrated(LearnedListener(dataset, together), held_out, validation)
+    together = FittedNetwork(
+        Network.stacked([network.exported() for network, _ in fits]),
+        Calibration.none(usual_track(train)),
+        known,
+    )
+    fit = calibrated(LearnedListener(dataset, together), validation)
     about = {
         **known,
         "pessimism": config.pessimism,
@@ -606,7 +614,7 @@ def fit_ensemble(config: FitListenerConfig, dataset: Dataset) -> FittedNetwork:
         "fitted_on": {name: dataset.about[name] for name in ("sessions", "plays", "tracks")},
         "fitted_sessions": len(chosen),
         "validation_sessions": len(validation),
-        "member_validation_log_losses": losses,
+        "member_validation_log_losses": [loss for _, loss in fits],
         "settings": {k: v for k, v in asdict(config).items() if k not in ("data", "out")},
     }
     return replace(fit, about=about)
