@@ -357,6 +357,8 @@ _KNOWN: Final = {
     "similarity": "Looks up what followed similar songs in similar sessions of the training log "
     "(LIRD, arXiv:1801.00209).",
     "learned": "A recurrent model fitted on training sessions.",
+    "pessimistic": "The same model, one spread of what it does not know of a song added to the "
+    "logit of a skip. Meant to train agents, not to predict: its skip rates are too high.",
 }
 
 

@@ -78,8 +78,7 @@ class MusicSessionEnv(gym.Env[dict[str, npt.NDArray], npt.NDArray]):
     ## Arguments
     - `data`: dataset folder; None is the bundled synthetic one, made on first use.
     - `split`: `"train"`, `"train_a"`, `"train_b"`, `"validation"` or `"test"`.
-    - `listener`: `"replay"` (logged levels, imputed where the log has none) or `"ground_truth"`
-      (the exact law, for synthetic data).
+    - `listener`: who answers; see Listeners below.
     - `action`, `observation`: see above.
     - `candidates`: `"catalog"`, all tracks; `"session"`, only the plays that the logged session
       still holds: with the replay listener every reward is then a logged label.
@@ -101,6 +100,19 @@ class MusicSessionEnv(gym.Env[dict[str, npt.NDArray], npt.NDArray]):
       built on first use and kept beside the embeddings); `"auto"`, exact below a million tracks.
       `env.unwrapped.world.retrieval` says which.
     - `render_mode`: `"ansi"` or `"rgb_array"`.
+
+    ## Listeners
+    A user simulator says how far each song is heard. None of them is a person; `musicbox trust`
+    reports, on sessions that they never saw, how far each can be believed.
+
+    | `listener` | answers with | supports | does not support |
+    | --- | --- | --- | --- |
+    | `"replay"` | the logged level of songs that the session still holds; for others the level of one of the session's own plays | with `candidates="session"`, claims about real logs: every reward is a label | ranking recommenders over the catalogue: imputed answers carry almost no signal about the song |
+    | `"learned"` | a recurrent model fitted on logs (`musicbox fit-listener`) | when skips come and how sessions run; with caution, songs much like those that sessions were offered | what an agent finds by searching the catalogue for its favourites: the winner's curse |
+    | `"pessimistic"` | the same, songs of which it knows little taken to be worse | training agents that do not chase the model's errors | its skip rates as such: they are meant to be too high |
+    | `"similarity"` | the levels of the most similar moments of the training log, LIRD's way | the mood of a session | songs: it knows next to nothing of them |
+    | `"ground_truth"` | the exact law of a synthetic dataset | everything, in that world | how much taste matters among people: that is the law's assumption |
+    | a path | a listener of one fold, written by `musicbox fit-listener DATA --fold A` | training with fold A and judging with fold B, which never saw the same session | |
 
     ## Vectorized environment
     `gym.make_vec("MusicSession-v0", num_envs=n, vectorization_mode="vector_entry_point")` runs n

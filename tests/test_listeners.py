@@ -34,7 +34,6 @@ NO_PLAY = -1
 KINDS = {
     **LISTENERS,
     **{f"similarity, {mode}": partial(SimilarityListener, mode=mode) for mode in MODES},
-    "learned, pessimistic": partial(LearnedListener, pessimism=1.5),
     "learned, rejecting constant sessions": partial(LearnedListener, reject_constant=True),
     "learned, both": partial(LearnedListener, pessimism=0.5, reject_constant=True),
 }

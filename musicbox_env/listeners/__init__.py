@@ -22,10 +22,17 @@ from musicbox_env.listeners.replay import ReplayListener
 from musicbox_env.listeners.similarity import SimilarityConfig, SimilarityListener
 from musicbox_env.schema import suggest
 
+
+def pessimistic_listener(dataset: Dataset) -> LearnedListener:
+    """Answers with a fitted network, what it does not know of a song counted against the song."""
+    return LearnedListener(dataset, pessimism=1.0)
+
+
 LISTENERS: dict[str, Callable[[Dataset], Any]] = {
     "replay": ReplayListener,
     "similarity": SimilarityListener,
     "learned": LearnedListener,
+    "pessimistic": pessimistic_listener,
     "ground_truth": GroundTruthListener,
 }
 """Every listener that can be asked for by name; a new one joins here."""
