@@ -108,6 +108,22 @@ class Moments:
         return {name: part.astype(np.float64) for name, part in parts.items()}
 
 
+def training_moments(dataset: Dataset) -> Moments:
+    """Of all training sessions.
+
+    Raises:
+        ValueError: All are of the same length, so that nobody is seen to leave.
+    """
+    train = dataset.sessions.sessions_in("train")
+    first = int(dataset.sessions.lengths(train).min(initial=dataset.longest_session))
+    if first == dataset.longest_session:
+        raise ValueError(
+            f"All training sessions of {dataset.folder} have {first} plays; nobody is seen to "
+            "leave. Ingest sessions of several lengths."
+        )
+    return Moments.of(dataset, train, max(first, 2))
+
+
 def fit(moments: Moments, effects: Sequence[str] = EFFECTS) -> LeavingModel:
     """The likeliest hazard under normal priors, with some of the effects or all."""
     columns = moments.columns()
@@ -159,14 +175,8 @@ def run(config: FitLeavingConfig) -> Path:
     """Fit on training sessions, print the evidence of the others, write; returns the file."""
     dataset = open_dataset(config.data)
     train = dataset.sessions.sessions_in("train")
-    first = int(dataset.sessions.lengths(train).min(initial=dataset.longest_session))
-    if first == dataset.longest_session:
-        raise ValueError(
-            f"All training sessions of {dataset.folder} have {first} plays; nobody is seen to "
-            "leave. Ingest sessions of several lengths."
-        )
+    moments = training_moments(dataset)
     held_out = np.setdiff1d(np.arange(dataset.sessions.num_sessions), train)
-    moments = Moments.of(dataset, train, max(first, 2))
     judged = Moments.of(dataset, held_out, moments.first)
     model = fit(moments)
     rng = np.random.default_rng(config.seed)

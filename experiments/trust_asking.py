@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from experiments.trust_protocols import is_constant
 from musicbox_env.dataset import Dataset
+from musicbox_env.leaving import LeavingModel
 from musicbox_env.listeners import (
     History,
     Listener,
@@ -384,6 +385,36 @@ def redraw_constant(
         again = _draw(listener, log.part(row), rng)
         levels[sample, row], probability[sample, row] = again.levels, again.probability
     return Rolled(levels, probability)
+
+
+def lasting(log: Log, rolled: Rolled, leaving: LeavingModel, *, rng: np.random.Generator) -> Rolled:
+    """Continuations that last as long as the log's: each drawn again by how likely that is.
+
+    The log shows late positions only of listeners who had not left, and they leave by what they
+    heard (`musicbox_env.leaving`), so a continuation that is to be compared must have stayed too.
+    Of a session's samples as many are drawn anew, by systematic resampling, with weights
+    ``prod_t (1 - h_t)`` over the songs after which it stayed, and ``h`` of the one after which it
+    left.
+
+    Args:
+        log: The sessions.
+        rolled: Samples ``(samples, n, width)``; not changed.
+        leaving: The hazard h.
+        rng: Source of randomness.
+    """
+    samples, n, width = rolled.levels.shape
+    weight = np.ones((samples, n))
+    for count in range(2, width):
+        rows = np.flatnonzero((log.shown < count) & (count <= log.lengths))
+        leaves = log.lengths[rows] == count
+        for sample in range(samples):
+            chances = leaving.chances(rolled.levels[sample, rows], np.full(len(rows), count))
+            weight[sample, rows] *= np.where(leaves, chances, 1 - chances)
+    reached = np.cumsum(weight, axis=0) / weight.sum(axis=0)
+    points = (np.arange(samples)[:, None] + rng.random(n)) / samples
+    drawn = np.minimum((reached < points[:, None]).sum(axis=1), samples - 1)
+    everyone = np.arange(n)
+    return Rolled(rolled.levels[drawn, everyone], rolled.probability[drawn, everyone])
 
 
 def expected_list_reward(

@@ -15,12 +15,14 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from experiments import fit_leaving
 from experiments import trust_protocols as protocols
 from experiments.trust_asking import (
     Array,
     Log,
     Rolled,
     ask,
+    lasting,
     predict_next,
     predict_next_from_levels,
     predict_second_half,
@@ -32,6 +34,7 @@ from experiments.trust_asking import (
 from experiments.trust_bar import Bars
 from experiments.trust_protocols import Measured, Predictions, Resampling, Statistic
 from musicbox_env.dataset import Dataset
+from musicbox_env.leaving import LeavingModel
 from musicbox_env.listeners import Listener
 from musicbox_env.schema import CONTEXT_TYPES, UNKNOWN, is_skip
 
@@ -40,6 +43,7 @@ NEXT_LEVELS: Final = "next play, levels only"
 CHALLENGE: Final = "challenge"
 FREE: Final = "free running"
 FREE_FILTERED: Final = "free running, constant sessions redrawn"
+FREE_LASTING: Final = "free running, lasting as long"
 PRICE: Final = "price of a song"
 
 PLAYS_EDGES: Final = (0, 1, 3, 10, 30, 100)
@@ -173,6 +177,14 @@ class Bench:
     def skipped(self) -> npt.NDArray[np.bool_]:
         """Real labels ``(n, width)``."""
         return is_skip(self.log.levels)
+
+    @cached_property
+    def leaving(self) -> LeavingModel | None:
+        """When listeners of the training sessions leave; None where nobody is seen to."""
+        try:
+            return fit_leaving.fit(fit_leaving.training_moments(self.dataset))
+        except ValueError:
+            return None
 
     def predictions(self, rectangle: Array) -> Predictions:
         """The plays that were predicted, of a rectangle ``(n, width)`` with NaN elsewhere."""
@@ -345,7 +357,10 @@ def _free_running(bench: Bench, subject: Subject, drawn: Rolled, findings: Findi
     """Second halves left to the listener, over their own tracks; the bar is the log."""
     log = bench.log
     filtered = redraw_constant(subject.listener, log, drawn, rng=bench.rng(3))
-    for protocol, levels in ((FREE, drawn.levels), (FREE_FILTERED, filtered.levels)):
+    runs = {FREE: drawn.levels, FREE_FILTERED: filtered.levels}
+    if bench.leaving is not None:
+        runs[FREE_LASTING] = lasting(log, filtered, bench.leaving, rng=bench.rng(10)).levels
+    for protocol, levels in runs.items():
         real = protocols.session_shape(log.levels[None], log.shown)
         for metric, statistic in protocols.session_shape(levels, log.shown).items():
             ours = bench.resampling.measure(statistic)

@@ -13,6 +13,7 @@ from experiments.trust_measures import (
     CHALLENGE,
     FREE,
     FREE_FILTERED,
+    FREE_LASTING,
     NEXT,
     NEXT_LEVELS,
     PRICE,
@@ -95,10 +96,12 @@ CHECKS: Final = (
     Check(
         "Do sessions left to it run like real ones?",
         FREE,
-        {
-            **{f"{metric}_off": (-near, near) for metric, near in NEAR.items()},
-            "skip_by_position_distance": (0.0, NEAR_BY_POSITION),
-        },
+        {f"{metric}_off": (-near, near) for metric, near in NEAR.items()},
+    ),
+    Check(
+        "Do skips change along a session as in real ones that lasted as long?",
+        FREE_LASTING,
+        {"skip_by_position_distance": (0.0, NEAR_BY_POSITION)},
     ),
     Check(
         "Is a song heard for the first time priced rightly?",
@@ -293,6 +296,13 @@ TABLES: Final = (
         "free-filtered",
         "The same, constant sessions drawn anew",
         FREE_FILTERED,
+        (*SHAPE_COLUMNS, _POSITION),
+        LOG_NAME,
+    ),
+    Table(
+        "free-lasting",
+        "The same, lasting as long as the log's sessions",
+        FREE_LASTING,
         (*SHAPE_COLUMNS, _POSITION),
         LOG_NAME,
     ),

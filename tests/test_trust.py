@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy.special import expit
 
 from experiments import trust_asking as asking
 from experiments import trust_lists
@@ -22,6 +23,7 @@ from experiments.trust_measures import NEXT, PRICE, Bench, Findings, Record, Sub
 from experiments.trust_protocols import Resampling
 from experiments.trust_tables import answer, listeners_of, verdicts
 from musicbox_env.dataset import Dataset
+from musicbox_env.leaving import LeavingModel
 from musicbox_env.listeners import (
     GroundTruthListener,
     History,
@@ -186,6 +188,26 @@ def test_constant_sessions_are_drawn_anew_and_others_left_alone(log):
     filtered = asking.redraw_constant(listener, log, rolled, rng=rng)
     assert not protocols.is_constant(filtered.levels).any()
     np.testing.assert_array_equal(filtered.levels[~constant], rolled.levels[~constant])
+
+
+def test_continuations_that_last_as_long_follow_the_hazard(log):
+    """Levels drawn independently: given how long a session lasted, each by its own hazard."""
+    chances = np.array([0.3, 0.2, 0.1, 0.1, 0.3])
+    leaving = LeavingModel(10, (-2.0,) * 10, last=(-2.0, -1.0, 0.0, 0.5, 1.0))
+    part = log.part(np.arange(30))
+    rolled = asking.run_free(Constant(chances), part, samples=800, rng=np.random.default_rng(0))
+    got = asking.lasting(part, rolled, leaving, rng=np.random.default_rng(1)).levels
+    hazard = expit(-2.0 + np.array(leaving.last))
+    full = np.flatnonzero(part.lengths == 20)
+    stayed = chances * (1 - hazard) / (chances @ (1 - hazard))
+    left = chances * hazard / (chances @ hazard)
+    last = np.concatenate([got[:, row, n - 1] for row, n in enumerate(part.lengths) if n < 20])
+    for levels, expected in (
+        (got[:, full, 10:19].ravel(), stayed),
+        (got[:, full, 19].ravel(), chances),
+        (last, left),
+    ):
+        np.testing.assert_allclose(np.bincount(levels) / len(levels), expected, atol=0.015)
 
 
 def test_greedy_takes_the_likelier_side_and_its_likeliest_level(log):
