@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
+from copy import deepcopy
 from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from pathlib import Path
@@ -21,6 +22,7 @@ from scipy.optimize import minimize
 from scipy.special import logit
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
 from tyro.conf import Positional
 
@@ -63,6 +65,10 @@ STANDARD_SESSIONS: Final = 5_000
 SMALLEST_SCALE: Final = 0.05
 """Inputs are divided by their standard deviation, rare ones by no less than this."""
 GRADIENT_NORM: Final = 1.0
+AVERAGE_DECAY: Final = 0.99
+"""Of the mean of the weights over the steps, which is judged and kept in place of the last ones
+(Polyak & Juditsky, SIAM J. Control Optim. 30, 1992): they still jump about when it is time to stop.
+"""
 SCALE_SD: Final = 0.1
 SHIFT_SD: Final = 0.03
 """Prior standard deviations of scale around 1 and of shift around 0. The shift's is narrow: what a
@@ -375,26 +381,31 @@ def fit_member(
         optimizer = torch.optim.AdamW(
             network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
         )
+        averaged = AveragedModel(network, avg_fn=_towards)
+        mean = averaged.module
+        assert isinstance(mean, TorchNetwork)
         judged = [Inputs.with_behaviour(validation), Inputs.without_behaviour(validation)]
-        best, best_loss, since = _copied(network), np.inf, 0
+        best, best_loss, since = network, np.inf, 0
         for epoch in range(config.max_epochs):
             network.train()
             for batch in _batches(train, config.batch_sessions, rng):
                 _descend(network, optimizer, batch)
-            loss = float(np.mean([skip_loss(network, inputs) for inputs in judged]))
+                averaged.update_parameters(network)
+            loss = float(np.mean([skip_loss(mean, inputs) for inputs in judged]))
             if report is not None:
                 report(epoch, loss)
             since += 1
             if loss < best_loss:
-                best, best_loss, since = _copied(network), loss, 0
+                best, best_loss, since = deepcopy(mean), loss, 0
             if since >= config.patience:
                 break
-        network.load_state_dict(best)
-    return network.eval(), best_loss
+    return best.eval(), best_loss
 
 
-def _copied(network: nn.Module) -> dict[str, Tensor]:
-    return {name: value.clone() for name, value in network.state_dict().items()}
+def _towards(averaged: Tensor, weights: Tensor, steps: Tensor | int) -> Tensor:
+    """Exponential mean of the weights over the steps, over fewer of them at first."""
+    share = max(1 - AVERAGE_DECAY, 9 / (10 + int(steps)))
+    return averaged + share * (weights - averaged)
 
 
 def _batches(sessions: SessionArrays, size: int, rng: np.random.Generator) -> Iterator[Inputs]:

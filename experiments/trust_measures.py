@@ -309,7 +309,7 @@ def second_halves(bench: Bench, subject: Subject, findings: Findings) -> None:
     drawn = run_free(subject.listener, bench.log, samples=bench.samples, rng=bench.rng(2))
     if not subject.sees_session:
         greedy = roll_greedily(subject.listener, bench.log).probability
-        answers = {"": drawn.probability.mean(axis=0), "_greedy": greedy}
+        answers = {"": greedy, "_drawn": drawn.probability.mean(axis=0)}
         _challenge(bench, subject.name, answers, findings)
     _free_running(bench, subject, drawn, findings)
 
