@@ -12,6 +12,7 @@ from experiments.fit_listener import (
     Inputs,
     PricedSongs,
     TorchNetwork,
+    _towards,
     believed_part,
     fit_ensemble,
     out_of_fold_table,
@@ -82,6 +83,19 @@ def test_numpy_answers_as_the_fitted_network_did(synthetic, sessions):
         kept = answers[..., 2:] / answers[..., 2:].sum(axis=2, keepdims=True)
         shares = torch.softmax(torch.from_numpy(outputs[..., 2:]), dim=2).numpy()
         np.testing.assert_allclose(kept[real], shares[real], rtol=1e-4)
+
+
+def test_the_mean_of_the_weights_written_out():
+    """The share of the newest falls with the steps, and never below 1 %."""
+    weights = torch.randn(300, generator=torch.Generator().manual_seed(0)).double()
+    mean = torch.zeros(()).double()
+    expected = 0.0
+    for step, newest in enumerate(weights, start=1):
+        mean = _towards(mean, newest, step)
+        share = max(0.01, 9 / (10 + step))
+        expected = (1 - share) * expected + share * float(newest)
+    assert float(mean) == pytest.approx(expected)
+    assert float(mean) == pytest.approx(float(weights[-100:].mean()), abs=0.15)
 
 
 def test_losses_add_up_to_the_likelihood_of_the_level():
