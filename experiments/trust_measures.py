@@ -46,6 +46,8 @@ FREE_FILTERED: Final = "free running, constant sessions redrawn"
 FREE_LASTING: Final = "free running, lasting as long"
 PRICE: Final = "price of a song"
 
+LOG_NAME: Final = "the log"
+LAST_ACTION: Final = "last action"
 PLAYS_EDGES: Final = (0, 1, 3, 10, 30, 100)
 RERANKED_SONGS: Final = 3
 MOOD_SONGS: Final = 10
@@ -124,7 +126,7 @@ class Findings:
         calibration: For each listener (and the bar) its calibration curve on next plays.
         truth: For each listener and kind of songs its curve against exact probabilities.
         by_place: For each listener, and the log, the skip rate at each place of free-running second
-            halves, ``(width,)``.
+            halves that last as long as the log's, ``(width,)``.
         notes: What was left out, and why.
     """
 
@@ -218,14 +220,15 @@ def next_play(bench: Bench, subject: Subject, findings: Findings) -> None:
 
 
 def next_play_bars(bench: Bench, findings: Findings) -> None:
-    """The bars themselves, as if they were listeners."""
+    """The bars themselves, as if they were listeners; by part only the one of all of train."""
     for bars in bench.bars.values():
         _scored(bench, bars.name, NEXT, bars.next_play, None, findings)
         _scored(bench, bars.name, NEXT_LEVELS, bars.next_play_from_levels, None, findings)
-        _by_part(bench, bars.name, bars.next_play, None, findings)
-        findings.calibration[bars.name] = protocols.calibration_curve(
-            bench.predictions(bars.next_play), bench.resampling
-        )
+    whole = bench.bars["train"]
+    _by_part(bench, whole.name, whole.next_play, None, findings)
+    findings.calibration[whole.name] = protocols.calibration_curve(
+        bench.predictions(whole.next_play), bench.resampling
+    )
 
 
 def _scored(
@@ -318,7 +321,7 @@ def challenge_bars(bench: Bench, findings: Findings) -> None:
     """The baseline of the challenge, and gradient boosting on first half and distance."""
     for bars in bench.bars.values():
         _challenge(bench, bars.name, {"": bars.second_half}, findings)
-    _challenge(bench, "last action", {"": _last_action(bench)}, findings)
+    _challenge(bench, LAST_ACTION, {"": _last_action(bench)}, findings)
 
 
 def _last_action(bench: Bench) -> Array:
@@ -369,13 +372,18 @@ def _free_running(bench: Bench, subject: Subject, drawn: Rolled, findings: Findi
                 Record.of(subject.name, protocol, metric, ours, logged.value),
                 Record.of(subject.name, protocol, f"{metric}_off", ours.minus(logged), 0.0),
             ]
-        _by_place(bench, subject.name, protocol, levels, findings)
+        by_place = _by_place(bench, subject.name, protocol, levels, findings)
+    findings.by_place |= {subject.name: by_place[0], LOG_NAME: by_place[1]}
 
 
 def _by_place(
     bench: Bench, name: str, protocol: str, levels: npt.NDArray[np.int8], findings: Findings
-) -> None:
-    """Skip rate at each place; its mean distance from the log's over the places."""
+) -> tuple[list[Measured], list[Measured]]:
+    """Skip rate at each place; its mean distance from the log's over the places.
+
+    Returns:
+        The listener's and the log's rate at each place, NaN where none is reached.
+    """
     log = bench.log
     reached = [p for p in range(log.width) if (log.second_half[:, p]).sum() > 0]
 
@@ -401,11 +409,10 @@ def _by_place(
     findings.records.append(
         Record.of(name, protocol, "skip_by_position_distance", distance.centred(), noise)
     )
-    if protocol == FREE:
-        nothing = Measured(float("nan"), np.empty(0))
-        for curve, figures in ((name, ours), ("the log", logged)):
-            at = dict(zip(reached, figures, strict=True))
-            findings.by_place[curve] = [at.get(p, nothing) for p in range(log.width)]
+    nothing = Measured(float("nan"), np.empty(0))
+    curves = [dict(zip(reached, figures, strict=True)) for figures in (ours, logged)]
+    of_listener, of_log = ([at.get(p, nothing) for p in range(log.width)] for at in curves)
+    return of_listener, of_log
 
 
 # Is the song priced rightly?

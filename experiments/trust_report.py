@@ -142,9 +142,10 @@ def _place_picture(findings: Findings, order: Sequence[str]) -> Picture:
         "skip_by_position",
         "free",
         "Skips along sessions left to the listener",
-        "Shown the first half, each listener goes on by itself over the songs really played. "
-        "Black: the log, with its 95 % interval as a band. The first positions are reached only in "
-        "short sessions, and rest on few of them.",
+        "Shown the first half, each listener goes on by itself over the songs really played, for "
+        "as long as the log's did (the last table below). Black: the log, with its 95 % interval "
+        "as a band. The first positions are reached only in short sessions, and rest on few of "
+        "them.",
         lambda theme: trust_pictures.places(ordered, order=order, theme=theme),
     )
 
@@ -363,8 +364,9 @@ _KNOWN: Final = {
 
 
 def _description(name: str) -> str:
-    kind = name if name in _KNOWN else name.partition("-")[0]
-    return _KNOWN.get(kind, "A fitted listener, opened by its path.")
+    kind, _, fold = (name, "", "") if name in _KNOWN else name.partition("-")
+    known = _KNOWN.get(kind, "A fitted listener, opened by its path.")
+    return f"{known} This one of fold {fold} alone." if fold in ("A", "B") else known
 
 
 def headline(findings: Findings, about: About) -> list[str]:
@@ -379,13 +381,16 @@ def headline(findings: Findings, about: About) -> list[str]:
             f"{best.value:.3f} [{best.low:.3f}, {best.high:.3f}], beside {best.bar:.3f} of "
             "gradient boosting on the same past."
         )
-    for name in order:
-        song, mood = (findings.value(name, PRICE, f"variance_{p}") for p in ("song", "mood"))
-        if song and mood and song.value is not None and mood.value is not None:
-            said.append(
-                f"By {name}, {100 * song.value:.0f} % of what decides a skip is the song, and "
-                f"{100 * mood.value:.0f} % the mood of the session."
-            )
+    shares = [
+        [r.value for n in order if (r := findings.value(n, PRICE, f"variance_{part}")) and r.value]
+        for part in ("song", "mood")
+    ]
+    if all(shares):
+        song, mood = (_percent_range(found) for found in shares)
+        said.append(
+            f"By the listeners that see the past alone, {song} of what decides a skip is the song, "
+            f"and {mood} the mood of the session."
+        )
     for name in order:
         record = findings.value(name, TRUTH, "bias[own favourites]")
         if record is not None and record.value is not None and abs(record.value) > 1e-9:
@@ -394,3 +399,13 @@ def headline(findings: Findings, about: About) -> list[str]:
                 f"points {'more' if record.value < 0 else 'less'} often than it says."
             )
     return said or ["Only listeners that see the whole session were examined."]
+
+
+def _percent_range(shares: Sequence[float]) -> str:
+    """Shares from the least to the greatest, as text.
+
+    >>> _percent_range([0.0061, 0.0049])
+    '0.5 to 0.6 %'
+    """
+    low, high = (f"{100 * share:.1f}" for share in (min(shares), max(shares)))
+    return f"{low} %" if low == high else f"{low} to {high} %"

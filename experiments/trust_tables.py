@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from experiments.trust_bar import BAR_NAMES
 from experiments.trust_judges import AGREEMENT, TRUTH
 from experiments.trust_lists import LISTS
 from experiments.trust_measures import (
@@ -14,6 +15,8 @@ from experiments.trust_measures import (
     FREE,
     FREE_FILTERED,
     FREE_LASTING,
+    LAST_ACTION,
+    LOG_NAME,
     NEXT,
     NEXT_LEVELS,
     PRICE,
@@ -23,7 +26,8 @@ from experiments.trust_measures import (
 from experiments.trust_protocols import LAGS
 
 INFINITE: Final = math.inf
-LOG_NAME: Final = "the log"
+REFERENCES: Final = (LAST_ACTION, *BAR_NAMES.values())
+"""Rows that are no listeners."""
 Band = tuple[float, float]
 
 
@@ -344,7 +348,7 @@ def listeners_of(findings: Findings) -> list[str]:
 
 
 def rows_of(table: Table, records: Sequence[Record]) -> dict[str, dict[str, Record]]:
-    """For each row of a table its records by metric."""
+    """For each row of a table its records by metric; what is no listener comes last."""
     rows: dict[str, dict[str, Record]] = {}
     for record in records:
         if record.protocol == table.protocol:
@@ -359,8 +363,12 @@ def rows_of(table: Table, records: Sequence[Record]) -> dict[str, dict[str, Reco
         # The bar of a distance is what noise alone would make of it, not a figure of the log.
         bars.pop(_POSITION.metric, None)
         rows = {table.bar_row: bars, **rows}
+    last = [name for name in rows if name in REFERENCES]
+    ordered = [*(name for name in rows if name not in last), *last]
     return {
-        name: cells for name, cells in rows.items() if any(c.metric in cells for c in table.columns)
+        name: rows[name]
+        for name in ordered
+        if any(column.metric in rows[name] for column in table.columns)
     }
 
 
