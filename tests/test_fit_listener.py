@@ -296,7 +296,7 @@ def test_real_plays_are_predicted_as_well_as_their_number_allows(tmp_path):
     levels = dataset.sessions.padded("level", test)
     real = (levels >= 0) & (np.arange(levels.shape[1]) > 0)
     skipped = is_skip(levels)[real]
-    for behaviour, least_auc, most_loss in ((True, 0.828, 0.508), (False, 0.815, 0.524)):
+    for behaviour, least_auc, most_loss in ((True, 0.831, 0.504), (False, 0.820, 0.517)):
         answers = listener.levels_given_past(test, behaviour=behaviour)
         chances = skip_probability(answers)[real]
         assert auc(skipped, chances) > least_auc
