@@ -105,7 +105,7 @@ def choose_listeners(
         named[name] = keyword
     if listener != LEARNED:
         name, keyword = _found(listener, out)
-        return Listeners(keyword, name, keyword, name, named)
+        return Listeners(keyword, name, keyword, name, named | {name: keyword})
     name, keyword = _fitted(data, out, TRAINING_FOLD)
     picking_name, picking = _fitted(data, out, TRAINING_FOLD, seed=PICKING_SEED)
     return Listeners(keyword, name, picking, picking_name, named | {name: keyword})

@@ -106,3 +106,11 @@ def test_modes_of_the_similarity_listener_can_be_named(small, tmp_path):
     assert listener.config.mode == "grouped_cosine"
     with pytest.raises(ValueError, match="did you mean 'grouped_cosine'"):
         require_choice("similarity-grouped_cosin")
+
+
+@pytest.mark.parametrize("listener", ["fits/mine.npz", "similarity", "ground_truth"])
+def test_the_listener_learned_with_judges_too(small, tmp_path, listener):
+    chosen = choose_listeners(listener, ("ground_truth", "replay"), small, tmp_path)
+    assert chosen.training == listener
+    assert chosen.judges[chosen.training_name] == listener
+    assert {"ground_truth", "replay"} <= set(chosen.judges)
