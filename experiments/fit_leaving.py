@@ -21,7 +21,7 @@ from tyro.conf import Positional
 
 from experiments.trust_protocols import Measured, Resampling, Sums, by_session, ratio
 from musicbox_env.dataset import Dataset
-from musicbox_env.leaving import FILE, LeavingModel
+from musicbox_env.leaving import FILE, PUBLISHED, LeavingModel
 from musicbox_env.schema import Level, is_skip
 from musicbox_env.simulator import open_dataset
 
@@ -112,8 +112,15 @@ def training_moments(dataset: Dataset) -> Moments:
     """Of all training sessions.
 
     Raises:
-        ValueError: All are of the same length, so that nobody is seen to leave.
+        ValueError: All are of the same length, so that nobody is seen to leave; or they are windows
+            of longer runs of plays, and end where these were divided.
     """
+    if "history" in dataset.about:
+        raise ValueError(
+            f"{dataset.folder} was made from listening histories, whose long runs are divided into "
+            "sessions: where a session ends there, nobody need have left. Only logs that cut all "
+            f"sessions at one length tell when listeners leave; or take leaving={PUBLISHED!r}."
+        )
     train = dataset.sessions.sessions_in("train")
     first = int(dataset.sessions.lengths(train).min(initial=dataset.longest_session))
     if first == dataset.longest_session:

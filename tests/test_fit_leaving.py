@@ -1,7 +1,11 @@
 """Fitting when listeners leave: known hazards come back, what is worth nothing gains nothing."""
 
+import json
+import shutil
+
 import numpy as np
 import pytest
+from worlds import planted_world
 
 from experiments.fit_leaving import (
     FitLeavingConfig,
@@ -10,8 +14,10 @@ from experiments.fit_leaving import (
     gains,
     log_likelihood,
     run,
+    training_moments,
 )
 from experiments.trust_protocols import Resampling
+from musicbox_env.dataset import Dataset
 from musicbox_env.leaving import LeavingModel
 
 TRUTH = LeavingModel(
@@ -94,3 +100,18 @@ def test_synthetic_sessions_leave_by_position_alone(synthetic_folder, tmp_path, 
 def test_bad_options_are_refused():
     with pytest.raises(ValueError, match="resamples is 0"):
         FitLeavingConfig(resamples=0)
+
+
+def test_windows_of_histories_tell_nothing_of_leaving(synthetic_folder, tmp_path):
+    folder = tmp_path / "history"
+    shutil.copytree(synthetic_folder, folder)
+    about = json.loads((folder / "dataset.json").read_text())
+    (folder / "dataset.json").write_text(json.dumps(about | {"history": {"listeners": 1}}))
+    with pytest.raises(ValueError, match="divided into sessions"):
+        training_moments(Dataset(folder))
+
+
+def test_sessions_of_one_length_tell_nothing_of_leaving(tmp_path):
+    dataset = planted_world(tmp_path / "data")
+    with pytest.raises(ValueError, match="nobody is seen to leave"):
+        training_moments(dataset)
