@@ -5,7 +5,9 @@ import json
 import gymnasium as gym
 import numpy as np
 import pytest
+from gymnasium.utils.env_checker import check_env
 from scipy.special import expit
+from stable_baselines3.common.env_checker import check_env as sb3_check_env
 
 import musicbox_env
 from musicbox_env.leaving import LeavingModel
@@ -162,6 +164,13 @@ def test_sessions_leave_as_often_as_the_model_says(synthetic_folder, saved):
 def assert_alike(happened, chances):
     error = np.sqrt((chances * (1 - chances)).sum()) + 1e-9
     assert abs(happened.sum() - chances.sum()) < 4 * error
+
+
+@pytest.mark.parametrize("candidates", ["catalog", "session"])
+def test_passes_both_environment_checkers(synthetic_folder, candidates):
+    options = {"leaving": "published", "candidates": candidates}
+    check_env(make(synthetic_folder, **options).unwrapped, skip_render_check=True)
+    sb3_check_env(make(synthetic_folder, **options).unwrapped, warn=True)
 
 
 def test_what_comes_after_leaving_is_not_heard(synthetic_folder, tmp_path):
