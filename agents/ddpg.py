@@ -275,7 +275,7 @@ class DDPGAgent(Agent):
     Settings: ClassVar[type[AgentSettings]] = DDPGSettings
     learns: ClassVar[bool] = True
     resumes: ClassVar[bool] = True
-    acting: ClassVar[tuple[str, ...]] = ("rerank",)
+    acting: ClassVar[tuple[str, ...]] = ("rerank", "quality_weight", "spread")
     settings: DDPGSettings
 
     def __init__(
@@ -912,8 +912,6 @@ class DDPGAgent(Agent):
                         if key.startswith(prefix)
                     }
                 )
-
-
 
 
 def cosine_distance(points: Tensor, wanted: Tensor) -> Tensor:

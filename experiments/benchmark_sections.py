@@ -459,11 +459,19 @@ def memory(setting: Setting) -> Found:
 
 def _trained(run: Path, data: Path) -> Path:
     """A run with a ddpg trained on a dataset, as `musicbox train` leaves one; kept."""
+    from experiments.judges import Listeners
     from experiments.training import jobs_for, train_all
 
     settings = {"ddpg": {"log_sessions": 500, "warmup_updates": 50, "learning_starts": 64}}
-    options = {"data": str(data), "listener": "replay"}
-    jobs = jobs_for(["ddpg"], 1, settings=settings, options=options, steps=128, out=run)
+    jobs = jobs_for(
+        ["ddpg"],
+        1,
+        settings=settings,
+        options={"data": str(data)},
+        steps=128,
+        out=run,
+        listeners=Listeners("replay", "replay", "replay", "replay", {}),
+    )
     train_all(jobs, workers=1)
     return run
 

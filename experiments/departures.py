@@ -51,6 +51,12 @@ def departures(
     """
     default = default or DDPGSettings()
     future = {"gamma": 0.9}
+    known_quality = {
+        "embedding": None,
+        "quality": "learned",
+        "rerank": default.rerank or default.slate_size,
+        "points": 1,
+    }
 
     def option(
         number: int,
@@ -183,10 +189,11 @@ def departures(
         ),
         option(
             17,
-            "track-values",
-            "a number for each track beside the network",
-            {"track_prior": 0.0},
-            {"track_prior": 80.0},
+            "own-quality",
+            "the agent finds out how good songs are, in the log and while playing",
+            {"quality": "counted"},
+            {"quality": "learned"},
+            needs={"embedding": None},
         ),
         option(
             18,
@@ -201,6 +208,37 @@ def departures(
             "the critic is linear in the action",
             {"deep": True},
             {"deep": False},
+        ),
+        option(
+            20,
+            "curiosity",
+            "doubt about songs is drawn while learning",
+            {"curiosity": 0.0},
+            {"curiosity": 1.0},
+            needs=known_quality,
+        ),
+        option(
+            20,
+            "spread",
+            "doubt about songs is drawn when recommending",
+            {"spread": 0.0},
+            {"spread": 0.2},
+            needs=known_quality,
+        ),
+        option(
+            21,
+            "quality-weight",
+            "quality counts less in the choice than the critic says",
+            {"quality_weight": 1.0},
+            {"quality_weight": 0.4},
+            needs={"embedding": None},
+        ),
+        option(
+            22,
+            "decay",
+            "the critic's weights decay",
+            {"critic_decay": 0.0},
+            {"critic_decay": 1.0},
         ),
     )
 
