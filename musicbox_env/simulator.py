@@ -366,6 +366,7 @@ class Simulator:
         parts = {"history": self.history, "listener": self._state}
         return {
             "remaining": self.remaining,
+            "left": self.left,
             "context": self.context,
             "key": self._key,
             "logged_tracks": self._logged_tracks,

@@ -196,8 +196,9 @@ def test_agents_that_cannot_go_on_start_anew(synthetic_folder, tmp_path):
     assert content(whole.folder) == content(stopped.folder)
 
 
+@pytest.mark.parametrize("leaving", [None, "published"])
 @pytest.mark.parametrize("listener", ["replay", "similarity", "ground_truth"])
-def test_open_sessions_come_back(listener, synthetic_folder):
+def test_open_sessions_come_back(listener, leaving, synthetic_folder):
     """An environment put back hears what it would have heard, ends and next sessions included."""
 
     def make():
@@ -207,6 +208,7 @@ def test_open_sessions_come_back(listener, synthetic_folder):
             vectorization_mode="vector_entry_point",
             data=str(synthetic_folder),
             listener=listener,
+            leaving=leaving,
             observation="ids",
             split="train",
         )
