@@ -38,7 +38,7 @@ VARIANTS: Final[Mapping[str, Variant]] = {
     "sb3-ddpg+tuned": Variant(
         "Stable-Baselines3's DDPG with a slower learning rate, since at its default the outputs "
         "saturate in the corners of the cube, and without a value of later slates: the best of "
-        "three tries on validation sessions, of which one seed each was trained.",
+        "three tries on validation sessions, one seed each.",
         {"learning_rate": 1e-4, "gamma": 0.0},
     ),
     "ddpg+published": Variant(
