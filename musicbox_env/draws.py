@@ -104,7 +104,7 @@ def uniform(
         keys: One for each session, ``(n,)`` or broadcastable.
         counters: How many numbers were drawn before, broadcastable with ``keys``.
     """
-    numbers: npt.NDArray[np.float64] = _split_mix(keys, np.atleast_1d(counters).astype(np.int64))
+    numbers: npt.NDArray[np.float64] = _split_mix(keys, np.asarray(counters, np.int64))
     return numbers
 
 

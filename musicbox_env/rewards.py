@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from functools import cache
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from musicbox_env.schema import Level, is_skip, require_known
+from musicbox_env.schema import SKIP_THRESHOLD, Level, require_known
 
 Float = npt.NDArray[np.float64]
 
@@ -70,18 +71,23 @@ def reward_terms(
     Returns:
         For each of `TERMS` an array ``(n,)``.
     """
-    heard = levels >= 0
-    discount = config.gamma_position ** np.arange(levels.shape[1])
+    discount = _discounts(config.gamma_position, levels.shape[1])
     zeros = np.zeros(len(levels))
-    listened = heard & ~is_skip(levels)
-    terms = {"listen": listened @ discount, "graded": zeros, "diversity": zeros, "novelty": zeros}
+    listened = (levels >= SKIP_THRESHOLD) @ discount
+    terms = {"listen": listened, "graded": zeros, "diversity": zeros, "novelty": zeros}
     if config.graded:
         terms["graded"] = (np.maximum(levels, 0) / float(Level.FULL)) @ discount
     if config.diversity and vectors is not None:
-        terms["diversity"] = slate_diversity(vectors, heard)
+        terms["diversity"] = slate_diversity(vectors, levels >= 0)
     if config.novelty and surprise is not None:
+        heard = levels >= 0
         terms["novelty"] = (surprise * heard).sum(1) / np.maximum(heard.sum(1), 1)
     return terms
+
+
+@cache
+def _discounts(gamma: float, places: int) -> Float:
+    return gamma ** np.arange(places, dtype=np.float64)
 
 
 def slate_diversity(vectors: npt.NDArray[np.float32], counted: npt.NDArray[np.bool_]) -> Float:
