@@ -95,6 +95,7 @@ from musicbox_env.simulator import CONTEXT_SIZE
 from musicbox_env.vector_env import MusicSessionVectorEnv
 
 WEIGHTS = "weights.npz"
+COLISTEN = "colisten"
 SQUASHES = ("unit", "tanh")
 ACTIONS_SEEN = ("songs", "slate", "proto")
 STARTS = ("heuristic", "cloned", "random")
@@ -125,8 +126,8 @@ class DDPGSettings(AgentSettings):
     """Options of the agent; numbers in brackets are the departures of the module's page.
 
     Attributes:
-        embedding: Space of actions and observations; None is the best that the dataset has, with
-            the rate [3].
+        embedding: Space of actions and observations; None is co-listening if the dataset has it,
+            with the rate [3].
         history_length: Songs of the state; 20 is every session of the data set whole.
         slate_size: Songs of a slate.
         points: Points of an action: 1, or ``slate_size``, one for each place [14].
@@ -284,7 +285,7 @@ class DDPGAgent(Agent):
         """Make an untrained agent; with ``start="heuristic"`` it recommends sensibly already."""
         super().__init__(dataset, seed=seed, settings=settings)
         config = self.settings
-        self.embedding = config.embedding or dataset.embedding_names[0] + RATE_SUFFIX
+        self.embedding = config.embedding or default_embedding(dataset)
         self._has_rate = self.embedding.endswith(RATE_SUFFIX)
         self._space = embedding_space(dataset, self.embedding)
         self._rng = np.random.default_rng(seed)
@@ -912,6 +913,12 @@ class DDPGAgent(Agent):
                         if key.startswith(prefix)
                     }
                 )
+
+
+def default_embedding(dataset: Dataset) -> str:
+    """Co-listening with the rate: what is played together tells more of taste than what it is."""
+    names = dataset.embedding_names
+    return (COLISTEN if COLISTEN in names else names[0]) + RATE_SUFFIX
 
 
 def cosine_distance(points: Tensor, wanted: Tensor) -> Tensor:

@@ -41,7 +41,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -54,7 +54,7 @@ from agents.base import Agent, AgentSettings, Callback, Observation
 from agents.ddpg import Batch, DDPGAgent, DDPGSettings, _descend, one_thread
 from agents.networks import SessionEncoder, State, hidden_layer, move_towards, pool, unit
 from agents.replay import Transitions
-from musicbox_env.dataset import Dataset
+from musicbox_env.dataset import RATE_SUFFIX, Dataset
 from musicbox_env.schema import is_skip, require_known
 from musicbox_env.simulator import CONTEXT_SIZE
 
@@ -70,7 +70,7 @@ class BCSettings(AgentSettings):
     """Options of `BCAgent`, and of every agent here; those not explained are `DDPGSettings`' own.
 
     Attributes:
-        embedding: Space of actions and observations.
+        embedding: Space of actions and observations; None is the dataset's best, with the rate.
         history_length: Songs of the state.
         hidden: Width of the networks.
         layer_norm: Whether hidden layers are normalised.
@@ -192,7 +192,10 @@ class BCAgent(Agent):
     ) -> None:
         """See `Agent`; networks, state, log and acting are those of a DDPG agent."""
         super().__init__(dataset, seed=seed, settings=settings)
-        self.ddpg = DDPGAgent(dataset, seed=seed, settings=self.settings.as_ddpg())
+        settings = self.settings.as_ddpg()
+        if settings.embedding is None:
+            settings = replace(settings, embedding=dataset.embedding_names[0] + RATE_SUFFIX)
+        self.ddpg = DDPGAgent(dataset, seed=seed, settings=settings)
         self._updates = 0
 
     @property

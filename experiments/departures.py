@@ -41,7 +41,7 @@ class Departure:
 
 
 def departures(
-    default: DDPGSettings | None = None, *, embedding: str = "hybrid"
+    default: DDPGSettings | None = None, *, embedding: str = "colisten"
 ) -> tuple[Departure, ...]:
     """All departures that are settings, in the order of the page.
 
