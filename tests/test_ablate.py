@@ -82,7 +82,7 @@ def test_labels_stand_for_one_agent_each():
 def test_every_side_can_be_made(label, synthetic):
     settings = DDPGSettings.from_mapping(sides_of(pairs(departures()))[label])
     agent = DDPGAgent(synthetic, settings=settings)
-    assert agent.env_options["embedding"].startswith("hybrid")
+    assert agent.env_options["embedding"].startswith("colisten")
 
 
 def toy_rollout(label, seed, skips, slates):

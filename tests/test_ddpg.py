@@ -27,6 +27,7 @@ from musicbox_env.listeners import LISTENERS, History
 from musicbox_env.schema import Level, is_skip
 from musicbox_env.simulator import CONTEXT_SIZE
 from musicbox_env.synthetic import SyntheticConfig, synthesize
+from tests.handmade import write_sessions
 
 SMALL = {
     "hidden": 8,
@@ -646,3 +647,12 @@ def test_beats_the_log_and_the_heuristic_that_it_starts_from(tmp_path: Path) -> 
     assert rates["ddpg"] < rates["played-rate"], rates
     songs = effective_songs(exposure(rollouts["ddpg"], len(dataset.catalog)))
     assert songs > 30, "nearly everybody is told the same"
+
+
+def test_it_acts_in_what_is_played_together(synthetic: Dataset, tmp_path: Path) -> None:
+    """Unless the dataset knows no co-listening, or another space is asked for."""
+    assert small_agent(synthetic).embedding == "colisten+rate"
+    assert small_agent(synthetic, embedding="hybrid").embedding == "hybrid"
+    sessions = [[("a", 4)] * 10, [("b", 0)] * 10]
+    bare = write_sessions(tmp_path / "d", sessions, {"hybrid": [[1, 0], [0, 1]]})
+    assert small_agent(bare).embedding == "hybrid+rate"
