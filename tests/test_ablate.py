@@ -142,7 +142,10 @@ def test_outcome_is_written_as_table_page_picture_and_records(tmp_path):
     assert "| 3 | rate* | -33.3 [-33.3, -33.3] | -27 [-27, -27] | 33.3 % | 66.7 % |" in page
     assert all(f"[{number}]" in page for number in UNMEASURED)
     [record] = json.loads((tmp_path / "ablate.json").read_text())["effects"]
-    assert record["settings"] == {"absent": {"embedding": "hybrid"}, "present": {"embedding": None}}
+    assert record["settings"] == {
+        "absent": {"embedding": "colisten"},
+        "present": {"embedding": None},
+    }
     assert (tmp_path / "ablate-default.png").read_bytes().startswith(b"\x89PNG")
 
 
