@@ -1,6 +1,8 @@
 import re
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -12,8 +14,9 @@ def test_every_test_that_the_documents_name_exists():
         assert f"def {test}(" in (ROOT / file).read_text(), f"{file}::{test}"
 
 
-def test_the_readme_points_at_files_that_exist():
-    text = (ROOT / "README.md").read_text()
+@pytest.mark.parametrize("page", [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))])
+def test_pages_point_at_files_that_exist(page):
+    text = page.read_text()
     assert "@@" not in text
     for target in re.findall(r"\]\((?!http)([^)#]+)\)", text):
-        assert (ROOT / target).exists(), target
+        assert (page.parent / target).exists(), target
