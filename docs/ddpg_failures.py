@@ -34,6 +34,10 @@ RUNS = {
     "quality_weight 1": (CRITIC_ALONE, 16_000),
     "quality_weight 1, fast actor": ({**CRITIC_ALONE, "actor_rate": 1e-2}, 16_000),
     "actor alone, fast": ({**ACTOR_ALONE, "actor_rate": 1e-2}, 16_000),
+    "actor alone, deep critic": (
+        {**ACTOR_ALONE, "actor_rate": 3e-3, "deep": True, "updates_per_step": 1.0},
+        3_000,
+    ),
 }
 """Settings and slates of each training."""
 PICTURES = {
@@ -51,7 +55,7 @@ PICTURES = {
     "late_decay": (
         "skip_rate",
         "validation skip rate",
-        ["default", "quality_weight 1", "quality_weight 1, fast actor", "actor alone, fast"],
+        ["default", "quality_weight 1", "actor alone, fast", "actor alone, deep critic"],
     ),
 }
 SHORT = ("saturation", "constant_point")
