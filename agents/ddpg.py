@@ -215,7 +215,7 @@ class DDPGSettings(AgentSettings):
     quality: str = "learned"
     quality_prior: float = 50.0
     curiosity: float = 0.0
-    quality_weight: float = 0.4
+    quality_weight: float = 0.35
     spread: float = 0.0
     critics: int = 1
     actor_delay: int = 1

@@ -24,7 +24,7 @@ from musicbox_env.simulator import open_dataset
 
 LISTENER = "ground_truth"
 SPACE = "hybrid"
-OURS = {"embedding": f"{SPACE}+rate"}
+OURS = {"embedding": f"{SPACE}+rate", "quality_weight": 0.4}
 PLAIN = published(departures(embedding=SPACE))
 CRITIC_ALONE = {**OURS, "quality_weight": 1.0}
 ACTOR_ALONE = {**CRITIC_ALONE, "rerank": 0, "quality": "counted", "critic_decay": 0.0}

@@ -230,7 +230,7 @@ def departures(
             "quality-weight",
             "quality counts less in the choice than the critic says",
             {"quality_weight": 1.0},
-            {"quality_weight": 0.4},
+            {"quality_weight": 0.35},
             needs={"embedding": None},
         ),
         option(
