@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
+from handmade import write_sessions
 from torch import Tensor
 from worlds import genre_of, planted_world
 
@@ -27,7 +28,6 @@ from musicbox_env.listeners import LISTENERS, History
 from musicbox_env.schema import Level, is_skip
 from musicbox_env.simulator import CONTEXT_SIZE
 from musicbox_env.synthetic import SyntheticConfig, synthesize
-from tests.handmade import write_sessions
 
 SMALL = {
     "hidden": 8,

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from handmade import write_sessions
 from sklearn.linear_model import Ridge
 
 from agents.quality import RIDGE, TrackQuality, expectations, own_gauss, quality_in_log
@@ -14,7 +15,6 @@ from musicbox_env.embeddings import rate_column
 from musicbox_env.rewards import RewardConfig
 from musicbox_env.synthetic import SyntheticConfig, synthesize
 from musicbox_env.truth import GroundTruth
-from tests.handmade import write_sessions
 
 KEPT, SKIPPED = 4, 0
 
