@@ -759,7 +759,7 @@ class DDPGAgent(Agent):
     def _logged_sessions(self, split: str) -> Iterator[tuple[npt.NDArray[np.int64], str]]:
         """Training sessions to read, in batches of one fold; never those of another split."""
         log = self.dataset.sessions
-        folds = [split] if split in ("train_a", "train_b") else ["train_a", "train_b"]
+        folds = (split,) if split in FOLDS else FOLDS
         for fold in folds:
             sessions = log.sessions_in(fold)
             sessions = sessions[log.lengths(sessions) >= 2]
