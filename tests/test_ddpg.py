@@ -4,7 +4,7 @@ Where a docstring says "there", it tells a defect of the first MusicBox that the
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -656,3 +656,16 @@ def test_it_acts_in_what_is_played_together(synthetic: Dataset, tmp_path: Path) 
     sessions = [[("a", 4)] * 10, [("b", 0)] * 10]
     bare = write_sessions(tmp_path / "d", sessions, {"hybrid": [[1, 0], [0, 1]]})
     assert small_agent(bare).embedding == "hybrid+rate"
+
+
+def test_spread_is_each_sessions_own_and_the_same_every_time(synthetic: Dataset) -> None:
+    agent = small_agent(synthetic, rerank=30, spread=1.0)
+    agent._prepare(options(synthetic))
+    observation = an_observation(agent, 12)
+    drawn, _ = agent.predict(observation, deterministic=True)
+    again, _ = agent.predict(observation, deterministic=True)
+    np.testing.assert_array_equal(again, drawn)
+    alone = {name: part[3] for name, part in observation.items()}
+    np.testing.assert_array_equal(agent.predict(alone, deterministic=True)[0], drawn[3])
+    agent.settings = replace(agent.settings, spread=0.0)
+    assert (agent.predict(observation, deterministic=True)[0] != drawn).any(axis=1).mean() > 0.5
