@@ -95,7 +95,6 @@ from musicbox_env.simulator import CONTEXT_SIZE
 from musicbox_env.vector_env import MusicSessionVectorEnv
 
 WEIGHTS = "weights.npz"
-COLISTEN = "colisten"
 SQUASHES = ("unit", "tanh")
 ACTIONS_SEEN = ("songs", "slate", "proto")
 STARTS = ("heuristic", "cloned", "random")
@@ -126,8 +125,8 @@ class DDPGSettings(AgentSettings):
     """Options of the agent; numbers in brackets are the departures of the module's page.
 
     Attributes:
-        embedding: Space of actions and observations; None is co-listening if the dataset has it,
-            with the rate [3].
+        embedding: Space of actions and observations; None is the dataset's best, with the
+            rate [3].
         history_length: Songs of the state; 20 is every session of the data set whole.
         slate_size: Songs of a slate.
         points: Points of an action: 1, or ``slate_size``, one for each place [14].
@@ -916,9 +915,8 @@ class DDPGAgent(Agent):
 
 
 def default_embedding(dataset: Dataset) -> str:
-    """Co-listening with the rate: what is played together tells more of taste than what it is."""
-    names = dataset.embedding_names
-    return (COLISTEN if COLISTEN in names else names[0]) + RATE_SUFFIX
+    """The dataset's best space, with the rate."""
+    return dataset.embedding_names[0] + RATE_SUFFIX
 
 
 def cosine_distance(points: Tensor, wanted: Tensor) -> Tensor:

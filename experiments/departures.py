@@ -41,7 +41,7 @@ class Departure:
 
 
 def departures(
-    default: DDPGSettings | None = None, *, embedding: str = "colisten"
+    default: DDPGSettings | None = None, *, embedding: str = "hybrid"
 ) -> tuple[Departure, ...]:
     """All departures that are settings, in the order of the page.
 

@@ -2,14 +2,28 @@
 
 =========== ====================================================================================
 `content`   features, standardised over training plays and rotated to principal components
-`colisten`  word2vec's CBOW with sessions as sentences: songs heard in one session lie together
-`hybrid`    both side by side; a song seldom played has its co-listening predicted from features
+`colisten`  songs heard in one session lie together: the leading eigenvectors of how much more often
+            two songs share a session than their plays alone would make them
+`hybrid`    the same, and where a song was heard in few sessions, where its features put it
 =========== ====================================================================================
 
 Every row is a track of the catalogue and has unit norm. The common mean is removed first: shared
 by all rows, it raises every cosine and tells songs apart by nothing. A track of which an embedding
 knows nothing lies in that embedding's blank direction, the one that the known tracks point along
 least: as near as a unit vector comes to being similar to none.
+
+Co-listening. A session of n different songs shows n (n - 1) ordered pairs and counts 1 for each of
+its songs: each pair weighs ``1 / (n - 1)``. With c_ij the weight of the pair i, j over all training
+sessions, c_i its sum (the sessions that hold song i, at least one other beside it) and c the sum of
+those, the matrix is::
+
+    M_ij = (c_ij - c_i c_j / c) / sqrt((c_i + prior) (c_j + prior)),   i != j
+
+without the prior that of correspondence analysis (Benzecri, 1973). A song heard in few sessions has
+large entries by chance alone; the prior damps them. M is never made: it is a product of sparse
+matrices, and subspace iteration (Halko, Martinsson & Tropp, arXiv:0909.4061) asks only for its
+products with a few vectors. Vectors are ``u_k sqrt(max(w_k - w_next, 0))`` over the square root
+above, with w_next the first eigenvalue left out: what noise alone gives every direction.
 
 Whether an embedding is any good is asked of validation sessions (`held_out_check`), which no
 embedding is fitted on. The settings below were chosen by it on synthetic sessions.
@@ -18,10 +32,11 @@ embedding is fitted on. The settings below were chosen by it on synthetic sessio
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -30,24 +45,21 @@ from tqdm import tqdm
 from musicbox_env.catalog import Catalog
 from musicbox_env.dataset import RATE_SUFFIX, Dataset, write_json
 from musicbox_env.retrieval import weight_above
-from musicbox_env.schema import MAX_SESSION_LENGTH, require_known, suggest
+from musicbox_env.schema import require_known, suggest
 from musicbox_env.sessions import SessionLog
 
 EMBEDDINGS: Final = ("content", "colisten", "hybrid")
 
 LARGEST_DEVIATION = 3.0
 """Standardised features are clipped here, so that no outlier fills a direction of its own."""
-PASSES_SQUARED_PLAYS = 4.5e7
-"""CBOW makes ``sqrt(PASSES_SQUARED_PLAYS / plays)`` passes over the log: 30 over 50,000 plays,
-15 over 200,000, 7 over a million. Fewer leave the vectors near their random start."""
-FEWEST_PASSES, MOST_PASSES = 5, 60
-NEGATIVE_SAMPLES = 5
-PRIOR_PLAYS = 10.0
-"""Plays after which `hybrid` trusts a track's own co-listening as much as the prediction."""
+PRIOR_SESSIONS = 20.0
+"""Sessions after which a song's own co-listening is trusted as much as its features; see above."""
+PASSES = 15
+"""Of subspace iteration, each one product with M."""
+OVERSAMPLED = 8
+"""Directions beside those wanted that are followed, so that the wanted ones settle sooner."""
 RIDGE = 100.0
-"""Penalty of the prediction, in plays, of features of unit variance."""
-CONTENT_WEIGHT = 1.0
-"""Length of `hybrid`'s content half beside a co-listening half of length 1 at most."""
+"""Penalty of the prediction from features of unit variance, in sessions."""
 
 CHECKED_SESSIONS = 2_000
 RATE_SCALE = 3.0
@@ -262,15 +274,19 @@ class _Fits:
     def _content(self) -> Fit:
         return fit_content(self._dataset.catalog, self._dim)
 
+    @cached_property
+    def _shared(self) -> SharedSessions:
+        return shared_sessions(self._dataset, self._dim, seed=self._seed, progress=self._progress)
+
     def _colisten(self) -> Fit:
-        return fit_colisten(self._dataset, self._dim, seed=self._seed, progress=self._progress)
+        return fit_colisten(self._shared)
 
     def _hybrid(self) -> Fit:
         try:
             features = standardised_features(self._dataset.catalog)
         except CannotFitError:
             return self["colisten"]
-        return fit_hybrid(features, self["colisten"], self._dataset.catalog.plays(), self._dim)
+        return fit_hybrid(features, self._shared)
 
 
 def standardised_features(catalog: Catalog) -> Floats:
@@ -311,96 +327,124 @@ def fit_content(catalog: Catalog, dim: int) -> Fit:
     return _finished(vectors, settings)
 
 
-def fit_colisten(dataset: Dataset, dim: int, *, seed: int, progress: bool = False) -> Fit:
-    """Embed tracks by CBOW (Mikolov et al. 2013, arXiv:1301.3781) over training sessions.
+class SharedSessions(NamedTuple):
+    """Which songs share sessions, as far as a few directions tell; see the module's page.
 
-    The context of a song is all the rest of its session; a song heard twice stands there once,
-    or its repeats would predict themselves. One worker and a seed: the same result every time.
+    Attributes:
+        vectors: ``(num_tracks, dim)`` float32, damped: short where few sessions hold the song.
+        sessions: Training sessions that hold each track beside others ``(num_tracks,)`` float32.
+    """
+
+    vectors: Floats
+    sessions: Floats
+
+
+def shared_sessions(
+    dataset: Dataset, dim: int, *, seed: int, progress: bool = False
+) -> SharedSessions:
+    """Find the leading directions of which songs share training sessions.
+
+    A song heard twice in a session counts once. The same seed gives the same result.
 
     Raises:
         CannotFitError: No training session holds two different songs.
     """
-    # Imported here: gensim is slow to import, and fitting alone needs it.
-    from gensim.models import Word2Vec
+    pairs = _Pairs(dataset.sessions, len(dataset.catalog))
+    if not pairs.sessions.any():
+        raise CannotFitError("no training session holds two different songs")
+    number = min(dim + 1 + OVERSAMPLED, len(dataset.catalog))
+    rng = np.random.default_rng(seed)
+    basis = rng.standard_normal((len(dataset.catalog), number), dtype=np.float32)
+    for _ in tqdm(range(PASSES), desc="colisten", unit="pass", disable=not progress):
+        basis = np.linalg.qr(pairs.times(basis))[0]
+    strengths, turned = np.linalg.eigh(basis.T @ pairs.times(basis))
+    strengths, turned = strengths[::-1], turned[:, ::-1]
+    # A catalogue no larger than the dimensions leaves no eigenvalue out.
+    noise = strengths[dim] if number > dim else 0.0
+    kept = np.sqrt(np.maximum(strengths[:dim] - noise, 0))
+    vectors = (basis @ turned[:, :dim]) * (kept * pairs.damping)
+    missing = dim - vectors.shape[1]
+    return SharedSessions(np.pad(vectors, ((0, 0), (0, missing))), pairs.sessions)
 
-    plays = dataset.catalog.plays()
-    wanted = np.ceil((PASSES_SQUARED_PLAYS / max(plays.sum(), 1)) ** 0.5)
-    passes = int(np.clip(wanted, FEWEST_PASSES, MOST_PASSES))
-    # One pass more than CBOW makes: gensim reads the log once to count words.
-    with tqdm(total=passes + 1, desc="colisten", unit="pass", disable=not progress) as bar:
-        sentences = _Sentences(dataset.sessions, bar)
-        if next(iter(sentences), None) is None:
-            raise CannotFitError("no training session holds two different songs")
-        model = Word2Vec(
-            sentences,
-            vector_size=dim,
-            sg=0,
-            window=MAX_SESSION_LENGTH,
-            shrink_windows=False,
-            negative=NEGATIVE_SAMPLES,
-            min_count=1,
-            workers=1,
-            seed=seed,
-            epochs=passes,
-        )
-    vectors = np.zeros((len(plays), dim), dtype=np.float32)
-    vectors[[int(track) for track in model.wv.index_to_key]] = model.wv.vectors
+
+class _Pairs:
+    """The matrix M of the module's page, as far as its products with vectors show it.
+
+    Attributes:
+        sessions: ``c_i`` ``(num_tracks,)``.
+        damping: ``1 / sqrt(c_i + prior)`` ``(num_tracks, 1)``.
+    """
+
+    def __init__(self, log: SessionLog, num_tracks: int) -> None:
+        # Imported here: opening a dataset should not wait for it.
+        from scipy.sparse import csr_array
+
+        sessions = log.sessions_in("train")
+        lengths = log.lengths(sessions)
+        plays = log.plays_of(sessions)
+        offsets = np.concatenate([[0], np.cumsum(lengths)])
+        tracks = log.column("track")[plays].astype(np.int32)
+        ones = np.ones(len(tracks), np.float32)
+        held = csr_array((ones, tracks, offsets), shape=(len(sessions), num_tracks))
+        held.sum_duplicates()
+        held.data[:] = 1
+        number = np.diff(held.indptr)
+        self._weight = np.where(number > 1, 1 / np.maximum(number - 1, 1), 0).astype(np.float32)
+        self._held = held
+        self._holding = held.T
+        self._alone = self._holding @ self._weight
+        self.sessions: Floats = self._holding @ (number > 1).astype(np.float32)
+        self.damping: Floats = (1 / np.sqrt(self.sessions + PRIOR_SESSIONS))[:, None]
+
+    def times(self, vectors: Floats) -> Floats:
+        """M times ``(num_tracks, k)``."""
+        damped = self.damping * vectors
+        together = self._holding @ (self._weight[:, None] * (self._held @ damped))
+        together -= self._alone[:, None] * damped  # songs are no pair with themselves
+        share = self.sessions @ damped / max(self.sessions.sum(), SMALLEST_NORM)
+        together -= self.sessions[:, None] * share
+        return np.asarray(self.damping * together, np.float32)
+
+
+def fit_colisten(shared: SharedSessions) -> Fit:
+    """Embed tracks by the sessions that they share with others, rows scaled to unit norm.
+
+    Args:
+        shared: From `shared_sessions`.
+    """
+    vectors = shared.vectors
     for _ in range(2):  # scaling rows to unit norm brings some of the mean back
-        vectors = _unit(_centred(vectors, plays))
-    settings = {"method": "CBOW", "passes": passes, "negative_samples": NEGATIVE_SAMPLES}
-    return _finished(vectors, settings)
+        vectors = _unit(_centred(vectors, shared.sessions))
+    return _finished(vectors, _ways_of(shared))
 
 
-class _Sentences:
-    """Training sessions as lists of words, read from the memory-mapped log block by block."""
+def fit_hybrid(features: Floats, shared: SharedSessions) -> Fit:
+    """Embed tracks by the sessions that they share, seldom heard ones by their features.
 
-    def __init__(self, log: SessionLog, bar: tqdm) -> None:
-        self._log, self._bar = log, bar
-        self._sessions = log.sessions_in("train")
-
-    def __iter__(self) -> Iterator[list[str]]:
-        for start in range(0, len(self._sessions), SESSIONS_A_BLOCK):
-            block = self._sessions[start : start + SESSIONS_A_BLOCK]
-            tracks = map(str, self._log.column("track")[self._log.plays_of(block)].tolist())
-            for length in self._log.lengths(block).tolist():
-                words = list(dict.fromkeys(next(tracks) for _ in range(length)))
-                if len(words) > 1:
-                    yield words
-        self._bar.update()
-
-
-def fit_hybrid(features: Floats, colisten: Fit, plays: npt.NDArray[np.int64], dim: int) -> Fit:
-    """Embed tracks by co-listening and features side by side.
-
-    A track's own co-listening is blended with what ridge regression predicts from its features,
-    ``n / (n + PRIOR_PLAYS)`` of it after n plays, so that songs never played have both halves too.
-    Of the ways tried on synthetic sessions, this one followed by principal components ranked
-    held-out songs best, before blending alone, either half alone, and concatenation with nothing
-    predicted.
+    With v_i the damped vector of a track in c_i sessions, ``(c_i + prior) / c_i v_i`` is where its
+    sessions alone put it, and f_i B, by ridge regression over all sessions, where its features do.
+    Blended as a normal prior would be, ``prior`` sessions strong, that is
+    ``v_i + prior / (c_i + prior) f_i B``.
 
     Args:
         features: Standardised, gaps at 0 ``(num_tracks, f)``.
-        colisten: The fitted co-listening embedding.
-        plays: Training plays ``(num_tracks,)``.
-        dim: Length of the vectors.
+        shared: From `shared_sessions`.
     """
-    known = np.where(colisten.known, plays, 0).astype(np.float32)[:, None]
-    penalty = RIDGE * np.eye(features.shape[1])
-    weighted = known * features
-    ridge = np.linalg.solve(features.T @ weighted + penalty, weighted.T @ colisten.vectors)
-    # Where there are no features nothing is predicted, and the little that was heard is all.
-    prior = np.where(features.any(axis=1, keepdims=True), np.float32(PRIOR_PLAYS), 0)
-    trust = known / np.maximum(known + prior, SMALLEST_NORM)
-    listened = trust * colisten.vectors + (1 - trust) * (features @ ridge.astype(np.float32))
-    both = np.hstack([listened, CONTENT_WEIGHT * _unit(features)])
-    settings = {
-        "method": "principal components of co-listening beside features",
-        "prior_plays": PRIOR_PLAYS,
-        "content_weight": CONTENT_WEIGHT,
-        "features": features.shape[1],
-        "passes": colisten.settings["passes"],
+    sessions = shared.sessions[:, None]
+    heard = np.where(sessions > 0, (sessions + PRIOR_SESSIONS) * shared.vectors, 0)
+    penalty = RIDGE * np.eye(features.shape[1], dtype=np.float32)
+    slopes = np.linalg.solve(features.T @ (sessions * features) + penalty, features.T @ heard)
+    predicted = PRIOR_SESSIONS / (sessions + PRIOR_SESSIONS) * (features @ slopes)
+    vectors = np.where(sessions > 0, shared.vectors, 0) + predicted
+    return _finished(vectors, {**_ways_of(shared), "features": features.shape[1]})
+
+
+def _ways_of(shared: SharedSessions) -> dict[str, Any]:
+    return {
+        "method": "eigenvectors of shared sessions",
+        "prior_sessions": PRIOR_SESSIONS,
+        "directions": int(shared.vectors.any(axis=0).sum()),
     }
-    return _finished(_reduced(both, plays, dim), settings)
 
 
 def _finished(vectors: Floats, settings: dict[str, Any]) -> Fit:
@@ -420,7 +464,7 @@ def _reduced(rows: Floats, plays: npt.NDArray[np.int64], dim: int) -> Floats:
     return np.pad(reduced, ((0, 0), (0, dim - len(basis))))
 
 
-def _centred(rows: Floats, plays: npt.NDArray[np.int64]) -> Floats:
+def _centred(rows: Floats, plays: npt.NDArray) -> Floats:
     """Subtract the mean over training plays; rows of nothing but zeros, unknown, stay so."""
     given: npt.NDArray[np.bool_] = np.asarray(rows.any(axis=1))
     weights = np.where(given, plays, 0).astype(np.float64)

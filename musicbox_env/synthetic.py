@@ -374,7 +374,7 @@ def synthesize(
         _empty(staging)
         _write_world(world, staging, split or SplitConfig(), progress)
         if embeddings:
-            # Imported where it is used: it loads gensim, which whoever opens a dataset can spare.
+            # Imported where it is used: whoever opens a dataset can spare it.
             from musicbox_env.embeddings import fit_embeddings
 
             fit_embeddings(staging, seed=config.seed, progress=progress)

@@ -82,7 +82,7 @@ def test_labels_stand_for_one_agent_each():
 def test_every_side_can_be_made(label, synthetic):
     settings = DDPGSettings.from_mapping(sides_of(pairs(departures()))[label])
     agent = DDPGAgent(synthetic, settings=settings)
-    assert agent.env_options["embedding"].startswith("colisten")
+    assert agent.env_options["embedding"].startswith("hybrid")
 
 
 def toy_rollout(label, seed, skips, slates):
@@ -143,7 +143,7 @@ def test_outcome_is_written_as_table_page_picture_and_records(tmp_path):
     assert all(f"[{number}]" in page for number in UNMEASURED)
     [record] = json.loads((tmp_path / "ablate.json").read_text())["effects"]
     assert record["settings"] == {
-        "absent": {"embedding": "colisten"},
+        "absent": {"embedding": "hybrid"},
         "present": {"embedding": None},
     }
     assert (tmp_path / "ablate-default.png").read_bytes().startswith(b"\x89PNG")

@@ -12,7 +12,6 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
-from handmade import write_sessions
 from torch import Tensor
 from worlds import genre_of, planted_world
 
@@ -649,13 +648,10 @@ def test_beats_the_log_and_the_heuristic_that_it_starts_from(tmp_path: Path) -> 
     assert songs > 30, "nearly everybody is told the same"
 
 
-def test_it_acts_in_what_is_played_together(synthetic: Dataset, tmp_path: Path) -> None:
-    """Unless the dataset knows no co-listening, or another space is asked for."""
-    assert small_agent(synthetic).embedding == "colisten+rate"
-    assert small_agent(synthetic, embedding="hybrid").embedding == "hybrid"
-    sessions = [[("a", 4)] * 10, [("b", 0)] * 10]
-    bare = write_sessions(tmp_path / "d", sessions, {"hybrid": [[1, 0], [0, 1]]})
-    assert small_agent(bare).embedding == "hybrid+rate"
+def test_it_acts_in_the_best_space_of_the_dataset(synthetic: Dataset) -> None:
+    """Unless another one is asked for."""
+    assert small_agent(synthetic).embedding == f"{synthetic.embedding_names[0]}+rate"
+    assert small_agent(synthetic, embedding="colisten").embedding == "colisten"
 
 
 def test_spread_is_each_sessions_own_and_the_same_every_time(synthetic: Dataset) -> None:

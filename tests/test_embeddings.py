@@ -13,12 +13,14 @@ from worlds import genre_of, is_cold, planted_world
 from musicbox_env.dataset import Dataset
 from musicbox_env.embeddings import (
     EMBEDDINGS,
-    Fit,
+    PRIOR_SESSIONS,
+    SharedSessions,
     embedding_space,
     fit_embeddings,
     fit_hybrid,
     held_out_check,
     rate_column,
+    shared_sessions,
 )
 
 DIM = 8
@@ -93,34 +95,72 @@ def test_without_features_hybrid_is_colisten(featureless):
     assert within - between > 0.7
 
 
-def test_without_features_few_plays_are_trusted_like_many():
-    rng = np.random.default_rng(0)
-    heard = rng.standard_normal((40, DIM)).astype(np.float32)
-    heard /= np.linalg.norm(heard, axis=1, keepdims=True)
-    heard[1] = heard[0]
-    features = rng.standard_normal((40, 3)).astype(np.float32)
-    features[:2] = 0
-    plays = np.array([1000, 1, *rng.integers(1, 50, 38)])
-    hybrid = fit_hybrid(features, Fit(heard, plays > 0, {"passes": 1}), plays, DIM).vectors
-    np.testing.assert_allclose(hybrid[0], hybrid[1], atol=1e-5)
+def test_shared_sessions_by_hand(world):
+    """The matrix written out, pair by pair, and its eigenvectors from a dense solver."""
+    log, number = world.sessions, len(world.catalog)
+    pairs = np.zeros((number, number))
+    for session in log.padded("track", log.sessions_in("train")):
+        songs = np.unique(session[session >= 0])
+        for one in songs:
+            for other in songs:
+                if one != other:
+                    pairs[one, other] += 1 / (len(songs) - 1)
+    of_song = pairs.sum(axis=1)
+    damping = 1 / np.sqrt(of_song + PRIOR_SESSIONS)
+    matrix = damping[:, None] * (pairs - np.outer(of_song, of_song) / of_song.sum()) * damping
+    strengths, directions = np.linalg.eigh(matrix)
+    strengths, directions = strengths[::-1], directions[:, ::-1]
+    two = 2  # three genres differ in two directions; the others are noise, close to each other
+    scale = np.sqrt(strengths[:two] - strengths[two])
+    expected = damping[:, None] * directions[:, :two] * scale
+
+    found = shared_sessions(world, two, seed=0)
+    np.testing.assert_allclose(found.sessions, of_song, rtol=1e-5)
+    np.testing.assert_allclose(found.vectors @ found.vectors.T, expected @ expected.T, atol=1e-4)
 
 
-def test_with_features_few_plays_are_blended_with_the_prediction():
+def test_dimensions_beyond_the_catalogue_stay_empty(world):
+    shared = shared_sessions(world, 2 * len(world.catalog), seed=0)
+    assert shared.vectors.shape == (len(world.catalog), 2 * len(world.catalog))
+    assert not shared.vectors[:, len(world.catalog) :].any()
+    assert np.isfinite(shared.vectors).all()
+
+
+def noisy_songs(features, sessions, seed):
+    """Damped vectors of songs whose places follow from their features, up to chance."""
+    rng = np.random.default_rng(seed)
+    places = features @ rng.standard_normal((features.shape[1], DIM)).astype(np.float32)
+    seen = places + 3 * rng.standard_normal(places.shape) / np.sqrt(sessions)[:, None]
+    damped = sessions[:, None] / (sessions[:, None] + PRIOR_SESSIONS) * seen
+    return places, SharedSessions(damped.astype(np.float32), sessions.astype(np.float32))
+
+
+def test_songs_of_many_sessions_stay_and_those_of_few_go_where_features_put_them():
     rng = np.random.default_rng(1)
     features = rng.standard_normal((500, 2)).astype(np.float32)
-    truth = features @ rng.standard_normal((2, DIM)).astype(np.float32)
-    truth /= np.linalg.norm(truth, axis=1, keepdims=True)
-    plays = rng.choice([1, 200], 500)
-    noisy = truth + 2 * rng.standard_normal((500, DIM)) / np.sqrt(plays)[:, None]
-    noisy = (noisy / np.linalg.norm(noisy, axis=1, keepdims=True)).astype(np.float32)
-    hybrid = fit_hybrid(features, Fit(noisy, plays > 0, {"passes": 1}), plays, DIM).vectors
-    rare = plays == 1
-    like_truth = [
-        np.corrcoef((v @ v.T).ravel(), (truth[rare] @ truth[rare].T).ravel())[0, 1]
-        for v in (noisy[rare], hybrid[rare])
-    ]
-    assert like_truth[0] < 0.3
-    assert like_truth[1] > 0.8
+    sessions = rng.choice([1, 100_000], 500)
+    places, shared = noisy_songs(features, sessions, 2)
+    hybrid = fit_hybrid(features, shared).vectors
+    rare = sessions == 1
+
+    def cosine(a, b):
+        return (a * b).sum(axis=1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
+
+    assert np.median(cosine(shared.vectors[rare], places[rare])) < 0.5
+    assert np.median(cosine(hybrid[rare], places[rare])) > 0.95
+    assert np.median(cosine(hybrid[~rare], shared.vectors[~rare])) > 0.999
+
+
+def test_without_features_nothing_is_predicted():
+    rng = np.random.default_rng(0)
+    features = rng.standard_normal((40, 3)).astype(np.float32)
+    sessions = rng.integers(1, 50, 40)
+    _, shared = noisy_songs(features, sessions, 3)
+    features[:2] = 0
+    hybrid = fit_hybrid(features, shared).vectors
+    for track in range(2):
+        direction = shared.vectors[track] / np.linalg.norm(shared.vectors[track])
+        np.testing.assert_allclose(hybrid[track], direction, atol=1e-5)
 
 
 def test_what_is_asked_for_and_cannot_be_fitted_is_an_error(featureless):
@@ -141,8 +181,6 @@ def test_same_seed_same_embedding_in_any_process(world, tmp_path):
     subprocess.run([sys.executable, "-c", code], env=environment, check=True)
     for name in EMBEDDINGS:
         assert _hash(folder, name) == _hash(world.folder, name)
-    fit_embeddings(folder, names=["colisten"], dim=DIM, seed=1)
-    assert _hash(folder, "colisten") != _hash(world.folder, "colisten")
 
 
 def _hash(folder, name):

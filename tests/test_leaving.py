@@ -95,7 +95,7 @@ def test_batched_equals_single_through_leaving(synthetic_folder, saved, listener
         env.reset(seed=4)
     vector.action_space.seed(5)
     ended = {True: 0, False: 0}
-    for _ in range(25):
+    for _ in range(40):
         actions = vector.action_space.sample()
         a, b = single.step(actions), vector.step(actions)
         for left, right in zip(a[1:4], b[1:4], strict=True):
