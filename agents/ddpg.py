@@ -23,8 +23,9 @@ What works for control does not work here as it is. Each departure is a setting,
     of the point that chose them; points that retrieve the same songs are the same action.
  3. ``embedding``: the space has one more dimension, how good a song is. Unit vectors say what a
     song is like and hide how good it is. The dataset's own axis is the rate of being listened to.
- 4. The state tells played, kept and skipped songs apart, in order (a GRU) and as three means
-    (`networks.pool`). LIRD's state is the songs liked, alone.
+ 4. ``encoder``: the state tells played, kept and skipped songs apart, as three means and as
+    shares of each listen level under several half-lives (`networks.read`), or in order too (a
+    GRU). LIRD's state is the songs liked, alone, in a GRU.
  5. ``start``: the actor starts as a two-line heuristic, or as a clone of the log, not at random.
  6. ``log_share``, ``log_sessions``, ``warmup_updates``: a share of every batch is logged
     transitions of the training sessions (arXiv:2302.02948), and the critic reads them first.
@@ -81,7 +82,7 @@ from torch import Tensor, nn
 
 from agents import resume
 from agents.base import Agent, AgentSettings, Callback, Observation
-from agents.networks import Actor, Critic, State, adam, move_towards, pool, unit
+from agents.networks import ENCODERS, Actor, Critic, State, adam, move_towards, read, unit
 from agents.quality import FOLDS, TrackQuality, own_gauss, quality_in_log
 from agents.replay import ReplayBuffer, Transitions
 from musicbox_env import ENV_ID
@@ -138,6 +139,8 @@ class DDPGSettings(AgentSettings):
             ``"random"`` [5].
         rate_weight: Length of the rate axis in the heuristic; a mean of songs is about 0.6 long.
         cloning_updates: Updates towards the log before the first slate, for ``"cloned"``.
+        encoder: How sessions are read: ``"pooled"``, by statistics that need no learning;
+            ``"recurrent"``, by a GRU beside them [4].
         hidden: Width of the networks.
         deep: Whether the critic has hidden layers over session and action together [19].
         layer_norm: Whether hidden layers are normalised [16].
@@ -188,6 +191,7 @@ class DDPGSettings(AgentSettings):
     start: str = "heuristic"
     rate_weight: float = 0.4
     cloning_updates: int = 1_000
+    encoder: str = "pooled"
     hidden: int = 32
     deep: bool = False
     layer_norm: bool = False
@@ -224,6 +228,7 @@ class DDPGSettings(AgentSettings):
         require_known("squash", self.squash, SQUASHES)
         require_known("critic_sees", self.critic_sees, ACTIONS_SEEN)
         require_known("start", self.start, STARTS)
+        require_known("encoder", self.encoder, ENCODERS)
         require_known("quality", self.quality, QUALITIES)
         for name, (low, high) in _RANGES.items():
             value = getattr(self, name)
@@ -285,13 +290,14 @@ class DDPGAgent(Agent):
         super().__init__(dataset, seed=seed, settings=settings)
         config = self.settings
         self.embedding = config.embedding or default_embedding(dataset)
-        self._has_rate = self.embedding.endswith(RATE_SUFFIX)
+        self.has_rate = self.embedding.endswith(RATE_SUFFIX)
         self._space = embedding_space(dataset, self.embedding)
         self._rng = np.random.default_rng(seed)
         shape: dict[str, Any] = {
+            "encoder": config.encoder,
             "hidden": config.hidden,
             "layer_norm": config.layer_norm,
-            "rate": self._has_rate,
+            "rate": self.has_rate,
         }
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -363,7 +369,7 @@ class DDPGAgent(Agent):
         Among the few plays of a logged session there is nothing to spread: the critic has its say.
         """
         weights = np.ones(self.dim, np.float32)
-        if self._has_rate and "candidates" not in observation:
+        if self.has_rate and "candidates" not in observation:
             weights[-1] = self.settings.quality_weight
         return weights
 
@@ -460,21 +466,27 @@ class DDPGAgent(Agent):
 
     # What the networks see.
 
-    def _embed(self, tracks: npt.NDArray[np.integer]) -> Tensor:
+    def _vectors(self, tracks: npt.NDArray[np.integer]) -> npt.NDArray[np.float32]:
         """Embeddings of tracks ``(..., d)``, 0 for -1."""
         vectors = self._space.take(tracks, axis=0, mode="clip")  # of a mapped file, not a copy
         vectors[tracks < 0] = 0
-        return torch.from_numpy(vectors)
+        return vectors
+
+    def _embed(self, tracks: npt.NDArray[np.integer]) -> Tensor:
+        return torch.from_numpy(self._vectors(tracks))
 
     def _state(self, observation: Observation) -> State:
-        levels = torch.from_numpy(observation["levels"].astype(np.int64))
-        context = torch.from_numpy(np.array(observation["context"], np.float32))
-        return State(self._embed(observation["tracks"]), levels, context)
+        return read(
+            self._vectors(observation["tracks"]),
+            observation["levels"].astype(np.int8),
+            observation["context"].astype(np.float32),
+            rate=self.has_rate,
+        )
 
     def _embed_slate(self, rows: Transitions) -> Tensor:
         """Embeddings of the songs that were heard ``(n, k, d)``, 0 where none was."""
         songs = self._embed(rows.slate)
-        if self._has_rate:
+        if self.has_rate:
             rate = torch.from_numpy(rows.slate_rate)
             songs[..., -1] = torch.where(rate.isnan(), songs[..., -1], rate)
         return songs
@@ -569,8 +581,9 @@ class DDPGAgent(Agent):
             actor_loss = self.actor_loss(batch)
             _descend(self._actor_optimizer, actor_loss)
             losses["actor_loss"] = float(actor_loss.detach())
-            move_towards(self.target_actor, self.actor, self.settings.tau)
-            move_towards(self.target_critics, self.critics, self.settings.tau)
+            if self.settings.gamma:  # else nobody asks the targets
+                move_towards(self.target_actor, self.actor, self.settings.tau)
+                move_towards(self.target_critics, self.critics, self.settings.tau)
         return losses
 
     def _update_critic(self, batch: Batch) -> dict[str, float]:
@@ -628,13 +641,13 @@ class DDPGAgent(Agent):
         """
         critic = cast(Critic, self.critics[0])
         with torch.no_grad():
-            summary, means = critic.encoder(batch.state), pool(batch.state)
+            judged = critic.judge(batch.state)
         if not self.settings.neighbours:
-            return critic.score(summary, means, points)
+            return critic.score(judged, points)
         near = self._near(points, batch.heard, self.settings.neighbours)
         songs = self._embed(near)
         with torch.no_grad():
-            q = critic.score(summary, means, songs)
+            q = critic.score(judged, songs)
         shape = (*points.shape[:2], self.settings.neighbours)
         scores = (songs.view(*shape, self.dim) @ points[..., None])[..., 0]
         weights = torch.softmax(scores / self.settings.temperature, dim=2)
@@ -698,7 +711,7 @@ class DDPGAgent(Agent):
 
     def _read_quality(self, env_options: Mapping[str, Any]) -> dict[str, npt.NDArray[np.float32]]:
         """Learn from the log how good songs are; gives the last axis as each fold alone has it."""
-        if self.settings.quality == "counted" or not self._has_rate:
+        if self.settings.quality == "counted" or not self.has_rate:
             return {fold: rate_column(self.dataset.catalog, fold) for fold in FOLDS}
         reward = RewardConfig.from_mapping(env_options.get("reward"))
         unit = (reward.gamma_position ** np.arange(self.settings.slate_size)).sum()
@@ -741,7 +754,7 @@ class DDPGAgent(Agent):
                     happened = self._transitions(
                         env, observation, nowhere, info, reward, terminated, following
                     )
-                    if self._has_rate:
+                    if self.has_rate:
                         happened.slate_rate[:] = rates[other[fold]][happened.slate]
                     parts.append(happened[~over])
                     observation, over = following, terminated

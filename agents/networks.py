@@ -6,6 +6,7 @@ space, ``P`` points of an action (one, or one for each place of the slate).
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,11 +15,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from musicbox_env.kernels import gru_factors, gru_step
+from musicbox_env.kernels import gru_factors, gru_step, in_registers
 from musicbox_env.schema import NUM_LEVELS, SKIP_THRESHOLD
 
 POOLS = ("played", "kept", "skipped")
 """Groups of songs whose mean embeddings the networks see, in this order."""
+_PLAYED, _KEPT, _SKIPPED = range(3)
+
+ENCODERS = ("pooled", "recurrent")
+
+HALF_LIVES = (0.5, 1.0, 2.0, 4.0, 8.0, 100.0)
+"""Songs after which a play counts half, for each of the statistics; the last is plain means."""
 
 SLOW = 0.1
 """Factor on a critic's direction: Adam moves every weight by the learning rate, signal or noise,
@@ -30,37 +37,95 @@ class State(NamedTuple):
 
     Attributes:
         songs: Embeddings of the songs heard ``(B, H, d)``, 0 where padded.
-        levels: How far each was heard ``(B, H)`` int64, -1 where padded.
-        context: Context features of the observation ``(B, c)``.
+        levels: How far each was heard ``(B, H)`` int8, -1 where padded.
+        statistics: Shares of each listen level, and the mean rate of the songs, under weights that
+            halve every `HALF_LIVES` songs; the context; how much of the history there is.
+            ``(B, s)``.
+        means: Mean embedding of the songs played, kept and skipped ``(B, 3, d)``, 0 where there is
+            none. Kept apart since they say different things: taste shows in everything that was
+            played, whereas kept minus skipped cancels it, because skipped songs share the liked
+            genre. The rate is left at 0: that of the songs played says nothing of what is liked.
     """
 
     songs: Tensor
     levels: Tensor
-    context: Tensor
+    statistics: Tensor
+    means: Tensor
+
+
+def read(
+    songs: npt.NDArray[np.float32],
+    levels: npt.NDArray[np.int8],
+    context: npt.NDArray[np.float32],
+    *,
+    rate: bool,
+) -> State:
+    """Read sessions, as far as that needs no learning.
+
+    Args:
+        songs: See `State` ``(B, H, d)``.
+        levels: ``(B, H)``.
+        context: Context features of the observation ``(B, c)``.
+        rate: Whether the last dimension of the embeddings is the songs' rate.
+    """
+    size, length, dim = songs.shape
+    recent = np.zeros((size, NUM_LEVELS + rate, len(HALF_LIVES)), np.float32)
+    means = np.zeros((size, len(POOLS), dim), np.float32)
+    _read_plays(songs, levels, _half_life_weights(length), rate, recent, means)
+    there = (levels >= 0).mean(axis=1, dtype=np.float32)
+    shares = recent.reshape(size, recent.shape[1] * recent.shape[2])
+    statistics = np.hstack([shares, context, there[:, None]])
+    return State(*(torch.from_numpy(part) for part in (songs, levels, statistics, means)))
+
+
+@in_registers
+def _read_plays(
+    songs: npt.NDArray[np.float32],
+    levels: npt.NDArray[np.int8],
+    weights: npt.NDArray[np.float32],
+    rate: bool,
+    recent: npt.NDArray[np.float32],
+    means: npt.NDArray[np.float32],
+) -> None:
+    """Fill in shares and means, which begin at 0, of the sessions that heard something."""
+    for i in range(len(songs)):
+        number, total = np.zeros(len(POOLS), np.float32), np.zeros(weights.shape[1], np.float32)
+        for place in range(songs.shape[1]):
+            level = levels[i, place]
+            if level < 0:
+                continue
+            group = _SKIPPED if level < SKIP_THRESHOLD else _KEPT
+            number[_PLAYED] += 1
+            number[group] += 1
+            means[i, _PLAYED] += songs[i, place]
+            means[i, group] += songs[i, place]
+            total += weights[place]
+            recent[i, level] += weights[place]
+            if rate:
+                recent[i, -1] += weights[place] * songs[i, place, -1]
+        if number[_PLAYED]:
+            recent[i] /= total
+        for group in range(len(POOLS)):
+            means[i, group] /= max(number[group], np.float32(1))
+            if rate:
+                means[i, group, -1] = 0
+
+
+def num_statistics(context_size: int, *, rate: bool) -> int:
+    """Length of what `read` tells of a session."""
+    return len(HALF_LIVES) * (NUM_LEVELS + rate) + context_size + 1
+
+
+@cache
+def _half_life_weights(length: int) -> npt.NDArray[np.float32]:
+    """Weights of the places of a history ``(length, number of half-lives)``, the newest 1."""
+    age = np.arange(length - 1, -1, -1)[:, None]
+    return (0.5 ** (age / np.array(HALF_LIVES))).astype(np.float32)
 
 
 def unit(points: Tensor) -> Tensor:
     """Scale to norm 1 along the last axis: retrieval by dot product looks at nothing else."""
     return functional.normalize(points, dim=-1)
-
-
-def pool(state: State) -> Tensor:
-    """Mean embedding of the songs played, kept and skipped ``(B, 3, d)``; 0 where there is none.
-
-    Kept apart since they say different things: taste shows in everything that was played, whereas
-    kept minus skipped cancels it, because skipped songs share the liked genre.
-    """
-    played = state.levels >= 0
-    skipped = played & (state.levels < SKIP_THRESHOLD)
-    groups = torch.stack([played, played & ~skipped, skipped], dim=1).to(state.songs.dtype)
-    return groups @ state.songs / groups.sum(dim=2, keepdim=True).clamp(min=1)
-
-
-def taste(means: Tensor, rate: bool) -> Tensor:
-    """Mean embeddings without the rate: that of the songs played says nothing of what is liked."""
-    if not rate:
-        return means
-    return torch.cat([means[..., :-1], torch.zeros_like(means[..., :1])], dim=-1)
 
 
 class Recurrence(torch.autograd.Function):
@@ -147,38 +212,68 @@ def _places(begun: npt.NDArray[np.int64]) -> list[tuple[slice, int]]:
     return [(slice(end - k, end), k) for end, k in zip(ends, begun.tolist(), strict=True) if k]
 
 
-class SessionEncoder(nn.Module):
-    """Reads a session: a GRU over the songs in order, and plain statistics that need no learning.
+class RecurrentEncoder(nn.Module):
+    """Summarises sessions by a GRU over the songs in order, beside the statistics.
 
     Attributes:
         size: Length of the summary.
     """
 
-    def __init__(self, dim: int, context_size: int, hidden: int) -> None:
+    def __init__(self, dim: int, num_statistics: int, hidden: int) -> None:
         """Make an encoder.
 
         Args:
             dim: Dimensions of the embedding space.
-            context_size: Number of context features.
+            num_statistics: Length of the statistics.
             hidden: Width of the GRU.
         """
         super().__init__()
         self.gru = nn.GRU(dim + NUM_LEVELS, hidden, batch_first=True)
-        self.size = hidden + context_size + 2
+        self.size = hidden + num_statistics
 
     def forward(self, state: State) -> Tensor:
-        """Summarise sessions: ``(B, size)``."""
-        played = (state.levels >= 0).to(state.songs.dtype)
-        skipped = played * (state.levels < SKIP_THRESHOLD)
-        share_played = played.mean(dim=1, keepdim=True)
-        share_skipped = skipped.sum(dim=1, keepdim=True) / played.sum(1, keepdim=True).clamp(min=1)
+        """Summaries ``(B, size)``."""
         # One-hot of level + 1, without the column of the padding.
-        levels = functional.one_hot(state.levels + 1, NUM_LEVELS + 1)[..., 1:]
+        levels = functional.one_hot(state.levels.long() + 1, NUM_LEVELS + 1)[..., 1:]
         plays = torch.cat([state.songs, levels.to(state.songs.dtype)], dim=2)
         gru = self.gru
         weights = gru.weight_ih_l0, gru.weight_hh_l0, gru.bias_ih_l0, gru.bias_hh_l0
         memory: Tensor = Recurrence.apply(plays, state.levels >= 0, *weights)
-        return torch.cat([memory, state.context, share_played, share_skipped], dim=1)
+        return torch.cat([memory, state.statistics], dim=1)
+
+
+class PooledEncoder(nn.Module):
+    """Summarises sessions by their statistics alone: it has no weights.
+
+    Attributes:
+        size: Length of the summary.
+    """
+
+    def __init__(self, num_statistics: int) -> None:
+        """Make an encoder."""
+        super().__init__()
+        self.size = num_statistics
+
+    def forward(self, state: State) -> Tensor:
+        """Summaries ``(B, size)``."""
+        return state.statistics
+
+
+Encoder = RecurrentEncoder | PooledEncoder
+
+
+def make_encoder(kind: str, dim: int, context_size: int, *, hidden: int, rate: bool) -> Encoder:
+    """Make one of `ENCODERS`.
+
+    Args:
+        kind: Which.
+        dim: Dimensions of the embedding space.
+        context_size: Number of context features.
+        hidden: Width of a GRU.
+        rate: Whether the last dimension is the songs' rate.
+    """
+    number = num_statistics(context_size, rate=rate)
+    return PooledEncoder(number) if kind == "pooled" else RecurrentEncoder(dim, number, hidden)
 
 
 def hidden_layer(inputs: int, outputs: int, layer_norm: bool) -> nn.Sequential:
@@ -192,10 +287,9 @@ class Actor(nn.Module):
 
     ::
 
-        point = squash(sum_j gate_j(s) mean_j(s)  +  constant  +  correction(s))
+        point = squash(sum_j gate_j(s) mean_j(s)  +  correction(s))
 
-    with j over the songs played, kept and skipped. Gates and correction come from the recurrent
-    summary; the constant is what everybody gets.
+    with j over the songs played, kept and skipped. Gates and correction come from the summary.
     """
 
     def __init__(
@@ -204,6 +298,7 @@ class Actor(nn.Module):
         context_size: int,
         *,
         points: int = 1,
+        encoder: str = "pooled",
         hidden: int = 32,
         layer_norm: bool = False,
         squash: str = "unit",
@@ -215,6 +310,7 @@ class Actor(nn.Module):
             dim: Dimensions of the embedding space.
             context_size: Number of context features.
             points: Points of an action.
+            encoder: How sessions are read, one of `ENCODERS`.
             hidden: Width of its layers.
             layer_norm: Whether hidden layers are normalised.
             squash: ``"unit"``, each point of norm 1; ``"tanh"``, as DDPG (arXiv:1509.02971).
@@ -222,18 +318,15 @@ class Actor(nn.Module):
         """
         super().__init__()
         self.dim, self.points, self.squash, self.rate = dim, points, squash, rate
-        self.encoder = SessionEncoder(dim, context_size, hidden)
+        self.encoder = make_encoder(encoder, dim, context_size, hidden=hidden, rate=rate)
         self.trunk = hidden_layer(self.encoder.size, hidden, layer_norm)
-        self.gates = nn.Linear(hidden, points * len(POOLS))
-        self.constant = nn.Parameter(torch.zeros(points, dim))
-        self.correction = nn.Linear(hidden, points * dim)
+        self.gates_and_correction = nn.Linear(hidden, points * (len(POOLS) + dim))
 
     def forward(self, state: State) -> Tensor:
         """Points ``(B, P, d)``."""
-        features = self.trunk(self.encoder(state))
-        gates = self.gates(features).view(-1, self.points, len(POOLS))
-        correction = self.correction(features).view(-1, self.points, self.dim)
-        point = gates @ taste(pool(state), self.rate) + self.constant + correction
+        out = self.gates_and_correction(self.trunk(self.encoder(state)))
+        gates, correction = out.view(len(out), self.points, -1).split((len(POOLS), self.dim), 2)
+        point = gates @ state.means + correction
         return torch.tanh(point) if self.squash == "tanh" else unit(point)
 
     @torch.no_grad()
@@ -246,11 +339,28 @@ class Actor(nn.Module):
         Args:
             rate_weight: Length along the rate axis, if the space has one.
         """
-        for weights in (self.constant, *self.gates.parameters(), *self.correction.parameters()):
+        for weights in self.gates_and_correction.parameters():
             weights.zero_()
-        self.gates.bias[:: len(POOLS)] = 1
+        everybodys = self.gates_and_correction.bias.view(self.points, -1)
+        everybodys[:, _PLAYED] = 1
         if self.rate:
-            self.constant[:, -1] = rate_weight
+            everybodys[:, -1] = rate_weight
+
+
+class Judged(NamedTuple):
+    """What a critic makes of a batch of sessions, whatever is recommended.
+
+    Attributes:
+        summary: Of its encoder ``(B, size)``.
+        means: Of the state ``(B, 3, d)``.
+        value: Q of the action 0 ``(B, 1)``.
+        towards: What each dimension of an action adds ``(B, d)``.
+    """
+
+    summary: Tensor
+    means: Tensor
+    value: Tensor
+    towards: Tensor
 
 
 class Critic(nn.Module):
@@ -271,6 +381,7 @@ class Critic(nn.Module):
         dim: int,
         context_size: int,
         *,
+        encoder: str = "pooled",
         hidden: int = 32,
         layer_norm: bool = False,
         deep: bool = False,
@@ -281,57 +392,52 @@ class Critic(nn.Module):
         Args:
             dim: Dimensions of the embedding space.
             context_size: Number of context features.
+            encoder: How sessions are read, one of `ENCODERS`.
             hidden: Width of its layers.
             layer_norm: Whether hidden layers are normalised.
             deep: Whether it has a deep part.
             rate: Whether the last dimension is the songs' rate, which then gets a gain of its own.
         """
         super().__init__()
-        self.encoder = SessionEncoder(dim, context_size, hidden)
+        self.encoder = make_encoder(encoder, dim, context_size, hidden=hidden, rate=rate)
         self.rate = rate
-        self.value = nn.Sequential(
-            hidden_layer(self.encoder.size, hidden, layer_norm), nn.Linear(hidden, 1)
-        )
-        self.gains = nn.Sequential(
-            hidden_layer(self.encoder.size, hidden, layer_norm),
-            nn.Linear(hidden, len(POOLS) + rate),
-        )
+        last = nn.Linear(hidden, 1 + len(POOLS) + rate)
+        with torch.no_grad():
+            last.weight[1:] = 0
+            last.bias[1:] = 0
+        read_session = hidden_layer(self.encoder.size, hidden, layer_norm)
+        self.value_and_gains = nn.Sequential(read_session, last)
         self.direction = nn.Parameter(torch.zeros(dim))
         self.deep: nn.Sequential | None = None
         if deep:
-            inputs = self.encoder.size + dim + len(POOLS) * dim
+            last = nn.Linear(hidden, 1)
+            nn.init.zeros_(last.weight)
+            nn.init.zeros_(last.bias)
             self.deep = nn.Sequential(
-                hidden_layer(inputs, 2 * hidden, layer_norm),
+                hidden_layer(self.encoder.size + dim + len(POOLS) * dim, 2 * hidden, layer_norm),
                 hidden_layer(2 * hidden, hidden, layer_norm),
-                nn.Linear(hidden, 1),
+                last,
             )
-        last = [self.gains[-1]] if self.deep is None else [self.gains[-1], self.deep[-1]]
-        for layer in last:
-            for weights in layer.parameters():
-                nn.init.zeros_(weights)
 
     def forward(self, state: State, actions: Tensor) -> Tensor:
         """Q ``(B, M)`` of M actions in each session ``(B, M, d)``."""
-        return self.score(self.encoder(state), pool(state), actions)
+        return self.score(self.judge(state), actions)
 
-    def score(self, summary: Tensor, means: Tensor, actions: Tensor) -> Tensor:
-        """The same from a session that was read already.
-
-        Args:
-            summary: Of the encoder ``(B, size)``.
-            means: From `pool` ``(B, 3, d)``.
-            actions: ``(B, M, d)``.
-        """
-        similar = taste(means, self.rate)
+    def judge(self, state: State) -> Judged:
+        """What does not depend on the action."""
+        summary = self.encoder(state)
+        value, gains, rest = self.value_and_gains(summary).split((1, len(POOLS), self.rate), dim=1)
+        towards = (gains[:, None] @ state.means)[:, 0]
         if self.rate:
-            axis = torch.zeros(len(means), 1, means.shape[2])
-            axis[..., -1] = 1
-            similar = torch.cat([similar, axis], dim=1)
-        towards = self.gains(summary)[:, None] @ similar + SLOW * self.direction
-        q = self.value(summary) + (actions @ towards.mT)[..., 0]
+            towards = torch.cat([towards[:, :-1], rest], dim=1)
+        return Judged(summary, state.means, value, towards + SLOW * self.direction)
+
+    def score(self, judged: Judged, actions: Tensor) -> Tensor:
+        """Q ``(B, M)`` of actions ``(B, M, d)`` in sessions that were judged already."""
+        q = judged.value + (actions @ judged.towards[..., None])[..., 0]
         if self.deep is not None:
-            products = (actions[:, :, None] * means[:, None]).flatten(2)
-            summary = summary[:, None].expand(-1, actions.shape[1], -1)
+            products = (actions[:, :, None] * judged.means[:, None]).flatten(2)
+            summary = judged.summary[:, None].expand(-1, actions.shape[1], -1)
             q = q + self.deep(torch.cat([summary, actions, products], dim=2))[..., 0]
         return q
 

@@ -52,7 +52,7 @@ from torch import Tensor, nn
 
 from agents.base import Agent, AgentSettings, Callback, Observation
 from agents.ddpg import Batch, DDPGAgent, DDPGSettings, _descend, one_thread
-from agents.networks import SessionEncoder, State, hidden_layer, move_towards, pool, unit
+from agents.networks import POOLS, State, hidden_layer, make_encoder, move_towards, unit
 from agents.replay import Transitions
 from musicbox_env.dataset import RATE_SUFFIX, Dataset
 from musicbox_env.schema import is_skip, require_known
@@ -72,6 +72,7 @@ class BCSettings(AgentSettings):
     Attributes:
         embedding: Space of actions and observations; None is the dataset's best, with the rate.
         history_length: Songs of the state.
+        encoder: How sessions are read, ``"pooled"`` or ``"recurrent"``.
         hidden: Width of the networks.
         layer_norm: Whether hidden layers are normalised.
         start: ``"random"``, or ``"heuristic"`` (mean of the songs played plus the rate axis).
@@ -84,6 +85,7 @@ class BCSettings(AgentSettings):
 
     embedding: str | None = None
     history_length: int = 20
+    encoder: str = "pooled"
     hidden: int = 32
     layer_norm: bool = False
     start: str = "random"
@@ -317,7 +319,7 @@ class IQLAgent(BCAgent):
         config = self.settings
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.value = Value(self.ddpg.dim, config.hidden, config.layer_norm)
+            self.value = Value(self.ddpg.dim, config, rate=self.ddpg.has_rate)
         self._value_optimizer = torch.optim.Adam(self.value.parameters(), lr=config.critic_rate)
 
     def update(self, rows: Transitions) -> dict[str, float]:
@@ -374,17 +376,19 @@ class IQLAgent(BCAgent):
 class Value(nn.Module):
     """V(s): what a session is worth, whatever is played."""
 
-    def __init__(self, dim: int, hidden: int, layer_norm: bool) -> None:
+    def __init__(self, dim: int, config: BCSettings, *, rate: bool) -> None:
         """Make it with random weights; arguments as of `networks.Critic`."""
         super().__init__()
-        self.encoder = SessionEncoder(dim, CONTEXT_SIZE, hidden)
+        hidden = config.hidden
+        self.encoder = make_encoder(config.encoder, dim, CONTEXT_SIZE, hidden=hidden, rate=rate)
+        inputs = self.encoder.size + len(POOLS) * dim
         self.head = nn.Sequential(
-            hidden_layer(self.encoder.size + 3 * dim, hidden, layer_norm), nn.Linear(hidden, 1)
+            hidden_layer(inputs, hidden, config.layer_norm), nn.Linear(hidden, 1)
         )
 
     def forward(self, state: State) -> Tensor:
         """V ``(B, 1)``."""
-        inputs = torch.cat([self.encoder(state), pool(state).flatten(1)], dim=1)
+        inputs = torch.cat([self.encoder(state), state.means.flatten(1)], dim=1)
         return self.head(inputs)
 
 

@@ -8,7 +8,6 @@ from typing import Any, Final
 
 from experiments import plots
 from experiments.ablation import AGENT, BASES, CONFIDENCE, Base, Effect
-from experiments.departures import UNMEASURED
 from experiments.report import columns, percent, signed_points
 from experiments.statistics import Estimate, interquartile_mean
 from musicbox_env.dataset import write_json
@@ -144,8 +143,6 @@ def _page(found: Sequence[Effect], about: Mapping[str, Any], pictures: Mapping[B
                 ),
             ]
         ),
-        "Not measured:\n\n"
-        + "\n".join(f"- [{number}] {reason}" for number, reason in UNMEASURED.items()),
         "## Reproduce",
         f"```\n{about['command']}\n```",
     ]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 from agents.ddpg import DDPGSettings
 
@@ -90,6 +90,13 @@ def departures(
             "one more dimension of the space: the songs' rate",
             {"embedding": embedding},
             {"embedding": None},
+        ),
+        option(
+            4,
+            "statistics",
+            "sessions are read by plain statistics alone, not by a GRU beside them",
+            {"encoder": "recurrent"},
+            {"encoder": "pooled"},
         ),
         option(
             5,
@@ -241,12 +248,6 @@ def departures(
             {"critic_decay": 1.0},
         ),
     )
-
-
-UNMEASURED: Final[Mapping[int, str]] = {
-    4: "The state is not a setting: LIRD's state, the songs liked alone, is not on offer.",
-}
-"""Numbers of the page without a setting to switch, and why."""
 
 
 def published(options: Sequence[Departure]) -> dict[str, Any]:

@@ -2,20 +2,26 @@
 
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from agents.networks import (
+    ENCODERS,
+    HALF_LIVES,
     Actor,
     Critic,
+    Encoder,
     Recurrence,
-    SessionEncoder,
     State,
+    make_encoder,
     move_towards,
-    pool,
+    num_statistics,
+    read,
     unit,
 )
+from musicbox_env.schema import NUM_LEVELS
 
 DIM, CONTEXT, LENGTH = 5, 3, 10
 
@@ -27,13 +33,14 @@ def _fixed_weights() -> Iterator[None]:
         yield
 
 
-def session(songs: Tensor, levels: list[int], *, length: int = LENGTH) -> State:
+def session(songs: Tensor, levels: list[int], *, length: int = LENGTH, rate: bool = False) -> State:
     """One session, padded in front."""
     padding = length - len(levels)
-    return State(
-        torch.cat([torch.zeros(padding, DIM), songs])[None],
-        torch.tensor([[-1] * padding + levels]),
-        torch.zeros(1, CONTEXT),
+    return read(
+        torch.cat([torch.zeros(padding, DIM), songs])[None].numpy(),
+        np.array([[-1] * padding + levels], np.int8),
+        np.zeros((1, CONTEXT), np.float32),
+        rate=rate,
     )
 
 
@@ -42,58 +49,85 @@ def songs() -> Tensor:
     return unit(torch.randn(4, DIM, generator=torch.Generator().manual_seed(1)))
 
 
-@pytest.fixture
-def encoder() -> SessionEncoder:
-    return SessionEncoder(DIM, CONTEXT, hidden=8)
+@pytest.fixture(params=ENCODERS)
+def encoder(request: pytest.FixtureRequest) -> Encoder:
+    return make_encoder(request.param, DIM, CONTEXT, hidden=8, rate=False)
 
 
 LEVELS = [4, 0, 1, 2]
 
 
-def test_pool_separates_played_kept_and_skipped(songs: Tensor) -> None:
-    played, kept, skipped = pool(session(songs, LEVELS))[0]
+def test_means_separate_played_kept_and_skipped(songs: Tensor) -> None:
+    played, kept, skipped = session(songs, LEVELS).means[0]
     torch.testing.assert_close(played, songs.mean(0))
     torch.testing.assert_close(kept, (songs[0] + songs[3]) / 2)
     torch.testing.assert_close(skipped, (songs[1] + songs[2]) / 2)
+    without_rate = session(songs, LEVELS, rate=True).means[0]
+    torch.testing.assert_close(without_rate[:, :-1], torch.stack([played, kept, skipped])[:, :-1])
+    assert not without_rate[:, -1].any()
 
 
-def test_pool_of_nothing_is_zero(songs: Tensor) -> None:
-    assert not pool(session(songs, [4, 4, 4, 4]))[0, 2].any()
-    assert not pool(session(songs[:0], [])).any()
+def test_means_of_nothing_are_zero(songs: Tensor) -> None:
+    assert not session(songs, [4, 4, 4, 4]).means[0, 2].any()
+    nothing = session(songs[:0], [], rate=True)
+    assert not nothing.means.any()
+    assert not nothing.statistics.any()
+
+
+def test_statistics_by_hand(songs: Tensor) -> None:
+    """Shares of levels and mean rate, play by play under weights that halve every few songs."""
+    state = session(songs, LEVELS, rate=True)
+    found = state.statistics[0]
+    assert len(found) == num_statistics(CONTEXT, rate=True)
+    recent = found[: -CONTEXT - 1].view(NUM_LEVELS + 1, len(HALF_LIVES))
+    for k, half in enumerate(HALF_LIVES):
+        weights = [0.5 ** (age / half) for age in (3, 2, 1, 0)]
+        for level in range(NUM_LEVELS):
+            heard = sum(w for w, there in zip(weights, LEVELS, strict=True) if there == level)
+            assert recent[level, k].item() == pytest.approx(heard / sum(weights), abs=1e-6)
+        rate = sum(w * song[-1].item() for w, song in zip(weights, songs, strict=True))
+        assert recent[-1, k].item() == pytest.approx(rate / sum(weights), abs=1e-6)
+    assert found[-1].item() == pytest.approx(len(LEVELS) / LENGTH)
 
 
 @pytest.mark.parametrize("place", range(4))
-def test_every_song_and_every_level_is_read(
-    songs: Tensor, encoder: SessionEncoder, place: int
-) -> None:
+def test_every_level_is_read(songs: Tensor, encoder: Encoder, place: int) -> None:
     """The first MusicBox's GRU stopped after three songs of ten."""
     before = encoder(session(songs, LEVELS))
-    other_song = songs.clone()
-    other_song[place] = -songs[place]
-    # The new level is a skip like the old one, or kept like it: the shares stay the same.
+    # The new level is a skip like the old one, or kept like it.
     other_level = [*LEVELS]
     other_level[place] = {4: 3, 0: 1, 1: 0, 2: 3}[LEVELS[place]]
-    assert not torch.allclose(encoder(session(other_song, LEVELS)), before)
     assert not torch.allclose(encoder(session(songs, other_level)), before)
 
 
-def test_order_is_read(songs: Tensor, encoder: SessionEncoder) -> None:
+@pytest.mark.parametrize("place", range(4))
+def test_every_song_is_read(songs: Tensor, place: int) -> None:
+    other_song = songs.clone()
+    other_song[place] = -songs[place]
+    for encoder in ENCODERS:
+        actor = Actor(DIM, CONTEXT, encoder=encoder)
+        before = actor(session(songs, LEVELS))
+        assert not torch.allclose(actor(session(other_song, LEVELS)), before)
+
+
+def test_order_is_read(songs: Tensor, encoder: Encoder) -> None:
     backwards = encoder(session(songs.flip(0), LEVELS[::-1]))
     assert not torch.allclose(backwards, encoder(session(songs, LEVELS)), atol=1e-4)
 
 
-def test_padding_is_not_read(songs: Tensor, encoder: SessionEncoder) -> None:
-    """A GRU over the unpadded songs gives the same; what lies in the padding changes nothing."""
-    state = session(songs, LEVELS)
+def test_padding_is_not_read(songs: Tensor, encoder: Encoder) -> None:
+    """What lies in the padding changes nothing, and its length only the share of the history."""
     noise = torch.randn(LENGTH - len(LEVELS), DIM)
-    noisy = state._replace(songs=torch.cat([noise, songs])[None])
-    torch.testing.assert_close(encoder(noisy), encoder(state))
+    levels = np.array([[-1] * len(noise) + LEVELS], np.int8)
+    context = np.zeros((1, CONTEXT), np.float32)
+    noisy = read(torch.cat([noise, songs])[None].numpy(), levels, context, rate=False)
+    here = encoder(session(songs, LEVELS))
+    torch.testing.assert_close(encoder(noisy), here)
     short = encoder(session(songs, LEVELS, length=len(LEVELS)))
-    hidden = slice(0, 8)
-    torch.testing.assert_close(encoder(state)[:, hidden], short[:, hidden])
+    torch.testing.assert_close(here[:, :-1], short[:, :-1])
 
 
-def test_empty_session_is_summarised_as_zero(songs: Tensor, encoder: SessionEncoder) -> None:
+def test_empty_session_is_summarised_as_zero(songs: Tensor, encoder: Encoder) -> None:
     assert not encoder(session(songs[:0], [])).any()
 
 
@@ -112,16 +146,20 @@ def test_heuristic_is_the_mean_of_the_played_songs_plus_the_rate(songs: Tensor) 
     actor.start_at_heuristic(2.0)
     wanted = songs.mean(0)
     wanted[-1] = 2.0
-    torch.testing.assert_close(actor(session(songs, LEVELS))[0, 0], unit(wanted))
+    state = session(songs, LEVELS, rate=True)
+    torch.testing.assert_close(actor(state)[0, 0], unit(wanted))
     actor = Actor(DIM, CONTEXT)
     actor.start_at_heuristic(2.0)
     torch.testing.assert_close(actor(session(songs, LEVELS))[0, 0], unit(songs.mean(0)))
 
 
+@pytest.mark.parametrize("encoder_kind", ENCODERS)
 @pytest.mark.parametrize("start", ["random", "heuristic"])
-def test_gradient_reaches_every_weight_of_the_actor(songs: Tensor, start: str) -> None:
+def test_gradient_reaches_every_weight_of_the_actor(
+    songs: Tensor, start: str, encoder_kind: str
+) -> None:
     """From the heuristic, layers behind zero weights follow one update later."""
-    actor = Actor(DIM, CONTEXT)
+    actor = Actor(DIM, CONTEXT, encoder=encoder_kind)
     if start == "heuristic":
         actor.start_at_heuristic(2.0)
     optimizer = torch.optim.SGD(actor.parameters(), lr=0.1)
@@ -134,14 +172,18 @@ def test_gradient_reaches_every_weight_of_the_actor(songs: Tensor, start: str) -
         assert weights.grad.any(), name
 
 
+@pytest.mark.parametrize("encoder_kind", ENCODERS)
 @pytest.mark.parametrize("deep", [False, True])
-def test_gradient_reaches_every_weight_of_the_critic(songs: Tensor, deep: bool) -> None:
+def test_gradient_reaches_every_weight_of_the_critic(
+    songs: Tensor, deep: bool, encoder_kind: str
+) -> None:
     """Last layers start at zero, so that those below follow one update later."""
-    critic = Critic(DIM, CONTEXT, layer_norm=True, deep=deep, rate=True)
+    critic = Critic(DIM, CONTEXT, encoder=encoder_kind, layer_norm=True, deep=deep, rate=True)
     optimizer = torch.optim.SGD(critic.parameters(), lr=0.1)
     for _ in range(2):
         optimizer.zero_grad()
-        (critic(session(songs, LEVELS), songs[None]) * torch.tensor([1, 2, 3, 4])).sum().backward()
+        state = session(songs, LEVELS, rate=True)
+        (critic(state, songs[None]) * torch.tensor([1, 2, 3, 4])).sum().backward()
         optimizer.step()
     for name, weights in critic.named_parameters():
         assert weights.grad is not None, name
@@ -150,7 +192,8 @@ def test_gradient_reaches_every_weight_of_the_critic(songs: Tensor, deep: bool) 
 
 @pytest.mark.parametrize("deep", [False, True])
 def test_a_new_critic_thinks_all_actions_equal(songs: Tensor, deep: bool) -> None:
-    q = Critic(DIM, CONTEXT, deep=deep, rate=True)(session(songs, LEVELS), songs[None])
+    state = session(songs, LEVELS, rate=True)
+    q = Critic(DIM, CONTEXT, deep=deep, rate=True)(state, songs[None])
     torch.testing.assert_close(q, q[:, :1].expand(-1, 4))
 
 
@@ -164,7 +207,9 @@ def test_critic_learns_that_listeners_like_what_they_play() -> None:
         taste = unit(torch.randn(n, 1, DIM))
         heard = unit(taste + 0.3 * torch.randn(n, LENGTH, DIM))
         action = unit(torch.randn(n, 1, DIM))
-        state = State(heard, torch.randint(0, 5, (n, LENGTH)), torch.zeros(n, CONTEXT))
+        levels = torch.randint(0, 5, (n, LENGTH)).numpy().astype(np.int8)
+        context = np.zeros((n, CONTEXT), np.float32)
+        state = read(heard.numpy(), levels, context, rate=False)
         return state, action, (action * unit(heard.mean(1, keepdim=True))).sum(2)[:, 0]
 
     for _ in range(200):

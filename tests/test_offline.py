@@ -55,7 +55,7 @@ def logs_of(dataset):
     return {"data": str(dataset.folder), "split": "train", "listener": "nobody"}
 
 
-def taught(name, dataset, steps=60, seed=0, **settings):
+def taught(name, dataset, steps=120, seed=0, **settings):
     agent = make_agent(name, dataset, seed=seed, settings={**SMALL, **settings})
     return agent.learn(logs_of(dataset), steps)
 
