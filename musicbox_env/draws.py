@@ -11,11 +11,16 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
-from numba import vectorize
+from numba import njit, vectorize
 
 _GOLDEN_GAMMA = np.uint64(0x9E3779B97F4A7C15)
 _MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
 _MIX_2 = np.uint64(0x94D049BB133111EB)
+DRAWS_PER_SONG = 2
+"""A song takes so many numbers of its session's sequence, one for each purpose."""
+LEVEL_DRAW, TIE_DRAW = 0, 1
+LEAVING_COUNTER = 2**41
+"""Where a session's numbers for leaving begin, which no song's own numbers reach."""
 _CHOICE_COUNTER = 2**40
 KEYS_AHEAD = 64
 _LOW_64 = 2**64 - 1
@@ -79,9 +84,22 @@ class KeyStreams:
         for row in rows[self._next[rows] == KEYS_AHEAD]:
             self._keys[row] = self._generators[row].bit_generator.random_raw(KEYS_AHEAD)
             self._next[row] = 0
-        keys = self._keys[rows, self._next[rows]]
-        self._next[rows] += 1
+        keys = np.empty(len(rows), np.uint64)
+        _take_keys(rows, self._keys, self._next, keys)
         return keys
+
+
+@njit(cache=True)
+def _take_keys(
+    rows: npt.NDArray[np.integer],
+    ahead: npt.NDArray[np.uint64],
+    following: npt.NDArray[np.int64],
+    keys: npt.NDArray[np.uint64],
+) -> None:
+    """Write the next of the keys drawn ahead ``(n, KEYS_AHEAD)`` into ``keys`` ``(m,)``."""
+    for i in range(len(rows)):
+        keys[i] = ahead[rows[i], following[rows[i]]]
+        following[rows[i]] += 1
 
 
 def choose(keys: npt.NDArray[np.uint64], n: int) -> npt.NDArray[np.int64]:
@@ -89,7 +107,9 @@ def choose(keys: npt.NDArray[np.uint64], n: int) -> npt.NDArray[np.int64]:
 
     ``floor(u n)`` of a 53-bit u: its bias is below n / 2**53.
     """
-    return (uniform(keys, _CHOICE_COUNTER) * n).astype(np.int64)
+    chosen = np.empty(len(keys), np.int64)
+    _choose(keys, n, chosen)
+    return chosen
 
 
 def uniform(
@@ -104,14 +124,26 @@ def uniform(
         keys: One for each session, ``(n,)`` or broadcastable.
         counters: How many numbers were drawn before, broadcastable with ``keys``.
     """
-    numbers: npt.NDArray[np.float64] = _split_mix(keys, np.asarray(counters, np.int64))
+    numbers: npt.NDArray[np.float64] = _uniform(keys, np.asarray(counters, np.int64))
     return numbers
 
 
-@vectorize(["float64(uint64, int64)"], cache=True)
-def _split_mix(key: np.uint64, counter: np.int64) -> float:
-    z = key + (np.uint64(counter) + np.uint64(1)) * _GOLDEN_GAMMA
+@njit(cache=True)
+def uniform_number(key: np.uint64, counter: int | np.int64) -> float:
+    """One number of `uniform`."""
+    z = np.uint64(key) + (np.uint64(counter) + np.uint64(1)) * _GOLDEN_GAMMA
     z = (z ^ (z >> np.uint64(30))) * _MIX_1
     z = (z ^ (z >> np.uint64(27))) * _MIX_2
     z = z ^ (z >> np.uint64(31))
     return (z >> np.uint64(11)) * 2.0**-53
+
+
+@vectorize(["float64(uint64, int64)"], cache=True)
+def _uniform(key: np.uint64, counter: np.int64) -> float:
+    return uniform_number(key, counter)
+
+
+@njit(cache=True)
+def _choose(keys: npt.NDArray[np.uint64], n: int, chosen: npt.NDArray[np.int64]) -> None:
+    for i in range(len(keys)):
+        chosen[i] = int(uniform_number(keys[i], _CHOICE_COUNTER) * n)

@@ -10,7 +10,6 @@ import numpy.typing as npt
 from gymnasium import spaces
 
 from musicbox_env.draws import choose, new_key
-from musicbox_env.kernels import shares_logged
 from musicbox_env.schema import require_known
 from musicbox_env.simulator import Outcome, SessionConfig, Simulator, World
 
@@ -237,7 +236,9 @@ def ends(simulator: Simulator) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bo
     is a limit from without.
     """
     over = simulator.remaining == 0
-    timed = over & ~simulator.left & (simulator.world.config.horizon is not None)
+    if simulator.world.config.horizon is None:
+        return over, np.zeros(len(over), np.bool_)
+    timed = over & ~simulator.left
     return over & ~timed, timed
 
 
@@ -245,23 +246,21 @@ def describe(
     simulator: Simulator, rows: npt.NDArray[np.intp], outcome: Outcome | None
 ) -> dict[str, npt.NDArray]:
     """``info`` for each of the given sessions, a row each; None is the info of a reset."""
-    session = simulator.history.session[rows]
+    session = simulator.history.session.take(rows)
     if outcome is None:
         outcome = Outcome.nothing(len(session), simulator.world.config.slate_size)
     return {
         "slate": outcome.slate,
         "levels": outcome.levels,
         "logged": outcome.logged,
-        "logged_share": shares_logged(outcome.slate, outcome.logged),
+        "logged_share": outcome.logged_share,
         "replaced": outcome.replaced,
         **{f"reward_{name}": value for name, value in outcome.terms.items()},
-        "left": simulator.left[rows],
+        "left": simulator.left.take(rows),
         "session": session,
     }
 
 
 def first_row(info: dict[str, npt.NDArray]) -> dict[str, Any]:
-    """One session's ``info``: plain floats and ints, small arrays."""
-    return {
-        name: values[0] if values.ndim > 1 else values[0].item() for name, values in info.items()
-    }
+    """The ``info`` of a batch of one session: plain floats and ints, small arrays."""
+    return {name: values[0] if values.ndim > 1 else values.item() for name, values in info.items()}

@@ -17,6 +17,7 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
+from musicbox_env.draws import DRAWS_PER_SONG, LEVEL_DRAW, uniform_number
 from musicbox_env.schema import SKIP_THRESHOLD, UNHEARD, UNKNOWN
 
 Kernel = TypeVar("Kernel", bound=Callable[..., Any])
@@ -168,74 +169,133 @@ def _holds(values: Indices, value: int) -> bool:
 
 
 @compiled
-def replace_forbidden(rows: Indices, tracks: Indices, count: Ints, slates: Ints) -> Ints:
-    """Replace songs that were heard or that a slate names twice, in ``slates`` ``(m, k)``.
+def allow_slates(
+    rows: Indices,
+    playing: npt.NDArray[np.bool_],
+    tracks: Indices,
+    count: Ints,
+    num_tracks: int,
+    repeats: bool,
+    slates: Ints,
+    replaced: Ints,
+) -> bool:
+    """Take slates ``(m, k)`` at their word, but for songs that may not be played.
 
-    Their places go, in order, to the most popular songs that are neither heard nor in the slate.
+    Unless ``repeats``, songs that were heard or that a slate names twice are replaced: their
+    places go, in order, to the most popular songs that are neither heard nor in the slate.
 
     Args:
         rows: Sessions ``(m,)``.
+        playing: Which of them are not over ``(m,)``; slates of the others become -1.
         tracks: What all sessions heard ``(n, capacity)``.
         count: How many songs that is ``(n,)``.
+        num_tracks: Songs of the catalogue.
+        repeats: Whether all songs may be played.
         slates: Songs chosen; changed.
+        replaced: How many songs of each slate were replaced ``(m,)``; changed.
 
     Returns:
-        How many songs of each slate were replaced ``(m,)``.
+        Whether all songs are in the catalogue; the slates are worth nothing if not.
     """
-    replaced = np.zeros(len(rows), np.int64)
     wrong = np.zeros(slates.shape[1], np.bool_)
     for i in range(len(rows)):
-        slate, heard = slates[i], tracks[rows[i], : count[rows[i]]]
-        for place in range(len(slate)):
-            wrong[place] = _holds(heard, slate[place]) or _holds(slate[:place], slate[place])
-        for place in range(len(slate)):
-            if wrong[place]:
-                slate[place] = UNKNOWN
-        popular = 0
-        for place in range(len(slate)):
-            if wrong[place]:
-                while _holds(heard, popular) or _holds(slate, popular):
-                    popular += 1
-                slate[place] = popular
-                replaced[i] += 1
+        slate, row = slates[i], rows[i]
+        replaced[i] = 0
+        if not playing[i]:
+            slate[:] = UNKNOWN
+            continue
+        for song in slate:
+            if song < 0 or song >= num_tracks:
+                return False
+        if not repeats:
+            replaced[i] = _replace_forbidden(tracks[row, : count[row]], slate, wrong)
+    return True
+
+
+@compiled
+def _replace_forbidden(heard: Indices, slate: Ints, wrong: npt.NDArray[np.bool_]) -> int:
+    """Replace in one slate what was heard or stands there twice; count it."""
+    replaced, popular = 0, 0
+    for place in range(len(slate)):
+        wrong[place] = _holds(heard, slate[place]) or _holds(slate[:place], slate[place])
+    for place in range(len(slate)):
+        if wrong[place]:
+            slate[place] = UNKNOWN
+    for place in range(len(slate)):
+        if wrong[place]:
+            while _holds(heard, popular) or _holds(slate, popular):
+                popular += 1
+            slate[place] = popular
+            replaced += 1
     return replaced
 
 
 @compiled
-def cut_short(rows: Indices, remaining: Ints, slates: Ints) -> Ints:
-    """Take out of ``slates`` ``(m, k)`` what is no longer heard, in place.
+def line_up(
+    rows: Indices,
+    keys: npt.NDArray[np.uint64],
+    count: Ints,
+    logged_tracks: Indices,
+    remaining: Ints,
+    held: npt.NDArray[np.bool_],
+    slates: Ints,
+    plays: Ints,
+    uniforms: npt.NDArray[np.float64],
+) -> None:
+    """Make slates ``(m, k)`` ready to be heard: as far as sessions go, with all that decides.
 
     Args:
         rows: Sessions ``(m,)``.
+        keys: Seeds of all sessions' random numbers ``(n,)``.
+        count: Songs that all sessions heard ``(n,)``.
+        logged_tracks: Tracks of all logged sessions ``(n, width)``.
         remaining: Songs that each session still hears ``(n,)``; those heard now are taken off.
-        slates: Songs in order, -1 for none; changed.
-
-    Returns:
-        How many songs of the slate are heard before each ``(m, k)``.
+        held: Which logged plays may still be chosen ``(n, width)``; those taken are no longer.
+        slates: Songs in order, -1 for none; what is no longer heard is taken out.
+        plays: Logged play that each song is; where it is -1, that is the first of its track that
+            the session still holds, if there is one; changed.
+        uniforms: A random number in [0, 1) for the level of each song; changed.
     """
-    before = np.zeros(slates.shape, np.int64)
     for i in range(len(rows)):
-        heard = 0
+        row, heard = rows[i], 0
         for place in range(slates.shape[1]):
-            before[i, place] = heard
-            if heard == remaining[rows[i]]:
+            uniforms[i, place] = 0.0
+            if heard == remaining[row]:
                 slates[i, place] = UNKNOWN
-            if slates[i, place] >= 0:
-                heard += 1
-        remaining[rows[i]] -= heard
-    return before
+            if slates[i, place] < 0:
+                plays[i, place] = UNKNOWN
+                continue
+            if plays[i, place] < 0:
+                plays[i, place] = _first_held(logged_tracks[row], held[row], slates[i, place])
+            if plays[i, place] >= 0:
+                held[row, plays[i, place]] = False
+            draw = (count[row] + heard) * DRAWS_PER_SONG + LEVEL_DRAW
+            uniforms[i, place] = uniform_number(keys[row], draw)
+            heard += 1
+        remaining[row] -= heard
+
+
+@compiled
+def _first_held(logged: Indices, held: npt.NDArray[np.bool_], track: int) -> int:
+    """The first play of a track that the session still holds, or -1."""
+    if _holds(logged, track):
+        for play in range(len(logged)):
+            if held[play] and logged[play] == track:
+                return play
+    return UNKNOWN
 
 
 @compiled
 def begin_sessions(
     rows: Indices,
-    first: Ints,
-    lengths: Ints,
-    shown: Ints,
+    sessions: Ints,
+    offsets: Ints,
     track_column: npt.NDArray[np.int32],
     level_column: npt.NDArray[np.int8],
     tracks: npt.NDArray[np.int32],
     levels: npt.NDArray[np.int8],
+    shown: Ints,
+    remaining: Ints,
     logged_tracks: npt.NDArray[np.int32],
     held: npt.NDArray[np.bool_],
 ) -> None:
@@ -243,56 +303,68 @@ def begin_sessions(
 
     Args:
         rows: Sessions of the batch that begin ``(m,)``.
-        first: First play of the logged session of each, in the columns ``(m,)``.
-        lengths: Its plays ``(m,)``.
-        shown: How many of them are shown ``(m,)``.
+        sessions: Logged session of each ``(m,)``.
+        offsets: First play of each logged session in the columns.
         track_column: Tracks of all logged plays.
         level_column: Their levels.
         tracks: Heard ``(n, capacity)``; changed.
         levels: How far ``(n, capacity)``; changed.
+        shown: How many that are, the first half ``(n,)``; changed.
+        remaining: How many are not shown ``(n,)``; changed.
         logged_tracks: Of the whole logged sessions ``(n, width)``; changed.
         held: Which of these plays are not shown ``(n, width)``; changed.
     """
     for i in range(len(rows)):
-        row, begin, length, seen = rows[i], first[i], lengths[i], shown[i]
+        row, begin = rows[i], offsets[sessions[i]]
+        length = offsets[sessions[i] + 1] - begin
+        half = length // 2
+        shown[row], remaining[row] = half, length - half
         for play in range(tracks.shape[1]):
-            tracks[row, play] = track_column[begin + play] if play < seen else UNKNOWN
-            levels[row, play] = level_column[begin + play] if play < seen else UNHEARD
+            tracks[row, play], levels[row, play] = UNKNOWN, UNHEARD
         for play in range(held.shape[1]):
-            logged_tracks[row, play] = track_column[begin + play] if play < length else UNKNOWN
-            held[row, play] = seen <= play < length
+            logged_tracks[row, play], held[row, play] = UNKNOWN, half <= play < length
+        for play in range(length):
+            logged_tracks[row, play] = track_column[begin + play]
+        for play in range(half):
+            tracks[row, play] = track_column[begin + play]
+            levels[row, play] = level_column[begin + play]
 
 
 @compiled
-def take_plays(
+def fill_context(
     rows: Indices,
-    slates: Ints,
-    logged_tracks: Indices,
-    held: npt.NDArray[np.bool_],
-) -> Ints:
-    """Find the logged play that each song is; from then on it is no longer ``held``.
+    plays: Ints,
+    hour: npt.NDArray[np.integer],
+    premium: npt.NDArray[np.integer],
+    shuffle: npt.NDArray[np.integer],
+    context_type: npt.NDArray[np.integer],
+    hours: Floats,
+    flags: Floats,
+    context_types: Floats,
+    context: Floats,
+) -> None:
+    """Look up the context of plays ``(m,)`` for sessions ``(m,)``; see `context_features`.
 
     Args:
         rows: Sessions ``(m,)``.
-        slates: Songs ``(m, k)``, -1 for none.
-        logged_tracks: Tracks of all logged sessions ``(n, width)``.
-        held: Which of these plays may still be chosen ``(n, width)``; changed.
-
-    Returns:
-        The first play of that track that was still held ``(m, k)``, or -1.
+        plays: Their place in the columns ``(m,)``.
+        hour: A column; -1 is unknown, as in the others.
+        premium: A column.
+        shuffle: A column.
+        context_type: A column.
+        hours: Features of each hour ``(25, 2)``, the last those of -1, as in the others.
+        flags: Feature of each flag ``(3,)``.
+        context_types: Features of each type ``(types + 1, types)``.
+        context: Features ``(n, 5 + types)``; changed, the last is 0.
     """
-    plays = np.full(slates.shape, UNKNOWN, np.int64)
+    types = context_types.shape[1]
     for i in range(len(rows)):
-        row = rows[i]
-        for place in range(slates.shape[1]):
-            if not _holds(logged_tracks[row], slates[i, place]):
-                continue
-            for play in range(held.shape[1]):
-                if held[row, play] and logged_tracks[row, play] == slates[i, place]:
-                    plays[i, place] = play
-                    held[row, play] = False
-                    break
-    return plays
+        play, of_row = plays[i], context[rows[i]]
+        of_row[0], of_row[1] = hours[hour[play], 0], hours[hour[play], 1]
+        of_row[2], of_row[3] = flags[premium[play]], flags[shuffle[play]]
+        for j in range(types):
+            of_row[4 + j] = context_types[context_type[play], j]
+        of_row[4 + types] = 0
 
 
 @compiled
@@ -313,16 +385,44 @@ def heard_before(rows: Indices, tracks: Indices, slates: Indices) -> npt.NDArray
 
 
 @compiled
-def shares_logged(slates: Indices, logged: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
-    """Share of the songs heard ``(m, k)``, -1 for none, that are ``logged``; 0 of none."""
-    shares = np.zeros(len(slates))
+def discounted_listens(
+    levels: npt.NDArray[np.int8],
+    discount: npt.NDArray[np.float64],
+    listened: npt.NDArray[np.float64],
+) -> None:
+    """Sum the ``discount`` ``(k,)`` of the songs of each slate ``(m, k)`` that were not skipped."""
+    for i in range(len(levels)):
+        listened[i] = 0.0
+        for place in range(levels.shape[1]):
+            if levels[i, place] >= SKIP_THRESHOLD:
+                listened[i] += discount[place]
+
+
+@compiled
+def find_logged(
+    slates: Ints,
+    plays: Ints,
+    answers_from_log: bool,
+    logged: npt.NDArray[np.bool_],
+    share: npt.NDArray[np.float64],
+) -> None:
+    """Tell which songs heard were answered by the log.
+
+    Args:
+        slates: Songs, -1 where none was heard ``(m, k)``.
+        plays: Logged play that each is, or -1 ``(m, k)``.
+        answers_from_log: Whether the listener answers such a song with its logged level.
+        logged: Which songs were ``(m, k)``; changed.
+        share: Share of the songs heard that were, 0 of none ``(m,)``; changed.
+    """
     for i in range(len(slates)):
-        heard = 0
+        heard, found = 0, 0
         for place in range(slates.shape[1]):
-            heard += slates[i, place] >= 0
-            shares[i] += logged[i, place]
-        shares[i] /= max(heard, 1)
-    return shares
+            is_heard = slates[i, place] >= 0
+            logged[i, place] = is_heard and plays[i, place] >= 0 and answers_from_log
+            heard += is_heard
+            found += logged[i, place]
+        share[i] = found / max(heard, 1)
 
 
 @compiled
@@ -345,22 +445,41 @@ def record_slates(
 
 
 @compiled
-def last_songs(
+def look_back(
     rows: Indices,
     tracks: npt.NDArray[np.int32],
     levels: npt.NDArray[np.int8],
     count: Ints,
-    length: int,
-) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int8]]:
-    """The last ``length`` songs of each session ``(m, length)``, the newest last, -1 in front."""
-    last_tracks = np.full((len(rows), length), UNKNOWN, np.int32)
-    last_levels = np.full((len(rows), length), UNHEARD, np.int8)
+    context: Floats,
+    longest: int,
+    last_tracks: npt.NDArray[np.int32],
+    last_levels: npt.NDArray[np.int8],
+    last_context: Floats,
+) -> None:
+    """Copy what is observed of sessions ``(m,)``: their last songs, their context and position.
+
+    Args:
+        rows: Sessions ``(m,)``.
+        tracks: Heard ``(n, capacity)``.
+        levels: How far ``(n, capacity)``.
+        count: Songs heard ``(n,)``.
+        context: Context features ``(n, c)``.
+        longest: Songs of the longest session; the position is their share that was heard.
+        last_tracks: The last songs ``(m, length)``, the newest last, -1 in front; changed.
+        last_levels: How far they were heard, likewise; changed.
+        last_context: Context, the position in its last place ``(m, c)``; changed.
+    """
+    length = last_tracks.shape[1]
     for i in range(len(rows)):
         row = rows[i]
-        for back in range(1, min(length, count[row]) + 1):
-            last_tracks[i, length - back] = tracks[row, count[row] - back]
-            last_levels[i, length - back] = levels[row, count[row] - back]
-    return last_tracks, last_levels
+        heard = count[row]
+        for place in range(length):
+            play = heard - length + place
+            last_tracks[i, place] = tracks[row, play] if play >= 0 else UNKNOWN
+            last_levels[i, place] = levels[row, play] if play >= 0 else UNHEARD
+        for j in range(context.shape[1]):
+            last_context[i, j] = context[row, j]
+        last_context[i, -1] = min(heard / longest, 1.0)
 
 
 @compiled
@@ -369,20 +488,66 @@ def _is_skip(level: int) -> bool:
 
 
 @compiled
+def begin_replay(
+    rows: Indices,
+    sessions: Ints,
+    offsets: Ints,
+    track_column: npt.NDArray[np.int32],
+    level_column: npt.NDArray[np.int8],
+    embedding: Floats,
+    heard_levels: npt.NDArray[np.int8],
+    count: Ints,
+    vectors: Floats,
+    levels: npt.NDArray[np.int8],
+    skipped: npt.NDArray[np.bool_],
+) -> None:
+    """Read logged sessions into the state of the replay listener, in place.
+
+    Args:
+        rows: Sessions that begin ``(m,)``.
+        sessions: Logged session of each of the batch ``(n,)``.
+        offsets: First play of each logged session in the columns.
+        track_column: Tracks of all logged plays.
+        level_column: Their levels.
+        embedding: Of all tracks ``(num_tracks, d)``.
+        heard_levels: Levels heard ``(n, capacity)``.
+        count: Songs heard ``(n,)``.
+        vectors: Of the logged plays ``(n, width, d)``, 0 after the session's end; changed.
+        levels: Their levels ``(n, width)``, -1 after the session's end; changed.
+        skipped: Whether the last song heard was skipped ``(n,)``; changed.
+    """
+    for i in range(len(rows)):
+        row = rows[i]
+        begin = offsets[sessions[row]]
+        length = offsets[sessions[row] + 1] - begin
+        for play in range(length):
+            track = track_column[begin + play]
+            levels[row, play] = level_column[begin + play]
+            for j in range(embedding.shape[1]):
+                vectors[row, play, j] = embedding[track, j]
+        levels[row, length:], vectors[row, length:] = UNHEARD, 0
+        skipped[row] = _is_skip(heard_levels[row, count[row] - 1])
+
+
+@in_registers
 def _donor_shares(
     weights: npt.NDArray[np.float32],
     levels: npt.NDArray[np.int8],
     skipped: bool,
     persistence: float,
-    shares: npt.NDArray[np.float64],
-) -> None:
-    """Sum the donors' weights by their level into ``shares`` ``(5,)``; see `ReplayListener`."""
-    shares[:] = 0.0
-    for play in range(len(levels)):
-        if levels[play] < 0:
-            break
+) -> tuple[float, float, float, float, float]:
+    """Sum the donors' weights by their level, 0 to 4; see `ReplayListener`."""
+    brief, short, most, cut, full = 0.0, 0.0, 0.0, 0.0, 0.0
+    for play in range(len(levels)):  # without branches: which way they go, nothing foretells
+        level = levels[play]
         alike = play > 0 and _is_skip(levels[play - 1]) == skipped
-        shares[levels[play]] += weights[play] * (persistence if alike else 1.0)
+        weight = np.float64(weights[play]) * (persistence if alike else 1.0)
+        brief += weight if level == 0 else 0.0
+        short += weight if level == 1 else 0.0
+        most += weight if level == 2 else 0.0
+        cut += weight if level == 3 else 0.0
+        full += weight if level == 4 else 0.0
+    return brief, short, most, cut, full
 
 
 @compiled
@@ -411,8 +576,10 @@ def replay_probabilities(
                 answer[:] = 0.0
                 answer[levels[i, plays[i, c]]] = 1.0
             else:
-                _donor_shares(weights[i, c], levels[i], skipped[i], persistence, answer)
-                answer /= answer.sum()
+                shares = _donor_shares(weights[i, c], levels[i], skipped[i], persistence)
+                total = sum(shares)
+                for level, share in enumerate(shares):
+                    answer[level] = share / total
 
 
 @compiled
@@ -439,7 +606,6 @@ def replay_slates(
         skipped: Whether the song just heard was skipped, of all sessions ``(n,)``; changed.
     """
     heard = np.full(slates.shape, UNHEARD, np.int8)
-    shares = np.zeros(5)
     for i in range(len(rows)):
         row = rows[i]
         for place in range(slates.shape[1]):
@@ -448,7 +614,7 @@ def replay_slates(
             if plays[i, place] >= 0:
                 level = int(logged[row, plays[i, place]])
             else:
-                _donor_shares(weights[i, place], logged[row], skipped[row], persistence, shares)
+                shares = _donor_shares(weights[i, place], logged[row], skipped[row], persistence)
                 level = _level_at(shares, uniforms[i, place])
             heard[i, place] = level
             skipped[row] = _is_skip(level)
@@ -456,13 +622,13 @@ def replay_slates(
 
 
 @compiled
-def _level_at(shares: npt.NDArray[np.float64], uniform: float) -> int:
+def _level_at(shares: tuple[float, float, float, float, float], uniform: float) -> int:
     """Invert the distribution over levels, as `listeners.sample_levels` does."""
-    target = uniform * shares.sum()
-    level, reached = 0, shares[0]
-    while level < len(shares) - 1 and target >= reached:
-        level += 1
-        reached += shares[level]
+    target = uniform * sum(shares)
+    level, reached = 0, 0.0
+    for share in shares[:-1]:
+        reached += share
+        level += target >= reached
     return level
 
 

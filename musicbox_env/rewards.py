@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from functools import cache
+from functools import cache, cached_property
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from musicbox_env.schema import SKIP_THRESHOLD, Level, require_known
+from musicbox_env.kernels import discounted_listens
+from musicbox_env.schema import Level, require_known
 
 Float = npt.NDArray[np.float64]
 
@@ -40,6 +41,12 @@ class RewardConfig:
                 raise ValueError(f"Reward setting {name} is {value!r}; it must be a finite number.")
         if not 0 <= self.gamma_position <= 1:
             raise ValueError(f"gamma_position is {self.gamma_position}; it must be in [0, 1].")
+
+    @cached_property
+    def weights(self) -> tuple[tuple[str, float], ...]:
+        """The terms that count, and how much."""
+        weights = [(name, getattr(self, name)) for name in TERMS]
+        return tuple((name, weight) for name, weight in weights if weight)
 
     @classmethod
     def from_mapping(cls, settings: Mapping[str, Any] | None) -> RewardConfig:
@@ -73,7 +80,8 @@ def reward_terms(
     """
     discount = _discounts(config.gamma_position, levels.shape[1])
     zeros = np.zeros(len(levels))
-    listened = (levels >= SKIP_THRESHOLD) @ discount
+    listened = np.empty(len(levels))
+    discounted_listens(levels, discount, listened)
     terms = {"listen": listened, "graded": zeros, "diversity": zeros, "novelty": zeros}
     if config.graded:
         terms["graded"] = (np.maximum(levels, 0) / float(Level.FULL)) @ discount
@@ -106,8 +114,10 @@ def slate_diversity(vectors: npt.NDArray[np.float32], counted: npt.NDArray[np.bo
 
 def total_reward(config: RewardConfig, terms: Mapping[str, Float]) -> Float:
     """Weighted sum of the terms ``(n,)``."""
-    wanted = [getattr(config, name) * terms[name] for name in TERMS if getattr(config, name)]
-    return sum(wanted, np.zeros_like(terms["listen"]))
+    total = np.zeros(len(terms["listen"]))
+    for name, weight in config.weights:
+        total += weight * terms[name]
+    return total
 
 
 def song_rewards(config: RewardConfig, levels: npt.NDArray[np.int8]) -> Float:

@@ -23,6 +23,7 @@ from musicbox_env.embeddings import embedding_space, space_dim, space_file
 from musicbox_env.leaving import make_leaving, require_leaving
 from musicbox_env.listeners import (
     History,
+    begin_by_copy,
     hear_one_by_one,
     make_listener,
     put_rows,
@@ -37,10 +38,6 @@ OBSERVATIONS: Final = ("embedding", "ids")
 CANDIDATES: Final = ("catalog", "session")
 RETRIEVALS: Final = ("auto", "exact", "approximate")
 CONTEXT_SIZE: Final = 5 + len(CONTEXT_TYPES)
-_DRAWS_PER_SONG: Final = 2
-_LEVEL_DRAW, _TIE_DRAW = 0, 1
-_LEAVING_COUNTER: Final = 2**41
-"""Where a session's numbers for leaving begin, which no song's own numbers reach."""
 
 Rows = npt.NDArray[np.intp]
 Ints = npt.NDArray[np.int64]
@@ -269,6 +266,7 @@ class Outcome:
         slate: Tracks in the order heard ``(n, k)``, -1 where not heard.
         levels: Their listen levels ``(n, k)``, -1 where not heard.
         logged: Whether the level is the logged one ``(n, k)``.
+        logged_share: Share of the songs heard whose level is ``(n,)``.
         replaced: Places of the action whose song was not allowed and was replaced ``(n,)``.
     """
 
@@ -277,6 +275,7 @@ class Outcome:
     slate: Ints
     levels: npt.NDArray[np.int8]
     logged: npt.NDArray[np.bool_]
+    logged_share: npt.NDArray[np.float64]
     replaced: Ints
 
     @classmethod
@@ -288,6 +287,7 @@ class Outcome:
             np.full((n, slate_size), UNKNOWN, np.int64),
             np.full((n, slate_size), UNHEARD, np.int8),
             np.zeros((n, slate_size), np.bool_),
+            np.zeros(n),
             np.zeros(n, np.int64),
         )
 
@@ -322,6 +322,8 @@ class Simulator:
         )
         one_by_one = partial(hear_one_by_one, world.listener)
         self._hear_all = getattr(world.listener, "hear", one_by_one)
+        begin_rows = partial(begin_by_copy, world.listener)
+        self._begin_listener = getattr(world.listener, "begin_rows", begin_rows)
 
     @property
     def num_envs(self) -> int:
@@ -336,30 +338,38 @@ class Simulator:
             sessions: Session indices ``(m,)``.
             keys: Seeds of the sessions' random numbers ``(m,)``; see `draws`.
         """
-        world, log = self.world, self.world.dataset.sessions
-        first = log.offsets[sessions]
-        lengths = log.offsets[sessions + 1] - first
-        shown = lengths // 2
+        world, log, history = self.world, self.world.dataset.sessions, self.history
         kernels.begin_sessions(
             rows,
-            first,
-            lengths,
-            shown,
+            sessions,
+            log.offsets,
             log.column("track"),
             log.column("level"),
-            self.history.tracks,
-            self.history.levels,
+            history.tracks,
+            history.levels,
+            history.shown,
+            self.remaining,
             self._logged_tracks,
             self._held,
         )
-        self.history.session[rows] = sessions
-        self.history.count[rows] = self.history.shown[rows] = shown
-        put_rows(self._state, rows, world.listener.begin(self.history.at(rows)))
-        horizon = world.config.horizon
-        self.remaining[rows] = lengths - shown if horizon is None else horizon
+        shown = history.shown.take(rows)
+        history.session[rows], history.count[rows] = sessions, shown
+        self._begin_listener(self._state, history, rows)
+        if world.config.horizon is not None:
+            self.remaining[rows] = world.config.horizon
         self.left[rows] = False
         self._key[rows] = keys
-        self.context[rows] = _context_features(world.dataset, first + shown - 1)
+        last = log.offsets.take(sessions) + shown - 1
+        kernels.fill_context(
+            rows,
+            last,
+            log.column("hour"),
+            log.column("premium"),
+            log.column("shuffle"),
+            log.column("context_type"),
+            *_CONTEXT_TABLES,
+            self.context,
+        )
 
     def arrays(self) -> dict[str, npt.NDArray]:
         """All that distinguishes this batch from another of the same world, by name; not copied."""
@@ -409,12 +419,20 @@ class Simulator:
     def observe(self, rows: Rows) -> dict[str, npt.NDArray]:
         """Observations of the given sessions; fresh arrays, the newest play last."""
         config, world = self.world.config, self.world
-        heard = self.history
-        tracks, levels = kernels.last_songs(
-            rows, heard.tracks, heard.levels, heard.count, config.history_length
+        heard, shape = self.history, (len(rows), config.history_length)
+        tracks, levels = np.empty(shape, np.int32), np.empty(shape, np.int8)
+        context = np.empty((len(rows), CONTEXT_SIZE), np.float32)
+        kernels.look_back(
+            rows,
+            heard.tracks,
+            heard.levels,
+            heard.count,
+            self.context,
+            world.dataset.longest_session,
+            tracks,
+            levels,
+            context,
         )
-        context = self.context.take(rows, axis=0)
-        context[:, -1] = np.minimum(heard.count[rows] / world.dataset.longest_session, 1.0)
         if config.observation == "ids":
             observation: dict[str, npt.NDArray] = {
                 "tracks": tracks,
@@ -443,20 +461,24 @@ class Simulator:
             actions: ``(m, ...)`` of the configured kind.
         """
         slate, plays, replaced = self._choose_for_the_playing(rows, actions)
-        before = kernels.cut_short(rows, self.remaining, slate)
-        if plays is None:
-            plays = kernels.take_plays(rows, slate, self._logged_tracks, self._held)
-        else:
-            plays = np.where(slate >= 0, plays, UNKNOWN)
-            session, place = np.nonzero(plays >= 0)
-            self._held[rows[session], plays[session, place]] = False
-        draw = (self.history.count[rows, None] + before) * _DRAWS_PER_SONG + _LEVEL_DRAW
-        uniforms = draws.uniform(self._key[rows, None], draw)
+        uniforms = np.empty(slate.shape)
+        kernels.line_up(
+            rows,
+            self._key,
+            self.history.count,
+            self._logged_tracks,
+            self.remaining,
+            self._held,
+            slate,
+            plays,
+            uniforms,
+        )
         levels = self._hear(rows, slate, plays, uniforms)
-        logged = (plays >= 0) & (slate >= 0) & self.world.listener.answers_from_log
+        logged, share = np.empty(slate.shape, np.bool_), np.empty(len(slate))
+        kernels.find_logged(slate, plays, self.world.listener.answers_from_log, logged, share)
         terms = self._reward_terms(slate, levels)
         reward = total_reward(self.world.config.reward, terms)
-        return Outcome(reward, terms, slate, levels, logged, replaced)
+        return Outcome(reward, terms, slate, levels, logged, share, replaced)
 
     def _hear(
         self, rows: Rows, slate: Ints, plays: Ints, uniforms: npt.NDArray[np.float64]
@@ -483,48 +505,44 @@ class Simulator:
         assert self.world.leaving is not None
         history = self.history
         chances = self.world.leaving.chances(history.levels[rows], history.count[rows])
-        drawn = draws.uniform(self._key[rows], _LEAVING_COUNTER + history.count[rows])
+        drawn = draws.uniform(self._key[rows], draws.LEAVING_COUNTER + history.count[rows])
         self.left[rows] = drawn < chances
         self.remaining[rows[self.left[rows]]] = 0
 
-    def _choose_for_the_playing(
-        self, rows: Rows, actions: npt.NDArray
-    ) -> tuple[Ints, Ints | None, Ints]:
+    def _choose_for_the_playing(self, rows: Rows, actions: npt.NDArray) -> tuple[Ints, Ints, Ints]:
         """`choose` for the sessions that are not over; -1 and nothing replaced for the others."""
-        playing = self.remaining[rows] > 0
+        playing = self.remaining.take(rows) > 0
+        if self.world.config.action == "slate" and self.world.config.candidates == "catalog":
+            return self._allow(rows, actions, playing)
         if playing.all():
             return self.choose(rows, actions)
         who = np.flatnonzero(playing)
-        chosen, plays_chosen, replaced_of_playing = self.choose(rows[who], actions[who])
-        slate = np.full((len(rows), self.world.config.slate_size), UNKNOWN, np.int64)
+        shape = (len(rows), self.world.config.slate_size)
+        slate, plays = np.full(shape, UNKNOWN, np.int64), np.full(shape, UNKNOWN, np.int64)
         replaced = np.zeros(len(rows), np.int64)
-        slate[who], replaced[who] = chosen, replaced_of_playing
-        if plays_chosen is None:
-            return slate, None, replaced
-        plays = np.full_like(slate, UNKNOWN)
-        plays[who] = plays_chosen
+        slate[who], plays[who], replaced[who] = self.choose(rows[who], actions[who])
         return slate, plays, replaced
 
     def _tie_draws(self, rows: Rows) -> npt.NDArray[np.float64]:
         """A number for each play of the logged session ``(m, width)``, new with every slate.
 
-        A song takes `_DRAWS_PER_SONG` numbers of the session's sequence, one for each purpose;
-        these come from a sequence of their own, keyed by one of them.
+        They come from a sequence of their own, keyed by one number of the session's.
         """
-        counter = self.history.count[rows] * _DRAWS_PER_SONG + _TIE_DRAW
+        counter = self.history.count[rows] * draws.DRAWS_PER_SONG + draws.TIE_DRAW
         key = (draws.uniform(self._key[rows], counter) * 2.0**53).astype(np.uint64)
         return draws.uniform(key[:, None], np.arange(self._held.shape[1]))
 
-    def choose(self, rows: Rows, actions: npt.NDArray) -> tuple[Ints, Ints | None, Ints]:
+    def choose(self, rows: Rows, actions: npt.NDArray) -> tuple[Ints, Ints, Ints]:
         """Turn actions into tracks ``(m, k)``, and places replaced ``(m,)``.
 
-        In between stand the logged plays that the tracks are ``(m, k)``, or None where any play
+        In between stand the logged plays that the tracks are ``(m, k)``, or -1 where any play
         of the track will do: it is then looked up when its turn comes.
         """
         config = self.world.config
+        if config.action == "slate" and config.candidates == "session":
+            return self._allow_plays(rows, _checked_slate(actions, self.world.num_tracks))
         if config.action == "slate":
-            slate = _checked_slate(actions, self.world.num_tracks)
-            return self._allow(rows, slate)
+            return self._allow(rows, actions, np.ones(len(rows), np.bool_))
         points = _checked_points(actions, self.world.dim)
         nothing_replaced = np.zeros(len(points), np.int64)
         if config.candidates == "session":
@@ -535,7 +553,7 @@ class Simulator:
             slate = top_k_list(points, self.world.space, barred, find=self.world.find)
         else:
             slate, _ = self.world.find(points[:, 0], config.slate_size, barred)
-        return slate, None, nothing_replaced
+        return slate, _any_play(slate), nothing_replaced
 
     def _retrieve_plays(self, rows: Rows, points: npt.NDArray[np.float32]) -> Ints:
         """Best plays among those that the logged session still holds ``(m, k)``."""
@@ -562,21 +580,30 @@ class Simulator:
         first = matches.argmax(axis=-1)
         return np.where(matches.any(axis=-1), first, UNKNOWN)
 
-    def _allow(self, rows: Rows, slate: Ints) -> tuple[Ints, Ints | None, Ints]:
+    def _allow(
+        self, rows: Rows, actions: npt.NDArray, playing: npt.NDArray[np.bool_]
+    ) -> tuple[Ints, Ints, Ints]:
         """Take a slate of tracks at its word where it may be played, and replace the rest.
 
         Unless ``repeats``, a song is not allowed if the session heard it or the slate names it
         twice; and never if it is not among the candidates. Its place goes to the most popular
         song that is allowed, and the step says how many were replaced.
         """
-        config = self.world.config
-        if config.candidates == "session":
-            return self._allow_plays(rows, slate)
-        if config.repeats:
-            return slate, None, np.zeros(len(slate), np.int64)
-        history = self.history
-        replaced = kernels.replace_forbidden(rows, history.tracks, history.count, slate)
-        return slate, None, replaced
+        slate = _slate_of_integers(actions)
+        replaced = np.empty(len(slate), np.int64)
+        sound = kernels.allow_slates(
+            rows,
+            playing,
+            self.history.tracks,
+            self.history.count,
+            self.world.num_tracks,
+            self.world.config.repeats,
+            slate,
+            replaced,
+        )
+        if not sound:
+            _checked_slate(np.asarray(actions)[playing], self.world.num_tracks)
+        return slate, _any_play(slate), replaced
 
     def _allow_plays(self, rows: Rows, slate: Ints) -> tuple[Ints, Ints, Ints]:
         """The same where only the plays that the logged session still holds are candidates."""
@@ -665,23 +692,28 @@ def _checked_points(actions: npt.NDArray, dim: int) -> npt.NDArray[np.float32]:
 
 def _checked_slate(actions: npt.NDArray, num_tracks: int) -> Ints:
     """Slate actions as integers within the catalogue ``(m, k)``."""
-    slate = np.asarray(actions)
-    if not np.issubdtype(slate.dtype, np.integer):
-        raise TypeError(f"A slate holds {slate.dtype} values; expected integer track indices.")
+    slate = _slate_of_integers(actions)
     if len(slate) and (slate.min() < 0 or slate.max() >= num_tracks):
         raise ValueError(
             f"A slate names tracks from {slate.min()} to {slate.max()}; expected indices from 0 "
             f"to {num_tracks - 1}, rows of the catalogue."
         )
+    return slate
+
+
+def _slate_of_integers(actions: npt.NDArray) -> Ints:
+    """Slate actions as a copy ``(m, k)``, which nobody else changes."""
+    slate = np.asarray(actions)
+    if slate.dtype.kind not in "iu":
+        raise TypeError(f"A slate holds {slate.dtype} values; expected integer track indices.")
     return slate.astype(np.int64, order="C", copy=True)
 
 
-def _context_features(dataset: Dataset, plays: Ints) -> npt.NDArray[np.float32]:
-    """Context of logged plays, ``(m, CONTEXT_SIZE)``."""
-    log = dataset.sessions
-    return context_features(
-        *(log.column(name)[plays] for name in ("hour", "premium", "shuffle", "context_type"))
-    )
+def _any_play(slate: Ints) -> Ints:
+    """-1 for each song: whichever logged play of it the session still holds."""
+    plays = np.empty_like(slate)
+    plays.fill(UNKNOWN)
+    return plays
 
 
 def context_features(
@@ -695,11 +727,11 @@ def context_features(
     Hour on the circle (cosine, sine), premium and shuffle as -1 or 1, one-hot context type, and a
     last place for the position, which changes with every song and is filled in when observed.
     """
-    features = np.zeros((len(hour), CONTEXT_SIZE), np.float32)
-    features[:, :2] = _HOURS[hour]
-    features[:, 2] = _FLAGS[premium]
-    features[:, 3] = _FLAGS[shuffle]
-    features[:, 4:-1] = _CONTEXT_TYPES[context_type]
+    features = np.empty((len(hour), CONTEXT_SIZE), np.float32)
+    every = np.arange(len(hour))
+    kernels.fill_context(
+        every, every, hour, premium, shuffle, context_type, *_CONTEXT_TABLES, features
+    )
     return features
 
 
@@ -709,6 +741,9 @@ def _with_unknown(known: npt.NDArray) -> npt.NDArray[np.float32]:
 
 
 _ANGLES = 2 * np.pi * np.arange(24) / 24
-_HOURS = _with_unknown(np.stack([np.cos(_ANGLES), np.sin(_ANGLES)], axis=1))
-_FLAGS = _with_unknown(np.array([-1.0, 1.0]))
-_CONTEXT_TYPES = _with_unknown(np.eye(len(CONTEXT_TYPES)))
+_CONTEXT_TABLES: Final = (
+    _with_unknown(np.stack([np.cos(_ANGLES), np.sin(_ANGLES)], axis=1)),
+    _with_unknown(np.array([-1.0, 1.0])),
+    _with_unknown(np.eye(len(CONTEXT_TYPES))),
+)
+"""Features of the hours, of flags and of context types."""

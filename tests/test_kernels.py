@@ -1,6 +1,7 @@
 """Compiled dynamics against the same said plainly, and against what they were before."""
 
 import hashlib
+from dataclasses import fields
 
 import gymnasium as gym
 import numpy as np
@@ -8,14 +9,17 @@ import pytest
 from handmade import write_sessions
 
 import musicbox_env
-from musicbox_env import kernels
+from musicbox_env import draws, kernels
 from musicbox_env.listeners import (
     GroundTruthListener,
     History,
     LearnedListener,
     ReplayListener,
+    begin_by_copy,
     hear_one_by_one,
+    put_rows,
 )
+from musicbox_env.schema import is_skip
 
 
 def test_forbidden_songs_are_replaced_by_the_most_popular_that_are_allowed():
@@ -25,7 +29,8 @@ def test_forbidden_songs_are_replaced_by_the_most_popular_that_are_allowed():
     slates = rng.integers(0, 12, (200, 3))
     rows = rng.permutation(300)[:200]
     given = slates.copy()
-    replaced = kernels.replace_forbidden(rows, tracks, count, slates)
+    replaced, playing = np.empty(200, np.int64), np.ones(200, np.bool_)
+    assert kernels.allow_slates(rows, playing, tracks, count, 20, False, slates, replaced)
     for i, row in enumerate(rows):
         heard = set(tracks[row, : count[row]].tolist())
         right = [
@@ -41,21 +46,78 @@ def test_forbidden_songs_are_replaced_by_the_most_popular_that_are_allowed():
         assert replaced[i] == right.count(False)
 
 
+def test_slates_are_taken_at_their_word_where_songs_may_be_repeated():
+    slates = np.array([[7, 7, 3], [99, -5, 0]])
+    replaced, playing = np.full(2, 9), np.array([True, False])
+    heard, count = np.array([[7, 3], [0, 0]], np.int32), np.array([2, 2])
+    everyone = np.arange(2)
+    given = everyone, playing, heard, count, 20, True
+    assert kernels.allow_slates(*given, slates, replaced)
+    assert slates.tolist() == [[7, 7, 3], [-1, -1, -1]]
+    assert replaced.tolist() == [0, 0]
+    for beyond in (20, -1):
+        assert not kernels.allow_slates(*given, np.array([[0, beyond, 1], [0, 0, 0]]), replaced)
+
+
+def line_up(remaining, logged, held, slates, plays, rows):
+    keys, count = np.arange(len(logged), dtype=np.uint64), np.full(len(logged), 5)
+    uniforms = np.empty(slates.shape)
+    kernels.line_up(rows, keys, count, logged, remaining, held, slates, plays, uniforms)
+    return uniforms
+
+
 def test_a_slate_takes_each_logged_play_once():
     logged = np.array([[4, 5, 4, 5, -1]], np.int32)
     held = np.array([[False, True, True, True, False]])
-    plays = kernels.take_plays(np.array([0]), np.array([[5, 4, 5, 4, 5, -1]]), logged, held)
+    slates, plays = np.array([[5, 4, 5, 4, 5, -1]]), np.full((1, 6), -1)
+    line_up(np.array([9]), logged, held, slates, plays, np.array([0]))
     assert plays.tolist() == [[1, 2, 3, -1, -1, -1]]
     assert not held.any()
 
 
+def test_a_play_that_was_chosen_is_taken_and_no_other_of_its_track():
+    logged, held = np.array([[4, 5, 4]], np.int32), np.ones((1, 3), np.bool_)
+    slates, plays = np.array([[4, 5]]), np.array([[2, -1]])
+    line_up(np.array([9]), logged, held, slates, plays, np.array([0]))
+    assert plays.tolist() == [[2, 1]]
+    assert held.tolist() == [[True, False, False]]
+
+
 def test_slates_are_heard_as_far_as_sessions_go():
     slates = np.array([[7, -1, 8, 9], [1, 2, 3, 4], [1, 2, 3, 4]])
-    remaining = np.array([99, 2, 0, 4])
-    before = kernels.cut_short(np.array([1, 2, 3]), remaining, slates)
+    remaining, rows = np.array([99, 2, 0, 4]), np.array([1, 2, 3])
+    logged, held = np.full((4, 1), -1, np.int32), np.zeros((4, 1), np.bool_)
+    uniforms = line_up(remaining, logged, held, slates, np.full_like(slates, -1), rows)
     assert slates.tolist() == [[7, -1, 8, -1], [-1] * 4, [1, 2, 3, 4]]
-    assert before.tolist() == [[0, 1, 1, 2], [0] * 4, [0, 1, 2, 3]]
     assert remaining.tolist() == [99, 0, 0, 0]
+    heard = slates >= 0
+    before = np.cumsum(heard, axis=1) - heard
+    drawn = draws.uniform(rows.astype(np.uint64)[:, None], draws.DRAWS_PER_SONG * (5 + before))
+    np.testing.assert_array_equal(uniforms[heard], drawn[heard])
+
+
+@pytest.mark.parametrize("everyone", [True, False])
+def test_sessions_begun_in_place_are_those_begun_anew(synthetic, everyone):
+    listener, sessions = ReplayListener(synthetic), np.arange(300)
+    history = History.logged(synthetic, sessions, synthetic.sessions.lengths(sessions) // 2, 40)
+    rows = sessions if everyone else np.arange(5, 300, 7)
+    fast, plain = listener.begin(history), listener.begin(history)
+    others = History.logged(synthetic, rows + 300, synthetic.sessions.lengths(rows + 300) // 2, 40)
+    put_rows(history, rows, others)
+    listener.begin_rows(fast, history, rows)
+    begin_by_copy(listener, plain, history, rows)
+    for field in fields(plain):
+        name = field.name
+        np.testing.assert_array_equal(getattr(fast, name), getattr(plain, name))
+    width = fast.levels.shape[1]
+    logged = synthetic.sessions.padded("level", history.session, width)
+    np.testing.assert_array_equal(fast.levels, logged)
+    tracks = synthetic.sessions.padded("track", history.session, width)
+    embedding = synthetic.embedding(synthetic.embedding_names[0])
+    expected = np.where(tracks[..., None] >= 0, embedding[tracks], 0)
+    np.testing.assert_array_equal(fast.vectors, expected)
+    last = history.levels[sessions, history.count - 1]
+    np.testing.assert_array_equal(fast.skipped, is_skip(last))
 
 
 @pytest.mark.parametrize("listener", [ReplayListener, GroundTruthListener, LearnedListener])

@@ -10,6 +10,7 @@ from musicbox_env.dataset import Dataset
 from musicbox_env.listeners.base import (
     History,
     Listener,
+    begin_by_copy,
     hear_one_by_one,
     put_rows,
     sample_levels,
@@ -82,6 +83,7 @@ __all__ = [
     "Listener",
     "ReplayListener",
     "SimilarityListener",
+    "begin_by_copy",
     "hear_one_by_one",
     "make_listener",
     "put_rows",

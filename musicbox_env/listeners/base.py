@@ -97,8 +97,9 @@ class History:
 class Listener(Protocol[State]):
     """Answers a recommended track with a listen level, given what the session has heard so far.
 
-    A listener may also have a method `hear`, with the arguments of `hear_one_by_one` after its
-    first and the same answers, where it knows a faster way to hear whole slates.
+    Where it knows a faster way, a listener may also have methods `hear`, with the arguments and
+    answers of `hear_one_by_one`, and `begin_rows`, with those of `begin_by_copy`, each without
+    the first argument.
 
     Attributes:
         answers_from_log: Whether a track that the logged session still holds gets its logged
@@ -207,6 +208,11 @@ def hear_one_by_one(
         history.record(who, track, level)
         levels[active, place] = level
     return levels
+
+
+def begin_by_copy(listener: Listener[State], state: State, history: History, rows: Rows) -> None:
+    """Put sessions ``rows`` ``(m,)`` of a state where only shown plays were heard, in place."""
+    put_rows(state, rows, listener.begin(history.at(rows)))
 
 
 def skip_probability(probabilities: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

@@ -78,12 +78,31 @@ class ReplayListener:
 
     def begin(self, history: History) -> ReplayState:
         """State after the shown history; see `Listener.begin`."""
+        n, width = len(history.session), self.dataset.longest_session
+        state = ReplayState(
+            np.empty((n, width, self._vectors.shape[1]), np.float32),
+            np.empty((n, width), np.int8),
+            np.empty(n, np.bool_),
+        )
+        self.begin_rows(state, history, np.arange(n))
+        return state
+
+    def begin_rows(self, state: ReplayState, history: History, rows: Rows) -> None:
+        """Begin some of the sessions; see `base.begin_by_copy`."""
         log = self.dataset.sessions
-        width = self.dataset.longest_session
-        levels = log.padded("level", history.session, width)
-        last = history.levels[np.arange(len(levels)), history.count - 1]
-        tracks = log.padded("track", history.session, width)
-        return ReplayState(self._vectors_of(tracks), levels, is_skip(last))
+        kernels.begin_replay(
+            rows,
+            history.session,
+            log.offsets,
+            log.column("track"),
+            log.column("level"),
+            self._vectors,
+            history.levels,
+            history.count,
+            state.vectors,
+            state.levels,
+            state.skipped,
+        )
 
     def _vectors_of(self, tracks: npt.NDArray[np.integer]) -> npt.NDArray[np.float32]:
         """Embeddings ``(..., d)``; -1 gets any. ``take`` is four times faster than indexing."""
