@@ -20,6 +20,9 @@ import numpy.typing as npt
 from musicbox_env.draws import DRAWS_PER_SONG, LEVEL_DRAW, uniform_number
 from musicbox_env.schema import SKIP_THRESHOLD, UNHEARD, UNKNOWN
 
+BLOCK_ITEMS = 128
+"""Items scored before any of them is looked at: few enough to stay in the processor's cache."""
+
 Kernel = TypeVar("Kernel", bound=Callable[..., Any])
 Ints = npt.NDArray[np.int64]
 Indices = npt.NDArray[np.integer]
@@ -652,17 +655,44 @@ def best_items(
     Returns:
         Whether all scores are numbers.
     """
-    sound = True
+    sound, last = True, rows.shape[1] - 1
+    block = np.empty(BLOCK_ITEMS, np.float32)
     for i in range(len(points)):
-        best, who, last = scores[i], rows[i], rows.shape[1] - 1
-        for item in range(len(items)):
-            score = dot(points[i], items[item])
-            if score > best[last] and not _holds(barred[i], item):
-                place = last
-                while place > 0 and score > best[place - 1]:
-                    best[place], who[place] = best[place - 1], who[place - 1]
-                    place -= 1
-                best[place], who[place] = score, item
-            elif score != score:
-                sound = False
+        best, who = scores[i], rows[i]
+        for start in range(0, len(items), BLOCK_ITEMS):
+            here = block[: len(items) - start]
+            _score(points[i], items[start : start + BLOCK_ITEMS], here)
+            if _all_at_most(here, best[last]):
+                continue
+            for item in range(start, start + len(here)):
+                score = here[item - start]
+                if score > best[last] and not _holds(barred[i], item):
+                    _enter(item, score, who, best)
+                elif score != score:
+                    sound = False
     return sound
+
+
+@in_registers
+def _score(point: Floats, items: Floats, scores: Floats) -> None:
+    for item in range(len(items)):
+        scores[item] = dot(point, items[item])
+
+
+@compiled
+def _all_at_most(scores: Floats, limit: float) -> bool:
+    """Whether no score is above the limit, or no number; to the end, as `_holds`."""
+    low = True
+    for score in scores:
+        low &= score <= limit
+    return low
+
+
+@compiled
+def _enter(item: int, score: float, rows: Ints, scores: Floats) -> None:
+    """Put an item in its place among the best; the last one falls out."""
+    place = len(rows) - 1
+    while place > 0 and score > scores[place - 1]:
+        scores[place], rows[place] = scores[place - 1], rows[place - 1]
+        place -= 1
+    scores[place], rows[place] = score, item
