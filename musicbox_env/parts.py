@@ -13,10 +13,11 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_EXCEPTION, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack
 from dataclasses import dataclass
+from multiprocessing.context import SpawnContext
 from pathlib import Path
 from typing import Any, Final
 
@@ -37,8 +38,8 @@ from musicbox_env.tables import Table, found_columns
 
 PART_VERSION: Final = 2
 """Belongs to every part's key: raise it when parts come out differently."""
-BYTES_PER_WORKER: Final = 32 << 20
-"""Below this much input, starting a process costs more than it saves."""
+BYTES_PER_WORKER: Final = 96 << 20
+"""Read in the second that a process takes to start; of less input, it would find none left."""
 POLL_SECONDS: Final = 0.2
 
 OnBytes = Callable[[int], object]
@@ -114,7 +115,8 @@ def make_parts(
         folder: Where the parts go.
         named: Files that the user named one by one, which must hold a log.
         max_rows: Read no more rows than that, over all files in their order.
-        workers: Files worked on at once; None for as many as cores, where it pays.
+        workers: Files worked on at once, one of them by this process; None for as many as there
+            are cores, where it pays.
         progress: Show a bar.
 
     Returns:
@@ -165,45 +167,98 @@ def _one_by_one(
 
 
 def _side_by_side(files: Sequence[Path], folder: Path, workers: int, bar: tqdm) -> list[Part]:
+    """Make parts in this process, which reads while others start, and in ``workers - 1`` others."""
     # A forked worker could inherit a lock that one of Arrow's threads holds.
     context = multiprocessing.get_context("spawn")
-    counter = context.Value("q", 0)
-    pool = ProcessPoolExecutor(workers, context, _share_counter, (counter,))
-    try:
-        futures: list[Future[Path]] = [
-            pool.submit(_make_part_in_worker, file, folder) for file in files
-        ]
-        pending: set[Future[Path]] = set(futures)
-        while pending:
-            done, pending = wait(pending, POLL_SECONDS, FIRST_EXCEPTION)
-            bar.update(counter.value - bar.n)
-            for future in done:
+    turns = _Turns(len(files), context)
+    pool = ProcessPoolExecutor(workers - 1, context, _share_turns, (turns,))
+
+    def look() -> None:
+        bar.update(turns.bytes_read.value - bar.n)
+        for future in others:
+            if future.done():
                 future.result()
-        return [Part.open(future.result()) for future in futures]
+
+    try:
+        others = [pool.submit(_take_turns_in_worker, files, folder) for _ in range(workers - 1)]
+        made = _take_turns(turns, files, folder, look)
+        while wait(others, POLL_SECONDS, FIRST_EXCEPTION).not_done:
+            look()
+        for future in others:
+            made |= future.result()
+        look()
+        return [Part.open(made[place]) for place in range(len(files))]
     except BrokenProcessPool as error:
         raise OSError(
             "A worker process was killed, perhaps for lack of memory. Run the same command again "
             "with fewer --workers; it goes on from the files already done."
         ) from error
     finally:
-        pool.shutdown(cancel_futures=True)
+        turns.stop()
+        pool.shutdown()
 
 
-_counter: Any = None
-"""Bytes read by all workers together, shared with the process that shows the bar."""
+class _Turns:
+    """Whose turn it is, among processes that share this object.
+
+    Attributes:
+        bytes_read: By all of them together.
+    """
+
+    def __init__(self, number: int, context: SpawnContext) -> None:
+        self.bytes_read = context.Value("q", 0)
+        self._number = number
+        self._next = context.Value("q", 0)
+
+    def take(self) -> int | None:
+        """The place of the next file, which nobody else gets, or None when all are taken."""
+        with self._next.get_lock():
+            place = int(self._next.value)
+            self._next.value = min(place + 1, self._number)
+        return place if place < self._number else None
+
+    def stop(self) -> None:
+        """Give no more files."""
+        with self._next.get_lock():
+            self._next.value = self._number
+
+    def read(self, count: int) -> None:
+        """Note that so many bytes were read."""
+        with self.bytes_read.get_lock():
+            self.bytes_read.value += count
 
 
-def _share_counter(counter: Any) -> None:
-    global _counter
-    _counter = counter
+_turns: _Turns | None = None
+"""In a worker process: what it shares with the others."""
 
 
-def _make_part_in_worker(file: Path, folder: Path) -> Path:
+def _share_turns(turns: _Turns) -> None:
+    global _turns
+    _turns = turns
+
+
+def _take_turns_in_worker(files: Sequence[Path], folder: Path) -> dict[int, Path]:
+    assert _turns is not None
+    return _take_turns(_turns, files, folder, lambda: None)
+
+
+def _take_turns(
+    turns: _Turns, files: Sequence[Path], folder: Path, look: Callable[[], None]
+) -> dict[int, Path]:
+    """Make parts of files, one at a time, until none is left; ``look`` is called often.
+
+    Returns:
+        The parts made, by their file's place.
+    """
+
     def on_bytes(count: int) -> None:
-        with _counter.get_lock():
-            _counter.value += count
+        turns.read(count)
+        look()
 
-    return make_part(file, folder, None, on_bytes)
+    made: dict[int, Path] = {}
+    while (place := turns.take()) is not None:
+        made[place] = make_part(files[place], folder, None, on_bytes)
+    return made
 
 
 def make_part(file: Path, folder: Path, max_rows: int | None, on_bytes: OnBytes) -> Path:

@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import json
+import multiprocessing
 import os
 import resource
 import signal
@@ -24,7 +25,7 @@ from musicbox_env import assembly, tables
 from musicbox_env.assembly import IdSet, SessionAssembler
 from musicbox_env.dataset import Dataset, SplitConfig
 from musicbox_env.ingest import IngestConfig, ingest
-from musicbox_env.parts import make_parts
+from musicbox_env.parts import _Turns, make_parts
 from musicbox_env.schema import (
     CONTEXT_TYPES,
     PLAY_COLUMNS,
@@ -516,6 +517,15 @@ def test_track_features_are_needed_where_named(tmp_path):
     bare = write_csv(make_features(["t_0001"])[["track_id", "tempo"]], tmp_path / "bare.csv")
     with pytest.raises(ValueError, match="min_popularity needs the column us_popularity_estimate"):
         run(tmp_path, path, tracks=(str(bare),), min_popularity=95)
+
+
+def test_turns_give_each_file_to_one_process_until_they_are_stopped():
+    turns = _Turns(5, multiprocessing.get_context("spawn"))
+    assert [turns.take() for _ in range(6)] == [0, 1, 2, 3, 4, None]
+    turns = _Turns(5, multiprocessing.get_context("spawn"))
+    assert turns.take() == 0
+    turns.stop()
+    assert turns.take() is None
 
 
 @pytest.mark.slow
