@@ -7,7 +7,6 @@ a row a session and a column a place of the session, NaN (or -1) where nothing w
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from copy import copy
 from dataclasses import dataclass, fields
 from typing import Any, Final
 
@@ -26,7 +25,7 @@ from musicbox_env.listeners import (
 )
 from musicbox_env.listeners.base import Rows
 from musicbox_env.listeners.replay import ReplayState
-from musicbox_env.schema import SKIP_THRESHOLD, UNKNOWN, Level
+from musicbox_env.schema import SKIP_THRESHOLD, UNHEARD, UNKNOWN, Level
 
 Array = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -64,34 +63,17 @@ class ImputingReplay(ReplayListener):
         )
         row, candidate = np.nonzero(plays >= 0)
         asked = rows[row]
-        blinded = copy(self)
-        blinded.dataset = _Hidden(self.dataset, plays[row, candidate])  # type: ignore[assignment]
         heard = History(**{f.name: getattr(history, f.name)[asked] for f in fields(history)})
-        answers[row, candidate] = super(ImputingReplay, blinded).level_probabilities(
-            blinded.begin(heard),
+        blinded, every = self.begin(heard), np.arange(len(row))
+        blinded.levels[every, plays[row, candidate]] = UNHEARD
+        answers[row, candidate] = super().level_probabilities(
+            blinded,
             heard,
-            np.arange(len(row)),
+            every,
             tracks[row, candidate][:, None],
             np.full((len(row), 1), UNKNOWN),
         )[:, 0]
         return answers
-
-
-class _Hidden:
-    """A dataset as the replay listener reads it, one play of each session asked for unheard."""
-
-    def __init__(self, dataset: Dataset, places: npt.NDArray[np.integer]) -> None:
-        self.sessions = self
-        self.longest_session = dataset.longest_session
-        self._log = dataset.sessions
-        self._places = places
-
-    def padded(self, name: str, sessions: Ints, width: int) -> npt.NDArray:
-        """See `SessionLog.padded`; the i-th session lacks the level of the i-th place hidden."""
-        values = self._log.padded(name, sessions, width)
-        if name == "level":
-            values[np.arange(len(sessions)), self._places] = Level.UNHEARD
-        return values
 
 
 def without_answers(listener: Listener[Any]) -> Listener[Any]:

@@ -219,3 +219,12 @@ def test_a_seeded_run_gives_what_it_gave_before(tmp_path):
             ):
                 digest.update(np.ascontiguousarray(part).astype("<f8").tobytes())
     assert digest.hexdigest() == TRACE
+
+
+def test_a_play_whose_level_is_hidden_is_no_donor_and_those_after_it_are():
+    weights = np.array([[[1.0, 2.0, 4.0, 8.0, 16.0]]], np.float32)
+    levels = np.array([[0, 4, -1, 3, -1]], np.int8)
+    chances, nowhere = np.empty((1, 1, 5)), np.full((1, 1), -1)
+    kernels.replay_probabilities(weights, levels, np.array([True]), 10.0, nowhere, chances)
+    expected = np.array([1.0, 0.0, 0.0, 8.0, 20.0])
+    np.testing.assert_allclose(chances[0, 0], expected / 29)
