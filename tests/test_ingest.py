@@ -528,6 +528,12 @@ def test_turns_give_each_file_to_one_process_until_they_are_stopped():
     assert turns.take() is None
 
 
+def test_a_worker_need_not_wait_for_the_compiler():
+    code = "import sys, musicbox_env.parts; print('numba' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
 @pytest.mark.slow
 def test_workers_make_the_same_dataset(tmp_path):
     for i in range(4):
