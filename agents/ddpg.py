@@ -62,12 +62,17 @@ What works for control does not work here as it is. Each departure is a setting,
     that look best of thousands are partly lucky, and everybody would be told the same few; taste
     is each session's own. It buys variety at the best price (`musicbox frontier`).
 22. ``critic_decay``: the critic's weights decay (AdamW), for logs are small.
+23. ``within_slates``: what songs add to Q is learned in the log from the differences between songs
+    of the same slate; what they have in common teaches the session's value alone. Listeners chose
+    those songs: who skips little plays other songs than who skips much, and a critic that compares
+    them across sessions takes the mood of those who play a song for its merit. The agent's own
+    songs follow from the very state that the critic sees.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
@@ -135,6 +140,8 @@ class DDPGSettings(AgentSettings):
         critic_sees: Actions that the critic learns of: ``"songs"``, each song played with its own
             reward; ``"slate"``, their mean with the slate's; ``"proto"``, the points with the
             slate's [2].
+        within_slates: Whether the log tells what songs add within slates alone; where a slate is
+            one action there is nothing to compare [23].
         start: ``"heuristic"`` (mean of the songs played plus the rate axis), ``"cloned"`` or
             ``"random"`` [5].
         rate_weight: Length of the rate axis in the heuristic; a mean of songs is about 0.6 long.
@@ -170,7 +177,8 @@ class DDPGSettings(AgentSettings):
             listened to in training, as the dataset has it; ``"logged"``, how much more it was
             listened to than its sessions foretold; ``"learned"``, the same, and learning goes on
             [3, 17].
-        quality_prior: Plays that the prior of a song's quality is worth [17].
+        quality_prior: Plays that the prior of a song's quality is worth; None is what the log says
+            of how much songs differ [17].
         curiosity: Standard deviations of doubt about its quality that are drawn and added to a
             song's Q while learning [20].
         quality_weight: What the quality axis counts when songs are chosen out of the catalogue,
@@ -188,6 +196,7 @@ class DDPGSettings(AgentSettings):
     points: int = 1
     squash: str = "unit"
     critic_sees: str = "songs"
+    within_slates: bool = True
     start: str = "heuristic"
     rate_weight: float = 0.4
     cloning_updates: int = 1_000
@@ -216,7 +225,7 @@ class DDPGSettings(AgentSettings):
     alignment_weight: float = 0.0
     rerank: int = 50
     quality: str = "learned"
-    quality_prior: float = 50.0
+    quality_prior: float | None = None
     curiosity: float = 0.0
     quality_weight: float = 0.35
     spread: float = 0.0
@@ -232,7 +241,7 @@ class DDPGSettings(AgentSettings):
         require_known("quality", self.quality, QUALITIES)
         for name, (low, high) in _RANGES.items():
             value = getattr(self, name)
-            if not low <= value <= high:
+            if value is not None and not low <= value <= high:
                 most = "" if high == np.inf else f" and at most {high:g}"
                 raise ValueError(
                     f"DDPG setting {name} is {value!r}; it must be at least {low:g}{most}."
@@ -261,6 +270,7 @@ class Batch(NamedTuple):
         next_state: After the slate; that before it where the discount is 0 anyway.
         heard: Tracks of the state ``(B, H)``, -1 pads: not recommended again.
         next_heard: Tracks of the next state ``(B, H)``.
+        logged: Which come from the log, where listeners chose the songs ``(B, 1)``.
     """
 
     state: State
@@ -271,6 +281,7 @@ class Batch(NamedTuple):
     next_state: State
     heard: npt.NDArray[np.int32]
     next_heard: npt.NDArray[np.int32]
+    logged: Tensor
 
 
 class DDPGAgent(Agent):
@@ -491,7 +502,8 @@ class DDPGAgent(Agent):
             songs[..., -1] = torch.where(rate.isnan(), songs[..., -1], rate)
         return songs
 
-    def _tensors(self, rows: Transitions) -> Batch:
+    def _tensors(self, rows: Transitions, *, own: int = 0) -> Batch:
+        """The batch of some transitions, of which the first ``own`` are the agent's."""
         actions = self._embed_slate(rows)
         heard = rows.slate >= 0
         rewards: npt.NDArray[np.float32] = rows.song_reward
@@ -517,6 +529,7 @@ class DDPGAgent(Agent):
             self._state(following) if self.settings.gamma else state,
             rows.tracks,
             following["tracks"],
+            torch.arange(len(rows))[:, None] >= own,
         )
 
     # Learning: the algorithm.
@@ -594,10 +607,18 @@ class DDPGAgent(Agent):
 
     def critic_loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Mean squared error to the target, summed over the critics; and Q ``(B, M)``."""
-        target = self.target(batch)
-        values = [critic(batch.state, batch.actions) for critic in self.critics]
-        errors = torch.stack([(q - target).square() for q in values]).sum(dim=0)
-        return errors[batch.counted].mean(), values[0].detach()
+        target, counted = self.target(batch), batch.counted.to(batch.rewards.dtype)
+        loss = torch.zeros(())
+        for critic in cast("Iterable[Critic]", self.critics):
+            judged = critic.judge(batch.state)
+            q = critic.score(judged, batch.actions)
+            if self.settings.within_slates and q.shape[1] > 1:
+                songs = (q - judged.value) * counted
+                number = counted.sum(dim=1, keepdim=True).clamp(min=1)
+                common = batch.logged * songs.sum(dim=1, keepdim=True) / number
+                q = q - common + common.detach()  # the same number without its gradient [23]
+            loss = loss + ((q - target).square() * counted).sum() / counted.sum()
+        return loss, q.detach()
 
     @torch.no_grad()
     def target(self, batch: Batch) -> Tensor:
@@ -821,7 +842,7 @@ class DDPGAgent(Agent):
         parts = [self.memory.sample(self._rng, size - logged)] if logged < size else []
         if logged:
             parts.append(self._draw_log(logged))
-        return self._tensors(Transitions.joined(parts))
+        return self._tensors(Transitions.joined(parts), own=size - logged)
 
     def _draw_log(self, size: int | None = None) -> Transitions:
         assert self.log is not None
@@ -914,7 +935,7 @@ class DDPGAgent(Agent):
                     for name in arrays.files
                     if name.startswith("quality.")
                 }
-                self.quality = TrackQuality.of(saved, self.settings.quality_prior)
+                self.quality = TrackQuality.of(saved)
                 self._turn_axis(np.arange(len(self._space)))
             for name, module in self._modules().items():
                 prefix = f"{name}."

@@ -8,7 +8,8 @@ play counts here for how much better or worse it went than its session foretold,
     quality_i = (sum of notes_i + prior * expected_i) / (number of notes_i + prior)
 
 the posterior mean of a normal with a normal prior around ``expected_i`` whose variance is that of
-one note over ``prior``. What is expected of a track is a ridge regression on its vector and on how
+one note over ``prior``. How much songs differ, and so the prior, is estimated from the log
+(`estimated_prior`). What is expected of a track is a ridge regression on its vector and on how
 often it is played (`expectations`): most tracks of a large catalogue have hardly any notes. Plays
 of the log are foretold by the plays before them (`quality_in_log`), plays that the agent saw itself
 by its critic.
@@ -38,6 +39,9 @@ BINS: Final = 10
 """Steps of the running mean and of the session's skip rate, as foretelling sees them."""
 SITUATIONS: Final = 3 * BINS * BINS
 FOLDS: Final = ("train_a", "train_b")
+PRIOR: Final = 50.0
+"""Notes that a prior is worth where the log cannot tell: songs differ by a tenth in skip rate."""
+PRIORS: Final = (1.0, 1_000.0)
 RIDGE: Final = 100.0
 """Penalty on the slopes of what is expected, in notes."""
 SESSIONS_A_BLOCK: Final = 1 << 16
@@ -66,9 +70,9 @@ class TrackQuality:
         self.noise = 0.0
 
     @classmethod
-    def of(cls, arrays: Mapping[str, npt.NDArray], prior: float) -> TrackQuality:
+    def of(cls, arrays: Mapping[str, npt.NDArray]) -> TrackQuality:
         """Restore what `arrays` gave."""
-        quality = cls(len(arrays["sum"]), prior)
+        quality = cls(len(arrays["sum"]), float(arrays["prior"]))
         for name in ("sum", "count", "expected"):
             getattr(quality, name)[:] = arrays[name]
         quality.scale, quality.noise = float(arrays["scale"]), float(arrays["noise"])
@@ -80,6 +84,7 @@ class TrackQuality:
             "sum": self.sum,
             "count": self.count,
             "expected": self.expected,
+            "prior": np.array(self.prior),
             "scale": np.array(self.scale),
             "noise": np.array(self.noise),
         }
@@ -119,7 +124,7 @@ def own_gauss(heard: Tracks, tracks: Tracks) -> Floats:
 
 
 def quality_in_log(
-    dataset: Dataset, vectors: Floats, reward: RewardConfig, prior: float, unit: float
+    dataset: Dataset, vectors: Floats, reward: RewardConfig, prior: float | None, unit: float
 ) -> dict[str, TrackQuality]:
     """Quality by the plays of each training fold and, under ``"train"``, of both.
 
@@ -131,7 +136,7 @@ def quality_in_log(
         dataset: Whose training sessions are read, whole.
         vectors: Unit vectors of the tracks ``(num_tracks, d)``; see `expectations`.
         reward: What a play earns.
-        prior: See `TrackQuality`.
+        prior: See `TrackQuality`; None is to estimate it from both folds.
         unit: Factor on the notes: what the reward of a single song counts.
     """
     total, number = np.zeros(SITUATIONS), np.zeros(SITUATIONS)
@@ -140,7 +145,8 @@ def quality_in_log(
             total += np.bincount(plays.situation, plays.reward, SITUATIONS)
             number += np.bincount(plays.situation, minlength=SITUATIONS)
     foretold = total / np.maximum(number, 1)
-    read = {name: TrackQuality(len(dataset.catalog), prior) for name in (*FOLDS, "train")}
+    first = PRIOR if prior is None else prior
+    read = {name: TrackQuality(len(dataset.catalog), first) for name in (*FOLDS, "train")}
     squares = 0.0
     for fold in FOLDS:
         for plays in _plays(dataset, fold, reward):
@@ -148,14 +154,43 @@ def quality_in_log(
             squares += float(notes @ notes)
             for name in (fold, "train"):
                 read[name].add(plays.tracks, notes)
+    variance = squares / max(number.sum(), 1)
+    train = read["train"]
+    if prior is None:
+        train.expected[:] = expectations(train, vectors)
+        prior = estimated_prior(train, variance)
     for quality in read.values():
+        quality.prior = prior
         quality.expected[:] = expectations(quality, vectors)
     noted = np.flatnonzero(read["train"].count)
     spread = float(read["train"].mean(noted).std()) if len(noted) else 0.0
     for quality in read.values():
         quality.scale = max(RATE_SCALE * spread, _LEAST)
-        quality.noise = float(np.sqrt(squares / max(number.sum(), 1)))
+        quality.noise = float(np.sqrt(variance))
     return read
+
+
+def estimated_prior(quality: TrackQuality, variance: float) -> float:
+    """How many notes the prior is worth: the variance of a note over that of songs' quality.
+
+    The latter is what tracks' mean notes differ from what is expected of them beyond chance, by the
+    method of moments (DerSimonian & Laird, 1986), over tracks of two notes or more: one note tells
+    only the sum of both variances. Within `PRIORS`, whose upper end is for songs that do not
+    differ.
+
+    Args:
+        quality: Notes and expectations.
+        variance: Of a note.
+    """
+    tracks = np.flatnonzero(quality.count > 1)
+    count = quality.count[tracks].astype(np.float64)
+    if not len(tracks) or count.sum() ** 2 <= np.square(count).sum():
+        return PRIOR
+    beyond = quality.sum[tracks] / count - quality.expected[tracks]
+    beyond -= np.average(beyond, weights=count)
+    explained = (count @ np.square(beyond)) - (len(tracks) - 1) * variance
+    of_songs = explained / (count.sum() - np.square(count).sum() / count.sum())
+    return float(np.clip(variance / max(of_songs, _LEAST), *PRIORS))
 
 
 def expectations(quality: TrackQuality, vectors: Floats) -> Floats:

@@ -247,6 +247,14 @@ def departures(
             {"critic_decay": 0.0},
             {"critic_decay": 1.0},
         ),
+        option(
+            23,
+            "within-slates",
+            "what songs add is learned from differences within slates",
+            {"within_slates": False},
+            {"within_slates": True},
+            needs={"critic_sees": "songs"},
+        ),
     )
 
 

@@ -196,6 +196,35 @@ def test_targets_follow_by_tau(synthetic: Dataset) -> None:
     assert moved == len(old)
 
 
+@pytest.mark.parametrize("within", [True, False])
+def test_the_mood_of_those_who_play_a_song_is_not_its_merit(
+    synthetic: Dataset, within: bool
+) -> None:
+    """All songs of a slate earn the same; those of happy sessions lie in one direction."""
+    agent = small_agent(synthetic, within_slates=within, critic_rate=0.01, critic_decay=0.0)
+    batch = some_batch(agent, 200)
+    mood = batch.rewards.mean(dim=1, keepdim=True).expand(-1, 3)
+    actions = 0.1 * torch.randn(batch.actions.shape, generator=torch.Generator().manual_seed(0))
+    actions[..., 0] += 10 * (mood - mood.mean())
+    batch = batch._replace(rewards=mood, actions=actions)
+    trained_critic(agent, batch, 200)
+    with torch.no_grad():
+        slope = agent.critics[0].judge(batch.state).towards[:, 0].mean()
+    assert (slope > 0.03) != within
+    assert within == (abs(slope) < 0.003)
+
+
+def test_what_songs_of_a_slate_differ_in_is_learned(synthetic: Dataset) -> None:
+    agent = small_agent(synthetic, critic_rate=0.01, critic_decay=0.0)
+    batch = some_batch(agent, 200)
+    actions = torch.randn(batch.actions.shape, generator=torch.Generator().manual_seed(0))
+    batch = batch._replace(rewards=0.3 * actions[..., 0], actions=actions)
+    trained_critic(agent, batch, 600)
+    with torch.no_grad():
+        slope = agent.critics[0].judge(batch.state).towards[:, 0].mean()
+    assert slope == pytest.approx(0.3, abs=0.05)
+
+
 def test_a_delayed_actor_waits(synthetic: Dataset) -> None:
     agent = small_agent(synthetic, actor_delay=3)
     batch = some_batch(agent)

@@ -9,7 +9,16 @@ import pytest
 from handmade import write_sessions
 from sklearn.linear_model import Ridge
 
-from agents.quality import RIDGE, TrackQuality, expectations, own_gauss, quality_in_log
+from agents.quality import (
+    PRIOR,
+    PRIORS,
+    RIDGE,
+    TrackQuality,
+    estimated_prior,
+    expectations,
+    own_gauss,
+    quality_in_log,
+)
 from musicbox_env.dataset import Dataset
 from musicbox_env.embeddings import rate_column
 from musicbox_env.rewards import RewardConfig
@@ -29,7 +38,7 @@ def test_quality_is_a_shrunken_mean() -> None:
     np.testing.assert_allclose(quality.mean(np.arange(3)), [0, 4 / 4, 6 / 3])
     quality.expected[:] = [0.5, 1.0, -1.0]
     np.testing.assert_allclose(quality.mean(np.arange(3)), [0.5, 6 / 4, 4 / 3])
-    again = TrackQuality.of(quality.arrays(), prior=2.0)
+    again = TrackQuality.of(quality.arrays())
     np.testing.assert_array_equal(again.mean(np.arange(3)), quality.mean(np.arange(3)))
 
 
@@ -91,6 +100,28 @@ def test_expectations_are_those_of_ridge_regression() -> None:
     weight = quality.count[noted] / (1 + quality.count[noted] / quality.prior)
     model.fit(rows[noted], quality.sum[noted] / quality.count[noted], sample_weight=weight)
     np.testing.assert_allclose(expectations(quality, vectors), model.predict(rows), atol=1e-4)
+
+
+@pytest.mark.parametrize("prior", [10.0, 60.0])
+def test_the_prior_is_found_in_the_notes(prior: float) -> None:
+    """Notes of known variance on songs of known variance; and on songs that do not differ."""
+    rng = np.random.default_rng(4)
+    variance, number = 0.2, 4_000
+    count = rng.geometric(0.1, number)
+    songs = np.sqrt(variance / prior) * rng.standard_normal(number)
+    chance = np.sqrt(variance / count) * rng.standard_normal(number)
+    quality = TrackQuality(number, prior=1.0)
+    quality.count[:] = count
+    quality.sum[:] = count * (songs + chance + 0.3)  # what all songs share is no difference
+    assert estimated_prior(quality, variance) == pytest.approx(prior, rel=0.15)
+    quality.sum[:] = 0
+    assert estimated_prior(quality, variance) == PRIORS[1]
+
+
+def test_a_log_that_cannot_tell_gets_the_usual_prior() -> None:
+    quality = TrackQuality(3, prior=1.0)
+    quality.count[:] = 1
+    assert estimated_prior(quality, 0.2) == PRIOR
 
 
 def test_nothing_noted_nothing_expected() -> None:
