@@ -49,8 +49,8 @@ from musicbox_env.listeners.learned import (
     FittedNetwork,
     LearnedListener,
     LearnedState,
-    Network,
 )
+from musicbox_env.listeners.network import Network
 from musicbox_env.listeners.similarity import MODES, SimilarityConfig
 from musicbox_env.schema import NUM_LEVELS, SKIP_THRESHOLD, UNKNOWN, is_skip, require_known
 from musicbox_env.simulator import open_dataset
@@ -64,6 +64,10 @@ STANDARD_SESSIONS: Final = 5_000
 """Sessions on which inputs are standardised."""
 SMALLEST_SCALE: Final = 0.05
 """Inputs are divided by their standard deviation, rare ones by no less than this."""
+MEMORY_HALF_LIVES: Final = (0.1, 1.0, 3.0, 8.0)
+"""Of the units of memory, in songs; with the shortest, a unit holds the last play."""
+PLAY_DROPOUT: Final = 0.25
+"""Inputs of plays are dropped less often than units, by this factor."""
 GRADIENT_NORM: Final = 1.0
 AVERAGE_DECAY: Final = 0.99
 """Of the mean of the weights over the steps, which is judged and kept in place of the last ones
@@ -101,16 +105,16 @@ class FitListenerConfig:
     """Whether the learned listener avoids sessions skipped or kept throughout."""
     members: int = 3
     """Networks of the ensemble."""
-    hidden: int = 64
-    """Width of the recurrent layer."""
-    head: int = 32
-    """Width of the hidden layer of the head."""
-    learning_rate: float = 3e-3
+    memory: int = 20
+    """Units of the memory, a quarter for each of its half-lives."""
+    head: int = 59
+    """Width of the hidden layer of the head; with its 5 outputs, 64 fill vector registers."""
+    learning_rate: float = 5e-3
     """Of AdamW."""
     weight_decay: float = 1e-3
     """Of AdamW."""
-    dropout: float = 0.3
-    """Share of inputs and units dropped while fitting."""
+    dropout: float = 0.4
+    """Share of units dropped while fitting; of inputs of plays, a quarter of it."""
     batch_sessions: int = 64
     """Sessions of a batch."""
     max_epochs: int = 40
@@ -129,7 +133,7 @@ class FitListenerConfig:
     def __post_init__(self) -> None:
         require_known("mode of the similarity listener", self.mode, MODES)
         for name in (
-            "members", "hidden", "head", "batch_sessions", "max_epochs", "patience", "max_sessions",
+            "members", "memory", "head", "batch_sessions", "max_epochs", "patience", "max_sessions",
         ):  # fmt: skip
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be 1 or more.")
@@ -257,18 +261,21 @@ class Inputs:
         return cls(sessions, np.zeros_like(whole), whole)
 
     @classmethod
-    def randomly_hidden(cls, sessions: SessionArrays, rng: np.random.Generator) -> Inputs:
-        """A third with behaviour, a quarter without, the rest with it up to some place.
+    def seen_twice(cls, sessions: SessionArrays, rng: np.random.Generator) -> Inputs:
+        """Every session twice: with behaviour, half of them only up to some place, and without.
 
-        Where it ends, a part of the sessions keeps the context too: that is how a simulated
+        Where behaviour ends, a part of the sessions keeps the context too: that is how a simulated
         session goes on after its shown half.
         """
         n, width = sessions.levels.shape
-        kind = rng.random(n)
-        until = rng.integers(1, width + 1, n)
-        until = np.where(kind < 0.35, width, np.where(kind < 0.6, 0, until))
-        keeps_context = (rng.random(n) < 0.3) & (until > 0)
-        return cls(sessions, until, np.where(keeps_context, until, width))
+        some = rng.integers(1, width + 1, n)
+        until = np.where(rng.random(n) < 0.5, some, width)
+        context_until = np.where(rng.random(n) < 0.5, until, width)
+        return cls(
+            SessionArrays.joined([sessions, sessions]),
+            np.concatenate([until, np.zeros_like(until)]),
+            np.concatenate([context_until, np.full_like(until, width)]),
+        )
 
 
 def _tensor(values: npt.NDArray) -> Tensor:
@@ -278,6 +285,7 @@ def _tensor(values: npt.NDArray) -> Tensor:
 class TorchNetwork(nn.Module):
     """One member as it is fitted; `exported` gives the same function to numpy."""
 
+    keep: Tensor
     plays_center: Tensor
     plays_scale: Tensor
     tracks_center: Tensor
@@ -286,14 +294,17 @@ class TorchNetwork(nn.Module):
     def __init__(self, config: FitListenerConfig, sessions: SessionArrays) -> None:
         """Make a network with random weights, inputs standardised on the given sessions."""
         super().__init__()
-        state = config.hidden + STATE_INPUTS
-        self.gru = nn.GRU(PLAY_INPUTS, config.hidden, batch_first=True)
+        state = config.memory + STATE_INPUTS
+        self.play_units = nn.Linear(PLAY_INPUTS, config.memory)
         self.state_units = nn.Linear(state, config.head)
         self.track_units = nn.Linear(len(TRACK_INPUTS), config.head, bias=False)
         self.unit_outputs = nn.Linear(config.head, NUM_LEVELS)
         self.state_outputs = nn.Linear(state, NUM_LEVELS, bias=False)
         self.track_outputs = nn.Linear(len(TRACK_INPUTS), NUM_LEVELS, bias=False)
         self.dropout = nn.Dropout(config.dropout)
+        self.play_dropout = nn.Dropout(config.dropout * PLAY_DROPOUT)
+        paces = np.resize(MEMORY_HALF_LIVES, config.memory)
+        self.register_buffer("keep", _tensor(0.5 ** (1 / np.sort(paces))))
         inputs = Inputs.with_behaviour(sessions)
         real = inputs.levels >= 0
         for name in ("plays", "tracks"):
@@ -305,9 +316,11 @@ class TorchNetwork(nn.Module):
         """Outputs for each play given those before it, ``(n, T, 5)``."""
         plays = (inputs.plays - self.plays_center) / self.plays_scale
         tracks = (inputs.tracks - self.tracks_center) / self.tracks_scale
-        after, _ = self.gru(self.dropout(plays))
-        before = torch.cat([torch.zeros_like(after[:, :1]), after[:, :-1]], dim=1)
-        state = torch.cat([self.dropout(before), inputs.states], dim=2)
+        readings = torch.relu(self.play_units(self.play_dropout(plays)))
+        before = [torch.zeros_like(readings[:, 0])]
+        for reading in readings.unbind(dim=1)[:-1]:
+            before.append(reading + self.keep * (before[-1] - reading))
+        state = torch.cat([self.dropout(torch.stack(before, dim=1)), inputs.states], dim=2)
         units = torch.relu(self.state_units(state) + self.track_units(tracks))
         outputs: Tensor = self.unit_outputs(self.dropout(units))
         return outputs + self.state_outputs(state) + self.track_outputs(tracks)
@@ -315,18 +328,16 @@ class TorchNetwork(nn.Module):
     @torch.no_grad()
     def exported(self) -> Network:
         """Weights for numpy, the standardisation of inputs taken into them."""
-        gru = dict(self.gru.named_parameters())
-        play_gates = gru["weight_ih_l0"] / self.plays_scale
-        play_bias = gru["bias_ih_l0"] - play_gates @ self.plays_center
+        play_units = self.play_units.weight / self.plays_scale
+        play_bias = self.play_units.bias - play_units @ self.plays_center
         track_units = self.track_units.weight / self.tracks_scale
         track_outputs = self.track_outputs.weight / self.tracks_scale
         units_bias = self.state_units.bias - track_units @ self.tracks_center
         output_bias = self.unit_outputs.bias - track_outputs @ self.tracks_center
         weights = {
-            "play_gates": play_gates.T,
+            "play_units": play_units.T,
             "play_bias": play_bias,
-            "hidden_gates": gru["weight_hh_l0"].T,
-            "hidden_bias": gru["bias_hh_l0"],
+            "keep": self.keep,
             "state_units": self.state_units.weight.T,
             "track_units": track_units.T,
             "units_bias": units_bias,
@@ -411,7 +422,7 @@ def _towards(averaged: Tensor, weights: Tensor, steps: Tensor | int) -> Tensor:
 def _batches(sessions: SessionArrays, size: int, rng: np.random.Generator) -> Iterator[Inputs]:
     order = rng.permutation(len(sessions))
     for first in range(0, len(order), size):
-        yield Inputs.randomly_hidden(sessions.at(order[first : first + size]), rng)
+        yield Inputs.seen_twice(sessions.at(order[first : first + size]), rng)
 
 
 def _descend(network: TorchNetwork, optimizer: torch.optim.Optimizer, inputs: Inputs) -> None:

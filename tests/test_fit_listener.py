@@ -39,7 +39,7 @@ from musicbox_env.listeners.features import (
 from musicbox_env.listeners.learned import Calibration, FittedNetwork
 from musicbox_env.schema import is_skip
 
-SMALL = FitListenerConfig(members=2, hidden=8, head=4, max_epochs=8, progress=False)
+SMALL = FitListenerConfig(members=2, memory=8, head=4, max_epochs=8, progress=False)
 
 
 @pytest.fixture(scope="module")
@@ -160,10 +160,10 @@ def test_a_small_fit_beats_the_last_skip_and_keeps_what_it_says(synthetic, fit):
 
 
 def test_the_same_seed_fits_the_same(synthetic):
-    config = FitListenerConfig(members=1, hidden=4, head=2, max_epochs=1, progress=False, fold="A")
+    config = FitListenerConfig(members=1, memory=4, head=2, max_epochs=1, progress=False, fold="A")
     first, again = fit_ensemble(config, synthetic), fit_ensemble(config, synthetic)
     assert first.calibration == again.calibration
-    np.testing.assert_array_equal(first.network.play_gates, again.network.play_gates)
+    np.testing.assert_array_equal(first.network.play_units, again.network.play_units)
     assert first.about["split"] == "train_a"
     assert first.about["fitted_sessions"] == len(synthetic.sessions.sessions_in("train_a"))
 
@@ -233,7 +233,7 @@ def test_scale_and_shift_are_recovered():
 
 def test_the_command_writes_what_the_environment_opens(synthetic_folder, synthetic, tmp_path):
     out = tmp_path / "a.npz"
-    settings = {"members": 1, "hidden": 4, "head": 2, "max_epochs": 1, "progress": False}
+    settings = {"members": 1, "memory": 4, "head": 2, "max_epochs": 1, "progress": False}
     config = FitListenerConfig(synthetic_folder, fold="B", out=out, pessimism=0.5, **settings)
     assert run(config) == out
     listener = make_listener(str(out), synthetic)

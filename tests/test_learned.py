@@ -5,6 +5,7 @@ import pickle
 import shutil
 import subprocess
 import sys
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -31,7 +32,14 @@ from musicbox_env.listeners.features import (
     track_inputs,
 )
 from musicbox_env.listeners.files import write_fit
-from musicbox_env.listeners.learned import BUNDLED, Calibration, FittedNetwork, level_chances
+from musicbox_env.listeners.learned import (
+    BUNDLED,
+    Begun,
+    Calibration,
+    FittedNetwork,
+    level_chances,
+)
+from musicbox_env.listeners.network import Network
 from musicbox_env.schema import REASONS_END, REASONS_START
 
 
@@ -57,7 +65,7 @@ def skips(listener, history, state, tracks):
 
 
 def test_a_session_written_out_by_hand(synthetic, listener):
-    """GRU, head, mean over members, calibration: one session, plain loops over members."""
+    """Memory, head, mean over members, calibration: one session, plain loops over members."""
     fit, network = listener.fit, listener.fit.network
     session = 11
     history, state = begin(listener, [session])
@@ -65,8 +73,7 @@ def test_a_session_written_out_by_hand(synthetic, listener):
     shown = len(plays) // 2
     table, heard = listener.table, HeardSongs.none(1, listener.table)
     row = np.zeros(1, np.int64)
-    hidden = np.zeros((network.members, network.hidden_size))
-    size = network.hidden_size
+    memory = np.zeros((network.members, network.memory_size))
     for t in range(shown + 1):
         track = np.array([[plays["track"][t]]])
         near = heard.nearness(row, table, track)
@@ -81,18 +88,14 @@ def test_a_session_written_out_by_hand(synthetic, listener):
         behaviour = behaviour_inputs(synthetic, offset)[0]
         x = np.concatenate([one_hot, [t / 20], of_track, context, behaviour])
         for m in range(network.members):
-            of_play = x @ network.play_gates[m] + network.play_bias[m]
-            of_memory = hidden[m] @ network.hidden_gates[m] + network.hidden_bias[m]
-            reset = expit(of_play[:size] + of_memory[:size])
-            update = expit(of_play[size : 2 * size] + of_memory[size : 2 * size])
-            new = np.tanh(of_play[2 * size :] + reset * of_memory[2 * size :])
-            hidden[m] = (1 - update) * new + update * hidden[m]
+            reading = np.maximum(x @ network.play_units[m] + network.play_bias[m], 0)
+            memory[m] = network.keep[m] * memory[m] + (1 - network.keep[m]) * reading
         heard.add(row, table, track[0], np.array([plays["level"][t]]))
     summary = level_summaries(history.levels, history.count)[0]
     usual = np.asarray(fit.calibration.usual)
     outputs = {"song": [], "usual": []}
     for m in range(network.members):
-        known = np.concatenate([hidden[m], summary, context])
+        known = np.concatenate([memory[m], summary, context])
         for name, inputs in (("song", of_track), ("usual", usual)):
             units = known @ network.state_units[m] + inputs @ network.track_units[m]
             units = np.maximum(units + network.units_bias[m], 0)
@@ -130,7 +133,7 @@ def test_true_past_is_the_same_asked_play_by_play(synthetic, listener):
 
 
 def test_answers_do_not_depend_on_who_else_is_asked(synthetic, listener):
-    """To the last bit, as the environment promises: BLAS alone would not keep it."""
+    """To the last bit, as the environment promises."""
     sessions = np.arange(300)
     history, state = begin(listener, sessions)
     tracks = np.arange(600).reshape(300, 2) % len(synthetic.catalog)
@@ -138,6 +141,27 @@ def test_answers_do_not_depend_on_who_else_is_asked(synthetic, listener):
     for some in (np.array([4]), np.arange(7), np.arange(31) + 9, np.arange(299)):
         history, state = begin(listener, some)
         np.testing.assert_array_equal(ask(listener, state, history, tracks[some]), together[some])
+
+
+def test_shown_plays_are_read_once_and_as_if_anew(synthetic, listener):
+    """Sessions come back, with more shown or less, in other company, and push each other out."""
+    fresh, small = (LearnedListener(synthetic, listener.fit) for _ in range(2))
+    small._begun = Begun(small._nothing_heard(5))
+    rng = np.random.default_rng(0)
+    for _ in range(6):
+        sessions = rng.permutation(40)[:15]
+        shown = rng.integers(0, 10, 15)
+        _, expected = begin(LearnedListener(synthetic, listener.fit), sessions, shown)
+        for one in (fresh, small):
+            history, state = begin(one, sessions, shown)
+            for field in fields(state):
+                got = getattr(state, field.name)
+                np.testing.assert_array_equal(got, getattr(expected, field.name))
+            rows = np.arange(15)
+            heard = np.full(15, 3), np.full(15, 2, np.int8)
+            one.advance(state, history, rows, *heard)
+    _, missing = fresh._begun.recall(history)
+    assert len(missing) == 0
 
 
 def test_true_past_does_not_see_the_play_in_question(synthetic_folder, listener, tmp_path):
@@ -251,7 +275,9 @@ def test_level_summaries_written_out():
     weights = 0.5 ** np.array([3, 2, 1, 0])
     expected = weights @ (np.array([0, 1, 1, 1]) - 0.5) / (weights.sum() + 0.5)
     assert got["skipped_1"] == pytest.approx(expected)
-    assert (got["last_level_0"], got["last_level_4"]) == (1, 0)
+    assert got["full_inf"] == pytest.approx((1 - 4 * 0.35) / 4.5)
+    told = [[got[f"level_{level}_{ago}_ago"] for level in range(5)] for ago in range(3)]
+    np.testing.assert_array_equal(told, np.eye(5)[[0, 0, 1]])
     assert got["run_of_skips"] == pytest.approx(np.log2(1 + 3))
     assert got["run_of_keeps"] == 0
     assert got["position"] == pytest.approx(4 / 20)
@@ -273,7 +299,14 @@ def test_skips_make_the_next_skip_likelier(listener):
     assert answers[0] > 0.65 > 0.4 > answers[4]
 
 
+def two_members(fit):
+    """The fit, and beside it one that makes more of tracks."""
+    other = replace(fit.network, track_outputs=1.3 * fit.network.track_outputs)
+    return replace(fit, network=Network.stacked([fit.network, other]))
+
+
 def test_pessimism_adds_what_is_not_known(synthetic, listener):
+    listener = LearnedListener(synthetic, two_members(listener.fit))
     history, state = begin(listener, np.arange(20))
     tracks = np.tile(np.arange(200), (20, 1))
     usual, careful, twice = (

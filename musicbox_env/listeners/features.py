@@ -332,11 +332,13 @@ def play_inputs(
 
 
 PLAY_INPUTS = NUM_LEVELS + 1 + len(TRACK_INPUTS) + len(CONTEXT_INPUTS) + len(BEHAVIOUR_INPUTS)
-HALF_LIVES = (1.0, 3.0, 8.0)
-"""Of the running means over the levels heard, in songs."""
+HALF_LIVES = (1.0, 3.0, 8.0, np.inf)
+"""Of the running means over the levels heard, in songs; the last is the plain mean."""
+LEVELS_SEEN = 3
+"""Latest levels that are told one by one."""
 SUMMARY_INPUTS = (
     *(f"{what}_{life:g}" for what in ("skipped", "brief", "full") for life in HALF_LIVES),
-    *(f"last_level_{level}" for level in range(NUM_LEVELS)),
+    *(f"level_{level}_{ago}_ago" for ago in range(LEVELS_SEEN) for level in range(NUM_LEVELS)),
     "run_of_skips",
     "run_of_keeps",
     "position",
@@ -364,29 +366,31 @@ def level_summaries(levels: npt.NDArray[np.integer], count: npt.NDArray[np.integ
 def _fill_summaries(levels: Ints, count: Ints, summary: Array) -> None:
     """Write `level_summaries`; ``summary`` is zero before."""
     lives, best = len(HALF_LIVES), NUM_LEVELS - 1
-    first = 3 * lives
+    seen = 3 * lives
+    runs = seen + LEVELS_SEEN * NUM_LEVELS
+    fading = 0.5 ** (1.0 / np.array(HALF_LIVES))
+    total = np.empty(lives)
     for i in range(len(levels)):
         into, heard = summary[i], levels[i, : count[i]]
-        for life in range(lives):
-            fading = 0.5 ** (1.0 / HALF_LIVES[life])
-            skipped = brief = full = total = 0.0
-            for level in heard:
-                skipped = skipped * fading + ((level < SKIP_THRESHOLD) - EVENT_CENTER[0])
-                brief = brief * fading + ((level == 0) - EVENT_CENTER[1])
-                full = full * fading + ((level == best) - EVENT_CENTER[2])
-                total = total * fading + 1.0
-            into[life] = skipped / (total + 0.5)
-            into[lives + life] = brief / (total + 0.5)
-            into[2 * lives + life] = full / (total + 0.5)
         skips = keeps = 0
+        total[:] = 0.5
         for level in heard:
+            skipped = (level < SKIP_THRESHOLD) - EVENT_CENTER[0]
+            brief, full = (level == 0) - EVENT_CENTER[1], (level == best) - EVENT_CENTER[2]
+            for life in range(lives):
+                into[life] = into[life] * fading[life] + skipped
+                into[lives + life] = into[lives + life] * fading[life] + brief
+                into[2 * lives + life] = into[2 * lives + life] * fading[life] + full
+                total[life] = (total[life] - 0.5) * fading[life] + 1.5
             skips = skips + 1 if level < SKIP_THRESHOLD else 0
             keeps = keeps + 1 if level >= SKIP_THRESHOLD else 0
-        if len(heard):
-            into[first + heard[-1]] = 1.0
-        into[first + NUM_LEVELS] = np.log2(1.0 + skips)
-        into[first + NUM_LEVELS + 1] = np.log2(1.0 + keeps)
-        into[first + NUM_LEVELS + 2] = min(len(heard) / LONGEST_POSITION, 1.0)
+        for place in range(seen):
+            into[place] /= total[place % lives]
+        for ago in range(min(LEVELS_SEEN, len(heard))):
+            into[seen + ago * NUM_LEVELS + heard[len(heard) - 1 - ago]] = 1.0
+        into[runs] = np.log2(1.0 + skips)
+        into[runs + 1] = np.log2(1.0 + keeps)
+        into[runs + 2] = min(len(heard) / LONGEST_POSITION, 1.0)
 
 
 def state_inputs(summary: Floats, context: Floats) -> Array:

@@ -1,12 +1,9 @@
 """The learned listener: a recurrent model of the listen level, fitted on logs, answering in numpy.
 
-A GRU reads the plays that are over; a head prices the next track from its memory, plain
+A `network` reads the plays that are over; its head prices the next track from this memory, plain
 statistics of the levels, the last known context, and scalars of the track (`features`). Nothing
 that is known only once the play has started enters. `experiments.fit_listener` fits it::
 
-    hidden   = GRU(plays so far)                                        (Cho et al., 1406.1078)
-    units    = relu(W_s [hidden, state] + W_t track + b)
-    outputs  = W_u units + D_s [hidden, state] + D_t track + c
     z        = outputs[0], mean over members;  z_0 the same for a usual track not heard before
     skip logit = scale (z_0 + song (z + pessimism * spread - z_0)) + shift
 
@@ -27,9 +24,8 @@ of it to the skip logit.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
@@ -39,13 +35,11 @@ from scipy.special import expit
 
 from musicbox_env import kernels
 from musicbox_env.dataset import Dataset
-from musicbox_env.listeners.base import History, Rows, sample_levels
+from musicbox_env.listeners.base import History, Rows, put_rows, sample_levels
 from musicbox_env.listeners.features import (
     BEHAVIOUR_INPUTS,
     CONTEXT_INPUTS,
     EFFECT,
-    PLAY_INPUTS,
-    STATE_INPUTS,
     SUMMARY_INPUTS,
     TRACK_INPUTS,
     HeardSongs,
@@ -59,16 +53,16 @@ from musicbox_env.listeners.features import (
     track_inputs,
 )
 from musicbox_env.listeners.files import read_fit, write_fit
-from musicbox_env.schema import NUM_LEVELS, SKIP_THRESHOLD, UNHEARD, is_skip
+from musicbox_env.listeners.network import Network
+from musicbox_env.schema import NUM_LEVELS, SKIP_THRESHOLD, UNHEARD, UNKNOWN, is_skip
 
 Array = npt.NDArray[np.float32]
 Floats = npt.NDArray[np.floating]
 
 BUNDLED: Final = Path(__file__).parent / "fitted" / "synthetic.npz"
 CANDIDATES_AT_ONCE: Final = 1 << 15
-SESSIONS_AT_ONCE: Final = 256
-"""What the network holds of so many sessions stays in the processor's cache."""
-ROWS_A_TILE: Final = 16
+BEGUN_BYTES: Final = 32 << 20
+"""Room for the states of sessions whose shown plays were read."""
 INPUTS: Final = {
     "track": list(TRACK_INPUTS),
     "summary": list(SUMMARY_INPUTS),
@@ -76,151 +70,6 @@ INPUTS: Final = {
     "behaviour": list(BEHAVIOUR_INPUTS),
 }
 """Names of all inputs; a file that was fitted on others is refused."""
-
-
-@dataclass(frozen=True)
-class Network:
-    """Weights of M members, stacked, in single precision; H units of memory, U of the head.
-
-    Attributes:
-        play_gates: ``(M, PLAY_INPUTS, 3 H)``: reset, update and new, in this order.
-        play_bias: ``(M, 3 H)``.
-        hidden_gates: ``(M, H, 3 H)``.
-        hidden_bias: ``(M, 3 H)``.
-        state_units: ``(M, H + STATE_INPUTS, U)``.
-        track_units: ``(M, TRACK_INPUTS, U)``.
-        units_bias: ``(M, U)``.
-        unit_outputs: ``(M, U, 5)``.
-        state_outputs: ``(M, H + STATE_INPUTS, 5)``.
-        track_outputs: ``(M, TRACK_INPUTS, 5)``.
-        output_bias: ``(M, 5)``.
-    """
-
-    play_gates: Array
-    play_bias: Array
-    hidden_gates: Array
-    hidden_bias: Array
-    state_units: Array
-    track_units: Array
-    units_bias: Array
-    unit_outputs: Array
-    state_outputs: Array
-    track_outputs: Array
-    output_bias: Array
-
-    def __post_init__(self) -> None:
-        for field in fields(self):
-            weights = np.ascontiguousarray(getattr(self, field.name), np.float32)
-            object.__setattr__(self, field.name, weights)
-        members, hidden = self.hidden_gates.shape[:2]
-        units = self.unit_outputs.shape[1]
-        shapes = {
-            "play_gates": (members, PLAY_INPUTS, 3 * hidden),
-            "hidden_gates": (members, hidden, 3 * hidden),
-            "state_units": (members, hidden + STATE_INPUTS, units),
-            "track_units": (members, len(TRACK_INPUTS), units),
-        }
-        for name, expected in shapes.items():
-            shape = getattr(self, name).shape
-            if shape != expected:
-                raise ValueError(
-                    f"{name} of the learned listener has shape {shape}; expected {expected}. "
-                    "Fit the listener again."
-                )
-
-    @classmethod
-    def stacked(cls, members: list[Network]) -> Network:
-        """Several networks as one."""
-        return cls(
-            **{f.name: np.concatenate([getattr(m, f.name) for m in members]) for f in fields(cls)}
-        )
-
-    @property
-    def members(self) -> int:
-        """Networks of the ensemble."""
-        return len(self.play_gates)
-
-    @property
-    def hidden_size(self) -> int:
-        """Units of memory."""
-        return self.hidden_gates.shape[1]
-
-    def remember(self, hidden: Array, plays: Array) -> Array:
-        """One step of the GRU: memory ``(n, M, H)`` and plays to memory; see `kernels.gru_step`.
-
-        Args:
-            hidden: Memory before.
-            plays: ``(n, PLAY_INPUTS)``, or less at the end where those inputs are 0 anyway.
-        """
-        following = np.empty_like(hidden)
-        play_gates = self.play_gates[:, : plays.shape[1]]
-        for part, memory, heard in _blocks(hidden, plays):
-            after = np.empty_like(memory)
-            of_play = heard @ play_gates
-            of_memory = memory.swapaxes(0, 1) @ self.hidden_gates
-            biases = self.play_bias, self.hidden_bias
-            kernels.gru_step(of_play, of_memory, *biases, memory, after)
-            following[part] = after[: part.stop - part.start]
-        return following
-
-    def price(self, hidden: Array, states: Array, tracks: Array) -> Array:
-        """Outputs of the head ``(M, n, c, 5)``.
-
-        Args:
-            hidden: Memory ``(n, M, H)``.
-            states: ``(n, STATE_INPUTS)``.
-            tracks: Candidates ``(n, c, TRACK_INPUTS)``.
-        """
-        (n, c, size), (members, units, outputs) = tracks.shape, self.unit_outputs.shape
-        prices = np.empty((members, n, c, outputs), np.float32)
-        for part, memory, state, asked in _blocks(hidden, states, tracks):
-            known = memory.swapaxes(0, 1) @ self._state_head[:, : self.hidden_size]
-            known += state @ self._state_head[:, self.hidden_size :]
-            known += self._head_bias[:, None]
-            head = (asked.reshape(-1, size) @ self._track_head).reshape(
-                members, -1, c, known.shape[2]
-            )
-            head += known[:, :, None]
-            bent = np.maximum(head[..., :units], 0).reshape(members, -1, units)
-            of_units = (bent @ self.unit_outputs).reshape(members, -1, c, outputs)
-            of_units += head[..., units:]
-            prices[:, part] = of_units[:, : part.stop - part.start]
-        return prices
-
-    @cached_property
-    def _state_head(self) -> Array:
-        """Weights from memory and state to units and outputs at once."""
-        return np.concatenate([self.state_units, self.state_outputs], axis=2)
-
-    @cached_property
-    def _track_head(self) -> Array:
-        return np.concatenate([self.track_units, self.track_outputs], axis=2)
-
-    @cached_property
-    def _head_bias(self) -> Array:
-        return np.concatenate([self.units_bias, self.output_bias], axis=1)
-
-
-def _blocks(*arrays: Array) -> Iterator[tuple[Any, ...]]:
-    """Blocks of rows of arrays ``(n, ...)``: which rows they are, then those of each array.
-
-    The last block is filled up with rows of zeros to a multiple of `ROWS_A_TILE`: BLAS rounds a row
-    alone, or at the ragged end of a batch, otherwise than among others, and a session's answers
-    must not depend on who else is asked.
-    """
-    n = len(arrays[0])
-    for first in range(0, n, SESSIONS_AT_ONCE):
-        part = slice(first, min(first + SESSIONS_AT_ONCE, n))
-        lacking = -(part.stop - first) % ROWS_A_TILE
-        yield (
-            part,
-            *(
-                np.concatenate([array[part], np.zeros((lacking, *array.shape[1:]), array.dtype)])
-                if lacking
-                else array[part]
-                for array in arrays
-            ),
-        )
 
 
 @dataclass(frozen=True)
@@ -321,14 +170,14 @@ class LearnedState:
     """Attributes hold one row for each session.
 
     Attributes:
-        hidden: Memory of the members ``(n, M, H)``.
+        memory: Memory of the members ``(n, M, R)``.
         context: Last known context ``(n, CONTEXT_INPUTS)``.
         sums: See `features.HeardSongs`, as are the next two.
         counts: Songs in each sum.
         last: Vector of the last song.
     """
 
-    hidden: Array
+    memory: Array
     context: Array
     sums: Array
     counts: Array
@@ -338,6 +187,34 @@ class LearnedState:
     def heard(self) -> HeardSongs:
         """The songs heard; shares its arrays with the state."""
         return HeardSongs(self.sums, self.counts, self.last)
+
+
+class Begun:
+    """States of logged sessions after their shown plays, so that these need not be read again.
+
+    A session has one place, which it shares with others where there are more sessions than places;
+    the latest takes it.
+    """
+
+    def __init__(self, states: LearnedState) -> None:
+        """Begin with nothing remembered; ``states`` has a row for each place."""
+        self._states = states
+        self._session = np.full(len(states.memory), UNKNOWN, np.int64)
+        self._shown = np.full(len(states.memory), UNKNOWN, np.int64)
+
+    def recall(self, history: History) -> tuple[LearnedState, Rows]:
+        """States of sessions, and which rows ``(m,)`` of them hold nothing yet."""
+        place = history.session % len(self._session)
+        known = (self._session[place] == history.session) & (self._shown[place] == history.count)
+        taken = (getattr(self._states, f.name).take(place, axis=0) for f in fields(LearnedState))
+        return LearnedState(*taken), np.flatnonzero(~known)
+
+    def remember(self, history: History, states: LearnedState) -> None:
+        """Keep the states of sessions of which only the shown plays were heard."""
+        place, first = np.unique(history.session % len(self._session), return_index=True)
+        self._session[place], self._shown[place] = history.session[first], history.count[first]
+        for field in fields(states):
+            getattr(self._states, field.name)[place] = getattr(states, field.name)[first]
 
 
 class LearnedListener:
@@ -392,13 +269,23 @@ class LearnedListener:
             )
         self.table = TrackTable.of(dataset, about["split"], embedding)
         self._usual = np.array(fit.calibration.usual, np.float32).reshape(1, 1, -1)
+        self._begun = Begun(self._nothing_heard(self._room(dataset.sessions.num_sessions)))
 
     def __reduce__(self) -> tuple[Callable[..., LearnedListener], tuple[Any, ...]]:
         """Pickle by path where it came from one."""
         return _reopen, (self.dataset, self._source, self.pessimism, self.reject_constant)
 
     def begin(self, history: History) -> LearnedState:
-        """Read the shown plays with their behaviour; see `Listener.begin`."""
+        """Read the shown plays with their behaviour, once; see `Listener.begin`."""
+        state, missing = self._begun.recall(history)
+        if len(missing):
+            unread = history.at(missing)
+            read = self._read_shown(unread)
+            put_rows(state, missing, read)
+            self._begun.remember(unread, read)
+        return state
+
+    def _read_shown(self, history: History) -> LearnedState:
         state = self._nothing_heard(len(history.count))
         width = int(history.count.max(initial=0))
         plays = self.dataset.sessions.offsets[history.session][:, None] + np.arange(width)
@@ -528,11 +415,17 @@ class LearnedListener:
         outputs, usual = self._outputs(state, history, rows, inputs)
         return usual[..., 0].astype(float), outputs[..., 0].astype(float), is_repeat(inputs)
 
+    def _room(self, sessions: int) -> int:
+        """How many sessions' first halves are remembered."""
+        one = self._nothing_heard(1)
+        size = sum(getattr(one, field.name).nbytes for field in fields(one))
+        return min(sessions, max(1, BEGUN_BYTES // size))
+
     def _nothing_heard(self, n: int) -> LearnedState:
         network, heard = self.fit.network, HeardSongs.none(n, self.table)
-        hidden = np.zeros((n, network.members, network.hidden_size), np.float32)
+        memory = np.zeros((n, network.members, network.memory_size), np.float32)
         context = np.zeros((n, len(CONTEXT_INPUTS)), np.float32)
-        return LearnedState(hidden, context, heard.sums, heard.counts, heard.last)
+        return LearnedState(memory, context, heard.sums, heard.counts, heard.last)
 
     def _hear_logged(
         self,
@@ -577,7 +470,7 @@ class LearnedListener:
         behaviour: Array,
     ) -> None:
         play = play_inputs(levels, count, inputs, state.context[rows], behaviour)
-        state.hidden[rows] = self.fit.network.remember(state.hidden[rows], play)
+        self.fit.network.remember(rows, play, state.memory)
         state.heard.add(rows, self.table, tracks, levels)
 
     def _track_inputs(
@@ -602,7 +495,7 @@ class LearnedListener:
         states = state_inputs(summary, state.context[rows])
         usual = np.broadcast_to(self._usual, (len(rows), 1, inputs.shape[2]))
         both = np.concatenate([usual, inputs], axis=1)
-        outputs = network.price(state.hidden[rows], states, both)
+        outputs = network.price(rows, state.memory, states, both)
         return outputs[:, :, 1:], outputs[:, :, :1]
 
     def _answers(
