@@ -23,16 +23,14 @@ from experiments.metrics import effective_songs, exposure
 from musicbox_env.simulator import open_dataset
 
 LISTENER = "ground_truth"
-SPACE = "hybrid"
-OURS = {"embedding": f"{SPACE}+rate", "quality_weight": 0.4}
-PLAIN = published(departures(embedding=SPACE))
-CRITIC_ALONE = {**OURS, "quality_weight": 1.0}
+PLAIN = published(departures())
+CRITIC_ALONE = {"quality_weight": 1.0}
 ACTOR_ALONE = {**CRITIC_ALONE, "rerank": 0, "quality": "counted", "critic_decay": 0.0}
 RUNS = {
     "published": (PLAIN, 4_000),
     "published, unit norm": ({**PLAIN, "squash": "unit"}, 4_000),
-    "default, tanh": ({**OURS, "squash": "tanh"}, 4_000),
-    "default": (OURS, 16_000),
+    "default, tanh": ({"squash": "tanh"}, 4_000),
+    "default": ({}, 16_000),
     "quality_weight 1": (CRITIC_ALONE, 16_000),
     "quality_weight 1, fast actor": ({**CRITIC_ALONE, "actor_rate": 1e-2}, 16_000),
     "actor alone, fast": ({**ACTOR_ALONE, "actor_rate": 1e-2}, 16_000),
