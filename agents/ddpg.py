@@ -513,7 +513,7 @@ class DDPGAgent(Agent):
             actions = actions.sum(dim=1, keepdim=True) / torch.from_numpy(count)[:, :, None]
             rewards, counted = rows.reward[:, None], heard.sum(axis=1, keepdims=True) > 0
         if self.settings.critic_sees == "proto":
-            proto = torch.from_numpy(rows.action).view(len(rows), -1, self.dim)
+            proto = torch.from_numpy(rows.action).view(len(rows), self.settings.points, self.dim)
             # The log has songs and no points.
             actions = torch.where(proto.isnan(), actions, proto)
             rewards = np.repeat(rewards, proto.shape[1], axis=1)
