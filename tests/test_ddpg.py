@@ -16,7 +16,14 @@ from torch import Tensor
 from worlds import genre_of, planted_world
 
 from agents import load_agent, make_agent
-from agents.ddpg import Batch, DDPGAgent, DDPGSettings, mean_cosine, one_thread
+from agents.ddpg import (
+    TRUSTED_UPDATES,
+    Batch,
+    DDPGAgent,
+    DDPGSettings,
+    mean_cosine,
+    one_thread,
+)
 from agents.networks import State
 from agents.replay import ReplayBuffer, Transitions
 from experiments.evaluation import roll_out
@@ -641,6 +648,19 @@ def test_learns_which_songs_are_good_beyond_their_embeddings(
         callback_every=50,
     )
     assert seen[-1]["skip_rate"] < 0.1 < seen[0]["skip_rate"]
+
+
+@pytest.mark.parametrize("critic_sees", ["songs", "slate", "proto"])
+def test_one_session_at_a_time(synthetic: Dataset, critic_sees: str) -> None:
+    """Between two sessions nobody hears anything; late enough that qualities are noted."""
+    agent = small_agent(
+        synthetic, critic_sees=critic_sees, num_envs=1, warmup_updates=TRUSTED_UPDATES
+    )
+    agent.learn(options(synthetic), 12)
+    assert len(agent.memory) == 12
+    assert agent.quality is not None
+    noted = agent.quality.count.sum() - synthetic.catalog.plays("train").sum()
+    assert 12 < noted <= 36
 
 
 def test_memory_is_compact(synthetic: Dataset) -> None:
