@@ -408,7 +408,8 @@ class ItemKNNAgent(SlateAgent):
     def similarity(self) -> sparse.csr_array:
         """Cosine of each track with its neighbours ``(num_tracks, num_tracks)``, diagonal 0."""
         assert isinstance(self.settings, ItemKNNSettings)
-        holds = training_matrix(self.dataset, kept_only=self.settings.kept_only)
+        log, kept_only = self.dataset.sessions, self.settings.kept_only
+        holds = log.held_tracks(log.sessions_in("train"), self.num_tracks, kept_only=kept_only)
         together = sparse.csr_array(holds.T @ holds)
         norms = np.sqrt(np.maximum(together.diagonal(), 1))
         scale = sparse.diags_array((1 / norms).astype(np.float32))
@@ -455,7 +456,8 @@ class SessionKNNAgent(SlateAgent):
     def _sessions(self) -> tuple[sparse.csr_array, sparse.csc_array]:
         """Training sessions by tracks, binary; and tracks by sessions, of unit norm a session."""
         assert isinstance(self.settings, SessionKNNSettings)
-        holds = training_matrix(self.dataset, kept_only=self.settings.kept_only)
+        log, kept_only = self.dataset.sessions, self.settings.kept_only
+        holds = log.held_tracks(log.sessions_in("train"), self.num_tracks, kept_only=kept_only)
         sizes = np.maximum(np.diff(holds.indptr), 1)
         unit = sparse.diags_array((1 / np.sqrt(sizes)).astype(np.float32)) @ holds
         return holds, sparse.csr_array(unit).T
@@ -472,23 +474,6 @@ class SessionKNNAgent(SlateAgent):
         )
         likeness = strongest(sparse.csr_array(heard @ by_track), self.settings.neighbors)
         return self._best_by_scores(batch, (likeness @ holds).toarray())
-
-
-def training_matrix(dataset: Dataset, *, kept_only: bool) -> sparse.csr_array:
-    """Which training session plays (or keeps) which track, ``(sessions, num_tracks)``, 0 or 1."""
-    log = dataset.sessions
-    sessions = log.sessions_in("train")
-    plays = log.plays_of(sessions)
-    row = np.repeat(np.arange(len(sessions)), log.lengths(sessions))
-    track = log.column("track")[plays]
-    if kept_only:
-        kept = ~is_skip(log.column("level")[plays])
-        row, track = row[kept], track[kept]
-    shape = (len(sessions), len(dataset.catalog))
-    holds = sparse.csr_array((np.ones(len(row), np.float32), (row, track)), shape=shape)
-    # A track played twice was summed to 2.
-    holds.data[:] = 1
-    return holds
 
 
 def history_matrix(

@@ -36,7 +36,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -47,6 +47,9 @@ from musicbox_env.dataset import RATE_SUFFIX, Dataset, write_json
 from musicbox_env.retrieval import weight_above
 from musicbox_env.schema import require_known, suggest
 from musicbox_env.sessions import SessionLog
+
+if TYPE_CHECKING:  # slow to import
+    from scipy.sparse import csr_array
 
 EMBEDDINGS: Final = ("content", "colisten", "hybrid")
 
@@ -63,7 +66,7 @@ RIDGE = 100.0
 
 CHECKED_SESSIONS = 2_000
 RATE_SCALE = 3.0
-SESSIONS_A_BLOCK = 8_192
+SESSIONS_A_BLOCK = 1 << 16
 ROWS_A_BLOCK = 1 << 18
 SMALLEST_NORM = 1e-6
 NORMAL_95: Final = 1.959964
@@ -376,34 +379,36 @@ class _Pairs:
     """
 
     def __init__(self, log: SessionLog, num_tracks: int) -> None:
-        # Imported here: opening a dataset should not wait for it.
-        from scipy.sparse import csr_array
-
-        sessions = log.sessions_in("train")
-        lengths = log.lengths(sessions)
-        plays = log.plays_of(sessions)
-        offsets = np.concatenate([[0], np.cumsum(lengths)])
-        tracks = log.column("track")[plays].astype(np.int32)
-        ones = np.ones(len(tracks), np.float32)
-        held = csr_array((ones, tracks, offsets), shape=(len(sessions), num_tracks))
-        held.sum_duplicates()
-        held.data[:] = 1
-        number = np.diff(held.indptr)
-        self._weight = np.where(number > 1, 1 / np.maximum(number - 1, 1), 0).astype(np.float32)
-        self._held = held
-        self._holding = held.T
-        self._alone = self._holding @ self._weight
-        self.sessions: Floats = self._holding @ (number > 1).astype(np.float32)
+        """Read the training sessions."""
+        train = log.sessions_in("train")
+        starts = range(0, len(train), SESSIONS_A_BLOCK)
+        blocks = [
+            log.held_tracks(train[start : start + SESSIONS_A_BLOCK], num_tracks) for start in starts
+        ]
+        self._blocks = [(held, _weight_of_pairs(held)) for held in blocks]
+        self._alone: Floats = np.zeros(num_tracks, np.float32)
+        self.sessions: Floats = np.zeros(num_tracks, np.float32)
+        for held, weight in self._blocks:
+            self._alone += held.T @ weight
+            self.sessions += held.T @ (weight > 0).astype(np.float32)
         self.damping: Floats = (1 / np.sqrt(self.sessions + PRIOR_SESSIONS))[:, None]
 
     def times(self, vectors: Floats) -> Floats:
         """M times ``(num_tracks, k)``."""
         damped = self.damping * vectors
-        together = self._holding @ (self._weight[:, None] * (self._held @ damped))
+        together = np.zeros_like(damped)
+        for held, weight in self._blocks:
+            together += held.T @ (weight[:, None] * (held @ damped))
         together -= self._alone[:, None] * damped  # songs are no pair with themselves
         share = self.sessions @ damped / max(self.sessions.sum(), SMALLEST_NORM)
         together -= self.sessions[:, None] * share
         return np.asarray(self.damping * together, np.float32)
+
+
+def _weight_of_pairs(held: csr_array) -> Floats:
+    """What each pair of a session's songs counts ``(sessions,)``, 0 where there is none."""
+    number = np.diff(held.indptr)
+    return np.where(number > 1, 1 / np.maximum(number - 1, 1), 0).astype(np.float32)
 
 
 def fit_colisten(shared: SharedSessions) -> Fit:

@@ -13,10 +13,11 @@ import numpy.typing as npt
 import pyarrow.parquet as pq
 
 from musicbox_env.kernels import fill_rows
-from musicbox_env.schema import MAX_SESSION_LENGTH, PLAY_COLUMNS, UNKNOWN, split_codes
+from musicbox_env.schema import MAX_SESSION_LENGTH, PLAY_COLUMNS, UNKNOWN, is_skip, split_codes
 
-if TYPE_CHECKING:  # slow to import, and an environment needs none of it
+if TYPE_CHECKING:  # slow to import, and an environment needs neither
     import pandas as pd
+    from scipy.sparse import csr_array
 
 
 class SessionLog:
@@ -109,6 +110,23 @@ class SessionLog:
         ends = np.cumsum(lengths)
         within = np.arange(int(lengths.sum())) - np.repeat(ends - lengths, lengths)
         return np.repeat(self.offsets[sessions], lengths) + within
+
+    def held_tracks(
+        self, sessions: npt.NDArray[np.integer], num_tracks: int, *, kept_only: bool = False
+    ) -> csr_array:
+        """Which session plays (or keeps) which track, ``(len(sessions), num_tracks)``, 0 or 1."""
+        from scipy.sparse import csr_array
+
+        plays, lengths = self.plays_of(sessions), self.lengths(sessions)
+        row = np.repeat(np.arange(len(sessions), dtype=np.int32), lengths)
+        track = self.column("track")[plays]
+        if kept_only:
+            kept = ~is_skip(self.column("level")[plays])
+            row, track = row[kept], track[kept]
+        ones = np.ones(len(row), np.float32)
+        held = csr_array((ones, (row, track)), shape=(len(sessions), num_tracks))
+        held.data[:] = 1  # a track played twice was summed to 2
+        return held
 
     def frame(self, session: int) -> pd.DataFrame:
         """One session as a table, a row a play, for people to look at."""

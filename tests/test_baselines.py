@@ -8,7 +8,7 @@ from handmade import HISTORY, KEPT, SESSIONS, SKIPPED, observe, write_sessions
 
 import musicbox_env
 from agents import baselines, make_agent
-from agents.baselines import most_popular, nth_allowed, strongest, training_matrix
+from agents.baselines import most_popular, nth_allowed, strongest
 from musicbox_env.embeddings import embedding_space
 from musicbox_env.schema import Level, is_skip
 
@@ -188,21 +188,6 @@ def sets_of(dataset, *, kept_only):
             frame = frame[~is_skip(frame["level"])]
         out.append(set(frame["track"]))
     return out
-
-
-@pytest.mark.parametrize("kept_only", [False, True])
-def test_training_matrix_holds_each_track_once(tmp_path, kept_only):
-    dataset = write_sessions(tmp_path / "d", SESSIONS)
-    matrix = training_matrix(dataset, kept_only=kept_only).toarray()
-    assert [set(np.flatnonzero(row)) for row in matrix] == sets_of(dataset, kept_only=kept_only)
-    assert set(np.unique(matrix)) == {0, 1}
-
-
-def test_training_matrix_holds_training_sessions_alone(synthetic):
-    matrix = training_matrix(synthetic, kept_only=False)
-    assert matrix.shape[0] == len(synthetic.sessions.sessions_in("train"))
-    plays = synthetic.catalog.plays()
-    assert ((matrix.sum(axis=0) > 0) == (plays > 0)).all()
 
 
 @pytest.mark.parametrize("kept_only", [False, True])

@@ -322,3 +322,19 @@ def test_opening_maps_columns_in_place_of_reading_them(dataset):
         "assert base(d.sessions.offsets) is mmap; assert base(d.sessions.column('track')) is mmap"
     )
     subprocess.run([sys.executable, "-c", code, str(dataset.folder)], check=True)
+
+
+@pytest.mark.parametrize("kept_only", [False, True])
+def test_held_tracks_hold_each_track_once(synthetic, kept_only):
+    log, some = synthetic.sessions, np.array([7, 3, 40])
+    held = log.held_tracks(some, len(synthetic.catalog), kept_only=kept_only).toarray()
+    assert held.shape == (3, len(synthetic.catalog))
+    assert set(np.unique(held)) == {0, 1}
+    repeated = False
+    for row, session in zip(held, some, strict=True):
+        frame = log.frame(session)
+        if kept_only:
+            frame = frame[~is_skip(frame["level"])]
+        assert set(np.flatnonzero(row)) == set(frame["track"])
+        repeated |= frame["track"].duplicated().any()
+    assert repeated, "no session of these plays a track twice: the test shows nothing of it"

@@ -119,6 +119,16 @@ def test_shared_sessions_by_hand(world):
     np.testing.assert_allclose(found.vectors @ found.vectors.T, expected @ expected.T, atol=1e-4)
 
 
+def test_sessions_read_in_blocks_are_the_same(world, monkeypatch):
+    whole = shared_sessions(world, 2, seed=0)
+    monkeypatch.setattr("musicbox_env.embeddings.SESSIONS_A_BLOCK", 7)
+    blocks = shared_sessions(world, 2, seed=0)
+    np.testing.assert_allclose(blocks.sessions, whole.sessions)
+    np.testing.assert_allclose(
+        blocks.vectors @ blocks.vectors.T, whole.vectors @ whole.vectors.T, atol=1e-4
+    )
+
+
 def test_dimensions_beyond_the_catalogue_stay_empty(world):
     shared = shared_sessions(world, 2 * len(world.catalog), seed=0)
     assert shared.vectors.shape == (len(world.catalog), 2 * len(world.catalog))
