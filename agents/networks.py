@@ -7,15 +7,16 @@ space, ``P`` points of an action (one, or one for each place of the slate).
 from __future__ import annotations
 
 from functools import cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 
-from musicbox_env.kernels import gru_factors, gru_step, in_registers
+from musicbox_env.kernels import in_registers
 from musicbox_env.schema import NUM_LEVELS, SKIP_THRESHOLD
 
 POOLS = ("played", "kept", "skipped")
@@ -128,90 +129,6 @@ def unit(points: Tensor) -> Tensor:
     return functional.normalize(points, dim=-1)
 
 
-class Recurrence(torch.autograd.Function):
-    """What ``torch.nn.GRU`` of one layer remembers at the end, and its gradients, much faster.
-
-    For networks as small as these torch spends most of its time on starting operations, dozens for
-    each place; here a place is one product and one compiled loop. And padding is left out: plays
-    are packed place after place, sessions of many plays first, so that those that have begun are
-    always the first rows.
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        plays: Tensor,
-        played: Tensor,
-        of_input: Tensor,
-        of_memory: Tensor,
-        b: Tensor,
-        c: Tensor,
-    ) -> Tensor:
-        """Memory after the newest play ``(B, H)``, 0 where there is none.
-
-        Args:
-            ctx: What `backward` needs.
-            plays: ``(B, T, inputs)``, the newest last.
-            played: True where there is a play, False for the padding in front ``(B, T)``.
-            of_input: Weights ``(3 H, inputs)``.
-            of_memory: Weights ``(3 H, H)``.
-            b: Bias beside the first ``(3 H,)``.
-            c: Bias beside the second ``(3 H,)``.
-        """
-        weights = [part.detach().numpy() for part in (of_input, of_memory, b, c)]
-        real = played.numpy()
-        order = np.argsort(-real.sum(axis=1), kind="stable")
-        place, session = np.nonzero(real[order].T)
-        inputs = plays.detach().numpy()[order[session], place]
-        begun = real.sum(axis=0)
-        x = inputs @ weights[0].T
-        m = np.empty_like(x)
-        before = np.empty((len(x), of_memory.shape[1]), np.float32)
-        memory = np.zeros((len(real), of_memory.shape[1]), np.float32)
-        for part, k in _places(begun):
-            before[part] = memory[:k]
-            np.matmul(before[part], weights[1].T, out=m[part])
-            gru_step(
-                x[None, part],
-                m[None, part],
-                weights[2][None],
-                weights[3][None],
-                before[part, None],
-                memory[:k, None],
-            )
-        ctx.kept = inputs, order, begun, x, m, before, weights
-        newest = np.empty_like(memory)
-        newest[order] = memory
-        return torch.from_numpy(newest)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        """Gradients by all weights; none by the plays, which are data.
-
-        Those at a place are multiples of the one by its memory: the factors come from all places
-        at once, and only the multiplication goes from place to place.
-        """
-        inputs, order, begun, x, m, before, (_, of_memory, b, c) = ctx.kept
-        size = before.shape[1]
-        factors = np.empty((len(x), 5, size), np.float32)
-        gru_factors(x, m, b, c, before, factors)
-        back = gradient.numpy()[order]
-        for part, k in reversed(_places(begun)):
-            factors[part] *= back[:k, None]
-            np.matmul(factors[part, :3].reshape(k, -1), of_memory, out=back[:k])
-            back[:k] += factors[part, 4]
-        by_m = factors[:, :3].reshape(len(x), -1)
-        by_x = factors[:, [0, 1, 3]].reshape(len(x), -1)
-        gradients = by_x.T @ inputs, by_m.T @ before, by_x.sum(axis=0), by_m.sum(axis=0)
-        return None, None, *(torch.from_numpy(part) for part in gradients)
-
-
-def _places(begun: npt.NDArray[np.int64]) -> list[tuple[slice, int]]:
-    """Where the plays of each place lie when packed, and how many they are."""
-    ends = np.cumsum(begun).tolist()
-    return [(slice(end - k, end), k) for end, k in zip(ends, begun.tolist(), strict=True) if k]
-
-
 class RecurrentEncoder(nn.Module):
     """Summarises sessions by a GRU over the songs in order, beside the statistics.
 
@@ -236,10 +153,18 @@ class RecurrentEncoder(nn.Module):
         # One-hot of level + 1, without the column of the padding.
         levels = functional.one_hot(state.levels.long() + 1, NUM_LEVELS + 1)[..., 1:]
         plays = torch.cat([state.songs, levels.to(state.songs.dtype)], dim=2)
-        gru = self.gru
-        weights = gru.weight_ih_l0, gru.weight_hh_l0, gru.bias_ih_l0, gru.bias_hh_l0
-        memory: Tensor = Recurrence.apply(plays, state.levels >= 0, *weights)
-        return torch.cat([memory, state.statistics], dim=1)
+        number = (state.levels >= 0).sum(dim=1)
+        _, memory = self.gru(_packed(plays, number))
+        return torch.cat([memory[0] * (number > 0)[:, None], state.statistics], dim=1)
+
+
+def _packed(plays: Tensor, number: Tensor) -> PackedSequence:
+    """The last ``number`` ``(B,)`` places of plays ``(B, H, i)``, at least one each."""
+    number = number.clamp(min=1)
+    length = plays.shape[1]
+    place = (torch.arange(length) + (length - number)[:, None]) % length
+    in_front = plays.gather(1, place[..., None].expand_as(plays))
+    return pack_padded_sequence(in_front, number, batch_first=True, enforce_sorted=False)
 
 
 class PooledEncoder(nn.Module):

@@ -147,35 +147,6 @@ def test_slates_heard_at_once_are_heard_as_one_by_one(synthetic, listener, every
         np.testing.assert_array_equal(fast, plain)
 
 
-def test_tanh_is_that_of_a_library():
-    @kernels.compiled
-    def every(x, y):
-        for i in range(len(x)):
-            y[i] = kernels.tanh(x[i])
-
-    x = np.concatenate([np.linspace(-12, 12, 100_001), [-np.inf, 0, np.inf]]).astype(np.float32)
-    y = np.empty_like(x)
-    every(x, y)
-    np.testing.assert_allclose(y, np.tanh(x.astype(np.float64)), atol=3e-7)
-
-
-def test_recurrent_units_are_those_of_the_paper():
-    rng = np.random.default_rng(0)
-    members, n, size = 2, 5, 7
-    x, m = rng.standard_normal((2, members, n, 3 * size)).astype(np.float32)
-    b, c = rng.standard_normal((2, members, 3 * size)).astype(np.float32)
-    before = rng.standard_normal((n, members, size)).astype(np.float32)
-    after = np.empty_like(before)
-    kernels.gru_step(x, m, b, c, before, after)
-    x, m = x + b[:, None], m + c[:, None]
-    reset, update = (
-        1 / (1 + np.exp(-(x + m)[..., part])) for part in (slice(size), slice(size, 2 * size))
-    )
-    new = np.tanh(x[..., 2 * size :] + reset * m[..., 2 * size :])
-    expected = update * before.swapaxes(0, 1) + (1 - update) * new
-    np.testing.assert_allclose(after.swapaxes(0, 1), expected, atol=1e-6)
-
-
 TRACE = "38c6ff31304a8861602c3f52b0398593100041e1f2beb022d86ff91cac9f4420"
 """Of everything below as numpy alone gave it, before any of it was compiled."""
 

@@ -13,7 +13,6 @@ from agents.networks import (
     Actor,
     Critic,
     Encoder,
-    Recurrence,
     State,
     make_encoder,
     move_towards,
@@ -232,24 +231,3 @@ def test_target_moves_towards_its_source() -> None:
     move_towards(target, source, 0.1)
     for moved, value in zip(target.parameters(), wanted, strict=True):
         torch.testing.assert_close(moved.detach(), value)
-
-
-def test_recurrence_is_torchs_own_with_the_same_gradients() -> None:
-    torch.manual_seed(0)
-    gru = torch.nn.GRU(6, 5, batch_first=True)
-    weights = list(gru.parameters())
-    counts = [4, 0, 7, 1, 7]
-    plays = torch.randn(5, 7, 6)
-    played = torch.arange(7) >= 7 - torch.tensor(counts)[:, None]
-    towards = torch.randn(5, 5)
-
-    got = Recurrence.apply(plays, played, *weights)
-    by_ours = torch.autograd.grad((got * towards).sum(), weights)
-    zero = torch.zeros(5)
-    expected = torch.stack(
-        [gru(plays[i, 7 - n :])[0][-1] if n else zero for i, n in enumerate(counts)]
-    )
-    by_torch = torch.autograd.grad((expected * towards).sum(), weights)
-    torch.testing.assert_close(got, expected)
-    for ours, theirs in zip(by_ours, by_torch, strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
