@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 
-from musicbox_env.kernels import in_registers
-from musicbox_env.schema import NUM_LEVELS, SKIP_THRESHOLD
+from musicbox_env.kernels import in_registers, level_is_skip
+from musicbox_env.schema import NUM_LEVELS
 
 POOLS = ("played", "kept", "skipped")
 """Groups of songs whose mean embeddings the networks see, in this order."""
@@ -95,7 +95,7 @@ def _read_plays(
             level = levels[i, place]
             if level < 0:
                 continue
-            group = _SKIPPED if level < SKIP_THRESHOLD else _KEPT
+            group = _SKIPPED if level_is_skip(level) else _KEPT
             number[_PLAYED] += 1
             number[group] += 1
             means[i, _PLAYED] += songs[i, place]

@@ -50,6 +50,12 @@ def dot(a: Floats, b: Floats) -> float:
 
 
 @compiled
+def level_is_skip(level: int) -> bool:
+    """What `schema.is_skip` says of one level."""
+    return 0 <= level < SKIP_THRESHOLD
+
+
+@compiled
 def fill_rows(column: npt.NDArray, first: Ints, count: Ints, rows: npt.NDArray) -> None:
     """Copy ``column[first : first + count]`` to the front of each row of ``rows``, in place."""
     for i in range(len(first)):
@@ -380,11 +386,6 @@ def look_back(
 
 
 @compiled
-def _is_skip(level: int) -> bool:
-    return 0 <= level < SKIP_THRESHOLD
-
-
-@compiled
 def begin_replay(
     rows: Indices,
     sessions: Ints,
@@ -423,7 +424,7 @@ def begin_replay(
             for j in range(embedding.shape[1]):
                 vectors[row, play, j] = embedding[track, j]
         levels[row, length:], vectors[row, length:] = UNHEARD, 0
-        skipped[row] = _is_skip(heard_levels[row, count[row] - 1])
+        skipped[row] = level_is_skip(heard_levels[row, count[row] - 1])
 
 
 @in_registers
@@ -437,7 +438,7 @@ def _donor_shares(
     brief, short, most, cut, full = 0.0, 0.0, 0.0, 0.0, 0.0
     for play in range(len(levels)):  # without branches: which way they go, nothing foretells
         level = levels[play]
-        alike = play > 0 and _is_skip(levels[play - 1]) == skipped
+        alike = play > 0 and level_is_skip(levels[play - 1]) == skipped
         weight = np.float64(weights[play]) * (persistence if alike else 1.0)
         brief += weight if level == 0 else 0.0
         short += weight if level == 1 else 0.0
@@ -514,7 +515,7 @@ def replay_slates(
                 shares = _donor_shares(weights[i, place], logged[row], skipped[row], persistence)
                 level = _level_at(shares, uniforms[i, place])
             heard[i, place] = level
-            skipped[row] = _is_skip(level)
+            skipped[row] = level_is_skip(level)
     return heard
 
 

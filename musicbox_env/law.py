@@ -23,8 +23,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import expit
 
-from musicbox_env.kernels import compiled
-from musicbox_env.schema import CONTEXT_TYPES, SKIP_THRESHOLD, suggest
+from musicbox_env.kernels import compiled, level_is_skip
+from musicbox_env.schema import CONTEXT_TYPES, suggest
 
 Array = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.integer]
@@ -272,7 +272,7 @@ def _hear(
     for i in range(len(levels)):
         for level in levels[i]:
             if level >= 0:
-                previous[i] = level < SKIP_THRESHOLD
+                previous[i] = level_is_skip(level)
                 running[i] = weight * running[i] + (1.0 - weight) * previous[i]
                 heard[i] += 1
 

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from musicbox_env.dataset import Dataset
-from musicbox_env.kernels import compiled, dot
+from musicbox_env.kernels import compiled, dot, level_is_skip
 from musicbox_env.schema import (
     CONTEXT_TYPES,
     MAX_SESSION_LENGTH,
@@ -21,7 +21,6 @@ from musicbox_env.schema import (
     PAUSE_SHORT,
     REASONS_END,
     REASONS_START,
-    SKIP_THRESHOLD,
     is_skip,
 )
 
@@ -375,15 +374,15 @@ def _fill_summaries(levels: Ints, count: Ints, summary: Array) -> None:
         skips = keeps = 0
         total[:] = 0.5
         for level in heard:
-            skipped = (level < SKIP_THRESHOLD) - EVENT_CENTER[0]
+            skipped = level_is_skip(level) - EVENT_CENTER[0]
             brief, full = (level == 0) - EVENT_CENTER[1], (level == best) - EVENT_CENTER[2]
             for life in range(lives):
                 into[life] = into[life] * fading[life] + skipped
                 into[lives + life] = into[lives + life] * fading[life] + brief
                 into[2 * lives + life] = into[2 * lives + life] * fading[life] + full
                 total[life] = (total[life] - 0.5) * fading[life] + 1.5
-            skips = skips + 1 if level < SKIP_THRESHOLD else 0
-            keeps = keeps + 1 if level >= SKIP_THRESHOLD else 0
+            skips = skips + 1 if level_is_skip(level) else 0
+            keeps = keeps + 1 if not level_is_skip(level) else 0
         for place in range(seen):
             into[place] /= total[place % lives]
         for ago in range(min(LEVELS_SEEN, len(heard))):
