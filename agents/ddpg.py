@@ -484,6 +484,7 @@ class DDPGAgent(Agent):
         return vectors
 
     def _embed(self, tracks: npt.NDArray[np.integer]) -> Tensor:
+        """The same for torch."""
         return torch.from_numpy(self._vectors(tracks))
 
     def _state(self, observation: Observation) -> State:
@@ -613,9 +614,7 @@ class DDPGAgent(Agent):
             judged = critic.judge(batch.state)
             q = critic.score(judged, batch.actions)
             if self.settings.within_slates and q.shape[1] > 1:
-                songs = (q - judged.value) * counted
-                number = counted.sum(dim=1, keepdim=True).clamp(min=1)
-                common = batch.logged * songs.sum(dim=1, keepdim=True) / number
+                common = batch.logged * mean_counted(q - judged.value, counted)
                 q = q - common + common.detach()  # the same number without its gradient [23]
             loss = loss + ((q - target).square() * counted).sum() / counted.sum()
         return loss, q.detach()
@@ -951,6 +950,12 @@ class DDPGAgent(Agent):
 def default_embedding(dataset: Dataset) -> str:
     """The dataset's best space, with the rate."""
     return dataset.embedding_names[0] + RATE_SUFFIX
+
+
+def mean_counted(values: Tensor, counted: Tensor) -> Tensor:
+    """Mean of those of a row's values ``(B, M)`` that count, ``(B, 1)``; 0 where none does."""
+    number = counted.sum(dim=1, keepdim=True).clamp(min=1)
+    return (values * counted).sum(dim=1, keepdim=True) / number
 
 
 def cosine_distance(points: Tensor, wanted: Tensor) -> Tensor:

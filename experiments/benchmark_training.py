@@ -61,7 +61,7 @@ def _updates(setting: Setting, data: str, batch: int, width: int) -> list[Record
     ours = _learner(data, options, {"batch_size": batch, "hidden": width})
     ten = _learner(data, options, {"batch_size": batch, "hidden": width, "history_length": 10})
     title = f"ddpg updates, batch {batch}, width {width}"
-    note = "ours reads songs one after the other by recurrent units, theirs as one vector"
+    note = "ours reads the songs heard as statistics, theirs ten of them as one vector"
     measure = partial(compare, "training", unit="updates/s", runs=setting.runs, note=note)
     records = [
         measure(f"{title}, over SB3's", ours=ours, theirs=sb3, bar=2.0),
