@@ -319,7 +319,8 @@ def test_pessimism_adds_what_is_not_known(synthetic, listener):
     sd = listener.table.effect_sd
     unknown, well_known = np.argsort(-sd)[:20], np.argsort(sd)[:20]
     assert spread[:, unknown].mean() > 1.2 * spread[:, well_known].mean()
-    members = listener.member_skip_logits(state, history, np.arange(20), tracks)
+    logits = listener.network_logits(state, history, np.arange(20), tracks)
+    members = listener.fit.calibration.apply(*logits, recommended=True)
     np.testing.assert_allclose(members.mean(axis=0), usual, rtol=1e-6, atol=1e-6)
     assert (spread >= members.std(axis=0) - 1e-6).mean() > 0.95
 

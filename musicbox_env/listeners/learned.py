@@ -387,17 +387,6 @@ class LearnedListener:
             history.record(rows, tracks, levels)
         return answers
 
-    def member_skip_logits(
-        self,
-        state: LearnedState,
-        history: History,
-        rows: Rows,
-        tracks: npt.NDArray[np.integer],
-    ) -> npt.NDArray[np.float64]:
-        """Calibrated skip logits of each member, without pessimism, ``(M, m, c)``."""
-        usual, logits, repeat = self.network_logits(state, history, rows, tracks)
-        return self.fit.calibration.apply(usual, logits, repeat, recommended=True)
-
     def network_logits(
         self,
         state: LearnedState,

@@ -41,7 +41,6 @@ from musicbox_env.retrieval import top_k
 from musicbox_env.schema import NUM_LEVELS, UNKNOWN, Level, is_skip, require_known
 
 MODES: Final = ("nearest_k", "normal", "grouped_average", "grouped_cosine")
-MEMORY_SPLITS: Final = ("train", "train_a", "train_b")
 LIST_DISCOUNT: Final = 0.9
 """Gamma of the list reward, equation 4."""
 HISTORY_SONGS: Final = 10
