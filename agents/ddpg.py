@@ -285,7 +285,7 @@ class Batch(NamedTuple):
 
 
 class DDPGAgent(Agent):
-    """Recommends by a recurrent actor whose point retrieves the slate; see the module's page."""
+    """Recommends, of the songs near its actor's point, those that its critic likes best."""
 
     name: ClassVar[str] = "ddpg"
     Settings: ClassVar[type[AgentSettings]] = DDPGSettings
