@@ -693,6 +693,8 @@ class DDPGAgent(Agent):
         trusted = self._critic_updates >= TRUSTED_UPDATES
         if self.quality is None or self.settings.quality != "learned" or not trusted:
             return
+        if len(happened) == 0:  # all sessions have just ended
+            return
         batch, heard = self._tensors(happened), happened.slate >= 0
         actions = batch.actions.clone()
         actions[..., -1] = 0

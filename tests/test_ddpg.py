@@ -650,11 +650,18 @@ def test_learns_which_songs_are_good_beyond_their_embeddings(
     assert seen[-1]["skip_rate"] < 0.1 < seen[0]["skip_rate"]
 
 
+@pytest.mark.parametrize("encoder", ["pooled", "recurrent"])
 @pytest.mark.parametrize("critic_sees", ["songs", "slate", "proto"])
-def test_one_session_at_a_time(synthetic: Dataset, critic_sees: str) -> None:
+def test_one_session_at_a_time(synthetic: Dataset, critic_sees: str, encoder: str) -> None:
     """Between two sessions nobody hears anything; late enough that qualities are noted."""
     agent = small_agent(
-        synthetic, critic_sees=critic_sees, num_envs=1, warmup_updates=TRUSTED_UPDATES
+        synthetic,
+        critic_sees=critic_sees,
+        encoder=encoder,
+        points=3,
+        gamma=0.9,
+        num_envs=1,
+        warmup_updates=TRUSTED_UPDATES,
     )
     agent.learn(options(synthetic), 12)
     assert len(agent.memory) == 12
