@@ -11,7 +11,6 @@ import sys
 from collections.abc import Callable, Iterator
 from copy import deepcopy
 from dataclasses import asdict, dataclass, fields, replace
-from functools import partial
 from pathlib import Path
 from typing import Final, Literal
 
@@ -26,7 +25,9 @@ from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
 from tyro.conf import Positional
 
+from musicbox_env.crossfit import PARTS, crossfitted, parts_of
 from musicbox_env.dataset import Dataset
+from musicbox_env.embeddings import NO_SESSIONS
 from musicbox_env.listeners.base import History, skip_probability
 from musicbox_env.listeners.features import (
     PLAY_INPUTS,
@@ -56,8 +57,6 @@ from musicbox_env.schema import NUM_LEVELS, SKIP_THRESHOLD, UNKNOWN, is_skip, re
 from musicbox_env.simulator import open_dataset
 
 FOLDS: Final = {"A": "train_a", "B": "train_b", "both": "train"}
-OUT_OF_FOLD_PARTS: Final = 10
-"""Training sessions are divided into so many parts; track counts of each come from the others."""
 WITHIN_WEIGHT: Final = 0.5
 """Weight in the loss of the level among skips and among kept plays; skipping itself has 1."""
 STANDARD_SESSIONS: Final = 5_000
@@ -82,6 +81,10 @@ BELIEF_SD: Final = 0.25
 """Prior standard deviation of the believed part of a song's effect around 1."""
 ALTERNATIVES: Final = 4
 """Plays to come that a play is compared with, as if they came in its place."""
+PRICING_FOLDS: Final = 5
+"""Folds of training sessions, each priced by a network that was fitted on the others."""
+ENOUGH_TO_PRICE: Final = 1_000
+"""With so many validation sessions, these alone tell what is real of songs' effects."""
 
 Array = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -206,22 +209,79 @@ def session_arrays(dataset: Dataset, sessions: Ints, table: TrackTable) -> Sessi
     return SessionArrays(levels, tracks, summary, context, behaviour)
 
 
-def out_of_fold_table(
-    dataset: Dataset, part: Ints, split: str, vectors: npt.NDArray[np.float32] | None
-) -> TrackTable:
-    """What a training split tells of each track without some of its sessions, ``part``.
+@dataclass(frozen=True)
+class TrainingSplit:
+    """A training split, and what its plays tell of each track.
 
-    With its own play in a track's rate a session would read its own label there; and leaving out
-    just that play is no better: the rate then moves against the label.
+    Attributes:
+        dataset: Where it is.
+        split: Its name.
+        embedding: The embedding that songs are compared in, or None.
+        table: Of all tracks, counted on the whole split.
+        part: Part of each session of the dataset; see `crossfit.parts_of`.
+        spaces: `crossfit.crossfitted` embedding, or None.
     """
-    log, catalog = dataset.sessions, dataset.catalog
-    rows = log.plays_of(part)
-    track, level = log.column("track")[rows], log.column("level")[rows]
-    own_plays = np.bincount(track, minlength=len(catalog))
-    own_skips = np.bincount(track[level < SKIP_THRESHOLD], minlength=len(catalog))
-    return TrackTable.counted(
-        catalog.plays(split) - own_plays, catalog.skips(split) - own_skips, vectors
-    )
+
+    dataset: Dataset
+    split: str
+    embedding: str | None
+    table: TrackTable
+    part: npt.NDArray[np.int8]
+    spaces: npt.NDArray[np.float32] | None
+
+    @classmethod
+    def of(cls, dataset: Dataset, split: str) -> TrainingSplit:
+        """Of a dataset, with its best embedding."""
+        embedding = dataset.embedding_names[0] if dataset.embedding_names else None
+        table = TrackTable.of(dataset, split, embedding)
+        spaces = None if embedding is None else crossfitted(dataset, embedding)
+        return cls(dataset, split, embedding, table, parts_of(dataset), spaces)
+
+    def in_parts(self, sessions: Ints) -> Iterator[tuple[int, Ints]]:
+        """Parts, and those of the sessions that are in them."""
+        for part in range(PARTS):
+            some = sessions[self.part[sessions] == part]
+            if len(some):
+                yield part, some
+
+    def table_of(self, part: int, without: Ints) -> TrackTable:
+        """What sessions of a part may know of each track.
+
+        Args:
+            part: The embedding was fitted without it.
+            without: Sessions whose plays do not count, those of the part among them. With its own
+                play in a track's rate a session would read its own label there; and leaving out
+                just that play is no better: the rate then moves against the label.
+        """
+        log, catalog = self.dataset.sessions, self.dataset.catalog
+        rows = log.plays_of(without)
+        track, level = log.column("track")[rows], log.column("level")[rows]
+        plays = catalog.plays(self.split) - np.bincount(track, minlength=len(catalog))
+        skips = np.bincount(track[is_skip(level)], minlength=len(catalog))
+        vectors = None if self.spaces is None else self.spaces[part % len(self.spaces)]
+        return TrackTable.counted(plays, catalog.skips(self.split) - skips, vectors)
+
+    def arrays(self, sessions: Ints, *, without: Ints = NO_SESSIONS) -> SessionArrays:
+        """Sessions to fit on, each with what sessions of its part may know.
+
+        Args:
+            sessions: Of the split ``(n,)``.
+            without: More sessions that do not count.
+        """
+        return SessionArrays.joined(
+            [
+                session_arrays(self.dataset, some, self.table_of(part, np.append(some, without)))
+                for part, some in self.in_parts(sessions)
+            ]
+        )
+
+    def uncalibrated(self, networks: list[TorchNetwork], train: SessionArrays) -> FittedNetwork:
+        """Networks fitted on sessions of the split, together."""
+        return FittedNetwork(
+            Network.stacked([network.exported() for network in networks]),
+            Calibration.none(usual_track(train)),
+            {"split": self.split, "embedding": self.embedding},
+        )
 
 
 class Inputs:
@@ -499,6 +559,11 @@ class PricedSongs:
     real: npt.NDArray[np.bool_]
     skipped: npt.NDArray[np.bool_]
 
+    @classmethod
+    def joined(cls, parts: list[PricedSongs]) -> PricedSongs:
+        """Plays of several parts, one part after the other."""
+        return cls(*(np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(cls)))
+
 
 def priced_songs(listener: LearnedListener, sessions: Ints) -> PricedSongs:
     """Price the plays of second halves, and for each the next plays as if they came at once."""
@@ -514,9 +579,7 @@ def priced_songs(listener: LearnedListener, sessions: Ints) -> PricedSongs:
         )
         base, logit = usual.mean(axis=0)[:, 0], logits.mean(axis=0)
         parts.append(PricedSongs(base, logit, repeat, real, is_skip(moment.levels)))
-    return PricedSongs(
-        *(np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(PricedSongs))
-    )
+    return PricedSongs.joined(parts)
 
 
 def believed_part(songs: PricedSongs) -> tuple[float, float]:
@@ -566,14 +629,17 @@ def scale_and_shift(logits: Array, skipped: npt.NDArray[np.bool_]) -> tuple[floa
     return float(found[0]), float(found[1])
 
 
-def calibrated(listener: LearnedListener, validation: Ints) -> FittedNetwork:
+def calibrated(
+    listener: LearnedListener, validation: Ints, priced: list[PricedSongs]
+) -> FittedNetwork:
     """Fit the calibration of an ensemble.
 
     Args:
         listener: With the uncalibrated ensemble, neither pessimistic nor rejecting.
         validation: Sessions that no member was fitted on ``(v,)``.
+        priced: Songs of other sessions, by networks that were not fitted on these.
     """
-    song = believed_part(priced_songs(listener, validation))
+    song = believed_part(PricedSongs.joined([*priced, priced_songs(listener, validation)]))
     fit = replace(listener.fit, calibration=replace(listener.fit.calibration, song=song))
     listener = LearnedListener(listener.dataset, fit)
     simulated = scale_and_shift(*predicted_as_simulated(listener, validation))
@@ -610,27 +676,20 @@ def predicted_as_logged(
 
 def fit_ensemble(config: FitListenerConfig, dataset: Dataset) -> FittedNetwork:
     """Fit all members, then calibrate what they say together."""
-    split, rng = FOLDS[config.fold], np.random.default_rng(config.seed)
-    embedding = dataset.embedding_names[0] if dataset.embedding_names else None
-    whole = TrackTable.of(dataset, split, embedding)
-    chosen = _drawn(dataset, split, config.max_sessions, rng)
+    rng = np.random.default_rng(config.seed)
+    sessions = TrainingSplit.of(dataset, FOLDS[config.fold])
+    chosen = _drawn(dataset, sessions.split, config.max_sessions, rng)
     validation = _drawn(dataset, "validation", max(1, config.max_sessions // 10), rng)
-    judged = session_arrays(dataset, validation, whole)
-    parts = np.array_split(chosen, OUT_OF_FOLD_PARTS)
-    table_without = partial(out_of_fold_table, dataset, split=split, vectors=whole.vectors)
-    train = SessionArrays.joined(
-        [session_arrays(dataset, part, table_without(part)) for part in parts]
-    )
+    judged = session_arrays(dataset, validation, sessions.table)
+    train = sessions.arrays(chosen)
     fits = [_fit_with_bar(config, train, judged, member) for member in range(config.members)]
-    known = {"split": split, "embedding": embedding}
-    together = FittedNetwork(
-        Network.stacked([network.exported() for network, _ in fits]),
-        Calibration.none(usual_track(train)),
-        known,
-    )
-    fit = calibrated(LearnedListener(dataset, together), validation)
+    together = sessions.uncalibrated([network for network, _ in fits], train)
+    priced = []
+    if len(validation) < ENOUGH_TO_PRICE:
+        priced = priced_out_of_fold(config, sessions, chosen, judged)
+    fit = calibrated(LearnedListener(dataset, together), validation, priced)
     about = {
-        **known,
+        **together.about,
         "pessimism": config.pessimism,
         "reject_constant": config.reject_constant,
         "fitted_on": {name: dataset.about[name] for name in ("sessions", "plays", "tracks")},
@@ -640,6 +699,26 @@ def fit_ensemble(config: FitListenerConfig, dataset: Dataset) -> FittedNetwork:
         "settings": {k: v for k, v in asdict(config).items() if k not in ("data", "out")},
     }
     return replace(fit, about=about)
+
+
+def priced_out_of_fold(
+    config: FitListenerConfig, sessions: TrainingSplit, chosen: Ints, judged: SessionArrays
+) -> list[PricedSongs]:
+    """Price songs of training sessions by networks that were fitted on other ones.
+
+    A few hundred validation sessions leave it open whether half or all of a song's effect is real.
+    """
+    priced = []
+    fold_of = sessions.part[chosen] % PRICING_FOLDS
+    for fold in np.unique(fold_of):
+        held_out = chosen[fold_of == fold]
+        train = sessions.arrays(chosen[fold_of != fold], without=held_out)
+        network, _ = _fit_with_bar(config, train, judged, config.members + int(fold))
+        listener = LearnedListener(sessions.dataset, sessions.uncalibrated([network], train))
+        for part, some in sessions.in_parts(held_out):
+            listener.table = sessions.table_of(part, held_out)
+            priced.append(priced_songs(listener, some))
+    return priced
 
 
 def usual_track(sessions: SessionArrays) -> npt.NDArray[np.float32]:
@@ -662,16 +741,22 @@ def _drawn(dataset: Dataset, split: str, most: int, rng: np.random.Generator) ->
 
 
 def _fit_with_bar(
-    config: FitListenerConfig, train: SessionArrays, validation: SessionArrays, member: int
+    config: FitListenerConfig, train: SessionArrays, validation: SessionArrays, number: int
 ) -> tuple[TorchNetwork, float]:
-    description = f"member {member + 1} of {config.members}"
+    """Fit network ``number``: a member, or after all members one that prices a fold."""
+    of_fold = number - config.members
+    description = (
+        f"member {number + 1} of {config.members}"
+        if of_fold < 0
+        else f"pricing fold {of_fold + 1} of {PRICING_FOLDS}"
+    )
     with tqdm(total=config.max_epochs, disable=not config.progress, desc=description) as bar:
 
         def report(epoch: int, loss: float) -> None:
             bar.update()
             bar.set_postfix(validation_log_loss=f"{loss:.4f}")
 
-        return fit_member(config, train, validation, config.seed + member, report)
+        return fit_member(config, train, validation, config.seed + number, report)
 
 
 def output_file(config: FitListenerConfig, dataset: Dataset) -> Path:

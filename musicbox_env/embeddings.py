@@ -32,7 +32,7 @@ embedding is fitted on. The settings below were chosen by it on synthetic sessio
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -52,6 +52,7 @@ if TYPE_CHECKING:  # slow to import
     from scipy.sparse import csr_array
 
 EMBEDDINGS: Final = ("content", "colisten", "hybrid")
+NO_SESSIONS: Final = np.zeros(0, np.int64)
 
 LARGEST_DEVIATION = 3.0
 """Standardised features are clipped here, so that no outlier fills a direction of its own."""
@@ -125,7 +126,7 @@ def fit_embeddings(
     dataset = Dataset.unfinished(folder)
     out = dataset.folder / "embeddings"
     out.mkdir(exist_ok=True)
-    fits = _Fits(dataset, dim, seed, progress)
+    fits = _Fits(dataset, dim, seed, progress=progress)
     reports: dict[str, dict[str, Any]] = {}
     for name in EMBEDDINGS if names is None else names:
         try:
@@ -148,6 +149,29 @@ def fit_embeddings(
         np.save(out / f"{name}.npy", fit.vectors)
         write_json(out / f"{name}.json", reports[name])
     return reports
+
+
+def embedding_without(
+    dataset: Dataset, name: str, sessions: npt.NDArray[np.integer], *, seed: int = 0
+) -> Floats:
+    """An embedding as it would be had some training sessions not been logged ``(num_tracks, d)``.
+
+    Args:
+        dataset: With the embedding.
+        name: Of the embedding, one `fitted_on_sessions`.
+        sessions: Training sessions to leave out.
+        seed: Of co-listening's random start.
+
+    Returns:
+        Vectors in a basis of their own: only what they make of each other can be compared.
+    """
+    dim = dataset.embedding(name).shape[1]
+    return _Fits(dataset, dim, seed, without=sessions)[name].vectors
+
+
+def fitted_on_sessions(name: str) -> bool:
+    """Whether an embedding knows which songs shared a training session."""
+    return name in ("colisten", "hybrid")
 
 
 def embedding_space(dataset: Dataset, spec: str) -> Floats:
@@ -214,25 +238,33 @@ def _with_rate(dataset: Dataset, name: str) -> Floats:
     made = file.stat().st_mtime_ns if file.exists() else -1
     if made < max(source.stat().st_mtime_ns for source in sources):
         try:
-            _write_with_rate(dataset, name, file)
+            shape = len(dataset.catalog), space_dim(dataset, f"{name}{RATE_SUFFIX}")
+            write_rows(file, shape, _with_rate_in_blocks(dataset, name))
         except OSError:  # a folder that may only be read
             return np.hstack([dataset.embedding(name), rate_column(dataset.catalog)[:, None]])
     return np.asarray(np.load(file, mmap_mode="r", allow_pickle=False))
 
 
-def _write_with_rate(dataset: Dataset, name: str, file: Path) -> None:
-    """Write the space whole or not at all; processes that do it at once do not meet."""
+def _with_rate_in_blocks(dataset: Dataset, name: str) -> Iterator[Floats]:
     vectors, rate = dataset.embedding(name), rate_column(dataset.catalog)
+    for start in range(0, len(vectors), ROWS_A_BLOCK):
+        block = slice(start, start + ROWS_A_BLOCK)
+        yield np.hstack([vectors[block], rate[block, None]])
+
+
+def write_rows(file: Path, shape: tuple[int, ...], blocks: Iterable[Floats]) -> None:
+    """Write an array of single precision whole or not at all, a block of its rows at a time.
+
+    Processes that do it at once do not meet.
+    """
     file.parent.mkdir(exist_ok=True)
     temporary = file.with_name(f"{file.name}.{os.getpid()}.tmp")
-    shape = len(vectors), vectors.shape[1] + 1
     try:
         with temporary.open("wb") as out:
             header = {"descr": "<f4", "fortran_order": False, "shape": shape}
             np.lib.format.write_array_header_1_0(out, header)
-            for start in range(0, len(vectors), ROWS_A_BLOCK):
-                block = slice(start, start + ROWS_A_BLOCK)
-                out.write(np.hstack([vectors[block], rate[block, None]]).astype("<f4").data)
+            for block in blocks:
+                out.write(np.ascontiguousarray(block, "<f4").data)
         os.replace(temporary, file)
     finally:
         temporary.unlink(missing_ok=True)
@@ -264,8 +296,17 @@ def _listen_logit(catalog: Catalog, split: str) -> npt.NDArray[np.float64]:
 class _Fits:
     """Embeddings of one dataset, each fitted when first asked for: `hybrid` needs the others."""
 
-    def __init__(self, dataset: Dataset, dim: int, seed: int, progress: bool) -> None:
-        self._dataset, self._dim, self._seed, self._progress = dataset, dim, seed, progress
+    def __init__(
+        self,
+        dataset: Dataset,
+        dim: int,
+        seed: int,
+        *,
+        without: npt.NDArray[np.integer] = NO_SESSIONS,
+        progress: bool = False,
+    ) -> None:
+        self._dataset, self._dim, self._seed = dataset, dim, seed
+        self._without, self._progress = without, progress
         self._done: dict[str, Fit] = {}
 
     def __getitem__(self, name: str) -> Fit:
@@ -279,7 +320,13 @@ class _Fits:
 
     @cached_property
     def _shared(self) -> SharedSessions:
-        return shared_sessions(self._dataset, self._dim, seed=self._seed, progress=self._progress)
+        return shared_sessions(
+            self._dataset,
+            self._dim,
+            seed=self._seed,
+            without=self._without,
+            progress=self._progress,
+        )
 
     def _colisten(self) -> Fit:
         return fit_colisten(self._shared)
@@ -343,16 +390,22 @@ class SharedSessions(NamedTuple):
 
 
 def shared_sessions(
-    dataset: Dataset, dim: int, *, seed: int, progress: bool = False
+    dataset: Dataset,
+    dim: int,
+    *,
+    seed: int,
+    without: npt.NDArray[np.integer] = NO_SESSIONS,
+    progress: bool = False,
 ) -> SharedSessions:
-    """Find the leading directions of which songs share training sessions.
+    """Find the leading directions of which songs share training sessions, but some.
 
     A song heard twice in a session counts once. The same seed gives the same result.
 
     Raises:
         CannotFitError: No training session holds two different songs.
     """
-    pairs = _Pairs(dataset.sessions, len(dataset.catalog))
+    train = np.setdiff1d(dataset.sessions.sessions_in("train"), without)
+    pairs = _Pairs(dataset.sessions, train, len(dataset.catalog))
     if not pairs.sessions.any():
         raise CannotFitError("no training session holds two different songs")
     number = min(dim + 1 + OVERSAMPLED, len(dataset.catalog))
@@ -378,12 +431,12 @@ class _Pairs:
         damping: ``1 / sqrt(c_i + prior)`` ``(num_tracks, 1)``.
     """
 
-    def __init__(self, log: SessionLog, num_tracks: int) -> None:
-        """Read the training sessions."""
-        train = log.sessions_in("train")
-        starts = range(0, len(train), SESSIONS_A_BLOCK)
+    def __init__(self, log: SessionLog, sessions: npt.NDArray[np.integer], num_tracks: int) -> None:
+        """Read the sessions."""
+        starts = range(0, len(sessions), SESSIONS_A_BLOCK)
         blocks = [
-            log.held_tracks(train[start : start + SESSIONS_A_BLOCK], num_tracks) for start in starts
+            log.held_tracks(sessions[start : start + SESSIONS_A_BLOCK], num_tracks)
+            for start in starts
         ]
         self._blocks = [(held, _weight_of_pairs(held)) for held in blocks]
         self._alone: Floats = np.zeros(num_tracks, np.float32)

@@ -16,6 +16,7 @@ from musicbox_env.embeddings import (
     PRIOR_SESSIONS,
     SharedSessions,
     embedding_space,
+    embedding_without,
     fit_embeddings,
     fit_hybrid,
     held_out_check,
@@ -95,11 +96,14 @@ def test_without_features_hybrid_is_colisten(featureless):
     assert within - between > 0.7
 
 
-def test_shared_sessions_by_hand(world):
+@pytest.mark.parametrize("some", [slice(0, 0), slice(None, None, 5)])
+def test_shared_sessions_by_hand(world, some):
     """The matrix written out, pair by pair, and its eigenvectors from a dense solver."""
     log, number = world.sessions, len(world.catalog)
+    train = log.sessions_in("train")
+    without = train[some]
     pairs = np.zeros((number, number))
-    for session in log.padded("track", log.sessions_in("train")):
+    for session in log.padded("track", np.setdiff1d(train, without)):
         songs = np.unique(session[session >= 0])
         for one in songs:
             for other in songs:
@@ -114,9 +118,25 @@ def test_shared_sessions_by_hand(world):
     scale = np.sqrt(strengths[:two] - strengths[two])
     expected = damping[:, None] * directions[:, :two] * scale
 
-    found = shared_sessions(world, two, seed=0)
+    found = shared_sessions(world, two, seed=0, without=without)
     np.testing.assert_allclose(found.sessions, of_song, rtol=1e-5)
     np.testing.assert_allclose(found.vectors @ found.vectors.T, expected @ expected.T, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", EMBEDDINGS)
+def test_a_session_that_is_left_out_brings_its_songs_no_nearer(world, name):
+    """`content` knows no session to begin with."""
+    log = world.sessions
+    train = log.sessions_in("train")
+    near = {}
+    for without in (train[:0], train[:40]):
+        vectors = embedding_without(world, name, without)
+        songs = [log.frame(s)["track"].unique() for s in train[:40]]
+        near[len(without)] = np.mean([(vectors[s] @ vectors[s].T).mean() for s in songs])
+    if name == "content":
+        assert near[40] == near[0]
+    else:
+        assert near[40] < near[0]
 
 
 def test_sessions_read_in_blocks_are_the_same(world, monkeypatch):

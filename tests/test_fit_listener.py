@@ -1,5 +1,6 @@
 """Fitting a listener: nothing leaks in, what is fitted is what answers, calibration calibrates."""
 
+import dataclasses
 import os
 
 import numpy as np
@@ -11,17 +12,21 @@ from experiments.fit_listener import (
     FitListenerConfig,
     Inputs,
     PricedSongs,
+    SessionArrays,
     TorchNetwork,
+    TrainingSplit,
     _towards,
     believed_part,
     fit_ensemble,
-    out_of_fold_table,
+    fit_member,
     play_losses,
+    priced_out_of_fold,
     priced_songs,
     run,
     scale_and_shift,
     session_arrays,
 )
+from musicbox_env.crossfit import crossfitted, parts_of
 from musicbox_env.dataset import Dataset
 from musicbox_env.listeners import (
     History,
@@ -116,10 +121,10 @@ def test_losses_add_up_to_the_likelihood_of_the_level():
 def test_a_training_session_has_no_part_in_its_tracks_counts(synthetic):
     """The tracks' plays and skips, counted one by one in all sessions of the fold but those."""
     log = synthetic.sessions
-    part = log.sessions_in("train_a")[5:60]
-    table = out_of_fold_table(synthetic, part, "train_a", None)
+    some = log.sessions_in("train_a")[5:60]
+    table = TrainingSplit.of(synthetic, "train_a").table_of(3, some)
     plays, skips = np.zeros(200, int), np.zeros(200, int)
-    for session in np.setdiff1d(log.sessions_in("train_a"), part):
+    for session in np.setdiff1d(log.sessions_in("train_a"), some):
         for track, level in zip(*log.frame(session)[["track", "level"]].to_numpy().T, strict=True):
             plays[track] += 1
             skips[track] += level < 2
@@ -166,6 +171,40 @@ def test_the_same_seed_fits_the_same(synthetic):
     np.testing.assert_array_equal(first.network.play_units, again.network.play_units)
     assert first.about["split"] == "train_a"
     assert first.about["fitted_sessions"] == len(synthetic.sessions.sessions_in("train_a"))
+
+
+def test_a_fold_is_priced_by_a_network_that_never_saw_it(synthetic):
+    """Not in its weights, not in the counts of its tracks, not in its embedding."""
+    config = FitListenerConfig(members=1, memory=4, head=2, max_epochs=1, progress=False)
+    split = TrainingSplit.of(synthetic, "train_a")
+    judged = session_arrays(synthetic, synthetic.sessions.sessions_in("validation"), split.table)
+    chosen = synthetic.sessions.sessions_in("train_a")
+    priced = priced_out_of_fold(config, split, chosen, judged)
+
+    part, spaces = parts_of(synthetic), crossfitted(synthetic, "hybrid")
+    held_out = chosen[np.isin(part[chosen], [2, 7])]
+    others = [chosen[part[chosen] == p] for p in (0, 1, 3, 4, 5, 6, 8, 9)]
+    assert all(len(some) for some in others)
+    train = SessionArrays.joined(
+        [
+            session_arrays(
+                synthetic, some, split.table_of(part[some[0]], np.concatenate([some, held_out]))
+            )
+            for some in others
+        ]
+    )
+    network, _ = fit_member(config, train, judged, seed=1 + 2)
+    listener = LearnedListener(synthetic, split.uncalibrated([network], train))
+    for place, number in ((4, 2), (5, 7)):
+        counts = split.table_of(0, held_out)
+        listener.table = dataclasses.replace(counts, vectors=spaces[number])
+        by_hand = priced_songs(listener, held_out[part[held_out] == number])
+        np.testing.assert_array_equal(priced[place].logit, by_hand.logit)
+        np.testing.assert_array_equal(priced[place].skipped, by_hand.skipped)
+
+    everyone = priced_songs(listener, chosen)
+    assert sum(len(fold.skipped) for fold in priced) == len(everyone.skipped)
+    assert sum(fold.skipped.sum() for fold in priced) == everyone.skipped.sum()
 
 
 def test_plays_are_priced_beside_those_that_followed(synthetic, fit):

@@ -17,7 +17,7 @@ from musicbox_env.schema import split_codes
 from musicbox_env.simulator import CONTEXT_SIZE
 
 OFFLINE = ("bc", "td3-bc", "iql")
-SMALL = {"hidden": 8, "batch_size": 64, "history_length": 6, "embedding": "colisten"}
+SMALL = {"hidden": 8, "batch_size": 64, "history_length": 6, "embedding": "content"}
 FAST = {"actor_rate": 0.03}
 FAST_CRITIC = {"critic_rate": 0.03, "tau": 0.2}
 EAST, NORTH, WEST = np.eye(4)[0], np.eye(4)[1], np.eye(4)[2]
@@ -46,7 +46,7 @@ def planted(tmp_path_factory):
     where = {"e": EAST, "n": NORTH, "w": WEST}
     vectors = np.array([where[i[0]] for i in ids]) + 0.1 * rng.standard_normal((len(ids), 4))
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    np.save(folder / "embeddings/colisten.npy", vectors.astype(np.float32))
+    np.save(folder / "embeddings/content.npy", vectors.astype(np.float32))
     return Dataset(folder)
 
 
@@ -69,7 +69,7 @@ def point_of(agent, dataset):
     observation = {name: part[:, -6:] for name, part in observation.items() if name != "context"}
     observation["context"] = np.zeros((1, CONTEXT_SIZE), np.float32)
     point = agent.predict(observation, deterministic=True)[0][0]
-    nearest = np.argsort(-dataset.embedding("colisten") @ point)[:3]
+    nearest = np.argsort(-dataset.embedding("content") @ point)[:3]
     return point, {ids[track][0] for track in nearest}
 
 
@@ -121,7 +121,7 @@ def test_iql_prefers_the_better_of_two_songs_kept(tmp_path):
     ids = write_sessions(tmp_path / "d", sessions).catalog.track_ids
     where = {"e": EAST, "n": NORTH, "s": WEST}
     np.save(
-        tmp_path / "d/embeddings/colisten.npy",
+        tmp_path / "d/embeddings/content.npy",
         np.array([where[i[0]] for i in ids], np.float32),
     )
     dataset = Dataset(tmp_path / "d")
