@@ -67,6 +67,9 @@ What works for control does not work here as it is. Each departure is a setting,
     those songs: who skips little plays other songs than who skips much, and a critic that compares
     them across sessions takes the mood of those who play a song for its merit. The agent's own
     songs follow from the very state that the critic sees.
+24. ``slow_critic``: songs are chosen by the slow copy of the critic, a running mean of its weights
+    over the updates (Polyak & Juditsky, SIAM J. Control Optim. 30, 1992). The newest weights still
+    follow the last few batches, and what tells songs apart is small beside the noise of one answer.
 """
 
 from __future__ import annotations
@@ -154,6 +157,7 @@ class DDPGSettings(AgentSettings):
         gamma: Discount from slate to slate [7].
         whole_slates: Whether rewards of slates heard in part are scaled to whole ones [8].
         tau: Share of the way that targets move at each update.
+        slow_critic: Whether songs are chosen by the slow copy of the critic [24].
         actor_rate: Learning rate of the actor (Adam).
         critic_rate: Learning rate of the critic (AdamW, arXiv:1711.05101).
         critic_decay: Weight decay of the critic, in learning rates: logs are small [22].
@@ -207,6 +211,7 @@ class DDPGSettings(AgentSettings):
     gamma: float = 0.0
     whole_slates: bool = True
     tau: float = 0.005
+    slow_critic: bool = True
     actor_rate: float = 3e-4
     critic_rate: float = 1e-3
     critic_decay: float = 1.0
@@ -441,7 +446,7 @@ class DDPGAgent(Agent):
         size = self.settings.slate_size
         near = self._nearest(observation, points, max(self.settings.rerank, size))
         songs = self._embed(near) * torch.from_numpy(self._axis_weights(observation))
-        q = self.critics[0](self._state(observation), songs).numpy()
+        q = self._believed(self._state(observation), songs).numpy()
         q = np.where(near >= 0, q + self._doubts(observation, near, curious), -np.inf)
         best = np.argsort(-q, axis=1, kind="stable")[:, :size]
         return np.maximum(np.take_along_axis(near, best, axis=1), 0)
@@ -587,24 +592,37 @@ class DDPGAgent(Agent):
                     self._keep(checkpoint, env, report, rest, steps, owed)
         return self
 
+    @property
+    def _believed(self) -> Critic:
+        """The critic that songs are chosen by [24]."""
+        critics = self.target_critics if self.settings.slow_critic else self.critics
+        return cast(Critic, critics[0])
+
     def update(self, batch: Batch) -> dict[str, float]:
-        """One update of the critic and, every ``actor_delay`` times, of actor and targets."""
+        """One update of the critic and, every ``actor_delay`` times, of the actor."""
         losses = self._update_critic(batch)
         self._updates += 1
         if self._updates % self.settings.actor_delay == 0:
             actor_loss = self.actor_loss(batch)
             _descend(self._actor_optimizer, actor_loss)
             losses["actor_loss"] = float(actor_loss.detach())
-            if self.settings.gamma:  # else nobody asks the targets
+            if self.settings.gamma:  # else nobody asks it
                 move_towards(self.target_actor, self.actor, self.settings.tau)
-                move_towards(self.target_critics, self.critics, self.settings.tau)
         return losses
 
     def _update_critic(self, batch: Batch) -> dict[str, float]:
         loss, q = self.critic_loss(batch)
         _descend(self._critic_optimizer, loss)
+        if self.settings.gamma or self.settings.slow_critic:  # else nobody asks them
+            move_towards(self.target_critics, self.critics, self._share_to_move())
         self._critic_updates += 1
         return {"critic_loss": float(loss.detach()), "mean_q": float(q[batch.counted].mean())}
+
+    def _share_to_move(self) -> float:
+        """``tau``; at first more, so that a critic that chooses songs forgets where it started."""
+        if not self.settings.slow_critic:
+            return self.settings.tau
+        return max(self.settings.tau, 9 / (10 + self._critic_updates))
 
     def critic_loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Mean squared error to the target, summed over the critics; and Q ``(B, M)``."""
@@ -729,7 +747,6 @@ class DDPGAgent(Agent):
             for _ in range(config.warmup_updates):
                 self._update_critic(self._tensors(self._draw_log()))
         self.target_actor.load_state_dict(self.actor.state_dict())
-        self.target_critics.load_state_dict(self.critics.state_dict())
 
     def _read_quality(self, env_options: Mapping[str, Any]) -> dict[str, npt.NDArray[np.float32]]:
         """Learn from the log how good songs are; gives the last axis as each fold alone has it."""

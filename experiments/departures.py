@@ -255,6 +255,13 @@ def departures(
             {"within_slates": True},
             needs={"critic_sees": "songs"},
         ),
+        option(
+            24,
+            "slow-critic",
+            "songs are chosen by the slow copy of the critic",
+            {"slow_critic": False},
+            {"slow_critic": True},
+        ),
     )
 
 

@@ -191,7 +191,7 @@ def test_critic_loss_counts_songs_heard_alone(synthetic: Dataset) -> None:
 
 def test_targets_follow_by_tau(synthetic: Dataset) -> None:
     """There the target critic was never moved."""
-    agent = small_agent(synthetic, tau=0.25, gamma=0.5)
+    agent = small_agent(synthetic, tau=0.25, gamma=0.5, slow_critic=False)
     batch = some_batch(agent)
     old = {n: w.clone() for n, w in agent._modules()["target_critics"].state_dict().items()}
     agent.update(batch)
@@ -201,6 +201,20 @@ def test_targets_follow_by_tau(synthetic: Dataset) -> None:
         torch.testing.assert_close(target, 0.75 * old[name] + 0.25 * new)
         moved += not torch.equal(target, old[name])
     assert moved == len(old)
+
+
+def test_the_slow_critic_is_a_mean_of_the_critics_over_the_updates(synthetic: Dataset) -> None:
+    """At the pace of tau, and faster before there were as many updates as that averages."""
+    agent = small_agent(synthetic, tau=0.2, gamma=0.0)
+    batch = some_batch(agent)
+    expected = {n: w.clone() for n, w in agent.target_critics.state_dict().items()}
+    for update in range(40):
+        agent.update(batch)
+        share = max(0.2, 9 / (10 + update))
+        for name, new in agent.critics.state_dict().items():
+            expected[name] = (1 - share) * expected[name] + share * new
+    for name, slow in agent.target_critics.state_dict().items():
+        torch.testing.assert_close(slow, expected[name])
 
 
 @pytest.mark.parametrize("within", [True, False])
@@ -353,7 +367,7 @@ def test_the_critic_chooses_among_the_nearest(synthetic: Dataset) -> None:
         with torch.no_grad():
             one = {name: part[i : i + 1] for name, part in observation.items()}
             songs = torch.from_numpy(seen[near][None])
-            q = agent.critics[0](agent._state(one), songs)[0].numpy()
+            q = agent.target_critics[0](agent._state(one), songs)[0].numpy()
         assert slate.tolist() == near[np.argsort(-q)[:3]].tolist()
 
 
