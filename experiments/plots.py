@@ -281,7 +281,10 @@ def scatter(
 def _place_names(
     figure: Figure, axes: Axes, anchors: Mapping[str, tuple[float, float]], theme: Theme
 ) -> None:
-    """Write each name beside its point, where it overlaps least with points and other names."""
+    """Write each name beside its point, where it overlaps least with points and other names.
+
+    A line leads from a name that found no place close by to its point.
+    """
     figure.draw_without_rendering()
     frame = np.array([axes.get_window_extent().extents])
     scale = figure.dpi / 72
@@ -295,6 +298,7 @@ def _place_names(
             textcoords="offset points",
             fontsize=11,
             color=theme.ink,
+            arrowprops={"arrowstyle": "-", "color": theme.muted, "shrinkA": 0, "shrinkB": 7},
             zorder=5,
         )
         width, height = text.get_window_extent().size
@@ -303,7 +307,7 @@ def _place_names(
                 x + scale * distance * dx + (dx - 1) / 2 * width,
                 y + scale * distance * dy + (dy - 1) / 2 * height,
             )
-            for distance in (9, 18, 30)
+            for distance in (9, 18, 30, 45)
             for dx, dy in ((1, 0.6), (1, -0.6), (-1, 0.6), (-1, -0.6), (0, 1), (0, -1))
         ]
         boxes = np.array([(left, low, left + width, low + height) for left, low in corners])
