@@ -8,24 +8,16 @@ import pytest
 import torch
 from scipy.special import expit
 
+from experiments.fit_calibration import PricedSongs, believed_part, priced_songs, scale_and_shift
 from experiments.fit_listener import (
     FitListenerConfig,
-    Inputs,
-    PricedSongs,
-    SessionArrays,
-    TorchNetwork,
-    TrainingSplit,
-    _towards,
-    believed_part,
     fit_ensemble,
-    fit_member,
-    play_losses,
     priced_out_of_fold,
-    priced_songs,
     run,
-    scale_and_shift,
-    session_arrays,
+    uncalibrated,
 )
+from experiments.fit_network import TorchNetwork, _towards, fit_member, play_losses
+from experiments.fit_sessions import Inputs, SessionArrays, TrainingSplit, session_arrays
 from musicbox_env.crossfit import crossfitted, parts_of
 from musicbox_env.dataset import Dataset
 from musicbox_env.listeners import (
@@ -194,7 +186,7 @@ def test_a_fold_is_priced_by_a_network_that_never_saw_it(synthetic):
         ]
     )
     network, _ = fit_member(config, train, judged, seed=1 + 2)
-    listener = LearnedListener(synthetic, split.uncalibrated([network], train))
+    listener = LearnedListener(synthetic, uncalibrated([network], split, train))
     for place, number in ((4, 2), (5, 7)):
         counts = split.table_of(0, held_out)
         listener.table = dataclasses.replace(counts, vectors=spaces[number])
@@ -293,7 +285,7 @@ def test_the_command_writes_what_the_environment_opens(synthetic_folder, synthet
     [
         ({"members": 0}, "members is 0"),
         ({"dropout": 1.0}, "dropout is 1.0"),
-        ({"pessimism": -1.0}, "pessimism -1.0"),
+        ({"pessimism": -1.0}, "pessimism is -1.0"),
         ({"mode": "nearest"}, "did you mean"),
     ],
 )

@@ -1,6 +1,6 @@
 """What the learned listener sees: of past plays everything, of the next one only its track.
 
-Fitting (`experiments.fit_listener`) and answering (`listeners.learned`) read the same functions,
+Fitting (`experiments.fit_sessions`) and answering (`listeners.learned`) read the same functions,
 batched over sessions, so that what a network was fitted on is what it is asked with.
 """
 
