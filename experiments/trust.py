@@ -163,7 +163,7 @@ def examine(
         ("gradient boosting: next play", lambda: measures.next_play_bars(bench, findings)),
         ("gradient boosting: second halves", lambda: measures.challenge_bars(bench, findings)),
     ]
-    agents = _picking_agents(config, bench) if knows_truth(str(bench.dataset.folder)) else []
+    agents = _picking_agents(config, bench) if knows_truth(str(bench.dataset.folder)) else {}
     for subject in subjects:
         steps += [
             (f"{subject.name}: next play", _step(measures.next_play, bench, subject, findings)),
@@ -201,10 +201,11 @@ def _step(
     return lambda: protocol(bench, subject, findings)
 
 
-def _picking_agents(config: TrustConfig, bench: Bench) -> list[Agent]:
-    """Agents that say which songs to ask about."""
+def _picking_agents(config: TrustConfig, bench: Bench) -> dict[str, Agent]:
+    """Agents that say which songs to ask about, by label."""
     known = make_agent(judges.PICKING_AGENT, bench.dataset, seed=config.seed)
-    return [known, *(judges.trained_agents(config.run, bench) if config.run else [])]
+    trained = judges.trained_agents(config.run, bench.dataset) if config.run else {}
+    return {known.name: known, **trained}
 
 
 def _agree(

@@ -17,13 +17,15 @@ from typing import Final
 
 import numpy as np
 
-from agents import Agent, agent_class, load_agent, make_agent
+from agents import Agent, load_agent, make_agent
 from experiments import trust_protocols as protocols
 from experiments.evaluation import open_sessions, roll_out
 from experiments.metrics import PerSession, Rollout, skip_rate
 from experiments.trust_asking import Array, Ints, ask
 from experiments.trust_measures import Bench, Findings, Record, Subject
 from experiments.trust_protocols import Measured, Predictions, Resampling
+from experiments.variants import class_of
+from musicbox_env.dataset import Dataset
 from musicbox_env.listeners import GroundTruthListener
 from musicbox_env.schema import UNKNOWN
 
@@ -99,12 +101,12 @@ def _chances(bench: Bench, subject: Subject, songs: Songs) -> Array:
 
 
 def against_truth(
-    bench: Bench, subject: Subject, agents: Sequence[Agent], findings: Findings
+    bench: Bench, subject: Subject, agents: Mapping[str, Agent], findings: Findings
 ) -> None:
     """Predicted against exact probabilities; the bar is what a perfect listener would have."""
     truth = Subject("truth", GroundTruthListener(bench.dataset), "ground_truth")
     kinds = {RANDOM_SONGS: random_songs(bench)}
-    kinds |= {f"picks of {agent.name}": picked_songs(bench, agent) for agent in agents}
+    kinds |= {f"picks of {label}": picked_songs(bench, agent) for label, agent in agents.items()}
     kinds[OWN_FAVOURITES] = favourite_songs(bench, subject)
     for kind, songs in kinds.items():
         there = songs.tracks >= 0
@@ -220,11 +222,14 @@ def _listener_of(run: Path) -> str | None:
     return None
 
 
-def trained_agents(run: Path, bench: Bench) -> list[Agent]:
-    """The agents of a run that learned, first seed, best checkpoint."""
-    folders = sorted((run / "agents").glob("*/seed-0"))
-    learned = [f for f in folders if agent_class(f.parent.name).learns]
-    return [load_agent(folder / "best", bench.dataset) for folder in learned]
+def trained_agents(run: Path, dataset: Dataset) -> dict[str, Agent]:
+    """The agents of a run that learned by their labels, first seed, best checkpoint."""
+    folders = {folder.parent.name: folder for folder in (run / "agents").glob("*/seed-0")}
+    return {
+        label: load_agent(folders[label] / "best", dataset)
+        for label in sorted(folders)
+        if class_of(label).learns
+    }
 
 
 def agreement(judged: Judged, resampling: Resampling, findings: Findings) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from scipy.special import expit
 
+from agents import make_agent
 from experiments import trust_asking as asking
 from experiments import trust_lists
 from experiments import trust_measures as measures
@@ -18,7 +19,7 @@ from experiments.metrics import Rollout
 from experiments.trust import TrustConfig, lay_out, open_subjects, run
 from experiments.trust_asking import ImputingReplay, Log, without_answers
 from experiments.trust_bar import RATE_FOLDS, Bars, Boosting, Question, TrackRates, features
-from experiments.trust_judges import agreement, judged_in_run
+from experiments.trust_judges import agreement, judged_in_run, trained_agents
 from experiments.trust_measures import NEXT, PRICE, Bench, Findings, Record, Subject
 from experiments.trust_protocols import Resampling
 from experiments.trust_tables import answer, listeners_of, verdicts
@@ -607,3 +608,13 @@ def test_listeners_of_a_report_leave_bars_out(bench, truth):
 def test_settings_below_one_are_refused(name):
     with pytest.raises(ValueError, match=f"{name} is 0"):
         TrustConfig(**{name: 0})
+
+
+def test_trained_agents_of_a_run_go_by_their_labels(synthetic, tmp_path):
+    """An agent stands beside variants of itself; what needs no training picks no songs."""
+    for label, name in (("ddpg", "ddpg"), ("ddpg+mine", "ddpg"), ("best-rate", "best-rate")):
+        agent = make_agent(name, synthetic)
+        agent.save(tmp_path / "agents" / label / "seed-0" / "best")
+    found = trained_agents(tmp_path, synthetic)
+    assert list(found) == ["ddpg", "ddpg+mine"]
+    assert {agent.name for agent in found.values()} == {"ddpg"}
