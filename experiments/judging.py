@@ -18,6 +18,8 @@ from experiments.training import TrainingJob, trained
 
 CHEAP_OVER_THE_CATALOGUE = ("ground_truth", "replay")
 """Judges that can price every track of the catalogue for every session, as the skyline asks."""
+RERANKED = "rerank-"
+"""How the files begin that hold re-rankings of real plays; the others hold rollouts."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +122,7 @@ def judged(agent: Agent, job: TrainingJob, by: Judging, label: str | None = None
 
 def _reranked(agent: Agent, job: TrainingJob, by: Judging) -> PerSession:
     """The agent's first slates over real labels, see `evaluation.rerank`; kept in a file too."""
-    file = by.folder / f"rerank-{job.agent}-{job.seed}.npz"
+    file = by.folder / f"{RERANKED}{job.agent}-{job.seed}.npz"
     if not file.is_file():
         made = rerank(agent, by.options, by.sessions, seed=by.seed, training_seed=job.seed)
         _write_whole(file, made.save)

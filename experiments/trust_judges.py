@@ -20,6 +20,7 @@ import numpy as np
 from agents import Agent, load_agent, make_agent
 from experiments import trust_protocols as protocols
 from experiments.evaluation import open_sessions, roll_out
+from experiments.judging import RERANKED
 from experiments.metrics import PerSession, Rollout, skip_rate
 from experiments.trust_asking import Array, Ints, ask
 from experiments.trust_measures import Bench, Findings, Record, Subject
@@ -190,6 +191,7 @@ def judged_in_run(run: Path) -> Judged:
         ValueError: Its rollouts are over different sessions.
     """
     files = sorted((run / "rollouts").glob("*.npz"))
+    files = [file for file in files if not file.name.startswith(RERANKED)]
     if not files:
         raise FileNotFoundError(
             f"{run} holds no rollouts; pass a folder made by `musicbox compare`."

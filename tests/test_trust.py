@@ -15,7 +15,7 @@ from experiments import trust_asking as asking
 from experiments import trust_lists
 from experiments import trust_measures as measures
 from experiments import trust_protocols as protocols
-from experiments.metrics import Rollout
+from experiments.metrics import PerSession, Rollout
 from experiments.trust import TrustConfig, lay_out, open_subjects, run
 from experiments.trust_asking import ImputingReplay, Log, without_answers
 from experiments.trust_bar import RATE_FOLDS, Bars, Boosting, Question, TrackRates, features
@@ -501,6 +501,7 @@ def test_a_run_tells_who_agrees_and_what_was_exploitation(tmp_path):
     for judge, agents in skips.items():
         for agent, count in agents.items():
             write_rollout(tmp_path / "rollouts", judge, agent, count)
+    PerSession(np.ones(40), np.ones(40)).save(tmp_path / "rollouts" / "rerank-honest-0.npz")
     training = tmp_path / "agents" / "ddpg" / "seed-0"
     training.mkdir(parents=True)
     (training / "training.json").write_text(json.dumps({"options": {"listener": "fits/home.npz"}}))
