@@ -77,7 +77,7 @@ class FitListenerConfig(NetworkConfig):
 def fit_ensemble(config: FitListenerConfig, dataset: Dataset) -> FittedNetwork:
     """Fit all members, then calibrate what they say together."""
     rng = np.random.default_rng(config.seed)
-    sessions = TrainingSplit.of(dataset, FOLDS[config.fold])
+    sessions = TrainingSplit.of(dataset, FOLDS[config.fold], progress=config.progress)
     chosen = _drawn(dataset, sessions.split, config.max_sessions, rng)
     validation = _drawn(dataset, "validation", max(1, config.max_sessions // 10), rng)
     judged = session_arrays(dataset, validation, sessions.table)

@@ -14,10 +14,12 @@ weighted by plays.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
+from tqdm import tqdm
 
 from musicbox_env.dataset import Dataset
 from musicbox_env.embeddings import (
@@ -44,7 +46,7 @@ def parts_of(dataset: Dataset) -> npt.NDArray[np.int8]:
     return parts
 
 
-def crossfitted(dataset: Dataset, name: str) -> Floats:
+def crossfitted(dataset: Dataset, name: str, *, progress: bool = False) -> Floats:
     """An embedding fitted without each part of the training sessions.
 
     Made on first use, and anew where the embedding is newer.
@@ -52,6 +54,7 @@ def crossfitted(dataset: Dataset, name: str) -> Floats:
     Args:
         dataset: With the embedding.
         name: Of the embedding, without the rate.
+        progress: Show a bar of the fits.
 
     Returns:
         ``(fits, num_tracks, d)``, memory-mapped where the dataset's folder can be written: a
@@ -66,11 +69,15 @@ def crossfitted(dataset: Dataset, name: str) -> Floats:
     fits = _num_fits(dataset)
     if not file.exists() or file.stat().st_mtime_ns < source.stat().st_mtime_ns:
         try:
-            blocks = (_without(dataset, name, fit, fits) for fit in range(fits))
-            write_rows(file, (fits, *whole.shape), blocks)
+            write_rows(file, (fits, *whole.shape), _each_fit(dataset, name, fits, progress))
         except OSError:  # a folder that may only be read
-            return np.stack([_without(dataset, name, fit, fits) for fit in range(fits)])
+            return np.stack(list(_each_fit(dataset, name, fits, progress)))
     return np.asarray(np.load(file, mmap_mode="r", allow_pickle=False))
+
+
+def _each_fit(dataset: Dataset, name: str, fits: int, progress: bool) -> Iterator[Floats]:
+    bar = tqdm(range(fits), desc=f"{name} without a part", unit="fit", disable=not progress)
+    return (_without(dataset, name, fit, fits) for fit in bar)
 
 
 def _num_fits(dataset: Dataset) -> int:
