@@ -298,7 +298,7 @@ def _place_names(
             textcoords="offset points",
             fontsize=11,
             color=theme.ink,
-            arrowprops={"arrowstyle": "-", "color": theme.muted, "shrinkA": 0, "shrinkB": 7},
+            arrowprops={"arrowstyle": "-", "color": theme.muted, "shrinkA": 0, "shrinkB": 10},
             zorder=5,
         )
         width, height = text.get_window_extent().size
