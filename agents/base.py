@@ -143,13 +143,20 @@ class Agent(ABC):
             changed: Settings of `acting` that shall be others than in training.
 
         Raises:
-            ValueError: The checkpoint is another agent's, or a setting is not one of acting.
+            ValueError: The checkpoint is another agent's, or a setting is not one of acting, or it
+                was trained by a version that lacked settings.
         """
         about = json.loads((folder / "agent.json").read_text())
         if about["agent"] != cls.name:
             raise ValueError(f"{folder} holds a {about['agent']!r} agent, not a {cls.name!r} one.")
         for name in changed or {}:
             require_known(f"setting of how a trained {cls.name} acts", name, cls.acting)
+        missing = [f.name for f in fields(cls.Settings) if f.name not in about["settings"]]
+        if missing:
+            raise ValueError(
+                f"{folder} was trained by a MusicBox that knew nothing of {', '.join(missing)}; "
+                "train it again."
+            )
         settings = cls.Settings.from_mapping({**about["settings"], **(changed or {})})
         agent = cls(dataset, seed=about["seed"], settings=settings)
         agent._load_weights(folder)

@@ -67,9 +67,9 @@ What works for control does not work here as it is. Each departure is a setting,
     those songs: who skips little plays other songs than who skips much, and a critic that compares
     them across sessions takes the mood of those who play a song for its merit. The agent's own
     songs follow from the very state that the critic sees.
-24. ``slow_critic``: songs are chosen by the slow copy of the critic, a running mean of its weights
-    over the updates (Polyak & Juditsky, SIAM J. Control Optim. 30, 1992). The newest weights still
-    follow the last few batches, and what tells songs apart is small beside the noise of one answer.
+24. ``mean_critic``: songs are chosen by the running mean of the critic's weights over the updates
+    (Polyak & Juditsky, SIAM J. Control Optim. 30, 1992). The newest weights still follow the last
+    few batches, and what tells songs apart is small beside the noise of one answer.
 """
 
 from __future__ import annotations
@@ -110,6 +110,8 @@ STARTS = ("heuristic", "cloned", "random")
 QUALITIES = ("learned", "logged", "counted")
 TRUSTED_UPDATES = 500
 """Updates after which what a critic leaves unexplained is told of the tracks, not of the critic."""
+NEWEST_SHARE = 0.005
+"""What the newest weights count in the mean critic, once there were many updates."""
 _LOG_BATCH = 512
 _ANYWHERE = 1e3
 
@@ -157,7 +159,7 @@ class DDPGSettings(AgentSettings):
         gamma: Discount from slate to slate [7].
         whole_slates: Whether rewards of slates heard in part are scaled to whole ones [8].
         tau: Share of the way that targets move at each update.
-        slow_critic: Whether songs are chosen by the slow copy of the critic [24].
+        mean_critic: Whether songs are chosen by the mean of the critic over the updates [24].
         actor_rate: Learning rate of the actor (Adam).
         critic_rate: Learning rate of the critic (AdamW, arXiv:1711.05101).
         critic_decay: Weight decay of the critic, in learning rates: logs are small [22].
@@ -211,7 +213,7 @@ class DDPGSettings(AgentSettings):
     gamma: float = 0.0
     whole_slates: bool = True
     tau: float = 0.005
-    slow_critic: bool = True
+    mean_critic: bool = True
     actor_rate: float = 3e-4
     critic_rate: float = 1e-3
     critic_decay: float = 1.0
@@ -328,6 +330,7 @@ class DDPGAgent(Agent):
             self.actor.start_at_heuristic(config.rate_weight)
         self.target_actor = deepcopy(self.actor).requires_grad_(False)
         self.target_critics = deepcopy(self.critics).requires_grad_(False)
+        self.mean_critic = deepcopy(self.critics[0]).requires_grad_(False)
         self._actor_optimizer = adam(self.actor, config.actor_rate)
         self._critic_optimizer = adam(self.critics, config.critic_rate, decay=config.critic_decay)
         self.quality: TrackQuality | None = None
@@ -595,34 +598,29 @@ class DDPGAgent(Agent):
     @property
     def _believed(self) -> Critic:
         """The critic that songs are chosen by [24]."""
-        critics = self.target_critics if self.settings.slow_critic else self.critics
-        return cast(Critic, critics[0])
+        return cast(Critic, self.mean_critic if self.settings.mean_critic else self.critics[0])
 
     def update(self, batch: Batch) -> dict[str, float]:
-        """One update of the critic and, every ``actor_delay`` times, of the actor."""
+        """One update of the critic and, every ``actor_delay`` times, of actor and targets."""
         losses = self._update_critic(batch)
         self._updates += 1
         if self._updates % self.settings.actor_delay == 0:
             actor_loss = self.actor_loss(batch)
             _descend(self._actor_optimizer, actor_loss)
             losses["actor_loss"] = float(actor_loss.detach())
-            if self.settings.gamma:  # else nobody asks it
+            if self.settings.gamma:  # else nobody asks the targets
                 move_towards(self.target_actor, self.actor, self.settings.tau)
+                move_towards(self.target_critics, self.critics, self.settings.tau)
         return losses
 
     def _update_critic(self, batch: Batch) -> dict[str, float]:
         loss, q = self.critic_loss(batch)
         _descend(self._critic_optimizer, loss)
-        if self.settings.gamma or self.settings.slow_critic:  # else nobody asks them
-            move_towards(self.target_critics, self.critics, self._share_to_move())
+        if self.settings.mean_critic:
+            share = max(NEWEST_SHARE, 9 / (10 + self._critic_updates))  # of fewer updates at first
+            move_towards(self.mean_critic, self.critics[0], share)
         self._critic_updates += 1
         return {"critic_loss": float(loss.detach()), "mean_q": float(q[batch.counted].mean())}
-
-    def _share_to_move(self) -> float:
-        """``tau``; at first more, so that a critic that chooses songs forgets where it started."""
-        if not self.settings.slow_critic:
-            return self.settings.tau
-        return max(self.settings.tau, 9 / (10 + self._critic_updates))
 
     def critic_loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Mean squared error to the target, summed over the critics; and Q ``(B, M)``."""
@@ -747,6 +745,7 @@ class DDPGAgent(Agent):
             for _ in range(config.warmup_updates):
                 self._update_critic(self._tensors(self._draw_log()))
         self.target_actor.load_state_dict(self.actor.state_dict())
+        self.target_critics.load_state_dict(self.critics.state_dict())
 
     def _read_quality(self, env_options: Mapping[str, Any]) -> dict[str, npt.NDArray[np.float32]]:
         """Learn from the log how good songs are; gives the last axis as each fold alone has it."""
@@ -931,6 +930,7 @@ class DDPGAgent(Agent):
             "critics": self.critics,
             "target_actor": self.target_actor,
             "target_critics": self.target_critics,
+            "mean_critic": self.mean_critic,
         }
 
     def _save_weights(self, folder: Path) -> None:

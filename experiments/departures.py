@@ -257,10 +257,11 @@ def departures(
         ),
         option(
             24,
-            "slow-critic",
-            "songs are chosen by the slow copy of the critic",
-            {"slow_critic": False},
-            {"slow_critic": True},
+            "mean-critic",
+            "songs are chosen by the running mean of the critic",
+            {"mean_critic": False},
+            {"mean_critic": True},
+            needs={"rerank": default.rerank or default.slate_size, "points": 1},
         ),
     )
 

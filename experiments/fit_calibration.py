@@ -95,12 +95,19 @@ class PricedSongs:
         """Plays of several parts, one part after the other."""
         return cls(*(np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(cls)))
 
+    @classmethod
+    def none(cls) -> PricedSongs:
+        """No plays."""
+        songs = (0, 1 + ALTERNATIVES)
+        nothing = np.zeros(songs), np.zeros(songs, np.bool_), np.zeros(songs, np.bool_)
+        return cls(np.zeros(0), *nothing, np.zeros(0, np.bool_))
+
 
 def priced_songs(listener: LearnedListener, sessions: Ints) -> PricedSongs:
     """Price the plays of second halves, and for each the next plays as if they came at once."""
     log, dataset = listener.dataset.sessions, listener.dataset
     songs, lengths = log.padded("track", sessions, dataset.longest_session), log.lengths(sessions)
-    parts = []
+    parts = [PricedSongs.none()]
     for moment in second_halves(listener, sessions):
         candidates = moment.place + np.arange(1 + ALTERNATIVES)
         real = candidates < lengths[moment.rows][:, None]

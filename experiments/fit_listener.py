@@ -1,8 +1,8 @@
 """Fit a listener on logged sessions: the user simulator that environments answer with.
 
 The result is one file; its path is a `listener` for the environment and for every command. Fit
-one on fold A to train agents with, and one on fold B to judge them: the two never saw the same
-session.
+one on fold A to train agents with, and one on fold B to judge them: no session fits both, though
+the same validation sessions stop and calibrate them.
 """
 
 from __future__ import annotations
@@ -119,8 +119,10 @@ def priced_out_of_fold(
 
     A few hundred validation sessions leave it open whether half or all of a song's effect is real.
     """
-    priced = []
+    priced: list[PricedSongs] = []
     fold_of = sessions.part[chosen] % PRICING_FOLDS
+    if len(np.unique(fold_of)) < 2:  # of so few sessions none are left to fit on
+        return priced
     for fold in np.unique(fold_of):
         held_out = chosen[fold_of == fold]
         train = sessions.arrays(chosen[fold_of != fold], without=held_out)

@@ -167,7 +167,7 @@ def fit_member(
 
     Args:
         config: Settings.
-        train: Sessions to fit on, with out-of-fold track counts.
+        train: Sessions to fit on; see `fit_sessions.TrainingSplit.arrays`.
         validation: Sessions that decide when to stop.
         seed: Of weights, order of sessions, and what is hidden.
         report: Called after each pass with its number and the validation loss.

@@ -114,7 +114,7 @@ class TrainingSplit:
     embedding: str | None
     table: TrackTable
     part: npt.NDArray[np.int8]
-    spaces: npt.NDArray[np.float32] | None
+    spaces: tuple[npt.NDArray[np.float32], ...] | None
 
     @classmethod
     def of(cls, dataset: Dataset, split: str, *, progress: bool = False) -> TrainingSplit:

@@ -14,7 +14,6 @@ weighted by plays.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Final
 
 import numpy as np
@@ -46,10 +45,10 @@ def parts_of(dataset: Dataset) -> npt.NDArray[np.int8]:
     return parts
 
 
-def crossfitted(dataset: Dataset, name: str, *, progress: bool = False) -> Floats:
+def crossfitted(dataset: Dataset, name: str, *, progress: bool = False) -> tuple[Floats, ...]:
     """An embedding fitted without each part of the training sessions.
 
-    Made on first use, and anew where the embedding is newer.
+    Each fit is made on first use, and anew where the embedding is newer.
 
     Args:
         dataset: With the embedding.
@@ -57,27 +56,32 @@ def crossfitted(dataset: Dataset, name: str, *, progress: bool = False) -> Float
         progress: Show a bar of the fits.
 
     Returns:
-        ``(fits, num_tracks, d)``, memory-mapped where the dataset's folder can be written: a
-        session of part p belongs in fit ``p % fits``. Where no sessions were fitted it is one, the
-        embedding itself.
+        The fits, each ``(num_tracks, d)`` and memory-mapped where the dataset's folder can be
+        written: a session of part p belongs in fit ``p % fits``. Where no sessions were fitted it
+        is one, the embedding itself.
     """
-    whole = dataset.embedding(name)
     if not fitted_on_sessions(name):
-        return whole[None]
+        return (dataset.embedding(name),)
+    number = _num_fits(dataset)
+    bar = tqdm(range(number), desc=f"{name} without a part", unit="fit", disable=not progress)
+    return tuple(_fit_without(dataset, name, fit, number) for fit in bar)
+
+
+def _fit_without(dataset: Dataset, name: str, fit: int, fits: int) -> Floats:
+    """Read one of the fits, or make and write it."""
     source = dataset.folder / "embeddings" / f"{name}.npy"
-    file = dataset.folder / "spaces" / f"{name}-crossfit.npy"
-    fits = _num_fits(dataset)
-    if not file.exists() or file.stat().st_mtime_ns < source.stat().st_mtime_ns:
-        try:
-            write_rows(file, (fits, *whole.shape), _each_fit(dataset, name, fits, progress))
-        except OSError:  # a folder that may only be read
-            return np.stack(list(_each_fit(dataset, name, fits, progress)))
+    file = dataset.folder / "spaces" / f"{name}-without-{fit}-of-{fits}.npy"
+    shape = dataset.embedding(name).shape
+    if file.exists() and file.stat().st_mtime_ns >= source.stat().st_mtime_ns:
+        written: Floats = np.load(file, mmap_mode="r", allow_pickle=False)
+        if written.shape == shape:
+            return np.asarray(written)
+    made = _without(dataset, name, fit, fits)
+    try:
+        write_rows(file, shape, [made])
+    except OSError:  # a folder that may only be read, or is full
+        return made
     return np.asarray(np.load(file, mmap_mode="r", allow_pickle=False))
-
-
-def _each_fit(dataset: Dataset, name: str, fits: int, progress: bool) -> Iterator[Floats]:
-    bar = tqdm(range(fits), desc=f"{name} without a part", unit="fit", disable=not progress)
-    return (_without(dataset, name, fit, fits) for fit in bar)
 
 
 def _num_fits(dataset: Dataset) -> int:

@@ -10,8 +10,8 @@
       sessions/ids.parquet  session ids as logged
       catalog.parquet       tracks, most played in training first; titles and artists if known
       embeddings/<name>.npy unit rows, one for each track; <name>.json says how they were made
-      spaces/               embeddings with the track's rate beside them, and cross-fitted ones
-                            (crossfit), made on first use
+      spaces/               embeddings with the track's rate beside them, and fitted without some
+                            sessions (crossfit), made on first use
       truth/                of synthetic data only: the law that made it
       rejects.csv           rows that were refused, with file, line and reason
 """

@@ -154,11 +154,13 @@ def fit_embeddings(
 def embedding_without(
     dataset: Dataset, name: str, sessions: npt.NDArray[np.integer], *, seed: int = 0
 ) -> Floats:
-    """An embedding as it would be had some training sessions not been logged ``(num_tracks, d)``.
+    """An embedding fitted without some training sessions ``(num_tracks, d)``.
+
+    Features stay standardised over all training plays.
 
     Args:
         dataset: With the embedding.
-        name: Of the embedding, one `fitted_on_sessions`.
+        name: Of the embedding; without its sessions `content` is as it was.
         sessions: Training sessions to leave out.
         seed: Of co-listening's random start.
 

@@ -1,5 +1,6 @@
 """The contract of all agents: whatever `agents.AGENTS` names is tried here."""
 
+import json
 import shutil
 
 import gymnasium as gym
@@ -132,6 +133,16 @@ def test_deterministic_actions_are(synthetic, name):
     first = act(agent, observation)
     agent.predict(observation, deterministic=False)
     np.testing.assert_array_equal(act(agent, observation), first)
+
+
+def test_an_agent_of_a_version_with_fewer_settings_is_refused(synthetic, tmp_path):
+    """What a setting meant before it was one is not known."""
+    make_agent("ddpg", synthetic).save(tmp_path)
+    about = json.loads((tmp_path / "agent.json").read_text())
+    del about["settings"]["tau"]
+    (tmp_path / "agent.json").write_text(json.dumps(about))
+    with pytest.raises(ValueError, match="knew nothing of tau; train it again"):
+        load_agent(tmp_path, synthetic)
 
 
 @pytest.mark.parametrize("name", AGENTS)

@@ -4,6 +4,7 @@ import shutil
 
 import numpy as np
 import pytest
+from handmade import write_sessions
 
 from musicbox_env import crossfit
 from musicbox_env.crossfit import PARTS, crossfitted, parts_of
@@ -31,7 +32,7 @@ def test_songs_lie_to_each_other_as_in_a_fit_without_the_part(own, monkeypatch, 
     """Whatever basis that has; and parts that share a fit are all left out of it."""
     monkeypatch.setattr(crossfit, "FITS", ((10**9, fits),))
     spaces = crossfitted(own, "hybrid")
-    assert spaces.shape == (fits, *own.embedding("hybrid").shape)
+    assert len(spaces) == fits
     parts = parts_of(own)
     for part in (0, 3):
         left_out = np.flatnonzero((parts >= 0) & (parts % fits == part % fits))
@@ -70,13 +71,32 @@ def test_a_sessions_songs_lie_no_nearer_than_those_of_a_new_one(own):
 
 def test_it_is_written_once_and_anew_for_another_embedding(own):
     first = np.array(crossfitted(own, "hybrid"))
-    file = own.folder / "spaces" / "hybrid-crossfit.npy"
-    written = file.stat().st_mtime_ns
+    files = sorted((own.folder / "spaces").iterdir())
+    assert len(files) == PARTS
+    written = [file.stat().st_mtime_ns for file in files]
+    files[3].unlink()  # a run that was killed goes on with what is there
     np.testing.assert_array_equal(crossfitted(own, "hybrid"), first)
-    assert file.stat().st_mtime_ns == written
+    again = [file.stat().st_mtime_ns for file in files]
+    assert [i for i in range(PARTS) if again[i] != written[i]] == [3]
     source = own.folder / "embeddings" / "hybrid.npy"
     np.save(source, -np.load(source))
     np.testing.assert_allclose(crossfitted(own, "hybrid"), -first, atol=1e-5)
+
+
+def test_a_file_of_another_embedding_is_made_anew(own):
+    """Even one that seems newer: copies may keep their time."""
+    expected = np.array(crossfitted(own, "hybrid"))
+    file = next((own.folder / "spaces").iterdir())
+    np.save(file, np.zeros((3, 2), np.float32))
+    np.testing.assert_array_equal(crossfitted(own, "hybrid"), expected)
+
+
+def test_nothing_left_to_fit_on_says_nothing(tmp_path):
+    """The only session that is trained on."""
+    whole = {"colisten": np.eye(2, 4)}
+    dataset = write_sessions(tmp_path / "d", [[("a", 4), ("b", 4)]], whole)
+    spaces = crossfitted(dataset, "colisten")
+    assert not spaces[parts_of(dataset)[0] % len(spaces)].any()
 
 
 def test_a_folder_that_may_only_be_read_will_do(own):
@@ -88,4 +108,4 @@ def test_a_folder_that_may_only_be_read_will_do(own):
 
 def test_content_knows_no_session(own):
     spaces = crossfitted(own, "content")
-    np.testing.assert_array_equal(spaces, own.embedding("content")[None])
+    np.testing.assert_array_equal(spaces, [own.embedding("content")])

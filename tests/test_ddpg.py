@@ -191,7 +191,7 @@ def test_critic_loss_counts_songs_heard_alone(synthetic: Dataset) -> None:
 
 def test_targets_follow_by_tau(synthetic: Dataset) -> None:
     """There the target critic was never moved."""
-    agent = small_agent(synthetic, tau=0.25, gamma=0.5, slow_critic=False)
+    agent = small_agent(synthetic, tau=0.25, gamma=0.5)
     batch = some_batch(agent)
     old = {n: w.clone() for n, w in agent._modules()["target_critics"].state_dict().items()}
     agent.update(batch)
@@ -203,18 +203,28 @@ def test_targets_follow_by_tau(synthetic: Dataset) -> None:
     assert moved == len(old)
 
 
-def test_the_slow_critic_is_a_mean_of_the_critics_over_the_updates(synthetic: Dataset) -> None:
-    """At the pace of tau, and faster before there were as many updates as that averages."""
-    agent = small_agent(synthetic, tau=0.2, gamma=0.0)
+def test_the_mean_critic_is_a_mean_over_the_updates(synthetic: Dataset) -> None:
+    """At a constant pace, and faster before there were as many updates as that averages."""
+    agent = small_agent(synthetic)
     batch = some_batch(agent)
-    expected = {n: w.clone() for n, w in agent.target_critics.state_dict().items()}
+    expected = {n: w.clone() for n, w in agent.mean_critic.state_dict().items()}
     for update in range(40):
         agent.update(batch)
-        share = max(0.2, 9 / (10 + update))
-        for name, new in agent.critics.state_dict().items():
+        share = max(0.005, 9 / (10 + update))
+        for name, new in agent.critics[0].state_dict().items():
             expected[name] = (1 - share) * expected[name] + share * new
-    for name, slow in agent.target_critics.state_dict().items():
-        torch.testing.assert_close(slow, expected[name])
+    for name, mean in agent.mean_critic.state_dict().items():
+        torch.testing.assert_close(mean, expected[name])
+
+
+def test_targets_wait_for_the_actor(synthetic: Dataset) -> None:
+    agent = small_agent(synthetic, gamma=0.5, actor_delay=2)
+    batch = some_batch(agent)
+    at_first = {n: w.clone() for n, w in agent.target_critics.state_dict().items()}
+    for update in (1, 2):
+        agent.update(batch)
+        same = [torch.equal(w, at_first[n]) for n, w in agent.target_critics.state_dict().items()]
+        assert all(same) if update == 1 else not any(same)
 
 
 @pytest.mark.parametrize("within", [True, False])
@@ -352,8 +362,10 @@ def test_no_song_twice_nor_one_just_heard(synthetic: Dataset) -> None:
             assert not np.isin(heard, tracks).any()
 
 
-def test_the_critic_chooses_among_the_nearest(synthetic: Dataset) -> None:
-    agent = small_agent(synthetic, rerank=15)
+@pytest.mark.parametrize("mean", [True, False])
+def test_the_critic_chooses_among_the_nearest(synthetic: Dataset, mean: bool) -> None:
+    agent = small_agent(synthetic, rerank=15, mean_critic=mean)
+    critic = agent.mean_critic if mean else agent.critics[0]
     trained_critic(agent, some_batch(agent))
     observation = an_observation(agent, 10)
     chosen, _ = agent.predict(observation, deterministic=True)
@@ -367,7 +379,7 @@ def test_the_critic_chooses_among_the_nearest(synthetic: Dataset) -> None:
         with torch.no_grad():
             one = {name: part[i : i + 1] for name, part in observation.items()}
             songs = torch.from_numpy(seen[near][None])
-            q = agent.target_critics[0](agent._state(one), songs)[0].numpy()
+            q = critic(agent._state(one), songs)[0].numpy()
         assert slate.tolist() == near[np.argsort(-q)[:3]].tolist()
 
 

@@ -6,6 +6,7 @@ import os
 import numpy as np
 import pytest
 import torch
+from handmade import write_sessions
 from scipy.special import expit
 
 from experiments.fit_calibration import PricedSongs, believed_part, priced_songs, scale_and_shift
@@ -34,7 +35,7 @@ from musicbox_env.listeners.features import (
     TrackTable,
 )
 from musicbox_env.listeners.learned import Calibration, FittedNetwork
-from musicbox_env.schema import is_skip
+from musicbox_env.schema import SPLITS, is_skip
 
 SMALL = FitListenerConfig(members=2, memory=8, head=4, max_epochs=8, progress=False)
 
@@ -197,6 +198,19 @@ def test_a_fold_is_priced_by_a_network_that_never_saw_it(synthetic):
     everyone = priced_songs(listener, chosen)
     assert sum(len(fold.skipped) for fold in priced) == len(everyone.skipped)
     assert sum(fold.skipped.sum() for fold in priced) == everyone.skipped.sum()
+
+
+def test_one_training_session_is_enough_to_fit_on(tmp_path):
+    """Then there are no others to price it out of fold."""
+    songs = [[("a", 4), ("b", 0), ("c", 4), ("a", 1)]] * 4
+    write_sessions(tmp_path / "d", songs)
+    splits = np.load(tmp_path / "d/sessions/split.npy")
+    splits[1:] = SPLITS.index("validation")
+    np.save(tmp_path / "d/sessions/split.npy", splits)
+    config = FitListenerConfig(members=1, memory=4, head=2, max_epochs=1, progress=False)
+    fit = fit_ensemble(config, Dataset(tmp_path / "d"))
+    assert fit.about["fitted_sessions"] == 1
+    assert np.isfinite(fit.network.unit_outputs).all()
 
 
 def test_plays_are_priced_beside_those_that_followed(synthetic, fit):

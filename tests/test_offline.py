@@ -77,6 +77,13 @@ def weights(agent):
     return [p.detach().numpy() for p in agent.ddpg.actor.parameters()]
 
 
+@pytest.mark.parametrize("name", OFFLINE)
+def test_songs_are_chosen_by_the_critic_that_learned(planted, name):
+    """Nobody keeps a running mean of it here, and its targets lag far behind."""
+    ddpg = make_agent(name, planted, settings=SMALL).ddpg
+    assert ddpg._believed is ddpg.critics[0]
+
+
 def test_exactly_these_agents_say_that_they_learn_offline():
     assert {name for name in AGENTS if agent_class(name).offline} == set(OFFLINE)
 

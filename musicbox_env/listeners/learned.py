@@ -8,10 +8,11 @@ that is known only once the play has started enters. `experiments.fit_listener` 
     skip logit = scale (z_0 + song (z + pessimism * spread - z_0)) + shift
 
 ``song``, one number for first hearings and one for repeats, is the part of a song's effect that is
-believed. It is fitted on validation sessions: each play is priced when its turn comes, beside the
-plays that followed, as if they had come in its place, such that real skips move by as much as
-predicted ones. scale and shift are fitted on the same sessions, played as the environment plays
-them. The other outputs divide skips into brief and short, and kept plays into most, cut and full.
+believed. It is fitted on validation sessions, and where these are few on training sessions priced
+by networks that did not see them: each play is priced when its turn comes, beside the plays that
+followed, as if they had come in its place, such that real skips move by as much as predicted ones.
+scale and shift are fitted on validation sessions, played as the environment plays them. The other
+outputs divide skips into brief and short, and kept plays into most, cut and full.
 
 The shown half of a session is read with its behaviour (what ended a play, pauses, jumps), where
 the log has it; simulated plays have none, and the network was fitted with such gaps.
@@ -126,7 +127,7 @@ class FittedNetwork:
 
     Attributes:
         network: Weights.
-        calibration: Fitted on validation sessions.
+        calibration: Fitted on sessions that its network did not see.
         about: Where it comes from: ``split``, ``embedding``, ``pessimism``, ``reject_constant``,
             and how well it did.
     """
