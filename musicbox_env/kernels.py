@@ -10,8 +10,10 @@ pass valid rows.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from collections.abc import Callable, Sequence
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Final, TypeVar, cast
 
 import numba
 import numpy as np
@@ -29,15 +31,38 @@ Indices = npt.NDArray[np.integer]
 Floats = npt.NDArray[np.float32]
 
 
+def _all_sources() -> str:
+    """Digest of every file of the package that holds kernels, or what they are made with."""
+    files = sorted(Path(__file__).parent.rglob("*.py"))
+    sources = (file.read_bytes() for file in files)
+    return sha256(b"".join(s for s in sources if b"njit" in s or b"compiled" in s)).hexdigest()
+
+
+ALL_SOURCES: Final = _all_sources()
+
+
+def _kept(kernel: Any) -> Any:
+    """Let machine code on disk count only for the sources that it was made from.
+
+    Numba goes by the kernel's own file. But the code contains that of the kernels it calls, of
+    other files too; left over from another version it would read and write out of bounds.
+    """
+    file = getattr(getattr(kernel, "_cache", None), "_cache_file", None)
+    if file is not None:  # there is none where compiling is switched off
+        file._source_stamp = (file._source_stamp, ALL_SOURCES)
+    return kernel
+
+
 def compiled(function: Kernel) -> Kernel:
     """Compile on first use, and keep the machine code on disk."""
-    return cast(Kernel, numba.njit(cache=True)(function))
+    return cast(Kernel, _kept(numba.njit(cache=True)(function)))
 
 
 def in_registers(function: Kernel) -> Kernel:
     """Compile, and let sums go in any order and products fuse, as vector registers want it."""
     allowed = {"reassoc", "contract", "nsz"}
-    return cast(Kernel, numba.njit(cache=True, fastmath=allowed, error_model="numpy")(function))
+    kernel = numba.njit(cache=True, fastmath=allowed, error_model="numpy")(function)
+    return cast(Kernel, _kept(kernel))
 
 
 @in_registers
@@ -520,14 +545,27 @@ def replay_slates(
 
 
 @compiled
-def _level_at(shares: tuple[float, float, float, float, float], uniform: float) -> int:
-    """Invert the distribution over levels, as `listeners.sample_levels` does."""
-    target = uniform * sum(shares)
-    level, reached = 0, 0.0
+def _level_at(shares: Sequence[float] | npt.NDArray[np.float64], uniform: float) -> int:
+    """Invert one distribution over levels, whatever it sums to."""
+    total = 0.0
+    for share in shares:
+        total += share
+    level, reached, target = 0, 0.0, uniform * total
     for share in shares[:-1]:
         reached += share
         level += target >= reached
     return level
+
+
+@compiled
+def sample_levels(
+    probabilities: npt.NDArray[np.float64], uniforms: npt.NDArray[np.float64]
+) -> npt.NDArray[np.int8]:
+    """See `listeners.sample_levels`."""
+    levels = np.empty(len(uniforms), np.int8)
+    for i in range(len(uniforms)):
+        levels[i] = _level_at(probabilities[i], uniforms[i])
+    return levels
 
 
 @compiled

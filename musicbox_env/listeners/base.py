@@ -10,7 +10,6 @@ uniform number into a level.
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from itertools import accumulate
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -163,12 +162,7 @@ def sample_levels(
     >>> sample_levels(np.array([[0.5, 0.1, 0.0, 0.0, 0.4]]), np.array([0.55]))
     array([1], dtype=int8)
     """
-    *cumulative, total = accumulate(probabilities.T)
-    target = uniforms * total
-    levels = np.zeros(len(uniforms), np.int8)
-    for below in cumulative:
-        levels += target >= below
-    return levels
+    return kernels.sample_levels(probabilities, uniforms)
 
 
 def hear_one_by_one(
