@@ -82,12 +82,10 @@ def session_arrays(dataset: Dataset, sessions: Ints, table: TrackTable) -> Sessi
     heard = HeardSongs.none(len(sessions), table)
     for place in range(width):
         rows = np.flatnonzero(levels[:, place] >= 0)
-        now, count = songs[rows, place], np.full(len(rows), place)
-        near = heard.nearness(rows, table, now[:, None])
-        tracks[rows, place] = track_inputs(
-            table, near, now[:, None], songs[rows], levels[rows], count
-        )[:, 0]
-        summary[rows, place] = level_summaries(levels[rows], count)
+        now, count = songs[rows, place], np.full(len(sessions), place)
+        asked = track_inputs(table, heard, rows, now[:, None], songs, levels, count)
+        tracks[rows, place] = asked[:, 0]
+        summary[rows, place] = level_summaries(levels[rows], count[rows])
         heard.add(rows, table, now, levels[rows, place])
     plays = np.minimum(log.offsets[sessions][:, None] + np.arange(width), log.num_plays - 1)
     real = (levels >= 0)[..., None]

@@ -1,7 +1,12 @@
 """Compiled dynamics against the same said plainly, and against what they were before."""
 
 import hashlib
+import os
+import shutil
+import subprocess
+import sys
 from dataclasses import fields
+from pathlib import Path
 
 import gymnasium as gym
 import numpy as np
@@ -199,3 +204,37 @@ def test_a_play_whose_level_is_hidden_is_no_donor_and_those_after_it_are():
     kernels.replay_probabilities(weights, levels, np.array([True]), 10.0, nowhere, chances)
     expected = np.array([1.0, 0.0, 0.0, 8.0, 20.0])
     np.testing.assert_allclose(chances[0, 0], expected / 29)
+
+
+def test_machine_code_of_another_version_is_not_used(tmp_path):
+    """A kernel that calls one of another file follows when only that file changes."""
+    package = tmp_path / "musicbox_env"
+    of_code = shutil.ignore_patterns("__pycache__", "data", "fitted")
+    shutil.copytree(Path(musicbox_env.__file__).parent, package, ignore=of_code)
+    file, rule = package / "kernels.py", "return 0 <= level < SKIP_THRESHOLD\n"
+    source = file.read_text()
+    assert source.count(rule) == 1
+    assert _skips_of_another_file(tmp_path) == 2
+    file.write_text(source.replace(rule, "return level < 0\n"))
+    assert _skips_of_another_file(tmp_path) == 0
+
+
+def _skips_of_another_file(folder):
+    """Skips among levels 0, 1, 4 as a kernel of `features` counts them, in a fresh process."""
+    code = (
+        "import numpy as np; from musicbox_env.listeners.features import add_songs\n"
+        "one = np.zeros(3, np.int64); songs = np.zeros((1, 3, 0), 'f'), np.zeros((1, 3), 'f')\n"
+        "add_songs(one, one, np.array([0, 1, 4]), np.zeros(1), np.zeros(1), np.zeros((1, 0), 'f'),"
+        " *songs, np.zeros((1, 0), 'f'))\n"
+        "print(int(songs[1][0, 2]))"
+    )
+    here = {**os.environ, "PYTHONPATH": str(folder), "NUMBA_CACHE_DIR": str(folder / "cache")}
+    ran = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=folder,
+        env=here,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    return int(ran.stdout)

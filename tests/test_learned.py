@@ -16,6 +16,7 @@ from musicbox_env.env import MusicSessionEnv
 from musicbox_env.listeners import (
     History,
     LearnedListener,
+    hear_one_by_one,
     make_listener,
     require_listener,
     skip_probability,
@@ -37,9 +38,9 @@ from musicbox_env.listeners.learned import (
     Begun,
     Calibration,
     FittedNetwork,
-    level_chances,
 )
 from musicbox_env.listeners.network import Network
+from musicbox_env.listeners.slates import level_chances
 from musicbox_env.schema import REASONS_END, REASONS_START
 
 
@@ -76,10 +77,8 @@ def test_a_session_written_out_by_hand(synthetic, listener):
     memory = np.zeros((network.members, network.memory_size))
     for t in range(shown + 1):
         track = np.array([[plays["track"][t]]])
-        near = heard.nearness(row, table, track)
-        of_track = track_inputs(table, near, track, history.tracks, history.levels, np.array([t]))[
-            0, 0
-        ]
+        before = history.tracks, history.levels, np.array([t])
+        of_track = track_inputs(table, heard, row, track, *before)[0, 0]
         if t == shown:
             break
         offset = synthetic.sessions.offsets[session] + np.array([t])
@@ -160,8 +159,7 @@ def test_shown_plays_are_read_once_and_as_if_anew(synthetic, listener):
             rows = np.arange(15)
             heard = np.full(15, 3), np.full(15, 2, np.int8)
             one.advance(state, history, rows, *heard)
-    _, missing = fresh._begun.recall(history)
-    assert len(missing) == 0
+    assert len(fresh._begun.recall(history, np.arange(15), state)) == 0
 
 
 def test_true_past_does_not_see_the_play_in_question(synthetic_folder, listener, tmp_path):
@@ -231,8 +229,9 @@ def test_track_inputs_written_out():
     table = TrackTable.counted(plays, skipped, None)
     heard = np.array([[2, 0, 2, 1, -1]])
     levels = np.array([[4, 1, 0, 3, -1]])
-    near = np.array([[[0.1, 0.2, 0.3, 0.4]] * 3])
-    inputs = track_inputs(table, near, np.array([[2, 3, 0]]), heard, levels, np.array([4]))[0]
+    songs, row = HeardSongs.none(1, table), np.zeros(1, np.int64)
+    asked = np.array([[2, 3, 0]])
+    inputs = track_inputs(table, songs, row, asked, heard, levels, np.array([4]))[0]
     by_name = dict(zip(TRACK_INPUTS, inputs.T, strict=True))
     np.testing.assert_allclose(by_name["popularity"], np.log1p([1, 0, 100]))
     np.testing.assert_array_equal(by_name["was_played"], [1, 0, 1])
@@ -240,7 +239,6 @@ def test_track_inputs_written_out():
     np.testing.assert_array_equal(by_name["heard_at_level_1"], [0, 0, 1])
     np.testing.assert_allclose(by_name["heard_ago"], [1 / 2, 0, 1 / 3])
     np.testing.assert_allclose(by_name["times_heard"], [np.log2(3), 0, 1])
-    np.testing.assert_allclose(by_name["near_last"], 0.4)
     np.testing.assert_array_equal(is_repeat(inputs), [True, False, True])
 
 
@@ -250,10 +248,14 @@ def test_nearness_is_to_shrunken_means():
     rows = np.array([1])
     for track, level in ((0, 4), (0, 0), (1, 1)):
         heard.add(rows, table, np.array([track]), np.array([level]))
-    np.testing.assert_allclose(
-        heard.nearness(np.arange(2), table, np.array([[0], [0]]))[:, 0],
-        [[0, 0, 0, 0], [2 / 5, 1 / 3, 1 / 4, 0]],
+    nothing = np.full((2, 5), -1)
+    inputs = track_inputs(
+        table, heard, np.arange(2), np.array([[0, 1], [0, 1]]), nothing, nothing, np.array([0, 3])
     )
+    near = [TRACK_INPUTS.index(f"near_{what}") for what in ("played", "kept", "skipped", "last")]
+    expected = [[2 / 5, 1 / 3, 1 / 4, 0], [1 / 5, 0, 1 / 4, 1]]
+    np.testing.assert_array_equal(inputs[0][:, near], 0)
+    np.testing.assert_allclose(inputs[1][:, near], expected, rtol=1e-6)
 
 
 def test_effects_of_tracks_are_recovered_and_shrunken():
@@ -303,6 +305,42 @@ def two_members(fit):
     """The fit, and beside it one that makes more of tracks."""
     other = replace(fit.network, track_outputs=1.3 * fit.network.track_outputs)
     return replace(fit, network=Network.stacked([fit.network, other]))
+
+
+SETTINGS = {
+    "bundled": {},
+    "pessimistic": {"pessimism": 0.7},
+    "rejecting": {"reject_constant": True},
+    "both": {"pessimism": 0.7, "reject_constant": True},
+}
+
+
+@pytest.mark.parametrize("embedding", ["hybrid", None])
+@pytest.mark.parametrize("members", [1, 3])
+@pytest.mark.parametrize("setting", SETTINGS.values(), ids=SETTINGS)
+def test_whole_slates_are_heard_as_song_by_song(synthetic, members, embedding, setting):
+    """Levels, history and state to the last bit; slates with gaps, repeats, some sessions idle."""
+    fit = FittedNetwork.load(BUNDLED)
+    others = (replace(fit.network, keep=fit.network.keep * part) for part in (0.9, 0.7))
+    network = Network.stacked([fit.network, *others][:members])
+    calibration = replace(fit.calibration, song=(0.8, 0.4), simulated=(0.9, 0.1))
+    about = {**fit.about, "embedding": embedding}
+    listener = LearnedListener(synthetic, FittedNetwork(network, calibration, about), **setting)
+    rng = np.random.default_rng(0)
+    (whole, in_whole), (single, in_single) = (begin(listener, np.arange(40)) for _ in range(2))
+    for _ in range(4):
+        rows = rng.permutation(40)[:30]
+        slates = rng.integers(0, 60, (30, 4))
+        slates[rng.random(slates.shape) < 0.1] = -1
+        slates[:, 3] = np.where(rng.random(30) < 0.5, slates[:, 0], slates[:, 3])
+        asked = rows, slates, np.full(slates.shape, -1), rng.random(slates.shape)
+        levels = listener.hear(in_whole, whole, *asked)
+        expected = hear_one_by_one(listener, in_single, single, *asked)
+        np.testing.assert_array_equal(levels, expected)
+        assert ((levels < 0) == (slates < 0)).all()
+    for one, other in ((whole, single), (in_whole, in_single)):
+        for field in fields(one):
+            np.testing.assert_array_equal(getattr(one, field.name), getattr(other, field.name))
 
 
 def test_pessimism_adds_what_is_not_known(synthetic, listener):
@@ -359,7 +397,7 @@ def test_sessions_that_reject_are_never_constant(synthetic, listener):
 
 
 def test_levels_are_shared_out():
-    chances = level_chances(np.array(0.6), np.array(0.0), np.log([1.0, 1.0, 2.0]))
+    chances = level_chances(np.array(0.6), np.array([7.0, 0.0, *np.log([1.0, 1.0, 2.0])]))
     np.testing.assert_allclose(chances, [0.3, 0.3, 0.1, 0.1, 0.2])
 
 

@@ -21,7 +21,6 @@ from musicbox_env.schema import (
     PAUSE_SHORT,
     REASONS_END,
     REASONS_START,
-    is_skip,
 )
 
 Array = npt.NDArray[np.float32]
@@ -120,6 +119,12 @@ class TrackTable:
         vectors = None if embedding is None else dataset.embedding(embedding)
         return cls.counted(catalog.plays(split), catalog.skips(split), vectors)
 
+    @property
+    def columns(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], Array]:
+        """Popularity, effect and vectors, as kernels read them."""
+        vectors = NO_VECTORS if self.vectors is None else self.vectors
+        return self.popularity, self.effect, vectors
+
 
 @dataclass
 class HeardSongs:
@@ -142,6 +147,11 @@ class HeardSongs:
         shapes = (n, len(GROUPS), dim), (n, len(GROUPS)), (n, dim)
         return cls(*(np.zeros(shape, np.float32) for shape in shapes))
 
+    @property
+    def arrays(self) -> tuple[Array, Array, Array]:
+        """As kernels read them."""
+        return self.sums, self.counts, self.last
+
     def add(
         self,
         rows: npt.NDArray[np.integer],
@@ -150,66 +160,36 @@ class HeardSongs:
         levels: npt.NDArray[np.integer],
     ) -> None:
         """Take in one more song of each of the sessions ``rows`` ``(m,)``, in place."""
-        vectors = NO_VECTORS if table.vectors is None else table.vectors
-        _add_songs(rows, tracks, is_skip(levels), vectors, self.sums, self.counts, self.last)
-
-    def nearness(
-        self,
-        rows: npt.NDArray[np.integer],
-        table: TrackTable,
-        tracks: npt.NDArray[np.integer],
-    ) -> Array:
-        """Dot products of candidates ``(m, c)`` with the means and the last song ``(m, c, 4)``."""
-        vectors = NO_VECTORS if table.vectors is None else table.vectors
-        near = np.empty((*tracks.shape, len(GROUPS) + 1), np.float32)
-        _compare_songs(rows, tracks, vectors, self.sums, self.counts, self.last, near)
-        return near
+        add_songs(rows, tracks, levels, *table.columns, *self.arrays)
 
 
 @compiled
-def _add_songs(
+def add_songs(
     rows: Ints,
     tracks: Ints,
-    skipped: npt.NDArray[np.bool_],
+    levels: Ints,
+    _popularity: npt.NDArray[np.float64],
+    _effect: npt.NDArray[np.float64],
     vectors: Array,
     sums: Array,
     counts: Array,
     last: Array,
 ) -> None:
-    """Take in one more song of each of the sessions ``rows``; see `HeardSongs`."""
+    """`HeardSongs.add`, of arrays."""
     for i in range(len(rows)):
         row, vector = rows[i], vectors[tracks[i]]
-        for group in (0, 2 if skipped[i] else 1):
+        for group in (0, 2 if level_is_skip(levels[i]) else 1):
             counts[row, group] += 1
             for j in range(len(vector)):
                 sums[row, group, j] += vector[j]
-        last[row] = vector
-
-
-@compiled
-def _compare_songs(
-    rows: Ints,
-    tracks: Ints,
-    vectors: Array,
-    sums: Array,
-    counts: Array,
-    last: Array,
-    near: Array,
-) -> None:
-    """Write the nearness of candidates ``(m, c)`` into ``near`` ``(m, c, 4)``."""
-    for i in range(len(rows)):
-        row = rows[i]
-        for c in range(tracks.shape[1]):
-            vector = vectors[tracks[i, c]]
-            for group in range(sums.shape[1]):
-                songs = counts[row, group] + np.float32(MEAN_PRIOR_SONGS)
-                near[i, c, group] = dot(vector, sums[row, group]) / songs
-            near[i, c, sums.shape[1]] = dot(vector, last[row])
+        for j in range(len(vector)):
+            last[row, j] = vector[j]
 
 
 def track_inputs(
     table: TrackTable,
-    near: Array,
+    songs: HeardSongs,
+    rows: npt.NDArray[np.integer],
     tracks: npt.NDArray[np.integer],
     heard_tracks: npt.NDArray[np.integer],
     heard_levels: npt.NDArray[np.integer],
@@ -219,47 +199,58 @@ def track_inputs(
 
     Args:
         table: What is known of each track.
-        near: From `HeardSongs.nearness`, ``(m, c, 4)``.
-        tracks: Candidates of m sessions ``(m, c)``.
-        heard_tracks: Tracks heard so far ``(m, w)``; places from ``count`` on do not matter.
-        heard_levels: Their levels ``(m, w)``.
-        count: Songs heard so far ``(m,)``.
+        songs: What is remembered of the songs of n sessions.
+        rows: Which of the sessions are asked ``(m,)``.
+        tracks: Candidates of each ``(m, c)``.
+        heard_tracks: Tracks heard so far ``(n, w)``; places from ``count`` on do not matter.
+        heard_levels: Their levels ``(n, w)``.
+        count: Songs heard so far ``(n,)``.
 
     Returns:
         ``(m, c, len(TRACK_INPUTS))``.
     """
-    inputs = np.zeros((*tracks.shape, len(TRACK_INPUTS)), np.float32)
-    inputs[..., NEAR:] = near
-    effects = table.popularity, table.effect
-    _fill_track_inputs(*effects, tracks, heard_tracks, heard_levels, count, inputs)
-    return inputs
+    return inputs_of_tracks(
+        rows, tracks, *table.columns, *songs.arrays, heard_tracks, heard_levels, count
+    )
 
 
 @compiled
-def _fill_track_inputs(
+def inputs_of_tracks(
+    rows: Ints,
+    tracks: Ints,
     popularity: npt.NDArray[np.float64],
     effect: npt.NDArray[np.float64],
-    tracks: Ints,
+    vectors: Array,
+    sums: Array,
+    counts: Array,
+    last: Array,
     heard_tracks: Ints,
     heard_levels: Ints,
     count: Ints,
-    inputs: Array,
-) -> None:
-    """Write all inputs but the nearness; see `track_inputs`. ``inputs`` is zero before."""
-    for i in range(len(tracks)):
+) -> Array:
+    """`track_inputs`, of arrays."""
+    inputs = np.zeros((len(rows), tracks.shape[1], len(TRACK_INPUTS)), np.float32)
+    for i in range(len(rows)):
+        row = rows[i]
         for c in range(tracks.shape[1]):
             track, into = tracks[i, c], inputs[i, c]
             into[POPULARITY] = popularity[track]
             into[EFFECT] = effect[track]
             into[WAS_PLAYED] = popularity[track] > 0
             times, newest = 0, 0
-            for place in range(count[i]):
-                if heard_tracks[i, place] == track:
+            for place in range(count[row]):
+                if heard_tracks[row, place] == track:
                     times, newest = times + 1, place
             if times:
-                into[HEARD_AT + heard_levels[i, newest]] = 1.0
-                into[HEARD_AGO] = 1.0 / (count[i] - newest)
+                into[HEARD_AT + heard_levels[row, newest]] = 1.0
+                into[HEARD_AGO] = 1.0 / (count[row] - newest)
                 into[TIMES_HEARD] = np.log2(1.0 + times)
+            vector = vectors[track]
+            for group in range(sums.shape[1]):
+                songs = counts[row, group] + np.float32(MEAN_PRIOR_SONGS)
+                into[NEAR + group] = dot(vector, sums[row, group]) / songs
+            into[NEAR + sums.shape[1]] = dot(vector, last[row])
+    return inputs
 
 
 def is_repeat(inputs: Floats) -> npt.NDArray[np.bool_]:
@@ -324,15 +315,34 @@ def play_inputs(
         behaviour: Of it, or zeros where unknown ``(m, ...)``; where it is unknown of all plays it
             may be left out, ``(m, 0)``.
     """
-    one_hot = (levels[..., None] == np.arange(NUM_LEVELS)).astype(np.float64)
-    place = np.minimum(position / LONGEST_POSITION, 1.0)[..., None]
-    parts = [one_hot, place, of_track, context, behaviour]
-    return np.concatenate(parts, axis=-1, dtype=np.float32)
+    parts = (part.reshape(levels.size, part.shape[-1]) for part in (of_track, context, behaviour))
+    inputs = inputs_of_plays(levels.ravel(), position.ravel(), *parts)
+    return inputs.reshape(*levels.shape, inputs.shape[1])
+
+
+@compiled
+def inputs_of_plays(
+    levels: Ints, position: Ints, of_track: Array, context: Array, behaviour: Array
+) -> Array:
+    """`play_inputs` of plays ``(m,)``."""
+    width = NUM_LEVELS + 1 + of_track.shape[1] + context.shape[1] + behaviour.shape[1]
+    inputs = np.zeros((len(levels), width), np.float32)
+    for i in range(len(levels)):
+        into, at = inputs[i], NUM_LEVELS + 1
+        if levels[i] >= 0:
+            into[levels[i]] = 1.0
+        into[NUM_LEVELS] = min(position[i] / LONGEST_POSITION, 1.0)
+        for part in (of_track, context, behaviour):
+            for j in range(part.shape[1]):
+                into[at + j] = part[i, j]
+            at += part.shape[1]
+    return inputs
 
 
 PLAY_INPUTS = NUM_LEVELS + 1 + len(TRACK_INPUTS) + len(CONTEXT_INPUTS) + len(BEHAVIOUR_INPUTS)
 HALF_LIVES = (1.0, 3.0, 8.0, np.inf)
 """Of the running means over the levels heard, in songs; the last is the plain mean."""
+FADING = 0.5 ** (1.0 / np.array(HALF_LIVES))
 LEVELS_SEEN = 3
 """Latest levels that are told one by one."""
 SUMMARY_INPUTS = (
@@ -356,40 +366,77 @@ def level_summaries(levels: npt.NDArray[np.integer], count: npt.NDArray[np.integ
     Returns:
         ``(m, len(SUMMARY_INPUTS))``. Running means are of deviations: 0 with nothing heard.
     """
-    summary = np.zeros((len(levels), len(SUMMARY_INPUTS)), np.float32)
-    _fill_summaries(levels, count, summary)
-    return summary
+    rows, sums, weight, taken_in = np.arange(len(levels)), *no_levels(len(levels))
+    fade_levels(rows, levels, count, sums, weight, taken_in)
+    nothing = np.zeros((len(levels), 0), np.float32)
+    return inputs_of_states(rows, levels, count, sums, weight, nothing)
 
 
 @compiled
-def _fill_summaries(levels: Ints, count: Ints, summary: Array) -> None:
-    """Write `level_summaries`; ``summary`` is zero before."""
+def no_levels(n: int) -> tuple[Array, npt.NDArray[np.float64], npt.NDArray[np.int64]]:
+    """Running sums of deviations, their weights, and how many levels they hold, of n sessions."""
+    lives = len(HALF_LIVES)
+    return np.zeros((n, 3 * lives), np.float32), np.full((n, lives), 0.5), np.zeros(n, np.int64)
+
+
+@compiled
+def fade_levels(
+    rows: Ints,
+    levels: Ints,
+    count: Ints,
+    sums: Array,
+    weight: npt.NDArray[np.float64],
+    taken_in: npt.NDArray[np.int64],
+) -> None:
+    """Take what sessions ``rows`` heard since into the arrays of `no_levels`, in place."""
     lives, best = len(HALF_LIVES), NUM_LEVELS - 1
-    seen = 3 * lives
-    runs = seen + LEVELS_SEEN * NUM_LEVELS
-    fading = 0.5 ** (1.0 / np.array(HALF_LIVES))
-    total = np.empty(lives)
-    for i in range(len(levels)):
-        into, heard = summary[i], levels[i, : count[i]]
-        skips = keeps = 0
-        total[:] = 0.5
-        for level in heard:
+    for row in rows:
+        for place in range(taken_in[row], count[row]):
+            level = levels[row, place]
             skipped = level_is_skip(level) - EVENT_CENTER[0]
             brief, full = (level == 0) - EVENT_CENTER[1], (level == best) - EVENT_CENTER[2]
             for life in range(lives):
-                into[life] = into[life] * fading[life] + skipped
-                into[lives + life] = into[lives + life] * fading[life] + brief
-                into[2 * lives + life] = into[2 * lives + life] * fading[life] + full
-                total[life] = (total[life] - 0.5) * fading[life] + 1.5
-            skips = skips + 1 if level_is_skip(level) else 0
-            keeps = keeps + 1 if not level_is_skip(level) else 0
-        for place in range(seen):
-            into[place] /= total[place % lives]
-        for ago in range(min(LEVELS_SEEN, len(heard))):
-            into[seen + ago * NUM_LEVELS + heard[len(heard) - 1 - ago]] = 1.0
-        into[runs] = np.log2(1.0 + skips)
-        into[runs + 1] = np.log2(1.0 + keeps)
-        into[runs + 2] = min(len(heard) / LONGEST_POSITION, 1.0)
+                fading = FADING[life]
+                sums[row, life] = sums[row, life] * fading + skipped
+                sums[row, lives + life] = sums[row, lives + life] * fading + brief
+                sums[row, 2 * lives + life] = sums[row, 2 * lives + life] * fading + full
+                weight[row, life] = (weight[row, life] - 0.5) * fading + 1.5
+        taken_in[row] = count[row]
+
+
+@compiled
+def inputs_of_states(
+    rows: Ints,
+    levels: Ints,
+    count: Ints,
+    sums: Array,
+    weight: npt.NDArray[np.float64],
+    context: Array,
+) -> Array:
+    """`level_summaries` of sessions ``rows``, whose levels were taken in, and their context.
+
+    Both sums and weight, of all n sessions, are those of `fade_levels`, as is ``context``.
+    """
+    lives, contexts = len(HALF_LIVES), context.shape[1]
+    seen = 3 * lives
+    runs = seen + LEVELS_SEEN * NUM_LEVELS
+    states = np.zeros((len(rows), runs + 3 + contexts), np.float32)
+    for i in range(len(rows)):
+        row, into = rows[i], states[i]
+        heard, newest = count[row], count[row] - 1
+        for life in range(lives):
+            for place in range(life, seen, lives):
+                into[place] = sums[row, place] / weight[row, life]
+        for ago in range(min(LEVELS_SEEN, heard)):
+            into[seen + ago * NUM_LEVELS + levels[row, newest - ago]] = 1.0
+        skipped, run = level_is_skip(levels[row, newest]), 0
+        while run < heard and level_is_skip(levels[row, newest - run]) == skipped:
+            run += 1
+        into[runs if skipped else runs + 1] = np.log2(1.0 + run)
+        into[runs + 2] = min(heard / LONGEST_POSITION, 1.0)
+        for j in range(contexts):
+            into[runs + 3 + j] = context[row, j]
+    return states
 
 
 def state_inputs(summary: Floats, context: Floats) -> Array:

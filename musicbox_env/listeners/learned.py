@@ -34,9 +34,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import expit
 
-from musicbox_env import kernels
 from musicbox_env.dataset import Dataset
-from musicbox_env.listeners.base import History, Rows, put_rows, sample_levels
+from musicbox_env.listeners.base import History, Rows, hear_one_by_one, put_rows
 from musicbox_env.listeners.features import (
     BEHAVIOUR_INPUTS,
     CONTEXT_INPUTS,
@@ -55,7 +54,8 @@ from musicbox_env.listeners.features import (
 )
 from musicbox_env.listeners.files import read_fit, write_fit
 from musicbox_env.listeners.network import Network
-from musicbox_env.schema import NUM_LEVELS, SKIP_THRESHOLD, UNHEARD, UNKNOWN, is_skip
+from musicbox_env.listeners.slates import hear_slates, level_chances, recommended_logit
+from musicbox_env.schema import NUM_LEVELS, UNKNOWN, is_skip
 
 Array = npt.NDArray[np.float32]
 Floats = npt.NDArray[np.floating]
@@ -116,9 +116,8 @@ class Calibration:
         if not recommended:
             scale, shift = self.logged
             return scale * logit.astype(np.float64) + shift
-        scale, shift = self.simulated
         believed = np.asarray(self.song)[repeat.astype(np.int64)]
-        return scale * (usual + believed * (logit - usual)) + shift
+        return recommended_logit(usual, logit, believed, *self.simulated)
 
 
 @dataclass(frozen=True)
@@ -203,12 +202,16 @@ class Begun:
         self._session = np.full(len(states.memory), UNKNOWN, np.int64)
         self._shown = np.full(len(states.memory), UNKNOWN, np.int64)
 
-    def recall(self, history: History) -> tuple[LearnedState, Rows]:
-        """States of sessions, and which rows ``(m,)`` of them hold nothing yet."""
-        place = history.session % len(self._session)
-        known = (self._session[place] == history.session) & (self._shown[place] == history.count)
-        taken = (getattr(self._states, f.name).take(place, axis=0) for f in fields(LearnedState))
-        return LearnedState(*taken), np.flatnonzero(~known)
+    def recall(self, history: History, rows: Rows, states: LearnedState) -> Rows:
+        """Put the sessions ``rows`` of ``states``, in place; give those that are not remembered."""
+        session = history.session[rows]
+        place = session % len(self._session)
+        known = (self._session[place] == session) & (self._shown[place] == history.count[rows])
+        for field in fields(states):
+            getattr(states, field.name)[rows] = getattr(self._states, field.name).take(
+                place, axis=0
+            )
+        return rows[~known]
 
     def remember(self, history: History, states: LearnedState) -> None:
         """Keep the states of sessions of which only the shown plays were heard."""
@@ -269,7 +272,7 @@ class LearnedListener:
                 f"has {dataset.embedding_names or 'none'}. Fit it again on this dataset."
             )
         self.table = TrackTable.of(dataset, about["split"], embedding)
-        self._usual = np.array(fit.calibration.usual, np.float32).reshape(1, 1, -1)
+        self._usual = np.array(fit.calibration.usual, np.float32)
         self._begun = Begun(self._nothing_heard(self._room(dataset.sessions.num_sessions)))
 
     def __reduce__(self) -> tuple[Callable[..., LearnedListener], tuple[Any, ...]]:
@@ -277,14 +280,19 @@ class LearnedListener:
         return _reopen, (self.dataset, self._source, self.pessimism, self.reject_constant)
 
     def begin(self, history: History) -> LearnedState:
-        """Read the shown plays with their behaviour, once; see `Listener.begin`."""
-        state, missing = self._begun.recall(history)
+        """State after the shown plays; see `Listener.begin`."""
+        state = self._nothing_heard(len(history.count))
+        self.begin_rows(state, history, np.arange(len(history.count)))
+        return state
+
+    def begin_rows(self, state: LearnedState, history: History, rows: Rows) -> None:
+        """Read the shown plays with their behaviour, once; see `base.begin_by_copy`."""
+        missing = self._begun.recall(history, rows, state)
         if len(missing):
             unread = history.at(missing)
             read = self._read_shown(unread)
             put_rows(state, missing, read)
             self._begun.remember(unread, read)
-        return state
 
     def _read_shown(self, history: History) -> LearnedState:
         state = self._nothing_heard(len(history.count))
@@ -326,18 +334,23 @@ class LearnedListener:
         plays: npt.NDArray[np.int64],
         uniforms: npt.NDArray[np.float64],
     ) -> npt.NDArray[np.int8]:
-        """Hear whole slates; see `base.hear_one_by_one`. What a song's track says is read once."""
-        levels = np.full(slates.shape, UNHEARD, np.int8)
-        for place in range(slates.shape[1]):
-            active = np.flatnonzero(slates[:, place] >= 0)
-            who, tracks = rows[active], slates[active, place]
-            inputs = self._track_inputs(state, history, who, tracks[:, None])
-            chances = self._answers(state, history, who, tracks[:, None], inputs)
-            level = sample_levels(chances[:, 0], uniforms[active, place])
-            self._hear_simulated(state, history, who, tracks, level, inputs[:, 0])
-            history.record(who, tracks, level)
-            levels[active, place] = level
-        return levels
+        """Hear whole slates; see `base.hear_one_by_one`."""
+        if self.pessimism or self.reject_constant:
+            return hear_one_by_one(self, state, history, rows, slates, plays, uniforms)
+        return hear_slates(
+            rows,
+            slates,
+            uniforms,
+            self.table.columns,
+            (history.tracks, history.levels, history.count),
+            state.memory,
+            state.context,
+            state.heard.arrays,
+            self.fit.network.of_play,
+            self.fit.network.head,
+            self._usual,
+            (self.fit.calibration.song, self.fit.calibration.simulated),
+        )
 
     def advance(
         self,
@@ -403,7 +416,7 @@ class LearnedListener:
         """
         inputs = self._track_inputs(state, history, rows, tracks)
         outputs, usual = self._outputs(state, history, rows, inputs)
-        return usual[..., 0].astype(float), outputs[..., 0].astype(float), is_repeat(inputs)
+        return usual[..., None].astype(float), outputs[..., 0].astype(float), is_repeat(inputs)
 
     def _room(self, sessions: int) -> int:
         """How many sessions' first halves are remembered."""
@@ -427,14 +440,13 @@ class LearnedListener:
         behaviour: Array,
     ) -> None:
         """Read the play at a place of logged sessions, in place."""
-        tracks, levels = history.tracks[rows, place], history.levels[rows, place]
+        tracks = history.tracks[rows, place].astype(np.int64)  # as slates, so compiled but once
+        levels = history.levels[rows, place]
         state.context[rows] = context
-        count = np.full(len(rows), place)
-        near = state.heard.nearness(rows, self.table, tracks[:, None])
-        inputs = track_inputs(
-            self.table, near, tracks[:, None], history.tracks[rows], history.levels[rows], count
-        )[:, 0]
-        self._hear(state, rows, tracks, levels, count, inputs, behaviour)
+        count = np.full_like(history.count, place)
+        heard = history.tracks, history.levels, count
+        inputs = track_inputs(self.table, state.heard, rows, tracks[:, None], *heard)[:, 0]
+        self._hear(state, rows, tracks, levels, count[rows], inputs, behaviour)
 
     def _hear_simulated(
         self,
@@ -466,27 +478,16 @@ class LearnedListener:
     def _track_inputs(
         self, state: LearnedState, history: History, rows: Rows, tracks: npt.NDArray[np.integer]
     ) -> Array:
-        near = state.heard.nearness(rows, self.table, tracks)
-        return track_inputs(
-            self.table,
-            near,
-            tracks,
-            history.tracks[rows],
-            history.levels[rows],
-            history.count[rows],
-        )
+        heard = history.tracks, history.levels, history.count
+        return track_inputs(self.table, state.heard, rows, tracks, *heard)
 
     def _outputs(
         self, state: LearnedState, history: History, rows: Rows, inputs: Array
     ) -> tuple[Array, Array]:
-        """Outputs for candidates ``(M, m, c, 5)`` and for a usual track ``(M, m, 1, 5)``."""
-        network = self.fit.network
+        """Outputs for candidates ``(M, m, c, 5)``, and the first for a usual track ``(M, m)``."""
         summary = level_summaries(history.levels[rows], history.count[rows])
         states = state_inputs(summary, state.context[rows])
-        usual = np.broadcast_to(self._usual, (len(rows), 1, inputs.shape[2]))
-        both = np.concatenate([usual, inputs], axis=1)
-        outputs = network.price(rows, state.memory, states, both)
-        return outputs[:, :, 1:], outputs[:, :, :1]
+        return self.fit.network.price(rows, state.memory, states, inputs, self._usual)
 
     def _answers(
         self,
@@ -500,7 +501,7 @@ class LearnedListener:
     ) -> npt.NDArray[np.float64]:
         """Level probabilities ``(m, c, 5)``; ``inputs`` are those of the tracks."""
         outputs, usual = self._outputs(state, history, rows, inputs)
-        mean, base = outputs.mean(axis=0), usual[..., 0].mean(axis=0)
+        mean, base = outputs.mean(axis=0), usual.mean(axis=0)[:, None]
         skip_logit = mean[..., 0]
         if self.pessimism:
             spread = self._spread(state, history, rows, tracks, inputs, outputs[..., 0])
@@ -511,7 +512,7 @@ class LearnedListener:
         skip = expit(logit)
         if self.reject_constant:
             skip = self._not_constant(skip, history, rows)
-        return level_chances(skip, mean[..., 1], mean[..., 2:])
+        return level_chances(skip, mean)
 
     def _spread(
         self,
@@ -551,37 +552,6 @@ class LearnedListener:
         goes_on = (goes_on - throughout) / (1 - throughout)
         concerned = (all_skipped | all_kept) & (left > 0)
         return np.where(concerned, np.where(all_skipped, goes_on, 1 - goes_on), skip)
-
-
-def level_chances(skip: Floats, brief: Floats, kept: Floats) -> npt.NDArray[np.float64]:
-    """Probabilities of the levels ``(..., 5)``.
-
-    Args:
-        skip: Probability of a skip.
-        brief: Logit of a skip's being brief.
-        kept: Logits of most, cut and full among plays that are kept ``(..., 3)``.
-    """
-    chances = np.empty((*skip.shape, NUM_LEVELS))
-    flat = chances.reshape(-1, NUM_LEVELS)
-    _fill_chances(skip.ravel(), brief.ravel(), kept.reshape(-1, kept.shape[-1]), flat)
-    return chances
-
-
-@kernels.compiled
-def _fill_chances(
-    skip: Floats, brief: Floats, kept: Floats, chances: npt.NDArray[np.float64]
-) -> None:
-    """Write `level_chances` of ``(n,)`` songs."""
-    for i in range(len(skip)):
-        share = 1.0 / (1.0 + np.exp(-np.float64(brief[i])))
-        chances[i, 0] = skip[i] * share
-        chances[i, 1] = skip[i] * (1.0 - share)
-        largest, total = kept[i].max(), 0.0
-        for k in range(kept.shape[1]):
-            chances[i, SKIP_THRESHOLD + k] = np.exp(np.float64(kept[i, k] - largest))
-            total += chances[i, SKIP_THRESHOLD + k]
-        for k in range(kept.shape[1]):
-            chances[i, SKIP_THRESHOLD + k] *= (1.0 - skip[i]) / total
 
 
 def default_fit(dataset: Dataset) -> Path:

@@ -15,9 +15,10 @@ thousand products, and does not depend on who else is asked.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields
 from functools import cached_property
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -106,46 +107,62 @@ class Network:
             plays: ``(m, PLAY_INPUTS)``, or less at the end where those inputs are 0 anyway.
             memory: Of all sessions ``(n, M, R)``; changed.
         """
-        _remember(rows, plays, self.play_units, self.play_bias, self.keep, memory)
+        remember_plays(rows, plays, *self.of_play, memory)
 
-    def price(self, rows: Rows, memory: Array, states: Array, tracks: Array) -> Array:
-        """Outputs of the head ``(M, m, c, 5)``.
+    def price(
+        self, rows: Rows, memory: Array, states: Array, tracks: Array, usual: Array
+    ) -> tuple[Array, Array]:
+        """Outputs of the head for candidates ``(M, m, c, 5)``, the first for a usual ``(M, m)``.
 
         Args:
             rows: Sessions asked ``(m,)``.
             memory: Of all sessions ``(n, M, R)``.
             states: ``(m, STATE_INPUTS)``.
             tracks: Candidates ``(m, c, TRACK_INPUTS)``.
+            usual: One more track, for all sessions alike ``(TRACK_INPUTS,)``.
         """
-        units = self.unit_outputs.shape[1]
-        prices = np.empty((self.members, *tracks.shape[:2], NUM_LEVELS), np.float32)
-        _price(rows, memory, states, tracks, *self._head, units, prices)
-        return prices
+        return price_tracks(rows, memory, states, tracks, usual, *self.head)
 
     @cached_property
-    def _head(self) -> tuple[Array, Array, Array, Array]:
-        """Weights from memory, state and track to units and outputs at once, rows filled up.
+    def of_play(self) -> tuple[Array, Array, Array]:
+        """Weights from a play to the memory, as `remember_plays` reads them, rows filled up."""
+        return _in_registers(self.play_units), _in_registers(self.play_bias), self.keep
 
-        Also the bias of both, and the weights from units to outputs, ``(M, 5, row)``.
+    @cached_property
+    def head(self) -> tuple[Array, Array, Array, Array, int]:
+        """Weights as `price_tracks` reads them, rows filled up.
+
+        Those from memory and state, and from the track, to units and outputs at once; the bias of
+        both; the weights from units to outputs, ``(M, 5, row)``; and how many units there are.
         """
-        bias = _filled_up(self.units_bias[:, None], self.output_bias[:, None])[:, 0]
         nothing = np.zeros((self.members, NUM_LEVELS, NUM_LEVELS), np.float32)
         return (
-            _filled_up(self.state_units, self.state_outputs),
-            _filled_up(self.track_units, self.track_outputs),
-            np.ascontiguousarray(bias),
-            _filled_up(self.unit_outputs.swapaxes(1, 2), nothing),
+            _in_registers(self.state_units, self.state_outputs),
+            _in_registers(self.track_units, self.track_outputs),
+            _in_registers(self.units_bias, self.output_bias),
+            _in_registers(self.unit_outputs.swapaxes(1, 2), nothing),
+            self.unit_outputs.shape[1],
         )
 
 
-def _filled_up(to_units: Array, to_outputs: Array) -> Array:
-    """Weights ``(M, i, U)`` and ``(M, i, 5)`` side by side, then 0 up to full registers."""
-    both = np.concatenate([to_units, to_outputs], axis=2)
-    return np.pad(both, ((0, 0), (0, 0), (0, -both.shape[2] % LANES)))
+def _in_registers(*weights: Array) -> Array:
+    """Weights side by side, filled up with 0 to whole registers, the first at a cache line.
+
+    A register that is loaded from two cache lines takes twice as long.
+    """
+    *shape, width = np.concatenate(weights, axis=-1).shape
+    width += -width % LANES
+    size = math.prod(shape) * width
+    room = np.zeros(size + LANES, np.float32)
+    first = -(room.ctypes.data // room.itemsize) % LANES
+    rows = room[first : first + size].reshape(*shape, width)
+    rows[..., : sum(part.shape[-1] for part in weights)] = np.concatenate(weights, axis=-1)
+    return rows
 
 
 # Loops over units are written out: a view of a row costs more than the sums over it. Weighted rows
-# are added four at a time, so that the sum is loaded and stored once for four.
+# are added four at a time, so that the sum is loaded and stored once for four. Inputs that are not
+# 0 are listed without branches, as which these are, nothing foretells.
 
 
 @in_registers
@@ -168,21 +185,31 @@ def _add_weighted(
 
 
 @in_registers
-def _remember(
+def _output(head: Array, unit_outputs: Array, units: int, output: int) -> float:
+    """One output of so many units, which are not cut off at 0 yet."""
+    total: Any = head[units + output]
+    for u in range(len(head)):
+        total += max(head[u], np.float32(0)) * unit_outputs[output, u]
+    return total
+
+
+@in_registers
+def remember_plays(
     rows: Rows, plays: Array, play_units: Array, play_bias: Array, keep: Array, memory: Array
 ) -> None:
-    """See `Network.remember`."""
-    size, inputs = play_bias.shape[1], plays.shape[1]
-    reading = np.empty(size, np.float32)
+    """See `Network.remember`; the weights are those of `Network.of_play`."""
+    width, size, inputs = play_bias.shape[1], memory.shape[2], plays.shape[1]
+    reading = np.empty(width, np.float32)
     told, places = np.empty(inputs + 3, np.float32), np.empty(inputs + 3, np.uint32)
     for member in range(len(play_bias)):
         of_play = play_units[member]
         for i in range(len(rows)):
             count = 0
             for p in range(inputs):
-                if plays[i, p] != 0:
-                    told[count], places[count], count = plays[i, p], p, count + 1
-            for j in range(size):
+                value = plays[i, p]
+                told[count], places[count] = value, p
+                count += value != 0
+            for j in range(width):
                 reading[j] = play_bias[member, j]
             _add_weighted(told, places, count, of_play, reading)
             row = rows[i]
@@ -192,47 +219,60 @@ def _remember(
 
 
 @in_registers
-def _price(
+def price_tracks(
     rows: Rows,
     memory: Array,
     states: Array,
     tracks: Array,
+    usual: Array,
     of_state: Array,
     of_track: Array,
     bias: Array,
     unit_outputs: Array,
     units: int,
-    prices: Array,
-) -> None:
-    """Write `Network.price`; the four weights are those of `Network._head`, of so many units."""
+) -> tuple[Array, Array]:
+    """See `Network.price`; the weights are those of `Network.head`."""
     width, size = bias.shape[1], memory.shape[2]
+    members, asked, candidates = len(bias), len(rows), tracks.shape[1]
+    prices = np.empty((members, asked, candidates, unit_outputs.shape[1]), np.float32)
+    of_usual = np.empty((members, asked), np.float32)
     known, head = np.empty(width, np.float32), np.empty(width, np.float32)
-    room = size + states.shape[1] + tracks.shape[2] + 3
+    room = size + states.shape[1] + 3
     told, places = np.empty(room, np.float32), np.empty(room, np.uint32)
-    for member in range(len(bias)):
+    told_usual, usual_places = np.empty(room, np.float32), np.empty(room, np.uint32)
+    usual_count = 0
+    for t in range(len(usual)):
+        told_usual[usual_count], usual_places[usual_count] = usual[t], t
+        usual_count += usual[t] != 0
+    for member in range(members):
         state_rows, track_rows = of_state[member], of_track[member]
-        for i in range(len(rows)):
+        to_outputs = unit_outputs[member]
+        for i in range(asked):
             count = 0
             for j in range(size):
                 mean = memory[rows[i], member, j]
-                if mean != 0:
-                    told[count], places[count], count = mean, j, count + 1
+                told[count], places[count] = mean, j
+                count += mean != 0
             for s in range(states.shape[1]):
-                if states[i, s] != 0:
-                    told[count], places[count], count = states[i, s], size + s, count + 1
+                value = states[i, s]
+                told[count], places[count] = value, size + s
+                count += value != 0
             for w in range(width):
                 known[w] = bias[member, w]
             _add_weighted(told, places, count, state_rows, known)
-            for c in range(tracks.shape[1]):
+            for w in range(width):
+                head[w] = known[w]
+            _add_weighted(told_usual, usual_places, usual_count, track_rows, head)
+            of_usual[member, i] = _output(head, to_outputs, units, 0)
+            for c in range(candidates):
                 count = 0
                 for t in range(tracks.shape[2]):
-                    if tracks[i, c, t] != 0:
-                        told[count], places[count], count = tracks[i, c, t], t, count + 1
+                    value = tracks[i, c, t]
+                    told[count], places[count] = value, t
+                    count += value != 0
                 for w in range(width):
                     head[w] = known[w]
                 _add_weighted(told, places, count, track_rows, head)
                 for o in range(unit_outputs.shape[1]):
-                    output = head[units + o]
-                    for u in range(width):
-                        output += max(head[u], np.float32(0)) * unit_outputs[member, o, u]
-                    prices[member, i, c, o] = output
+                    prices[member, i, c, o] = _output(head, to_outputs, units, o)
+    return prices, of_usual
