@@ -208,9 +208,8 @@ class Begun:
         place = session % len(self._session)
         known = (self._session[place] == session) & (self._shown[place] == history.count[rows])
         for field in fields(states):
-            getattr(states, field.name)[rows] = getattr(self._states, field.name).take(
-                place, axis=0
-            )
+            kept = getattr(self._states, field.name)
+            getattr(states, field.name)[rows] = kept.take(place, axis=0)
         return rows[~known]
 
     def remember(self, history: History, states: LearnedState) -> None:

@@ -150,13 +150,14 @@ def _in_registers(*weights: Array) -> Array:
 
     A register that is loaded from two cache lines takes twice as long.
     """
-    *shape, width = np.concatenate(weights, axis=-1).shape
-    width += -width % LANES
-    size = math.prod(shape) * width
+    together = np.concatenate(weights, axis=-1)
+    *shape, width = together.shape
+    row = width + -width % LANES
+    size = math.prod(shape) * row
     room = np.zeros(size + LANES, np.float32)
     first = -(room.ctypes.data // room.itemsize) % LANES
-    rows = room[first : first + size].reshape(*shape, width)
-    rows[..., : sum(part.shape[-1] for part in weights)] = np.concatenate(weights, axis=-1)
+    rows = room[first : first + size].reshape(*shape, row)
+    rows[..., :width] = together
     return rows
 
 
