@@ -106,8 +106,11 @@ class BCSettings(AgentSettings):
         """Settings of the DDPG agent whose networks and log these agents use; it checks ranges."""
         shared = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in self.own}
         plain = {
-            "rerank": 0, "critic_decay": 0.0, "quality": "counted", "mean_critic": False
-        }  # fmt: skip
+            "rerank": 0,
+            "critic_decay": 0.0,
+            "quality": "counted",
+            "mean_critic": False,
+        }
         return DDPGSettings(**{**plain, **shared}, critic_sees="songs")
 
 
