@@ -90,7 +90,17 @@ from torch import Tensor, nn
 
 from agents import resume
 from agents.base import Agent, AgentSettings, Callback, Observation
-from agents.networks import ENCODERS, Actor, Critic, State, adam, move_towards, read, unit
+from agents.networks import (
+    ENCODERS,
+    Actor,
+    Critic,
+    State,
+    adam,
+    move_towards,
+    newest_share,
+    read,
+    unit,
+)
 from agents.quality import FOLDS, TrackQuality, own_gauss, quality_in_log
 from agents.replay import ReplayBuffer, Transitions
 from musicbox_env import ENV_ID
@@ -617,7 +627,7 @@ class DDPGAgent(Agent):
         loss, q = self.critic_loss(batch)
         _descend(self._critic_optimizer, loss)
         if self.settings.mean_critic:
-            share = max(NEWEST_SHARE, 9 / (10 + self._critic_updates))  # of fewer updates at first
+            share = newest_share(self._critic_updates, NEWEST_SHARE)
             move_towards(self.mean_critic, self.critics[0], share)
         self._critic_updates += 1
         return {"critic_loss": float(loss.detach()), "mean_q": float(q[batch.counted].mean())}

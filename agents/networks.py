@@ -378,6 +378,11 @@ def adam(module: nn.Module, rate: float, *, decay: float = 0.0) -> torch.optim.A
     return torch.optim.AdamW(module.parameters(), lr=rate, weight_decay=decay, fused=True)
 
 
+def newest_share(updates: int, least: float) -> float:
+    """What the newest weights count in a running mean: ``least``, and more over fewer updates."""
+    return max(least, 9 / (10 + updates))
+
+
 @torch.no_grad()
 def move_towards(target: nn.Module, source: nn.Module, tau: float) -> None:
     """Polyak averaging: ``target <- tau * source + (1 - tau) * target`` (arXiv:1509.02971)."""

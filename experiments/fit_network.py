@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel
 
+from agents.networks import newest_share
 from experiments.fit_sessions import Inputs, SessionArrays, tensor
 from musicbox_env.listeners.features import PLAY_INPUTS, STATE_INPUTS, TRACK_INPUTS
 from musicbox_env.listeners.network import Network
@@ -206,7 +207,7 @@ def fit_member(
 
 def _towards(averaged: Tensor, weights: Tensor, steps: Tensor | int) -> Tensor:
     """Exponential mean of the weights over the steps, over fewer of them at first."""
-    share = max(1 - AVERAGE_DECAY, 9 / (10 + int(steps)))
+    share = newest_share(int(steps), 1 - AVERAGE_DECAY)
     return averaged + share * (weights - averaged)
 
 
