@@ -90,12 +90,13 @@ from torch import Tensor, nn
 
 from agents import resume
 from agents.base import Agent, AgentSettings, Callback, Observation
+from agents.descent import Adam, Function, Recorded
 from agents.networks import (
     ENCODERS,
     Actor,
     Critic,
     State,
-    adam,
+    embedded,
     move_towards,
     newest_share,
     read,
@@ -296,8 +297,8 @@ class Batch(NamedTuple):
     counted: Tensor
     discount: Tensor
     next_state: State
-    heard: npt.NDArray[np.int32]
-    next_heard: npt.NDArray[np.int32]
+    heard: Tensor
+    next_heard: Tensor
     logged: Tensor
 
 
@@ -341,8 +342,16 @@ class DDPGAgent(Agent):
         self.target_actor = deepcopy(self.actor).requires_grad_(False)
         self.target_critics = deepcopy(self.critics).requires_grad_(False)
         self.mean_critic = deepcopy(self.critics[0]).requires_grad_(False)
-        self._actor_optimizer = adam(self.actor, config.actor_rate)
-        self._critic_optimizer = adam(self.critics, config.critic_rate, decay=config.critic_decay)
+        self._actor_adam = Adam(self.actor, config.actor_rate)
+        self._critic_adam = Adam(self.critics, config.critic_rate, decay=config.critic_decay)
+        self._critic_gradient: Function = self._gradient_of_critic
+        self._actor_gradient: Function = self._gradient_of_actor
+        if config.encoder == "pooled":  # a GRU packs sessions by their lengths
+            weights = self._critic_adam.weights
+            self._critic_gradient = Recorded(self._gradient_of_critic, weights)
+            if not (config.neighbours or config.alignment_weight or config.cloning_weight):
+                weights = [*self._actor_adam.weights, *weights]
+                self._actor_gradient = Recorded(self._gradient_of_actor, weights)
         self.quality: TrackQuality | None = None
         self.memory = ReplayBuffer(config.buffer_size)
         self.log: ReplayBuffer | None = None
@@ -495,30 +504,25 @@ class DDPGAgent(Agent):
 
     # What the networks see.
 
-    def _vectors(self, tracks: npt.NDArray[np.integer]) -> npt.NDArray[np.float32]:
-        """Embeddings of tracks ``(..., d)``, 0 for -1."""
-        vectors = self._space.take(tracks, axis=0, mode="clip")  # of a mapped file, not a copy
-        vectors[tracks < 0] = 0
-        return vectors
-
     def _embed(self, tracks: npt.NDArray[np.integer]) -> Tensor:
-        """The same for torch."""
-        return torch.from_numpy(self._vectors(tracks))
+        return embedded(self._space, tracks)
 
     def _state(self, observation: Observation) -> State:
         return read(
-            self._vectors(observation["tracks"]),
-            observation["levels"].astype(np.int8),
-            observation["context"].astype(np.float32),
+            self._space,
+            observation["tracks"],
+            observation["levels"].astype(np.int8, copy=False),
+            observation["context"].astype(np.float32, copy=False),
             rate=self.has_rate,
+            ordered=self.settings.encoder == "recurrent",
         )
 
     def _embed_slate(self, rows: Transitions) -> Tensor:
         """Embeddings of the songs that were heard ``(n, k, d)``, 0 where none was."""
         songs = self._embed(rows.slate)
         if self.has_rate:
-            rate = torch.from_numpy(rows.slate_rate)
-            songs[..., -1] = torch.where(rate.isnan(), songs[..., -1], rate)
+            told = ~np.isnan(rows.slate_rate)
+            songs.numpy()[told, -1] = rows.slate_rate[told]
         return songs
 
     def _tensors(self, rows: Transitions, *, own: int = 0) -> Batch:
@@ -546,8 +550,8 @@ class DDPGAgent(Agent):
             torch.from_numpy(counted),
             torch.from_numpy(rows.discount),
             self._state(following) if self.settings.gamma else state,
-            rows.tracks,
-            following["tracks"],
+            torch.from_numpy(rows.tracks),
+            torch.from_numpy(following["tracks"]),
             torch.arange(len(rows))[:, None] >= own,
         )
 
@@ -615,35 +619,45 @@ class DDPGAgent(Agent):
         losses = self._update_critic(batch)
         self._updates += 1
         if self._updates % self.settings.actor_delay == 0:
-            actor_loss = self.actor_loss(batch)
-            _descend(self._actor_optimizer, actor_loss)
-            losses["actor_loss"] = float(actor_loss.detach())
+            actor_loss, *gradient = self._actor_gradient(batch)
+            self._actor_adam.step(gradient)
+            losses["actor_loss"] = float(actor_loss)
             if self.settings.gamma:  # else nobody asks the targets
                 move_towards(self.target_actor, self.actor, self.settings.tau)
                 move_towards(self.target_critics, self.critics, self.settings.tau)
         return losses
 
     def _update_critic(self, batch: Batch) -> dict[str, float]:
-        loss, q = self.critic_loss(batch)
-        _descend(self._critic_optimizer, loss)
+        loss, mean_q, *gradient = self._critic_gradient(batch, self.target(batch))
+        self._critic_adam.step(gradient)
         if self.settings.mean_critic:
             share = newest_share(self._critic_updates, NEWEST_SHARE)
             move_towards(self.mean_critic, self.critics[0], share)
         self._critic_updates += 1
-        return {"critic_loss": float(loss.detach()), "mean_q": float(q[batch.counted].mean())}
+        return {"critic_loss": float(loss), "mean_q": float(mean_q)}
 
-    def critic_loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Mean squared error to the target, summed over the critics; and Q ``(B, M)``."""
-        target, counted = self.target(batch), batch.counted.to(batch.rewards.dtype)
-        loss = torch.zeros(())
+    def _gradient_of_critic(self, batch: Batch, target: Tensor) -> tuple[Tensor, ...]:
+        """`critic_loss`, and its gradient in each weight."""
+        loss, mean_q = self.critic_loss(batch, target)
+        return loss.detach(), mean_q.detach(), *self._critic_adam.gradient(loss)
+
+    def _gradient_of_actor(self, batch: Batch) -> tuple[Tensor, ...]:
+        """`actor_loss`, and its gradient in each weight."""
+        loss = self.actor_loss(batch)
+        return loss.detach(), *self._actor_adam.gradient(loss)
+
+    def critic_loss(self, batch: Batch, target: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean squared error to a target ``(B, M)``, summed over the critics; and the mean of Q."""
+        counted = batch.counted.to(target.dtype)
+        number, losses = counted.sum(), []
         for critic in cast("Iterable[Critic]", self.critics):
             judged = critic.judge(batch.state)
             q = critic.score(judged, batch.actions)
             if self.settings.within_slates and q.shape[1] > 1:
                 common = batch.logged * mean_counted(q - judged.value, counted)
                 q = q - common + common.detach()  # the same number without its gradient [23]
-            loss = loss + ((q - target).square() * counted).sum() / counted.sum()
-        return loss, q.detach()
+            losses.append(((q - target).square() * counted).sum() / number)
+        return sum(losses[1:], losses[0]), (q * counted).sum() / number
 
     @torch.no_grad()
     def target(self, batch: Batch) -> Tensor:
@@ -699,10 +713,10 @@ class DDPGAgent(Agent):
         weights = torch.softmax(scores / self.settings.temperature, dim=2)
         return (weights * q.view(shape)).sum(dim=2)
 
-    def _near(self, points: Tensor, heard: npt.NDArray[np.int32], k: int) -> npt.NDArray[np.int64]:
+    def _near(self, points: Tensor, heard: Tensor, k: int) -> npt.NDArray[np.int64]:
         """The k tracks nearest to each point ``(B, P * k)``, without those heard."""
         queries = points.detach().flatten(0, 1).numpy()
-        near, _ = top_k(queries, self._space, k, heard.repeat(points.shape[1], axis=0))
+        near, _ = top_k(queries, self._space, k, heard.numpy().repeat(points.shape[1], axis=0))
         return near.reshape(len(points), -1)
 
     def cloning_loss(self, rows: Transitions) -> Tensor:
@@ -750,7 +764,7 @@ class DDPGAgent(Agent):
         self.log = self._read_log(env_options, rates)
         if config.start == "cloned":
             for _ in range(config.cloning_updates):
-                _descend(self._actor_optimizer, self.cloning_loss(self._draw_log()))
+                self._actor_adam.descend(self.cloning_loss(self._draw_log()))
         if config.log_share > 0:
             for _ in range(config.warmup_updates):
                 self._update_critic(self._tensors(self._draw_log()))
@@ -904,7 +918,7 @@ class DDPGAgent(Agent):
             **resume.named("log", log),
         }
         for name, optimizer in self._optimizers().items():
-            arrays |= resume.named(name, resume.optimizer_arrays(optimizer))
+            arrays |= resume.named(name, optimizer.arrays())
         resume.keep(checkpoint, steps, self, arrays)
 
     def _go_on(
@@ -914,7 +928,7 @@ class DDPGAgent(Agent):
         arrays = resume.read(kept)
         self._load_weights(kept)
         for name, optimizer in self._optimizers().items():
-            resume.restore_optimizer(optimizer, resume.part(name, arrays))
+            optimizer.restore(resume.part(name, arrays))
         self._updates = int(arrays["counters.updates"])
         self._critic_updates = int(arrays["counters.critic_updates"])
         self._rng = unpacked(arrays["rng.state"])
@@ -928,11 +942,8 @@ class DDPGAgent(Agent):
         loop = resume.part("loop", arrays)
         return observation, loop["rest"], int(loop["steps"]), float(loop["owed"])
 
-    def _optimizers(self) -> dict[str, torch.optim.Optimizer]:
-        return {
-            "actor_optimizer": self._actor_optimizer,
-            "critic_optimizer": self._critic_optimizer,
-        }
+    def _optimizers(self) -> dict[str, Adam]:
+        return {"actor_adam": self._actor_adam, "critic_adam": self._critic_adam}
 
     def _modules(self) -> dict[str, nn.Module]:
         return {
@@ -990,12 +1001,6 @@ def mean_counted(values: Tensor, counted: Tensor) -> Tensor:
 def cosine_distance(points: Tensor, wanted: Tensor) -> Tensor:
     """Mean of 1 - cosine, along the last axis."""
     return 1 - (unit(points) * unit(wanted)).sum(dim=-1).mean()
-
-
-def _descend(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
-    optimizer.zero_grad()
-    loss.backward()
-    optimizer.step()
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 
-from musicbox_env.kernels import in_registers, level_is_skip
+from musicbox_env.kernels import compiled, level_is_skip
 from musicbox_env.schema import NUM_LEVELS
 
 POOLS = ("played", "kept", "skipped")
@@ -33,11 +33,15 @@ SLOW = 0.1
 and a direction has many weights with little signal each."""
 
 
+NO_SONGS = torch.zeros(0)
+
+
 class State(NamedTuple):
     """A batch of sessions as the networks see them; padding is in front, the newest song last.
 
     Attributes:
-        songs: Embeddings of the songs heard ``(B, H, d)``, 0 where padded.
+        songs: Embeddings of the songs heard ``(B, H, d)``, 0 where padded; or `NO_SONGS`, where
+            nobody reads them in order.
         levels: How far each was heard ``(B, H)`` int8, -1 where padded.
         statistics: Shares of each listen level, and the mean rate of the songs, under weights that
             halve every `HALF_LIVES` songs; the context; how much of the history there is.
@@ -55,61 +59,83 @@ class State(NamedTuple):
 
 
 def read(
-    songs: npt.NDArray[np.float32],
+    space: npt.NDArray[np.float32],
+    tracks: npt.NDArray[np.int32],
     levels: npt.NDArray[np.int8],
     context: npt.NDArray[np.float32],
     *,
     rate: bool,
+    ordered: bool,
 ) -> State:
     """Read sessions, as far as that needs no learning.
 
     Args:
-        songs: See `State` ``(B, H, d)``.
-        levels: ``(B, H)``.
+        space: Embeddings of all tracks ``(num_tracks, d)``.
+        tracks: Songs heard ``(B, H)``, anything where padded.
+        levels: See `State` ``(B, H)``.
         context: Context features of the observation ``(B, c)``.
         rate: Whether the last dimension of the embeddings is the songs' rate.
+        ordered: Whether the songs are to be told one by one too.
     """
-    size, length, dim = songs.shape
-    recent = np.zeros((size, NUM_LEVELS + rate, len(HALF_LIVES)), np.float32)
-    means = np.zeros((size, len(POOLS), dim), np.float32)
-    _read_plays(songs, levels, _half_life_weights(length), rate, recent, means)
-    there = (levels >= 0).mean(axis=1, dtype=np.float32)
-    shares = recent.reshape(size, recent.shape[1] * recent.shape[2])
-    statistics = np.hstack([shares, context, there[:, None]])
-    return State(*(torch.from_numpy(part) for part in (songs, levels, statistics, means)))
+    size, length = tracks.shape
+    statistics = np.zeros((size, num_statistics(context.shape[1], rate=rate)), np.float32)
+    means = np.zeros((size, len(POOLS), space.shape[1]), np.float32)
+    weights = _half_life_weights(length)
+    _read_plays(np.asarray(space), tracks, levels, context, weights, rate, statistics, means)
+    songs = embedded(space, np.where(levels >= 0, tracks, -1)) if ordered else NO_SONGS
+    return State(songs, *(torch.from_numpy(part) for part in (levels, statistics, means)))
 
 
-@in_registers
+@compiled
 def _read_plays(
-    songs: npt.NDArray[np.float32],
+    space: npt.NDArray[np.float32],
+    tracks: npt.NDArray[np.int32],
     levels: npt.NDArray[np.int8],
+    context: npt.NDArray[np.float32],
     weights: npt.NDArray[np.float32],
     rate: bool,
-    recent: npt.NDArray[np.float32],
+    statistics: npt.NDArray[np.float32],
     means: npt.NDArray[np.float32],
 ) -> None:
-    """Fill in shares and means, which begin at 0, of the sessions that heard something."""
-    for i in range(len(songs)):
-        number, total = np.zeros(len(POOLS), np.float32), np.zeros(weights.shape[1], np.float32)
-        for place in range(songs.shape[1]):
-            level = levels[i, place]
+    """Fill in statistics and means, which begin at 0."""
+    lives, rows = weights.shape[1], NUM_LEVELS + rate
+    number, total = np.empty(len(POOLS), np.float32), np.empty(lives, np.float32)
+    for i in range(len(tracks)):
+        number[:], total[:] = 0, 0
+        for place in range(tracks.shape[1]):
+            level, track = levels[i, place], tracks[i, place]
             if level < 0:
                 continue
             group = _SKIPPED if level_is_skip(level) else _KEPT
             number[_PLAYED] += 1
             number[group] += 1
-            means[i, _PLAYED] += songs[i, place]
-            means[i, group] += songs[i, place]
-            total += weights[place]
-            recent[i, level] += weights[place]
-            if rate:
-                recent[i, -1] += weights[place] * songs[i, place, -1]
-        if number[_PLAYED]:
-            recent[i] /= total
+            for j in range(space.shape[1]):
+                means[i, _PLAYED, j] += space[track, j]
+                means[i, group, j] += space[track, j]
+            for life in range(lives):
+                total[life] += weights[place, life]
+                statistics[i, level * lives + life] += weights[place, life]
+                if rate:
+                    of_rate = weights[place, life] * space[track, -1]
+                    statistics[i, NUM_LEVELS * lives + life] += of_rate
+        for row in range(rows if number[_PLAYED] else 0):
+            for life in range(lives):
+                statistics[i, row * lives + life] /= total[life]
         for group in range(len(POOLS)):
-            means[i, group] /= max(number[group], np.float32(1))
+            for j in range(space.shape[1] - rate):
+                means[i, group, j] /= max(number[group], np.float32(1))
             if rate:
                 means[i, group, -1] = 0
+        for c in range(context.shape[1]):
+            statistics[i, rows * lives + c] = context[i, c]
+        statistics[i, -1] = number[_PLAYED] / np.float32(tracks.shape[1])
+
+
+def embedded(space: npt.NDArray[np.float32], tracks: npt.NDArray[np.integer]) -> Tensor:
+    """Embeddings of tracks ``(..., d)``, 0 for -1."""
+    vectors = space.take(tracks, axis=0, mode="clip")  # of a mapped file, not a copy
+    vectors[tracks < 0] = 0
+    return torch.from_numpy(vectors)
 
 
 def num_statistics(context_size: int, *, rate: bool) -> int:
@@ -333,6 +359,7 @@ class Critic(nn.Module):
         read_session = hidden_layer(self.encoder.size, hidden, layer_norm)
         self.value_and_gains = nn.Sequential(read_session, last)
         self.direction = nn.Parameter(torch.zeros(dim))
+        self.register_buffer("rate_axis", torch.eye(dim)[-1], persistent=False)
         self.deep: nn.Sequential | None = None
         if deep:
             last = nn.Linear(hidden, 1)
@@ -352,30 +379,19 @@ class Critic(nn.Module):
         """What does not depend on the action."""
         summary = self.encoder(state)
         value, gains, rest = self.value_and_gains(summary).split((1, len(POOLS), self.rate), dim=1)
-        towards = (gains[:, None] @ state.means)[:, 0]
+        towards = (gains[:, None] @ state.means).squeeze(1)
         if self.rate:
-            towards = torch.cat([towards[:, :-1], rest], dim=1)
+            towards = towards + rest * self.rate_axis
         return Judged(summary, state.means, value, towards + SLOW * self.direction)
 
     def score(self, judged: Judged, actions: Tensor) -> Tensor:
         """Q ``(B, M)`` of actions ``(B, M, d)`` in sessions that were judged already."""
-        q = judged.value + (actions @ judged.towards[..., None])[..., 0]
+        q = judged.value + (actions @ judged.towards[..., None]).squeeze(2)
         if self.deep is not None:
             products = (actions[:, :, None] * judged.means[:, None]).flatten(2)
             summary = judged.summary[:, None].expand(-1, actions.shape[1], -1)
             q = q + self.deep(torch.cat([summary, actions, products], dim=2))[..., 0]
         return q
-
-
-def adam(module: nn.Module, rate: float, *, decay: float = 0.0) -> torch.optim.AdamW:
-    """Adam over all weights in one operation, where torch would start ten for each.
-
-    Args:
-        module: Whose weights.
-        rate: Learning rate.
-        decay: Of the weights, times the rate (AdamW, arXiv:1711.05101).
-    """
-    return torch.optim.AdamW(module.parameters(), lr=rate, weight_decay=decay, fused=True)
 
 
 def newest_share(updates: int, least: float) -> float:

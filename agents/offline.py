@@ -51,7 +51,8 @@ import torch
 from torch import Tensor, nn
 
 from agents.base import Agent, AgentSettings, Callback, Observation
-from agents.ddpg import Batch, DDPGAgent, DDPGSettings, _descend, one_thread
+from agents.ddpg import Batch, DDPGAgent, DDPGSettings, one_thread
+from agents.descent import Adam
 from agents.networks import POOLS, State, hidden_layer, make_encoder, move_towards, unit
 from agents.replay import Transitions
 from musicbox_env.dataset import RATE_SUFFIX, Dataset
@@ -258,7 +259,7 @@ class BCAgent(Agent):
         return self._update_actor(self.cloning_loss(rows, self.ddpg._tensors(rows)))
 
     def _update_actor(self, loss: Tensor) -> dict[str, float]:
-        _descend(self.ddpg._actor_optimizer, loss)
+        self.ddpg._actor_adam.descend(loss)
         return {"actor_loss": float(loss.detach())}
 
     def cloning_loss(self, rows: Transitions, batch: Batch, weight: Tensor | None = None) -> Tensor:
@@ -292,9 +293,7 @@ class TD3BCAgent(BCAgent):
         """Critic; and every ``actor_delay`` times, actor and targets."""
         self._updates += 1
         ddpg, batch = self.ddpg, self.ddpg._tensors(rows)
-        critic_loss, q = ddpg.critic_loss(batch)
-        _descend(ddpg._critic_optimizer, critic_loss)
-        losses = {"critic_loss": float(critic_loss.detach()), "mean_q": float(q.mean())}
+        losses = ddpg._update_critic(batch)
         if self._updates % self.settings.actor_delay == 0:
             losses |= self._update_actor(self.actor_loss(rows, batch))
             move_towards(ddpg.target_actor, ddpg.actor, self.settings.tau)
@@ -325,7 +324,7 @@ class IQLAgent(BCAgent):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.value = Value(self.ddpg.dim, config, rate=self.ddpg.has_rate)
-        self._value_optimizer = torch.optim.Adam(self.value.parameters(), lr=config.critic_rate)
+        self._value_adam = Adam(self.value, config.critic_rate)
 
     def update(self, rows: Transitions) -> dict[str, float]:
         """V, actor, Q and the targets of Q, in the order of the authors' code."""
@@ -333,11 +332,11 @@ class IQLAgent(BCAgent):
         ddpg, batch = self.ddpg, self.ddpg._tensors(rows)
         advantage = self.advantage(batch)
         value_loss = expectile_loss(advantage[batch.counted], self.settings.expectile)
-        _descend(self._value_optimizer, value_loss)
+        self._value_adam.descend(value_loss)
         advantage = advantage.detach()
         losses = self._update_actor(self.actor_loss(rows, batch, advantage))
         critic_loss = self.critic_loss(batch)
-        _descend(ddpg._critic_optimizer, critic_loss)
+        ddpg._critic_adam.descend(critic_loss)
         move_towards(ddpg.target_critics, ddpg.critics, self.settings.tau)
         return losses | {
             "critic_loss": float(critic_loss.detach()),

@@ -80,6 +80,8 @@ class Transitions:
     @classmethod
     def joined(cls, parts: list[Transitions]) -> Transitions:
         """Several batches as one, in order."""
+        if len(parts) == 1:
+            return parts[0]
         columns = ([getattr(part, f.name) for part in parts] for f in fields(cls))
         return cls(*(np.concatenate(column) for column in columns))
 

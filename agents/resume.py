@@ -15,13 +15,14 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from agents.base import Agent
 
 Arrays = Mapping[str, npt.NDArray]
 
 TRAINING: Final = "training.npz"
+FORMAT: Final = 2
+"""Number of what a checkpoint holds; one of another number cannot be gone on from."""
 _PREFIX: Final = "steps-"
 
 
@@ -39,7 +40,7 @@ def keep(folder: Path, steps: int, agent: Agent, arrays: Arrays) -> None:
     shutil.rmtree(staging, ignore_errors=True)
     agent.save(staging)
     with (staging / TRAINING).open("wb") as file:
-        np.savez(file, allow_pickle=False, **arrays)
+        np.savez(file, allow_pickle=False, format=np.array(FORMAT), **arrays)
     shutil.rmtree(complete, ignore_errors=True)
     os.replace(staging, complete)
     for other in folder.glob(f"{_PREFIX}*"):
@@ -58,9 +59,20 @@ def steps_of(checkpoint: Path) -> int:
 
 
 def read(checkpoint: Path) -> dict[str, npt.NDArray]:
-    """The arrays that `keep` was given."""
-    with np.load(checkpoint / TRAINING, allow_pickle=False) as arrays:
-        return {name: arrays[name] for name in arrays.files}
+    """The arrays that `keep` was given.
+
+    Raises:
+        ValueError: Another version of MusicBox wrote the checkpoint.
+    """
+    with np.load(checkpoint / TRAINING, allow_pickle=False) as stored:
+        arrays = {name: stored[name] for name in stored.files}
+    written = int(arrays.pop("format", 1))
+    if written != FORMAT:
+        raise ValueError(
+            f"{checkpoint} was written by another version of MusicBox (format {written}; this one "
+            f"reads {FORMAT}). Go on with that version, or delete the folder to train anew."
+        )
+    return arrays
 
 
 def named(name: str, arrays: Arrays) -> dict[str, npt.NDArray]:
@@ -72,23 +84,3 @@ def part(name: str, arrays: Arrays) -> dict[str, npt.NDArray]:
     """The arrays under ``name.``, without it."""
     prefix = f"{name}."
     return {key.removeprefix(prefix): a for key, a in arrays.items() if key.startswith(prefix)}
-
-
-def optimizer_arrays(optimizer: torch.optim.Optimizer) -> dict[str, npt.NDArray]:
-    """What an optimiser remembers of each parameter; its rates are settings and left out."""
-    state = optimizer.state_dict()["state"]
-    return {
-        f"{parameter}.{name}": value.numpy()
-        for parameter, remembered in state.items()
-        for name, value in remembered.items()
-    }
-
-
-def restore_optimizer(optimizer: torch.optim.Optimizer, arrays: Arrays) -> None:
-    """Give an optimiser what `optimizer_arrays` took from one over the same parameters."""
-    state: dict[int, dict[str, torch.Tensor]] = {}
-    for key, array in arrays.items():
-        parameter, _, name = key.partition(".")
-        state.setdefault(int(parameter), {})[name] = torch.tensor(array)
-    groups = optimizer.state_dict()["param_groups"]
-    optimizer.load_state_dict({"state": state, "param_groups": groups})

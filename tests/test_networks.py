@@ -35,12 +35,18 @@ def _fixed_weights() -> Iterator[None]:
 def session(songs: Tensor, levels: list[int], *, length: int = LENGTH, rate: bool = False) -> State:
     """One session, padded in front."""
     padding = length - len(levels)
-    return read(
-        torch.cat([torch.zeros(padding, DIM), songs])[None].numpy(),
-        np.array([[-1] * padding + levels], np.int8),
-        np.zeros((1, CONTEXT), np.float32),
-        rate=rate,
-    )
+    return sessions(songs[None], np.array([[-1] * padding + levels], np.int8), rate=rate)
+
+
+def sessions(songs: Tensor, levels: np.ndarray, *, rate: bool = False) -> State:
+    """Sessions of their own songs each ``(n, s, DIM)``, which are the last ``s`` of ``levels``."""
+    n, length = levels.shape
+    tracks = np.full((n, length), -1, np.int32)
+    heard = songs.shape[1]
+    tracks[:, length - heard :] = np.arange(n * heard).reshape(n, heard)
+    space = torch.cat([songs.flatten(0, 1), torch.full((1, DIM), torch.nan)]).numpy()
+    context = np.zeros((n, CONTEXT), np.float32)
+    return read(space, tracks, levels, context, rate=rate, ordered=True)
 
 
 @pytest.fixture
@@ -118,8 +124,7 @@ def test_padding_is_not_read(songs: Tensor, encoder: Encoder) -> None:
     """What lies in the padding changes nothing, and its length only the share of the history."""
     noise = torch.randn(LENGTH - len(LEVELS), DIM)
     levels = np.array([[-1] * len(noise) + LEVELS], np.int8)
-    context = np.zeros((1, CONTEXT), np.float32)
-    noisy = read(torch.cat([noise, songs])[None].numpy(), levels, context, rate=False)
+    noisy = sessions(torch.cat([noise, songs])[None], levels)
     here = encoder(session(songs, LEVELS))
     torch.testing.assert_close(encoder(noisy), here)
     short = encoder(session(songs, LEVELS, length=len(LEVELS)))
@@ -207,8 +212,7 @@ def test_critic_learns_that_listeners_like_what_they_play() -> None:
         heard = unit(taste + 0.3 * torch.randn(n, LENGTH, DIM))
         action = unit(torch.randn(n, 1, DIM))
         levels = torch.randint(0, 5, (n, LENGTH)).numpy().astype(np.int8)
-        context = np.zeros((n, CONTEXT), np.float32)
-        state = read(heard.numpy(), levels, context, rate=False)
+        state = sessions(heard, levels)
         return state, action, (action * unit(heard.mean(1, keepdim=True))).sum(2)[:, 0]
 
     for _ in range(200):
