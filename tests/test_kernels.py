@@ -224,8 +224,8 @@ def _skips_of_another_file(folder):
     code = (
         "import numpy as np; from musicbox_env.listeners.features import add_songs\n"
         "one = np.zeros(3, np.int64); songs = np.zeros((1, 3, 0), 'f'), np.zeros((1, 3), 'f')\n"
-        "add_songs(one, one, np.array([0, 1, 4]), np.zeros(1), np.zeros(1), np.zeros((1, 0), 'f'),"
-        " *songs, np.zeros((1, 0), 'f'))\n"
+        "add_songs(one, one, np.array([0, 1, 4]), np.zeros((1, 0), 'f'), *songs,"
+        " np.zeros((1, 0), 'f'))\n"
         "print(int(songs[1][0, 2]))"
     )
     here = {**os.environ, "PYTHONPATH": str(folder), "NUMBA_CACHE_DIR": str(folder / "cache")}

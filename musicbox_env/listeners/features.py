@@ -7,9 +7,11 @@ batched over sessions, so that what a network was fitted on is what it is asked 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from numba.extending import register_jitable
 
 from musicbox_env.dataset import Dataset
 from musicbox_env.kernels import compiled, dot, level_is_skip
@@ -160,7 +162,7 @@ class HeardSongs:
         levels: npt.NDArray[np.integer],
     ) -> None:
         """Take in one more song of each of the sessions ``rows`` ``(m,)``, in place."""
-        add_songs(rows, tracks, levels, *table.columns, *self.arrays)
+        add_songs(rows, tracks, levels, table.columns[2], *self.arrays)
 
 
 @compiled
@@ -168,8 +170,6 @@ def add_songs(
     rows: Ints,
     tracks: Ints,
     levels: Ints,
-    _popularity: npt.NDArray[np.float64],
-    _effect: npt.NDArray[np.float64],
     vectors: Array,
     sums: Array,
     counts: Array,
@@ -210,7 +210,7 @@ def track_inputs(
         ``(m, c, len(TRACK_INPUTS))``.
     """
     return inputs_of_tracks(
-        rows, tracks, *table.columns, *songs.arrays, heard_tracks, heard_levels, count
+        rows, tracks, *table.columns, *songs.arrays, heard_tracks, heard_levels, count[rows]
     )
 
 
@@ -228,7 +228,7 @@ def inputs_of_tracks(
     heard_levels: Ints,
     count: Ints,
 ) -> Array:
-    """`track_inputs`, of arrays."""
+    """`track_inputs`, of arrays; ``count`` is that of the sessions asked ``(m,)``."""
     inputs = np.zeros((len(rows), tracks.shape[1], len(TRACK_INPUTS)), np.float32)
     for i in range(len(rows)):
         row = rows[i]
@@ -238,12 +238,12 @@ def inputs_of_tracks(
             into[EFFECT] = effect[track]
             into[WAS_PLAYED] = popularity[track] > 0
             times, newest = 0, 0
-            for place in range(count[row]):
+            for place in range(count[i]):
                 if heard_tracks[row, place] == track:
                     times, newest = times + 1, place
             if times:
                 into[HEARD_AT + heard_levels[row, newest]] = 1.0
-                into[HEARD_AGO] = 1.0 / (count[row] - newest)
+                into[HEARD_AGO] = 1.0 / (count[i] - newest)
                 into[TIMES_HEARD] = np.log2(1.0 + times)
             vector = vectors[track]
             for group in range(sums.shape[1]):
@@ -253,20 +253,10 @@ def inputs_of_tracks(
     return inputs
 
 
-def is_repeat(inputs: Floats) -> npt.NDArray[np.bool_]:
+@register_jitable
+def is_repeat(inputs: Floats) -> Any:
     """Whether the candidate was heard in the session, from its inputs ``(..., TRACK_INPUTS)``."""
     return inputs[..., TIMES_HEARD] > 0
-
-
-def context_inputs(dataset: Dataset, plays: npt.NDArray[np.integer]) -> Array:
-    """Context of logged plays, of their shape and ``len(CONTEXT_INPUTS)``; 0 where unknown."""
-    log = dataset.sessions
-    inputs = np.empty((*plays.shape, len(CONTEXT_INPUTS)), np.float32)
-    inputs[..., :2] = _HOURS[log.column("hour")[plays]]
-    inputs[..., 2] = _FLAGS[log.column("premium")[plays]]
-    inputs[..., 3] = _FLAGS[log.column("shuffle")[plays]]
-    inputs[..., 4:] = _CONTEXT_TYPES[log.column("context_type")[plays]]
-    return inputs
 
 
 def _with_unknown(known: npt.NDArray) -> Array:
@@ -277,24 +267,72 @@ def _with_unknown(known: npt.NDArray) -> Array:
 _ANGLES = 2 * np.pi * np.arange(24) / 24
 _HOURS = _with_unknown(np.stack([np.cos(_ANGLES), np.sin(_ANGLES)], axis=1))
 _FLAGS = _with_unknown(np.array([-1.0, 1.0]))
-_CONTEXT_TYPES = _with_unknown(np.eye(len(CONTEXT_TYPES)))
-_REASONS_START = _with_unknown(np.eye(len(REASONS_START)))
-_REASONS_END = _with_unknown(np.eye(len(REASONS_END)))
+CONTEXT_COLUMNS = ("hour", "premium", "shuffle", "context_type")
+BEHAVIOUR_COLUMNS = ("reason_start", "reason_end", "pause", "context_switch", *SEEKS)
+Columns = tuple[npt.NDArray[np.integer], ...]
+
+
+def log_columns(dataset: Dataset) -> tuple[Columns, Columns]:
+    """Columns of the log that hold the context of plays, and the behaviour around them."""
+    context, behaviour = (
+        tuple(dataset.sessions.column(name) for name in names)
+        for names in (CONTEXT_COLUMNS, BEHAVIOUR_COLUMNS)
+    )
+    return context, behaviour
+
+
+def context_inputs(dataset: Dataset, plays: npt.NDArray[np.integer]) -> Array:
+    """Context of logged plays, of their shape and ``len(CONTEXT_INPUTS)``; 0 where unknown."""
+    inputs = inputs_of_contexts(plays.ravel(), *log_columns(dataset)[0])
+    return inputs.reshape(*plays.shape, len(CONTEXT_INPUTS))
+
+
+@compiled
+def inputs_of_contexts(
+    plays: Ints, hour: Ints, premium: Ints, shuffle: Ints, context_type: Ints
+) -> Array:
+    """`context_inputs` of plays ``(m,)``, of columns."""
+    inputs = np.zeros((len(plays), len(CONTEXT_INPUTS)), np.float32)
+    for i in range(len(plays)):
+        play, into = plays[i], inputs[i]
+        into[0], into[1] = _HOURS[hour[play], 0], _HOURS[hour[play], 1]
+        into[2], into[3] = _FLAGS[premium[play]], _FLAGS[shuffle[play]]
+        if context_type[play] >= 0:
+            into[4 + context_type[play]] = 1.0
+    return inputs
 
 
 def behaviour_inputs(dataset: Dataset, plays: npt.NDArray[np.integer]) -> Array:
     """Behaviour around plays that are over, their shape and ``len(BEHAVIOUR_INPUTS)``."""
-    log = dataset.sessions
-    pause, ended = log.column("pause")[plays], log.column("reason_end")[plays]
-    starts, ends = 1 + len(REASONS_START), 1 + len(REASONS_START) + len(REASONS_END)
-    inputs = np.empty((*plays.shape, len(BEHAVIOUR_INPUTS)), np.float32)
-    inputs[..., 0] = ended >= 0
-    inputs[..., 1:starts] = _REASONS_START[log.column("reason_start")[plays]]
-    inputs[..., starts:ends] = _REASONS_END[ended]
-    for place, kind in enumerate((PAUSE_SHORT, PAUSE_LONG), ends):
-        inputs[..., place] = (pause >= 0) & (pause & kind > 0)
-    for place, name in enumerate(("context_switch", *SEEKS), ends + 2):
-        inputs[..., place] = log.column(name)[plays] > 0
+    inputs = inputs_of_behaviour(plays.ravel(), *log_columns(dataset)[1])
+    return inputs.reshape(*plays.shape, len(BEHAVIOUR_INPUTS))
+
+
+@compiled
+def inputs_of_behaviour(
+    plays: Ints,
+    started: Ints,
+    ended: Ints,
+    pause: Ints,
+    switch: Ints,
+    forward: Ints,
+    back: Ints,
+) -> Array:
+    """`behaviour_inputs` of plays ``(m,)``, of columns."""
+    inputs = np.zeros((len(plays), len(BEHAVIOUR_INPUTS)), np.float32)
+    starts, ends = 1, 1 + len(REASONS_START)
+    flags = ends + len(REASONS_END)
+    for i in range(len(plays)):
+        play, into = plays[i], inputs[i]
+        into[0] = ended[play] >= 0
+        if started[play] >= 0:
+            into[starts + started[play]] = 1.0
+        if ended[play] >= 0:
+            into[ends + ended[play]] = 1.0
+        pauses = max(pause[play], 0)
+        into[flags], into[flags + 1] = pauses & PAUSE_SHORT > 0, pauses & PAUSE_LONG > 0
+        into[flags + 2] = switch[play] > 0
+        into[flags + 3], into[flags + 4] = forward[play] > 0, back[play] > 0
     return inputs
 
 
@@ -356,6 +394,53 @@ STATE_INPUTS = len(SUMMARY_INPUTS) + len(CONTEXT_INPUTS)
 """What the head reads of the session beside the network's memory."""
 
 
+@dataclass
+class HeardLevels:
+    """What is remembered of the levels that n sessions heard: running sums.
+
+    Attributes:
+        deviations: Sums of skipped, brief and full less `EVENT_CENTER`, each at every one of
+            `HALF_LIVES`, ``(n, 3 * len(HALF_LIVES))``.
+        weight: What the sums are divided by to be means, ``(n, len(HALF_LIVES))``.
+    """
+
+    deviations: Array
+    weight: npt.NDArray[np.float64]
+
+    @classmethod
+    def none(cls, n: int) -> HeardLevels:
+        """Nothing heard yet."""
+        lives = len(HALF_LIVES)
+        return cls(np.zeros((n, 3 * lives), np.float32), np.full((n, lives), 0.5))
+
+    @property
+    def arrays(self) -> tuple[Array, npt.NDArray[np.float64]]:
+        """As kernels read them."""
+        return self.deviations, self.weight
+
+    def add(self, rows: npt.NDArray[np.integer], levels: npt.NDArray[np.integer]) -> None:
+        """Take in one more level of each of the sessions ``rows`` ``(m,)``, in place."""
+        add_levels(rows, levels, *self.arrays)
+
+
+@compiled
+def add_levels(
+    rows: Ints, levels: Ints, deviations: Array, weight: npt.NDArray[np.float64]
+) -> None:
+    """`HeardLevels.add`, of arrays."""
+    lives, best = len(HALF_LIVES), NUM_LEVELS - 1
+    for i in range(len(rows)):
+        row, level = rows[i], levels[i]
+        skipped = level_is_skip(level) - EVENT_CENTER[0]
+        brief, full = (level == 0) - EVENT_CENTER[1], (level == best) - EVENT_CENTER[2]
+        for life in range(lives):
+            fading = FADING[life]
+            deviations[row, life] = deviations[row, life] * fading + skipped
+            deviations[row, lives + life] = deviations[row, lives + life] * fading + brief
+            deviations[row, 2 * lives + life] = deviations[row, 2 * lives + life] * fading + full
+            weight[row, life] = (weight[row, life] - 0.5) * fading + 1.5
+
+
 def level_summaries(levels: npt.NDArray[np.integer], count: npt.NDArray[np.integer]) -> Array:
     """Plain statistics of the levels heard, which a network need not learn from few sessions.
 
@@ -366,42 +451,12 @@ def level_summaries(levels: npt.NDArray[np.integer], count: npt.NDArray[np.integ
     Returns:
         ``(m, len(SUMMARY_INPUTS))``. Running means are of deviations: 0 with nothing heard.
     """
-    rows, sums, weight, taken_in = np.arange(len(levels)), *no_levels(len(levels))
-    fade_levels(rows, levels, count, sums, weight, taken_in)
+    heard = HeardLevels.none(len(levels))
+    for place in range(int(count.max(initial=0))):
+        rows = np.flatnonzero(place < count)
+        heard.add(rows, levels[rows, place])
     nothing = np.zeros((len(levels), 0), np.float32)
-    return inputs_of_states(rows, levels, count, sums, weight, nothing)
-
-
-@compiled
-def no_levels(n: int) -> tuple[Array, npt.NDArray[np.float64], npt.NDArray[np.int64]]:
-    """Running sums of deviations, their weights, and how many levels they hold, of n sessions."""
-    lives = len(HALF_LIVES)
-    return np.zeros((n, 3 * lives), np.float32), np.full((n, lives), 0.5), np.zeros(n, np.int64)
-
-
-@compiled
-def fade_levels(
-    rows: Ints,
-    levels: Ints,
-    count: Ints,
-    sums: Array,
-    weight: npt.NDArray[np.float64],
-    taken_in: npt.NDArray[np.int64],
-) -> None:
-    """Take what sessions ``rows`` heard since into the arrays of `no_levels`, in place."""
-    lives, best = len(HALF_LIVES), NUM_LEVELS - 1
-    for row in rows:
-        for place in range(taken_in[row], count[row]):
-            level = levels[row, place]
-            skipped = level_is_skip(level) - EVENT_CENTER[0]
-            brief, full = (level == 0) - EVENT_CENTER[1], (level == best) - EVENT_CENTER[2]
-            for life in range(lives):
-                fading = FADING[life]
-                sums[row, life] = sums[row, life] * fading + skipped
-                sums[row, lives + life] = sums[row, lives + life] * fading + brief
-                sums[row, 2 * lives + life] = sums[row, 2 * lives + life] * fading + full
-                weight[row, life] = (weight[row, life] - 0.5) * fading + 1.5
-        taken_in[row] = count[row]
+    return inputs_of_states(np.arange(len(levels)), levels, count, *heard.arrays, nothing)
 
 
 @compiled
@@ -409,13 +464,13 @@ def inputs_of_states(
     rows: Ints,
     levels: Ints,
     count: Ints,
-    sums: Array,
+    deviations: Array,
     weight: npt.NDArray[np.float64],
     context: Array,
 ) -> Array:
-    """`level_summaries` of sessions ``rows``, whose levels were taken in, and their context.
+    """`level_summaries` of sessions ``rows`` that heard ``count`` ``(m,)``, and their context.
 
-    Both sums and weight, of all n sessions, are those of `fade_levels`, as is ``context``.
+    The other arrays are of all sessions; the middle two are those of `HeardLevels`.
     """
     lives, contexts = len(HALF_LIVES), context.shape[1]
     seen = 3 * lives
@@ -423,10 +478,10 @@ def inputs_of_states(
     states = np.zeros((len(rows), runs + 3 + contexts), np.float32)
     for i in range(len(rows)):
         row, into = rows[i], states[i]
-        heard, newest = count[row], count[row] - 1
+        heard, newest = count[i], count[i] - 1
         for life in range(lives):
             for place in range(life, seen, lives):
-                into[place] = sums[row, place] / weight[row, life]
+                into[place] = deviations[row, place] / weight[row, life]
         for ago in range(min(LEVELS_SEEN, heard)):
             into[seen + ago * NUM_LEVELS + levels[row, newest - ago]] = 1.0
         skipped, run = level_is_skip(levels[row, newest]), 0

@@ -42,19 +42,26 @@ from musicbox_env.listeners.features import (
     EFFECT,
     SUMMARY_INPUTS,
     TRACK_INPUTS,
+    HeardLevels,
     HeardSongs,
     TrackTable,
     behaviour_inputs,
     context_inputs,
+    inputs_of_states,
     is_repeat,
-    level_summaries,
-    play_inputs,
-    state_inputs,
+    log_columns,
     track_inputs,
 )
 from musicbox_env.listeners.files import read_fit, write_fit
 from musicbox_env.listeners.network import Network
-from musicbox_env.listeners.slates import hear_slates, level_chances, recommended_logit
+from musicbox_env.listeners.slates import (
+    StateArrays,
+    hear_slates,
+    level_chances,
+    read_shown,
+    recommended_logit,
+    take_in,
+)
 from musicbox_env.schema import NUM_LEVELS, UNKNOWN, is_skip
 
 Array = npt.NDArray[np.float32]
@@ -175,6 +182,8 @@ class LearnedState:
         sums: See `features.HeardSongs`, as are the next two.
         counts: Songs in each sum.
         last: Vector of the last song.
+        deviations: See `features.HeardLevels`, as is the next.
+        weight: What they are divided by.
     """
 
     memory: Array
@@ -182,11 +191,18 @@ class LearnedState:
     sums: Array
     counts: Array
     last: Array
+    deviations: Array
+    weight: npt.NDArray[np.float64]
 
     @property
-    def heard(self) -> HeardSongs:
+    def songs(self) -> HeardSongs:
         """The songs heard; shares its arrays with the state."""
         return HeardSongs(self.sums, self.counts, self.last)
+
+    @property
+    def arrays(self) -> StateArrays:
+        """As kernels read them."""
+        return self.memory, self.context, self.songs.arrays, (self.deviations, self.weight)
 
 
 class Begun:
@@ -295,15 +311,16 @@ class LearnedListener:
 
     def _read_shown(self, history: History) -> LearnedState:
         state = self._nothing_heard(len(history.count))
-        width = int(history.count.max(initial=0))
-        plays = self.dataset.sessions.offsets[history.session][:, None] + np.arange(width)
-        plays = np.minimum(plays, self.dataset.sessions.num_plays - 1)
-        context = context_inputs(self.dataset, plays)
-        behaviour = behaviour_inputs(self.dataset, plays)
-        for place in range(width):
-            rows = np.flatnonzero(place < history.count)
-            seen = context[rows, place], behaviour[rows, place]
-            self._hear_logged(state, history, rows, place, *seen)
+        read_shown(
+            history.count,
+            self.dataset.sessions.offsets[history.session],
+            log_columns(self.dataset),
+            self.table.columns,
+            history.tracks,
+            history.levels,
+            state.arrays,
+            self.fit.network.of_play,
+        )
         return state
 
     def level_probabilities(
@@ -342,9 +359,7 @@ class LearnedListener:
             uniforms,
             self.table.columns,
             (history.tracks, history.levels, history.count),
-            state.memory,
-            state.context,
-            state.heard.arrays,
+            state.arrays,
             self.fit.network.of_play,
             self.fit.network.head,
             self._usual,
@@ -360,8 +375,9 @@ class LearnedListener:
         levels: npt.NDArray[np.int8],
     ) -> None:
         """Read a simulated play, whose behaviour nobody knows; see the protocol."""
-        inputs = self._track_inputs(state, history, rows, tracks[:, None])[:, 0]
-        self._hear_simulated(state, history, rows, tracks, levels, inputs)
+        inputs = self._track_inputs(state, history, rows, tracks[:, None])
+        nobody_knows = np.zeros((len(rows), 0), np.float32)
+        self._take_in(state, history, rows, tracks, levels, inputs, nobody_knows)
 
     def levels_given_past(
         self,
@@ -395,8 +411,9 @@ class LearnedListener:
                 state, history, rows, tracks[:, None], inputs, recommended=recommended
             )[:, 0]
             plays = self.dataset.sessions.offsets[sessions[rows]] + place
+            state.context[rows] = context_inputs(self.dataset, plays)
             seen = behaviour_inputs(self.dataset, plays) * np.float32(behaviour)
-            self._hear_logged(state, whole, rows, place, context_inputs(self.dataset, plays), seen)
+            self._take_in(state, history, rows, tracks, levels, inputs, seen)
             history.record(rows, tracks, levels)
         return answers
 
@@ -424,30 +441,16 @@ class LearnedListener:
         return min(sessions, max(1, BEGUN_BYTES // size))
 
     def _nothing_heard(self, n: int) -> LearnedState:
-        network, heard = self.fit.network, HeardSongs.none(n, self.table)
+        network, songs, levels = (
+            self.fit.network,
+            HeardSongs.none(n, self.table),
+            HeardLevels.none(n),
+        )
         memory = np.zeros((n, network.members, network.memory_size), np.float32)
         context = np.zeros((n, len(CONTEXT_INPUTS)), np.float32)
-        return LearnedState(memory, context, heard.sums, heard.counts, heard.last)
+        return LearnedState(memory, context, *songs.arrays, *levels.arrays)
 
-    def _hear_logged(
-        self,
-        state: LearnedState,
-        history: History,
-        rows: Rows,
-        place: int,
-        context: Array,
-        behaviour: Array,
-    ) -> None:
-        """Read the play at a place of logged sessions, in place."""
-        tracks = history.tracks[rows, place].astype(np.int64)  # as slates, so compiled but once
-        levels = history.levels[rows, place]
-        state.context[rows] = context
-        count = np.full_like(history.count, place)
-        heard = history.tracks, history.levels, count
-        inputs = track_inputs(self.table, state.heard, rows, tracks[:, None], *heard)[:, 0]
-        self._hear(state, rows, tracks, levels, count[rows], inputs, behaviour)
-
-    def _hear_simulated(
+    def _take_in(
         self,
         state: LearnedState,
         history: History,
@@ -455,37 +458,27 @@ class LearnedListener:
         tracks: npt.NDArray[np.integer],
         levels: npt.NDArray[np.int8],
         inputs: Array,
-    ) -> None:
-        """Read a play whose behaviour nobody knows, in place."""
-        unknown = np.zeros((len(rows), 0), np.float32)
-        self._hear(state, rows, tracks, levels, history.count[rows], inputs, unknown)
-
-    def _hear(
-        self,
-        state: LearnedState,
-        rows: Rows,
-        tracks: npt.NDArray[np.integer],
-        levels: npt.NDArray[np.integer],
-        count: npt.NDArray[np.integer],
-        inputs: Array,
         behaviour: Array,
     ) -> None:
-        play = play_inputs(levels, count, inputs, state.context[rows], behaviour)
-        self.fit.network.remember(rows, play, state.memory)
-        state.heard.add(rows, self.table, tracks, levels)
+        """Remember a play of each of the sessions ``rows``, in place."""
+        songs = tracks[:, None].astype(np.int64)  # as slates, so compiled but once
+        before = history.count[rows]
+        arrays = self.table.columns, state.arrays, self.fit.network.of_play
+        take_in(rows, songs, levels, before, inputs, behaviour, *arrays)
 
     def _track_inputs(
         self, state: LearnedState, history: History, rows: Rows, tracks: npt.NDArray[np.integer]
     ) -> Array:
         heard = history.tracks, history.levels, history.count
-        return track_inputs(self.table, state.heard, rows, tracks, *heard)
+        return track_inputs(self.table, state.songs, rows, tracks, *heard)
 
     def _outputs(
         self, state: LearnedState, history: History, rows: Rows, inputs: Array
     ) -> tuple[Array, Array]:
         """Outputs for candidates ``(M, m, c, 5)``, and the first for a usual track ``(M, m)``."""
-        summary = level_summaries(history.levels[rows], history.count[rows])
-        states = state_inputs(summary, state.context[rows])
+        _, context, _, listened = state.arrays
+        heard = history.levels, history.count[rows]
+        states = inputs_of_states(rows, *heard, *listened, context)
         return self.fit.network.price(rows, state.memory, states, inputs, self._usual)
 
     def _answers(

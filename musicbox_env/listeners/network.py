@@ -32,6 +32,8 @@ Rows = npt.NDArray[np.integer]
 
 LANES: Final = 16
 """Numbers of single precision in a vector register; rows of weights are filled up to so many."""
+INPUTS_AT_ONCE: Final = 6
+AT_ONCE: Final = 16
 
 
 @dataclass(frozen=True)
@@ -126,7 +128,7 @@ class Network:
     @cached_property
     def of_play(self) -> tuple[Array, Array, Array]:
         """Weights from a play to the memory, as `remember_plays` reads them, rows filled up."""
-        return _in_registers(self.play_units), _in_registers(self.play_bias), self.keep
+        return _of_inputs(self.play_units), _in_registers(self.play_bias), self.keep
 
     @cached_property
     def head(self) -> tuple[Array, Array, Array, Array, int]:
@@ -137,12 +139,19 @@ class Network:
         """
         nothing = np.zeros((self.members, NUM_LEVELS, NUM_LEVELS), np.float32)
         return (
-            _in_registers(self.state_units, self.state_outputs),
-            _in_registers(self.track_units, self.track_outputs),
+            _of_inputs(self.state_units, self.state_outputs),
+            _of_inputs(self.track_units, self.track_outputs),
             _in_registers(self.units_bias, self.output_bias),
             _in_registers(self.unit_outputs.swapaxes(1, 2), nothing),
             self.unit_outputs.shape[1],
         )
+
+
+def _of_inputs(*weights: Array) -> Array:
+    """Weights side by side as `_add_products` reads them, ``(M, inputs, row)``."""
+    together = np.concatenate(weights, axis=-1)
+    rows = -together.shape[1] % INPUTS_AT_ONCE
+    return _in_registers(np.pad(together, ((0, 0), (0, rows), (0, 0))))
 
 
 def _in_registers(*weights: Array) -> Array:
@@ -161,36 +170,40 @@ def _in_registers(*weights: Array) -> Array:
     return rows
 
 
-# Loops over units are written out: a view of a row costs more than the sums over it. Weighted rows
-# are added four at a time, so that the sum is loaded and stored once for four. Inputs that are not
-# 0 are listed without branches, as which these are, nothing foretells.
+# Loops over units are written out: a view of a row costs more than the sums over it.
 
 
 @in_registers
-def _add_weighted(
-    weights: Array, places: npt.NDArray[np.uint32], count: int, rows: Array, into: Array
-) -> None:
-    """Add ``sum_k weights[k] * rows[places[k]]`` over the first ``count`` k to ``into``.
+def _add_products(inputs: Array, weights: Array, into: Array) -> None:
+    """Add ``inputs @ weights`` to ``into``; weights have rows for `INPUTS_AT_ONCE` at a time.
 
-    Both lists have room for three more, which are filled with nothing.
+    What a row becomes does not depend on the others, which is not so of a library's product. The
+    sum is loaded and stored once for several inputs, and weights are used while they are near for
+    all rows, of which there should be few.
     """
-    for k in range(count, count + 3):
-        weights[k], places[k] = 0, 0
-    for k in range(0, count, 4):
-        a, b, c, d = weights[k], weights[k + 1], weights[k + 2], weights[k + 3]
-        of_a, of_b, of_c, of_d = places[k], places[k + 1], places[k + 2], places[k + 3]
-        for j in range(len(into)):
-            into[j] += (a * rows[of_a, j] + b * rows[of_b, j]) + (
-                c * rows[of_c, j] + d * rows[of_d, j]
-            )
+    last, nothing = inputs.shape[1] - 1, np.float32(0)
+    for k in range(0, inputs.shape[1], INPUTS_AT_ONCE):
+        for i in range(len(inputs)):
+            a = inputs[i, k]
+            b = inputs[i, k + 1] if k + 1 <= last else nothing
+            c = inputs[i, k + 2] if k + 2 <= last else nothing
+            d = inputs[i, k + 3] if k + 3 <= last else nothing
+            e = inputs[i, k + 4] if k + 4 <= last else nothing
+            f = inputs[i, k + 5] if k + 5 <= last else nothing
+            for j in range(into.shape[1]):
+                into[i, j] += (
+                    (a * weights[k, j] + b * weights[k + 1, j])
+                    + (c * weights[k + 2, j] + d * weights[k + 3, j])
+                    + (e * weights[k + 4, j] + f * weights[k + 5, j])
+                )
 
 
 @in_registers
-def _output(head: Array, unit_outputs: Array, units: int, output: int) -> float:
-    """One output of so many units, which are not cut off at 0 yet."""
-    total: Any = head[units + output]
-    for u in range(len(head)):
-        total += max(head[u], np.float32(0)) * unit_outputs[output, u]
+def _output(head: Array, row: int, unit_outputs: Array, units: int, output: int) -> float:
+    """One output of a row of units, which are not cut off at 0 yet."""
+    total: Any = head[row, units + output]
+    for u in range(head.shape[1]):
+        total += max(head[row, u], np.float32(0)) * unit_outputs[output, u]
     return total
 
 
@@ -199,24 +212,40 @@ def remember_plays(
     rows: Rows, plays: Array, play_units: Array, play_bias: Array, keep: Array, memory: Array
 ) -> None:
     """See `Network.remember`; the weights are those of `Network.of_play`."""
-    width, size, inputs = play_bias.shape[1], memory.shape[2], plays.shape[1]
-    reading = np.empty(width, np.float32)
-    told, places = np.empty(inputs + 3, np.float32), np.empty(inputs + 3, np.uint32)
+    reading = np.empty((AT_ONCE, play_bias.shape[1]), np.float32)
     for member in range(len(play_bias)):
-        of_play = play_units[member]
-        for i in range(len(rows)):
-            count = 0
-            for p in range(inputs):
-                value = plays[i, p]
-                told[count], places[count] = value, p
-                count += value != 0
-            for j in range(width):
-                reading[j] = play_bias[member, j]
-            _add_weighted(told, places, count, of_play, reading)
-            row = rows[i]
-            for j in range(size):
-                new = max(reading[j], np.float32(0))
-                memory[row, member, j] = new + keep[member, j] * (memory[row, member, j] - new)
+        for first in range(0, len(rows), AT_ONCE):
+            some = plays[first : first + AT_ONCE]
+            for i in range(len(some)):
+                for j in range(reading.shape[1]):
+                    reading[i, j] = play_bias[member, j]
+            _add_products(some, play_units[member], reading)
+            for i in range(len(some)):
+                row = rows[first + i]
+                for j in range(memory.shape[2]):
+                    new = max(reading[i, j], np.float32(0))
+                    memory[row, member, j] = new + keep[member, j] * (memory[row, member, j] - new)
+
+
+@in_registers
+def _known_units(
+    rows: Rows, memory: Array, member: int, states: Array, of_state: Array, bias: Array
+) -> Array:
+    """What memory and state make of the head of one member, before any track ``(m, row)``."""
+    size = memory.shape[2]
+    known = np.empty((len(rows), len(bias)), np.float32)
+    told = np.empty((len(rows), size + states.shape[1]), np.float32)
+    for i in range(len(rows)):
+        for w in range(len(bias)):
+            known[i, w] = bias[w]
+        for j in range(size):
+            told[i, j] = memory[rows[i], member, j]
+        for s in range(states.shape[1]):
+            told[i, size + s] = states[i, s]
+    for first in range(0, len(rows), AT_ONCE):
+        some = slice(first, first + AT_ONCE)
+        _add_products(told[some], of_state, known[some])
+    return known
 
 
 @in_registers
@@ -233,47 +262,27 @@ def price_tracks(
     units: int,
 ) -> tuple[Array, Array]:
     """See `Network.price`; the weights are those of `Network.head`."""
-    width, size = bias.shape[1], memory.shape[2]
-    members, asked, candidates = len(bias), len(rows), tracks.shape[1]
-    prices = np.empty((members, asked, candidates, unit_outputs.shape[1]), np.float32)
+    asked, candidates, inputs = tracks.shape
+    members, width, outputs = len(bias), bias.shape[1], unit_outputs.shape[1]
+    prices = np.empty((members, asked * candidates, outputs), np.float32)
     of_usual = np.empty((members, asked), np.float32)
-    known, head = np.empty(width, np.float32), np.empty(width, np.float32)
-    room = size + states.shape[1] + 3
-    told, places = np.empty(room, np.float32), np.empty(room, np.uint32)
-    told_usual, usual_places = np.empty(room, np.float32), np.empty(room, np.uint32)
-    usual_count = 0
-    for t in range(len(usual)):
-        told_usual[usual_count], usual_places[usual_count] = usual[t], t
-        usual_count += usual[t] != 0
+    each, head = tracks.reshape(-1, inputs), np.empty((AT_ONCE, width), np.float32)
     for member in range(members):
-        state_rows, track_rows = of_state[member], of_track[member]
         to_outputs = unit_outputs[member]
+        known = _known_units(rows, memory, member, states, of_state[member], bias[member])
+        usual_units = np.zeros((1, width), np.float32)
+        _add_products(usual.reshape(1, inputs), of_track[member], usual_units)
         for i in range(asked):
-            count = 0
-            for j in range(size):
-                mean = memory[rows[i], member, j]
-                told[count], places[count] = mean, j
-                count += mean != 0
-            for s in range(states.shape[1]):
-                value = states[i, s]
-                told[count], places[count] = value, size + s
-                count += value != 0
             for w in range(width):
-                known[w] = bias[member, w]
-            _add_weighted(told, places, count, state_rows, known)
-            for w in range(width):
-                head[w] = known[w]
-            _add_weighted(told_usual, usual_places, usual_count, track_rows, head)
-            of_usual[member, i] = _output(head, to_outputs, units, 0)
-            for c in range(candidates):
-                count = 0
-                for t in range(tracks.shape[2]):
-                    value = tracks[i, c, t]
-                    told[count], places[count] = value, t
-                    count += value != 0
+                head[0, w] = known[i, w] + usual_units[0, w]
+            of_usual[member, i] = _output(head, 0, to_outputs, units, 0)
+        for first in range(0, len(each), AT_ONCE):
+            some = each[first : first + AT_ONCE]
+            for c in range(len(some)):
                 for w in range(width):
-                    head[w] = known[w]
-                _add_weighted(told, places, count, track_rows, head)
-                for o in range(unit_outputs.shape[1]):
-                    prices[member, i, c, o] = _output(head, to_outputs, units, o)
-    return prices, of_usual
+                    head[c, w] = known[(first + c) // candidates, w]
+            _add_products(some, of_track[member], head)
+            for c in range(len(some)):
+                for o in range(outputs):
+                    prices[member, first + c, o] = _output(head, c, to_outputs, units, o)
+    return prices.reshape(members, asked, candidates, outputs), of_usual

@@ -1,14 +1,14 @@
-"""From what the network says to levels, and whole slates at once.
+"""From what the network says to levels, and whole slates and shown halves at once.
 
-A song takes a dozen kernels, each over all sessions. Called from Python, one after the other, they
-would spend as long on handing arrays over as on songs; `hear_slates` calls the same ones from
-compiled code. It knows the listener as it mostly is: nothing is added to the network's skip logit
-but its calibration.
+A song takes a dozen kernels, each over many sessions. Called from Python, one after the other, they
+would spend as long on handing arrays over as on songs; `hear_slates` and `read_shown` call the same
+ones from compiled code. `hear_slates` knows the listener as it mostly is: nothing is added to the
+network's skip logit but its calibration.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -17,13 +17,15 @@ from numba.extending import register_jitable
 from musicbox_env import kernels
 from musicbox_env.kernels import compiled
 from musicbox_env.listeners.features import (
-    TIMES_HEARD,
+    Columns,
+    add_levels,
     add_songs,
-    fade_levels,
+    inputs_of_behaviour,
+    inputs_of_contexts,
     inputs_of_plays,
     inputs_of_states,
     inputs_of_tracks,
-    no_levels,
+    is_repeat,
 )
 from musicbox_env.listeners.network import price_tracks, remember_plays
 from musicbox_env.schema import NUM_LEVELS, SKIP_THRESHOLD, UNHEARD
@@ -33,6 +35,14 @@ Doubles = npt.NDArray[np.float64]
 Floats = npt.NDArray[np.floating]
 Ints = npt.NDArray[np.int64]
 Rows = npt.NDArray[np.integer]
+Table = tuple[Doubles, Doubles, Array]
+Heard = tuple[npt.NDArray[np.int32], npt.NDArray[np.int8], Ints]
+StateArrays = tuple[Array, Array, tuple[Array, Array, Array], tuple[Array, Doubles]]
+OfPlay = tuple[Array, Array, Array]
+Head = tuple[Array, Array, Array, Array, int]
+
+AT_ONCE: Final = 64
+"""Sessions that go through all their songs before others: all they need stays in the cache."""
 
 
 @register_jitable
@@ -84,17 +94,15 @@ def hear_slates(
     rows: Rows,
     slates: Ints,
     uniforms: Doubles,
-    table: tuple[Doubles, Doubles, Array],
-    history: tuple[npt.NDArray[np.int32], npt.NDArray[np.int8], Ints],
-    memory: Array,
-    context: Array,
-    songs: tuple[Array, Array, Array],
-    of_play: tuple[Array, Array, Array],
-    head: tuple[Array, Array, Array, Array, int],
+    table: Table,
+    history: Heard,
+    state: StateArrays,
+    of_play: OfPlay,
+    head: Head,
     usual: Array,
     calibration: tuple[tuple[float, float], tuple[float, float]],
 ) -> npt.NDArray[np.int8]:
-    """Hear slates, all first songs, then all second ones; see `LearnedListener.hear`.
+    """Hear slates; see `LearnedListener.hear`.
 
     Args:
         rows: Sessions that hear ``(m,)``.
@@ -102,9 +110,7 @@ def hear_slates(
         uniforms: A random number in [0, 1) for each ``(m, k)``.
         table: `TrackTable.columns`.
         history: Tracks, levels and count of all sessions; changed.
-        memory: `LearnedState.memory`; changed.
-        context: `LearnedState.context`.
-        songs: `HeardSongs.arrays`; changed.
+        state: `LearnedState.arrays`; changed.
         of_play: `Network.of_play`.
         head: `Network.head`.
         usual: Inputs of a usual track.
@@ -114,24 +120,95 @@ def hear_slates(
         Listen levels ``(m, k)``, -1 where nothing was heard.
     """
     tracks, levels, count = history
+    memory, context, songs, listened = state
     heard = np.full(slates.shape, UNHEARD, np.int8)
-    sums, weight, taken_in = no_levels(len(count))
-    for place in range(slates.shape[1]):
-        at, who, song, drawn = _songs_at(place, rows, slates, uniforms)
-        fade_levels(who, levels, count, sums, weight, taken_in)
-        states = inputs_of_states(who, levels, count, sums, weight, context)
-        inputs = inputs_of_tracks(who, song, *table, *songs, tracks, levels, count)
-        prices, of_usual = price_tracks(who, memory, states, inputs, usual, *head)
-        level = kernels.sample_levels(_chances(prices, of_usual, inputs, *calibration), drawn)
-        nobody_knows = np.zeros((len(who), 0), np.float32)
-        of_track = inputs.reshape(len(who), inputs.shape[2])
-        play = inputs_of_plays(level, count[who], of_track, context[who], nobody_knows)
-        remember_plays(who, play, *of_play, memory)
-        add_songs(who, song.reshape(len(who)), level, *table, *songs)
-        kernels.record_slates(who, song, level.reshape(len(who), 1), tracks, levels, count)
-        for i in range(len(who)):
-            heard[at[i], place] = level[i]
+    for first in range(0, len(rows), AT_ONCE):
+        some = slice(first, first + AT_ONCE)
+        for place in range(slates.shape[1]):
+            at, who, song, drawn = _songs_at(place, rows[some], slates[some], uniforms[some])
+            before = count[who]
+            states = inputs_of_states(who, levels, before, *listened, context)
+            inputs = inputs_of_tracks(who, song, *table, *songs, tracks, levels, before)
+            prices, of_usual = price_tracks(who, memory, states, inputs, usual, *head)
+            level = kernels.sample_levels(_chances(prices, of_usual, inputs, *calibration), drawn)
+            nobody_knows = np.zeros((len(who), 0), np.float32)
+            take_in(who, song, level, before, inputs, nobody_knows, table, state, of_play)
+            kernels.record_slates(who, song, level.reshape(-1, 1), tracks, levels, count)
+            for i in range(len(who)):
+                heard[first + at[i], place] = level[i]
     return heard
+
+
+@compiled
+def read_shown(
+    shown: Ints,
+    starts: Ints,
+    columns: tuple[Columns, Columns],
+    table: Table,
+    tracks: npt.NDArray[np.int32],
+    levels: npt.NDArray[np.int8],
+    state: StateArrays,
+    of_play: OfPlay,
+) -> None:
+    """Read the plays that sessions begin with, and the behaviour around them.
+
+    Args:
+        shown: How many plays that is ``(n,)``.
+        starts: The first of each session in the columns ``(n,)``.
+        columns: `features.log_columns`.
+        table: `TrackTable.columns`.
+        tracks: Of these plays ``(n, w)``.
+        levels: Likewise.
+        state: `LearnedState.arrays` of the sessions, which heard nothing; changed.
+        of_play: `Network.of_play`.
+    """
+    of_context, of_behaviour = columns
+    _, context, songs, _ = state
+    for first in range(0, len(shown), AT_ONCE):
+        last = min(first + AT_ONCE, len(shown))
+        for place in range(shown[first:last].max()):
+            who = first + np.flatnonzero(place < shown[first:last])
+            song, level = np.empty((len(who), 1), np.int64), np.empty(len(who), np.int8)
+            for i in range(len(who)):
+                song[i, 0], level[i] = tracks[who[i], place], levels[who[i], place]
+            before, plays = np.full(len(who), place), starts[who] + place
+            inputs = inputs_of_tracks(who, song, *table, *songs, tracks, levels, before)
+            context[who] = inputs_of_contexts(plays, *of_context)
+            behaviour = inputs_of_behaviour(plays, *of_behaviour)
+            take_in(who, song, level, before, inputs, behaviour, table, state, of_play)
+
+
+@compiled
+def take_in(
+    rows: Rows,
+    songs: Ints,
+    levels: npt.NDArray[np.int8],
+    before: Ints,
+    of_track: Array,
+    behaviour: Array,
+    table: Table,
+    state: StateArrays,
+    of_play: OfPlay,
+) -> None:
+    """Remember a play of each of the sessions ``rows`` ``(m,)``.
+
+    Args:
+        rows: Sessions.
+        songs: Their tracks ``(m, 1)``.
+        levels: How far they were heard ``(m,)``.
+        before: Songs heard before ``(m,)``.
+        of_track: Inputs of the tracks ``(m, 1, TRACK_INPUTS)``.
+        behaviour: See `features.play_inputs`.
+        table: `TrackTable.columns`.
+        state: `LearnedState.arrays`, with the context of the play; changed.
+        of_play: `Network.of_play`.
+    """
+    memory, context, heard, listened = state
+    inputs = of_track.reshape(len(rows), of_track.shape[2])
+    play = inputs_of_plays(levels, before, inputs, context[rows], behaviour)
+    remember_plays(rows, play, *of_play, memory)
+    add_songs(rows, songs.reshape(len(rows)), levels, table[2], *heard)
+    add_levels(rows, levels, *listened)
 
 
 @compiled
@@ -169,7 +246,7 @@ def _chances(
                 outputs[i, output] += prices[member, i, 0, output]
         for output in range(NUM_LEVELS):
             outputs[i, output] /= members
-        believed = song[1] if inputs[i, 0, TIMES_HEARD] > 0 else song[0]
+        believed = song[1] if is_repeat(inputs[i, 0]) else song[0]
         logit = recommended_logit(usual / members, outputs[i, 0], believed, scale, shift)
         skip[i] = 1.0 / (1.0 + np.exp(-logit))
     return _share_out(skip, outputs)
