@@ -28,6 +28,7 @@ from musicbox_env.listeners.features import (
     HeardSongs,
     TrackTable,
     behaviour_inputs,
+    context_inputs,
     is_repeat,
     level_summaries,
     track_inputs,
@@ -160,6 +161,29 @@ def test_shown_plays_are_read_once_and_as_if_anew(synthetic, listener):
             heard = np.full(15, 3), np.full(15, 2, np.int8)
             one.advance(state, history, rows, *heard)
     assert len(fresh._begun.recall(history, np.arange(15), state)) == 0
+
+
+def test_shown_plays_are_read_as_one_after_the_other(synthetic, listener):
+    """To the last bit: rows of a batch in any order, which heard other things before."""
+    sessions, rng = np.random.default_rng(1).permutation(60), np.random.default_rng(0)
+    shown = rng.integers(0, 10, 60)
+    whole = History.logged(synthetic, sessions, synthetic.sessions.lengths(sessions), 40)
+    history, single = begin(listener, sessions, np.zeros(60, np.int64))
+    for place in range(9):
+        rows = np.flatnonzero(place < shown)
+        heard = whole.tracks[rows, place], whole.levels[rows, place]
+        plays = synthetic.sessions.offsets[sessions[rows]] + place
+        single.context[rows] = context_inputs(synthetic, plays)
+        inputs = listener._track_inputs(single, history, rows, heard[0][:, None])
+        seen = behaviour_inputs(synthetic, plays)
+        listener._take_in(single, history, rows, *heard, inputs, seen)
+        history.record(rows, *heard)
+    _, state = begin(listener, sessions[::-1])
+    for rows in (rng.permutation(60)[:25], rng.permutation(60)):
+        listener.begin_rows(state, history, rows)
+        for field in fields(state):
+            got, expected = getattr(state, field.name), getattr(single, field.name)
+            np.testing.assert_array_equal(got[rows], expected[rows])
 
 
 def test_true_past_does_not_see_the_play_in_question(synthetic_folder, listener, tmp_path):

@@ -223,17 +223,20 @@ class Begun:
         session = history.session[rows]
         place = session % len(self._session)
         known = (self._session[place] == session) & (self._shown[place] == history.count[rows])
-        for field in fields(states):
-            kept = getattr(self._states, field.name)
-            getattr(states, field.name)[rows] = kept.take(place, axis=0)
+        _copy_rows(self._states, place[known], states, rows[known])
         return rows[~known]
 
-    def remember(self, history: History, states: LearnedState) -> None:
-        """Keep the states of sessions of which only the shown plays were heard."""
-        place, first = np.unique(history.session % len(self._session), return_index=True)
-        self._session[place], self._shown[place] = history.session[first], history.count[first]
-        for field in fields(states):
-            getattr(self._states, field.name)[place] = getattr(states, field.name)[first]
+    def remember(self, history: History, rows: Rows, states: LearnedState) -> None:
+        """Keep the states of the sessions ``rows``, of which only the shown plays were heard."""
+        place = history.session[rows] % len(self._session)
+        self._session[place], self._shown[place] = history.session[rows], history.count[rows]
+        _copy_rows(states, rows, self._states, place)
+
+
+def _copy_rows(source: LearnedState, come: Rows, target: LearnedState, go: Rows) -> None:
+    """Copy rows of one state over those of another, in place."""
+    for field in fields(source):
+        getattr(target, field.name)[go] = getattr(source, field.name).take(come, axis=0)
 
 
 class LearnedListener:
@@ -302,26 +305,19 @@ class LearnedListener:
 
     def begin_rows(self, state: LearnedState, history: History, rows: Rows) -> None:
         """Read the shown plays with their behaviour, once; see `base.begin_by_copy`."""
-        missing = self._begun.recall(history, rows, state)
-        if len(missing):
-            unread = history.at(missing)
-            read = self._read_shown(unread)
-            put_rows(state, missing, read)
-            self._begun.remember(unread, read)
-
-    def _read_shown(self, history: History) -> LearnedState:
-        state = self._nothing_heard(len(history.count))
+        unread = self._begun.recall(history, rows, state)
+        put_rows(state, unread, self._nothing_heard(len(unread)))
         read_shown(
-            history.count,
-            self.dataset.sessions.offsets[history.session],
+            unread,
+            history.count[unread],
+            self.dataset.sessions.offsets[history.session[unread]],
             log_columns(self.dataset),
             self.table.columns,
-            history.tracks,
-            history.levels,
+            (history.tracks, history.levels),
             state.arrays,
             self.fit.network.of_play,
         )
-        return state
+        self._begun.remember(history, unread, state)
 
     def level_probabilities(
         self,

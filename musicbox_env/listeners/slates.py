@@ -8,7 +8,7 @@ network's skip logit but its calibration.
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -40,9 +40,6 @@ Heard = tuple[npt.NDArray[np.int32], npt.NDArray[np.int8], Ints]
 StateArrays = tuple[Array, Array, tuple[Array, Array, Array], tuple[Array, Doubles]]
 OfPlay = tuple[Array, Array, Array]
 Head = tuple[Array, Array, Array, Array, int]
-
-AT_ONCE: Final = 64
-"""Sessions that go through all their songs before others: all they need stays in the cache."""
 
 
 @register_jitable
@@ -122,60 +119,57 @@ def hear_slates(
     tracks, levels, count = history
     memory, context, songs, listened = state
     heard = np.full(slates.shape, UNHEARD, np.int8)
-    for first in range(0, len(rows), AT_ONCE):
-        some = slice(first, first + AT_ONCE)
-        for place in range(slates.shape[1]):
-            at, who, song, drawn = _songs_at(place, rows[some], slates[some], uniforms[some])
-            before = count[who]
-            states = inputs_of_states(who, levels, before, *listened, context)
-            inputs = inputs_of_tracks(who, song, *table, *songs, tracks, levels, before)
-            prices, of_usual = price_tracks(who, memory, states, inputs, usual, *head)
-            level = kernels.sample_levels(_chances(prices, of_usual, inputs, *calibration), drawn)
-            nobody_knows = np.zeros((len(who), 0), np.float32)
-            take_in(who, song, level, before, inputs, nobody_knows, table, state, of_play)
-            kernels.record_slates(who, song, level.reshape(-1, 1), tracks, levels, count)
-            for i in range(len(who)):
-                heard[first + at[i], place] = level[i]
+    for place in range(slates.shape[1]):
+        at, who, song, drawn = _songs_at(place, rows, slates, uniforms)
+        before = count[who]
+        states = inputs_of_states(who, levels, before, *listened, context)
+        inputs = inputs_of_tracks(who, song, *table, *songs, tracks, levels, before)
+        prices, of_usual = price_tracks(who, memory, states, inputs, usual, *head)
+        level = kernels.sample_levels(_chances(prices, of_usual, inputs, *calibration), drawn)
+        nobody_knows = np.zeros((len(who), 0), np.float32)
+        take_in(who, song, level, before, inputs, nobody_knows, table, state, of_play)
+        kernels.record_slates(who, song, level.reshape(-1, 1), tracks, levels, count)
+        for i in range(len(who)):
+            heard[at[i], place] = level[i]
     return heard
 
 
 @compiled
 def read_shown(
+    rows: Rows,
     shown: Ints,
     starts: Ints,
     columns: tuple[Columns, Columns],
     table: Table,
-    tracks: npt.NDArray[np.int32],
-    levels: npt.NDArray[np.int8],
+    logged: tuple[npt.NDArray[np.int32], npt.NDArray[np.int8]],
     state: StateArrays,
     of_play: OfPlay,
 ) -> None:
     """Read the plays that sessions begin with, and the behaviour around them.
 
     Args:
-        shown: How many plays that is ``(n,)``.
-        starts: The first of each session in the columns ``(n,)``.
+        rows: Sessions that begin ``(m,)``.
+        shown: How many plays each is read ``(m,)``.
+        starts: The first of each in the columns ``(m,)``.
         columns: `features.log_columns`.
         table: `TrackTable.columns`.
-        tracks: Of these plays ``(n, w)``.
-        levels: Likewise.
-        state: `LearnedState.arrays` of the sessions, which heard nothing; changed.
+        logged: Tracks and levels of these plays, of all sessions ``(n, w)``.
+        state: `LearnedState.arrays`, nothing heard in these rows; changed.
         of_play: `Network.of_play`.
     """
     of_context, of_behaviour = columns
     _, context, songs, _ = state
-    for first in range(0, len(shown), AT_ONCE):
-        last = min(first + AT_ONCE, len(shown))
-        for place in range(shown[first:last].max()):
-            who = first + np.flatnonzero(place < shown[first:last])
-            song, level = np.empty((len(who), 1), np.int64), np.empty(len(who), np.int8)
-            for i in range(len(who)):
-                song[i, 0], level[i] = tracks[who[i], place], levels[who[i], place]
-            before, plays = np.full(len(who), place), starts[who] + place
-            inputs = inputs_of_tracks(who, song, *table, *songs, tracks, levels, before)
-            context[who] = inputs_of_contexts(plays, *of_context)
-            behaviour = inputs_of_behaviour(plays, *of_behaviour)
-            take_in(who, song, level, before, inputs, behaviour, table, state, of_play)
+    tracks, levels = logged
+    for place in range(max(shown) if len(shown) else 0):
+        at = np.flatnonzero(place < shown)
+        who, before, plays = rows[at], np.full(len(at), place), starts[at] + place
+        song, level = np.empty((len(at), 1), np.int64), np.empty(len(at), np.int8)
+        for i in range(len(at)):
+            song[i, 0], level[i] = tracks[who[i], place], levels[who[i], place]
+        inputs = inputs_of_tracks(who, song, *table, *songs, tracks, levels, before)
+        context[who] = inputs_of_contexts(plays, *of_context)
+        behaviour = inputs_of_behaviour(plays, *of_behaviour)
+        take_in(who, song, level, before, inputs, behaviour, table, state, of_play)
 
 
 @compiled
