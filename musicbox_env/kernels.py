@@ -89,6 +89,14 @@ def fill_rows(column: npt.NDArray, first: Ints, count: Ints, rows: npt.NDArray) 
 
 
 @compiled
+def copy_rows(source: npt.NDArray, come: Ints, target: npt.NDArray, go: Ints) -> None:
+    """Copy rows ``come`` of one table over the rows ``go`` of another, in place."""
+    for i in range(len(come)):
+        for j in range(source.shape[1]):
+            target[go[i], j] = source[come[i], j]
+
+
+@compiled
 def _holds(values: Indices, value: int) -> bool:
     found = False
     for i in range(len(values)):  # to the end: a loop without exits runs in vector registers

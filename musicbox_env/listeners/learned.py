@@ -35,6 +35,7 @@ import numpy.typing as npt
 from scipy.special import expit
 
 from musicbox_env.dataset import Dataset
+from musicbox_env.kernels import copy_rows
 from musicbox_env.listeners.base import History, Rows, hear_one_by_one, put_rows
 from musicbox_env.listeners.features import (
     BEHAVIOUR_INPUTS,
@@ -236,7 +237,8 @@ class Begun:
 def _copy_rows(source: LearnedState, come: Rows, target: LearnedState, go: Rows) -> None:
     """Copy rows of one state over those of another, in place."""
     for field in fields(source):
-        getattr(target, field.name)[go] = getattr(source, field.name).take(come, axis=0)
+        here, there = getattr(source, field.name), getattr(target, field.name)
+        copy_rows(here.reshape(len(here), -1), come, there.reshape(len(there), -1), go)
 
 
 class LearnedListener:
@@ -306,6 +308,8 @@ class LearnedListener:
     def begin_rows(self, state: LearnedState, history: History, rows: Rows) -> None:
         """Read the shown plays with their behaviour, once; see `base.begin_by_copy`."""
         unread = self._begun.recall(history, rows, state)
+        if not len(unread):
+            return
         put_rows(state, unread, self._nothing_heard(len(unread)))
         read_shown(
             unread,
