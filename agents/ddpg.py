@@ -75,12 +75,12 @@ What works for control does not work here as it is. Each departure is a setting,
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, Self, cast
+from typing import Any, ClassVar, NamedTuple, Self, TypeVar, cast
 
 import gymnasium as gym
 import numpy as np
@@ -90,14 +90,13 @@ from torch import Tensor, nn
 
 from agents import resume
 from agents.base import Agent, AgentSettings, Callback, Observation
-from agents.descent import Adam, Function, Recorded
+from agents.descent import Adam, Follower, Function, Recorded
 from agents.networks import (
     ENCODERS,
     Actor,
     Critic,
     State,
     embedded,
-    move_towards,
     newest_share,
     read,
     unit,
@@ -124,6 +123,7 @@ TRUSTED_UPDATES = 500
 NEWEST_SHARE = 0.005
 """What the newest weights count in the mean critic, once there were many updates."""
 _LOG_BATCH = 512
+_BATCHES_AT_ONCE = 16
 _ANYWHERE = 1e3
 
 
@@ -276,6 +276,9 @@ class DDPGSettings(AgentSettings):
             )
 
 
+Parts = TypeVar("Parts", bound=tuple)
+
+
 class Batch(NamedTuple):
     """Transitions as the networks take them; see `replay.Transitions`.
 
@@ -300,6 +303,14 @@ class Batch(NamedTuple):
     heard: Tensor
     next_heard: Tensor
     logged: Tensor
+
+
+def divided(parts: Parts, size: int) -> list[Parts]:
+    """Split nested tuples of tensors into rows of ``size`` each."""
+    split = (
+        part.split(size) if isinstance(part, Tensor) else divided(part, size) for part in parts
+    )
+    return [type(parts)(*pieces) for pieces in zip(*split, strict=True)]
 
 
 class DDPGAgent(Agent):
@@ -342,6 +353,9 @@ class DDPGAgent(Agent):
         self.target_actor = deepcopy(self.actor).requires_grad_(False)
         self.target_critics = deepcopy(self.critics).requires_grad_(False)
         self.mean_critic = deepcopy(self.critics[0]).requires_grad_(False)
+        self._actor_follower = Follower(self.target_actor, self.actor)
+        self._critics_follower = Follower(self.target_critics, self.critics)
+        self._mean_follower = Follower(self.mean_critic, self.critics[0])
         self._actor_adam = Adam(self.actor, config.actor_rate)
         self._critic_adam = Adam(self.critics, config.critic_rate, decay=config.critic_decay)
         self._critic_gradient: Function = self._gradient_of_critic
@@ -525,8 +539,10 @@ class DDPGAgent(Agent):
             songs.numpy()[told, -1] = rows.slate_rate[told]
         return songs
 
-    def _tensors(self, rows: Transitions, *, own: int = 0) -> Batch:
-        """The batch of some transitions, of which the first ``own`` are the agent's."""
+    def _tensors(self, rows: Transitions, from_log: npt.NDArray[np.bool_] | None = None) -> Batch:
+        """The batch of some transitions, and which are from the log ``(n,)``; all if left out."""
+        if from_log is None:
+            from_log = np.ones(len(rows), np.bool_)
         actions = self._embed_slate(rows)
         heard = rows.slate >= 0
         rewards: npt.NDArray[np.float32] = rows.song_reward
@@ -552,7 +568,7 @@ class DDPGAgent(Agent):
             self._state(following) if self.settings.gamma else state,
             torch.from_numpy(rows.tracks),
             torch.from_numpy(following["tracks"]),
-            torch.arange(len(rows))[:, None] >= own,
+            torch.from_numpy(from_log)[:, None],
         )
 
     # Learning: the algorithm.
@@ -601,8 +617,8 @@ class DDPGAgent(Agent):
                 steps += len(happened)
                 if steps >= config.learning_starts:
                     owed += config.updates_per_step * len(happened)
-                for _ in range(int(owed)):
-                    report.learned(self.update(self._draw()))
+                for batch in self._batches(int(owed), self._sources()):
+                    report.learned(self.update(batch))
                 owed %= 1
                 called = report.call(steps, last=steps >= total_steps)
                 if called and checkpoint is not None:
@@ -623,16 +639,19 @@ class DDPGAgent(Agent):
             self._actor_adam.step(gradient)
             losses["actor_loss"] = float(actor_loss)
             if self.settings.gamma:  # else nobody asks the targets
-                move_towards(self.target_actor, self.actor, self.settings.tau)
-                move_towards(self.target_critics, self.critics, self.settings.tau)
+                self._move_targets()
         return losses
+
+    def _move_targets(self) -> None:
+        self._actor_follower.move(self.settings.tau)
+        self._critics_follower.move(self.settings.tau)
 
     def _update_critic(self, batch: Batch) -> dict[str, float]:
         loss, mean_q, *gradient = self._critic_gradient(batch, self.target(batch))
         self._critic_adam.step(gradient)
         if self.settings.mean_critic:
             share = newest_share(self._critic_updates, NEWEST_SHARE)
-            move_towards(self.mean_critic, self.critics[0], share)
+            self._mean_follower.move(share)
         self._critic_updates += 1
         return {"critic_loss": float(loss), "mean_q": float(mean_q)}
 
@@ -766,8 +785,8 @@ class DDPGAgent(Agent):
             for _ in range(config.cloning_updates):
                 self._actor_adam.descend(self.cloning_loss(self._draw_log()))
         if config.log_share > 0:
-            for _ in range(config.warmup_updates):
-                self._update_critic(self._tensors(self._draw_log()))
+            for batch in self._batches(config.warmup_updates, [(self.log, config.batch_size)]):
+                self._update_critic(batch)
         self.target_actor.load_state_dict(self.actor.state_dict())
         self.target_critics.load_state_dict(self.critics.state_dict())
 
@@ -876,18 +895,32 @@ class DDPGAgent(Agent):
             next_position=following["context"][:, -1],
         )
 
-    def _draw(self) -> Batch:
-        """A batch from memory and log."""
+    def _sources(self) -> list[tuple[ReplayBuffer, int]]:
+        """Where a batch comes from, and how many of its transitions."""
         size = self.settings.batch_size
         logged = 0 if self.log is None else round(self.settings.log_share * size)
-        parts = [self.memory.sample(self._rng, size - logged)] if logged < size else []
-        if logged:
-            parts.append(self._draw_log(logged))
-        return self._tensors(Transitions.joined(parts), own=size - logged)
+        sources = [(self.memory, size - logged)] if logged < size else []
+        return sources if self.log is None or not logged else [*sources, (self.log, logged)]
 
-    def _draw_log(self, size: int | None = None) -> Transitions:
+    def _batches(self, number: int, sources: Sequence[tuple[ReplayBuffer, int]]) -> Iterator[Batch]:
+        """Draw batches; several are read at once, since one takes about as long as ten."""
+        config = self.settings
+        # Updates that draw numbers themselves draw them between batches.
+        at_once = 1 if config.target_noise or config.cloning_weight else _BATCHES_AT_ONCE
+        from_log = np.concatenate([np.full(size, memory is self.log) for memory, size in sources])
+        for first in range(0, number, at_once):
+            some = min(at_once, number - first)
+            drawn = [[memory.draw(self._rng, n) for memory, n in sources] for _ in range(some)]
+            parts = [
+                memory.stored[np.stack(places)]
+                for (memory, _), places in zip(sources, zip(*drawn, strict=True), strict=True)
+            ]
+            rows = self._tensors(Transitions.mixed(parts), np.tile(from_log, some))
+            yield from divided(rows, len(from_log))
+
+    def _draw_log(self) -> Transitions:
         assert self.log is not None
-        return self.log.sample(self._rng, size or self.settings.batch_size)
+        return self.log.sample(self._rng, self.settings.batch_size)
 
     def _new_seeds(self, number: int) -> list[int]:
         """Seeds of sessions, unlike any other agent's: ``seed + i`` would share all but a few."""

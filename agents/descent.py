@@ -16,6 +16,7 @@ from typing import Any
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
+from torch.fx import Graph, Node
 from torch.fx.experimental.proxy_tensor import make_fx
 
 Function = Callable[..., tuple[Tensor, ...]]
@@ -91,6 +92,20 @@ class Adam:
                 tensor.copy_(torch.from_numpy(arrays[f"{name}.{number}"]))
 
 
+class Follower:
+    """Moves the weights of a copy towards those of its original (Polyak averaging)."""
+
+    def __init__(self, copy: nn.Module, original: nn.Module) -> None:
+        """Make it."""
+        self._weights: list[Tensor] = list(copy.parameters())
+        self._towards: list[Tensor] = list(original.parameters())
+
+    @torch.no_grad()
+    def move(self, tau: float) -> None:
+        """``theta' <- tau * theta + (1 - tau) * theta'`` (arXiv:1509.02971)."""
+        torch._foreach_lerp_(self._weights, self._towards, tau)
+
+
 class Recorded:
     """A function run by a record of its operations, one for arguments of each shape.
 
@@ -112,21 +127,23 @@ class Recorded:
 
     def __call__(self, *arguments: Any) -> tuple[Tensor, ...]:
         """Give what the function gives."""
-        tensors = list(_tensors(arguments))
-        shapes = tuple([tensor.shape for tensor in tensors])
+        given = list(tensors(arguments))
+        shapes = tuple([tensor.shape for tensor in given])
         run = self._records.get(shapes)
         if run is None:
-            run = self._records[shapes] = self._record(arguments, tensors)
-        return run(*self._values, *tensors)
+            run = self._records[shapes] = self._record(arguments, given)
+        with torch.inference_mode():  # nobody asks for gradients of what is recorded
+            return run(*self._values, *given)
 
-    def _record(self, arguments: tuple[Any, ...], tensors: list[Tensor]) -> Function:
+    def _record(self, arguments: tuple[Any, ...], given: list[Tensor]) -> Function:
         def known(*_: Tensor) -> tuple[Tensor, ...]:
             return self._function(*arguments)
 
         # Tensors are known where the function meets them, whatever they were passed as.
-        operations = make_fx(known)(*self._reads, *tensors)
+        operations = make_fx(known)(*self._reads, *given)
+        _without_views_of_the_same(operations.graph)
         for node in operations.graph.nodes:  # the interpreter finds the overload itself
-            node.target = getattr(node.target, "overloadpacket", node.target)
+            node.target = _name(node)
         operations.recompile()
         with warnings.catch_warnings():
             # It is deprecated, and the only interpreter of torch that needs no C++ compiler.
@@ -135,10 +152,51 @@ class Recorded:
         return run
 
 
-def _tensors(parts: Iterable[Any]) -> Iterator[Tensor]:
+_VIEWS = frozenset(
+    getattr(torch.ops.aten, name)
+    for name in (
+        *("detach", "view", "_unsafe_view", "expand"),
+        *("t", "transpose", "unsqueeze", "squeeze"),
+    )
+)
+"""Operations that give the memory of their first argument from its beginning on."""
+
+
+def _name(node: Node) -> Any:
+    """The operation of a node, whatever the types of its arguments."""
+    return getattr(node.target, "overloadpacket", node.target)
+
+
+def _without_views_of_the_same(graph: Graph) -> None:
+    """Take out the views that show what a tensor they were made from shows already.
+
+    Autograd detaches, expands to the size there is, and transposes there and back: a quarter of
+    all operations.
+    """
+    for node in graph.nodes:
+        same, source = None, node
+        while _name(source) in _VIEWS:
+            source = source.args[0]
+            if _layout(source) == _layout(node):
+                same = source
+        if same is not None:
+            node.replace_all_uses_with(same)
+    graph.eliminate_dead_code()
+
+
+def _layout(node: Node) -> tuple[Any, ...]:
+    """What tells views of one memory apart that begin together; nothing of constants."""
+    tensor = node.meta.get("tensor_meta")
+    if tensor is None:
+        return ()
+    moves = (step for step, size in zip(tensor.stride, tensor.shape, strict=True) if size > 1)
+    return (tensor.dtype, tuple(tensor.shape), *moves)
+
+
+def tensors(parts: Iterable[Any]) -> Iterator[Tensor]:
     """Tensors of nested tuples, in order."""
     for part in parts:
         if isinstance(part, Tensor):
             yield part
         else:
-            yield from _tensors(part)
+            yield from tensors(part)

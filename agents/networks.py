@@ -33,14 +33,11 @@ SLOW = 0.1
 and a direction has many weights with little signal each."""
 
 
-NO_SONGS = torch.zeros(0)
-
-
 class State(NamedTuple):
     """A batch of sessions as the networks see them; padding is in front, the newest song last.
 
     Attributes:
-        songs: Embeddings of the songs heard ``(B, H, d)``, 0 where padded; or `NO_SONGS`, where
+        songs: Embeddings of the songs heard ``(B, H, d)``, 0 where padded; ``(B, 0)`` where
             nobody reads them in order.
         levels: How far each was heard ``(B, H)`` int8, -1 where padded.
         statistics: Shares of each listen level, and the mean rate of the songs, under weights that
@@ -82,7 +79,9 @@ def read(
     means = np.zeros((size, len(POOLS), space.shape[1]), np.float32)
     weights = _half_life_weights(length)
     _read_plays(np.asarray(space), tracks, levels, context, weights, rate, statistics, means)
-    songs = embedded(space, np.where(levels >= 0, tracks, -1)) if ordered else NO_SONGS
+    songs = torch.zeros(size, 0)
+    if ordered:
+        songs = embedded(space, np.where(levels >= 0, tracks, -1))
     return State(songs, *(torch.from_numpy(part) for part in (levels, statistics, means)))
 
 
@@ -397,9 +396,3 @@ class Critic(nn.Module):
 def newest_share(updates: int, least: float) -> float:
     """What the newest weights count in a running mean: ``least``, and more over fewer updates."""
     return max(least, 9 / (10 + updates))
-
-
-@torch.no_grad()
-def move_towards(target: nn.Module, source: nn.Module, tau: float) -> None:
-    """Polyak averaging: ``target <- tau * source + (1 - tau) * target`` (arXiv:1509.02971)."""
-    torch._foreach_lerp_(list(target.parameters()), list(source.parameters()), tau)

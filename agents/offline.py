@@ -53,7 +53,7 @@ from torch import Tensor, nn
 from agents.base import Agent, AgentSettings, Callback, Observation
 from agents.ddpg import Batch, DDPGAgent, DDPGSettings, one_thread
 from agents.descent import Adam
-from agents.networks import POOLS, State, hidden_layer, make_encoder, move_towards, unit
+from agents.networks import POOLS, State, hidden_layer, make_encoder, unit
 from agents.replay import Transitions
 from musicbox_env.dataset import RATE_SUFFIX, Dataset
 from musicbox_env.schema import is_skip, require_known
@@ -296,8 +296,7 @@ class TD3BCAgent(BCAgent):
         losses = ddpg._update_critic(batch)
         if self._updates % self.settings.actor_delay == 0:
             losses |= self._update_actor(self.actor_loss(rows, batch))
-            move_towards(ddpg.target_actor, ddpg.actor, self.settings.tau)
-            move_towards(ddpg.target_critics, ddpg.critics, self.settings.tau)
+            ddpg._move_targets()
         return losses
 
     def actor_loss(self, rows: Transitions, batch: Batch) -> Tensor:
@@ -337,7 +336,7 @@ class IQLAgent(BCAgent):
         losses = self._update_actor(self.actor_loss(rows, batch, advantage))
         critic_loss = self.critic_loss(batch)
         ddpg._critic_adam.descend(critic_loss)
-        move_towards(ddpg.target_critics, ddpg.critics, self.settings.tau)
+        ddpg._critics_follower.move(self.settings.tau)
         return losses | {
             "critic_loss": float(critic_loss.detach()),
             "value_loss": float(value_loss.detach()),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from math import prod
 
 import numpy as np
 import numpy.typing as npt
@@ -85,6 +86,17 @@ class Transitions:
         columns = ([getattr(part, f.name) for part in parts] for f in fields(cls))
         return cls(*(np.concatenate(column) for column in columns))
 
+    @classmethod
+    def mixed(cls, parts: list[Transitions]) -> Transitions:
+        """Of parts that hold ``b`` batches each ``(b, n_i, ...)``, all rows of one after another.
+
+        Returns:
+            ``(b * sum n_i, ...)``.
+        """
+        columns = ([getattr(part, f.name) for part in parts] for f in fields(cls))
+        whole = (np.concatenate(column, axis=1) for column in columns)
+        return cls(*(rows.reshape(prod(rows.shape[:2]), *rows.shape[2:]) for rows in whole))
+
 
 _FIELDS = fields(Transitions)
 
@@ -136,13 +148,17 @@ class ReplayBuffer:
             getattr(self._ring, field.name)[places[kept]] = getattr(new, field.name)[kept]
         self._added += len(new)
 
-    def sample(self, rng: np.random.Generator, size: int) -> Transitions:
-        """Draw ``size`` transitions uniformly, with replacement.
+    def draw(self, rng: np.random.Generator, size: int) -> npt.NDArray[np.int64]:
+        """Places in `stored` of ``size`` transitions, drawn uniformly, with replacement.
 
         Raises:
             ValueError: Nothing was stored yet.
         """
-        return self.stored[rng.integers(self._held(), size=size)]
+        return rng.integers(self._held(), size=size)
+
+    def sample(self, rng: np.random.Generator, size: int) -> Transitions:
+        """Transitions drawn likewise."""
+        return self.stored[self.draw(rng, size)]
 
     @property
     def stored(self) -> Transitions:

@@ -28,6 +28,8 @@ from musicbox_env.synthetic import bundled_dataset
 
 TRAINING_STEPS = 600
 """Transitions in memory when updates are timed."""
+UPDATES = 16
+"""Updates in a row, as many as a training of ddpg has after each step of its 64 sessions."""
 LEARNED_STEPS = 4_000
 """Slates of a training, as `musicbox compare` has them."""
 CHECKED_EVERY = 500
@@ -55,7 +57,7 @@ def _updates(setting: Setting, data: str, batch: int, width: int) -> list[Record
         settings={"batch_size": batch, "net_arch": (width, width)},
     )
     model = _filled_sb3(rival, options)
-    sb3 = alone(partial(speed, partial(model.train, 5, batch), 5.0))
+    sb3 = alone(partial(speed, partial(model.train, UPDATES, batch), UPDATES))
     flat = gym.spaces.flatdim(model.observation_space)
     sbx = setting.peer("sbx", batch, width, flat, int(np.prod(model.action_space.shape)))
     ours = _learner(data, options, {"batch_size": batch, "hidden": width})
@@ -80,10 +82,10 @@ def _learner(
     agent = _filled_ddpg(data, options, settings)
 
     def update() -> None:
-        for _ in range(5):
-            agent.update(agent._draw())
+        for batch in agent._batches(UPDATES, agent._sources()):
+            agent.update(batch)
 
-    return alone(partial(speed, update, 5.0))
+    return alone(partial(speed, update, UPDATES))
 
 
 def _filled_ddpg(data: str, options: Mapping[str, Any], settings: Mapping[str, Any]) -> Any:

@@ -89,7 +89,7 @@ def fill_rows(column: npt.NDArray, first: Ints, count: Ints, rows: npt.NDArray) 
 
 
 @compiled
-def copy_rows(source: npt.NDArray, come: Ints, target: npt.NDArray, go: Ints) -> None:
+def copy_rows(source: npt.NDArray, come: Indices, target: npt.NDArray, go: Indices) -> None:
     """Copy rows ``come`` of one table over the rows ``go`` of another, in place."""
     for i in range(len(come)):
         for j in range(source.shape[1]):

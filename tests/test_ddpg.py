@@ -24,6 +24,7 @@ from agents.ddpg import (
     mean_cosine,
     one_thread,
 )
+from agents.descent import tensors
 from agents.networks import State
 from agents.replay import ReplayBuffer, Transitions
 from experiments.evaluation import roll_out
@@ -557,6 +558,24 @@ def test_the_same_seed_learns_the_same_whatever_the_options(
     assert torch.isfinite(first).all()
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
+
+
+def test_batches_read_together_are_those_drawn_one_by_one(synthetic: Dataset) -> None:
+    """Of memory and log, their order and the states of the random numbers included."""
+    agent = small_agent(synthetic, log_share=0.25, gamma=0.5).learn(options(synthetic), 64)
+    (memory, own), (log, logged) = agent._sources()
+    assert (own, logged) == (12, 4)
+    agent._rng, again = (np.random.default_rng(9) for _ in range(2))
+    together = list(agent._batches(20, agent._sources()))
+    from_log = np.arange(16) >= 12
+    for batch in together:
+        rows = Transitions.joined([memory.sample(again, own), log.sample(again, logged)])
+        for found, expected in zip(
+            tensors(batch), tensors(agent._tensors(rows, from_log)), strict=True
+        ):
+            assert torch.equal(found, expected)
+    assert len(together) == 20
+    assert agent._rng.integers(2**60) == again.integers(2**60)
 
 
 def test_refuses_another_dataset(synthetic: Dataset, tmp_path: Path) -> None:

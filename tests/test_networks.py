@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from agents.descent import Follower
 from agents.networks import (
     ENCODERS,
     HALF_LIVES,
@@ -15,7 +16,6 @@ from agents.networks import (
     Encoder,
     State,
     make_encoder,
-    move_towards,
     num_statistics,
     read,
     unit,
@@ -232,6 +232,6 @@ def test_target_moves_towards_its_source() -> None:
         0.9 * old.detach() + 0.1 * new.detach()
         for old, new in zip(target.parameters(), source.parameters(), strict=True)
     ]
-    move_towards(target, source, 0.1)
+    Follower(target, source).move(0.1)
     for moved, value in zip(target.parameters(), wanted, strict=True):
         torch.testing.assert_close(moved.detach(), value)

@@ -53,6 +53,14 @@ def test_draws_uniformly_from_what_was_stored() -> None:
     assert np.abs(counts - 2000).max() < 4 * 39
 
 
+def test_batches_are_mixed_row_after_row() -> None:
+    of_memory, of_log = numbered(list(range(6))), numbered(list(range(10, 14)))
+    places = np.array([[0, 5, 2], [1, 1, 4]]), np.array([[3], [0]])
+    mixed = Transitions.mixed([of_memory[places[0]], of_log[places[1]]])
+    for column in (mixed.tracks, mixed.action, mixed.song_reward, mixed.reward[:, None]):
+        assert (column == np.array([[0, 5, 2, 13, 1, 1, 4, 10]]).T).all()
+
+
 def test_what_was_stored_does_not_change_with_the_arrays_it_came_from() -> None:
     memory = ReplayBuffer(4)
     new = numbered([1, 2])
