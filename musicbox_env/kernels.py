@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from musicbox_env.draws import DRAWS_PER_SONG, LEVEL_DRAW, uniform_number
-from musicbox_env.schema import SKIP_THRESHOLD, UNHEARD, UNKNOWN
+from musicbox_env.schema import NUM_LEVELS, SKIP_THRESHOLD, UNHEARD, UNKNOWN
 
 BLOCK_ITEMS = 128
 """Items scored before any of them is looked at: few enough to stay in the processor's cache."""
@@ -461,23 +461,63 @@ def begin_replay(
 
 
 @in_registers
+def likeness_to_donors(
+    rows: Indices,
+    tracks: Indices,
+    embedding: Floats,
+    vectors: Floats,
+    levels: npt.NDArray[np.int8],
+    temperature: float,
+) -> Floats:
+    """``cosine / temperature`` of candidates and donors ``(m, c, width)``, 0 where there is none.
+
+    Args:
+        rows: Sessions ``(m,)``.
+        tracks: Candidates ``(m, c)``; of what is below 0 the answer means nothing.
+        embedding: Of all tracks, unit vectors ``(num_tracks, d)``.
+        vectors: Those of the logged plays of all sessions ``(n, width, d)``.
+        levels: Their levels ``(n, width)``, -1 where there is none.
+        temperature: Above 0.
+    """
+    alike = np.zeros((*tracks.shape, vectors.shape[1]), np.float32)
+    scale = np.float32(temperature)
+    for i in range(len(rows)):
+        row = rows[i]
+        for c in range(tracks.shape[1]):
+            track = max(tracks[i, c], 0)
+            for play in range(vectors.shape[1]):
+                if levels[row, play] < 0:
+                    continue
+                total: Any = np.float32(0)
+                for j in range(vectors.shape[2]):
+                    total += embedding[track, j] * vectors[row, play, j]
+                alike[i, c, play] = total / scale
+    return alike
+
+
+@compiled
 def _donor_shares(
     weights: npt.NDArray[np.float32],
     levels: npt.NDArray[np.int8],
     skipped: bool,
     persistence: float,
+    sums: npt.NDArray[np.float64],
 ) -> tuple[float, float, float, float, float]:
-    """Sum the donors' weights by their level, 0 to 4; see `ReplayListener`."""
-    brief, short, most, cut, full = 0.0, 0.0, 0.0, 0.0, 0.0
-    for play in range(len(levels)):  # without branches: which way they go, nothing foretells
-        level = levels[play]
-        alike = play > 0 and level_is_skip(levels[play - 1]) == skipped
-        weight = np.float64(weights[play]) * (persistence if alike else 1.0)
-        brief += weight if level == 0 else 0.0
-        short += weight if level == 1 else 0.0
-        most += weight if level == 2 else 0.0
-        cut += weight if level == 3 else 0.0
-        full += weight if level == 4 else 0.0
+    """Sum the donors' weights by their level, 0 to 4; see `ReplayListener`.
+
+    The last argument is room to sum in, ``(1 + levels, 3)``: no donors, and those of each level;
+    of the session's first play, and of those after one that was kept or skipped.
+    """
+    sums[:] = 0
+    sums[levels[0] + 1, 0] = weights[0]
+    for play in range(1, len(levels)):  # without branches: which way they go, nothing foretells
+        sums[levels[play] + 1, 1 + level_is_skip(levels[play - 1])] += weights[play]
+    after_keep, after_skip = (1.0, persistence) if skipped else (persistence, 1.0)
+    brief = sums[1, 0] + sums[1, 1] * after_keep + sums[1, 2] * after_skip
+    short = sums[2, 0] + sums[2, 1] * after_keep + sums[2, 2] * after_skip
+    most = sums[3, 0] + sums[3, 1] * after_keep + sums[3, 2] * after_skip
+    cut = sums[4, 0] + sums[4, 1] * after_keep + sums[4, 2] * after_skip
+    full = sums[5, 0] + sums[5, 1] * after_keep + sums[5, 2] * after_skip
     return brief, short, most, cut, full
 
 
@@ -500,6 +540,7 @@ def replay_probabilities(
         plays: Logged play that each candidate is, or -1 ``(m, c)``.
         chances: Probabilities of the levels; changed.
     """
+    sums = np.empty((NUM_LEVELS + 1, 3))
     for i in range(len(chances)):
         for c in range(chances.shape[1]):
             answer = chances[i, c]
@@ -507,7 +548,7 @@ def replay_probabilities(
                 answer[:] = 0.0
                 answer[levels[i, plays[i, c]]] = 1.0
             else:
-                shares = _donor_shares(weights[i, c], levels[i], skipped[i], persistence)
+                shares = _donor_shares(weights[i, c], levels[i], skipped[i], persistence, sums)
                 total = sum(shares)
                 for level, share in enumerate(shares):
                     answer[level] = share / total
@@ -537,6 +578,7 @@ def replay_slates(
         skipped: Whether the song just heard was skipped, of all sessions ``(n,)``; changed.
     """
     heard = np.full(slates.shape, UNHEARD, np.int8)
+    sums = np.empty((NUM_LEVELS + 1, 3))
     for i in range(len(rows)):
         row = rows[i]
         for place in range(slates.shape[1]):
@@ -545,7 +587,9 @@ def replay_slates(
             if plays[i, place] >= 0:
                 level = int(logged[row, plays[i, place]])
             else:
-                shares = _donor_shares(weights[i, place], logged[row], skipped[row], persistence)
+                shares = _donor_shares(
+                    weights[i, place], logged[row], skipped[row], persistence, sums
+                )
                 level = _level_at(shares, uniforms[i, place])
             heard[i, place] = level
             skipped[row] = level_is_skip(level)
