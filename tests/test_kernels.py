@@ -206,17 +206,24 @@ def test_a_play_whose_level_is_hidden_is_no_donor_and_those_after_it_are():
     np.testing.assert_allclose(chances[0, 0], expected / 29)
 
 
-def test_machine_code_of_another_version_is_not_used(tmp_path):
-    """A kernel that calls one of another file follows when only that file changes."""
+@pytest.mark.parametrize(
+    ("file", "rule", "other"),
+    [
+        ("kernels.py", "return 0 <= level < SKIP_THRESHOLD\n", "return level < 1\n"),
+        ("schema.py", "SKIP_THRESHOLD: Final = int(Level.MOST)\n", "SKIP_THRESHOLD: Final = 1\n"),
+    ],
+    ids=["kernel", "constant"],
+)
+def test_machine_code_of_another_version_is_not_used(file, rule, other, tmp_path):
+    """A kernel follows when another file changes: one whose kernel it calls, or a constant's."""
     package = tmp_path / "musicbox_env"
     of_code = shutil.ignore_patterns("__pycache__", "data", "fitted")
     shutil.copytree(Path(musicbox_env.__file__).parent, package, ignore=of_code)
-    file, rule = package / "kernels.py", "return 0 <= level < SKIP_THRESHOLD\n"
-    source = file.read_text()
+    source = (package / file).read_text()
     assert source.count(rule) == 1
     assert _skips_of_another_file(tmp_path) == 2
-    file.write_text(source.replace(rule, "return level < 0\n"))
-    assert _skips_of_another_file(tmp_path) == 0
+    (package / file).write_text(source.replace(rule, other))
+    assert _skips_of_another_file(tmp_path) == 1
 
 
 def _skips_of_another_file(folder):
