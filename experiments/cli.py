@@ -15,6 +15,7 @@ COMMANDS = {
     "frontier": "draw skips against variety for a trained agent under other acting settings",
     "ablate": "measure what each option of the DDPG agent is worth",
     "fit-listener": "learn a user simulator from logged sessions",
+    "cross-validate": "hold the learned listener against boosting on training sessions",
     "fit-leaving": "learn when listeners leave from logged sessions",
     "evaluate": "judge the agents of a run again",
     "recommend": "print the next songs for a listening history",

@@ -8,6 +8,7 @@ the same validation sessions stop and calibrate them.
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Final, Literal
@@ -29,16 +30,36 @@ from musicbox_env.schema import require_known
 from musicbox_env.simulator import open_dataset
 
 FOLDS: Final = {"A": "train_a", "B": "train_b", "both": "train"}
-PRICING_FOLDS: Final = 5
-"""Folds of training sessions, each priced by a network that was fitted on the others."""
+FOLDS_TO_HOLD_OUT: Final = 5
+"""Folds of training sessions, each asked about of networks that were fitted on the others."""
 ENOUGH_TO_PRICE: Final = 1_000
 """With so many validation sessions, these alone tell what is real of songs' effects."""
 
 Ints = npt.NDArray[np.int64]
 
 
+@dataclass(frozen=True, kw_only=True)
+class EnsembleConfig(NetworkConfig):
+    """How the networks of a listener are fitted together."""
+
+    members: int = 3
+    """Networks of the ensemble."""
+    max_sessions: int = 50_000
+    """Of more training sessions, as many are drawn."""
+    seed: int = 0
+    """Of everything drawn; member i has seed + i."""
+    progress: bool = True
+    """Show progress bars."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("members", "max_sessions"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be 1 or more.")
+
+
 @dataclass(frozen=True)
-class FitListenerConfig(NetworkConfig):
+class FitListenerConfig(EnsembleConfig):
     """Options of `musicbox fit-listener`."""
 
     data: Positional[Path | None] = None
@@ -53,23 +74,12 @@ class FitListenerConfig(NetworkConfig):
     """Spreads that the learned listener adds to its skip logits; see its documentation."""
     reject_constant: bool = False
     """Whether the learned listener avoids sessions skipped or kept throughout."""
-    members: int = 3
-    """Networks of the ensemble."""
-    max_sessions: int = 50_000
-    """Of more training sessions, as many are drawn."""
     mode: str = "nearest_k"
     """Of the similarity listener: nearest_k, normal, grouped_average or grouped_cosine."""
-    seed: int = 0
-    """Of everything drawn; member i has seed + i."""
-    progress: bool = True
-    """Show progress bars."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require_known("mode of the similarity listener", self.mode, MODES)
-        for name in ("members", "max_sessions"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be 1 or more.")
         if self.pessimism < 0:
             raise ValueError(f"pessimism is {self.pessimism}; it must not be negative.")
 
@@ -78,11 +88,11 @@ def fit_ensemble(config: FitListenerConfig, dataset: Dataset) -> FittedNetwork:
     """Fit all members, then calibrate what they say together."""
     rng = np.random.default_rng(config.seed)
     sessions = TrainingSplit.of(dataset, FOLDS[config.fold], progress=config.progress)
-    chosen = _drawn(dataset, sessions.split, config.max_sessions, rng)
-    validation = _drawn(dataset, "validation", max(1, config.max_sessions // 10), rng)
+    chosen = drawn_sessions(dataset, sessions.split, config.max_sessions, rng)
+    validation = drawn_sessions(dataset, "validation", max(1, config.max_sessions // 10), rng)
     judged = session_arrays(dataset, validation, sessions.table)
     train = sessions.arrays(chosen)
-    fits = [_fit_with_bar(config, train, judged, member) for member in range(config.members)]
+    fits = fit_members(config, train, judged)
     together = uncalibrated([network for network, _ in fits], sessions, train)
     priced = []
     if len(validation) < ENOUGH_TO_PRICE:
@@ -113,28 +123,59 @@ def uncalibrated(
 
 
 def priced_out_of_fold(
-    config: FitListenerConfig, sessions: TrainingSplit, chosen: Ints, judged: SessionArrays
+    config: EnsembleConfig, sessions: TrainingSplit, chosen: Ints, judged: SessionArrays
 ) -> list[PricedSongs]:
     """Price songs of training sessions by networks that were fitted on other ones.
 
     A few hundred validation sessions leave it open whether half or all of a song's effect is real.
     """
-    priced: list[PricedSongs] = []
-    fold_of = sessions.part[chosen] % PRICING_FOLDS
-    if len(np.unique(fold_of)) < 2:  # of so few sessions none are left to fit on
-        return priced
-    for fold in np.unique(fold_of):
-        held_out = chosen[fold_of == fold]
-        train = sessions.arrays(chosen[fold_of != fold], without=held_out)
-        network, _ = _fit_with_bar(config, train, judged, config.members + int(fold))
-        listener = LearnedListener(sessions.dataset, uncalibrated([network], sessions, train))
+    one_each = replace(config, members=1, seed=config.seed + config.members)
+    out_of_fold = listeners_out_of_fold(one_each, sessions, chosen, judged, "pricing fold")
+    return [priced_songs(listener, some) for listener, some in out_of_fold]
+
+
+def folds(sessions: TrainingSplit, chosen: Ints) -> Iterator[tuple[int, Ints, Ints]]:
+    """Folds of sessions: the number of each, the others, and those that it holds out.
+
+    None of so few sessions that none would be left to fit on.
+    """
+    fold_of = sessions.part[chosen] % FOLDS_TO_HOLD_OUT
+    numbers = np.unique(fold_of)
+    for fold in numbers if len(numbers) > 1 else ():
+        yield int(fold), chosen[fold_of != fold], chosen[fold_of == fold]
+
+
+def listeners_out_of_fold(
+    config: EnsembleConfig,
+    sessions: TrainingSplit,
+    chosen: Ints,
+    judged: SessionArrays,
+    what: str = "fold",
+) -> Iterator[tuple[LearnedListener, Ints]]:
+    """Listeners fitted without a fold of the sessions, and sessions of it to ask them about.
+
+    Args:
+        config: The networks of each fold have seeds of their own.
+        sessions: The split.
+        chosen: Sessions of it.
+        judged: Validation sessions, to stop on; nothing is calibrated.
+        what: What the progress bar calls a fold.
+
+    Yields:
+        A listener that knows of tracks what sessions of a part may know of them, and those.
+    """
+    for fold, others, held_out in folds(sessions, chosen):
+        train = sessions.arrays(others, without=held_out)
+        own_seeds = replace(config, seed=config.seed + fold * config.members)
+        about = f"{what} {fold + 1} of {FOLDS_TO_HOLD_OUT}"
+        networks = [network for network, _ in fit_members(own_seeds, train, judged, about)]
+        listener = LearnedListener(sessions.dataset, uncalibrated(networks, sessions, train))
         for part, some in sessions.in_parts(held_out):
             listener.table = sessions.table_of(part, held_out)
-            priced.append(priced_songs(listener, some))
-    return priced
+            yield listener, some
 
 
-def _drawn(dataset: Dataset, split: str, most: int, rng: np.random.Generator) -> Ints:
+def drawn_sessions(dataset: Dataset, split: str, most: int, rng: np.random.Generator) -> Ints:
     """Sessions of a split in random order, no more than ``most``.
 
     Raises:
@@ -146,16 +187,18 @@ def _drawn(dataset: Dataset, split: str, most: int, rng: np.random.Generator) ->
     return rng.permutation(sessions)[:most]
 
 
+def fit_members(
+    config: EnsembleConfig, train: SessionArrays, validation: SessionArrays, what: str = ""
+) -> list[tuple[TorchNetwork, float]]:
+    """Fit all members, with a progress bar each; see `fit_member`."""
+    return [_fit_with_bar(config, train, validation, i, what) for i in range(config.members)]
+
+
 def _fit_with_bar(
-    config: FitListenerConfig, train: SessionArrays, validation: SessionArrays, number: int
+    config: EnsembleConfig, train: SessionArrays, validation: SessionArrays, number: int, what: str
 ) -> tuple[TorchNetwork, float]:
-    """Fit network ``number``: a member, or after all members one that prices a fold."""
-    of_fold = number - config.members
-    description = (
-        f"member {number + 1} of {config.members}"
-        if of_fold < 0
-        else f"pricing fold {of_fold + 1} of {PRICING_FOLDS}"
-    )
+    one_of = f"member {number + 1} of {config.members}" if config.members > 1 or not what else ""
+    description = ", ".join(part for part in (what, one_of) if part)
     with tqdm(total=config.max_epochs, disable=not config.progress, desc=description) as bar:
 
         def report(epoch: int, loss: float) -> None:

@@ -51,10 +51,9 @@ class TrackRates:
     Sessions that are not in training see all of it.
     """
 
-    def __init__(self, dataset: Dataset, split: str = "train", *, rng: np.random.Generator) -> None:
-        """Count the plays of a training split in `RATE_FOLDS` random folds of sessions."""
+    def __init__(self, dataset: Dataset, train: Ints, *, rng: np.random.Generator) -> None:
+        """Count the plays of training sessions, in `RATE_FOLDS` random folds of them."""
         log, num_tracks = dataset.sessions, len(dataset.catalog)
-        train = log.sessions_in(split)
         self._fold = np.full(log.num_sessions, RATE_FOLDS, np.int64)
         self._fold[train] = rng.integers(0, RATE_FOLDS, len(train))
         rows = log.plays_of(train)
@@ -331,9 +330,8 @@ class Bars:
     @cached_property
     def rates(self) -> TrackRates:
         """Of the tracks, out of fold for training sessions."""
-        return TrackRates(
-            self.log.dataset, self.split, rng=np.random.default_rng([self.seed, _RATES_PURPOSE])
-        )
+        dataset, rng = self.log.dataset, np.random.default_rng([self.seed, _RATES_PURPOSE])
+        return TrackRates(dataset, dataset.sessions.sessions_in(self.split), rng=rng)
 
     @cached_property
     def model(self) -> Boosting:

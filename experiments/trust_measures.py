@@ -209,21 +209,21 @@ SCORES: Final[Mapping[str, Callable[[Predictions], Statistic]]] = {
 def next_play(bench: Bench, subject: Subject, findings: Findings) -> None:
     """Predict every play but the first from the true past; the bar is gradient boosting on it."""
     full, bars = predict_next(subject.listener, bench.log), bench.bars[subject.split]
-    _scored(bench, subject.name, NEXT, full, bars.next_play, findings)
+    scored(bench, subject.name, NEXT, full, bars.next_play, findings)
     _by_part(bench, subject.name, full, bars.next_play, findings)
     findings.calibration[subject.name] = protocols.calibration_curve(
         bench.predictions(full), bench.resampling
     )
     if not subject.sees_session:
         levels = predict_next_from_levels(subject.listener, bench.log)
-        _scored(bench, subject.name, NEXT_LEVELS, levels, bars.next_play_from_levels, findings)
+        scored(bench, subject.name, NEXT_LEVELS, levels, bars.next_play_from_levels, findings)
 
 
 def next_play_bars(bench: Bench, findings: Findings) -> None:
     """The bars themselves, as if they were listeners; by part only the one of all of train."""
     for bars in bench.bars.values():
-        _scored(bench, bars.name, NEXT, bars.next_play, None, findings)
-        _scored(bench, bars.name, NEXT_LEVELS, bars.next_play_from_levels, None, findings)
+        scored(bench, bars.name, NEXT, bars.next_play, None, findings)
+        scored(bench, bars.name, NEXT_LEVELS, bars.next_play_from_levels, None, findings)
     whole = bench.bars["train"]
     _by_part(bench, whole.name, whole.next_play, None, findings)
     findings.calibration[whole.name] = protocols.calibration_curve(
@@ -231,7 +231,7 @@ def next_play_bars(bench: Bench, findings: Findings) -> None:
     )
 
 
-def _scored(
+def scored(
     bench: Bench, name: str, protocol: str, answers: Array, bar: Array | None, findings: Findings
 ) -> None:
     """All scores, each beside the bar's, and what the listener is better or worse by."""
@@ -313,15 +313,20 @@ def second_halves(bench: Bench, subject: Subject, findings: Findings) -> None:
     if not subject.sees_session:
         greedy = roll_greedily(subject.listener, bench.log).probability
         answers = {"": greedy, "_drawn": drawn.probability.mean(axis=0)}
-        _challenge(bench, subject.name, answers, findings)
+        challenge(bench, subject.name, answers, findings)
     _free_running(bench, subject, drawn, findings)
 
 
 def challenge_bars(bench: Bench, findings: Findings) -> None:
     """The baseline of the challenge, and gradient boosting on first half and distance."""
     for bars in bench.bars.values():
-        _challenge(bench, bars.name, {"": bars.second_half}, findings)
-    _challenge(bench, LAST_ACTION, {"": _last_action(bench)}, findings)
+        challenge(bench, bars.name, {"": bars.second_half}, findings)
+    last_action(bench, findings)
+
+
+def last_action(bench: Bench, findings: Findings) -> None:
+    """The baseline of the challenge."""
+    challenge(bench, LAST_ACTION, {"": _last_action(bench)}, findings)
 
 
 def _last_action(bench: Bench) -> Array:
@@ -330,7 +335,7 @@ def _last_action(bench: Bench) -> Array:
     return np.repeat(last[:, None], bench.log.width, axis=1).astype(np.float64)
 
 
-def _challenge(bench: Bench, name: str, answers: Mapping[str, Array], findings: Findings) -> None:
+def challenge(bench: Bench, name: str, answers: Mapping[str, Array], findings: Findings) -> None:
     """Accuracies of answers ``(n, width)``; the bar is to repeat the last action."""
     baseline = _accuracies(bench, _last_action(bench))
     for suffix, rectangle in answers.items():

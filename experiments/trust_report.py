@@ -288,14 +288,15 @@ def _ranking_picture(rates: Mapping[str, Mapping[str, Record]]) -> Picture:
 def write_trust_report(out: Path, findings: Findings, about: About) -> None:
     """Write ``trust.html``, ``trust.json`` and the pictures into a folder, made if missing."""
     out.mkdir(parents=True, exist_ok=True)
-    _write_records(out / "trust.json", findings.records)
+    write_records(out / "trust.json", findings.records)
     drawn = pictures(findings)
     for picture in drawn:
         (out / f"{picture.name}.png").write_bytes(picture.light)
     (out / "trust.html").write_text(render(findings, about, drawn), encoding="utf-8")
 
 
-def _write_records(path: Path, records: Sequence[Record]) -> None:
+def write_records(path: Path, records: Sequence[Record]) -> None:
+    """Write every figure as a list of JSON objects."""
     write_json(path, [asdict(record) for record in records])  # type: ignore[arg-type]
 
 

@@ -37,11 +37,12 @@ class About:
 
     Attributes:
         dataset: ``Dataset.about``.
-        sessions: Test sessions asked about.
+        sessions: Sessions asked about.
         plays: Their plays.
         config: The options in force.
         command: Command line that makes it again.
         sees_session: Listeners whose answers use labels of the whole session.
+        split: Which sessions these are.
     """
 
     dataset: Mapping[str, Any]
@@ -50,6 +51,7 @@ class About:
     config: Mapping[str, Any] = field(default_factory=dict)
     command: str = ""
     sees_session: Sequence[str] = ()
+    split: str = "test"
 
 
 # How close is close enough.
@@ -407,7 +409,9 @@ def bracketed(records: Sequence[Record], metric: str) -> dict[str, dict[str, Rec
 
 def text_table(records: Sequence[Record], about: About) -> str:
     """The tables as text."""
-    blocks = [f"{about.sessions:,} test sessions, {about.plays:,} plays; [ ] 95 % intervals."]
+    blocks = [
+        f"{about.sessions:,} {about.split} sessions, {about.plays:,} plays; [ ] 95 % intervals."
+    ]
     for table in TABLES:
         rows = rows_of(table, records)
         if rows:

@@ -374,7 +374,9 @@ def test_features_do_not_know_what_comes_after_the_past(synthetic_folder, synthe
             column[start + (end - start) // 2 : end] = 1
         column.flush()
     sessions = synthetic.sessions.sessions_in("test")
-    rates = TrackRates(synthetic, rng=np.random.default_rng(0))
+    rates = TrackRates(
+        synthetic, synthetic.sessions.sessions_in("train"), rng=np.random.default_rng(0)
+    )
     logs = [Log.of(dataset, sessions) for dataset in (synthetic, Dataset(changed))]
     assert not np.array_equal(logs[0].levels, logs[1].levels)
     for behaviour in (False, True):
@@ -392,7 +394,9 @@ def test_levels_alone_read_no_behaviour(synthetic_folder, synthetic, tmp_path, l
         column = np.lib.format.open_memmap(changed / "plays" / f"{name}.npy", mode="r+")
         column[:] = 1
         column.flush()
-    rates = TrackRates(synthetic, rng=np.random.default_rng(0))
+    rates = TrackRates(
+        synthetic, synthetic.sessions.sessions_in("train"), rng=np.random.default_rng(0)
+    )
     logs = [log, Log.of(Dataset(changed), log.sessions)]
     for behaviour in (False, True):
         one, other = (
@@ -403,7 +407,9 @@ def test_levels_alone_read_no_behaviour(synthetic_folder, synthetic, tmp_path, l
 
 
 def test_a_track_rate_leaves_the_sessions_own_fold_out(synthetic):
-    rates = TrackRates(synthetic, rng=np.random.default_rng(0))
+    rates = TrackRates(
+        synthetic, synthetic.sessions.sessions_in("train"), rng=np.random.default_rng(0)
+    )
     train = synthetic.sessions.sessions_in("train")
     test = synthetic.sessions.sessions_in("test")
     session, track = train[3], 0

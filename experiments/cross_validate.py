@@ -1,0 +1,159 @@
+"""Hold the learned listener against gradient boosting on training sessions, by cross-validation.
+
+A test split of a few hundred sessions leaves open which of two good models is better, and looking
+at it again and again to find out would spend it. Here each fold of the training sessions is asked
+about of networks and trees that were fitted on the others, and that know of its tracks and of their
+embedding what the others tell. Validation sessions stop the networks; nothing is calibrated.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+from tqdm import tqdm
+from tyro.conf import Positional
+
+from experiments import trust_measures as measures
+from experiments.fit_listener import (
+    FOLDS_TO_HOLD_OUT,
+    EnsembleConfig,
+    drawn_sessions,
+    folds,
+    listeners_out_of_fold,
+)
+from experiments.fit_sessions import TrainingSplit, session_arrays
+from experiments.trust_asking import (
+    Array,
+    Log,
+    predict_next,
+    predict_next_from_levels,
+    roll_greedily,
+)
+from experiments.trust_bar import BAR_NAME, Boosting, TrackRates
+from experiments.trust_measures import CHALLENGE, NEXT, NEXT_LEVELS, Bench, Findings
+from experiments.trust_protocols import Resampling
+from experiments.trust_report import write_records
+from experiments.trust_tables import About, text_table
+from musicbox_env.simulator import open_dataset
+
+Ints = npt.NDArray[np.int64]
+LEARNED: Final = "learned"
+Answers = dict[str, Array]
+"""Skip probabilities of plays ``(n, width)`` by protocol, NaN where a protocol does not ask."""
+
+
+@dataclass(frozen=True)
+class CrossValidateConfig(EnsembleConfig):
+    """Options of `musicbox cross-validate`."""
+
+    data: Positional[Path | None] = None
+    """Dataset folder; by default the bundled synthetic one."""
+    out: Path = Path("runs/cross_validation")
+    """Where cross_validation.json is written: every figure, with interval and bar."""
+    max_sessions: int = field(default=5_000, kw_only=True)
+    """Of more training sessions, as many are drawn."""
+    resamples: int = 500
+    """Times that the sessions are drawn anew for the intervals."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.resamples < 1:
+            raise ValueError(f"resamples is {self.resamples}; it must be 1 or more.")
+
+
+def run(config: CrossValidateConfig) -> Findings:
+    """Fit, ask, print the table, write the records."""
+    dataset = open_dataset(config.data)
+    rng = np.random.default_rng(config.seed)
+    split = TrainingSplit.of(dataset, "train", progress=config.progress)
+    chosen = drawn_sessions(dataset, "train", config.max_sessions, rng)
+    parts = list(answers_of_boosting(config, split, chosen))
+    if not parts:
+        raise ValueError(
+            f"{dataset.folder} has {len(chosen)} training sessions, too few to hold some out; "
+            f"expected sessions in at least two of {FOLDS_TO_HOLD_OUT} folds."
+        )
+    of_boosting, trees = _joined(parts)
+    of_learned, networks = _joined(list(answers_of_networks(config, split, chosen)))
+    assert np.array_equal(of_boosting, of_learned)
+    log = Log.of(dataset, of_learned)
+    resampling = Resampling(len(log.sessions), rng=rng, resamples=config.resamples)
+    bench = Bench(log=log, resampling=resampling, bars={}, samples=1, seed=config.seed)
+    findings = measured(bench, networks, trees)
+    config.out.mkdir(parents=True, exist_ok=True)
+    write_records(config.out / "cross_validation.json", findings.records)
+    about = About(dataset.about, len(log.sessions), int(log.heard.sum()), split="training")
+    print(text_table(findings.records, about))
+    print(f"\nEvery figure: {config.out / 'cross_validation.json'}")
+    return findings
+
+
+def answers_of_networks(
+    config: EnsembleConfig, split: TrainingSplit, chosen: Ints
+) -> Iterator[tuple[Ints, Answers]]:
+    """Held-out sessions, and what networks that were fitted without their fold say of them."""
+    dataset = split.dataset
+    validation = dataset.sessions.sessions_in("validation")
+    judged = session_arrays(dataset, validation, split.table)
+    for listener, some in listeners_out_of_fold(config, split, chosen, judged):
+        log = Log.of(dataset, some)
+        yield (
+            some,
+            {
+                NEXT: predict_next(listener, log),
+                NEXT_LEVELS: predict_next_from_levels(listener, log),
+                CHALLENGE: roll_greedily(listener, log).probability,
+            },
+        )
+
+
+def answers_of_boosting(
+    config: EnsembleConfig, split: TrainingSplit, chosen: Ints
+) -> Iterator[tuple[Ints, Answers]]:
+    """The same of gradient-boosted trees; sessions come in the same order."""
+    dataset = split.dataset
+    bar = tqdm(
+        folds(split, chosen), "gradient boosting", FOLDS_TO_HOLD_OUT, disable=not config.progress
+    )
+    for fold, others, held_out in bar:
+        rates = TrackRates(dataset, others, rng=np.random.default_rng([config.seed, fold]))
+        training = Log.of(dataset, others)
+        models = {
+            NEXT: Boosting(training, rates, behaviour=True, seed=config.seed),
+            NEXT_LEVELS: Boosting(training, rates, behaviour=False, seed=config.seed),
+            CHALLENGE: Boosting(training, rates, behaviour=True, foresee=True, seed=config.seed),
+        }
+        for _, some in split.in_parts(held_out):
+            log = Log.of(dataset, some)
+            yield some, {protocol: model.predict(log) for protocol, model in models.items()}
+
+
+def _joined(parts: list[tuple[Ints, Answers]]) -> tuple[Ints, Answers]:
+    """Sessions and answers of several parts, one part after the other."""
+    sessions, answers = zip(*parts, strict=True)
+    together = {name: np.concatenate([of[name] for of in answers]) for name in answers[0]}
+    return np.concatenate(sessions), together
+
+
+def measured(bench: Bench, networks: Answers, trees: Answers) -> Findings:
+    """Scores of next plays, each beside the trees', and accuracies of second halves."""
+    findings = Findings()
+    for protocol in (NEXT, NEXT_LEVELS):
+        measures.scored(bench, LEARNED, protocol, networks[protocol], trees[protocol], findings)
+        measures.scored(bench, BAR_NAME, protocol, trees[protocol], None, findings)
+    for name, answers in ((LEARNED, networks), (BAR_NAME, trees)):
+        measures.challenge(bench, name, {"": answers[CHALLENGE]}, findings)
+    measures.last_action(bench, findings)
+    return findings
+
+
+if __name__ == "__main__":
+    from experiments.cli import run_command
+
+    run_command("cross-validate", sys.argv[1:])
