@@ -138,7 +138,7 @@ def uniform_number(key: np.uint64, counter: int | np.int64) -> float:
     return (z >> np.uint64(11)) * 2.0**-53
 
 
-@vectorize(["float64(uint64, int64)"], cache=True)
+@vectorize(cache=True)
 def _uniform(key: np.uint64, counter: np.int64) -> float:
     return uniform_number(key, counter)
 

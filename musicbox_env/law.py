@@ -21,7 +21,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import expit
 
 from musicbox_env.kernels import compiled, level_is_skip
 from musicbox_env.schema import CONTEXT_TYPES, suggest
@@ -208,6 +207,8 @@ class ListeningLaw:
 
     def _at_most(self, skip_logit: npt.ArrayLike) -> Array:
         """P(level <= k) for k = 0 .. 3, ``(..., 4)``."""
+        from scipy.special import expit  # late: most environments need no scipy
+
         return expit(np.asarray(skip_logit)[..., None] + np.array(self._cuts))
 
     @property
@@ -218,6 +219,8 @@ class ListeningLaw:
 
     def skip_probabilities(self, skip_logit: npt.ArrayLike) -> Array:
         """P(``skip_2``), of the shape of ``skip_logit``."""
+        from scipy.special import expit  # late: most environments need no scipy
+
         return expit(np.asarray(skip_logit, dtype=np.float64))
 
     def level_probabilities(self, skip_logit: npt.ArrayLike) -> Array:

@@ -30,7 +30,6 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import expit, logit
 
 from musicbox_env.dataset import Dataset, write_json
 from musicbox_env.schema import NUM_LEVELS, is_skip, suggest
@@ -78,6 +77,8 @@ class LeavingModel:
     @classmethod
     def published(cls) -> LeavingModel:
         """Position alone, from the lengths of the 124,950,714 published training sessions."""
+        from scipy.special import logit
+
         from musicbox_env.published import session_lengths  # needs pandas
 
         lengths, shares = session_lengths()
@@ -93,6 +94,8 @@ class LeavingModel:
             levels: Levels heard, in order ``(m, w)``; places from ``count`` on do not matter.
             count: Songs heard ``(m,)``, at least 2.
         """
+        from scipy.special import expit  # late: most environments need no scipy
+
         rows = np.arange(len(levels))
         place = np.clip(count - self.first, 0, len(self.position) - 1)
         earlier = np.arange(levels.shape[1]) < (count - 1)[:, None]

@@ -315,11 +315,6 @@ class Simulator:
         self._key = np.zeros(num_envs, np.uint64)
         self._logged_tracks = np.full((num_envs, width), UNKNOWN, np.int32)
         self._held = np.zeros((num_envs, width), np.bool_)
-        anyone = np.full(num_envs, world.pool[0])
-        one_play = np.ones(num_envs, np.int64)
-        self._state = world.listener.begin(
-            History.logged(world.dataset, anyone, one_play, world.capacity)
-        )
         one_by_one = partial(hear_one_by_one, world.listener)
         self._hear_all = getattr(world.listener, "hear", one_by_one)
         begin_rows = partial(begin_by_copy, world.listener)
@@ -329,6 +324,16 @@ class Simulator:
     def num_envs(self) -> int:
         """Number of sessions in the batch."""
         return len(self.remaining)
+
+    @cached_property
+    def _state(self) -> Any:
+        """The listener's state of all sessions; made when the first ones begin.
+
+        It takes the first kernel, and with it half a second in which numba gets ready.
+        """
+        world, one_play = self.world, np.ones(self.num_envs, np.int64)
+        anyone = np.full(self.num_envs, world.pool[0])
+        return world.listener.begin(History.logged(world.dataset, anyone, one_play, world.capacity))
 
     def begin(self, rows: Rows, sessions: Ints, keys: npt.NDArray[np.uint64]) -> None:
         """Start logged sessions: show their first half, ``L - ceil(L / 2)`` of L plays.

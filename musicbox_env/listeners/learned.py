@@ -32,7 +32,6 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import expit
 
 from musicbox_env.dataset import Dataset
 from musicbox_env.kernels import copy_rows
@@ -492,6 +491,8 @@ class LearnedListener:
         recommended: bool = True,
     ) -> npt.NDArray[np.float64]:
         """Level probabilities ``(m, c, 5)``; ``inputs`` are those of the tracks."""
+        from scipy.special import expit  # late: most environments need no scipy
+
         outputs, usual = self._outputs(state, history, rows, inputs)
         mean, base = outputs.mean(axis=0), usual.mean(axis=0)[:, None]
         skip_logit = mean[..., 0]
