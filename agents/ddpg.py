@@ -903,7 +903,7 @@ class DDPGAgent(Agent):
         return sources if self.log is None or not logged else [*sources, (self.log, logged)]
 
     def _batches(self, number: int, sources: Sequence[tuple[ReplayBuffer, int]]) -> Iterator[Batch]:
-        """Draw batches; several are read at once, since one takes about as long as ten."""
+        """Draw batches; several are read at once, which takes half as long."""
         config = self.settings
         # Updates that draw numbers themselves draw them between batches.
         at_once = 1 if config.target_noise or config.cloning_weight else _BATCHES_AT_ONCE
