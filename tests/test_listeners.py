@@ -101,6 +101,16 @@ def test_batched_equals_one_at_a_time(listener):
         np.testing.assert_allclose(alone[0], batched[i], rtol=1e-6)
 
 
+def test_all_may_be_asked_the_same(listener):
+    """Candidates ``(1, c)``: what each session says of them asked by itself."""
+    history, state = walk(listener, np.arange(12))
+    rows, tracks = np.array([1, 4, 5, 11]), np.arange(40, 70)[None]
+    plays = np.full((4, 30), NO_PLAY)
+    together = listener.level_probabilities(state, history, rows, tracks, plays)
+    each = listener.level_probabilities(state, history, rows, np.repeat(tracks, 4, axis=0), plays)
+    np.testing.assert_allclose(together, each, rtol=1e-6)
+
+
 def test_same_draws_same_answers(listener):
     """Whole slates at the same numbers, by two of a kind: nothing else is drawn from."""
     other = pickle.loads(pickle.dumps(listener))

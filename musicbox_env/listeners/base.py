@@ -214,6 +214,11 @@ def skip_probability(probabilities: npt.NDArray[np.float64]) -> npt.NDArray[np.f
     return probabilities[..., :SKIP_THRESHOLD].sum(axis=-1)
 
 
+def for_each(rows: Rows, tracks: npt.NDArray[np.integer]) -> npt.NDArray[np.integer]:
+    """Candidates of each session ``(m, c)``, where all may be asked the same ``(1, c)``."""
+    return np.ascontiguousarray(np.broadcast_to(tracks, (len(rows), tracks.shape[1])))
+
+
 def put_rows(state: Any, rows: Rows, part: Any) -> None:
     """Overwrite the given rows of a state, in place, with those of another of the same kind."""
     for field in fields(state):

@@ -35,7 +35,7 @@ import numpy.typing as npt
 
 from musicbox_env.dataset import Dataset
 from musicbox_env.kernels import copy_rows
-from musicbox_env.listeners.base import History, Rows, hear_one_by_one, put_rows
+from musicbox_env.listeners.base import History, Rows, for_each, hear_one_by_one, put_rows
 from musicbox_env.listeners.features import (
     BEHAVIOUR_INPUTS,
     CONTEXT_INPUTS,
@@ -331,6 +331,7 @@ class LearnedListener:
         plays: npt.NDArray[np.integer],
     ) -> npt.NDArray[np.float64]:
         """What the network makes of each candidate; see the protocol. ``plays`` do not matter."""
+        tracks = for_each(rows, tracks)
         answers = np.empty((*tracks.shape, NUM_LEVELS))
         step = max(1, CANDIDATES_AT_ONCE // max(tracks.shape[1], 1))
         for first in range(0, len(rows), step):

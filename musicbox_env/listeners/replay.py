@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from musicbox_env import kernels
 from musicbox_env.dataset import Dataset
-from musicbox_env.listeners.base import History, Rows
+from musicbox_env.listeners.base import History, Rows, for_each
 from musicbox_env.schema import NUM_LEVELS, is_skip
 
 
@@ -113,7 +113,7 @@ class ReplayListener:
         plays: npt.NDArray[np.integer],
     ) -> npt.NDArray[np.float64]:
         """Certainty for logged plays, donor shares for the rest; see the protocol."""
-        weights = self._weights(state, rows, tracks)
+        weights = self._weights(state, rows, for_each(rows, tracks))
         chances = np.empty((*weights.shape[:2], NUM_LEVELS))
         kernels.replay_probabilities(
             weights, state.levels[rows], state.skipped[rows], self.persistence, plays, chances

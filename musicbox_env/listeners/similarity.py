@@ -36,7 +36,7 @@ import numpy as np
 import numpy.typing as npt
 
 from musicbox_env.dataset import Dataset
-from musicbox_env.listeners.base import History, Rows
+from musicbox_env.listeners.base import History, Rows, for_each
 from musicbox_env.retrieval import top_k
 from musicbox_env.schema import NUM_LEVELS, UNKNOWN, Level, is_skip, require_known
 
@@ -304,6 +304,7 @@ class SimilarityListener:
         plays: npt.NDArray[np.integer],
     ) -> npt.NDArray[np.float64]:
         """Levels of similar pairs at the first place of their lists; see the protocol."""
+        tracks = for_each(rows, tracks)
         m, c = tracks.shape
         states = self._states(history.tracks[rows], history.levels[rows], history.count[rows])
         lists = self._vectors[tracks].reshape(m, c, 1, -1)
