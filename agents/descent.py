@@ -10,17 +10,21 @@ operations, the same numbers to the last bit.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
-from torch.fx import Graph, Node
+from torch.fx import Graph, GraphModule, Node
 from torch.fx.experimental.proxy_tensor import make_fx
 
 Function = Callable[..., tuple[Tensor, ...]]
 """Of tensors, or tuples of such."""
+
+
+_ONE = torch.ones(())
+"""The number, which torch would make a tensor of in every call."""
 
 
 class Adam:
@@ -42,23 +46,24 @@ class Adam:
         """
         self._rate, self._decay = rate, decay
         self.weights: list[Tensor] = list(module.parameters())
+        self._values = detached(self.weights)
+        steps = torch.zeros(())  # of all weights, which move together
         self._remembered = {
-            "mean": [torch.zeros_like(weights) for weights in self.weights],
-            "square": [torch.zeros_like(weights) for weights in self.weights],
-            "steps": [torch.zeros(()) for _ in self.weights],
+            "mean": [torch.zeros_like(values) for values in self._values],
+            "square": [torch.zeros_like(values) for values in self._values],
+            "steps": [steps for _ in self._values],
         }
 
     def gradient(self, loss: Tensor) -> tuple[Tensor, ...]:
         """Gradient of a loss in the weights."""
         return torch.autograd.grad(loss, self.weights)
 
-    @torch.no_grad()
     def step(self, gradient: list[Tensor]) -> None:
         """Move the weights down a gradient."""
         mean, square, steps = self._remembered.values()
-        torch._foreach_add_(steps, 1)
+        steps[0].add_(_ONE)
         torch._fused_adamw_(
-            self.weights,
+            self._values,
             gradient,
             mean,
             square,
@@ -97,13 +102,12 @@ class Follower:
 
     def __init__(self, copy: nn.Module, original: nn.Module) -> None:
         """Make it."""
-        self._weights: list[Tensor] = list(copy.parameters())
-        self._towards: list[Tensor] = list(original.parameters())
+        self._values = detached(copy.parameters())
+        self._towards = detached(original.parameters())
 
-    @torch.no_grad()
     def move(self, tau: float) -> None:
         """``theta' <- tau * theta + (1 - tau) * theta'`` (arXiv:1509.02971)."""
-        torch._foreach_lerp_(self._weights, self._towards, tau)
+        torch._foreach_lerp_(self._values, self._towards, tau)
 
 
 class Recorded:
@@ -122,7 +126,6 @@ class Recorded:
         """
         self._function = function
         self._reads = list(reads)
-        self._values = [weights.detach() for weights in self._reads]  # the same memory
         self._records: dict[tuple[torch.Size, ...], Function] = {}
 
     def __call__(self, *arguments: Any) -> tuple[Tensor, ...]:
@@ -133,7 +136,7 @@ class Recorded:
         if run is None:
             run = self._records[shapes] = self._record(arguments, given)
         with torch.inference_mode():  # nobody asks for gradients of what is recorded
-            return run(*self._values, *given)
+            return run(*given)
 
     def _record(self, arguments: tuple[Any, ...], given: list[Tensor]) -> Function:
         def known(*_: Tensor) -> tuple[Tensor, ...]:
@@ -142,6 +145,8 @@ class Recorded:
         # Tensors are known where the function meets them, whatever they were passed as.
         operations = make_fx(known)(*self._reads, *given)
         _without_views_of_the_same(operations.graph)
+        _hold_weights(operations, self._reads)
+        _hold_numbers(operations)
         for node in operations.graph.nodes:  # the interpreter finds the overload itself
             node.target = _name(node)
         operations.recompile()
@@ -184,6 +189,40 @@ def _without_views_of_the_same(graph: Graph) -> None:
     graph.eliminate_dead_code()
 
 
+def _hold_weights(operations: GraphModule, weights: Sequence[Tensor]) -> None:
+    """Put the weights, and views of them, into a record whose first arguments they were.
+
+    They are the same memory, so that who moves the weights moves them in the record.
+    """
+    arguments = operations.graph.find_nodes(op="placeholder")[: len(weights)]
+    held = dict(zip(arguments, detached(weights), strict=True))
+    for node in operations.graph.nodes:
+        if _name(node) in _VIEWS and node.args[0] in held:
+            held[node] = node.target(held[node.args[0]], *node.args[1:])
+    for node, tensor in held.items():
+        node.replace_all_uses_with(_hold(operations, tensor, node))
+        operations.graph.erase_node(node)
+
+
+_WITH_NUMBERS = frozenset({torch.ops.aten.mul, torch.ops.aten.div})
+
+
+def _hold_numbers(operations: GraphModule) -> None:
+    """Make tensors of factors and divisors; given numbers, torch makes them in every call."""
+    for node in operations.graph.nodes:
+        if _name(node) in _WITH_NUMBERS and not isinstance(node.args[1], Node):
+            number = torch.tensor(node.args[1], dtype=node.meta["tensor_meta"].dtype)
+            node.update_arg(1, _hold(operations, number, node))
+
+
+def _hold(operations: GraphModule, tensor: Tensor, node: Node) -> Node:
+    """Put a tensor into a record, for the node to find and those after it."""
+    name = f"held_{len(list(operations.buffers()))}"
+    operations.register_buffer(name, tensor)
+    with operations.graph.inserting_before(node):
+        return operations.graph.get_attr(name)
+
+
 def _layout(node: Node) -> tuple[Any, ...]:
     """What tells views of one memory apart that begin together; nothing of constants."""
     tensor = node.meta.get("tensor_meta")
@@ -191,6 +230,11 @@ def _layout(node: Node) -> tuple[Any, ...]:
         return ()
     moves = (step for step, size in zip(tensor.stride, tensor.shape, strict=True) if size > 1)
     return (tensor.dtype, tuple(tensor.shape), *moves)
+
+
+def detached(weights: Iterable[Tensor]) -> list[Tensor]:
+    """The same memory, of which autograd takes no notice."""
+    return [tensor.detach() for tensor in weights]
 
 
 def tensors(parts: Iterable[Any]) -> Iterator[Tensor]:

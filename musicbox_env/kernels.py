@@ -479,18 +479,26 @@ def likeness_to_donors(
         temperature: Above 0.
     """
     alike = np.zeros((*tracks.shape, vectors.shape[1]), np.float32)
-    scale = np.float32(temperature)
+    scale, last = np.float32(temperature), tracks.shape[1] - 1
     for i in range(len(rows)):
-        row = rows[i]
-        for c in range(tracks.shape[1]):
-            track = max(tracks[i, c], 0)
+        donors, of_donors = vectors[rows[i]], levels[rows[i]]
+        for c in range(0, tracks.shape[1], 3):  # at a time: a donor is read once for them
+            second, third = min(c + 1, last), min(c + 2, last)
+            a, b = embedding[max(tracks[i, c], 0)], embedding[max(tracks[i, second], 0)]
+            d = embedding[max(tracks[i, third], 0)]
             for play in range(vectors.shape[1]):
-                if levels[row, play] < 0:
+                if of_donors[play] < 0:
                     continue
-                total: Any = np.float32(0)
+                with_a: Any = np.float32(0)
+                with_b: Any = np.float32(0)
+                with_d: Any = np.float32(0)
                 for j in range(vectors.shape[2]):
-                    total += embedding[track, j] * vectors[row, play, j]
-                alike[i, c, play] = total / scale
+                    with_a += donors[play, j] * a[j]
+                    with_b += donors[play, j] * b[j]
+                    with_d += donors[play, j] * d[j]
+                alike[i, c, play] = with_a / scale
+                alike[i, second, play] = with_b / scale
+                alike[i, third, play] = with_d / scale
     return alike
 
 
@@ -563,6 +571,9 @@ def replay_slates(
     logged: npt.NDArray[np.int8],
     persistence: float,
     skipped: npt.NDArray[np.bool_],
+    tracks: npt.NDArray[np.int32],
+    levels: npt.NDArray[np.int8],
+    count: Ints,
 ) -> npt.NDArray[np.int8]:
     """Levels at which the replay listener hears slates ``(m, k)``, -1 where there is no song.
 
@@ -575,6 +586,9 @@ def replay_slates(
         logged: Logged levels of all sessions ``(n, width)``.
         persistence: Factor of donors that follow a play like the one just heard.
         skipped: Whether the song just heard was skipped, of all sessions ``(n,)``; changed.
+        tracks: What all sessions heard ``(n, capacity)``; changed.
+        levels: How far ``(n, capacity)``; changed.
+        count: How many songs that is ``(n,)``; changed.
     """
     heard = np.full(slates.shape, UNHEARD, np.int8)
     sums = np.empty((NUM_LEVELS + 1, 3))
@@ -592,6 +606,7 @@ def replay_slates(
                 level = _level_at(shares, uniforms[i, place])
             heard[i, place] = level
             skipped[row] = level_is_skip(level)
+    record_slates(rows, slates, heard, tracks, levels, count)
     return heard
 
 
@@ -659,8 +674,57 @@ def best_items(
 
 @in_registers
 def _score(point: Floats, items: Floats, scores: Floats) -> None:
-    for item in range(len(items)):
+    """Dot products of a point and items, four at a time: each number of the point is read once."""
+    fours = len(items) - len(items) % 4
+    for item in range(0, fours, 4):
+        first: Any = np.float32(0)
+        second: Any = np.float32(0)
+        third: Any = np.float32(0)
+        fourth: Any = np.float32(0)
+        for j in range(len(point)):
+            first += point[j] * items[item, j]
+            second += point[j] * items[item + 1, j]
+            third += point[j] * items[item + 2, j]
+            fourth += point[j] * items[item + 3, j]
+        scores[item], scores[item + 1] = first, second
+        scores[item + 2], scores[item + 3] = third, fourth
+    for item in range(fours, len(items)):
         scores[item] = dot(point, items[item])
+
+
+@in_registers
+def score_exactly(points: Floats, items: npt.NDArray, rows: Indices) -> Floats:
+    """Dot products of points and their own items ``(q, m)``, -inf where the row is -1.
+
+    They are summed in double precision, and the same wherever an item stands.
+
+    Args:
+        points: ``(q, d)``.
+        items: ``(n, d)``.
+        rows: ``(q, m)``.
+    """
+    scores = np.full(rows.shape, -np.inf, np.float32)
+    for i in range(len(points)):
+        for m in range(rows.shape[1]):
+            if rows[i, m] >= 0:
+                total = 0.0
+                for j in range(points.shape[1]):
+                    total += np.float64(points[i, j]) * np.float64(items[rows[i, m], j])
+                scores[i, m] = total
+    return scores
+
+
+@in_registers
+def largest_norms(items: npt.NDArray, rows: Indices) -> npt.NDArray[np.float64]:
+    """The largest squared norm of the items ``(n, d)`` in each row of ``rows`` ``(q, m)``."""
+    largest = np.zeros(len(rows))
+    for i in range(len(rows)):
+        for m in range(rows.shape[1]):
+            square = 0.0
+            for j in range(items.shape[1]):
+                square += np.float64(items[rows[i, m], j]) ** 2
+            largest[i] = max(largest[i], square)
+    return largest
 
 
 @compiled

@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import numpy.typing as npt
 
-from musicbox_env.kernels import best_items
+from musicbox_env.kernels import best_items, largest_norms, score_exactly
 
 TILE_QUERIES = 256
 TILE_SCORES = 1 << 21
@@ -290,8 +290,7 @@ def _scores(points: Floats, items: npt.NDArray, rows: Rows) -> Floats:
 
     In double precision and not by BLAS: the same item must get the same score wherever it stands.
     """
-    exact = np.einsum("qd,qmd->qm", points, items[rows], dtype=np.float64)
-    return np.where(rows >= 0, exact, -np.inf).astype(np.float32)
+    return score_exactly(points, np.asarray(items), rows)
 
 
 def _rounding(points: Floats, items: npt.NDArray, finalists: Rows) -> Floats:
@@ -301,9 +300,9 @@ def _rounding(points: Floats, items: npt.NDArray, finalists: Rows) -> Floats:
     roundoff (Higham, Accuracy and Stability of Numerical Algorithms, 2002, section 3.1). The
     finalists stand for the norms of all items, which are alike in an embedding.
     """
-    near = items[finalists]
-    largest = np.einsum("qmd,qmd->qm", near, near).max(axis=1)
-    return points.shape[1] * _UNIT * np.sqrt(np.einsum("qd,qd->q", points, points) * largest)
+    largest = largest_norms(np.asarray(items), finalists)
+    margin = points.shape[1] * _UNIT * np.sqrt(np.square(points).sum(axis=1) * largest)
+    return margin.astype(np.float32)
 
 
 def _nothing(num_queries: int, k: int) -> tuple[Rows, Floats]:

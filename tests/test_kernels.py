@@ -197,6 +197,36 @@ def test_a_seeded_run_gives_what_it_gave_before(tmp_path):
     assert digest.hexdigest() == TRACE
 
 
+@pytest.mark.parametrize("candidates", [1, 2, 3, 4, 7])
+def test_donors_are_as_like_as_their_cosines_say(candidates):
+    """Candidates are compared three at a time, which must not show; sessions differ in length."""
+    rng = np.random.default_rng(candidates)
+    embedding = rng.standard_normal((50, 9)).astype(np.float32)
+    donors = rng.integers(0, 50, (30, 6))
+    levels = np.where(np.arange(6) < rng.integers(1, 7, (30, 1)), 2, -1).astype(np.int8)
+    rows, tracks = rng.permutation(30)[:20], rng.integers(0, 50, (20, candidates))
+    found = kernels.likeness_to_donors(rows, tracks, embedding, embedding[donors], levels, 0.5)
+    exact = np.einsum("mcd,mwd->mcw", embedding[tracks], embedding[donors[rows]], dtype=np.float64)
+    expected = np.where(levels[rows][:, None] >= 0, exact / 0.5, 0)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+def test_scores_are_exact_and_the_same_wherever_an_item_stands(kind):
+    rng = np.random.default_rng(0)
+    items = rng.standard_normal((40, 33)).astype(kind)
+    points = rng.standard_normal((7, 33)).astype(np.float32)
+    rows = rng.integers(-1, 40, (7, 11))
+    found = kernels.score_exactly(points, items, rows)
+    exact = np.einsum("qd,qmd->qm", points, items[rows], dtype=np.float64)
+    np.testing.assert_allclose(found, np.where(rows >= 0, exact, -np.inf), rtol=1e-6, atol=1e-6)
+    for place in range(11):
+        alone = kernels.score_exactly(points[2:3], items[rows[2:3, place]], np.zeros((1, 1), int))
+        assert rows[2, place] < 0 or alone[0, 0] == found[2, place]
+    norms = np.square(items[rows].astype(np.float64)).sum(axis=2).max(axis=1)
+    np.testing.assert_allclose(kernels.largest_norms(items, rows), norms, rtol=1e-6)
+
+
 def test_a_play_whose_level_is_hidden_is_no_donor_and_those_after_it_are():
     weights = np.array([[[1.0, 2.0, 4.0, 8.0, 16.0]]], np.float32)
     levels = np.array([[0, 4, -1, 3, -1]], np.int8)

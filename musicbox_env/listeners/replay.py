@@ -131,7 +131,7 @@ class ReplayListener:
     ) -> npt.NDArray[np.int8]:
         """Hear whole slates; see `base.hear_one_by_one`."""
         weights = self._weights(state, rows, slates)
-        levels = kernels.replay_slates(
+        return kernels.replay_slates(
             rows,
             slates,
             plays,
@@ -140,9 +140,10 @@ class ReplayListener:
             state.levels,
             self.persistence,
             state.skipped,
+            history.tracks,
+            history.levels,
+            history.count,
         )
-        history.record_slates(rows, slates, levels)
-        return levels
 
     def _weights(
         self, state: ReplayState, rows: Rows, tracks: npt.NDArray[np.integer]
