@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
+from musicbox_env.blas import one_blas_thread
 from musicbox_env.dataset import Dataset
 from musicbox_env.embeddings import (
     CannotFitError,
@@ -100,6 +101,7 @@ def _without(dataset: Dataset, name: str, fit: int, fits: int) -> Floats:
     except CannotFitError:
         return np.zeros_like(whole)
     plays = dataset.catalog.plays()[:, None].astype(np.float32)
-    u, _, v = np.linalg.svd((plays * some).T @ whole)
-    turned: Floats = some @ (u @ v)
+    with one_blas_thread():
+        u, _, v = np.linalg.svd((plays * some).T @ whole)
+        turned: Floats = some @ (u @ v)
     return turned

@@ -42,6 +42,7 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
+from musicbox_env.blas import one_blas_thread
 from musicbox_env.catalog import Catalog
 from musicbox_env.dataset import RATE_SUFFIX, Dataset, write_json
 from musicbox_env.retrieval import weight_above
@@ -314,7 +315,8 @@ class _Fits:
     def __getitem__(self, name: str) -> Fit:
         if name not in self._done:
             fit = {"content": self._content, "colisten": self._colisten, "hybrid": self._hybrid}
-            self._done[name] = fit[name]()
+            with one_blas_thread():
+                self._done[name] = fit[name]()
         return self._done[name]
 
     def _content(self) -> Fit:

@@ -27,6 +27,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from musicbox_env import published
+from musicbox_env.blas import one_blas_thread
 from musicbox_env.catalog import Catalog
 from musicbox_env.dataset import PlayBlock, SplitConfig, staged_folder, write_dataset
 from musicbox_env.law import ListenerState, ListeningLaw
@@ -369,8 +370,8 @@ def synthesize(
         FileExistsError: ``out`` exists and ``overwrite`` is False.
     """
     out = Path(out)
-    world = SyntheticWorld(config)
-    with staged_folder(out, overwrite=overwrite) as staging:
+    with staged_folder(out, overwrite=overwrite) as staging, one_blas_thread():
+        world = SyntheticWorld(config)
         _empty(staging)
         _write_world(world, staging, split or SplitConfig(), progress)
         if embeddings:
@@ -433,8 +434,8 @@ def write_raw(
     Raises:
         FileExistsError: ``out`` exists and ``overwrite`` is False.
     """
-    world = SyntheticWorld(config)
-    with staged_folder(out, overwrite=overwrite) as staging:
+    with staged_folder(out, overwrite=overwrite) as staging, one_blas_thread():
+        world = SyntheticWorld(config)
         _empty(staging)
         features = world.tracks.features
         mode = np.where(features["mode"] == 1, "major", "minor")

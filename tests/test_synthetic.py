@@ -530,3 +530,25 @@ def test_published_tables_are_small() -> None:
     files = [file for file in folder.iterdir() if file.suffix in (".csv", ".json", ".md")]
     assert sum(file.stat().st_size for file in files) < 300_000
     assert json.loads((folder / "figures.json").read_text())["skip_2"] == 0.509
+
+
+MAKE_A_WORLD = """
+import sys
+from musicbox_env.synthetic import SyntheticConfig, synthesize
+synthesize(SyntheticConfig(sessions=300, tracks=400), sys.argv[1])
+"""
+
+
+def test_a_world_does_not_depend_on_the_number_of_threads(tmp_path):
+    """A training from Python and one by `make`, which allows one thread, are on the same songs."""
+    for threads in ("1", "2"):
+        allowed = {"OMP_NUM_THREADS": threads, "OPENBLAS_NUM_THREADS": threads}
+        subprocess.run(
+            [sys.executable, "-c", MAKE_A_WORLD, str(tmp_path / threads)],
+            env={**os.environ, **allowed},
+            check=True,
+        )
+    one, two = tmp_path / "1", tmp_path / "2"
+    files = [file.relative_to(one) for file in one.rglob("*.npy")]
+    assert files
+    assert not [file for file in files if (one / file).read_bytes() != (two / file).read_bytes()]
