@@ -29,14 +29,23 @@ from experiments.fit_listener import (
 )
 from experiments.fit_sessions import TrainingSplit, session_arrays
 from experiments.trust_asking import (
-    Array,
     Log,
     predict_next,
     predict_next_from_levels,
+    redraw_constant,
     roll_greedily,
+    run_free,
 )
 from experiments.trust_bar import BAR_NAME, Boosting, TrackRates
-from experiments.trust_measures import CHALLENGE, NEXT, NEXT_LEVELS, Bench, Findings
+from experiments.trust_measures import (
+    CHALLENGE,
+    FREE,
+    FREE_FILTERED,
+    NEXT,
+    NEXT_LEVELS,
+    Bench,
+    Findings,
+)
 from experiments.trust_protocols import Resampling
 from experiments.trust_report import write_records
 from experiments.trust_tables import About, text_table
@@ -44,8 +53,9 @@ from musicbox_env.simulator import open_dataset
 
 Ints = npt.NDArray[np.int64]
 LEARNED: Final = "learned"
-Answers = dict[str, Array]
-"""Skip probabilities of plays ``(n, width)`` by protocol, NaN where a protocol does not ask."""
+Answers = dict[str, npt.NDArray]
+"""By protocol: skip probabilities of plays ``(n, width)``, NaN where it does not ask; where the
+listener is left to itself, the levels of its second halves ``(n, samples, width)``."""
 
 
 @dataclass(frozen=True)
@@ -58,13 +68,16 @@ class CrossValidateConfig(EnsembleConfig):
     """Where cross_validation.json is written: every figure, with interval and bar."""
     max_sessions: int = field(default=5_000, kw_only=True)
     """Of more training sessions, as many are drawn."""
+    samples: int = 10
+    """Times that the listener goes on with each session, left to itself."""
     resamples: int = 500
     """Times that the sessions are drawn anew for the intervals."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.resamples < 1:
-            raise ValueError(f"resamples is {self.resamples}; it must be 1 or more.")
+        for name in ("samples", "resamples"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be 1 or more.")
 
 
 def run(config: CrossValidateConfig) -> Findings:
@@ -84,7 +97,7 @@ def run(config: CrossValidateConfig) -> Findings:
     assert np.array_equal(of_boosting, of_learned)
     log = Log.of(dataset, of_learned)
     resampling = Resampling(len(log.sessions), rng=rng, resamples=config.resamples)
-    bench = Bench(log=log, resampling=resampling, bars={}, samples=1, seed=config.seed)
+    bench = Bench(log=log, resampling=resampling, bars={}, samples=config.samples, seed=config.seed)
     findings = measured(bench, networks, trees)
     config.out.mkdir(parents=True, exist_ok=True)
     write_records(config.out / "cross_validation.json", findings.records)
@@ -95,20 +108,25 @@ def run(config: CrossValidateConfig) -> Findings:
 
 
 def answers_of_networks(
-    config: EnsembleConfig, split: TrainingSplit, chosen: Ints
+    config: CrossValidateConfig, split: TrainingSplit, chosen: Ints
 ) -> Iterator[tuple[Ints, Answers]]:
     """Held-out sessions, and what networks that were fitted without their fold say of them."""
     dataset = split.dataset
     validation = dataset.sessions.sessions_in("validation")
     judged = session_arrays(dataset, validation, split.table)
+    rng = np.random.default_rng(config.seed)
     for listener, some in listeners_out_of_fold(config, split, chosen, judged):
         log = Log.of(dataset, some)
+        drawn = run_free(listener, log, samples=config.samples, rng=rng)
+        filtered = redraw_constant(listener, log, drawn, rng=rng)
         yield (
             some,
             {
                 NEXT: predict_next(listener, log),
                 NEXT_LEVELS: predict_next_from_levels(listener, log),
                 CHALLENGE: roll_greedily(listener, log).probability,
+                FREE: drawn.levels.swapaxes(0, 1),
+                FREE_FILTERED: filtered.levels.swapaxes(0, 1),
             },
         )
 
@@ -142,7 +160,7 @@ def _joined(parts: list[tuple[Ints, Answers]]) -> tuple[Ints, Answers]:
 
 
 def measured(bench: Bench, networks: Answers, trees: Answers) -> Findings:
-    """Scores of next plays, each beside the trees', and accuracies of second halves."""
+    """Scores of next plays and second halves beside the trees', and how second halves run."""
     findings = Findings()
     for protocol in (NEXT, NEXT_LEVELS):
         measures.scored(bench, LEARNED, protocol, networks[protocol], trees[protocol], findings)
@@ -150,6 +168,9 @@ def measured(bench: Bench, networks: Answers, trees: Answers) -> Findings:
     for name, answers in ((LEARNED, networks), (BAR_NAME, trees)):
         measures.challenge(bench, name, {"": answers[CHALLENGE]}, findings)
     measures.last_action(bench, findings)
+    for protocol in (FREE, FREE_FILTERED):
+        levels = networks[protocol].swapaxes(0, 1)
+        measures.left_to_itself(bench, LEARNED, protocol, levels, findings)
     return findings
 
 

@@ -369,16 +369,28 @@ def _free_running(bench: Bench, subject: Subject, drawn: Rolled, findings: Findi
     if bench.leaving is not None:
         runs[FREE_LASTING] = lasting(log, filtered, bench.leaving, rng=bench.rng(10)).levels
     for protocol, levels in runs.items():
-        real = protocols.session_shape(log.levels[None], log.shown)
-        for metric, statistic in protocols.session_shape(levels, log.shown).items():
-            ours = bench.resampling.measure(statistic)
-            logged = bench.resampling.measure(real[metric])
-            findings.records += [
-                Record.of(subject.name, protocol, metric, ours, logged.value),
-                Record.of(subject.name, protocol, f"{metric}_off", ours.minus(logged), 0.0),
-            ]
-        by_place = _by_place(bench, subject.name, protocol, levels, findings)
+        by_place = left_to_itself(bench, subject.name, protocol, levels, findings)
     findings.by_place |= {subject.name: by_place[0], LOG_NAME: by_place[1]}
+
+
+def left_to_itself(
+    bench: Bench, name: str, protocol: str, levels: npt.NDArray[np.int8], findings: Findings
+) -> tuple[list[Measured], list[Measured]]:
+    """How drawn second halves ``(samples, n, width)`` run, beside the log's.
+
+    Returns:
+        The listener's and the log's skip rate at each place, NaN where none is reached.
+    """
+    log = bench.log
+    real = protocols.session_shape(log.levels[None], log.shown)
+    for metric, statistic in protocols.session_shape(levels, log.shown).items():
+        ours = bench.resampling.measure(statistic)
+        logged = bench.resampling.measure(real[metric])
+        findings.records += [
+            Record.of(name, protocol, metric, ours, logged.value),
+            Record.of(name, protocol, f"{metric}_off", ours.minus(logged), 0.0),
+        ]
+    return _by_place(bench, name, protocol, levels, findings)
 
 
 def _by_place(

@@ -17,7 +17,15 @@ from experiments.fit_listener import folds
 from experiments.fit_sessions import TrainingSplit
 from experiments.trust_asking import Log
 from experiments.trust_bar import BAR_NAME, TrackRates
-from experiments.trust_measures import CHALLENGE, LAST_ACTION, NEXT, NEXT_LEVELS
+from experiments.trust_measures import (
+    CHALLENGE,
+    FREE,
+    FREE_FILTERED,
+    LAST_ACTION,
+    NEXT,
+    NEXT_LEVELS,
+)
+from experiments.trust_protocols import is_constant
 
 SMALL = {"members": 1, "memory": 8, "head": 4, "max_epochs": 6, "progress": False}
 
@@ -47,6 +55,14 @@ def test_networks_and_trees_are_asked_the_same(synthetic):
         for protocol, places in asked.items():
             for answers in (ours[protocol], theirs[protocol]):
                 np.testing.assert_array_equal(np.isfinite(answers), places)
+        for protocol in (FREE, FREE_FILTERED):  # shown plays as logged, then the listener's own
+            assert ours[protocol].shape == (len(some), config.samples, log.width)
+            for sample in range(config.samples):
+                levels = ours[protocol][:, sample]
+                np.testing.assert_array_equal(levels >= 0, log.heard)
+                shown = log.heard & ~log.second_half
+                np.testing.assert_array_equal(levels[shown], log.levels[shown])
+        assert not is_constant(ours[FREE_FILTERED]).any()
 
 
 def test_sessions_held_out_do_not_count_in_the_rates_of_trees(synthetic):
@@ -73,6 +89,9 @@ def test_it_reports_both_beside_the_last_action(synthetic_folder, tmp_path, caps
         assert findings.value(name, CHALLENGE, "mean_average_accuracy_over_bar").value is not None
     last = findings.value(LAST_ACTION, CHALLENGE, "mean_average_accuracy")
     assert findings.value(LEARNED, CHALLENGE, "mean_average_accuracy").bar == last.value
+    after_keep = findings.value(LEARNED, FREE, "skip_after_keep")
+    assert 0 < after_keep.low < after_keep.value < after_keep.high < 1
+    assert abs(after_keep.value - after_keep.bar) < 0.2
     auc = findings.value(LEARNED, NEXT, "auc")
     assert auc.bar == findings.value(BAR_NAME, NEXT, "auc").value
 
