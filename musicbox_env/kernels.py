@@ -482,23 +482,24 @@ def likeness_to_donors(
     scale, last = np.float32(temperature), tracks.shape[1] - 1
     for i in range(len(rows)):
         donors, of_donors = vectors[rows[i]], levels[rows[i]]
-        for c in range(0, tracks.shape[1], 3):  # at a time: a donor is read once for them
-            second, third = min(c + 1, last), min(c + 2, last)
-            a, b = embedding[max(tracks[i, c], 0)], embedding[max(tracks[i, second], 0)]
-            d = embedding[max(tracks[i, third], 0)]
+        for first in range(0, tracks.shape[1], 3):  # at a time: a donor is read once for them
+            second, third = min(first + 1, last), min(first + 2, last)
+            song = embedding[max(tracks[i, first], 0)]
+            other = embedding[max(tracks[i, second], 0)]
+            another = embedding[max(tracks[i, third], 0)]
             for play in range(vectors.shape[1]):
                 if of_donors[play] < 0:
                     continue
-                with_a: Any = np.float32(0)
-                with_b: Any = np.float32(0)
-                with_d: Any = np.float32(0)
+                of_song: Any = np.float32(0)
+                of_other: Any = np.float32(0)
+                of_another: Any = np.float32(0)
                 for j in range(vectors.shape[2]):
-                    with_a += donors[play, j] * a[j]
-                    with_b += donors[play, j] * b[j]
-                    with_d += donors[play, j] * d[j]
-                alike[i, c, play] = with_a / scale
-                alike[i, second, play] = with_b / scale
-                alike[i, third, play] = with_d / scale
+                    of_song += donors[play, j] * song[j]
+                    of_other += donors[play, j] * other[j]
+                    of_another += donors[play, j] * another[j]
+                alike[i, first, play] = of_song / scale
+                alike[i, second, play] = of_other / scale
+                alike[i, third, play] = of_another / scale
     return alike
 
 
