@@ -22,6 +22,7 @@ COMMANDS = {
     "ingest": "turn listening logs into a dataset folder",
     "describe": "print what is in a dataset folder",
     "trust": "report how far each listener can be believed",
+    "pool-trust": "average trust reports over divisions of the same sessions",
     "export": "write logged sessions as a Minari data set",
     "benchmark": "measure speed and memory side by side with peers and limits",
     "synthesize": "make synthetic sessions, as a dataset folder or as raw logs",

@@ -20,20 +20,22 @@ from tqdm import tqdm
 from tyro.conf import Positional
 
 from experiments import trust_measures as measures
+from experiments.fit_leaving import leaving_seen
 from experiments.fit_listener import (
     FOLDS_TO_HOLD_OUT,
     EnsembleConfig,
     drawn_sessions,
+    fold_of,
     folds,
     listeners_out_of_fold,
 )
 from experiments.fit_sessions import TrainingSplit, session_arrays
 from experiments.trust_asking import (
     Log,
+    lasting,
     predict_next,
     predict_next_from_levels,
     redraw_constant,
-    roll_greedily,
     run_free,
 )
 from experiments.trust_bar import BAR_NAME, Boosting, TrackRates
@@ -41,6 +43,8 @@ from experiments.trust_measures import (
     CHALLENGE,
     FREE,
     FREE_FILTERED,
+    FREE_LASTING,
+    GREEDY,
     NEXT,
     NEXT_LEVELS,
     Bench,
@@ -53,6 +57,7 @@ from musicbox_env.simulator import open_dataset
 
 Ints = npt.NDArray[np.int64]
 LEARNED: Final = "learned"
+_CONTINUATIONS: Final = 1
 Answers = dict[str, npt.NDArray]
 """By protocol: skip probabilities of plays ``(n, width)``, NaN where it does not ask; where the
 listener is left to itself, the levels of its second halves ``(n, samples, width)``."""
@@ -69,13 +74,15 @@ class CrossValidateConfig(EnsembleConfig):
     max_sessions: int = field(default=5_000, kw_only=True)
     """Of more training sessions, as many are drawn."""
     samples: int = 10
-    """Times that the listener goes on with each session, left to itself."""
+    """Free runs of each session."""
+    draws: int = 100
+    """Continuations of each session from which its second half is foreseen."""
     resamples: int = 500
     """Times that the sessions are drawn anew for the intervals."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("samples", "resamples"):
+        for name in ("samples", "draws", "resamples"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be 1 or more.")
 
@@ -97,7 +104,14 @@ def run(config: CrossValidateConfig) -> Findings:
     assert np.array_equal(of_boosting, of_learned)
     log = Log.of(dataset, of_learned)
     resampling = Resampling(len(log.sessions), rng=rng, resamples=config.resamples)
-    bench = Bench(log=log, resampling=resampling, bars={}, samples=config.samples, seed=config.seed)
+    bench = Bench(
+        log=log,
+        resampling=resampling,
+        bars={},
+        samples=config.samples,
+        draws=config.draws,
+        seed=config.seed,
+    )
     findings = measured(bench, networks, trees)
     config.out.mkdir(parents=True, exist_ok=True)
     write_records(config.out / "cross_validation.json", findings.records)
@@ -114,19 +128,24 @@ def answers_of_networks(
     dataset = split.dataset
     validation = dataset.sessions.sessions_in("validation")
     judged = session_arrays(dataset, validation, split.table)
-    rng = np.random.default_rng(config.seed)
+    rng = np.random.default_rng([config.seed, _CONTINUATIONS])
     for listener, some in listeners_out_of_fold(config, split, chosen, judged):
         log = Log.of(dataset, some)
+        others = chosen[fold_of(split, chosen) != fold_of(split, some[:1])]
+        leaving = leaving_seen(dataset, others)
         drawn = run_free(listener, log, samples=config.samples, rng=rng)
         filtered = redraw_constant(listener, log, drawn, rng=rng)
+        runs = {FREE: drawn, FREE_FILTERED: filtered}
+        if leaving is not None:
+            runs[FREE_LASTING] = lasting(log, filtered, leaving, rng=rng)
+        answers = measures.second_half_answers(listener, log, leaving, draws=config.draws, rng=rng)
         yield (
             some,
             {
                 NEXT: predict_next(listener, log),
                 NEXT_LEVELS: predict_next_from_levels(listener, log),
-                CHALLENGE: roll_greedily(listener, log).probability,
-                FREE: drawn.levels.swapaxes(0, 1),
-                FREE_FILTERED: filtered.levels.swapaxes(0, 1),
+                **{f"{CHALLENGE}{suffix}": of for suffix, of in answers.items()},
+                **{protocol: run.levels.swapaxes(0, 1) for protocol, run in runs.items()},
             },
         )
 
@@ -166,11 +185,17 @@ def measured(bench: Bench, networks: Answers, trees: Answers) -> Findings:
         measures.scored(bench, LEARNED, protocol, networks[protocol], trees[protocol], findings)
         measures.scored(bench, BAR_NAME, protocol, trees[protocol], None, findings)
     for name, answers in ((LEARNED, networks), (BAR_NAME, trees)):
-        measures.challenge(bench, name, {"": answers[CHALLENGE]}, findings)
+        second_halves = {
+            suffix: answers[f"{CHALLENGE}{suffix}"]
+            for suffix in ("", GREEDY)
+            if f"{CHALLENGE}{suffix}" in answers
+        }
+        measures.challenge(bench, name, second_halves, findings)
     measures.last_action(bench, findings)
-    for protocol in (FREE, FREE_FILTERED):
-        levels = networks[protocol].swapaxes(0, 1)
-        measures.left_to_itself(bench, LEARNED, protocol, levels, findings)
+    for protocol in (FREE, FREE_FILTERED, FREE_LASTING):
+        if protocol in networks:
+            levels = networks[protocol].swapaxes(0, 1)
+            measures.left_to_itself(bench, LEARNED, protocol, levels, findings)
     return findings
 
 

@@ -188,7 +188,8 @@ def _splits(dataset: Dataset) -> list[str]:
     split, lengths = dataset.sessions.split, np.diff(dataset.sessions.offsets)
     sessions = np.bincount(split, minlength=len(SPLITS))
     plays = np.bincount(split, weights=lengths, minlength=len(SPLITS)).astype(int)
-    seed = dataset.about.get("split", {}).get("seed", "unknown")
+    division = dataset.about.get("split", {})
+    seed, turn = division.get("seed", "unknown"), division.get("turn", 0)
     runs = "history" in dataset.about
     key = "the run of plays, all sessions of a run together" if runs else "the session id"
     return [
@@ -197,7 +198,7 @@ def _splits(dataset: Dataset) -> list[str]:
             f"{plays[code]:>16,} plays"
             for code, name in enumerate(SPLITS)
         ),
-        f"by hash of {key}, seed {seed}",
+        f"by hash of {key}, seed {seed}, turn {turn}",
     ]
 
 

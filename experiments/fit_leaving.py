@@ -108,8 +108,8 @@ class Moments:
         return {name: part.astype(np.float64) for name, part in parts.items()}
 
 
-def training_moments(dataset: Dataset) -> Moments:
-    """Of all training sessions.
+def training_moments(dataset: Dataset, sessions: Ints | None = None) -> Moments:
+    """Of training sessions, of all of them if None.
 
     Raises:
         ValueError: All are of the same length, so that nobody is seen to leave; or they are windows
@@ -128,7 +128,18 @@ def training_moments(dataset: Dataset) -> Moments:
             f"All training sessions of {dataset.folder} have {first} plays; nobody is seen to "
             "leave. Ingest sessions of several lengths."
         )
-    return Moments.of(dataset, train, max(first, 2))
+    return Moments.of(dataset, train if sessions is None else sessions, max(first, 2))
+
+
+def leaving_seen(dataset: Dataset, sessions: Ints | None = None) -> LeavingModel | None:
+    """The hazard of training sessions, of all of them if None; None where nobody is seen to leave.
+
+    See `training_moments`.
+    """
+    try:
+        return fit(training_moments(dataset, sessions))
+    except ValueError:
+        return None
 
 
 def fit(moments: Moments, effects: Sequence[str] = EFFECTS) -> LeavingModel:

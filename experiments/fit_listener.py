@@ -139,10 +139,15 @@ def folds(sessions: TrainingSplit, chosen: Ints) -> Iterator[tuple[int, Ints, In
 
     None of so few sessions that none would be left to fit on.
     """
-    fold_of = sessions.part[chosen] % FOLDS_TO_HOLD_OUT
-    numbers = np.unique(fold_of)
+    fold_of_each = fold_of(sessions, chosen)
+    numbers = np.unique(fold_of_each)
     for fold in numbers if len(numbers) > 1 else ():
-        yield int(fold), chosen[fold_of != fold], chosen[fold_of == fold]
+        yield int(fold), chosen[fold_of_each != fold], chosen[fold_of_each == fold]
+
+
+def fold_of(split: TrainingSplit, sessions: Ints) -> Ints:
+    """The fold that holds out each session ``(n,)``."""
+    return split.part[sessions].astype(np.int64) % FOLDS_TO_HOLD_OUT
 
 
 def listeners_out_of_fold(

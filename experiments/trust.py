@@ -63,13 +63,22 @@ class TrustConfig:
     """Sessions in which agents are rolled out."""
     samples: int = 10
     """Free runs of each session."""
+    draws: int = 100
+    """Continuations of each session from which its second half is foreseen."""
     resamples: int = 500
     """Times that the sessions are drawn anew for the intervals."""
     seed: int = 0
     """Of everything random, the same for every listener."""
 
     def __post_init__(self) -> None:
-        for name in ("sessions", "training_sessions", "judged_sessions", "samples", "resamples"):
+        for name in (
+            "sessions",
+            "training_sessions",
+            "judged_sessions",
+            "samples",
+            "draws",
+            "resamples",
+        ):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be 1 or more.")
 
@@ -151,6 +160,7 @@ def lay_out(dataset: Dataset, config: TrustConfig, splits: Collection[str] = ())
         resampling=Resampling(len(sessions), rng=rng, resamples=config.resamples),
         bars=bars,
         samples=config.samples,
+        draws=config.draws,
         seed=config.seed,
     )
 

@@ -25,7 +25,7 @@ from musicbox_env.listeners import (
 )
 from musicbox_env.listeners.base import Rows
 from musicbox_env.listeners.replay import ReplayState
-from musicbox_env.schema import SKIP_THRESHOLD, UNHEARD, UNKNOWN, Level
+from musicbox_env.schema import SKIP_THRESHOLD, UNHEARD, UNKNOWN, Level, is_skip
 
 Array = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -36,6 +36,7 @@ FIRST_ASKED: Final = 1
 REDRAWS: Final = 50
 ALTERNATIVES: Final = 4
 _CHUNK_ROWS: Final = 4096
+_SESSIONS_AT_ONCE: Final = 500
 
 
 class ImputingReplay(ReplayListener):
@@ -326,18 +327,24 @@ def run_free(
 ) -> Rolled:
     """Second halves drawn from the listener, ``samples`` times each.
 
+    At each place the random numbers of a session's samples are spread evenly, one in each of
+    ``samples`` equal parts of [0, 1), in random order (Latin hypercube; McKay, Beckman & Conover,
+    Technometrics 21, 1979): each sample is as likely as before, and their mean less noisy.
+
     Returns:
         Arrays ``(samples, n, width)``.
     """
     n = len(log.sessions)
-    repeated = log.part(np.tile(np.arange(n), samples))
-    rolled = _draw(listener, repeated, rng)
     shape = (samples, n, log.width)
+    part = np.broadcast_to(np.arange(samples)[:, None, None], shape)
+    uniforms = (rng.random(shape) + rng.permuted(part, axis=0)) / samples
+    repeated = log.part(np.tile(np.arange(n), samples))
+    rolled = _draw(listener, repeated, uniforms.reshape(-1, log.width))
     return Rolled(rolled.levels.reshape(shape), rolled.probability.reshape(shape))
 
 
-def _draw(listener: Listener[Any], log: Log, rng: np.random.Generator) -> Rolled:
-    uniforms = rng.random(log.levels.shape)
+def _draw(listener: Listener[Any], log: Log, uniforms: Array) -> Rolled:
+    """Second halves drawn from the listener by random numbers ``(n, width)``."""
 
     def draw(chances: Array, log: Log, rows: Ints, place: int) -> Levels:
         return sample_levels(chances, uniforms[rows, place])
@@ -364,9 +371,32 @@ def redraw_constant(
         sample, row = np.nonzero(is_constant(levels))
         if not len(row):
             break
-        again = _draw(listener, log.part(row), rng)
+        again = _draw(listener, log.part(row), rng.random((len(row), log.width)))
         levels[sample, row], probability[sample, row] = again.levels, again.probability
     return Rolled(levels, probability)
+
+
+def going_on(log: Log, levels: Levels, leaving: LeavingModel) -> Array:
+    """How likely listeners who heard this were to stay as long as they did, song by song.
+
+    Args:
+        log: The sessions.
+        levels: Whole sessions, shown plays first ``(samples, n, width)``.
+        leaving: The hazard h.
+
+    Returns:
+        ``(samples, n, width)``, at place t of what they did after t songs: ``1 - h`` where the
+        session went on, ``h`` where it ended before the cut, 1 in shown halves and after the end.
+        The product is the chance to last exactly as long.
+    """
+    samples, n, width = levels.shape
+    chances = np.ones((samples, n, width))
+    for count in range(2, width):
+        rows = np.flatnonzero((log.shown < count) & (count <= log.lengths))
+        heard = levels[:, rows].reshape(-1, width)
+        hazard = leaving.chances(heard, np.full(len(heard), count)).reshape(samples, -1)
+        chances[:, rows, count] = np.where(log.lengths[rows] == count, hazard, 1 - hazard)
+    return chances
 
 
 def lasting(log: Log, rolled: Rolled, leaving: LeavingModel, *, rng: np.random.Generator) -> Rolled:
@@ -374,29 +404,85 @@ def lasting(log: Log, rolled: Rolled, leaving: LeavingModel, *, rng: np.random.G
 
     The log shows late positions only of listeners who had not left, and they leave by what they
     heard (`musicbox_env.leaving`), so a continuation that is to be compared must have stayed too.
-    Of a session's samples as many are drawn anew, by systematic resampling, with weights
-    ``prod_t (1 - h_t)`` over the songs after which it stayed, and ``h`` of the one after which it
-    left.
+    Of a session's samples as many are drawn anew, by systematic resampling, weighted by the product
+    of `going_on`.
 
     Args:
         log: The sessions.
         rolled: Samples ``(samples, n, width)``; not changed.
-        leaving: The hazard h.
+        leaving: When listeners leave.
         rng: Source of randomness.
     """
-    samples, n, width = rolled.levels.shape
-    weight = np.ones((samples, n))
-    for count in range(2, width):
-        rows = np.flatnonzero((log.shown < count) & (count <= log.lengths))
-        leaves = log.lengths[rows] == count
-        for sample in range(samples):
-            chances = leaving.chances(rolled.levels[sample, rows], np.full(len(rows), count))
-            weight[sample, rows] *= np.where(leaves, chances, 1 - chances)
+    samples, n, _ = rolled.levels.shape
+    weight = going_on(log, rolled.levels, leaving).prod(axis=2)
     reached = np.cumsum(weight, axis=0) / weight.sum(axis=0)
     points = (np.arange(samples)[:, None] + rng.random(n)) / samples
     drawn = np.minimum((reached < points[:, None]).sum(axis=1), samples - 1)
     everyone = np.arange(n)
     return Rolled(rolled.levels[drawn, everyone], rolled.probability[drawn, everyone])
+
+
+def foresee(
+    listener: Listener[Any],
+    log: Log,
+    leaving: LeavingModel | None,
+    *,
+    draws: int,
+    rng: np.random.Generator,
+) -> Array:
+    """Skip probability of each play of the second halves, given the first and how long it lasts.
+
+    Whoever is given the songs of a second half, as in the challenge, knows how many there are, and
+    who stays for many songs hears them otherwise than who leaves soon. No listener sees that
+    length. Of its own continuations those count that were likely to last as long.
+
+    Args:
+        listener: Asked.
+        log: The sessions.
+        leaving: When listeners leave; None where nobody is seen to, and all continuations count
+            alike.
+        draws: Continuations of each session.
+        rng: Source of randomness.
+
+    Returns:
+        ``(n, width)``, NaN elsewhere.
+    """
+    answers = np.full(log.tracks.shape, np.nan)
+    for first in range(0, len(answers), _SESSIONS_AT_ONCE):
+        rows = np.arange(first, min(first + _SESSIONS_AT_ONCE, len(answers)))
+        part = log.part(rows)
+        rolled = run_free(listener, part, samples=draws, rng=rng)
+        weight = np.ones(rolled.levels.shape)
+        if leaving is not None:
+            weight = going_on(part, rolled.levels, leaving)
+        answers[rows] = np.where(part.second_half, weighted_skips(rolled, weight), np.nan)
+    return answers
+
+
+def weighted_skips(rolled: Rolled, going_on: Array) -> Array:
+    """Mean skip ``y_t`` of each play over continuations with weights ``w = prod_t going_on_t``.
+
+    Estimated with the probabilities p that were drawn from, which are less noisy than skips::
+
+        E[w y_t] = E[w p_t] + E[(w - c u_t) (y_t - p_t)],   u_t = prod_{s <= t} going_on_s
+
+    for any c, since u is decided before play t is heard; ``c = E[w] / E[u_t]`` leaves the second
+    term small (a control variate).
+
+    Args:
+        rolled: Continuations ``(samples, n, width)``.
+        going_on: See the function of that name.
+
+    Returns:
+        ``(n, width)``, in [0, 1].
+    """
+    expected = np.nan_to_num(rolled.probability)
+    weight = going_on.prod(axis=2)[..., None]
+    before = np.cumprod(going_on, axis=2)
+    before *= weight.mean(axis=0) / before.mean(axis=0)
+    surprise = (weight - before) * (is_skip(rolled.levels) - expected)
+    mean: Array = (weight * expected + surprise).sum(axis=0) / weight.sum(axis=0)
+    return np.clip(mean, 0.0, 1.0)
 
 
 def expected_list_reward(

@@ -15,13 +15,14 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from experiments import fit_leaving
 from experiments import trust_protocols as protocols
+from experiments.fit_leaving import leaving_seen
 from experiments.trust_asking import (
     Array,
     Log,
     Rolled,
     ask,
+    foresee,
     lasting,
     predict_next,
     predict_next_from_levels,
@@ -51,6 +52,7 @@ LAST_ACTION: Final = "last action"
 PLAYS_EDGES: Final = (0, 1, 3, 10, 30, 100)
 RERANKED_SONGS: Final = 3
 MOOD_SONGS: Final = 10
+GREEDY: Final = "_greedy"
 
 
 @dataclass(frozen=True)
@@ -152,6 +154,7 @@ class Bench:
         resampling: Their resamples.
         bars: Gradient boosting for each training split that a listener was fitted on.
         samples: Free runs of each session.
+        draws: Continuations of each session from which its second half is foreseen.
         seed: Of all random numbers, the same for every listener.
     """
 
@@ -159,6 +162,7 @@ class Bench:
     resampling: Resampling
     bars: Mapping[str, Bars]
     samples: int
+    draws: int
     seed: int
 
     @property
@@ -183,10 +187,7 @@ class Bench:
     @cached_property
     def leaving(self) -> LeavingModel | None:
         """When listeners of the training sessions leave; None where nobody is seen to."""
-        try:
-            return fit_leaving.fit(fit_leaving.training_moments(self.dataset))
-        except ValueError:
-            return None
+        return leaving_seen(self.dataset)
 
     def predictions(self, rectangle: Array) -> Predictions:
         """The plays that were predicted, of a rectangle ``(n, width)`` with NaN elsewhere."""
@@ -308,13 +309,33 @@ def plays_label(low: int) -> str:
 
 
 def second_halves(bench: Bench, subject: Subject, findings: Findings) -> None:
-    """The challenge's protocol and free running, both on the same drawn second halves."""
-    drawn = run_free(subject.listener, bench.log, samples=bench.samples, rng=bench.rng(2))
+    """The challenge's protocol and free running."""
+    listener, log = subject.listener, bench.log
     if not subject.sees_session:
-        greedy = roll_greedily(subject.listener, bench.log).probability
-        answers = {"": greedy, "_drawn": drawn.probability.mean(axis=0)}
+        answers = second_half_answers(
+            listener, log, bench.leaving, draws=bench.draws, rng=bench.rng(11)
+        )
         challenge(bench, subject.name, answers, findings)
+    drawn = run_free(listener, log, samples=bench.samples, rng=bench.rng(2))
     _free_running(bench, subject, drawn, findings)
+
+
+def second_half_answers(
+    listener: Listener[Any],
+    log: Log,
+    leaving: LeavingModel | None,
+    *,
+    draws: int,
+    rng: np.random.Generator,
+) -> dict[str, Array]:
+    """Skip probabilities of second halves ``(n, width)``, by what their metrics' names end on.
+
+    Given how long the session lasts (see `foresee`); and each play taken to go the likeliest way.
+    """
+    return {
+        "": foresee(listener, log, leaving, draws=draws, rng=rng),
+        GREEDY: roll_greedily(listener, log).probability,
+    }
 
 
 def challenge_bars(bench: Bench, findings: Findings) -> None:

@@ -47,6 +47,8 @@ from experiments.trust_tables import (
 )
 from musicbox_env.dataset import write_json
 
+RECORDS_FILE: Final = "trust.json"
+
 
 def _point(record: Record) -> plots.Point:
     assert record.value is not None
@@ -288,7 +290,7 @@ def _ranking_picture(rates: Mapping[str, Mapping[str, Record]]) -> Picture:
 def write_trust_report(out: Path, findings: Findings, about: About) -> None:
     """Write ``trust.html``, ``trust.json`` and the pictures into a folder, made if missing."""
     out.mkdir(parents=True, exist_ok=True)
-    write_records(out / "trust.json", findings.records)
+    write_records(out / RECORDS_FILE, findings.records)
     drawn = pictures(findings)
     for picture in drawn:
         (out / f"{picture.name}.png").write_bytes(picture.light)

@@ -15,6 +15,7 @@ from experiments.trust_measures import (
     FREE,
     FREE_FILTERED,
     FREE_LASTING,
+    GREEDY,
     LAST_ACTION,
     LOG_NAME,
     NEXT,
@@ -293,7 +294,12 @@ TABLES: Final = (
                 band=(0.0, INFINITE),
             ),
             Column("first_accuracy", "first prediction"),
-            Column("mean_average_accuracy_drawn", "from draws: mean average accuracy"),
+            Column(f"mean_average_accuracy{GREEDY}", "the likeliest way: mean average accuracy"),
+            Column(
+                f"mean_average_accuracy_over_bar{GREEDY}",
+                "the likeliest way: over the last action",
+                signed=True,
+            ),
         ),
     ),
     Table("free", "Left to itself", FREE, (*SHAPE_COLUMNS, _POSITION), LOG_NAME),
@@ -408,10 +414,16 @@ def bracketed(records: Sequence[Record], metric: str) -> dict[str, dict[str, Rec
 
 
 def text_table(records: Sequence[Record], about: About) -> str:
-    """The tables as text."""
-    blocks = [
+    """The tables as text, under a line that says what they are about."""
+    about_line = (
         f"{about.sessions:,} {about.split} sessions, {about.plays:,} plays; [ ] 95 % intervals."
-    ]
+    )
+    return "\n\n".join([about_line, *text_blocks(records)])
+
+
+def text_blocks(records: Sequence[Record]) -> list[str]:
+    """Each table as text."""
+    blocks = []
     for table in TABLES:
         rows = rows_of(table, records)
         if rows:
@@ -427,7 +439,7 @@ def text_table(records: Sequence[Record], about: About) -> str:
             parts = dict.fromkeys(part for row in found.values() for part in row)
             columns = tuple(Column(part, part, signed=True) for part in parts)
             blocks.append(_text_block(name, columns, found))
-    return "\n\n".join(blocks)
+    return blocks
 
 
 def _text_block(

@@ -59,12 +59,15 @@ class SplitConfig:
         validation: Share for choosing settings and checkpoints.
         test: Share for the figures that are reported.
         seed: Key of the hash: another seed, another division.
+        turn: Which of the disjoint test splits that a seed gives, from 0: over all turns (five of a
+            test share of .2) each session is a test session once.
     """
 
     train: float = 0.7
     validation: float = 0.1
     test: float = 0.2
     seed: int = 42
+    turn: int = 0
 
     def __post_init__(self) -> None:
         shares = self.shares
@@ -72,6 +75,13 @@ class SplitConfig:
             raise ValueError(
                 f"Split shares are train {self.train}, validation {self.validation}, test "
                 f"{self.test}; they must not be negative, train must be above 0, and their sum 1."
+            )
+        # Shares such as .2 are a little off as binary numbers.
+        turns = int(1 / self.test + 1e-9) if self.test else 1
+        if not 0 <= self.turn < turns:
+            raise ValueError(
+                f"turn is {self.turn}; with a test share of {self.test} it must be from 0 to "
+                f"{turns - 1}."
             )
 
     @property
@@ -187,6 +197,7 @@ def write_dataset(
             "split": {
                 **dict(zip(("train", "validation", "test"), split.shares, strict=True)),
                 "seed": split.seed,
+                "turn": split.turn,
             },
             **about,
         },
@@ -285,7 +296,9 @@ class _PlayWriter(ExitStack):
             file.write(rows[values] if name == "track" else values)
         ids = list(block.session_ids)
         keys = ids if block.split_keys is None else list(block.split_keys)
-        codes = assign_splits(keys, seed=self._split.seed, shares=self._split.shares)
+        codes = assign_splits(
+            keys, seed=self._split.seed, shares=self._split.shares, turn=self._split.turn
+        )
         self._count(rows, block, np.repeat(codes, block.lengths))
         self.lengths.append(block.lengths)
         self.codes.append(codes)

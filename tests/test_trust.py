@@ -64,10 +64,29 @@ class Constant:
         pass
 
 
+class Moody:
+    """Skips more after a skip than after a keep."""
+
+    answers_from_log = False
+    after_keep = np.array([0.1, 0.1, 0.1, 0.2, 0.5])
+    after_skip = np.array([0.5, 0.2, 0.1, 0.1, 0.1])
+
+    def begin(self, history):
+        return None
+
+    def level_probabilities(self, state, history, rows, tracks, plays):
+        last = history.levels[rows, history.count[rows] - 1]
+        chances = np.where(is_skip(last)[:, None], self.after_skip, self.after_keep)
+        return np.repeat(chances[:, None], tracks.shape[1], axis=1)
+
+    def advance(self, state, history, rows, tracks, levels):
+        pass
+
+
 def make_bench(log, training, samples=3, resamples=60):
     rng = np.random.default_rng(0)
     resampling = Resampling(len(log.sessions), rng=rng, resamples=resamples)
-    return Bench(log, resampling, {"train": Bars(log, training, "train", 0)}, samples, 0)
+    return Bench(log, resampling, {"train": Bars(log, training, "train", 0)}, samples, 20, 0)
 
 
 @pytest.fixture(scope="module")
@@ -209,6 +228,49 @@ def test_continuations_that_last_as_long_follow_the_hazard(log):
         (last, left),
     ):
         np.testing.assert_allclose(np.bincount(levels) / len(levels), expected, atol=0.015)
+
+
+@pytest.mark.parametrize("all_count_alike", [False, True])
+def test_foreseen_skips_are_those_of_all_continuations_that_last_as_long(log, all_count_alike):
+    """Against every continuation, written out with its chance and its listener's of staying."""
+    leaving = LeavingModel(
+        10, (-2.0,) * 10, last=(-2, -1, 0, 0.5, 1), before=(1, 0, 0, 0, -1), skip_rate=1.5
+    )
+    short = np.flatnonzero(log.lengths <= 12)[:12]
+    part = log.part(short)
+    seen = None if all_count_alike else leaving
+    got = asking.foresee(Moody(), part, seen, draws=10_000, rng=np.random.default_rng(0))
+    assert np.array_equal(np.isfinite(got), part.second_half)
+    off = []
+    for row, (shown, length) in enumerate(zip(part.shown, part.lengths, strict=True)):
+        ways = np.array(list(itertools.product(range(NUM_LEVELS), repeat=length - shown)))
+        whole = np.concatenate([np.tile(part.levels[row, :shown], (len(ways), 1)), ways], axis=1)
+        chance = np.ones(len(ways))
+        for place in range(shown, length):
+            skipped = is_skip(whole[:, place - 1])
+            after = np.where(skipped[:, None], Moody.after_skip, Moody.after_keep)
+            chance *= after[np.arange(len(ways)), whole[:, place]]
+            hazard = leaving.chances(whole, np.full(len(ways), place + 1))
+            if not all_count_alike and place + 1 < part.width:
+                chance *= hazard if place + 1 == length else 1 - hazard
+        expected = chance @ is_skip(whole[:, shown:]) / chance.sum()
+        off.append(got[row, shown:length] - expected)
+    assert np.abs(np.concatenate(off)).max() < 0.02
+    assert np.sqrt(np.mean(np.concatenate(off) ** 2)) < 0.008
+
+
+def test_samples_of_a_session_are_spread_evenly(log):
+    """Of 40 samples of a chance of .3, 12 are skipped at every single place."""
+    chances = [0.1, 0.2, 0.1, 0.1, 0.5]
+    rolled = asking.run_free(Constant(chances), log, samples=40, rng=np.random.default_rng(2))
+    for skipped in (is_skip(rolled.levels), rolled.levels == 0):
+        counts = skipped.sum(axis=0)[log.second_half]
+        assert (counts == counts[0]).all()
+    assert is_skip(rolled.levels).sum(axis=0)[log.second_half][0] == 12
+    again = asking.run_free(Constant(chances), log, samples=40, rng=np.random.default_rng(2))
+    assert np.array_equal(again.levels, rolled.levels)
+    orders = is_skip(rolled.levels)[:, log.second_half].T
+    assert len(np.unique(orders, axis=0)) > 0.9 * len(orders), "each place has an order of its own"
 
 
 def test_greedy_takes_the_likelier_side_and_its_likeliest_level(log):

@@ -17,7 +17,7 @@ from musicbox_env.listeners.similarity import Memory, kept_songs
 def bench(synthetic):
     log = Log.of(synthetic, synthetic.sessions.sessions_in("test"))
     resampling = Resampling(len(log.sessions), rng=np.random.default_rng(0), resamples=50)
-    return Bench(log, resampling, {"train": Bars(log, log, "train", 0)}, 2, 0)
+    return Bench(log, resampling, {"train": Bars(log, log, "train", 0)}, 2, 20, 0)
 
 
 @pytest.fixture(scope="module")
