@@ -33,6 +33,35 @@ ALTERNATIVES: Final = 4
 """Plays to come that a play is compared with, as if they came in its place."""
 
 
+def songs_instead(
+    songs: npt.NDArray[np.integer], rows: Ints, places: Ints
+) -> tuple[Ints, npt.NDArray[np.bool_]]:
+    """Songs that could have come at a moment: the one that did, and new ones that followed.
+
+    A song of the session that came again later is none of them. Listeners put it off, so its later
+    reception does not tell what it would have met with at once.
+
+    Args:
+        songs: Tracks of sessions ``(n, width)``, -1 after the end.
+        rows: Session of each play ``(p,)``.
+        places: Its place ``(p,)``.
+
+    Returns:
+        Places of the play and of `ALTERNATIVES` that followed ``(p, c)``, the play's own where
+        there are none, and which of them are to be compared ``(p, c)``, itself always.
+    """
+    width = songs.shape[1]
+    later = places[:, None] + np.arange(1 + ALTERNATIVES)
+    within = later < width
+    later = np.where(within, later, places[:, None])
+    tracks = songs[rows[:, None], later]
+    so_far = np.where(np.arange(width) <= places[:, None], songs[rows], UNKNOWN)
+    heard = (tracks[:, :, None] == so_far[:, None, :]).any(axis=2)
+    compared = within & (tracks != UNKNOWN) & ~heard
+    compared[:, 0] = True
+    return np.where(tracks != UNKNOWN, later, places[:, None]), compared
+
+
 @dataclass(frozen=True)
 class Moment:
     """Second halves at one place: what comes next in sessions that reach it.
@@ -80,7 +109,7 @@ class PricedSongs:
         usual: Logit of a usual track at that point of the session ``(p,)``.
         logit: Logits of the play and of `ALTERNATIVES` plays that followed ``(p, c)``.
         repeat: Which of them the session heard before ``(p, c)``.
-        real: False where the session had no more plays ``(p, c)``.
+        real: Which of them are to be compared; see `songs_instead` ``(p, c)``.
         skipped: Whether the play was skipped ``(p,)``.
     """
 
@@ -105,13 +134,12 @@ class PricedSongs:
 
 def priced_songs(listener: LearnedListener, sessions: Ints) -> PricedSongs:
     """Price the plays of second halves, and for each the next plays as if they came at once."""
-    log, dataset = listener.dataset.sessions, listener.dataset
-    songs, lengths = log.padded("track", sessions, dataset.longest_session), log.lengths(sessions)
+    dataset = listener.dataset
+    songs = dataset.sessions.padded("track", sessions, dataset.longest_session)
     parts = [PricedSongs.none()]
     for moment in second_halves(listener, sessions):
-        candidates = moment.place + np.arange(1 + ALTERNATIVES)
-        real = candidates < lengths[moment.rows][:, None]
-        tracks = songs[moment.rows[:, None], np.where(real, candidates, moment.place)]
+        places, real = songs_instead(songs, moment.rows, np.full(len(moment.rows), moment.place))
+        tracks = songs[moment.rows[:, None], places]
         usual, logits, repeat = listener.network_logits(
             moment.state, moment.history, moment.rows, tracks
         )

@@ -13,6 +13,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from experiments.fit_calibration import songs_instead
 from experiments.trust_protocols import is_constant
 from musicbox_env.dataset import Dataset
 from musicbox_env.leaving import LeavingModel
@@ -34,7 +35,6 @@ Levels = npt.NDArray[np.int8]
 FIRST_ASKED: Final = 1
 """Place of the first play that is predicted: before it a listener has heard nothing to go by."""
 REDRAWS: Final = 50
-ALTERNATIVES: Final = 4
 _CHUNK_ROWS: Final = 4096
 _SESSIONS_AT_ONCE: Final = 500
 
@@ -229,13 +229,13 @@ def predict_second_half(listener: Listener[Any], log: Log) -> Array:
 
 @dataclass(frozen=True)
 class SongEffects:
-    """Every play of the second halves beside the songs that could have been played in its place.
+    """Every play of the second halves beside the songs that could have come in its place.
 
     Attributes:
         rows: Session of each play ``(p,)``.
         places: Its place ``(p,)``.
         probability: Skip probability given the true past ``(p,)``.
-        effect: The same less the mean of it and the plays that followed ``(p,)``.
+        effect: The same less the mean over the `songs_instead` ``(p,)``.
         repeat: Whether the session had heard the song before ``(p,)``.
     """
 
@@ -247,11 +247,9 @@ class SongEffects:
 
 
 def song_effects(listener: Listener[Any], log: Log) -> SongEffects:
-    """Ask, before each play of the second halves, about it and the next `ALTERNATIVES` plays."""
+    """Ask, before each play of the second halves, about it and new songs that followed."""
     rows, places = np.nonzero(log.second_half)
-    candidates = places[:, None] + np.arange(1 + ALTERNATIVES)
-    real = candidates < log.lengths[rows][:, None]
-    candidates = np.where(real, candidates, places[:, None])
+    candidates, real = songs_instead(log.tracks, rows, places)
     tracks = log.tracks[rows[:, None], candidates].astype(np.int64)
     chances = ask(listener, log, rows, places, tracks, candidates)
     mean = np.where(real, chances, 0).sum(axis=1) / real.sum(axis=1)

@@ -9,7 +9,13 @@ import torch
 from handmade import write_sessions
 from scipy.special import expit
 
-from experiments.fit_calibration import PricedSongs, believed_part, priced_songs, scale_and_shift
+from experiments.fit_calibration import (
+    PricedSongs,
+    believed_part,
+    priced_songs,
+    scale_and_shift,
+    songs_instead,
+)
 from experiments.fit_listener import (
     FitListenerConfig,
     fit_ensemble,
@@ -238,7 +244,6 @@ def test_plays_are_priced_beside_those_that_followed(synthetic, fit):
         assert songs.usual[i] == pytest.approx(usual, rel=2e-6)
         np.testing.assert_allclose(songs.logit[i, : len(logits)], logits, rtol=2e-5)
         np.testing.assert_array_equal(songs.repeat[i, : len(logits)], repeat)
-        assert songs.real[i].sum() == len(logits)
     skipped = sum(
         (synthetic.sessions.frame(s)["level"][int(n) // 2 :] < 2).sum()
         for s, n in zip(sessions, synthetic.sessions.lengths(sessions), strict=True)
@@ -256,6 +261,15 @@ def songs_of(count, belief, rng):
     truth = mood + np.where(repeat, belief[1], belief[0])[:, 0] * effect[:, 0]
     skipped = rng.random(count) < expit(truth)
     return PricedSongs(usual, usual[:, None] + effect, repeat, real, skipped)
+
+
+def test_songs_put_off_are_no_alternatives():
+    songs = np.array([[3, 5, 3, 7, 5, 8, 9, 3], [1, 2, 2, 4, 1, -1, -1, -1]])
+    rows, places = np.array([0, 0, 0, 1, 1]), np.array([1, 2, 7, 1, 4])
+    candidates, compared = songs_instead(songs, rows, places)
+    found = [list(songs[row, candidates[i][compared[i]]]) for i, row in enumerate(rows)]
+    assert found == [[5, 7, 8], [3, 7, 8, 9], [3], [2, 4], [1]]
+    assert (candidates < np.array([8, 5])[rows][:, None]).all(), "padding is never asked about"
 
 
 def test_the_believed_part_is_recovered():

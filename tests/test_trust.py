@@ -279,13 +279,15 @@ def test_greedy_takes_the_likelier_side_and_its_likeliest_level(log):
     assert (rolled.levels[log.second_half] == 0).all()
 
 
-def test_song_effects_compare_with_the_plays_that_followed(truth, log):
+def test_song_effects_compare_with_new_songs_that_followed(truth, log):
     effects = asking.song_effects(truth, log)
     assert len(effects.rows) == log.second_half.sum()
     for i in (0, 17, 40):
         row, place = effects.rows[i], effects.places[i]
-        end = min(place + 1 + asking.ALTERNATIVES, log.lengths[row])
-        left = log.tracks[row, place:end].astype(np.int64)[None]
+        end = min(place + 5, log.lengths[row])
+        heard = set(log.tracks[row, : place + 1])
+        new = [track for track in log.tracks[row, place + 1 : end] if track not in heard]
+        left = np.array([[log.tracks[row, place], *new]], np.int64)
         chances = asking.ask(
             truth, log, np.array([row]), np.array([place]), left, np.full(left.shape, UNKNOWN)
         )[0]

@@ -9,7 +9,7 @@ that is known only once the play has started enters. `experiments.fit_listener` 
 
 ``song``, one number for first hearings and one for repeats, is the part of a song's effect that is
 believed. It is fitted on validation sessions, and where these are few on training sessions priced
-by networks that did not see them: each play is priced when its turn comes, beside the plays that
+by networks that did not see them: each play is priced when its turn comes, beside new songs that
 followed, as if they had come in its place, such that real skips move by as much as predicted ones.
 scale and shift are fitted on validation sessions, played as the environment plays them. The other
 outputs divide skips into brief and short, and kept plays into most, cut and full.
