@@ -450,33 +450,33 @@ def foresee(
         rows = np.arange(first, min(first + _SESSIONS_AT_ONCE, len(answers)))
         part = log.part(rows)
         rolled = run_free(listener, part, samples=draws, rng=rng)
-        weight = np.ones(rolled.levels.shape)
+        stayed = np.ones(rolled.levels.shape)
         if leaving is not None:
-            weight = going_on(part, rolled.levels, leaving)
-        answers[rows] = np.where(part.second_half, weighted_skips(rolled, weight), np.nan)
+            stayed = going_on(part, rolled.levels, leaving)
+        answers[rows] = np.where(part.second_half, weighted_skips(rolled, stayed), np.nan)
     return answers
 
 
-def weighted_skips(rolled: Rolled, going_on: Array) -> Array:
-    """Mean skip ``y_t`` of each play over continuations with weights ``w = prod_t going_on_t``.
+def weighted_skips(rolled: Rolled, stayed: Array) -> Array:
+    """Mean skip ``y_t`` of each play over continuations with weights ``w = prod_t stayed_t``.
 
     Estimated with the probabilities p that were drawn from, which are less noisy than skips::
 
-        E[w y_t] = E[w p_t] + E[(w - c u_t) (y_t - p_t)],   u_t = prod_{s <= t} going_on_s
+        E[w y_t] = E[w p_t] + E[(w - c u_t) (y_t - p_t)],   u_t = prod_{s <= t} stayed_s
 
     for any c, since u is decided before play t is heard; ``c = E[w] / E[u_t]`` leaves the second
     term small (a control variate).
 
     Args:
         rolled: Continuations ``(samples, n, width)``.
-        going_on: See the function of that name.
+        stayed: What `going_on` gives of them ``(samples, n, width)``.
 
     Returns:
         ``(n, width)``, in [0, 1].
     """
     expected = np.nan_to_num(rolled.probability)
-    weight = going_on.prod(axis=2)[..., None]
-    before = np.cumprod(going_on, axis=2)
+    weight = stayed.prod(axis=2)[..., None]
+    before = np.cumprod(stayed, axis=2)
     before *= weight.mean(axis=0) / before.mean(axis=0)
     surprise = (weight - before) * (is_skip(rolled.levels) - expected)
     mean: Array = (weight * expected + surprise).sum(axis=0) / weight.sum(axis=0)
