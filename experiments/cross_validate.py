@@ -32,11 +32,8 @@ from experiments.fit_listener import (
 from experiments.fit_sessions import TrainingSplit, session_arrays
 from experiments.trust_asking import (
     Log,
-    lasting,
     predict_next,
     predict_next_from_levels,
-    redraw_constant,
-    run_free,
 )
 from experiments.trust_bar import BAR_NAME, Boosting, TrackRates
 from experiments.trust_measures import (
@@ -133,19 +130,17 @@ def answers_of_networks(
         log = Log.of(dataset, some)
         others = chosen[fold_of(split, chosen) != fold_of(split, some[:1])]
         leaving = leaving_seen(dataset, others)
-        drawn = run_free(listener, log, samples=config.samples, rng=rng)
-        filtered = redraw_constant(listener, log, drawn, rng=rng)
-        runs = {FREE: drawn, FREE_FILTERED: filtered}
-        if leaving is not None:
-            runs[FREE_LASTING] = lasting(log, filtered, leaving, rng=rng)
+        runs = measures.free_runs(
+            listener, log, leaving, samples=config.samples, rngs=(rng, rng, rng)
+        )
         answers = measures.second_half_answers(listener, log, leaving, draws=config.draws, rng=rng)
         yield (
             some,
             {
                 NEXT: predict_next(listener, log),
                 NEXT_LEVELS: predict_next_from_levels(listener, log),
-                **{f"{CHALLENGE}{suffix}": of for suffix, of in answers.items()},
-                **{protocol: run.levels.swapaxes(0, 1) for protocol, run in runs.items()},
+                **{f"{CHALLENGE}{way}": of for way, of in answers.items()},
+                **{protocol: levels.swapaxes(0, 1) for protocol, levels in runs.items()},
             },
         )
 
@@ -184,12 +179,8 @@ def measured(bench: Bench, networks: Answers, trees: Answers) -> Findings:
     for protocol in (NEXT, NEXT_LEVELS):
         measures.scored(bench, LEARNED, protocol, networks[protocol], trees[protocol], findings)
         measures.scored(bench, BAR_NAME, protocol, trees[protocol], None, findings)
-    for name, answers in ((LEARNED, networks), (BAR_NAME, trees)):
-        second_halves = {
-            suffix: answers[f"{CHALLENGE}{suffix}"]
-            for suffix in ("", GREEDY)
-            if f"{CHALLENGE}{suffix}" in answers
-        }
+    for name, answers, ways in ((LEARNED, networks, ("", GREEDY)), (BAR_NAME, trees, ("",))):
+        second_halves = {way: answers[f"{CHALLENGE}{way}"] for way in ways}
         measures.challenge(bench, name, second_halves, findings)
     measures.last_action(bench, findings)
     for protocol in (FREE, FREE_FILTERED, FREE_LASTING):

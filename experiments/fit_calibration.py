@@ -50,16 +50,15 @@ def songs_instead(
         Places of the play and of `ALTERNATIVES` that followed ``(p, c)``, the play's own where
         there are none, and which of them are to be compared ``(p, c)``, itself always.
     """
-    width = songs.shape[1]
     later = places[:, None] + np.arange(1 + ALTERNATIVES)
-    within = later < width
-    later = np.where(within, later, places[:, None])
-    tracks = songs[rows[:, None], later]
-    so_far = np.where(np.arange(width) <= places[:, None], songs[rows], UNKNOWN)
+    padded = np.pad(songs, ((0, 0), (0, ALTERNATIVES)), constant_values=UNKNOWN)
+    tracks = padded[rows[:, None], later]
+    real = tracks != UNKNOWN
+    so_far = np.where(np.arange(songs.shape[1]) <= places[:, None], songs[rows], UNKNOWN)
     heard = (tracks[:, :, None] == so_far[:, None, :]).any(axis=2)
-    compared = within & (tracks != UNKNOWN) & ~heard
+    compared = real & ~heard
     compared[:, 0] = True
-    return np.where(tracks != UNKNOWN, later, places[:, None]), compared
+    return np.where(real, later, places[:, None]), compared
 
 
 @dataclass(frozen=True)
@@ -109,14 +108,14 @@ class PricedSongs:
         usual: Logit of a usual track at that point of the session ``(p,)``.
         logit: Logits of the play and of `ALTERNATIVES` plays that followed ``(p, c)``.
         repeat: Which of them the session heard before ``(p, c)``.
-        real: Which of them are to be compared; see `songs_instead` ``(p, c)``.
+        compared: Which of them are to be compared; see `songs_instead` ``(p, c)``.
         skipped: Whether the play was skipped ``(p,)``.
     """
 
     usual: Array
     logit: Array
     repeat: npt.NDArray[np.bool_]
-    real: npt.NDArray[np.bool_]
+    compared: npt.NDArray[np.bool_]
     skipped: npt.NDArray[np.bool_]
 
     @classmethod
@@ -138,13 +137,14 @@ def priced_songs(listener: LearnedListener, sessions: Ints) -> PricedSongs:
     songs = dataset.sessions.padded("track", sessions, dataset.longest_session)
     parts = [PricedSongs.none()]
     for moment in second_halves(listener, sessions):
-        places, real = songs_instead(songs, moment.rows, np.full(len(moment.rows), moment.place))
+        here = np.full(len(moment.rows), moment.place)
+        places, compared = songs_instead(songs, moment.rows, here)
         tracks = songs[moment.rows[:, None], places]
         usual, logits, repeat = listener.network_logits(
             moment.state, moment.history, moment.rows, tracks
         )
         base, logit = usual.mean(axis=0)[:, 0], logits.mean(axis=0)
-        parts.append(PricedSongs(base, logit, repeat, real, is_skip(moment.levels)))
+        parts.append(PricedSongs(base, logit, repeat, compared, is_skip(moment.levels)))
     return PricedSongs.joined(parts)
 
 
@@ -158,10 +158,10 @@ def believed_part(songs: PricedSongs) -> tuple[float, float]:
     misjudges in moods. A normal prior holds the parts near 1 where few songs speak.
     """
     above = songs.logit - songs.usual[:, None]
-    several = songs.real.sum(axis=1)
+    several = songs.compared.sum(axis=1)
 
     def mean(values: Array) -> Array:
-        total: Array = np.where(songs.real, values, 0).sum(axis=1) / several
+        total: Array = np.where(songs.compared, values, 0).sum(axis=1) / several
         return total
 
     mood = mean(songs.logit)

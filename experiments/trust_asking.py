@@ -160,9 +160,9 @@ class Log:
         return History.logged(self.dataset, self.sessions[rows], shown, self.width)
 
 
-def _chunks(rows: npt.NDArray) -> Iterator[npt.NDArray]:
-    for start in range(0, len(rows), _CHUNK_ROWS):
-        yield rows[start : start + _CHUNK_ROWS]
+def _chunks(rows: npt.NDArray, size: int = _CHUNK_ROWS) -> Iterator[npt.NDArray]:
+    for start in range(0, len(rows), size):
+        yield rows[start : start + size]
 
 
 def ask(
@@ -249,10 +249,10 @@ class SongEffects:
 def song_effects(listener: Listener[Any], log: Log) -> SongEffects:
     """Ask, before each play of the second halves, about it and new songs that followed."""
     rows, places = np.nonzero(log.second_half)
-    candidates, real = songs_instead(log.tracks, rows, places)
+    candidates, compared = songs_instead(log.tracks, rows, places)
     tracks = log.tracks[rows[:, None], candidates].astype(np.int64)
     chances = ask(listener, log, rows, places, tracks, candidates)
-    mean = np.where(real, chances, 0).sum(axis=1) / real.sum(axis=1)
+    mean = np.where(compared, chances, 0).sum(axis=1) / compared.sum(axis=1)
     before = np.arange(log.width) < places[:, None]
     repeat = ((log.tracks[rows] == tracks[:, :1]) & before).any(axis=1)
     return SongEffects(rows, places, chances[:, 0], chances[:, 0] - mean, repeat)
@@ -446,8 +446,7 @@ def foresee(
         ``(n, width)``, NaN elsewhere.
     """
     answers = np.full(log.tracks.shape, np.nan)
-    for first in range(0, len(answers), _SESSIONS_AT_ONCE):
-        rows = np.arange(first, min(first + _SESSIONS_AT_ONCE, len(answers)))
+    for rows in _chunks(np.arange(len(answers)), _SESSIONS_AT_ONCE):
         part = log.part(rows)
         rolled = run_free(listener, part, samples=draws, rng=rng)
         stayed = np.ones(rolled.levels.shape)

@@ -20,7 +20,6 @@ from experiments.fit_leaving import leaving_seen
 from experiments.trust_asking import (
     Array,
     Log,
-    Rolled,
     ask,
     foresee,
     lasting,
@@ -316,8 +315,16 @@ def second_halves(bench: Bench, subject: Subject, findings: Findings) -> None:
             listener, log, bench.leaving, draws=bench.draws, rng=bench.rng(11)
         )
         challenge(bench, subject.name, answers, findings)
-    drawn = run_free(listener, log, samples=bench.samples, rng=bench.rng(2))
-    _free_running(bench, subject, drawn, findings)
+    runs = free_runs(
+        listener,
+        log,
+        bench.leaving,
+        samples=bench.samples,
+        rngs=(bench.rng(2), bench.rng(3), bench.rng(10)),
+    )
+    for protocol, levels in runs.items():
+        by_place = left_to_itself(bench, subject.name, protocol, levels, findings)
+    findings.by_place |= {subject.name: by_place[0], LOG_NAME: by_place[1]}
 
 
 def second_half_answers(
@@ -382,16 +389,34 @@ def _accuracies(bench: Bench, answers: Array) -> dict[str, Measured]:
     }
 
 
-def _free_running(bench: Bench, subject: Subject, drawn: Rolled, findings: Findings) -> None:
-    """Second halves left to the listener, over their own tracks; the bar is the log."""
-    log = bench.log
-    filtered = redraw_constant(subject.listener, log, drawn, rng=bench.rng(3))
+def free_runs(
+    listener: Listener[Any],
+    log: Log,
+    leaving: LeavingModel | None,
+    *,
+    samples: int,
+    rngs: tuple[np.random.Generator, np.random.Generator, np.random.Generator],
+) -> dict[str, npt.NDArray[np.int8]]:
+    """Second halves left to the listener, over their own tracks, by protocol.
+
+    Args:
+        listener: Asked.
+        log: The sessions.
+        leaving: When listeners leave; None where nobody is seen to, and continuations that last as
+            long are left out.
+        samples: Continuations of each session.
+        rngs: Sources of randomness: to draw, to draw constant sessions anew, and to draw again by
+            how long they last.
+
+    Returns:
+        Levels of whole sessions ``(samples, n, width)``.
+    """
+    drawn = run_free(listener, log, samples=samples, rng=rngs[0])
+    filtered = redraw_constant(listener, log, drawn, rng=rngs[1])
     runs = {FREE: drawn.levels, FREE_FILTERED: filtered.levels}
-    if bench.leaving is not None:
-        runs[FREE_LASTING] = lasting(log, filtered, bench.leaving, rng=bench.rng(10)).levels
-    for protocol, levels in runs.items():
-        by_place = left_to_itself(bench, subject.name, protocol, levels, findings)
-    findings.by_place |= {subject.name: by_place[0], LOG_NAME: by_place[1]}
+    if leaving is not None:
+        runs[FREE_LASTING] = lasting(log, filtered, leaving, rng=rngs[2]).levels
+    return runs
 
 
 def left_to_itself(

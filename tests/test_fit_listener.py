@@ -235,15 +235,18 @@ def test_plays_are_priced_beside_those_that_followed(synthetic, fit):
             usual, logits, repeat = listener.network_logits(
                 state, history, only, track[None, place : place + 5]
             )
-            expected.append((place, row, usual.mean(), logits.mean(axis=0)[0], repeat[0]))
+            following = track[place + 1 : place + 5]
+            new = sum(song not in track[: place + 1] for song in following)
+            expected.append((place, row, usual.mean(), logits.mean(axis=0)[0], repeat[0], 1 + new))
             listener.advance(state, history, only, track[[place]], level[[place]])
             history.record(only, track[[place]], level[[place]])
     expected.sort(key=lambda one: one[:2])
     assert len(songs.usual) == len(expected)
-    for i, (_, _, usual, logits, repeat) in enumerate(expected):
+    for i, (_, _, usual, logits, repeat, compared) in enumerate(expected):
         assert songs.usual[i] == pytest.approx(usual, rel=2e-6)
         np.testing.assert_allclose(songs.logit[i, : len(logits)], logits, rtol=2e-5)
         np.testing.assert_array_equal(songs.repeat[i, : len(logits)], repeat)
+        assert songs.compared[i].sum() == compared
     skipped = sum(
         (synthetic.sessions.frame(s)["level"][int(n) // 2 :] < 2).sum()
         for s, n in zip(sessions, synthetic.sessions.lengths(sessions), strict=True)
