@@ -231,7 +231,7 @@ class SlateSettings(AgentSettings):
 
 
 class SlateAgent(BaselineAgent):
-    """Acts by naming tracks: not heard yet, none twice.
+    """Acts by naming tracks: none that ``observation["barred"]`` holds, none twice.
 
     With ``candidates="session"`` it chooses among ``observation["candidates"]``; a track that
     stands there twice is two plays and may be named twice. Where fewer plays are left than places,
@@ -264,7 +264,7 @@ class SlateAgent(BaselineAgent):
     def _best_by_points(self, batch: Batch, points: Floats, items: Floats) -> Slates:
         """Tracks of highest dot product of items ``(num_tracks, e)`` and points ``(n, e)``."""
         if "candidates" not in batch:
-            slates, _ = top_k(points, items, self.slate_size, batch["tracks"])
+            slates, _ = top_k(points, items, self.slate_size, batch["barred"])
             return np.maximum(slates, 0)
         candidates = batch["candidates"]
         # Sorted by track, hence the place as the order of equal ones tells nothing.
@@ -279,8 +279,8 @@ class SlateAgent(BaselineAgent):
             of_candidates = np.take_along_axis(scores, np.maximum(candidates, 0), axis=1)
             return best_candidates(candidates, of_candidates, self.slate_size)
         scores = np.array(scores, dtype=np.float64)
-        heard = np.nonzero(batch["tracks"] >= 0)
-        scores[heard[0], batch["tracks"][heard]] = -np.inf
+        barred = np.nonzero(batch["barred"] >= 0)
+        scores[barred[0], batch["barred"][barred]] = -np.inf
         slates = np.zeros((len(scores), self.slate_size), np.int64)
         for place in range(self.slate_size):
             slates[:, place] = scores.argmax(axis=1)
@@ -349,11 +349,11 @@ class RandomAgent(SlateAgent):
             candidates = batch["candidates"]
             order = draws.uniform(keys[:, None], np.arange(candidates.shape[1]))
             return best_candidates(candidates, order, self.slate_size)
-        excluded = batch["tracks"]
-        heard = np.array([len(np.unique(row[row >= 0])) for row in excluded])
-        left = self.num_tracks - heard[:, None] - np.arange(self.slate_size)
+        barred = batch["barred"]
+        number = np.array([len(np.unique(row[row >= 0])) for row in barred])
+        left = self.num_tracks - number[:, None] - np.arange(self.slate_size)
         uniform = draws.uniform(keys[:, None], np.arange(self.slate_size))
-        return nth_allowed(excluded, (uniform * left).astype(np.int64), self.num_tracks)
+        return nth_allowed(barred, (uniform * left).astype(np.int64), self.num_tracks)
 
     def _key(self, batch: Batch, row: int) -> int:
         """64 bits that depend on the seed and on what a session heard."""
@@ -371,7 +371,7 @@ class PopularityAgent(SlateAgent):
         if "candidates" in batch:
             candidates = batch["candidates"]
             return best_candidates(candidates, np.zeros(candidates.shape), self.slate_size)
-        return most_popular(batch["tracks"], self.slate_size, self.num_tracks)
+        return most_popular(batch["barred"], self.slate_size, self.num_tracks)
 
 
 def most_popular(excluded: npt.NDArray[np.integer], k: int, num_tracks: int) -> Slates:
@@ -564,7 +564,7 @@ class LoggedAgent(PrivilegedAgent):
         log = simulator.remaining_log(np.arange(simulator.num_envs))[:, : self.slate_size]
         missing = self.slate_size - log.shape[1]
         log = np.pad(log, ((0, 0), (0, max(missing, 0))), constant_values=UNKNOWN)
-        popular = most_popular(batch["tracks"], self.slate_size, self.num_tracks)
+        popular = most_popular(simulator.history.tracks, self.slate_size, self.num_tracks)
         return np.where(log >= 0, log, popular).astype(np.int64)
 
 

@@ -289,7 +289,8 @@ class Batch(NamedTuple):
         counted: Which of them there are ``(B, M)``.
         discount: Of the next state's value ``(B,)``, 0 where the session ended.
         next_state: After the slate; that before it where the discount is 0 anyway.
-        heard: Tracks of the state ``(B, H)``, -1 pads: not recommended again.
+        heard: Tracks of the state ``(B, H)``, -1 pads; they stand for all that are barred, see
+            `DDPGAgent._near`.
         next_heard: Tracks of the next state ``(B, H)``.
         logged: Which come from the log, where listeners chose the songs ``(B, 1)``.
     """
@@ -509,7 +510,7 @@ class DDPGAgent(Agent):
     ) -> npt.NDArray[np.int64]:
         """The k tracks nearest to each point that may be recommended ``(n, k)``, -1 for none."""
         if "candidates" not in observation:
-            return top_k(points, self._space, k, observation["tracks"])[0]
+            return top_k(points, self._space, k, observation["barred"])[0]
         candidates = observation["candidates"].astype(np.int64)
         # They come sorted by track, so that their places tell nothing of the log's order.
         order = np.broadcast_to(np.arange(candidates.shape[1]), candidates.shape)
@@ -733,7 +734,12 @@ class DDPGAgent(Agent):
         return (weights * q.view(shape)).sum(dim=2)
 
     def _near(self, points: Tensor, heard: Tensor, k: int) -> npt.NDArray[np.int64]:
-        """The k tracks nearest to each point ``(B, P * k)``, without those heard."""
+        """The k tracks nearest to each point ``(B, P * k)``, without those heard of late.
+
+        A stored transition knows the songs of its state and not all that the session's horizon
+        bars, which would make it several times as large. They are enough here: what is found
+        smooths the gradient and the target over neighbours, and nobody is recommended it.
+        """
         queries = points.detach().flatten(0, 1).numpy()
         near, _ = top_k(queries, self._space, k, heard.numpy().repeat(points.shape[1], axis=0))
         return near.reshape(len(points), -1)

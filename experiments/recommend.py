@@ -113,7 +113,8 @@ def recommend(config: RecommendConfig) -> list[str]:
     tracks, levels = parse_heard(config.heard)
     options = {**agent.env_options, "data": data}
     world = World(SessionConfig.from_keywords(options))
-    simulator = Simulator(world, num_envs=1)
+    room = max(world.capacity, len(tracks))  # every song heard is barred, however many they are
+    simulator = Simulator(world, num_envs=1, capacity=room)
     simulator.show(0, dataset.catalog.find(tracks), np.array(levels), _context(config))
     rows = _choose(agent, simulator)
     return [str(dataset.catalog.track_ids[row]) for row in rows if row >= 0]

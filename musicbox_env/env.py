@@ -36,9 +36,10 @@ class MusicSessionEnv(gym.Env[dict[str, npt.NDArray], npt.NDArray]):
     | `"proto_list"` | `Box(-1, 1, (slate_size * d,))` | one point for each place of the slate; no song twice |
     | `"slate"` | `MultiDiscrete([tracks] * slate_size)` | rows of the catalogue |
 
-    Unless `repeats`, songs that the session heard are not recommended again: points do not see
-    them; in an explicit slate such a song, or one named twice, is replaced by the most popular
-    song that is allowed, and counted in `info["replaced"]`.
+    Unless `repeats`, songs that the session heard are barred: points do not see them; in an
+    explicit slate such a song, or one named twice, is replaced by the most popular song that is
+    allowed, and counted in `info["replaced"]`. An agent that names tracks finds those that it may
+    not name in the observation `barred`.
 
     ## Observation space
     A flat `Dict` of one-dimensional Boxes; the newest play is last, padding is in front.
@@ -52,6 +53,7 @@ class MusicSessionEnv(gym.Env[dict[str, npt.NDArray], npt.NDArray]):
     | `"ids"` | `tracks` | `(history_length,)` int32 | rows of the catalogue, -1 pads |
     | | `levels` | `(history_length,)` int8 | listen levels 0 to 4, -1 pads |
     | | `context` | `(11,)` | as above |
+    | | `barred` | `(longest session + horizon,)` int32 | only with `candidates="catalog"`: tracks that may not be recommended, -1 pads: all that the session heard, also beyond `history_length`; none with `repeats` |
     | | `candidates` | `(longest session,)` int32 | only with `candidates="session"`: tracks of the plays that may be chosen, by index, -1 pads |
 
     ## Rewards

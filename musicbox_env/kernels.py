@@ -105,10 +105,8 @@ def _holds(values: Indices, value: int) -> bool:
 
 @compiled
 def allow_slates(
-    rows: Indices,
     playing: npt.NDArray[np.bool_],
-    tracks: Indices,
-    count: Ints,
+    barred: Indices,
     num_tracks: int,
     repeats: bool,
     slates: Ints,
@@ -116,14 +114,12 @@ def allow_slates(
 ) -> bool:
     """Take slates ``(m, k)`` at their word, but for songs that may not be played.
 
-    Unless ``repeats``, songs that were heard or that a slate names twice are replaced: their
-    places go, in order, to the most popular songs that are neither heard nor in the slate.
+    Unless ``repeats``, songs that are barred or that a slate names twice are replaced: their
+    places go, in order, to the most popular songs that are neither barred nor in the slate.
 
     Args:
-        rows: Sessions ``(m,)``.
-        playing: Which of them are not over ``(m,)``; slates of the others become -1.
-        tracks: What all sessions heard ``(n, capacity)``.
-        count: How many songs that is ``(n,)``.
+        playing: Which sessions are not over ``(m,)``; slates of the others become -1.
+        barred: Songs that each may not be recommended ``(m, b)``, -1 for none.
         num_tracks: Songs of the catalogue.
         repeats: Whether all songs may be played.
         slates: Songs chosen; changed.
@@ -133,8 +129,8 @@ def allow_slates(
         Whether all songs are in the catalogue; the slates are worth nothing if not.
     """
     wrong = np.zeros(slates.shape[1], np.bool_)
-    for i in range(len(rows)):
-        slate, row = slates[i], rows[i]
+    for i in range(len(slates)):
+        slate = slates[i]
         replaced[i] = 0
         if not playing[i]:
             slate[:] = UNKNOWN
@@ -143,22 +139,22 @@ def allow_slates(
             if song < 0 or song >= num_tracks:
                 return False
         if not repeats:
-            replaced[i] = _replace_forbidden(tracks[row, : count[row]], slate, wrong)
+            replaced[i] = _replace_forbidden(barred[i], slate, wrong)
     return True
 
 
 @compiled
-def _replace_forbidden(heard: Indices, slate: Ints, wrong: npt.NDArray[np.bool_]) -> int:
-    """Replace in one slate what was heard or stands there twice; count it."""
+def _replace_forbidden(barred: Indices, slate: Ints, wrong: npt.NDArray[np.bool_]) -> int:
+    """Replace in one slate what is barred or stands there twice; count it."""
     replaced, popular = 0, 0
     for place in range(len(slate)):
-        wrong[place] = _holds(heard, slate[place]) or _holds(slate[:place], slate[place])
+        wrong[place] = _holds(barred, slate[place]) or _holds(slate[:place], slate[place])
     for place in range(len(slate)):
         if wrong[place]:
             slate[place] = UNKNOWN
     for place in range(len(slate)):
         if wrong[place]:
-            while _holds(heard, popular) or _holds(slate, popular):
+            while _holds(barred, popular) or _holds(slate, popular):
                 popular += 1
             slate[place] = popular
             replaced += 1

@@ -143,6 +143,7 @@ class World:
         listener: The user simulator.
         leaving: When listeners leave; None where nobody does.
         dim: Dimensions of the embedding space.
+        capacity: Most songs that a session can have heard.
         pool: Sessions of the split that have a first half to show, ``(s,)``.
     """
 
@@ -245,6 +246,8 @@ class World:
         }
         if config.candidates == "session":
             parts["candidates"] = spaces.Box(-1, last, (self.dataset.longest_session,), np.int32)
+        else:
+            parts["barred"] = spaces.Box(-1, last, (self.capacity,), np.int32)
         return spaces.Dict(parts)
 
     def action_space(self) -> spaces.Box | spaces.MultiDiscrete:
@@ -304,11 +307,17 @@ class Simulator:
         context: Context features of the observation ``(n, CONTEXT_SIZE)``.
     """
 
-    def __init__(self, world: World, num_envs: int) -> None:
-        """Make room for ``num_envs`` sessions; `begin` starts them."""
+    def __init__(self, world: World, num_envs: int, *, capacity: int | None = None) -> None:
+        """Make room for ``num_envs`` sessions; `begin` starts them.
+
+        Args:
+            world: What they share.
+            num_envs: How many they are.
+            capacity: Most songs that a session can have heard; None is the world's.
+        """
         self.world = world
         width = world.dataset.longest_session
-        self.history = History.empty(num_envs, world.capacity)
+        self.history = History.empty(num_envs, capacity or world.capacity)
         self.remaining = np.zeros(num_envs, np.int64)
         self.left = np.zeros(num_envs, np.bool_)
         self.context = np.zeros((num_envs, CONTEXT_SIZE), np.float32)
@@ -333,7 +342,8 @@ class Simulator:
         """
         world, one_play = self.world, np.ones(self.num_envs, np.int64)
         anyone = np.full(self.num_envs, world.pool[0])
-        return world.listener.begin(History.logged(world.dataset, anyone, one_play, world.capacity))
+        capacity = self.history.tracks.shape[1]
+        return world.listener.begin(History.logged(world.dataset, anyone, one_play, capacity))
 
     def begin(self, rows: Rows, sessions: Ints, keys: npt.NDArray[np.uint64]) -> None:
         """Start logged sessions: show their first half, ``L - ceil(L / 2)`` of L plays.
@@ -409,17 +419,43 @@ class Simulator:
 
         Args:
             row: Place of the batch.
-            tracks: Tracks heard, in order ``(t,)``; of more than fit, the last are kept.
+            tracks: Tracks heard, in order ``(t,)``, at most the simulator's capacity.
             levels: How far each was heard ``(t,)``.
             context: Context features ``(CONTEXT_SIZE,)``; see `context_features`.
+
+        Raises:
+            ValueError: More songs than there is room for, or too few left to recommend.
         """
-        count = min(len(tracks), self.history.tracks.shape[1])
-        put_rows(self.history, np.array([row]), History.empty(1, self.history.tracks.shape[1]))
-        self.history.tracks[row, :count] = tracks[len(tracks) - count :]
-        self.history.levels[row, :count] = levels[len(levels) - count :]
+        count, capacity = len(tracks), self.history.tracks.shape[1]
+        if count > capacity:
+            raise ValueError(
+                f"The session heard {count} songs and there is room for {capacity}; "
+                "make the Simulator with a larger capacity."
+            )
+        config, known = self.world.config, self.world.num_tracks
+        distinct = len(np.unique(tracks))
+        if not config.repeats and known - distinct < config.slate_size:
+            raise ValueError(
+                f"The session heard {distinct} of {known} tracks; no slate of "
+                f"{config.slate_size} songs is left. Pass repeats=True or fewer songs."
+            )
+        put_rows(self.history, np.array([row]), History.empty(1, capacity))
+        self.history.tracks[row, :count] = tracks
+        self.history.levels[row, :count] = levels
         self.history.count[row] = self.history.shown[row] = count
         self.context[row] = context
         self._held[row] = False
+
+    def barred(self, rows: Rows) -> npt.NDArray[np.int32]:
+        """Songs that sessions may not be recommended ``(m, capacity)``, -1 pads.
+
+        All that each heard; none with ``repeats``, nor with ``candidates="session"``, where only
+        the plays that the log still holds may be chosen.
+        """
+        config, heard = self.world.config, self.history.tracks
+        if config.repeats or config.candidates == "session":
+            return np.full((len(rows), heard.shape[1]), UNKNOWN, np.int32)
+        return heard.take(rows, axis=0)
 
     def observe(self, rows: Rows) -> dict[str, npt.NDArray]:
         """Observations of the given sessions; fresh arrays, the newest play last."""
@@ -446,6 +482,8 @@ class Simulator:
             }
             if config.candidates == "session":
                 observation["candidates"] = self._sorted_candidates(rows)
+            else:
+                observation["barred"] = self.barred(rows)
             return observation
         real = tracks >= 0
         vectors = world.vectors(tracks)
@@ -553,7 +591,7 @@ class Simulator:
         if config.candidates == "session":
             plays = self._retrieve_plays(rows, points)
             return self._tracks_of(rows, plays), plays, nothing_replaced
-        barred = None if config.repeats else self.history.tracks[rows]
+        barred = self.barred(rows)
         if config.action == "proto_list":
             slate = top_k_list(points, self.world.space, barred, find=self.world.find)
         else:
@@ -590,17 +628,15 @@ class Simulator:
     ) -> tuple[Ints, Ints, Ints]:
         """Take a slate of tracks at its word where it may be played, and replace the rest.
 
-        Unless ``repeats``, a song is not allowed if the session heard it or the slate names it
-        twice; and never if it is not among the candidates. Its place goes to the most popular
+        Unless ``repeats``, a song is not allowed if it is barred or the slate names it twice; and
+        never if it is not among the candidates. Its place goes to the most popular
         song that is allowed, and the step says how many were replaced.
         """
         slate = _slate_of_integers(actions)
         replaced = np.empty(len(slate), np.int64)
         sound = kernels.allow_slates(
-            rows,
             playing,
-            self.history.tracks,
-            self.history.count,
+            self.barred(rows),
             self.world.num_tracks,
             self.world.config.repeats,
             slate,

@@ -43,7 +43,9 @@ def observe(*sessions, candidates=None):
         "levels": levels,
         "context": np.zeros((len(sessions), CONTEXT_SIZE), np.float32),
     }
-    if candidates is not None:
+    if candidates is None:
+        observation["barred"] = tracks.copy()
+    else:
         observation["candidates"] = np.array(candidates, np.int32)
     return observation
 

@@ -11,7 +11,9 @@ from stable_baselines3.common.monitor import Monitor
 
 import musicbox_env
 from agents import AGENTS, agent_class, load_agent, make_agent
+from agents.baselines import history_matrix
 from musicbox_env.dataset import Dataset
+from musicbox_env.embeddings import embedding_space
 from musicbox_env.schema import split_codes
 
 PRIVILEGED = ("logged", "skyline")
@@ -124,6 +126,68 @@ def test_actions_stay_in_the_space_until_the_last_session_ends(synthetic, name):
         assert not info["replaced"].any(), "the agent named songs that may not be played"
         over = terminated | truncated
         start = np.zeros(BATCH, np.bool_)
+
+
+LONG = 60
+"""Songs of a long session: three times what agents observe of it."""
+
+
+def over_long_sessions(agent, dataset):
+    """Observations and slates ``(BATCH, k)`` of sessions of `LONG` songs more than were shown."""
+    env, observation = first_observations(
+        agent, dataset, listener="ground_truth", horizon=LONG, autoreset_mode="Disabled"
+    )
+    state, start = None, np.ones(BATCH, np.bool_)
+    for _ in range(LONG // 3):
+        action, state = agent.predict(observation, state, start, deterministic=True)
+        before, start = observation, np.zeros(BATCH, np.bool_)
+        observation, *_, info = env.step(action)
+        assert not info["replaced"].any(), "the agent named songs that the session heard"
+        yield before, info["slate"]
+
+
+def best_allowed(scores, observation):
+    """The three tracks of highest score ``(BATCH, num_tracks)`` that are not barred."""
+    for row, barred in zip(scores, observation["barred"], strict=True):
+        row[barred[barred >= 0]] = -np.inf
+    return np.argsort(-scores, axis=1, kind="stable")[:, :3]
+
+
+@pytest.mark.parametrize("name", [name for name in PEERS if not name.startswith("sb3-")])
+def test_no_agent_names_a_song_again_in_a_long_session(synthetic, name):
+    heard = [set() for _ in range(BATCH)]
+    for observation, slates in over_long_sessions(small_agent(name, synthetic), synthetic):
+        for songs, slate, barred in zip(heard, slates, observation["barred"], strict=True):
+            songs |= set(barred[barred >= 0].tolist())
+            assert not songs & set(slate.tolist())
+            assert len(set(slate.tolist())) == 3
+            songs |= set(slate.tolist())
+    assert min(map(len, heard)) >= LONG
+
+
+def test_long_sessions_get_the_best_of_what_is_left(synthetic):
+    space = embedding_space(synthetic, "hybrid+rate").astype(np.float64)
+    popularity = np.arange(len(space), 0, -1.0)
+    knn = make_agent("item-knn", synthetic)
+
+    def played_rate(observation):
+        points = act(make_agent("played-rate", synthetic), observation)
+        return points.astype(np.float64) @ space.T
+
+    def item_knn(observation):
+        heard = history_matrix(observation, len(space), kept_only=False)
+        return (heard @ knn.similarity).toarray().astype(np.float64)
+
+    rules = {
+        "popularity": lambda observation: np.tile(popularity, (BATCH, 1)),
+        "best-rate": lambda observation: np.tile(space[:, -1], (BATCH, 1)),
+        "played-rate": played_rate,
+        "item-knn": item_knn,
+    }
+    for name, scores in rules.items():
+        for observation, slates in over_long_sessions(make_agent(name, synthetic), synthetic):
+            expected = best_allowed(scores(observation), observation)
+            np.testing.assert_array_equal(slates, expected, err_msg=name)
 
 
 @pytest.mark.parametrize("name", AGENTS)

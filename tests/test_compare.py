@@ -125,6 +125,19 @@ def test_recommends_songs_that_were_not_heard(finished, synthetic):
     assert popular == [ids[row] for row in (1, 2, 3)]
 
 
+def test_all_songs_heard_are_barred_however_many(finished, synthetic):
+    ids = synthetic.catalog.track_ids
+    heard = ",".join(f"{track}:full" for track in ids[:60])
+    for agent in ("ddpg", "popularity"):
+        config = recommend.RecommendConfig(run=finished, heard=heard, agent=agent)
+        songs = recommend.recommend(config)
+        assert len(set(songs)) == 3
+        assert not set(songs) & set(ids[:60])
+    too_many = ",".join(f"{track}:full" for track in ids[:-2])
+    with pytest.raises(ValueError, match="no slate of 3 songs is left"):
+        recommend.recommend(replace(config, heard=too_many))
+
+
 def test_recommend_names_what_it_does_not_know(finished):
     config = recommend.RecommendConfig(run=finished, heard="t_nowhere:full")
     with pytest.raises(KeyError, match="t_nowhere"):

@@ -316,10 +316,12 @@ def test_pulls_pull(synthetic: Dataset, pull: str) -> None:
 
 def an_observation(agent: DDPGAgent, n: int = 400) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(1)
+    tracks = rng.integers(100, size=(n, 20)).astype(np.int32)
     return {
-        "tracks": rng.integers(100, size=(n, 20)).astype(np.int32),
+        "tracks": tracks,
         "levels": rng.integers(5, size=(n, 20)).astype(np.int8),
         "context": np.zeros((n, CONTEXT_SIZE), np.float32),
+        "barred": tracks,
     }
 
 

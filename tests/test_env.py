@@ -217,6 +217,25 @@ def test_wrong_songs_of_a_slate_are_replaced_and_counted(synthetic_folder):
     np.testing.assert_array_equal(info["slate"], [free[0], free[5], free[1]])
 
 
+@pytest.mark.parametrize("repeats", [False, True])
+def test_all_heard_songs_are_barred_also_beyond_the_window(synthetic, synthetic_folder, repeats):
+    options = dict(observation="ids", action="slate", history_length=4, horizon=30)
+    env = make(synthetic_folder, repeats=repeats, **options)
+    env.action_space.seed(0)
+    observation, info = env.reset(seed=1)
+    plays = synthetic.sessions.frame(info["session"])
+    heard, truncated = plays["track"][: len(plays) // 2].tolist(), False
+    while not truncated:
+        barred = observation["barred"]
+        assert barred.shape == (20 + 30,)
+        assert barred[barred >= 0].tolist() == ([] if repeats else heard)
+        observation, _, _, truncated, info = env.step(env.action_space.sample())
+        heard += info["slate"][info["slate"] >= 0].tolist()
+    assert len(heard) > 30
+    of_session = make(synthetic_folder, observation="ids", candidates="session")
+    assert "barred" not in of_session.observation_space.spaces
+
+
 def test_horizon_truncates_a_long_run(synthetic_folder):
     env = make(synthetic_folder, horizon=31, listener="ground_truth")
     env.reset(seed=0)
