@@ -25,7 +25,7 @@ from scipy import sparse
 from agents.base import Agent, AgentSettings, Observation
 from musicbox_env import draws
 from musicbox_env.dataset import RATE_SUFFIX, Dataset
-from musicbox_env.retrieval import top_k, top_k_among
+from musicbox_env.retrieval import Find, top_k, top_k_among
 from musicbox_env.schema import MAX_SESSION_LENGTH, UNKNOWN, is_skip
 from musicbox_env.simulator import Simulator
 
@@ -261,10 +261,16 @@ class SlateAgent(BaselineAgent):
             "slate_size": self.slate_size,
         }
 
-    def _best_by_points(self, batch: Batch, points: Floats, items: Floats) -> Slates:
-        """Tracks of highest dot product of items ``(num_tracks, e)`` and points ``(n, e)``."""
+    def _best_by_points(
+        self, batch: Batch, points: Floats, items: Floats, find: Find | None = None
+    ) -> Slates:
+        """Tracks of highest dot product of items ``(num_tracks, e)`` and points ``(n, e)``.
+
+        ``find`` searches the items in place of `top_k`.
+        """
         if "candidates" not in batch:
-            slates, _ = top_k(points, items, self.slate_size, batch["barred"])
+            barred, k = batch["barred"], self.slate_size
+            slates, _ = find(points, k, barred) if find else top_k(points, items, k, barred)
             return np.maximum(slates, 0)
         candidates = batch["candidates"]
         # Sorted by track, hence the place as the order of equal ones tells nothing.

@@ -106,10 +106,11 @@ from agents.replay import ReplayBuffer, Transitions
 from musicbox_env import ENV_ID
 from musicbox_env.dataset import RATE_SUFFIX, Dataset
 from musicbox_env.draws import packed, unpacked
-from musicbox_env.embeddings import embedding_space, rate_column
-from musicbox_env.retrieval import top_k, top_k_among
+from musicbox_env.embeddings import rate_column
+from musicbox_env.retrieval import top_k_among
 from musicbox_env.rewards import RewardConfig, song_rewards
 from musicbox_env.schema import is_skip, require_known
+from musicbox_env.search import Search
 from musicbox_env.simulator import CONTEXT_SIZE
 from musicbox_env.vector_env import MusicSessionVectorEnv
 
@@ -332,7 +333,7 @@ class DDPGAgent(Agent):
         config = self.settings
         self.embedding = config.embedding or default_embedding(dataset)
         self.has_rate = self.embedding.endswith(RATE_SUFFIX)
-        self._space = embedding_space(dataset, self.embedding)
+        self.search = Search(dataset, self.embedding)
         self._rng = np.random.default_rng(seed)
         shape: dict[str, Any] = {
             "encoder": config.encoder,
@@ -373,9 +374,14 @@ class DDPGAgent(Agent):
         self._updates = self._critic_updates = 0
 
     @property
+    def space(self) -> npt.NDArray[np.float32]:
+        """Where songs lie for this agent ``(num_tracks, dim)``; the last axis may be its own."""
+        return self.search.space
+
+    @property
     def dim(self) -> int:
         """Dimensions of the embedding space."""
-        return self._space.shape[1]
+        return self.space.shape[1]
 
     @property
     def env_options(self) -> dict[str, Any]:
@@ -510,21 +516,21 @@ class DDPGAgent(Agent):
     ) -> npt.NDArray[np.int64]:
         """The k tracks nearest to each point that may be recommended ``(n, k)``, -1 for none."""
         if "candidates" not in observation:
-            return top_k(points, self._space, k, observation["barred"])[0]
+            return self.search.top_k(points, k, observation["barred"])[0]
         candidates = observation["candidates"].astype(np.int64)
         # They come sorted by track, so that their places tell nothing of the log's order.
         order = np.broadcast_to(np.arange(candidates.shape[1]), candidates.shape)
-        places = top_k_among(points, self._space, candidates, k, order)
+        places = top_k_among(points, self.space, candidates, k, order)
         return np.where(places >= 0, np.take_along_axis(candidates, places, axis=1), -1)
 
     # What the networks see.
 
     def _embed(self, tracks: npt.NDArray[np.integer]) -> Tensor:
-        return embedded(self._space, tracks)
+        return embedded(self.space, tracks)
 
     def _state(self, observation: Observation) -> State:
         return read(
-            self._space,
+            self.space,
             observation["tracks"],
             observation["levels"].astype(np.int8, copy=False),
             observation["context"].astype(np.float32, copy=False),
@@ -741,7 +747,7 @@ class DDPGAgent(Agent):
         smooths the gradient and the target over neighbours, and nobody is recommended it.
         """
         queries = points.detach().flatten(0, 1).numpy()
-        near, _ = top_k(queries, self._space, k, heard.numpy().repeat(points.shape[1], axis=0))
+        near, _ = self.search.top_k(queries, k, heard.numpy().repeat(points.shape[1], axis=0))
         return near.reshape(len(points), -1)
 
     def cloning_loss(self, rows: Transitions) -> Tensor:
@@ -772,9 +778,7 @@ class DDPGAgent(Agent):
     def _turn_axis(self, tracks: npt.NDArray[np.integer]) -> None:
         """Move tracks along the last axis of the space to what is known of them."""
         assert self.quality is not None
-        if not self._space.flags.writeable:  # mapped from the dataset, shared with others
-            self._space = np.array(self._space)
-        self._space[tracks, -1] = self.quality.axis(tracks)
+        self.search.move(tracks, self.quality.axis(tracks))
 
     # Learning: what feeds it.
 
@@ -803,10 +807,10 @@ class DDPGAgent(Agent):
         reward = RewardConfig.from_mapping(env_options.get("reward"))
         unit = (reward.gamma_position ** np.arange(self.settings.slate_size)).sum()
         read = quality_in_log(
-            self.dataset, self._space[:, :-1], reward, self.settings.quality_prior, unit
+            self.dataset, self.space[:, :-1], reward, self.settings.quality_prior, unit
         )
         self.quality = read["train"]
-        everything = np.arange(len(self._space))
+        everything = np.arange(len(self.space))
         self._turn_axis(everything)
         return {fold: read[fold].axis(everything) for fold in FOLDS}
 
@@ -1014,7 +1018,7 @@ class DDPGAgent(Agent):
                     if name.startswith("quality.")
                 }
                 self.quality = TrackQuality.of(saved)
-                self._turn_axis(np.arange(len(self._space)))
+                self._turn_axis(np.arange(len(self.space)))
             for name, module in self._modules().items():
                 prefix = f"{name}."
                 module.load_state_dict(

@@ -28,8 +28,8 @@ from agents.baselines import (
     in_chunks,
 )
 from musicbox_env.dataset import RATE_SUFFIX, Dataset
-from musicbox_env.embeddings import embedding_space
 from musicbox_env.schema import is_skip
+from musicbox_env.search import Search
 
 Array = npt.NDArray[np.float64]
 
@@ -95,12 +95,19 @@ class LinUCBAgent(SlateAgent):
         assert isinstance(self.settings, LinUCBSettings)
         return self.settings
 
+    @property
+    def _spec(self) -> str:
+        return self._options.embedding or self.dataset.embedding_names[0] + RATE_SUFFIX
+
+    @cached_property
+    def _search(self) -> Search:
+        return Search(self.dataset, self._spec)
+
     @cached_property
     def _tracks(self) -> Array:
         """Vector, rate and 1 (z above) of every track ``(num_tracks, d + 2)``: vector, rate, 1."""
-        spec = self._options.embedding or self.dataset.embedding_names[0] + RATE_SUFFIX
-        space = embedding_space(self.dataset, spec)
-        if not spec.endswith(RATE_SUFFIX):
+        space = self._search.space
+        if not self._spec.endswith(RATE_SUFFIX):
             space = np.pad(space, ((0, 0), (0, 1)))
         return np.pad(space, ((0, 0), (0, 1)), constant_values=1.0).astype(np.float64)
 
@@ -113,7 +120,10 @@ class LinUCBAgent(SlateAgent):
         theta = np.linalg.solve(self._precision, self._kept)
         points = np.einsum("nxz,x->nz", sessions, theta)
         if deterministic or self._options.alpha == 0:
-            return self._best_by_points(batch, points, self._tracks)
+            # The last axis is the same for all songs, and the rate's place is empty without one.
+            space = self._search.space
+            points = points[:, : space.shape[1]]
+            return self._best_by_points(batch, points, space, self._search.top_k)
         covariance = np.linalg.inv(self._precision)
         spread = np.einsum("nxz,xy,nyw->nzw", sessions, covariance, sessions, optimize=True)
         chunk = MAX_SCORES // self.num_tracks

@@ -99,7 +99,7 @@ class MusicSessionEnv(gym.Env[dict[str, npt.NDArray], npt.NDArray]):
     - `retrieval`: how points find their songs: `"exact"`; `"approximate"`, many times faster among
       millions and now and then blind for one of the best (`musicbox_env.approximate`; its index is
       built on first use and kept beside the embeddings); `"auto"`, exact below a million tracks.
-      `env.unwrapped.world.retrieval` says which.
+      `env.unwrapped.world.search.kind` says which.
     - `render_mode`: `"ansi"` or `"rgb_array"`.
 
     ## Listeners

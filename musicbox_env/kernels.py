@@ -669,6 +669,85 @@ def best_items(
     return sound
 
 
+@compiled
+def best_in_lists(
+    points: Floats,
+    items: Floats,
+    starts: Ints,
+    filed: Indices,
+    lists: Indices,
+    barred: Ints,
+    rows: Ints,
+) -> None:
+    """Find the items of highest dot product with each point among those of some lists.
+
+    Args:
+        points: ``(q, d)``.
+        items: ``(n, d)``.
+        starts: Where each list begins in ``filed``, and the last ends ``(lists + 1,)``.
+        filed: Items of all lists ``(n,)``.
+        lists: Lists that each point looks into ``(q, p)``.
+        barred: Items that a point may not have ``(q, b)``, -1 for none.
+        rows: The best items, -1 before ``(q, k)``; changed.
+    """
+    last = rows.shape[1] - 1
+    best = np.empty(rows.shape[1], np.float32)
+    for i in range(len(points)):
+        best[:] = -np.inf
+        for number in lists[i]:
+            for item in filed[starts[number] : starts[number + 1]]:
+                score = dot(points[i], items[item])
+                if score > best[last] and not _holds(barred[i], item):
+                    _enter(item, score, rows[i], best)
+
+
+@in_registers
+def summarize_lists(
+    items: Floats, starts: Ints, filed: Indices, lists: Indices, mean: Floats, variance: Floats
+) -> None:
+    """Mean and variance of the items of some lists along each axis, in place.
+
+    Args:
+        items: ``(n, d)``.
+        starts: Where each list begins in ``filed``, and the last ends ``(lists + 1,)``.
+        filed: Items of all lists ``(n,)``.
+        lists: Numbers of the lists that are looked at ``(m,)``.
+        mean: Of the items of all lists ``(lists, d)``, 0 of none; changed.
+        variance: Likewise ``(lists, d)``; changed.
+    """
+    for number in lists:
+        mean[number], variance[number] = 0, 0
+        within = filed[starts[number] : starts[number + 1]]
+        for item in within:
+            for j in range(items.shape[1]):
+                mean[number, j] += items[item, j] / len(within)
+        for item in within:
+            for j in range(items.shape[1]):
+                variance[number, j] += (items[item, j] - mean[number, j]) ** 2 / len(within)
+
+
+@in_registers
+def promise_of_lists(points: Floats, mean: Floats, variance: Floats, deviations: float) -> Floats:
+    """What the best item of each list may score ``(q, lists)``.
+
+    Args:
+        points: ``(q, d)``.
+        mean: Of the lists' items ``(lists, d)``.
+        variance: Of them ``(lists, d)``.
+        deviations: Standard deviations of the scores that are added to their mean.
+    """
+    promise = np.empty((len(points), len(mean)), np.float32)
+    for i in range(len(points)):
+        for number in range(len(mean)):
+            score: Any = np.float32(0)
+            spread: Any = np.float32(0)
+            for j in range(points.shape[1]):
+                score += points[i, j] * mean[number, j]
+                spread += points[i, j] ** 2 * variance[number, j]
+            promise[i, number] = score + deviations * np.sqrt(spread)
+    return promise
+
+
 @in_registers
 def _score(point: Floats, items: Floats, scores: Floats) -> None:
     """Dot products of a point and items, four at a time: each number of the point is read once."""

@@ -14,12 +14,11 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
-from gymnasium import logger, spaces
+from gymnasium import spaces
 
 from musicbox_env import draws, kernels
-from musicbox_env.approximate import APPROXIMATE_FROM, ApproximateIndex, installed
 from musicbox_env.dataset import Dataset
-from musicbox_env.embeddings import embedding_space, space_dim, space_file
+from musicbox_env.embeddings import space_dim
 from musicbox_env.leaving import make_leaving, require_leaving
 from musicbox_env.listeners import (
     History,
@@ -29,14 +28,14 @@ from musicbox_env.listeners import (
     put_rows,
     skip_probability,
 )
-from musicbox_env.retrieval import Find, top_k, top_k_among, top_k_list
+from musicbox_env.retrieval import top_k_among, top_k_list
 from musicbox_env.rewards import TERMS, RewardConfig, reward_terms, total_reward
 from musicbox_env.schema import CONTEXT_TYPES, UNHEARD, UNKNOWN, Level, require_known, split_codes
+from musicbox_env.search import RETRIEVALS, Search
 
 ACTIONS: Final = ("proto", "proto_list", "slate")
 OBSERVATIONS: Final = ("embedding", "ids")
 CANDIDATES: Final = ("catalog", "session")
-RETRIEVALS: Final = ("auto", "exact", "approximate")
 CONTEXT_SIZE: Final = 5 + len(CONTEXT_TYPES)
 
 Rows = npt.NDArray[np.intp]
@@ -122,18 +121,6 @@ def _open_dataset(folder: Path, stamp: int) -> Dataset:
     return Dataset(folder)
 
 
-@lru_cache(maxsize=8)
-def _embedding_space(dataset: Dataset, spec: str) -> npt.NDArray[np.float32]:
-    return embedding_space(dataset, spec)
-
-
-@lru_cache(maxsize=2)
-def _index(dataset: Dataset, spec: str) -> ApproximateIndex:
-    space = _embedding_space(dataset, spec)
-    file = dataset.folder / "spaces" / f"{spec}.faiss"
-    return ApproximateIndex.open(space, file, newer_than=space_file(dataset, spec))
-
-
 class World:
     """What all sessions of an environment share and nothing changes: data, space, listener.
 
@@ -182,31 +169,15 @@ class World:
         """Size of the catalogue."""
         return len(self.dataset.catalog)
 
-    @cached_property
+    @property
     def space(self) -> npt.NDArray[np.float32]:
         """Embedding that actions are scored in, ``(num_tracks, dim)``; read where it is needed."""
-        return _embedding_space(self.dataset, self.config.embedding)
+        return self.search.space
 
     @cached_property
-    def retrieval(self) -> str:
-        """How points find their songs: ``"exact"`` or ``"approximate"``, which auto chose too."""
-        asked, large = self.config.retrieval, self.num_tracks >= APPROXIMATE_FROM
-        if asked != "auto":
-            return asked
-        if large and not installed():
-            logger.warn(
-                f"Exact retrieval among {self.num_tracks:,} tracks takes milliseconds a query; "
-                "pip install musicbox-env[approximate] makes it thirty times faster."
-            )
-            return "exact"
-        return "approximate" if large else "exact"
-
-    @cached_property
-    def find(self) -> Find:
-        """The search for the best songs of points; an index is built when first needed."""
-        if self.retrieval == "exact":
-            return lambda points, k, barred: top_k(points, self.space, k, barred)
-        return _index(self.dataset, self.config.embedding).top_k
+    def search(self) -> Search:
+        """How points find their songs."""
+        return Search(self.dataset, self.config.embedding, self.config.retrieval)
 
     def vectors(self, tracks: npt.NDArray[np.integer]) -> npt.NDArray[np.float32]:
         """Rows of the space, ``(..., dim)``; anything where a track is -1."""
@@ -593,9 +564,9 @@ class Simulator:
             return self._tracks_of(rows, plays), plays, nothing_replaced
         barred = self.barred(rows)
         if config.action == "proto_list":
-            slate = top_k_list(points, self.world.space, barred, find=self.world.find)
+            slate = top_k_list(points, self.world.space, barred, find=self.world.search.top_k)
         else:
-            slate, _ = self.world.find(points[:, 0], config.slate_size, barred)
+            slate, _ = self.world.search.top_k(points[:, 0], config.slate_size, barred)
         return slate, _any_play(slate), nothing_replaced
 
     def _retrieve_plays(self, rows: Rows, points: npt.NDArray[np.float32]) -> Ints:

@@ -6,13 +6,14 @@ import pytest
 
 import musicbox_env
 from experiments.benchmark_worlds import grown
-from musicbox_env import simulator
+from musicbox_env import search
 from musicbox_env.embeddings import embedding_space
 from musicbox_env.retrieval import top_k, top_k_list
+from musicbox_env.search import Search
 
 pytest.importorskip("faiss")
 
-from musicbox_env.approximate import ApproximateIndex
+from musicbox_env.approximate import ApproximateIndex, ListsInSpace
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +58,70 @@ def test_a_query_is_answered_alone_as_in_a_batch(index, queries):
         np.testing.assert_array_equal(alone_scores[0], scores[i])
 
 
+@pytest.fixture(scope="module")
+def moved(items):
+    """The same songs with another last axis, as an agent learns it: half of it their vectors'."""
+    rng = np.random.default_rng(2)
+    slopes = rng.standard_normal(items.shape[1] - 1) / 2
+    axis = items[:, :-1] @ slopes + rng.standard_normal(len(items)) / 4
+    return np.column_stack([items[:, :-1], np.clip(axis, -1, 1)]).astype(np.float32)
+
+
+@pytest.mark.parametrize("k", [3, 50])
+def test_lists_are_searched_in_another_space(index, moved, queries, k):
+    lists = ListsInSpace(index, moved)
+    found, scores = lists.top_k(queries, k)
+    exact, exact_scores = top_k(queries, moved, k)
+    assert (found[:, :, None] == exact[:, None, :]).any(axis=2).mean() >= 0.95
+    same = (found == exact).all(axis=1)
+    np.testing.assert_array_equal(scores[same], exact_scores[same])
+    for i in range(0, len(queries), 41):
+        np.testing.assert_array_equal(lists.top_k(queries[i : i + 1], k)[0][0], found[i])
+    best = found[:, :3]
+    rest, _ = lists.top_k(queries, 3, best)
+    assert not (rest[:, :, None] == best[:, None, :]).any()
+
+
+def test_lists_follow_items_that_move_as_if_made_anew(index, items, moved, queries):
+    now = items.copy()
+    lists = ListsInSpace(index, now)
+    before, _ = lists.top_k(queries, 5)
+    for part in np.array_split(np.random.default_rng(3).permutation(len(items)), 3):
+        now[part] = moved[part]
+        lists.moved(part)
+    after, _ = lists.top_k(queries, 5)
+    np.testing.assert_array_equal(after, ListsInSpace(index, moved).top_k(queries, 5)[0])
+    assert (after != before).any()
+
+
+def test_lists_too_short_for_what_is_asked_are_no_limit(moved):
+    few = moved[:60]
+    lists = ListsInSpace(ApproximateIndex.build(few), few)
+    for k in (0, 1, 55, 70):
+        np.testing.assert_array_equal(lists.top_k(few[:4], k)[0], top_k(few[:4], few, k)[0])
+
+
+def test_one_search_for_an_agents_own_axis(synthetic, monkeypatch):
+    """From the same size on as the environment's, and without touching the dataset's space."""
+    own, exact = Search(synthetic, "hybrid+rate", "approximate"), Search(synthetic, "hybrid+rate")
+    shared, axis = exact.space, np.linspace(-1, 1, len(exact.space), dtype=np.float32)
+    queries = exact.space[:40] + 0.1
+    kept = np.array(shared)
+    for part in np.array_split(np.arange(len(axis)), 2):
+        for mover in (own, exact):
+            mover.move(part, axis[part])
+        # 28 lists are fewer than are looked into.
+        np.testing.assert_array_equal(own.top_k(queries, 9)[0], exact.top_k(queries, 9)[0])
+    np.testing.assert_array_equal(own.space[:, -1], axis)
+    np.testing.assert_array_equal(Search(synthetic, "hybrid+rate").space, kept)
+    np.testing.assert_array_equal(shared, kept)
+    assert exact.kind == "exact"
+    monkeypatch.setattr(search, "APPROXIMATE_FROM", 100)
+    assert Search(synthetic, "hybrid+rate").kind == "approximate"
+    with pytest.raises(ValueError, match="did you mean 'exact'"):
+        Search(synthetic, "hybrid+rate", "exactly")
+
+
 def test_few_items_are_searched_exactly():
     items = np.eye(6, dtype=np.float32)
     queries = np.arange(12, dtype=np.float32).reshape(2, 6)
@@ -95,10 +160,10 @@ def test_lists_have_no_song_twice(index, items, queries):
 def test_the_environment_says_how_it_retrieves(synthetic_folder, synthetic, monkeypatch, action):
     options = {"data": str(synthetic_folder), "action": action, "observation": "ids"}
     exact = gym.make(musicbox_env.ENV_ID, **options).unwrapped
-    assert exact.world.retrieval == "exact"
-    monkeypatch.setattr(simulator, "APPROXIMATE_FROM", 100)
+    assert exact.world.search.kind == "exact"
+    monkeypatch.setattr(search, "APPROXIMATE_FROM", 100)
     approximate = gym.make(musicbox_env.ENV_ID, **options).unwrapped
-    assert approximate.world.retrieval == "approximate"
+    assert approximate.world.search.kind == "approximate"
     # In 28 lists of some seven songs, 24 of which are looked into, next to nothing is overlooked.
     point = embedding_space(synthetic, "hybrid+rate")[7]
     action = np.tile(point, exact.action_space.shape[0] // len(point))

@@ -29,6 +29,7 @@ from agents.networks import State
 from agents.replay import ReplayBuffer, Transitions
 from experiments.evaluation import roll_out
 from experiments.metrics import effective_songs, exposure, skip_rate
+from musicbox_env import search
 from musicbox_env.dataset import Dataset
 from musicbox_env.embeddings import fit_embeddings, rate_column
 from musicbox_env.listeners import LISTENERS, History
@@ -131,11 +132,11 @@ def test_q_of_the_retrieved_songs_by_hand(synthetic: Dataset) -> None:
     trained_critic(agent, batch)
     with torch.no_grad():
         points = agent.actor(batch.state)
-        scores = torch.from_numpy(np.array(agent._space)) @ points[0, 0]
+        scores = torch.from_numpy(np.array(agent.space)) @ points[0, 0]
         scores[batch.heard[0].long()] = -np.inf
         best = scores.topk(4).indices
         chances = torch.softmax(scores[best] / 0.5, dim=0)
-        q = agent.critics[0](batch.state, torch.from_numpy(np.array(agent._space))[best][None])[0]
+        q = agent.critics[0](batch.state, torch.from_numpy(np.array(agent.space))[best][None])[0]
         found = agent._value_of(points, batch)
     torch.testing.assert_close(found[0, 0], (chances * q).sum())
 
@@ -367,7 +368,7 @@ def test_the_critic_chooses_among_the_nearest(synthetic: Dataset, mean: bool) ->
     observation = an_observation(agent, 10)
     chosen, _ = agent.predict(observation, deterministic=True)
     points = agent.points(observation)[:, 0]
-    seen = agent._space.copy()
+    seen = agent.space.copy()
     seen[:, -1] *= agent.settings.quality_weight
     for i, slate in enumerate(chosen):
         scores = seen @ points[i]
@@ -378,6 +379,20 @@ def test_the_critic_chooses_among_the_nearest(synthetic: Dataset, mean: bool) ->
             songs = torch.from_numpy(seen[near][None])
             q = critic(agent._state(one), songs)[0].numpy()
         assert slate.tolist() == near[np.argsort(-q)[:3]].tolist()
+
+
+def test_by_the_index_it_recommends_what_it_recommends_without(
+    synthetic: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """28 lists are fewer than are looked into, so that nothing can be overlooked."""
+    pytest.importorskip("faiss")
+    chosen = []
+    for size, kind in ((10**9, "exact"), (100, "approximate")):
+        monkeypatch.setattr(search, "APPROXIMATE_FROM", size)
+        agent = small_agent(synthetic, neighbours=4, gamma=0.5).learn(options(synthetic), 100)
+        assert agent.search.kind == kind
+        chosen.append(agent.predict(an_observation(agent), deterministic=True)[0])
+    np.testing.assert_array_equal(*chosen)
 
 
 # Bookkeeping.
