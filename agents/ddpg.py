@@ -108,7 +108,7 @@ from musicbox_env.dataset import RATE_SUFFIX, Dataset
 from musicbox_env.draws import packed, unpacked
 from musicbox_env.embeddings import rate_column
 from musicbox_env.retrieval import top_k_among
-from musicbox_env.rewards import RewardConfig, song_rewards
+from musicbox_env.rewards import RewardConfig, discounts
 from musicbox_env.schema import is_skip, require_known
 from musicbox_env.search import Search
 from musicbox_env.simulator import CONTEXT_SIZE
@@ -884,10 +884,9 @@ class DDPGAgent(Agent):
         """What a step of all sessions was, for the memory; ``truncated`` is no end of the world."""
         levels = info["levels"]
         asked = None if self.settings.critic_sees == "proto" else 0  # 132 bytes each
-        weight = env.config.reward.gamma_position ** np.arange(levels.shape[1])
-        heard = levels >= 0
-        of_songs = song_rewards(env.config.reward, levels)
-        rest = reward - (of_songs * heard) @ weight
+        weight = discounts(env.config.reward.gamma_position, levels.shape[1])
+        heard, of_songs = levels >= 0, info["song_reward"]
+        of_slate = reward - of_songs @ weight
         if self.settings.whole_slates:
             share = (heard @ weight) / weight.sum()
             reward = reward / np.where(share > 0, share, 1)
@@ -900,7 +899,7 @@ class DDPGAgent(Agent):
             slate_levels=levels,
             slate_rate=np.full(levels.shape, np.nan, np.float32),
             reward=reward.astype(np.float32),
-            song_reward=((of_songs * weight.sum() + rest[:, None]) * heard).astype(np.float32),
+            song_reward=((of_songs * weight.sum() + of_slate[:, None]) * heard).astype(np.float32),
             discount=(self.settings.gamma * ~terminated).astype(np.float32),
             next_position=following["context"][:, -1],
         )

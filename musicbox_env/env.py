@@ -59,7 +59,10 @@ class MusicSessionEnv(gym.Env[dict[str, npt.NDArray], npt.NDArray]):
     ## Rewards
     `sum over k of gamma_position ** k * [song k was not skipped]`, with `gamma_position` 0.9;
     skipped is `skip_2`, the ground truth of the data set. `reward` is a dictionary of weights for
-    further terms (`rewards.RewardConfig`); every term is in `info`, unweighted.
+    further terms (`rewards.RewardConfig`); every term is in `info`, unweighted. What each song
+    earns by how far it was heard is `info["song_reward"]`, 0 where it was not heard; the reward is
+    `sum over k of gamma_position ** k * song_reward[k]`, and the weighted terms that only a slate
+    has, `diversity` and `novelty`.
 
     ## Starting state
     A session of the split, drawn uniformly; `reset(options={"session": i})` names one. Of L plays
@@ -73,8 +76,9 @@ class MusicSessionEnv(gym.Env[dict[str, npt.NDArray], npt.NDArray]):
     ## Information
     The same keys at every reset and step: `slate` and `levels` `(slate_size,)` as heard, -1 where
     not; `logged` `(slate_size,)`, whether the level is the logged one and not imputed or
-    simulated, and `logged_share`, their share of the songs heard; `replaced`, places of the action that were replaced; `reward_<term>`; `left`, whether the listener left;
-    `session`.
+    simulated, and `logged_share`, their share of the songs heard; `replaced`, places of the action
+    that were replaced; `song_reward` `(slate_size,)`, what each song earned; `reward_<term>`;
+    `left`, whether the listener left; `session`.
 
     ## Arguments
     - `data`: dataset folder; None is the bundled synthetic one, made on first use.
@@ -257,6 +261,7 @@ def describe(
         "logged": outcome.logged,
         "logged_share": outcome.logged_share,
         "replaced": outcome.replaced,
+        "song_reward": outcome.song_reward,
         **{f"reward_{name}": value for name, value in outcome.terms.items()},
         "left": simulator.left.take(rows),
         "session": session,

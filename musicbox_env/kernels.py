@@ -330,6 +330,18 @@ def discounted_listens(
 
 
 @compiled
+def by_level(
+    levels: npt.NDArray[np.int8],
+    of_levels: npt.NDArray[np.float64],
+    values: npt.NDArray[np.float64],
+) -> None:
+    """Write what a table of levels from -1 on says of ``levels`` ``(m, k)`` to ``values``."""
+    for i in range(levels.shape[0]):
+        for place in range(levels.shape[1]):
+            values[i, place] = of_levels[levels[i, place] - UNHEARD]
+
+
+@compiled
 def find_logged(
     slates: Ints,
     plays: Ints,

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from musicbox_env.kernels import discounted_listens
-from musicbox_env.schema import Level, require_known
+from musicbox_env.kernels import by_level, discounted_listens
+from musicbox_env.schema import NUM_LEVELS, UNHEARD, Level, require_known
 
 Float = npt.NDArray[np.float64]
 
@@ -48,6 +48,12 @@ class RewardConfig:
         weights = [(name, getattr(self, name)) for name in TERMS]
         return tuple((name, weight) for name, weight in weights if weight)
 
+    @cached_property
+    def of_levels(self) -> Float:
+        """What a song earns at levels from -1, not heard, to the highest ``(1 + NUM_LEVELS,)``."""
+        levels = np.arange(UNHEARD, NUM_LEVELS, dtype=np.int8)[:, None]
+        return total_reward(self, reward_terms(self, levels, None, None))
+
     @classmethod
     def from_mapping(cls, settings: Mapping[str, Any] | None) -> RewardConfig:
         """Build from JSON-able keyword values; an unknown name is refused with a suggestion."""
@@ -78,7 +84,7 @@ def reward_terms(
     Returns:
         For each of `TERMS` an array ``(n,)``.
     """
-    discount = _discounts(config.gamma_position, levels.shape[1])
+    discount = discounts(config.gamma_position, levels.shape[1])
     zeros = np.zeros(len(levels))
     listened = np.empty(len(levels))
     discounted_listens(levels, discount, listened)
@@ -94,7 +100,8 @@ def reward_terms(
 
 
 @cache
-def _discounts(gamma: float, places: int) -> Float:
+def discounts(gamma: float, places: int) -> Float:
+    """What the reward of a song counts at each place of a slate, ``gamma ** k`` ``(places,)``."""
     return gamma ** np.arange(places, dtype=np.float64)
 
 
@@ -121,6 +128,15 @@ def total_reward(config: RewardConfig, terms: Mapping[str, Float]) -> Float:
 
 
 def song_rewards(config: RewardConfig, levels: npt.NDArray[np.int8]) -> Float:
-    """Reward of each song of slates ``(n, k)``, were it a slate of its own."""
-    single = reward_terms(config, levels.reshape(-1, 1), None, None)
-    return total_reward(config, single).reshape(levels.shape)
+    """What each song earns by how far it was heard, 0 where it was not, ``(n, k)``.
+
+    The reward of a slate is the sum of its songs' by `discounts` of their places, and the weighted
+    terms that slates have as a whole: ``diversity`` and ``novelty``.
+
+    Args:
+        config: Weights of the terms.
+        levels: Listen levels ``(n, k)``, -1 where a song was not heard.
+    """
+    rewards = np.empty(levels.shape)
+    by_level(levels, config.of_levels, rewards)
+    return rewards

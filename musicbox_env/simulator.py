@@ -29,7 +29,7 @@ from musicbox_env.listeners import (
     skip_probability,
 )
 from musicbox_env.retrieval import top_k_among, top_k_list
-from musicbox_env.rewards import TERMS, RewardConfig, reward_terms, total_reward
+from musicbox_env.rewards import TERMS, RewardConfig, reward_terms, song_rewards, total_reward
 from musicbox_env.schema import CONTEXT_TYPES, UNHEARD, UNKNOWN, Level, require_known, split_codes
 from musicbox_env.search import RETRIEVALS, Search
 
@@ -237,6 +237,8 @@ class Outcome:
     Attributes:
         reward: ``(n,)``.
         terms: Unweighted reward terms, each ``(n,)``.
+        song_reward: What each song earned ``(n, k)``, 0 where not heard. The reward is their sum
+            by ``gamma_position ** k`` and the weighted terms ``diversity`` and ``novelty``.
         slate: Tracks in the order heard ``(n, k)``, -1 where not heard.
         levels: Their listen levels ``(n, k)``, -1 where not heard.
         logged: Whether the level is the logged one ``(n, k)``.
@@ -246,6 +248,7 @@ class Outcome:
 
     reward: npt.NDArray[np.float64]
     terms: dict[str, npt.NDArray[np.float64]]
+    song_reward: npt.NDArray[np.float64]
     slate: Ints
     levels: npt.NDArray[np.int8]
     logged: npt.NDArray[np.bool_]
@@ -258,6 +261,7 @@ class Outcome:
         return cls(
             np.zeros(n),
             {name: np.zeros(n) for name in TERMS},
+            np.zeros((n, slate_size)),
             np.full((n, slate_size), UNKNOWN, np.int64),
             np.full((n, slate_size), UNHEARD, np.int8),
             np.zeros((n, slate_size), np.bool_),
@@ -491,8 +495,9 @@ class Simulator:
         logged, share = np.empty(slate.shape, np.bool_), np.empty(len(slate))
         kernels.find_logged(slate, plays, self.world.listener.answers_from_log, logged, share)
         terms = self._reward_terms(slate, levels)
-        reward = total_reward(self.world.config.reward, terms)
-        return Outcome(reward, terms, slate, levels, logged, share, replaced)
+        rewards = self.world.config.reward
+        reward, of_songs = total_reward(rewards, terms), song_rewards(rewards, levels)
+        return Outcome(reward, terms, of_songs, slate, levels, logged, share, replaced)
 
     def _hear(
         self, rows: Rows, slate: Ints, plays: Ints, uniforms: npt.NDArray[np.float64]

@@ -252,10 +252,16 @@ def test_horizon_truncates_a_long_run(synthetic_folder):
 def test_reward_terms_are_reported_and_weighted(synthetic_folder):
     weights = {"listen": 0.5, "graded": 2.0, "diversity": 1.0, "novelty": 0.25}
     env = make(synthetic_folder, reward=weights)
-    env.reset(seed=0)
-    _, reward, _, _, info = env.step(env.action_space.sample())
-    assert reward == pytest.approx(sum(w * info[f"reward_{n}"] for n, w in weights.items()))
-    assert all(info[f"reward_{name}"] >= 0 for name in weights)
+    _, info = env.reset(seed=0)
+    assert not info["song_reward"].any()
+    terminated = False
+    while not terminated:
+        _, reward, terminated, _, info = env.step(env.action_space.sample())
+        assert reward == pytest.approx(sum(w * info[f"reward_{n}"] for n, w in weights.items()))
+        assert all(info[f"reward_{name}"] >= 0 for name in weights)
+        of_slate = info["reward_diversity"] + 0.25 * info["reward_novelty"]
+        assert reward == pytest.approx(info["song_reward"] @ 0.9 ** np.arange(3) + of_slate)
+        assert not info["song_reward"][info["levels"] < 0].any()
 
 
 def test_future_labels_change_nothing_that_is_observed(synthetic_folder, tmp_path):

@@ -3,7 +3,15 @@ import itertools
 import numpy as np
 import pytest
 
-from musicbox_env.rewards import TERMS, RewardConfig, reward_terms, slate_diversity, total_reward
+from musicbox_env.rewards import (
+    TERMS,
+    RewardConfig,
+    discounts,
+    reward_terms,
+    slate_diversity,
+    song_rewards,
+    total_reward,
+)
 
 
 def test_terms_equal_their_definitions_song_by_song():
@@ -27,6 +35,19 @@ def test_terms_equal_their_definitions_song_by_song():
             assert terms[name][row] == pytest.approx(expected[name], abs=1e-6)
         weighted = listen + 0.5 * graded + 0.3 * diversity + 0.2 * novelty
         assert total[row] == pytest.approx(weighted, abs=1e-6)
+
+
+def test_songs_earn_by_their_level_and_sum_to_the_reward_of_the_slate():
+    config = RewardConfig(listen=0.7, graded=0.5, diversity=0.3, novelty=0.2, gamma_position=0.8)
+    levels = np.array([[0, 1, 2], [3, 4, -1], [-1, -1, -1]], np.int8)
+    songs = song_rewards(config, levels)
+    by_hand = [0, 0.5 / 4, 0.7 + 0.5 * 2 / 4], [0.7 + 0.5 * 3 / 4, 0.7 + 0.5, 0], [0, 0, 0]
+    np.testing.assert_allclose(songs, by_hand)
+    rng = np.random.default_rng(0)
+    terms = reward_terms(config, levels, rng.normal(size=(3, 3, 6)), rng.random((3, 3)))
+    of_slates = 0.3 * terms["diversity"] + 0.2 * terms["novelty"]
+    summed = songs @ discounts(0.8, 3) + of_slates
+    np.testing.assert_allclose(summed, total_reward(config, terms))
 
 
 def test_default_reward_is_the_discounted_number_of_songs_not_skipped():
