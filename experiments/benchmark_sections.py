@@ -34,7 +34,7 @@ from experiments.benchmark_measure import (
 )
 from experiments.benchmark_training import training
 from experiments.benchmark_worlds import grown, random_dataset, unit_rows
-from musicbox_env.approximate import ApproximateIndex, installed
+from musicbox_env.approximate import ApproximateIndex, ListsInSpace, installed
 from musicbox_env.retrieval import top_k
 from musicbox_env.simulator import open_dataset
 from musicbox_env.synthetic import SyntheticConfig, bundled_dataset, write_raw
@@ -247,6 +247,7 @@ def approximate(setting: Setting) -> Found:
         recall = float((rows[:, :, None] == exact[:, None, :]).any(axis=2).mean())
         name = f"recall of the top {k} of {number:,}, {kind}"
         add(summed_up("approximate", name, "share", [(recall, 1.0)], bar))
+    add(_recall_in_space(mapped, kinds[near], rng))
     at = iter(range(10**9))
     barred = rng.integers(0, number, (1, 20))
 
@@ -268,6 +269,22 @@ def approximate(setting: Setting) -> Found:
     )
     file.unlink()
     return found
+
+
+def _recall_in_space(
+    index: ApproximateIndex, queries: npt.NDArray[np.float32], rng: np.random.Generator
+) -> Record:
+    """What an agent finds of its top 50 by an index of a space whose last axis is not its own."""
+    items, points = index.items.copy(), queries.copy()
+    alike = items[:, :-1] @ rng.standard_normal(items.shape[1] - 1)
+    noise = rng.standard_normal(len(items))
+    items[:, -1] = np.clip(0.2 * (alike / alike.std() + noise), -1, 1)
+    points[:, -1] = 0.4
+    exact, _ = top_k(points, items, 50)
+    rows, _ = ListsInSpace(index, items).top_k(points, 50)
+    recall = float((rows[:, :, None] == exact[:, None, :]).any(axis=2).mean())
+    name = f"recall of the top 50 of {len(items):,}, an axis of the agent's own"
+    return summed_up("approximate", name, "share", [(recall, 1.0)], 0.95)
 
 
 def _alike(

@@ -169,6 +169,8 @@ def test_long_sessions_get_the_best_of_what_is_left(synthetic):
     space = embedding_space(synthetic, "hybrid+rate").astype(np.float64)
     popularity = np.arange(len(space), 0, -1.0)
     knn = make_agent("item-knn", synthetic)
+    nearest = {"rerank": 0, "quality_weight": 1.0}
+    ddpg = make_agent("ddpg", synthetic, settings=nearest)
 
     def played_rate(observation):
         points = act(make_agent("played-rate", synthetic), observation)
@@ -184,8 +186,12 @@ def test_long_sessions_get_the_best_of_what_is_left(synthetic):
         "played-rate": played_rate,
         "item-knn": item_knn,
     }
+    rules["ddpg"] = lambda observation: (
+        ddpg.points(observation)[:, 0].astype(np.float64) @ ddpg.space.T.astype(np.float64)
+    )
     for name, scores in rules.items():
-        for observation, slates in over_long_sessions(make_agent(name, synthetic), synthetic):
+        agent = ddpg if name == "ddpg" else make_agent(name, synthetic)
+        for observation, slates in over_long_sessions(agent, synthetic):
             expected = best_allowed(scores(observation), observation)
             np.testing.assert_array_equal(slates, expected, err_msg=name)
 

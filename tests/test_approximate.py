@@ -62,14 +62,15 @@ def test_a_query_is_answered_alone_as_in_a_batch(index, queries):
 def moved(items):
     """The same songs with another last axis, as an agent learns it: half of it their vectors'."""
     rng = np.random.default_rng(2)
-    slopes = rng.standard_normal(items.shape[1] - 1) / 2
-    axis = items[:, :-1] @ slopes + rng.standard_normal(len(items)) / 4
+    alike = items[:, :-1] @ rng.standard_normal(items.shape[1] - 1)
+    axis = 0.2 * (alike / alike.std() + rng.standard_normal(len(items)))
     return np.column_stack([items[:, :-1], np.clip(axis, -1, 1)]).astype(np.float32)
 
 
 @pytest.mark.parametrize("k", [3, 50])
 def test_lists_are_searched_in_another_space(index, moved, queries, k):
     lists = ListsInSpace(index, moved)
+    queries = np.column_stack([queries[:, :-1], np.full(len(queries), 0.3, np.float32)])
     found, scores = lists.top_k(queries, k)
     exact, exact_scores = top_k(queries, moved, k)
     assert (found[:, :, None] == exact[:, None, :]).any(axis=2).mean() >= 0.95
