@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
@@ -39,7 +40,8 @@ class MusicSessionEnv(gym.Env[dict[str, npt.NDArray], npt.NDArray]):
     Unless `repeats`, songs that the session heard are barred: points do not see them; in an
     explicit slate such a song, or one named twice, is replaced by the most popular song that is
     allowed, and counted in `info["replaced"]`. An agent that names tracks finds those that it may
-    not name in the observation `barred`.
+    not name in the observation `barred`. Any other shape, type or value is a `ValueError`
+    (`musicbox_env.actions`).
 
     ## Observation space
     A flat `Dict` of one-dimensional Boxes; the newest play is last, padding is in front.
@@ -162,10 +164,12 @@ class MusicSessionEnv(gym.Env[dict[str, npt.NDArray], npt.NDArray]):
 
         Raises:
             gymnasium.error.ResetNeeded: The session is over, or none has begun.
+            ValueError: An action that cannot be played; see `actions.checked_actions`.
         """
         if not self.simulator.remaining[0]:
             raise gym.error.ResetNeeded("The session is over; call reset() before step().")
-        self._last = self.simulator.step(_ONLY, np.asarray(action)[None])
+        batch = action[None] if isinstance(action, np.ndarray) else [action]
+        self._last = self.simulator.step(_ONLY, batch)
         terminated, truncated = (bool(end[0]) for end in ends(self.simulator))
         info = first_row(describe(self.simulator, _ONLY, self._last))
         return self._observation(), float(self._last.reward[0]), terminated, truncated, info
@@ -214,17 +218,35 @@ def chosen_session(
     options = options or {}
     for name in options:
         require_known("reset option", name, ["session"])
-    if "session" in options:
-        return checked_sessions([options["session"]], world)
+    if options.get("session") is not None:
+        return checked_sessions(options["session"], world, ((),)).reshape(1)
     return world.pool[choose(keys, len(world.pool))]
 
 
-def checked_sessions(sessions: Any, world: World) -> npt.NDArray[np.int64]:
-    """Session indices as an array, all within the log and of two plays or more."""
-    asked = np.atleast_1d(np.asarray(sessions))
+def checked_sessions(
+    sessions: Any, world: World, shapes: Sequence[tuple[int, ...]]
+) -> npt.NDArray[np.int64]:
+    """Session indices as an array of one of the shapes, all in the log and of two plays or more.
+
+    Raises:
+        ValueError: Another shape, no integers, or a session that cannot be played.
+    """
+    expected = " or ".join(str(shape) if shape else "one index" for shape in dict.fromkeys(shapes))
+    try:
+        asked = np.asarray(sessions)
+    except ValueError as error:
+        raise ValueError(f"Sessions make no array ({error}); expected {expected}.") from error
+    if asked.shape not in shapes:
+        raise ValueError(
+            f"options['session'] has shape {asked.shape}; expected {expected}: an index of the log "
+            "for each session that begins."
+        )
     log = world.dataset.sessions
-    if not np.issubdtype(asked.dtype, np.integer):
-        raise ValueError(f"Sessions are {asked.dtype} values; expected integer indices.")
+    if asked.dtype.kind not in "iu":
+        raise ValueError(
+            f"options['session'] holds {asked.dtype} values; expected integer indices from 0 to "
+            f"{log.num_sessions - 1}."
+        )
     if asked.min() < 0 or asked.max() >= log.num_sessions:
         raise ValueError(
             f"Session {asked.max() if asked.min() >= 0 else asked.min()} is not in the log; "

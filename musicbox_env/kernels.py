@@ -104,14 +104,23 @@ def _holds(values: Indices, value: int) -> bool:
 
 
 @compiled
+def all_in_catalog(slates: Ints, playing: npt.NDArray[np.bool_], num_tracks: int) -> bool:
+    """Whether slates ``(m, k)`` of the sessions that are not over ``(m,)`` name tracks alone."""
+    for i in range(len(slates)):
+        for place in range(slates.shape[1]):
+            if playing[i] and not 0 <= slates[i, place] < num_tracks:
+                return False
+    return True
+
+
+@compiled
 def allow_slates(
     playing: npt.NDArray[np.bool_],
     barred: Indices,
-    num_tracks: int,
     repeats: bool,
     slates: Ints,
     replaced: Ints,
-) -> bool:
+) -> None:
     """Take slates ``(m, k)`` at their word, but for songs that may not be played.
 
     Unless ``repeats``, songs that are barred or that a slate names twice are replaced: their
@@ -120,13 +129,9 @@ def allow_slates(
     Args:
         playing: Which sessions are not over ``(m,)``; slates of the others become -1.
         barred: Songs that each may not be recommended ``(m, b)``, -1 for none.
-        num_tracks: Songs of the catalogue.
         repeats: Whether all songs may be played.
-        slates: Songs chosen; changed.
+        slates: Songs chosen, rows of the catalog; changed.
         replaced: How many songs of each slate were replaced ``(m,)``; changed.
-
-    Returns:
-        Whether all songs are in the catalogue; the slates are worth nothing if not.
     """
     wrong = np.zeros(slates.shape[1], np.bool_)
     for i in range(len(slates)):
@@ -134,13 +139,8 @@ def allow_slates(
         replaced[i] = 0
         if not playing[i]:
             slate[:] = UNKNOWN
-            continue
-        for song in slate:
-            if song < 0 or song >= num_tracks:
-                return False
-        if not repeats:
+        elif not repeats:
             replaced[i] = _replace_forbidden(barred[i], slate, wrong)
-    return True
 
 
 @compiled

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from gymnasium import spaces
 
 from musicbox_env import draws, kernels
+from musicbox_env.actions import checked_actions
 from musicbox_env.dataset import Dataset
 from musicbox_env.embeddings import space_dim
 from musicbox_env.leaving import make_leaving, require_leaving
@@ -296,6 +297,7 @@ class Simulator:
         self.remaining = np.zeros(num_envs, np.int64)
         self.left = np.zeros(num_envs, np.bool_)
         self.context = np.zeros((num_envs, CONTEXT_SIZE), np.float32)
+        self._action_space = world.action_space()
         self._key = np.zeros(num_envs, np.uint64)
         self._logged_tracks = np.full((num_envs, width), UNKNOWN, np.int32)
         self._held = np.zeros((num_envs, width), np.bool_)
@@ -476,7 +478,10 @@ class Simulator:
         Args:
             rows: Sessions that act ``(m,)``; those that are over hear nothing, and their actions
                 are not looked at.
-            actions: ``(m, ...)`` of the configured kind.
+            actions: ``(m, size)`` of the configured kind; see `actions.checked_actions`.
+
+        Raises:
+            ValueError: Actions that cannot be played.
         """
         slate, plays, replaced = self._choose_for_the_playing(rows, actions)
         uniforms = np.empty(slate.shape)
@@ -531,15 +536,16 @@ class Simulator:
     def _choose_for_the_playing(self, rows: Rows, actions: npt.NDArray) -> tuple[Ints, Ints, Ints]:
         """`choose` for the sessions that are not over; -1 and nothing replaced for the others."""
         playing = self.remaining.take(rows) > 0
+        actions = checked_actions(actions, self._action_space, playing)
         if self.world.config.action == "slate" and self.world.config.candidates == "catalog":
             return self._allow(rows, actions, playing)
         if playing.all():
-            return self.choose(rows, actions)
+            return self._chosen(rows, actions)
         who = np.flatnonzero(playing)
         shape = (len(rows), self.world.config.slate_size)
         slate, plays = np.full(shape, UNKNOWN, np.int64), np.full(shape, UNKNOWN, np.int64)
         replaced = np.zeros(len(rows), np.int64)
-        slate[who], plays[who], replaced[who] = self.choose(rows[who], actions[who])
+        slate[who], plays[who], replaced[who] = self._chosen(rows[who], actions[who])
         return slate, plays, replaced
 
     def _tie_draws(self, rows: Rows) -> npt.NDArray[np.float64]:
@@ -556,13 +562,21 @@ class Simulator:
 
         In between stand the logged plays that the tracks are ``(m, k)``, or -1 where any play
         of the track will do: it is then looked up when its turn comes.
+
+        Raises:
+            ValueError: Actions that cannot be played; see `actions.checked_actions`.
         """
+        everyone = np.ones(len(rows), np.bool_)
+        return self._chosen(rows, checked_actions(actions, self._action_space, everyone))
+
+    def _chosen(self, rows: Rows, actions: npt.NDArray) -> tuple[Ints, Ints, Ints]:
+        """`choose` for actions that were checked; slates among them may be changed."""
         config = self.world.config
         if config.action == "slate" and config.candidates == "session":
-            return self._allow_plays(rows, _checked_slate(actions, self.world.num_tracks))
+            return self._allow_plays(rows, actions)
         if config.action == "slate":
             return self._allow(rows, actions, np.ones(len(rows), np.bool_))
-        points = _checked_points(actions, self.world.dim)
+        points = actions.reshape(len(actions), -1, self.world.dim)
         nothing_replaced = np.zeros(len(points), np.int64)
         if config.candidates == "session":
             plays = self._retrieve_plays(rows, points)
@@ -600,26 +614,22 @@ class Simulator:
         return np.where(matches.any(axis=-1), first, UNKNOWN)
 
     def _allow(
-        self, rows: Rows, actions: npt.NDArray, playing: npt.NDArray[np.bool_]
+        self, rows: Rows, slate: Ints, playing: npt.NDArray[np.bool_]
     ) -> tuple[Ints, Ints, Ints]:
-        """Take a slate of tracks at its word where it may be played, and replace the rest.
+        """Take slates of tracks at their word where they may be played; replace the rest, in place.
 
         Unless ``repeats``, a song is not allowed if it is barred or the slate names it twice; and
         never if it is not among the candidates. Its place goes to the most popular
         song that is allowed, and the step says how many were replaced.
         """
-        slate = _slate_of_integers(actions)
         replaced = np.empty(len(slate), np.int64)
-        sound = kernels.allow_slates(
+        kernels.allow_slates(
             playing,
             self.barred(rows),
-            self.world.num_tracks,
             self.world.config.repeats,
             slate,
             replaced,
         )
-        if not sound:
-            _checked_slate(np.asarray(actions)[playing], self.world.num_tracks)
         return slate, _any_play(slate), replaced
 
     def _allow_plays(self, rows: Rows, slate: Ints) -> tuple[Ints, Ints, Ints]:
@@ -694,36 +704,6 @@ def _take_first(
     found = np.flatnonzero(wanted.any(axis=1))
     plays[found] = first[found]
     held[found, first[found]] = False
-
-
-def _checked_points(actions: npt.NDArray, dim: int) -> npt.NDArray[np.float32]:
-    """Proto-actions as ``(m, points, dim)``."""
-    points = np.asarray(actions, dtype=np.float32)
-    if not np.isfinite(points).all():
-        raise ValueError(
-            "A proto-action holds NaN or infinity; expected finite numbers, usually in [-1, 1]. "
-            "Look at the policy's output or its learning rate."
-        )
-    return points.reshape(len(points), -1, dim)
-
-
-def _checked_slate(actions: npt.NDArray, num_tracks: int) -> Ints:
-    """Slate actions as integers within the catalogue ``(m, k)``."""
-    slate = _slate_of_integers(actions)
-    if len(slate) and (slate.min() < 0 or slate.max() >= num_tracks):
-        raise ValueError(
-            f"A slate names tracks from {slate.min()} to {slate.max()}; expected indices from 0 "
-            f"to {num_tracks - 1}, rows of the catalogue."
-        )
-    return slate
-
-
-def _slate_of_integers(actions: npt.NDArray) -> Ints:
-    """Slate actions as a copy ``(m, k)``, which nobody else changes."""
-    slate = np.asarray(actions)
-    if slate.dtype.kind not in "iu":
-        raise TypeError(f"A slate holds {slate.dtype} values; expected integer track indices.")
-    return slate.astype(np.int64, order="C", copy=True)
 
 
 def _any_play(slate: Ints) -> Ints:

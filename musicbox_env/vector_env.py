@@ -145,13 +145,10 @@ class MusicSessionVectorEnv(VectorEnv[Batch, npt.NDArray, npt.NDArray]):
             pool = self.world.pool
             chosen = pool[choose(keys, len(pool))]
         else:
-            chosen = checked_sessions(sessions, self.world)
+            shapes = (self.num_envs,), (len(rows),)
+            chosen = checked_sessions(sessions, self.world, shapes)
             if len(chosen) == self.num_envs:
                 chosen = chosen[rows]
-            if len(chosen) != len(rows):
-                raise ValueError(
-                    f"{len(chosen)} sessions are named for {len(rows)} environments to reset."
-                )
         self.simulator.begin(rows, chosen, keys)
         self._over[rows] = False
 
@@ -160,14 +157,19 @@ class MusicSessionVectorEnv(VectorEnv[Batch, npt.NDArray, npt.NDArray]):
     ) -> tuple[
         Batch, npt.NDArray[np.float64], npt.NDArray[np.bool_], npt.NDArray[np.bool_], dict[str, Any]
     ]:
-        """Recommend a slate to every session; see the class for what happens at an end."""
+        """Recommend a slate to every session; see the class for what happens at an end.
+
+        Raises:
+            gymnasium.error.ResetNeeded: No session has begun.
+            ValueError: Actions that cannot be played; see `actions.checked_actions`.
+        """
         if self._keys is None:
             raise gym.error.ResetNeeded("Call reset() before step().")
         resting = self._over
         if resting.all():
             outcome = Outcome.nothing(self.num_envs, self.config.slate_size)
         else:
-            outcome = self.simulator.step(self._everyone, np.asarray(actions))
+            outcome = self.simulator.step(self._everyone, actions)
         terminated, truncated = ends(self.simulator)
         ended = (terminated | truncated) & ~resting
         self._over = ended | resting

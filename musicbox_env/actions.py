@@ -1,0 +1,109 @@
+"""Whether actions can be played: the one check of their kind, shape and values, for both shells."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from gymnasium import spaces
+
+from musicbox_env.kernels import all_in_catalog
+
+ActionSpace = spaces.Box | spaces.MultiDiscrete
+
+
+def checked_actions(
+    actions: Any, space: ActionSpace, playing: npt.NDArray[np.bool_]
+) -> npt.NDArray[Any]:
+    """Actions of sessions as an array, refused where they cannot be played.
+
+    Args:
+        actions: An action for each session ``(m, size)``, an array or nested lists. Points are
+            floating or integer numbers, slates are integers.
+        space: Of one session's action: a Box ``(size,)`` for points, a MultiDiscrete ``(size,)``
+            with as many values a place as the catalog has tracks for slates.
+        playing: Which sessions are not over ``(m,)``; the values of the others are not looked at.
+
+    Returns:
+        A contiguous array ``(m, size)``: points as float32, slates as int64 and never the
+        caller's own array.
+
+    Raises:
+        ValueError: Anything else; it says what came, what was expected and how to mend it.
+    """
+    try:
+        given = np.asarray(actions)
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise ValueError(
+            f"Actions of type {type(actions).__name__} make no array ({error}); expected a row "
+            f"for each session: {_kind(space)}."
+        ) from error
+    expected = (len(playing), *space.shape)
+    if given.shape != expected:
+        raise ValueError(_wrong_shape(given.shape, expected, space))
+    if isinstance(space, spaces.MultiDiscrete):
+        return _slates(given, space, playing)
+    return _points(given, space, playing)
+
+
+def _slates(
+    given: npt.NDArray[Any], space: spaces.MultiDiscrete, playing: npt.NDArray[np.bool_]
+) -> npt.NDArray[np.int64]:
+    if given.dtype.kind not in "iu":
+        raise ValueError(
+            f"A slate holds {given.dtype} values; expected integers, rows of the catalog. "
+            "Convert them with .astype(np.int64), or choose action='proto' for points."
+        )
+    slates = given.astype(np.int64, order="C")
+    if not all_in_catalog(slates, playing, space.nvec[0]):
+        named = given[playing]
+        raise ValueError(
+            f"A slate names tracks from {named.min()} to {named.max()}; expected indices from 0 "
+            f"to {space.nvec[0] - 1}, rows of the catalog."
+        )
+    return slates
+
+
+def _points(
+    given: npt.NDArray[Any], space: spaces.Box, playing: npt.NDArray[np.bool_]
+) -> npt.NDArray[np.float32]:
+    if given.dtype.kind not in "fiu":
+        raise ValueError(
+            f"A proto-action holds {given.dtype} values; expected float32 numbers, {_kind(space)}."
+        )
+    if given.dtype == np.float32:
+        points = np.ascontiguousarray(given)
+    else:
+        with np.errstate(over="ignore"):  # beyond float32 is infinity, which is refused below
+            points = given.astype(np.float32, order="C")
+    finite = np.isfinite(points)
+    if not finite.all() and not finite[playing].all():
+        raise ValueError(
+            "A proto-action holds NaN or infinity (as float32); expected finite numbers, usually "
+            "in [-1, 1]. Look at the policy's output or its learning rate."
+        )
+    return points
+
+
+def _wrong_shape(given: tuple[int, ...], expected: tuple[int, ...], space: ActionSpace) -> str:
+    """Speak of one action where the number of actions is right, which it is in a single shell."""
+    if given[:1] == expected[:1]:
+        return f"An action has shape {given[1:]}; expected {expected[1:]}: {_kind(space)}."
+    return (
+        f"Actions have shape {given}; expected {expected}, a row for each of {expected[0]} "
+        f"sessions: {_kind(space)}."
+    )
+
+
+def _kind(space: ActionSpace) -> str:
+    """What an action is, and the option that changes it."""
+    if isinstance(space, spaces.MultiDiscrete):
+        return (
+            "tracks of a slate in the order heard; slates of another length need slate_size=... "
+            "of the environment"
+        )
+    return (
+        "coordinates of the embedding space, of several points one after another "
+        "(.reshape(-1)); the environment's options action, embedding and slate_size decide how many"
+    )
