@@ -25,12 +25,15 @@ from scipy import sparse
 from agents.base import Agent, AgentSettings, Observation
 from musicbox_env import draws
 from musicbox_env.dataset import RATE_SUFFIX, Dataset
+from musicbox_env.listeners import RankingSpace
 from musicbox_env.retrieval import Find, top_k, top_k_among
 from musicbox_env.schema import MAX_SESSION_LENGTH, UNKNOWN, is_skip
-from musicbox_env.simulator import Simulator
+from musicbox_env.simulator import Simulator, World
 
 MAX_SCORES = 1 << 21
 """Scores of tracks held at once, 8 MB in single precision: memory stays bounded for any batch."""
+SHORTLIST = 512
+"""Songs that the skyline asks a listener about, where it cannot order all of them."""
 
 Batch = dict[str, npt.NDArray]
 Floats = npt.NDArray[np.floating]
@@ -575,12 +578,17 @@ class LoggedAgent(PrivilegedAgent):
 
 
 class SkylineAgent(PrivilegedAgent):
-    """Greedy on the judging listener's own skip probabilities, over all that may be played.
+    """Oracle: greedy on the evaluating listener's own skip probabilities, over what may be played.
 
     Where the listener's law adds up history and song on the logit scale, as the ground truth's
     does, one order of the songs is right at every moment, and a song kept makes the next one
-    likelier to be kept; then no policy does better in expectation. For other listeners it is only
-    the best first song.
+    likelier to be kept; then no policy does better in expectation. The law is also a product of
+    vectors, so that exact retrieval finds the best of all songs.
+
+    For other listeners it is only the best first song, and of a shortlist: the `SHORTLIST` songs
+    that come first by the listener's `RankingSpace` (`replay`: to first order), or where it has
+    none, as `PlayedRateAgent` ranks them; and the songs that the log still holds, where the
+    listener answers from it. Better songs may exist, so there it is no upper bound.
     """
 
     name = "skyline"
@@ -589,20 +597,43 @@ class SkylineAgent(PrivilegedAgent):
         simulator = self._attached(batch)
         rows = np.arange(simulator.num_envs)
         if "candidates" in batch:
-            candidates = batch["candidates"]
-            skips = simulator.skip_probabilities(rows, candidates)
-            return best_candidates(candidates, -skips, self.slate_size)
-        batch = {**batch, "row": rows}
-        if simulator.world.config.repeats:
-            batch["tracks"] = np.full_like(batch["tracks"], UNKNOWN)
+            return self._best(simulator, rows, batch["candidates"])
+        slates = np.zeros((len(rows), self.slate_size), np.int64)
+        playing = np.flatnonzero(simulator.remaining)
         # A listener holds some hundred numbers for each candidate, not just its score.
-        chunk = max(1, MAX_SCORES // (16 * self.num_tracks))
-        return in_chunks(batch, chunk, lambda part: self._slates(simulator, part))
+        chunk = max(1, MAX_SCORES // (16 * min(SHORTLIST, self.num_tracks)))
+        for start in range(0, len(playing), chunk):
+            part = playing[start : start + chunk]
+            slates[part] = self._best(simulator, part, self._shortlist(simulator, part))
+        return slates
 
-    def _slates(self, simulator: Simulator, batch: Batch) -> Slates:
-        skips = np.empty((len(batch["row"]), self.num_tracks))
-        width = max(1, MAX_SCORES // (16 * len(skips)))
-        for start in range(0, self.num_tracks, width):
-            tracks = np.arange(start, min(start + width, self.num_tracks))
-            skips[:, tracks] = simulator.skip_probabilities(batch["row"], tracks[None])
-        return self._best_by_scores(batch, -skips)
+    def _best(self, simulator: Simulator, rows: npt.NDArray, candidates: npt.NDArray) -> Slates:
+        skips = simulator.skip_probabilities(rows, candidates)
+        return best_candidates(candidates, -skips, self.slate_size)
+
+    def _shortlist(self, simulator: Simulator, rows: npt.NDArray) -> npt.NDArray[np.int64]:
+        """Songs among which the best are looked for ``(m, c)``, ascending, -1 for none."""
+        world, heard = simulator.world, simulator.history.tracks[rows]
+        space = simulator.ranking_space(rows) or usual_ranking(world, heard)
+        size = self.slate_size if space.exact else max(SHORTLIST, self.slate_size)
+        best, _ = top_k(space.sessions, space.tracks, min(size, self.num_tracks), heard)
+        parts: list[npt.NDArray[np.integer]] = [best]
+        if world.listener.answers_from_log:
+            parts.append(simulator.remaining_log(rows))
+        if world.config.repeats:
+            parts.append(heard)
+        songs = np.sort(np.concatenate(parts, axis=1, dtype=np.int64), axis=1)
+        songs[:, 1:][songs[:, 1:] == songs[:, :-1]] = UNKNOWN
+        if not world.config.repeats:
+            songs[simulator.history.holds(rows, songs)] = UNKNOWN
+        return songs
+
+
+def usual_ranking(world: World, heard: npt.NDArray[np.integer]) -> RankingSpace:
+    """Songs like those heard ``(m, h)`` that are skipped little, for listeners that rank none."""
+    counted = heard >= 0
+    share = counted / np.maximum(counted.sum(axis=1, keepdims=True), 1)
+    points = np.einsum("mh,mhd->md", share, world.vectors(heard)).astype(np.float32)
+    if world.config.embedding.endswith(RATE_SUFFIX):
+        points[:, -1] = 1.0
+    return RankingSpace(points, world.space, exact=False)

@@ -59,7 +59,8 @@ class CompareConfig:
     shows what it sets."""
     agents: tuple[str, ...] = DEFAULT_AGENTS
     """Agents to compare, and variants of them such as sb3-ddpg+tuned. `logged` is what was playing,
-    `skyline` an upper bound: it knows the judge's own probabilities."""
+    `skyline` an upper bound: it knows the judge's own probabilities (of all songs at the exact
+    law, of a shortlist at `replay`)."""
     seeds: int = 3
     """Trainings of each agent that learns. Three show whether something works; ten are needed to
     claim a difference."""

@@ -25,7 +25,7 @@ from experiments import plots
 from experiments.claims import as_stored
 from experiments.evaluation import draw_sessions, picking_sessions
 from experiments.judges import AUTO, choose_listeners, require_choice
-from experiments.judging import CHEAP_OVER_THE_CATALOGUE, Judging, judged
+from experiments.judging import SKYLINE_EVALUATORS, Judging, judged
 from experiments.metrics import METRICS, Rollout, World, effective_songs, exposure, skip_rate
 from experiments.report import columns, percent, signed_points
 from experiments.sources import without_home
@@ -164,9 +164,7 @@ def _judge(
 ) -> dict[str, list[Rollout]]:
     """Rollouts of every point by label, its seeds in order."""
     affordable = [
-        job
-        for job in others
-        if job.agent != "skyline" or judging.listener in CHEAP_OVER_THE_CATALOGUE
+        job for job in others if job.agent != "skyline" or judging.listener in SKYLINE_EVALUATORS
     ]
     work: list[tuple[TrainingJob, str, Changes]] = [
         (job, job.agent, {}) for job in (*own, *affordable)

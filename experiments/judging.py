@@ -16,8 +16,11 @@ from experiments.evaluation import rerank, roll_out
 from experiments.metrics import PerSession, Rollout
 from experiments.training import TrainingJob, trained
 
-CHEAP_OVER_THE_CATALOGUE = ("ground_truth", "replay")
-"""Judges that can price every track of the catalogue for every session, as the skyline asks."""
+SKYLINE_EVALUATORS = ("ground_truth", "replay")
+"""Evaluators that the skyline plays before: those whose answers a product of vectors orders. At
+others it would be the best of songs that look likely, which shows no bound."""
+SLOW_ROLL_OUT = 5.0
+"""Seconds after which a roll-out shows how far it is."""
 RERANKED = "rerank-"
 """How the files begin that hold re-rankings of real plays; the others hold rollouts."""
 
@@ -90,7 +93,7 @@ def _affordable(job: TrainingJob, by: Sequence[Judging]) -> list[Judging]:
     return [
         judging
         for judging in by
-        if job.agent != "skyline" or judging.listener in CHEAP_OVER_THE_CATALOGUE
+        if job.agent != "skyline" or judging.listener in SKYLINE_EVALUATORS
     ]
 
 
@@ -106,16 +109,24 @@ def judged(agent: Agent, job: TrainingJob, by: Judging, label: str | None = None
     label = label or job.agent
     file = by.folder / f"{by.judge}-{label}-{job.seed}.npz"
     if not file.is_file():
-        made = roll_out(
-            agent,
-            by.options,
-            by.sessions,
-            listener=by.listener,
-            label=label,
-            judge=by.judge,
-            seed=by.seed,
-            training_seed=job.seed,
-        )
+        with tqdm(
+            total=len(by.sessions),
+            desc=f"{label} before {by.judge}",
+            unit="session",
+            delay=SLOW_ROLL_OUT,
+            leave=False,
+        ) as bar:
+            made = roll_out(
+                agent,
+                by.options,
+                by.sessions,
+                listener=by.listener,
+                label=label,
+                judge=by.judge,
+                seed=by.seed,
+                training_seed=job.seed,
+                progress=bar.update,
+            )
         _write_whole(file, made.save)
     return Rollout.load(file)
 

@@ -27,7 +27,7 @@ import numpy.typing as npt
 
 from experiments import plots
 from experiments.metrics import METRICS, Metric, Rollout, exposure
-from experiments.summary import CONFIDENCE, Study, Summary, ranked, summarize
+from experiments.summary import CONFIDENCE, EXACT_JUDGE, Study, Summary, ranked, summarize
 from musicbox_env.dataset import write_json
 from musicbox_env.schema import is_skip
 
@@ -218,6 +218,8 @@ def text_table(summary: Summary) -> str:
     legend = f"[ ] {percent(CONFIDENCE, 0)} intervals over sessions and seeds."
     if summary["bounds"]:
         legend += "  * upper bound, no competitor."
+    if "skyline" in summary["bounds"]:
+        legend += f"  skyline: of all songs at {EXACT_JUDGE}, of a shortlist at other judges."
     return "\n\n".join([*blocks, legend])
 
 

@@ -23,6 +23,7 @@ from musicbox_env.embeddings import space_dim
 from musicbox_env.leaving import make_leaving, require_leaving
 from musicbox_env.listeners import (
     History,
+    RankingSpace,
     begin_by_copy,
     hear_one_by_one,
     make_listener,
@@ -681,6 +682,14 @@ class Simulator:
             self._state, self.history, rows, asked, self._logged_plays(rows, asked)
         )
         return np.where(tracks >= 0, skip_probability(chances), np.nan)
+
+    def ranking_space(self, rows: Rows) -> RankingSpace | None:
+        """Vectors that order all tracks for the given sessions; None where the listener has none.
+
+        For oracles, as `skip_probabilities`.
+        """
+        ranks = getattr(self.world.listener, "ranking_space", None)
+        return None if ranks is None else ranks(self._state, rows)
 
     def remaining_log(self, rows: Rows) -> npt.NDArray[np.int32]:
         """Tracks that the log still holds, in logged order ``(m, width)``, -1 after the last.

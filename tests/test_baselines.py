@@ -286,14 +286,71 @@ def test_logged_goes_on_with_popular_songs_when_the_log_ends(synthetic):
     assert (slates[-1] < HISTORY + 3).all()
 
 
-def test_skyline_takes_the_songs_least_likely_to_be_skipped(synthetic):
+def least_skipped(env, rows):
+    """Slates of three by asking the listener about every song there is ``(m, 3)``."""
+    simulator, tracks = env.simulator, np.arange(env.simulator.world.num_tracks)
+    skips = simulator.skip_probabilities(rows, tracks[None])
+    if not env.config.repeats:
+        heard = simulator.history.tracks[rows]
+        row, place = np.nonzero(heard >= 0)
+        skips[row, heard[row, place]] = np.inf
+    return np.argsort(skips, axis=1, kind="stable")[:, :3], skips
+
+
+@pytest.mark.parametrize(
+    ("listener", "options"),
+    [
+        ("ground_truth", {}),
+        ("ground_truth", {"repeats": True}),
+        ("ground_truth", {"horizon": 40}),
+        ("replay", {}),
+        ("replay", {"repeats": True}),
+    ],
+)
+def test_skyline_takes_the_songs_least_likely_to_be_skipped(synthetic, listener, options):
+    """Of 200 songs it leaves none out, whoever answers: at every step as by brute force."""
     agent = make_agent("skyline", synthetic)
-    env, observation = sessions_begun(agent, synthetic, 10, listener="ground_truth")
-    everything = np.broadcast_to(np.arange(len(synthetic.catalog)), (10, len(synthetic.catalog)))
-    skips = env.simulator.skip_probabilities(np.arange(10), everything)
-    np.put_along_axis(skips, np.maximum(observation["tracks"], 0), np.inf, axis=1)
-    expected = np.argsort(skips, axis=1)[:, :3]
-    np.testing.assert_array_equal(act(agent, observation), expected)
+    env, observation = sessions_begun(agent, synthetic, 30, listener=listener, **options)
+    over, rows = np.zeros(30, np.bool_), np.arange(30)
+    while not over.all():
+        expected, skips = least_skipped(env, rows)
+        action = act(agent, observation)
+        playing = np.flatnonzero(~over)
+        np.testing.assert_allclose(
+            np.take_along_axis(skips, action, 1)[playing],
+            np.take_along_axis(skips, expected, 1)[playing],
+            rtol=1e-6,
+        )
+        if listener == "ground_truth":
+            np.testing.assert_array_equal(action[playing], expected[playing])
+        observation, _, terminated, truncated, _ = env.step(action)
+        over = terminated | truncated
+
+
+def test_skyline_asks_replay_about_a_shortlist_and_what_the_log_holds(synthetic, monkeypatch):
+    monkeypatch.setattr(baselines, "SHORTLIST", 20)
+    agent = make_agent("skyline", synthetic)
+    env, observation = sessions_begun(agent, synthetic, 60, listener="replay")
+    action, rows = act(agent, observation), np.arange(60)
+    expected, skips = least_skipped(env, rows)
+    found, best = (np.take_along_axis(skips, slate, 1) for slate in (action, expected))
+    kept = best == 0  # a song that the log holds and that was kept, known for certain
+    assert kept.any()
+    np.testing.assert_array_equal(found[kept], 0)
+    usual = np.median(skips, axis=1)
+    assert (usual - found.mean(axis=1)).mean() > 0.8 * (usual - best.mean(axis=1)).mean()
+
+
+@pytest.mark.parametrize("listener", ["learned", "similarity"])
+def test_skyline_takes_likely_songs_where_nothing_orders_them(synthetic, listener, monkeypatch):
+    monkeypatch.setattr(baselines, "SHORTLIST", 20)
+    agent = make_agent("skyline", synthetic)
+    env, observation = sessions_begun(agent, synthetic, 40, listener=listener)
+    assert env.simulator.ranking_space(np.arange(40)) is None
+    skips = least_skipped(env, np.arange(40))[1]
+    found = np.take_along_axis(skips, act(agent, observation), 1)
+    assert np.isfinite(found).all(), "a song that was heard"
+    assert (found.mean(axis=1) < np.median(skips, axis=1)).mean() > 0.9
 
 
 def test_skyline_on_replayed_candidates_hears_every_kept_play_first(synthetic):

@@ -271,6 +271,39 @@ def test_ground_truth_equals_the_law_written_out(synthetic):
             assert got[i, c] == pytest.approx(float(expit(logit)), rel=1e-5)
 
 
+def order_of_new_songs(listener, synthetic, session):
+    """Skip probabilities of songs new to a session, in the order of its ranking space."""
+    history, state = begin(listener, [session])
+    log = synthetic.sessions
+    own = log.column("track")[log.offsets[session] : log.offsets[session + 1]]
+    new = np.setdiff1d(np.arange(len(synthetic.catalog)), own)
+    space = listener.ranking_space(state, np.array([0]))
+    assert space.sessions.shape == (1, space.tracks.shape[1])
+    products = space.tracks[new].astype(np.float64) @ space.sessions[0].astype(np.float64)
+    nowhere = np.full((1, len(new)), NO_PLAY)
+    chances = listener.level_probabilities(state, history, np.array([0]), new[None], nowhere)
+    return skip_probability(chances)[0][np.argsort(-products)], space
+
+
+def test_products_order_the_songs_of_the_ground_truth(synthetic):
+    listener = GroundTruthListener(synthetic)
+    for session in range(40):
+        skips, space = order_of_new_songs(listener, synthetic, session)
+        assert space.exact
+        assert (np.diff(skips) > -1e-6).all()
+
+
+@pytest.mark.parametrize("persistence", [1.0, 10.0])
+def test_products_order_imputed_answers_to_first_order(synthetic, persistence):
+    """At a high temperature the first order is all there is."""
+    listener = ReplayListener(synthetic, temperature=100.0, persistence=persistence)
+    for session in range(40):
+        skips, space = order_of_new_songs(listener, synthetic, session)
+        assert not space.exact
+        assert np.ptp(skips) > 1e-4
+        assert (np.diff(skips) > -0.02 * np.ptp(skips)).all()
+
+
 def test_ground_truth_needs_the_truth(synthetic_folder, tmp_path):
     without = tmp_path / "logs"
     shutil.copytree(synthetic_folder, without)

@@ -10,6 +10,7 @@ from musicbox_env.dataset import Dataset
 from musicbox_env.listeners.base import (
     History,
     Listener,
+    RankingSpace,
     begin_by_copy,
     hear_one_by_one,
     put_rows,
@@ -81,6 +82,7 @@ __all__ = [
     "History",
     "LearnedListener",
     "Listener",
+    "RankingSpace",
     "ReplayListener",
     "SimilarityListener",
     "begin_by_copy",

@@ -93,12 +93,30 @@ class History:
         return (tracks[:, :, None] == self.tracks[rows][:, None, :]).any(axis=2)
 
 
+@dataclass(frozen=True)
+class RankingSpace:
+    """Vectors whose dot products order all tracks for each session, those likely kept first.
+
+    Attributes:
+        sessions: A query for each session asked ``(m, e)`` float32.
+        tracks: A vector for each track of the catalog ``(num_tracks, e)`` float32.
+        exact: Whether songs that the session neither heard nor holds stand in the very order of
+            their skip probabilities. If not, the best by product are only likely to be good.
+    """
+
+    sessions: npt.NDArray[np.float32]
+    tracks: npt.NDArray[np.float32]
+    exact: bool
+
+
 class Listener(Protocol[State]):
     """Answers a recommended track with a listen level, given what the session has heard so far.
 
     Where it knows a faster way, a listener may also have methods `hear`, with the arguments and
     answers of `hear_one_by_one`, and `begin_rows`, with those of `begin_by_copy`, each without
-    the first argument.
+    the first argument. Where products order its answers, it may have a method
+    ``ranking_space(state, rows) -> RankingSpace``; the oracle then finds the best songs of a
+    catalog without asking for every one of them.
 
     Attributes:
         answers_from_log: Whether a track that the logged session still holds gets its logged

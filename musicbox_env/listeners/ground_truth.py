@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +16,7 @@ import numpy.typing as npt
 from musicbox_env import kernels
 from musicbox_env.dataset import Dataset
 from musicbox_env.law import ListenerState
-from musicbox_env.listeners.base import History, Rows
+from musicbox_env.listeners.base import History, RankingSpace, Rows
 from musicbox_env.schema import UNHEARD
 from musicbox_env.truth import GroundTruth
 
@@ -115,6 +116,21 @@ class GroundTruthListener:
             affinity = np.einsum("md,mcd->mc", taste, vectors)
         quality = truth.track_quality.take(tracks, mode="clip")
         return truth.law.track_logit(quality, affinity, is_repeat)
+
+    def ranking_space(self, state: GroundTruthState, rows: Rows) -> RankingSpace:
+        """The law's own order: ``quality + taste * affinity`` alone tells new songs apart.
+
+        See `law`: what else the skip logit adds up is the same for every song that is new to the
+        session, and the probability of a skip grows with the logit.
+        """
+        personal = self.truth.law.taste * state.taste[rows]
+        queries = np.column_stack([personal, np.ones(len(rows))]).astype(np.float32)
+        return RankingSpace(queries, self._song_vectors, exact=True)
+
+    @cached_property
+    def _song_vectors(self) -> npt.NDArray[np.float32]:
+        """Track vector and quality of each song ``(num_tracks, d + 1)``."""
+        return np.column_stack([self.truth.track_vectors, self.truth.track_quality])
 
     def hear(
         self,

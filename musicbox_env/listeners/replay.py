@@ -19,8 +19,8 @@ import numpy.typing as npt
 
 from musicbox_env import kernels
 from musicbox_env.dataset import Dataset
-from musicbox_env.listeners.base import History, Rows, for_each
-from musicbox_env.schema import NUM_LEVELS, is_skip
+from musicbox_env.listeners.base import History, RankingSpace, Rows, for_each
+from musicbox_env.schema import NUM_LEVELS, SKIP_THRESHOLD, is_skip
 
 
 @dataclass
@@ -120,6 +120,24 @@ class ReplayListener:
         )
         return chances
 
+    def ranking_space(self, state: ReplayState, rows: Rows) -> RankingSpace:
+        """Mean vector of the donors that were kept, less that of those that were skipped.
+
+        Of an imputed answer the log odds of a skip are ``log sum_skipped w - log sum_kept w`` with
+        the donors' weights w. To first order in the cosines they fall in proportion to the product
+        of the track's vector with this difference, in which donors weigh what persistence says.
+        """
+        levels = state.levels[rows]
+        skipped, kept = is_skip(levels), levels >= SKIP_THRESHOLD
+        weights = np.ones(levels.shape, np.float32)
+        alike = skipped[:, :-1] == state.skipped[rows, None]
+        weights[:, 1:] = np.where(alike, self.persistence, 1.0)
+        shares = _shares(weights * kept) - _shares(weights * skipped)
+        # Vectors after the session's end are whatever the memory held.
+        vectors = np.where((levels >= 0)[:, :, None], state.vectors[rows], 0)
+        queries = np.matmul(shares[:, None], vectors)[:, 0]
+        return RankingSpace(queries, self._vectors, exact=False)
+
     def hear(
         self,
         state: ReplayState,
@@ -164,3 +182,9 @@ class ReplayListener:
     ) -> None:
         """Remember whether the song was skipped; see the protocol."""
         state.skipped[rows] = is_skip(levels)
+
+
+def _shares(weights: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Weights of each session's donors ``(m, width)`` over their sum; 0 where all are."""
+    total = weights.sum(axis=1, keepdims=True)
+    return np.divide(weights, total, out=np.zeros_like(weights), where=total > 0)
