@@ -864,8 +864,7 @@ class DDPGAgent(Agent):
         log = self.dataset.sessions
         folds = (split,) if split in FOLDS else FOLDS
         for fold in folds:
-            sessions = log.sessions_in(fold)
-            sessions = sessions[log.lengths(sessions) >= 2]
+            sessions = log.playable(fold)
             number = min(self.settings.log_sessions // len(folds), len(sessions))
             chosen = self._rng.choice(sessions, size=number, replace=False)
             for start in range(0, number, _LOG_BATCH):

@@ -22,21 +22,15 @@ _SEED_STRIDE = 1_000_003
 """Prime; spreads the seeds of neighbouring evaluation seeds over the sessions."""
 
 
-def _playable(dataset: Dataset, split: str) -> npt.NDArray[np.int64]:
-    """Sessions of a split that have a first half to show, ascending."""
-    sessions = dataset.sessions.sessions_in(split)
-    return sessions[dataset.sessions.lengths(sessions) >= 2]
-
-
 def picking_sessions(dataset: Dataset, most: int) -> npt.NDArray[np.int64]:
     """Up to ``most`` validation sessions that pick the checkpoint of a training, ascending."""
-    return _playable(dataset, "validation")[:most]
+    return dataset.sessions.playable("validation")[:most]
 
 
 def draw_sessions(
     dataset: Dataset, split: str, most: int, seed: int, *, but: npt.ArrayLike = ()
 ) -> npt.NDArray[np.int64]:
-    """Up to ``most`` sessions of a split with two plays or more, ascending.
+    """Up to ``most`` playable sessions of a split, ascending.
 
     Args:
         dataset: Where they are.
@@ -45,7 +39,7 @@ def draw_sessions(
         seed: Which are drawn, where there are more.
         but: Sessions that are left out.
     """
-    sessions = np.setdiff1d(_playable(dataset, split), np.asarray(but, np.int64))
+    sessions = np.setdiff1d(dataset.sessions.playable(split), np.asarray(but, np.int64))
     if not len(sessions):
         raise ValueError(f"{dataset.folder} has no session in its {split} split to judge on.")
     if len(sessions) > most:
@@ -196,7 +190,7 @@ def rerank(
     )
     dataset: Dataset = _dataset_of(options)
     levels = dataset.sessions.padded("level", sessions, MAX_SESSION_LENGTH)
-    shown = dataset.sessions.lengths(sessions) // 2
+    shown = dataset.sessions.num_shown(sessions)
     second_half = np.arange(levels.shape[1]) >= shown[:, None]
     return reranking(rollout, np.where(second_half, levels, -1).astype(np.int8))
 

@@ -214,7 +214,7 @@ def logged_slates(
     """
     log = dataset.sessions
     length = log.lengths(sessions)
-    shown = length // 2
+    shown = log.num_shown(sessions)
     steps = -(-(length - shown) // size)
     place = np.minimum(shown[:, None] + np.arange(steps.max() * size), length[:, None] - 1)
     tracks = log.column("track")[log.offsets[sessions][:, None] + place]

@@ -86,7 +86,7 @@ def second_halves(listener: LearnedListener, sessions: Ints) -> Iterator[Moment]
     """Go through second halves as the environment plays them, but heard as they really were."""
     log, capacity = listener.dataset.sessions, listener.dataset.longest_session
     lengths = log.lengths(sessions)
-    shown = np.maximum(lengths // 2, 1)
+    shown = np.maximum(log.num_shown(sessions), 1)  # a single play leaves nothing to ask about
     whole = History.logged(listener.dataset, sessions, lengths, capacity)
     history = History.logged(listener.dataset, sessions, shown, capacity)
     state = listener.begin(history)

@@ -117,14 +117,13 @@ class Log:
 
     @classmethod
     def of(cls, dataset: Dataset, sessions: Ints) -> Log:
-        """Read sessions; as in the environment, ``L // 2`` of L plays are the first half."""
+        """Read sessions; the first half is that of the environment (`schema.num_shown`)."""
         width, log = dataset.longest_session, dataset.sessions
-        lengths = log.lengths(sessions)
         return cls(
             dataset,
             sessions,
-            lengths,
-            lengths // 2,
+            log.lengths(sessions),
+            log.num_shown(sessions),
             log.padded("track", sessions, width),
             log.padded("level", sessions, width),
         )

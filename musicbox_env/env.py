@@ -226,7 +226,7 @@ def chosen_session(
 def checked_sessions(
     sessions: Any, world: World, shapes: Sequence[tuple[int, ...]]
 ) -> npt.NDArray[np.int64]:
-    """Session indices as an array of one of the shapes, all in the log and of two plays or more.
+    """Session indices as an array of one of the shapes, all in the log and playable.
 
     Raises:
         ValueError: Another shape, no integers, or a session that cannot be played.
@@ -252,7 +252,7 @@ def checked_sessions(
             f"Session {asked.max() if asked.min() >= 0 else asked.min()} is not in the log; "
             f"expected an index from 0 to {log.num_sessions - 1}."
         )
-    if (log.lengths(asked) < 2).any():
+    if not log.is_playable(asked).all():
         raise ValueError("A session of one play has no first half to show; choose another.")
     return asked.astype(np.int64)
 

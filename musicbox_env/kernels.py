@@ -18,9 +18,12 @@ from typing import Any, Final, TypeVar, cast
 import numba
 import numpy as np
 import numpy.typing as npt
+from numba.extending import register_jitable
 
 from musicbox_env.draws import DRAWS_PER_SONG, LEVEL_DRAW, uniform_number
-from musicbox_env.schema import NUM_LEVELS, SKIP_THRESHOLD, UNHEARD, UNKNOWN
+from musicbox_env.schema import NUM_LEVELS, SKIP_THRESHOLD, UNHEARD, UNKNOWN, num_shown
+
+register_jitable(num_shown)
 
 BLOCK_ITEMS = 128
 """Items scored before any of them is looked at: few enough to stay in the processor's cache."""
@@ -240,7 +243,7 @@ def begin_sessions(
         level_column: Their levels.
         tracks: Heard ``(n, capacity)``; changed.
         levels: How far ``(n, capacity)``; changed.
-        shown: How many that are, the first half ``(n,)``; changed.
+        shown: How many that are, by `schema.num_shown` ``(n,)``; changed.
         remaining: How many are not shown ``(n,)``; changed.
         logged_tracks: Of the whole logged sessions ``(n, width)``; changed.
         held: Which of these plays are not shown ``(n, width)``; changed.
@@ -248,7 +251,7 @@ def begin_sessions(
     for i in range(len(rows)):
         row, begin = rows[i], offsets[sessions[i]]
         length = offsets[sessions[i] + 1] - begin
-        half = length // 2
+        half = num_shown(length)
         shown[row], remaining[row] = half, length - half
         for play in range(tracks.shape[1]):
             tracks[row, play], levels[row, play] = UNKNOWN, UNHEARD

@@ -48,6 +48,18 @@ def is_skip(levels: npt.ArrayLike) -> npt.NDArray[np.bool_]:
     return (levels >= 0) & (levels < SKIP_THRESHOLD)
 
 
+def num_shown(length: Any) -> Any:
+    """Plays that begin an episode, ``L - ceil(L / 2)`` of a session of L: its first half.
+
+    The other ``ceil(L / 2)`` are recommended. For whole numbers and arrays of them; compiled
+    kernels may call it too.
+
+    >>> [num_shown(length) for length in (1, 2, 5, 20)]
+    [0, 1, 2, 10]
+    """
+    return length // 2
+
+
 def levels_from_labels(
     skip_1: npt.NDArray[np.bool_],
     skip_2: npt.NDArray[np.bool_],

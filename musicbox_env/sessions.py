@@ -13,7 +13,14 @@ import numpy.typing as npt
 import pyarrow.parquet as pq
 
 from musicbox_env.kernels import fill_rows
-from musicbox_env.schema import MAX_SESSION_LENGTH, PLAY_COLUMNS, UNKNOWN, is_skip, split_codes
+from musicbox_env.schema import (
+    MAX_SESSION_LENGTH,
+    PLAY_COLUMNS,
+    UNKNOWN,
+    is_skip,
+    num_shown,
+    split_codes,
+)
 
 if TYPE_CHECKING:  # slow to import, and an environment needs neither
     import pandas as pd
@@ -74,6 +81,20 @@ class SessionLog:
     def sessions_in(self, split: str) -> npt.NDArray[np.int64]:
         """Indices of the sessions of a split, ascending; ``"train"`` is both of its folds."""
         return np.flatnonzero(np.isin(self.split, split_codes(split)))
+
+    def playable(self, split: str) -> npt.NDArray[np.int64]:
+        """Sessions of a split that can be episodes, ascending; see `is_playable`."""
+        sessions = self.sessions_in(split)
+        return sessions[self.is_playable(sessions)]
+
+    def is_playable(self, sessions: npt.NDArray[np.integer]) -> npt.NDArray[np.bool_]:
+        """Whether sessions have plays to show, as those of two plays or more do, ``(n,)``."""
+        return self.num_shown(sessions) > 0
+
+    def num_shown(self, sessions: npt.NDArray[np.integer]) -> npt.NDArray[np.int64]:
+        """Plays of each session that begin an episode ``(n,)``; see `schema.num_shown`."""
+        shown: npt.NDArray[np.int64] = num_shown(self.lengths(sessions))
+        return shown
 
     def lengths(self, sessions: npt.NDArray[np.integer]) -> npt.NDArray[np.int64]:
         """Number of logged plays of each session, the shape of ``sessions``."""

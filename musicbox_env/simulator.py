@@ -133,7 +133,7 @@ class World:
         leaving: When listeners leave; None where nobody does.
         dim: Dimensions of the embedding space.
         capacity: Most songs that a session can have heard.
-        pool: Sessions of the split that have a first half to show, ``(s,)``.
+        pool: Sessions of the split that can be episodes, ``(s,)``.
     """
 
     def __init__(self, config: SessionConfig) -> None:
@@ -148,8 +148,7 @@ class World:
         self.leaving = make_leaving(config.leaving, self.dataset)
         self.dim = space_dim(self.dataset, config.embedding)
         log = self.dataset.sessions
-        sessions = log.sessions_in(config.split)
-        self.pool: Ints = sessions[log.lengths(sessions) >= 2]
+        self.pool: Ints = log.playable(config.split)
         if not len(self.pool):
             raise ValueError(f"{self.dataset.folder} has no session in split {config.split!r}.")
         self.capacity = self.dataset.longest_session + (config.horizon or 0)
@@ -324,7 +323,7 @@ class Simulator:
         return world.listener.begin(History.logged(world.dataset, anyone, one_play, capacity))
 
     def begin(self, rows: Rows, sessions: Ints, keys: npt.NDArray[np.uint64]) -> None:
-        """Start logged sessions: show their first half, ``L - ceil(L / 2)`` of L plays.
+        """Start logged sessions: show their first half, see `schema.num_shown`.
 
         Args:
             rows: Rows places of the batch to fill ``(m,)``.

@@ -205,6 +205,22 @@ def test_sessions_of_a_split(dataset):
         split_codes("trian")
 
 
+def test_sessions_of_two_plays_or_more_are_playable(tmp_path):
+    lengths = np.array([1, 2, 3, 20, 1])
+    block = PlayBlock(
+        session_ids=np.array(list("abcde"), object),
+        lengths=lengths,
+        vocabulary=np.array(["t"], object),
+        columns={name: np.zeros(lengths.sum(), int) for name in ("track", "level")},
+    )
+    write_dataset(tmp_path, [block], features=None, split=SplitConfig(1, 0, 0), about={})
+    log = Dataset(tmp_path).sessions
+    assert log.num_shown(np.arange(5)).tolist() == [0, 1, 1, 10, 0]
+    assert log.is_playable(np.arange(5)).tolist() == [False, True, True, True, False]
+    assert log.playable("train").tolist() == [1, 2, 3]
+    assert log.playable("test").tolist() == []
+
+
 def test_views_of_sessions_agree(dataset):
     sessions = dataset.sessions
     some = np.array([5, 0, 299, 5])

@@ -107,8 +107,7 @@ def test_where_most_sessions_picked_the_checkpoint_all_judge_and_it_says_so(
         file.write_text(json.dumps({**about, "validation_sessions": 500}))
     frontier.run(FrontierConfig(run, ("rerank=3",), beside=(), out=tmp_path / "out"))
     about = json.loads((tmp_path / "out" / "frontier.json").read_text())
-    validation = synthetic.sessions.sessions_in("validation")
-    playable = int((synthetic.sessions.lengths(validation) >= 2).sum())
+    playable = len(synthetic.sessions.playable("validation"))
     assert about["sessions"] == about["sessions_that_picked_checkpoints"] == playable
 
 

@@ -71,9 +71,7 @@ def test_the_picking_listener_picks(learned, small, tmp_path):
     rows = (tmp_path / "agents/linucb/seed-0/curve.csv").read_text().splitlines()[1:]
     best = min(float(row.split(",")[1]) for row in rows)
     agent = trained(job)
-    log = agent.dataset.sessions
-    sessions = log.sessions_in("validation")
-    sessions = sessions[log.lengths(sessions) >= 2][:15]
+    sessions = agent.dataset.sessions.playable("validation")[:15]
     picked, taught = (
         roll_out(agent, {**options, "split": "validation"}, sessions, listener=listener)
         for listener in (learned.picking, learned.training)

@@ -97,10 +97,10 @@ def test_slates_are_heard_as_far_as_sessions_go():
 @pytest.mark.parametrize("everyone", [True, False])
 def test_sessions_begun_in_place_are_those_begun_anew(synthetic, everyone):
     listener, sessions = ReplayListener(synthetic), np.arange(300)
-    history = History.logged(synthetic, sessions, synthetic.sessions.lengths(sessions) // 2, 40)
+    history = History.logged(synthetic, sessions, synthetic.sessions.num_shown(sessions), 40)
     rows = sessions if everyone else np.arange(5, 300, 7)
     fast, plain = listener.begin(history), listener.begin(history)
-    others = History.logged(synthetic, rows + 300, synthetic.sessions.lengths(rows + 300) // 2, 40)
+    others = History.logged(synthetic, rows + 300, synthetic.sessions.num_shown(rows + 300), 40)
     put_rows(history, rows, others)
     listener.begin_rows(fast, history, rows)
     begin_by_copy(listener, plain, history, rows)
@@ -123,7 +123,7 @@ def test_sessions_begun_in_place_are_those_begun_anew(synthetic, everyone):
 def test_slates_heard_at_once_are_heard_as_one_by_one(synthetic, listener, everyone):
     listener = listener(synthetic)
     sessions = np.arange(400)
-    shown = synthetic.sessions.lengths(sessions) // 2
+    shown = synthetic.sessions.num_shown(sessions)
     rows = np.arange(400) if everyone else np.arange(3, 400, 3)
     rng = np.random.default_rng(0)
     results = []

@@ -52,7 +52,7 @@ def listener(synthetic):
 
 def begin(listener, sessions, shown=None, capacity=40):
     sessions = np.asarray(sessions)
-    shown = listener.dataset.sessions.lengths(sessions) // 2 if shown is None else shown
+    shown = listener.dataset.sessions.num_shown(sessions) if shown is None else shown
     history = History.logged(listener.dataset, sessions, shown, capacity)
     return history, listener.begin(history)
 
