@@ -92,7 +92,7 @@ class PointAgent(BaselineAgent):
         return self.settings.embedding or self._default_embedding()
 
     def _default_embedding(self) -> str:
-        return self.dataset.embedding_names[0] + RATE_SUFFIX
+        return self.dataset.default_embedding
 
     @cached_property
     def vectors(self) -> npt.NDArray[np.float32]:
@@ -148,7 +148,7 @@ class ContentAgent(PointAgent):
 
     def _default_embedding(self) -> str:
         names = self.dataset.embedding_names
-        return "content" if "content" in names else names[0]
+        return "content" if "content" in names else self.dataset.best_embedding
 
     def _points(self, batch: Batch) -> Floats:
         heard = batch["tracks"] >= 0

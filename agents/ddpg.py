@@ -331,7 +331,7 @@ class DDPGAgent(Agent):
         """Make an untrained agent; with ``start="heuristic"`` it recommends sensibly already."""
         super().__init__(dataset, seed=seed, settings=settings)
         config = self.settings
-        self.embedding = config.embedding or default_embedding(dataset)
+        self.embedding = config.embedding or dataset.default_embedding
         self.has_rate = self.embedding.endswith(RATE_SUFFIX)
         self.search = Search(dataset, self.embedding)
         self._rng = np.random.default_rng(seed)
@@ -1026,11 +1026,6 @@ class DDPGAgent(Agent):
                         if key.startswith(prefix)
                     }
                 )
-
-
-def default_embedding(dataset: Dataset) -> str:
-    """The dataset's best space, with the rate."""
-    return dataset.embedding_names[0] + RATE_SUFFIX
 
 
 def mean_counted(values: Tensor, counted: Tensor) -> Tensor:

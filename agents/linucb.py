@@ -97,7 +97,7 @@ class LinUCBAgent(SlateAgent):
 
     @property
     def _spec(self) -> str:
-        return self._options.embedding or self.dataset.embedding_names[0] + RATE_SUFFIX
+        return self._options.embedding or self.dataset.default_embedding
 
     @cached_property
     def _search(self) -> Search:

@@ -41,7 +41,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -55,7 +55,7 @@ from agents.ddpg import Batch, DDPGAgent, DDPGSettings, one_thread
 from agents.descent import Adam
 from agents.networks import POOLS, State, hidden_layer, make_encoder, unit
 from agents.replay import Transitions
-from musicbox_env.dataset import RATE_SUFFIX, Dataset
+from musicbox_env.dataset import Dataset
 from musicbox_env.schema import is_skip, require_known
 from musicbox_env.simulator import CONTEXT_SIZE
 
@@ -200,10 +200,7 @@ class BCAgent(Agent):
     ) -> None:
         """See `Agent`; networks, state, log and acting are those of a DDPG agent."""
         super().__init__(dataset, seed=seed, settings=settings)
-        settings = self.settings.as_ddpg()
-        if settings.embedding is None:
-            settings = replace(settings, embedding=dataset.embedding_names[0] + RATE_SUFFIX)
-        self.ddpg = DDPGAgent(dataset, seed=seed, settings=settings)
+        self.ddpg = DDPGAgent(dataset, seed=seed, settings=self.settings.as_ddpg())
         self._updates = 0
 
     @property

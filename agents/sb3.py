@@ -36,7 +36,7 @@ from stable_baselines3.td3.policies import MultiInputPolicy as TD3MultiInputPoli
 
 import musicbox_env
 from agents.base import Agent, AgentSettings, Callback, Observation
-from musicbox_env.dataset import RATE_SUFFIX, Dataset
+from musicbox_env.dataset import Dataset
 from musicbox_env.simulator import SessionConfig, World
 
 WEIGHTS = "policy.npz"
@@ -130,7 +130,7 @@ class SB3Agent(Agent):
             "action": "proto",
             "observation": "embedding",
             "history_length": self._sb3.history_length,
-            "embedding": self._sb3.embedding or self.dataset.embedding_names[0] + RATE_SUFFIX,
+            "embedding": self._sb3.embedding or self.dataset.default_embedding,
         }
 
     def _policy_options(self) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from typing import Any, Literal
 
 from tqdm import tqdm
 
-from agents.ddpg import DDPGSettings, default_embedding
+from agents.ddpg import DDPGSettings
 from experiments.ablation import AGENT, BASES, Base, Pair, effects, pairs, sides_of
 from experiments.ablation_report import write_ablation
 from experiments.claims import claim
@@ -42,7 +42,7 @@ from experiments.training import (
     trained,
 )
 from experiments.variants import parse_settings
-from musicbox_env.dataset import RATE_SUFFIX, Dataset
+from musicbox_env.dataset import Dataset
 from musicbox_env.listeners import require_listener
 from musicbox_env.rewards import RewardConfig
 from musicbox_env.schema import require_known
@@ -176,7 +176,7 @@ def _asked(config: AblateConfig, dataset: Dataset) -> list[Pair]:
     """The comparisons that the options name."""
     given = config.settings
     default = DDPGSettings.from_mapping(given)
-    every = pairs(departures(default, embedding=_without_rate(dataset)), given)
+    every = pairs(departures(default, embedding=dataset.best_embedding), given)
     return [
         pair
         for pair in every
@@ -187,10 +187,6 @@ def _asked(config: AblateConfig, dataset: Dataset) -> list[Pair]:
             or str(pair.departure.number) in config.only
         )
     ]
-
-
-def _without_rate(dataset: Dataset) -> str:
-    return default_embedding(dataset).removesuffix(RATE_SUFFIX)
 
 
 def _picking(dataset: Dataset, split: str) -> int:

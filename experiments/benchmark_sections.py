@@ -222,7 +222,8 @@ def approximate(setting: Setting) -> Found:
         return found
     setting.say(f"index of {number:,} tracks")
     rng = np.random.default_rng(0)
-    items = grown(open_dataset(None).embedding("hybrid"), number, rng)
+    dataset = open_dataset(None)
+    items = grown(dataset.embedding(dataset.best_embedding), number, rng)
     began = processor_seconds()
     index = ApproximateIndex.build(items)
     built = processor_seconds() - began

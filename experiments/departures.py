@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from agents.ddpg import DDPGSettings
+from musicbox_env.dataset import EMBEDDINGS
 
 Values = Mapping[str, Any]
 
@@ -41,7 +42,7 @@ class Departure:
 
 
 def departures(
-    default: DDPGSettings | None = None, *, embedding: str = "hybrid"
+    default: DDPGSettings | None = None, *, embedding: str = EMBEDDINGS[-1]
 ) -> tuple[Departure, ...]:
     """All departures that are settings, in the order of the page.
 

@@ -103,7 +103,9 @@ def _thin_tracks(dataset: Dataset) -> list[str]:
 
 
 def _embedding(dataset: Dataset) -> list[str]:
-    name = next(iter(dataset.embedding_names), None)
+    if not dataset.embedding_names:
+        return []
+    name = dataset.best_embedding
     file = dataset.folder / "embeddings" / f"{name}.json"
     if not file.is_file():
         return []

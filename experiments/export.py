@@ -28,7 +28,7 @@ from tqdm import tqdm
 
 from experiments.evaluation import draw_sessions
 from musicbox_env import ENV_ID
-from musicbox_env.dataset import RATE_SUFFIX, Dataset, staged_folder
+from musicbox_env.dataset import Dataset, staged_folder
 from musicbox_env.schema import require_known, split_codes
 from musicbox_env.simulator import OBSERVATIONS, open_dataset
 from musicbox_env.vector_env import MusicSessionVectorEnv
@@ -99,7 +99,7 @@ class ExportConfig:
             "repeats": True,
             "slate_size": self.slate_size,
             "history_length": self.history_length,
-            "embedding": self.embedding or dataset.embedding_names[0] + RATE_SUFFIX,
+            "embedding": self.embedding or dataset.default_embedding,
         }
 
 

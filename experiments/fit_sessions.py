@@ -117,7 +117,7 @@ class TrainingSplit:
     @classmethod
     def of(cls, dataset: Dataset, split: str, *, progress: bool = False) -> TrainingSplit:
         """Of a dataset, with its best embedding; ``progress`` shows the bar of its cross-fits."""
-        embedding = dataset.embedding_names[0] if dataset.embedding_names else None
+        embedding = dataset.best_embedding if dataset.embedding_names else None
         table = TrackTable.of(dataset, split, embedding)
         spaces = None if embedding is None else crossfitted(dataset, embedding, progress=progress)
         return cls(dataset, split, embedding, table, parts_of(dataset), spaces)

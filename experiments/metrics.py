@@ -123,11 +123,11 @@ class World:
             )
 
     @classmethod
-    def of(cls, dataset: Dataset, embedding: str = "hybrid") -> World:
-        """Take it from a dataset; ``embedding`` names the space of ``diversity_embedding``."""
+    def of(cls, dataset: Dataset) -> World:
+        """Take it from a dataset; ``diversity_embedding`` is of its best embedding."""
         return cls(
             features=dataset.catalog.features(DIVERSITY_FEATURES),
-            embedding=dataset.embedding(embedding),
+            embedding=dataset.embedding(dataset.best_embedding),
             plays=dataset.catalog.plays("train"),
         )
 

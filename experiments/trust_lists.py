@@ -132,7 +132,7 @@ def _by_simulator(simulator: SimilarityListener, lists: Lists) -> Predict:
 
 def _by_first_musicbox(memory: Memory, bench: Bench, lists: Lists) -> Predict:
     """What the first MusicBox made of the same memory; its state is LIRD's."""
-    vectors = bench.dataset.embedding(bench.dataset.embedding_names[0])
+    vectors = bench.dataset.embedding(bench.dataset.best_embedding)
     history, groups = lists.log.history(lists.rows, lists.shown), memory.groups()
     states = kept_songs(vectors, history.tracks, history.levels)
     return lambda tracks: first_musicbox_reward(groups, states, vectors[tracks])

@@ -45,7 +45,11 @@ FORMAT_VERSION = 1
 COPY_ROWS = 4_000_000
 IDS_ROW_GROUP = 100_000
 IDS_SCHEMA = pa.schema([("session_id", pa.string())])
+EMBEDDINGS = ("content", "colisten", "hybrid")
+"""Embeddings that can be fitted, the best last: `hybrid` is made of the other two."""
 RATE_SUFFIX = "+rate"
+DEFAULT_EMBEDDING = EMBEDDINGS[-1] + RATE_SUFFIX
+"""Default space of the environment; agents take `Dataset.default_embedding`."""
 UNFINISHED = ".partial"
 """Ends the names of folders that are not, or no longer, what they will be."""
 
@@ -426,11 +430,32 @@ class Dataset:
     @cached_property
     def embedding_names(self) -> tuple[str, ...]:
         """Embeddings that were fitted, best choice first."""
-        preferred = ("hybrid", "colisten", "content")
         found = {f.stem for f in (self.folder / "embeddings").glob("*.npy")}
-        return tuple(n for n in preferred if n in found) + tuple(
-            sorted(found.difference(preferred))
-        )
+        known = [name for name in reversed(EMBEDDINGS) if name in found]
+        return (*known, *sorted(found.difference(known)))
+
+    @property
+    def best_embedding(self) -> str:
+        """Name of the best embedding that was fitted.
+
+        Raises:
+            ValueError: None was.
+        """
+        if not self.embedding_names:
+            raise ValueError(
+                f"{self.folder} has no embeddings; fit them with "
+                "musicbox_env.embeddings.fit_embeddings, or make the dataset again."
+            )
+        return self.embedding_names[0]
+
+    @property
+    def default_embedding(self) -> str:
+        """Space in which agents act unless told otherwise: the best embedding, with the rate.
+
+        Raises:
+            ValueError: No embedding was fitted.
+        """
+        return self.best_embedding + RATE_SUFFIX
 
     def embedding(self, name: str) -> npt.NDArray[np.float32]:
         """Memory-mapped embedding, ``(num_tracks, dim)`` with rows of unit norm.

@@ -44,7 +44,7 @@ from tqdm import tqdm
 
 from musicbox_env.blas import one_blas_thread
 from musicbox_env.catalog import Catalog
-from musicbox_env.dataset import RATE_SUFFIX, Dataset, write_json
+from musicbox_env.dataset import EMBEDDINGS, RATE_SUFFIX, Dataset, write_json
 from musicbox_env.retrieval import weight_above
 from musicbox_env.schema import require_known, suggest
 from musicbox_env.sessions import SessionLog
@@ -52,7 +52,6 @@ from musicbox_env.sessions import SessionLog
 if TYPE_CHECKING:  # slow to import
     from scipy.sparse import csr_array
 
-EMBEDDINGS: Final = ("content", "colisten", "hybrid")
 NO_SESSIONS: Final = np.zeros(0, np.int64)
 
 LARGEST_DEVIATION = 3.0
@@ -224,13 +223,12 @@ def _parse_space(dataset: Dataset, spec: str) -> tuple[str, bool]:
     """Name of the embedding, and whether the rate is asked for too."""
     name, plus, rest = spec.partition("+")
     if name not in dataset.embedding_names or (plus and plus + rest != RATE_SUFFIX):
+        best = dataset.default_embedding
         known = [n + s for n in dataset.embedding_names for s in ("", RATE_SUFFIX)]
-        if not known:
-            raise ValueError(
-                f"{dataset.folder} has no embeddings; fit them with "
-                "musicbox_env.embeddings.fit_embeddings, or make the dataset again."
-            )
-        raise ValueError(f"No embedding {spec!r} in {dataset.folder}; {suggest(spec, known)}")
+        raise ValueError(
+            f"No embedding {spec!r} in {dataset.folder}; {suggest(spec, known)} "
+            f"Its best is {best!r}."
+        )
     return name, bool(plus)
 
 

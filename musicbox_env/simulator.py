@@ -18,7 +18,7 @@ from gymnasium import spaces
 
 from musicbox_env import draws, kernels
 from musicbox_env.actions import checked_actions
-from musicbox_env.dataset import Dataset
+from musicbox_env.dataset import DEFAULT_EMBEDDING, Dataset
 from musicbox_env.embeddings import space_dim
 from musicbox_env.leaving import make_leaving, require_leaving
 from musicbox_env.listeners import (
@@ -60,7 +60,7 @@ class SessionConfig:
     horizon: int | None = None
     leaving: str | None = None
     reward: RewardConfig = field(default_factory=RewardConfig)
-    embedding: str = "hybrid+rate"
+    embedding: str = DEFAULT_EMBEDDING
     retrieval: str = "auto"
 
     def __post_init__(self) -> None:

@@ -320,6 +320,17 @@ def test_another_format_is_refused(dataset):
         Dataset(dataset.folder)
 
 
+def test_the_best_embedding_is_the_default(dataset):
+    with pytest.raises(ValueError, match="has no embeddings; fit them"):
+        _ = dataset.default_embedding
+    folder = dataset.folder / "embeddings"
+    folder.mkdir()
+    for name in ("zeta", "content"):
+        np.save(folder / f"{name}.npy", np.zeros((3, 2), np.float32))
+    again = Dataset.unfinished(dataset.folder)
+    assert (again.best_embedding, again.default_embedding) == ("content", "content+rate")
+
+
 def test_an_unknown_embedding_is_refused(dataset):
     folder = dataset.folder / "embeddings"
     folder.mkdir()

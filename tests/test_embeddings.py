@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 from worlds import genre_of, is_cold, planted_world
 
-from musicbox_env.dataset import Dataset
+from musicbox_env.dataset import EMBEDDINGS, Dataset
 from musicbox_env.embeddings import (
-    EMBEDDINGS,
     PRIOR_SESSIONS,
     SharedSessions,
     embedding_space,

@@ -70,7 +70,7 @@ class ReplayListener:
         self.dataset = dataset
         self.temperature = temperature
         self.persistence = persistence
-        self._vectors = dataset.embedding(dataset.embedding_names[0])
+        self._vectors = dataset.embedding(dataset.best_embedding)
 
     def __reduce__(self) -> tuple[Callable[..., ReplayListener], tuple[Dataset]]:
         """Pickle by the dataset's path."""

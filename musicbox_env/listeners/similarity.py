@@ -238,7 +238,7 @@ class SimilarityListener:
         """
         self.dataset = dataset
         self.config = replace(config or SimilarityConfig(), **settings)
-        self._vectors = dataset.embedding(dataset.embedding_names[0])
+        self._vectors = dataset.embedding(dataset.best_embedding)
         self.memory = self._remember(np.random.default_rng(self.config.seed))
         self._groups = self.memory.groups()
 
