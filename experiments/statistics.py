@@ -110,7 +110,7 @@ def resampled_means(
         )
     n = sizes.pop()
     sums = np.stack([p.numerator for p in parts] + [p.denominator for p in parts], axis=1)
-    drawn = np.concatenate([w @ sums for w in _session_weights(n, resamples, rng)])
+    drawn = np.concatenate([w @ sums for w in session_weights(n, resamples, rng)])
     numerators, denominators = np.split(drawn, 2, axis=1)
     return np.divide(
         numerators,
@@ -120,10 +120,16 @@ def resampled_means(
     )
 
 
-def _session_weights(
-    n: int, resamples: int, rng: np.random.Generator
-) -> Iterator[npt.NDArray[np.float64]]:
-    """How often each session is drawn, ``(chunk, n)`` a time: a product in place of gathers."""
+def session_weights(n: int, resamples: int, rng: np.random.Generator) -> Iterator[FloatArray]:
+    """Draw n sessions with replacement, many times: how often each is drawn, ``(chunk, n)``.
+
+    A sum over the sessions drawn is then a product in place of gathers.
+
+    Args:
+        n: Number of sessions.
+        resamples: How many times they are drawn: rows over all chunks.
+        rng: Source of randomness; how the rows are cut into chunks does not matter.
+    """
     chunk = max(1, _CHUNK_DRAWS // n)
     for start in range(0, resamples, chunk):
         rows = min(chunk, resamples - start)

@@ -17,6 +17,7 @@ from typing import Final, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from experiments.statistics import session_weights
 from musicbox_env.schema import is_skip
 
 Array = npt.NDArray[np.float64]
@@ -109,10 +110,7 @@ class Resampling:
 
     def __init__(self, num_sessions: int, *, rng: np.random.Generator, resamples: int) -> None:
         """Draw ``num_sessions`` sessions with replacement, ``resamples`` times."""
-        draws = rng.integers(0, num_sessions, size=(resamples, num_sessions))
-        draws += np.arange(resamples)[:, None] * num_sessions
-        counts = np.bincount(draws.ravel(), minlength=resamples * num_sessions)
-        self._weights = counts.reshape(resamples, num_sessions).astype(np.float64)
+        self._weights = np.concatenate(list(session_weights(num_sessions, resamples, rng)))
         self._all = np.ones((1, num_sessions))
 
     def measure(self, statistic: Statistic) -> Measured:
