@@ -29,6 +29,7 @@ from musicbox_env.listeners import RankingSpace
 from musicbox_env.retrieval import Find, top_k, top_k_among
 from musicbox_env.schema import MAX_SESSION_LENGTH, UNKNOWN, is_skip
 from musicbox_env.simulator import Simulator, World
+from musicbox_env.summaries import mean_vectors
 
 MAX_SCORES = 1 << 21
 """Scores of tracks held at once, 8 MB in single precision: memory stays bounded for any batch."""
@@ -118,11 +119,6 @@ class PointAgent(BaselineAgent):
     def _points(self, batch: Batch) -> Floats:
         """Points ``(n, dim)`` of any length."""
 
-    def _mean_vector(self, tracks: npt.NDArray, counted: npt.NDArray[np.bool_]) -> Floats:
-        """Mean of the vectors of some of the tracks ``(n, H)`` of each session, ``(n, d)``."""
-        weights = counted / np.maximum(counted.sum(axis=1, keepdims=True), 1)
-        return np.einsum("nh,nhd->nd", weights, self.vectors[tracks])
-
 
 class ContentAgent(PointAgent):
     """Songs that sound like those kept: the mean content vector of the kept songs.
@@ -151,10 +147,7 @@ class ContentAgent(PointAgent):
         return "content" if "content" in names else self.dataset.best_embedding
 
     def _points(self, batch: Batch) -> Floats:
-        heard = batch["tracks"] >= 0
-        kept = heard & ~is_skip(batch["levels"])
-        counted = np.where(kept.any(axis=1, keepdims=True), kept, heard)
-        points = self._mean_vector(batch["tracks"], counted)
+        points = mean_vectors(self.vectors, batch["tracks"], kept_or_all(batch))
         if self.embedding.endswith(RATE_SUFFIX):
             return np.pad(points, ((0, 0), (0, 1)))
         return points
@@ -201,7 +194,7 @@ class PlayedRateAgent(PointAgent):
     def _points(self, batch: Batch) -> Floats:
         check_rate_axis(self)
         assert isinstance(self.settings, PlayedRateSettings)
-        mean = self._mean_vector(batch["tracks"], batch["tracks"] >= 0)
+        mean = mean_vectors(self.vectors, batch["tracks"], batch["tracks"] >= 0)
         return np.pad(mean, ((0, 0), (0, 1)), constant_values=self.settings.rate_weight)
 
 
@@ -485,6 +478,13 @@ class SessionKNNAgent(SlateAgent):
         return self._best_by_scores(batch, (likeness @ holds).toarray())
 
 
+def kept_or_all(batch: Batch) -> npt.NDArray[np.bool_]:
+    """Songs that were kept ``(n, H)``; all heard in sessions that kept none."""
+    heard = batch["tracks"] >= 0
+    kept = heard & ~is_skip(batch["levels"])
+    return np.where(kept.any(axis=1, keepdims=True), kept, heard)
+
+
 def history_matrix(
     batch: Batch, num_tracks: int, *, kept_only: bool, recent_first: bool = False
 ) -> sparse.csr_array:
@@ -497,10 +497,7 @@ def history_matrix(
         recent_first: Whether the n-th of N songs weighs n / N instead of 1.
     """
     heard = batch["tracks"] >= 0
-    counted = heard
-    if kept_only:
-        kept = heard & ~is_skip(batch["levels"])
-        counted = np.where(kept.any(axis=1, keepdims=True), kept, heard)
+    counted = kept_or_all(batch) if kept_only else heard
     weights = np.ones(heard.shape, np.float32)
     if recent_first:
         number = np.cumsum(heard, axis=1)

@@ -29,6 +29,7 @@ from agents.baselines import (
 from musicbox_env.dataset import Dataset
 from musicbox_env.law import ListenerState
 from musicbox_env.schema import CONTEXT_TYPES, is_skip
+from musicbox_env.summaries import repeats
 from musicbox_env.truth import GroundTruth
 
 Array = npt.NDArray[np.float64]
@@ -167,7 +168,7 @@ class BayesAgent(SlateAgent):
         """Log-likelihood of the distinct songs shown under each draw ``(n, draws)``."""
         tracks = batch["tracks"]
         number = np.cumsum(tracks >= 0, axis=1)
-        chosen = (tracks >= 0) & (number <= batch["shown"][:, None]) & ~_heard_before(tracks)
+        chosen = (tracks >= 0) & (number <= batch["shown"][:, None]) & ~repeats(tracks)
         total = np.einsum("nh,nhd->nd", chosen, self.truth.track_vectors[tracks])
         log_likelihood = self.truth.choice.kappa * total @ self._tastes.T
         return log_likelihood - chosen.sum(axis=1)[:, None] * self._log_normalizer
@@ -176,7 +177,7 @@ class BayesAgent(SlateAgent):
         """Log-likelihood of skips and keeps under the given draws ``(n, p)``, likewise."""
         law = self.truth.law
         tracks, levels = batch["tracks"], batch["levels"]
-        repeats = _heard_before(tracks)
+        again = repeats(tracks)
         session = self._session_logit(batch)[:, None] + self._propensities[draws]
         state = ListenerState.begin(len(tracks))
         total = np.zeros(draws.shape)
@@ -184,7 +185,7 @@ class BayesAgent(SlateAgent):
             track = np.maximum(tracks[:, place], 0)
             vectors = self.truth.track_vectors[track]
             affinity = np.einsum("npd,nd->np", self._tastes[draws], vectors)
-            song = law.track_logit(self.quality[track][:, None], affinity, repeats[:, place, None])
+            song = law.track_logit(self.quality[track][:, None], affinity, again[:, place, None])
             skip_logit = law.skip_logit(state, 0.0, session + song)
             sign = np.where(is_skip(levels[:, place]), 1.0, -1.0)[:, None]
             heard = (tracks[:, place] >= 0)[:, None]
@@ -199,9 +200,3 @@ class BayesAgent(SlateAgent):
         shuffle = batch["context"][:, _SHUFFLE]
         code = np.where(shuffle > 0, 1, np.where(shuffle < 0, 0, -1))
         return self.truth.law.session_logit(np.zeros(len(code)), context, code)
-
-
-def _heard_before(tracks: npt.NDArray[np.integer]) -> npt.NDArray[np.bool_]:
-    """Whether each song ``(n, H)`` was heard earlier in its session."""
-    earlier = np.tri(tracks.shape[1], k=-1, dtype=np.bool_)
-    return ((tracks[:, :, None] == tracks[:, None, :]) & earlier).any(axis=2) & (tracks >= 0)

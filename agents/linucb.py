@@ -30,6 +30,7 @@ from agents.baselines import (
 from musicbox_env.dataset import RATE_SUFFIX, Dataset
 from musicbox_env.schema import is_skip
 from musicbox_env.search import Search
+from musicbox_env.summaries import mean_vectors
 
 Array = npt.NDArray[np.float64]
 
@@ -191,19 +192,18 @@ def session_matrices(batch: Batch, tracks: Array) -> Array:
     """M of each session, ``(n, 2 d + 3 + NUM_STATE_FEATURES, d + 2)``: features are x = M z."""
     heard = batch["tracks"] >= 0
     dim = tracks.shape[1] - 2
-    count = np.maximum(heard.sum(axis=1, keepdims=True), 1)
-    played = np.einsum("nh,nhd->nd", heard / count, tracks[batch["tracks"], :dim])
+    played = mean_vectors(tracks[:, :dim], batch["tracks"], heard)
     matrices = np.zeros((len(heard), 2 * dim + 3 + NUM_STATE_FEATURES, dim + 2))
     matrices[:, : dim + 2] = np.eye(dim + 2)
     axis = np.arange(dim)
     matrices[:, dim + 2 + axis, axis] = played
     matrices[:, 2 * dim + 2, :dim] = played
-    matrices[:, 2 * dim + 3 :, -1] = _state_features(batch, heard, count)
+    matrices[:, 2 * dim + 3 :, -1] = _state_features(batch, heard)
     return matrices
 
 
-def _state_features(batch: Batch, heard: npt.NDArray[np.bool_], count: npt.NDArray) -> Array:
+def _state_features(batch: Batch, heard: npt.NDArray[np.bool_]) -> Array:
     """Whether the last song was skipped, the share skipped, and the position, ``(n, 3)``."""
     skipped = is_skip(batch["levels"])
-    share = skipped.sum(axis=1) / count[:, 0]
+    share = skipped.sum(axis=1) / np.maximum(heard.sum(axis=1), 1)
     return np.stack([skipped[:, -1], share, batch["context"][:, -1]], axis=1)

@@ -16,12 +16,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 
-from musicbox_env.kernels import compiled, level_is_skip
+from musicbox_env.kernels import compiled
 from musicbox_env.schema import NUM_LEVELS
-
-POOLS = ("played", "kept", "skipped")
-"""Groups of songs whose mean embeddings the networks see, in this order."""
-_PLAYED, _KEPT, _SKIPPED = range(3)
+from musicbox_env.summaries import GROUPS, PLAYED, add_to_groups
 
 ENCODERS = ("pooled", "recurrent")
 
@@ -76,7 +73,7 @@ def read(
     """
     size, length = tracks.shape
     statistics = np.zeros((size, num_statistics(context.shape[1], rate=rate)), np.float32)
-    means = np.zeros((size, len(POOLS), space.shape[1]), np.float32)
+    means = np.zeros((size, len(GROUPS), space.shape[1]), np.float32)
     weights = _half_life_weights(length)
     _read_plays(np.asarray(space), tracks, levels, context, weights, rate, statistics, means)
     songs = torch.zeros(size, 0)
@@ -98,36 +95,32 @@ def _read_plays(
 ) -> None:
     """Fill in statistics and means, which begin at 0."""
     lives, rows = weights.shape[1], NUM_LEVELS + rate
-    number, total = np.empty(len(POOLS), np.float32), np.empty(lives, np.float32)
+    number = np.zeros((len(tracks), len(GROUPS)), np.float32)
+    total = np.empty(lives, np.float32)
     for i in range(len(tracks)):
-        number[:], total[:] = 0, 0
+        total[:] = 0
         for place in range(tracks.shape[1]):
             level, track = levels[i, place], tracks[i, place]
             if level < 0:
                 continue
-            group = _SKIPPED if level_is_skip(level) else _KEPT
-            number[_PLAYED] += 1
-            number[group] += 1
-            for j in range(space.shape[1]):
-                means[i, _PLAYED, j] += space[track, j]
-                means[i, group, j] += space[track, j]
+            add_to_groups(i, track, level, space, means, number)
             for life in range(lives):
                 total[life] += weights[place, life]
                 statistics[i, level * lives + life] += weights[place, life]
                 if rate:
                     of_rate = weights[place, life] * space[track, -1]
                     statistics[i, NUM_LEVELS * lives + life] += of_rate
-        for row in range(rows if number[_PLAYED] else 0):
+        for row in range(rows if number[i, PLAYED] else 0):
             for life in range(lives):
                 statistics[i, row * lives + life] /= total[life]
-        for group in range(len(POOLS)):
+        for group in range(len(GROUPS)):
             for j in range(space.shape[1] - rate):
-                means[i, group, j] /= max(number[group], np.float32(1))
+                means[i, group, j] /= max(number[i, group], np.float32(1))
             if rate:
                 means[i, group, -1] = 0
         for c in range(context.shape[1]):
             statistics[i, rows * lives + c] = context[i, c]
-        statistics[i, -1] = number[_PLAYED] / np.float32(tracks.shape[1])
+        statistics[i, -1] = number[i, PLAYED] / np.float32(tracks.shape[1])
 
 
 def embedded(space: npt.NDArray[np.float32], tracks: npt.NDArray[np.integer]) -> Tensor:
@@ -270,12 +263,12 @@ class Actor(nn.Module):
         self.dim, self.points, self.squash, self.rate = dim, points, squash, rate
         self.encoder = make_encoder(encoder, dim, context_size, hidden=hidden, rate=rate)
         self.trunk = hidden_layer(self.encoder.size, hidden, layer_norm)
-        self.gates_and_correction = nn.Linear(hidden, points * (len(POOLS) + dim))
+        self.gates_and_correction = nn.Linear(hidden, points * (len(GROUPS) + dim))
 
     def forward(self, state: State) -> Tensor:
         """Points ``(B, P, d)``."""
         out = self.gates_and_correction(self.trunk(self.encoder(state)))
-        gates, correction = out.view(len(out), self.points, -1).split((len(POOLS), self.dim), 2)
+        gates, correction = out.view(len(out), self.points, -1).split((len(GROUPS), self.dim), 2)
         point = gates @ state.means + correction
         return torch.tanh(point) if self.squash == "tanh" else unit(point)
 
@@ -292,7 +285,7 @@ class Actor(nn.Module):
         for weights in self.gates_and_correction.parameters():
             weights.zero_()
         everybodys = self.gates_and_correction.bias.view(self.points, -1)
-        everybodys[:, _PLAYED] = 1
+        everybodys[:, PLAYED] = 1
         if self.rate:
             everybodys[:, -1] = rate_weight
 
@@ -351,7 +344,7 @@ class Critic(nn.Module):
         super().__init__()
         self.encoder = make_encoder(encoder, dim, context_size, hidden=hidden, rate=rate)
         self.rate = rate
-        last = nn.Linear(hidden, 1 + len(POOLS) + rate)
+        last = nn.Linear(hidden, 1 + len(GROUPS) + rate)
         with torch.no_grad():
             last.weight[1:] = 0
             last.bias[1:] = 0
@@ -365,7 +358,7 @@ class Critic(nn.Module):
             nn.init.zeros_(last.weight)
             nn.init.zeros_(last.bias)
             self.deep = nn.Sequential(
-                hidden_layer(self.encoder.size + dim + len(POOLS) * dim, 2 * hidden, layer_norm),
+                hidden_layer(self.encoder.size + dim + len(GROUPS) * dim, 2 * hidden, layer_norm),
                 hidden_layer(2 * hidden, hidden, layer_norm),
                 last,
             )
@@ -377,7 +370,7 @@ class Critic(nn.Module):
     def judge(self, state: State) -> Judged:
         """What does not depend on the action."""
         summary = self.encoder(state)
-        value, gains, rest = self.value_and_gains(summary).split((1, len(POOLS), self.rate), dim=1)
+        value, gains, rest = self.value_and_gains(summary).split((1, len(GROUPS), self.rate), dim=1)
         towards = (gains[:, None] @ state.means).squeeze(1)
         if self.rate:
             towards = towards + rest * self.rate_axis

@@ -53,11 +53,12 @@ from torch import Tensor, nn
 from agents.base import Agent, AgentSettings, Callback, Observation
 from agents.ddpg import Batch, DDPGAgent, DDPGSettings, one_thread
 from agents.descent import Adam
-from agents.networks import POOLS, State, hidden_layer, make_encoder, unit
+from agents.networks import State, hidden_layer, make_encoder, unit
 from agents.replay import Transitions
 from musicbox_env.dataset import Dataset
 from musicbox_env.schema import is_skip, require_known
 from musicbox_env.simulator import CONTEXT_SIZE
+from musicbox_env.summaries import GROUPS
 
 CLONES = ("kept", "played")
 STARTS = ("random", "heuristic")
@@ -381,7 +382,7 @@ class Value(nn.Module):
         super().__init__()
         hidden = config.hidden
         self.encoder = make_encoder(config.encoder, dim, CONTEXT_SIZE, hidden=hidden, rate=rate)
-        inputs = self.encoder.size + len(POOLS) * dim
+        inputs = self.encoder.size + len(GROUPS) * dim
         self.head = nn.Sequential(
             hidden_layer(inputs, hidden, config.layer_norm), nn.Linear(hidden, 1)
         )

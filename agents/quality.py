@@ -29,6 +29,7 @@ from musicbox_env.dataset import Dataset
 from musicbox_env.embeddings import RATE_SCALE
 from musicbox_env.rewards import RewardConfig, song_rewards
 from musicbox_env.schema import is_skip
+from musicbox_env.summaries import NEUTRAL, running_skips
 
 Floats = npt.NDArray[np.float32]
 Tracks = npt.NDArray[np.integer]
@@ -244,16 +245,14 @@ def _plays(dataset: Dataset, fold: str, reward: RewardConfig) -> Iterator[_Plays
 
 def _situations(levels: npt.NDArray[np.int8]) -> npt.NDArray[np.int64]:
     """Number of the situation that each play of sessions ``(n, width)`` finds itself in."""
-    n, width = levels.shape
-    skipped = is_skip(levels).astype(np.float64)
-    running, skips = np.full(n, 0.5), np.zeros(n)
-    before = np.full(n, 2)  # neither kept nor skipped
-    situation = np.empty(levels.shape, np.int64)
-    for play in range(width):
-        rate = (skips + 2) / (play + 4)
-        steps = [np.minimum(share * BINS, BINS - 1).astype(np.int64) for share in (running, rate)]
-        situation[:, play] = (before * BINS + steps[0]) * BINS + steps[1]
-        running = MEMORY * running + (1 - MEMORY) * skipped[:, play]
-        skips += skipped[:, play]
-        before = skipped[:, play].astype(np.int64)
-    return situation
+    skipped = is_skip(levels).astype(np.int64)
+    previous = _before(skipped, 2)  # neither kept nor skipped
+    running = _before(running_skips(levels, MEMORY), NEUTRAL)
+    rate = (np.cumsum(skipped, axis=1) - skipped + 2) / (np.arange(levels.shape[1]) + 4)
+    steps = [np.minimum(share * BINS, BINS - 1).astype(np.int64) for share in (running, rate)]
+    return (previous * BINS + steps[0]) * BINS + steps[1]
+
+
+def _before(values: npt.NDArray, first: float) -> npt.NDArray:
+    """Values ``(n, w)`` after each play as those before it, ``first`` before any."""
+    return np.insert(values[:, :-1], 0, first, axis=1)

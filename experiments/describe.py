@@ -15,6 +15,7 @@ from tyro.conf import Positional
 
 from experiments.enough import cautions
 from musicbox_env.dataset import Dataset
+from musicbox_env.kernels import fill_rows
 from musicbox_env.schema import (
     DIVERSITY_FEATURES,
     MAX_SESSION_LENGTH,
@@ -26,6 +27,7 @@ from musicbox_env.schema import (
     Level,
     is_skip,
 )
+from musicbox_env.summaries import repeats
 
 CHUNK_SESSIONS = 100_000
 """Sessions counted at a time: memory holds two million plays at most."""
@@ -132,7 +134,10 @@ class PlayCounts:
         session = np.repeat(np.arange(len(lengths)), lengths)
         follows = session[1:] == session[:-1]
         np.add.at(self.after, (skip[:-1][follows], skip[1:][follows]), 1)
-        np.add.at(self.repeats, (_heard_before(session, columns["track"]), skip), 1)
+        songs = np.full((len(lengths), int(lengths.max())), UNKNOWN, columns["track"].dtype)
+        fill_rows(columns["track"], np.cumsum(lengths) - lengths, lengths, songs)
+        again = repeats(songs)[songs != UNKNOWN]
+        np.add.at(self.repeats, (again.astype(np.int64), skip), 1)
         # Code -1, unknown, counts in the last row.
         np.add.at(self.context, (columns["context_type"], skip), 1)
         for name, table in self.flags.items():
@@ -155,17 +160,6 @@ def _chunks(
         rows = slice(int(bounds[0]), int(bounds[-1]))
         columns = {name: np.array(dataset.sessions.column(name)[rows]) for name in PLAY_COLUMNS}
         yield columns, np.diff(bounds)
-
-
-def _heard_before(
-    session: npt.NDArray[np.int64], track: npt.NDArray[np.int32]
-) -> npt.NDArray[np.int64]:
-    """1 where a play's track was played before in its session, ``(plays,)``."""
-    order = np.lexsort((np.arange(len(track)), track, session))
-    same = (np.diff(session[order]) == 0) & (np.diff(track[order]) == 0)
-    repeat = np.zeros(len(track), np.int64)
-    repeat[order[1:][same]] = 1
-    return repeat
 
 
 def _overview(dataset: Dataset, counts: PlayCounts) -> list[str]:

@@ -18,6 +18,7 @@ from scipy.special import logit
 from musicbox_env.listeners.base import History, skip_probability
 from musicbox_env.listeners.learned import FittedNetwork, LearnedListener, LearnedState
 from musicbox_env.schema import UNKNOWN, is_skip
+from musicbox_env.summaries import holds
 
 Array = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -55,8 +56,7 @@ def songs_instead(
     tracks = padded[rows[:, None], later]
     real = tracks != UNKNOWN
     so_far = np.where(np.arange(songs.shape[1]) <= places[:, None], songs[rows], UNKNOWN)
-    heard = (tracks[:, :, None] == so_far[:, None, :]).any(axis=2)
-    compared = real & ~heard
+    compared = real & ~holds(so_far, tracks)
     compared[:, 0] = True
     return np.where(real, later, places[:, None]), compared
 

@@ -22,8 +22,9 @@ from tyro.conf import Positional
 from experiments.trust_protocols import Measured, Resampling, Sums, by_session, ratio
 from musicbox_env.dataset import Dataset
 from musicbox_env.leaving import FILE, PUBLISHED, LeavingModel
-from musicbox_env.schema import Level, is_skip
+from musicbox_env.schema import Level
 from musicbox_env.simulator import open_dataset
+from musicbox_env.summaries import skip_share
 
 EFFECT_SD: Final = 1.0
 """Prior standard deviation around 0 of every effect, and of a position around the mean one."""
@@ -97,13 +98,11 @@ class Moments:
     def columns(self) -> dict[str, Array]:
         """What the hazard is linear in, each ``(m, columns)``; full plays are the reference."""
         rows, levels = np.arange(len(self.count)), np.arange(Level.FULL)
-        earlier = np.arange(self.levels.shape[1]) < (self.count - 1)[:, None]
-        rate = (is_skip(self.levels) & earlier).sum(axis=1) / (self.count - 1)
         parts = {
             "position": self.count[:, None] == np.arange(self.first, self.last + 1),
             "last": self.levels[rows, self.count - 1, None] == levels,
             "before": self.levels[rows, self.count - 2, None] == levels,
-            "skip_rate": rate[:, None] - 0.5,
+            "skip_rate": skip_share(self.levels, self.count - 1)[:, None] - 0.5,
         }
         return {name: part.astype(np.float64) for name, part in parts.items()}
 

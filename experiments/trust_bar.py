@@ -19,6 +19,7 @@ from experiments.trust_asking import FIRST_ASKED, Array, Ints, Log
 from musicbox_env.catalog import RATE_PRIOR_PLAYS
 from musicbox_env.dataset import Dataset
 from musicbox_env.schema import Level, is_skip
+from musicbox_env.summaries import repeats, running_skips
 
 BAR_NAME: Final = "gradient boosting"
 BAR_NAMES: Final = {
@@ -152,22 +153,20 @@ def _running(log: Log, rows: Ints, last: Ints) -> list[Array]:
     """Means of the skips and levels heard, decayed and plain, and how long the run has been."""
     skipped = is_skip(log.levels).astype(np.float64)
     graded = np.maximum(log.levels, 0) / float(Level.FULL)
-    heard = np.arange(1, log.width + 1)
-    found = [np.cumsum(values, axis=1) / heard for values in (skipped, graded)]
-    found.append(np.cumsum(log.levels == Level.FULL, axis=1) / heard)
-    for keep in _DECAYS:
-        means = np.empty_like(skipped)
-        mean = np.full(len(skipped), 0.5)
-        for place in range(log.width):
-            mean = keep * mean + (1 - keep) * skipped[:, place]
-            means[:, place] = mean
-        found.append(means)
+    found = [_means_so_far(values) for values in (skipped, graded, log.levels == Level.FULL)]
+    found += [running_skips(log.levels, keep) for keep in _DECAYS]
     run = np.ones_like(skipped)
     for place in range(1, log.width):
         same = skipped[:, place] == skipped[:, place - 1]
         run[:, place] = np.where(same, run[:, place - 1] + 1, 1)
     found.append(run)
     return [values[rows, last] for values in found]
+
+
+def _means_so_far(values: npt.NDArray) -> Array:
+    """Mean of the values ``(n, width)`` up to each place."""
+    means: Array = np.cumsum(values, axis=1) / np.arange(1, values.shape[1] + 1)
+    return means
 
 
 def _track(log: Log, question: Question, rates: TrackRates) -> list[Array]:
@@ -195,17 +194,8 @@ def _track(log: Log, question: Question, rates: TrackRates) -> list[Array]:
         level,
         ago,
         skips,
-        _share_repeated(log)[rows, shown - 1],
+        _means_so_far(repeats(log.tracks))[rows, shown - 1],
     ]
-
-
-def _share_repeated(log: Log) -> Array:
-    """Share of the plays up to each place that repeat an earlier one ``(n, width)``."""
-    repeated = np.zeros(log.tracks.shape)
-    for place in range(1, log.width):
-        earlier = log.tracks[:, :place] == log.tracks[:, place, None]
-        repeated[:, place] = earlier.any(axis=1)
-    return np.cumsum(repeated, axis=1) / np.arange(1, log.width + 1)
 
 
 def _context(log: Log, rows: Ints, place: Ints) -> list[Array]:
@@ -221,8 +211,7 @@ def _behaviour(log: Log, rows: Ints, last: Ints) -> list[Array]:
         column = log.dataset.sessions.padded(name, log.sessions, log.width)
         found += [_back(column, rows, last, ago) for ago in range(_BEHAVIOUR_SEEN)]
         if name.startswith("reason"):
-            forward = np.cumsum(column == 0, axis=1) / np.arange(1, log.width + 1)
-            found.append(forward[rows, last])
+            found.append(_means_so_far(column == 0)[rows, last])
     return found
 
 

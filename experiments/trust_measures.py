@@ -37,6 +37,7 @@ from musicbox_env.dataset import Dataset
 from musicbox_env.leaving import LeavingModel
 from musicbox_env.listeners import Listener
 from musicbox_env.schema import CONTEXT_TYPES, UNKNOWN, is_skip
+from musicbox_env.summaries import holds, repeats
 
 NEXT: Final = "next play"
 NEXT_LEVELS: Final = "next play, levels only"
@@ -513,7 +514,7 @@ def _from_the_half(bench: Bench, subject: Subject, findings: Findings) -> None:
     """
     half = predict_second_half(subject.listener, bench.log)
     made = bench.predictions(half)
-    shown, before = (repeats[np.isfinite(half)] for repeats in repeats_of(bench.log))
+    shown, before = (again[np.isfinite(half)] for again in repeats_of(bench.log))
     for metric, chosen in (
         ("slope_within_session", None),
         ("slope_within_session_first_hearings", ~before),
@@ -532,11 +533,8 @@ def _from_the_half(bench: Bench, subject: Subject, findings: Findings) -> None:
 
 def repeats_of(log: Log) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
     """Plays whose song is in the shown half, and plays whose song came before, ``(n, width)``."""
-    place = np.arange(log.width)
-    same = (log.tracks[:, :, None] == log.tracks[:, None, :]) & log.heard[:, None, :]
-    in_shown = (same & (place < log.shown[:, None])[:, None, :]).any(axis=2)
-    came_before = (same & (place[:, None] > place)).any(axis=2)
-    return in_shown & log.second_half, came_before & log.heard
+    shown = np.where(log.second_half, UNKNOWN, log.tracks)
+    return holds(shown, log.tracks) & log.second_half, repeats(log.tracks)
 
 
 def _reranked(bench: Bench, answers: Array) -> dict[str, Measured]:

@@ -27,6 +27,7 @@ from musicbox_env.schema import (
     Level,
     is_skip,
 )
+from musicbox_env.summaries import repeats
 
 Array = npt.NDArray[np.float64]
 
@@ -229,14 +230,6 @@ def track_rate_sd(tracks: npt.NDArray, skips: Array) -> float:
         return float("nan")
     squared = np.sum(s * (s - 1.0) / (n - 1.0)) / n.sum()
     return float(np.sqrt(max(squared - (s.sum() / n.sum()) ** 2, 0.0)))
-
-
-def repeats(tracks: npt.NDArray) -> npt.NDArray[np.bool_]:
-    """Plays of a track that an earlier place of the session holds, ``(n, places)``; not pads."""
-    again = np.zeros(tracks.shape, dtype=bool)
-    for place in range(1, tracks.shape[1]):
-        again[:, place] = (tracks[:, :place] == tracks[:, place, None]).any(axis=1)
-    return again & (tracks != UNKNOWN)
 
 
 def _repeat_rows(plays: PaddedPlays) -> Iterator[Row]:

@@ -24,12 +24,10 @@ import numpy.typing as npt
 
 from musicbox_env.kernels import compiled, level_is_skip
 from musicbox_env.schema import CONTEXT_TYPES, suggest
+from musicbox_env.summaries import NEUTRAL, faded
 
 Array = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.integer]
-
-NEUTRAL = 0.5
-"""Value of the history state before anything was heard: both of its terms vanish."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +36,7 @@ class ListenerState:
 
     Attributes:
         previous: 1 where the last song heard was skipped, 0 where it was kept, ``(n,)``.
-        running: Exponentially weighted mean of the skips so far, ``(n,)``.
+        running: `summaries.faded` mean of the skips so far, ``(n,)``.
         heard: Songs heard so far ``(n,)``; the next one has session position ``heard + 1``.
     """
 
@@ -48,7 +46,7 @@ class ListenerState:
 
     @classmethod
     def begin(cls, n: int) -> ListenerState:
-        """State of ``n`` sessions before their first song."""
+        """State of ``n`` sessions before their first song: both of its terms vanish."""
         return cls(np.full(n, NEUTRAL), np.full(n, NEUTRAL), np.zeros(n, dtype=np.int64))
 
     def at(self, rows: npt.NDArray) -> ListenerState:
@@ -276,7 +274,7 @@ def _hear(
         for level in levels[i]:
             if level >= 0:
                 previous[i] = level_is_skip(level)
-                running[i] = weight * running[i] + (1.0 - weight) * previous[i]
+                running[i] = faded(running[i], weight, previous[i])
                 heard[i] += 1
 
 

@@ -32,7 +32,8 @@ import numpy as np
 import numpy.typing as npt
 
 from musicbox_env.dataset import Dataset, write_json
-from musicbox_env.schema import NUM_LEVELS, is_skip, suggest
+from musicbox_env.schema import NUM_LEVELS, suggest
+from musicbox_env.summaries import skip_share
 
 PUBLISHED: Final = "published"
 FITTED: Final = "fitted"
@@ -98,13 +99,11 @@ class LeavingModel:
 
         rows = np.arange(len(levels))
         place = np.clip(count - self.first, 0, len(self.position) - 1)
-        earlier = np.arange(levels.shape[1]) < (count - 1)[:, None]
-        rate = (is_skip(levels) & earlier).sum(axis=1) / (count - 1)
         hazard = (
             np.asarray(self.position)[place]
             + np.asarray(self.last)[levels[rows, count - 1]]
             + np.asarray(self.before)[levels[rows, count - 2]]
-            + self.skip_rate * (rate - 0.5)
+            + self.skip_rate * (skip_share(levels, count - 1) - 0.5)
         )
         return np.where(count >= self.first, expit(hazard), 0.0)
 

@@ -46,6 +46,7 @@ from musicbox_env.schema import (
     labels_from_levels,
     require_known,
 )
+from musicbox_env.summaries import repeats
 from musicbox_env.synthetic_behaviour import draw_behaviour, draw_contexts
 from musicbox_env.synthetic_tracks import SyntheticTracks, TrackConfig, draw_tracks, unit_rows
 from musicbox_env.truth import GroundTruth, SongChoice, open_truth_arrays, write_truth
@@ -211,7 +212,7 @@ class SyntheticWorld:
         propensity = self.law.propensity_sd * rng.standard_normal(n)
         taste = self._draw_tastes(n, cumulative, rng)
         songs = self._draw_songs(taste, cumulative, rng)
-        is_repeat = heard_before(songs)
+        is_repeat = repeats(songs)
         context, shuffle = draw_contexts(n, width, rng)
 
         affinity = np.einsum("nwd,nd->nw", self.tracks.vectors[songs], taste)
@@ -262,7 +263,7 @@ class SyntheticWorld:
         )
         fresh = np.take_along_axis(pool, first, axis=1)
         # A hit can be in a pool more than once, which makes it likelier to be played, not twice.
-        twice = np.argsort(heard_before(fresh), axis=1, kind="stable")
+        twice = np.argsort(repeats(fresh), axis=1, kind="stable")
         fresh = np.take_along_axis(fresh, twice, axis=1)[:, :width]
         return self._mix_repeats(fresh, rng)
 
@@ -331,17 +332,6 @@ class SyntheticWorld:
         """Ids of the sessions of a batch ``(n,)``."""
         numbers = range(batch.first, batch.first + len(batch.lengths))
         return np.array([f"{self.config.seed}_{i:09d}" for i in numbers], dtype=object)
-
-
-def heard_before(tracks: npt.NDArray[np.integer]) -> npt.NDArray[np.bool_]:
-    """Tell which places hold a track that an earlier place of the row holds, ``(n, places)``."""
-    order = np.argsort(tracks, axis=1, kind="stable")
-    in_order = np.take_along_axis(tracks, order, axis=1)
-    again = np.zeros(tracks.shape, dtype=bool)
-    same = np.zeros(tracks.shape, dtype=bool)
-    same[:, 1:] = in_order[:, 1:] == in_order[:, :-1]
-    np.put_along_axis(again, order, same, axis=1)
-    return again
 
 
 def synthesize(

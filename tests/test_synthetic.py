@@ -20,12 +20,12 @@ from musicbox_env.schema import (
     is_skip,
     levels_from_labels,
 )
+from musicbox_env.summaries import repeats
 from musicbox_env.synthetic import (
     BATCH_SESSIONS,
     GroundTruth,
     SyntheticConfig,
     SyntheticWorld,
-    heard_before,
     synthesize,
     write_raw,
 )
@@ -177,7 +177,7 @@ def test_logged_levels_follow_the_law(dataset: Dataset, folder: Path) -> None:
     law, sessions = truth.law, np.arange(log.num_sessions)
     levels, tracks = log.padded("level", sessions), log.padded("track", sessions)
     context, shuffle = log.padded("context_type", sessions), log.padded("shuffle", sessions)
-    again = heard_before(np.where(levels >= 0, tracks, -1 - np.arange(20)))
+    again = repeats(np.where(levels >= 0, tracks, -1))
     state = law.after(np.empty((len(sessions), 0), dtype=np.int8))
     predicted = np.full(levels.shape, np.nan)
     for place in range(20):
@@ -310,9 +310,6 @@ def test_figures_on_hand_made_sessions() -> None:
     pairs = [(1, 1), (1, 0), (0, 1), (0, 0), (0, 0), (0, 1), (1, 1)]
     expected = np.corrcoef(np.array(pairs).T)[0, 1]
     assert calibration.autocorrelation(skips, 1) == pytest.approx(expected)
-    tracks = np.array([[5, 6, 5, 5, -1], [1, 2, 3, 4, 1]])
-    assert calibration.repeats(tracks).astype(int).tolist() == [[0, 0, 1, 1, 0], [0, 0, 0, 0, 1]]
-    assert heard_before(tracks).astype(int).tolist() == [[0, 0, 1, 1, 0], [0, 0, 0, 0, 1]]
 
 
 def test_intraclass_correlation_against_simulation() -> None:

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from musicbox_env import kernels
 from musicbox_env.dataset import Dataset
 from musicbox_env.schema import SKIP_THRESHOLD, UNHEARD, UNKNOWN
+from musicbox_env.summaries import holds
 
 Rows = npt.NDArray[np.integer]
 State = TypeVar("State")
@@ -90,7 +91,7 @@ class History:
 
     def holds(self, rows: Rows, tracks: npt.NDArray[np.integer]) -> npt.NDArray[np.bool_]:
         """Whether the sessions ``rows`` ``(m,)`` heard the tracks ``(m, c)`` already ``(m, c)``."""
-        return (tracks[:, :, None] == self.tracks[rows][:, None, :]).any(axis=2)
+        return holds(self.tracks[rows], tracks)
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from musicbox_env.schema import (
     REASONS_END,
     REASONS_START,
 )
+from musicbox_env.summaries import GROUPS, add_to_groups
 
 Array = npt.NDArray[np.float32]
 Floats = npt.NDArray[np.floating]
@@ -62,8 +63,6 @@ HEARD_AT, HEARD_AGO, TIMES_HEARD, NEAR = (
     TRACK_INPUTS.index(name)
     for name in ("heard_at_level_0", "heard_ago", "times_heard", "near_played")
 )
-GROUPS = ("played", "kept", "skipped")
-"""Songs whose vectors are added up, and compared with the next one's."""
 MEAN_PRIOR_SONGS = 2.0
 """A mean of song vectors is shrunken towards 0, which says nothing, by this many songs."""
 SMALLEST_EFFECT_SD = 0.05
@@ -177,13 +176,10 @@ def add_songs(
 ) -> None:
     """`HeardSongs.add`, of arrays."""
     for i in range(len(rows)):
-        row, vector = rows[i], vectors[tracks[i]]
-        for group in (0, 2 if level_is_skip(levels[i]) else 1):
-            counts[row, group] += 1
-            for j in range(len(vector)):
-                sums[row, group, j] += vector[j]
-        for j in range(len(vector)):
-            last[row, j] = vector[j]
+        row, track = rows[i], tracks[i]
+        add_to_groups(row, track, levels[i], vectors, sums, counts)
+        for j in range(vectors.shape[1]):
+            last[row, j] = vectors[track, j]
 
 
 def track_inputs(
