@@ -103,6 +103,7 @@ from agents.networks import (
 )
 from agents.quality import FOLDS, TrackQuality, own_gauss, quality_in_log
 from agents.replay import ReplayBuffer, Transitions
+from agents.threads import one_thread
 from musicbox_env import ENV_ID
 from musicbox_env.dataset import RATE_SUFFIX, Dataset
 from musicbox_env.draws import packed, unpacked
@@ -1037,17 +1038,6 @@ def mean_counted(values: Tensor, counted: Tensor) -> Tensor:
 def cosine_distance(points: Tensor, wanted: Tensor) -> Tensor:
     """Mean of 1 - cosine, along the last axis."""
     return 1 - (unit(points) * unit(wanted)).sum(dim=-1).mean()
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """One thread of torch within the block; the number before is restored."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 @contextmanager

@@ -51,10 +51,11 @@ import torch
 from torch import Tensor, nn
 
 from agents.base import Agent, AgentSettings, Callback, Observation
-from agents.ddpg import Batch, DDPGAgent, DDPGSettings, one_thread
+from agents.ddpg import Batch, DDPGAgent, DDPGSettings
 from agents.descent import Adam
 from agents.networks import State, hidden_layer, make_encoder, unit
 from agents.replay import Transitions
+from agents.threads import one_thread
 from musicbox_env.dataset import Dataset
 from musicbox_env.schema import is_skip, require_known
 from musicbox_env.simulator import CONTEXT_SIZE

@@ -36,6 +36,7 @@ from stable_baselines3.td3.policies import MultiInputPolicy as TD3MultiInputPoli
 
 import musicbox_env
 from agents.base import Agent, AgentSettings, Callback, Observation
+from agents.threads import one_thread
 from musicbox_env.dataset import Dataset
 from musicbox_env.simulator import SessionConfig, World
 
@@ -271,17 +272,6 @@ class _Relay(BaseCallback):
         if returns:
             metrics["rollout/return"] = float(np.mean(returns))
         return metrics
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """One torch thread: for small networks more are slower, far slower where cores are shared."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 @contextmanager

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from musicbox_env.dataset import Dataset
+from musicbox_env.embeddings import NORMAL_95
 from musicbox_env.schema import SPLITS, is_skip
 from musicbox_env.sessionize import run_of
 
@@ -15,7 +16,6 @@ FEW_PLAYS = 5
 """A track played less often than this in training has no rate or place of its own to speak of."""
 WORTH_SEEING = 0.02
 """A difference in skip rate that one would want to see: two points."""
-NORMAL_95 = 1.959964
 WIDER = 1.1
 """Intervals that should be wider by this factor are said to be too narrow."""
 

@@ -99,23 +99,30 @@ def png(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
-def _canvas(height: float, theme: Theme) -> tuple[Figure, Axes]:
+def new_figure(height: float, theme: Theme) -> Figure:
+    """An empty figure `WIDTH_INCHES` wide and ``height`` inches high, in a theme's colours."""
     figure = Figure(
         figsize=(WIDTH_INCHES, height), dpi=DPI, facecolor=theme.paper, layout="constrained"
     )
     FigureCanvasAgg(figure)
+    return figure
+
+
+def _canvas(height: float, theme: Theme) -> tuple[Figure, Axes]:
+    figure = new_figure(height, theme)
     axes = figure.add_subplot()
-    _dress(axes, theme)
+    dress(axes, theme)
     return figure, axes
 
 
-def _dress(axes: Axes, theme: Theme) -> None:
+def dress(axes: Axes, theme: Theme, *, labelsize: int = 11) -> None:
+    """Give axes a theme's colours and grid; ``labelsize`` is that of the ticks, in points."""
     axes.set_facecolor(theme.paper)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     for side in ("left", "bottom"):
         axes.spines[side].set_color(theme.muted)
-    axes.tick_params(which="both", color=theme.muted, labelcolor=theme.ink, labelsize=11)
+    axes.tick_params(which="both", color=theme.muted, labelcolor=theme.ink, labelsize=labelsize)
     axes.grid(color=theme.grid, linewidth=0.8)
     axes.set_axisbelow(True)
 
@@ -494,17 +501,11 @@ def effects(
         theme: Colours.
     """
     names = list(points)[::-1]
-    figure = Figure(
-        figsize=(WIDTH_INCHES, 1.5 + 0.34 * len(names)),
-        dpi=DPI,
-        facecolor=theme.paper,
-        layout="constrained",
-    )
-    FigureCanvasAgg(figure)
+    figure = new_figure(1.5 + 0.34 * len(names), theme)
     for panel, (axes, scale) in enumerate(
         zip(figure.subplots(1, 2, sharey=True), (100, 1), strict=True)
     ):
-        _dress(axes, theme)
+        dress(axes, theme)
         axes.axvline(0, color=theme.muted, linewidth=1.2, linestyle=(0, (4, 3)))
         for row, name in enumerate(names):
             point = points[name][panel]

@@ -29,6 +29,7 @@ from experiments.variants import class_of
 from musicbox_env.dataset import Dataset
 from musicbox_env.listeners import GroundTruthListener
 from musicbox_env.schema import UNKNOWN
+from musicbox_env.summaries import holds
 
 TRUTH: Final = "against the truth"
 AGREEMENT: Final = "agreement"
@@ -65,8 +66,7 @@ def random_songs(bench: Bench, count: int = RANDOM_PER_SESSION) -> Songs:
     """Songs of the catalogue drawn evenly, none of which the logged session holds."""
     rng, n = bench.rng(8), bench.num_sessions
     tracks = rng.integers(0, len(bench.dataset.catalog), (n, count))
-    held = (tracks[:, :, None] == bench.log.tracks[:, None, :]).any(axis=2)
-    return Songs(np.arange(n), np.where(held, UNKNOWN, tracks))
+    return Songs(np.arange(n), np.where(holds(bench.log.tracks, tracks), UNKNOWN, tracks))
 
 
 def picked_songs(bench: Bench, agent: Agent) -> Songs:

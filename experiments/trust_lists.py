@@ -18,6 +18,7 @@ import numpy.typing as npt
 from experiments import trust_protocols as protocols
 from experiments.trust_asking import Array, Ints, Log, expected_list_reward
 from experiments.trust_measures import Bench, Findings, Record, Subject
+from musicbox_env.embeddings import unit_rows
 from musicbox_env.listeners import SimilarityListener
 from musicbox_env.listeners.similarity import (
     Groups,
@@ -25,7 +26,6 @@ from musicbox_env.listeners.similarity import (
     SimilarityConfig,
     kept_songs,
     list_reward,
-    unit_rows,
 )
 from musicbox_env.rewards import RewardConfig
 

@@ -11,11 +11,10 @@ from typing import Final
 import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from experiments.plots import DPI, LIGHT, WIDTH_INCHES, Point, Theme
+from experiments.plots import LIGHT, WIDTH_INCHES, Point, Theme, dress, new_figure
 
 MARKERS: Final = ("o", "s", "^", "D", "v", "P", "X")
 CURVE_PANELS: Final = 3
@@ -27,23 +26,8 @@ Curve = Sequence[tuple[float, Point]]
 """(predicted, real with its interval) of each bin."""
 
 
-def _figure(height: float, theme: Theme) -> Figure:
-    figure = Figure(
-        figsize=(WIDTH_INCHES, height), dpi=DPI, facecolor=theme.paper, layout="constrained"
-    )
-    FigureCanvasAgg(figure)
-    return figure
-
-
 def _dress(axes: Axes, theme: Theme, *, title: str = "", x: str = "", y: str = "") -> None:
-    axes.set_facecolor(theme.paper)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
-    for side in ("left", "bottom"):
-        axes.spines[side].set_color(theme.muted)
-    axes.tick_params(which="both", color=theme.muted, labelcolor=theme.ink, labelsize=10)
-    axes.grid(color=theme.grid, linewidth=0.8)
-    axes.set_axisbelow(True)
+    dress(axes, theme, labelsize=10)
     axes.set_title(title, color=theme.ink, fontsize=12, loc="left", pad=8)
     axes.set_xlabel(x, color=theme.ink, fontsize=11, labelpad=6)
     axes.set_ylabel(y, color=theme.ink, fontsize=11, labelpad=6)
@@ -108,7 +92,7 @@ def calibration(
     """
     columns = 2 if len(panels) == 4 else min(CURVE_PANELS, len(panels))
     rows = -(-len(panels) // columns)
-    figure = _figure(0.4 + rows * (WIDTH_INCHES / columns + 0.3), theme)
+    figure = new_figure(0.4 + rows * (WIDTH_INCHES / columns + 0.3), theme)
     grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
     for place, axes in enumerate(grid.flat):
         axes.set_visible(place < len(panels))
@@ -159,7 +143,7 @@ def by_part(
         y: Name of the figure.
         theme: Colours.
     """
-    figure = _figure(7.2, theme)
+    figure = new_figure(7.2, theme)
     grid = figure.add_gridspec(2, 2)
     spots = [grid[0, :], grid[1, 0], grid[1, 1]]
     first = None
@@ -208,7 +192,7 @@ def places(
         order: Listeners of the report.
         theme: Colours.
     """
-    figure = _figure(5.0, theme)
+    figure = new_figure(5.0, theme)
     axes = figure.add_subplot()
     _dress(axes, theme, x="position in the session", y="skip rate")
     for name, points in curves.items():
@@ -251,7 +235,7 @@ def dots(
     """
     most = max(len(rows) for rows in panels.values())
     spread = max(len(by) for rows in panels.values() for by in rows.values())
-    figure = _figure(1.4 + most * (0.22 + 0.15 * spread), theme)
+    figure = new_figure(1.4 + most * (0.22 + 0.15 * spread), theme)
     alike = len({tuple(rows) for rows in panels.values()}) == 1
     grid = figure.subplots(1, len(panels), squeeze=False, sharex=alike, sharey=alike)[0]
     for axes, (title, rows) in zip(grid, panels.items(), strict=True):
@@ -292,7 +276,7 @@ def shares(rows: Mapping[str, Mapping[str, float]], *, theme: Theme = LIGHT) -> 
         rows: For each listener the share of each part, summing to 1.
         theme: Colours.
     """
-    figure = _figure(1.3 + 0.5 * len(rows), theme)
+    figure = new_figure(1.3 + 0.5 * len(rows), theme)
     axes = figure.add_subplot()
     _dress(axes, theme, x="share of the variance of an answer (skipped or not)")
     parts = list(next(iter(rows.values())))
@@ -342,7 +326,7 @@ def rankings(rates: Mapping[str, Mapping[str, Point]], *, theme: Theme = LIGHT) 
     """
     judges = list(rates)
     agents = list(dict.fromkeys(agent for by in rates.values() for agent in by))
-    figure = _figure(5.2, theme)
+    figure = new_figure(5.2, theme)
     axes = figure.add_subplot()
     _dress(axes, theme, y="skip rate")
     for place, agent in enumerate(agents):

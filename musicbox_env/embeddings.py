@@ -474,7 +474,7 @@ def fit_colisten(shared: SharedSessions) -> Fit:
     """
     vectors = shared.vectors
     for _ in range(2):  # scaling rows to unit norm brings some of the mean back
-        vectors = _unit(_centred(vectors, shared.sessions))
+        vectors = unit_rows(_centred(vectors, shared.sessions))
     return _finished(vectors, _ways_of(shared))
 
 
@@ -510,7 +510,7 @@ def _ways_of(shared: SharedSessions) -> dict[str, Any]:
 def _finished(vectors: Floats, settings: dict[str, Any]) -> Fit:
     """Scale rows to unit norm and lay empty ones in the blank direction."""
     known = np.linalg.norm(vectors, axis=1) > SMALLEST_NORM
-    unit = _unit(vectors)
+    unit = unit_rows(vectors)
     unit[~known] = _directions(unit[known])[-1]
     return Fit(unit, known, settings)
 
@@ -546,8 +546,8 @@ def _directions(rows: Floats) -> npt.NDArray[np.float64]:
     return strongest_first * signs
 
 
-def _unit(rows: Floats) -> Floats:
-    """Rows of unit norm; those next to zero become zero."""
+def unit_rows(rows: npt.NDArray) -> npt.NDArray:
+    """Rows ``(n, d)`` scaled to norm 1; those next to zero become zero."""
     norms = np.linalg.norm(rows, axis=1, keepdims=True)
     return np.where(norms > SMALLEST_NORM, rows / np.maximum(norms, SMALLEST_NORM), 0)
 

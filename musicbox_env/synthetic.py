@@ -30,6 +30,7 @@ from musicbox_env import published
 from musicbox_env.blas import one_blas_thread
 from musicbox_env.catalog import Catalog
 from musicbox_env.dataset import PlayBlock, SplitConfig, staged_folder, write_dataset
+from musicbox_env.embeddings import unit_rows
 from musicbox_env.law import ListenerState, ListeningLaw
 from musicbox_env.schema import (
     CONTEXT_TYPES,
@@ -48,7 +49,7 @@ from musicbox_env.schema import (
 )
 from musicbox_env.summaries import repeats
 from musicbox_env.synthetic_behaviour import draw_behaviour, draw_contexts
-from musicbox_env.synthetic_tracks import SyntheticTracks, TrackConfig, draw_tracks, unit_rows
+from musicbox_env.synthetic_tracks import SyntheticTracks, TrackConfig, draw_tracks
 from musicbox_env.truth import GroundTruth, SongChoice, open_truth_arrays, write_truth
 
 __all__ = [

@@ -18,6 +18,7 @@ from scipy import optimize
 from scipy.special import ndtr, ndtri
 
 from musicbox_env import published
+from musicbox_env.embeddings import unit_rows
 from musicbox_env.law import ListeningLaw
 from musicbox_env.schema import TRACK_FEATURES
 
@@ -264,11 +265,6 @@ def _draw_vectors(
     own = unit_rows(rng.standard_normal((num_tracks, config.dim), dtype=np.float32))
     vectors += max(1.0 - content - genres, 0.0) ** 0.5 * own
     return unit_rows(vectors).astype(np.float32)
-
-
-def unit_rows(matrix: npt.NDArray) -> npt.NDArray:
-    """Rows scaled to length 1."""
-    return matrix / np.maximum(np.linalg.norm(matrix, axis=1, keepdims=True), 1e-12)
 
 
 def _even_ranks(values: Array) -> Array:

@@ -36,6 +36,7 @@ import numpy as np
 import numpy.typing as npt
 
 from musicbox_env.dataset import Dataset
+from musicbox_env.embeddings import unit_rows
 from musicbox_env.listeners.base import History, Rows, for_each
 from musicbox_env.retrieval import top_k
 from musicbox_env.schema import NUM_LEVELS, UNKNOWN, Level, is_skip, require_known
@@ -454,9 +455,3 @@ def _joined(states: Floats, lists: Floats, alpha: float) -> Floats:
     return np.concatenate(
         [np.sqrt(alpha) * states, np.sqrt(1 - alpha) * actions], axis=1, dtype=np.float32
     )
-
-
-def unit_rows(rows: npt.NDArray) -> npt.NDArray:
-    """Rows of norm 1, those of norm 0 as they are."""
-    norm = np.linalg.norm(rows, axis=1, keepdims=True)
-    return rows / np.where(norm > 0, norm, 1.0)
