@@ -12,15 +12,20 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.ticker import MaxNLocator
+from musicbox_agents import make_agent
+from musicbox_agents.ddpg.agent import mean_cosine
+from musicbox_experiments.compare import plots
+from musicbox_experiments.compare.departures import departures, published
+from musicbox_experiments.evaluate.metrics import effective_songs, exposure
+from musicbox_experiments.evaluate.rollout import (
+    open_sessions,
+    picking_sessions,
+    roll_out,
+    skip_rate,
+)
 from tqdm import tqdm
 
-from agents import make_agent
-from agents.ddpg import mean_cosine
-from experiments import plots
-from experiments.departures import departures, published
-from experiments.evaluation import open_sessions, picking_sessions, roll_out, skip_rate
-from experiments.metrics import effective_songs, exposure
-from musicbox_env.simulator import open_dataset
+from musicbox_env.simulator.dynamics import open_dataset
 
 LISTENER = "ground_truth"
 PLAIN = published(departures())

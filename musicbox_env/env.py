@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 from gymnasium import spaces
 
-from musicbox_env.draws import choose, new_key
+from musicbox_env.rng import choose, new_key
 from musicbox_env.schema import require_known
-from musicbox_env.simulator import Outcome, SessionConfig, Simulator, World
+from musicbox_env.simulator.dynamics import Outcome, SessionConfig, Simulator, World
 
 if TYPE_CHECKING:
     from musicbox_env.rendering import SessionView
@@ -41,7 +41,7 @@ class MusicSessionEnv(gym.Env[dict[str, npt.NDArray], npt.NDArray]):
     explicit slate such a song, or one named twice, is replaced by the most popular song that is
     allowed, and counted in `info["replaced"]`. An agent that names tracks finds those that it may
     not name in the observation `barred`. Any other shape, type or value is a `ValueError`
-    (`musicbox_env.actions`).
+    (`musicbox_env.simulator.actions`).
 
     ## Observation space
     A flat `Dict` of one-dimensional Boxes; the newest play is last, padding is in front.
@@ -97,13 +97,15 @@ class MusicSessionEnv(gym.Env[dict[str, npt.NDArray], npt.NDArray]):
       published session lengths give; `"fitted"`, as `musicbox fit-leaving` found it in this
       dataset, or the path of its file. Take a `horizon` with it: the log's own length is the end
       of a listener who left already. In real logs listeners leave after songs heard to the end
-      and hardly ever after a skip (`musicbox_env.leaving`), so leaving is no verdict on the songs
+      and hardly ever after a skip (`musicbox_env.listeners.leaving`), so leaving is no verdict on
+      the songs
       and no reward: an agent that prolongs sessions learns to be skipped.
     - `reward`: weights of the reward terms.
     - `embedding`: the space of actions and observations: `"hybrid"`, `"content"` or `"colisten"`,
       with `"+rate"` for one more dimension that holds the track's rate of being listened to.
     - `retrieval`: how points find their songs: `"exact"`; `"approximate"`, many times faster among
-      millions and now and then blind for one of the best (`musicbox_env.approximate`; its index is
+      millions and now and then blind for one of the best (`musicbox_env.retrieval.approximate`;
+      its index is
       built on first use and kept beside the embeddings); `"auto"`, exact below a million tracks.
       `env.unwrapped.world.search.kind` says which.
     - `render_mode`: `"ansi"` or `"rgb_array"`.

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 from numba.extending import register_jitable
 
-from musicbox_env.draws import DRAWS_PER_SONG, LEVEL_DRAW, uniform_number
+from musicbox_env.rng import DRAWS_PER_SONG, LEVEL_DRAW, uniform_number
 from musicbox_env.schema import NUM_LEVELS, SKIP_THRESHOLD, UNHEARD, UNKNOWN, num_shown
 
 register_jitable(num_shown)

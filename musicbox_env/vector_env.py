@@ -12,10 +12,10 @@ from gymnasium.utils import seeding
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
-from musicbox_env.draws import KeyStreams, choose
 from musicbox_env.env import checked_sessions, describe, ends
+from musicbox_env.rng import KeyStreams, choose
 from musicbox_env.schema import require_known
-from musicbox_env.simulator import Outcome, SessionConfig, Simulator, World
+from musicbox_env.simulator.dynamics import Outcome, SessionConfig, Simulator, World
 
 Batch = dict[str, npt.NDArray]
 

@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from musicbox_env.dataset import Dataset
-from musicbox_env.synthetic import SyntheticConfig, synthesize
+from musicbox_env.data.dataset import Dataset
+from musicbox_env.synthetic.generator import SyntheticConfig, synthesize
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from musicbox_env.schema import REASONS_END, REASONS_START
-from musicbox_env.synthetic import BATCH_SESSIONS, SyntheticConfig, SyntheticWorld
+from musicbox_env.synthetic.generator import BATCH_SESSIONS, SyntheticConfig, SyntheticWorld
 
 FIRST_MS = int(pd.Timestamp("2021-03-01T06:00:00").value // 10**6)
 SHARES = ((0.002, 0.1), (0.1, 0.33), (0.33, 0.9), (0.9, 0.97), (1.0, 1.0))

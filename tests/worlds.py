@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from musicbox_env.dataset import Dataset, PlayBlock, SplitConfig, write_dataset
+from musicbox_env.data.dataset import Dataset, PlayBlock, SplitConfig, write_dataset
 from musicbox_env.schema import Level
 
 PLAYS = 10

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from musicbox_env.dataset import Dataset
+from musicbox_env.data.dataset import Dataset
 from musicbox_env.listeners.base import (
     History,
     Listener,
@@ -19,7 +19,7 @@ from musicbox_env.listeners.base import (
 )
 from musicbox_env.listeners.files import read_fit
 from musicbox_env.listeners.ground_truth import GroundTruthListener
-from musicbox_env.listeners.learned import LearnedListener
+from musicbox_env.listeners.learned.listener import LearnedListener
 from musicbox_env.listeners.replay import ReplayListener
 from musicbox_env.listeners.similarity import SimilarityConfig, SimilarityListener
 from musicbox_env.schema import suggest

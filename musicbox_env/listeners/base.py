@@ -16,9 +16,9 @@ import numpy as np
 import numpy.typing as npt
 
 from musicbox_env import kernels
-from musicbox_env.dataset import Dataset
+from musicbox_env.data.dataset import Dataset
+from musicbox_env.data.summaries import holds
 from musicbox_env.schema import SKIP_THRESHOLD, UNHEARD, UNKNOWN
-from musicbox_env.summaries import holds
 
 Rows = npt.NDArray[np.integer]
 State = TypeVar("State")

@@ -14,11 +14,11 @@ import numpy as np
 import numpy.typing as npt
 
 from musicbox_env import kernels
-from musicbox_env.dataset import Dataset
-from musicbox_env.law import ListenerState
+from musicbox_env.data.dataset import Dataset
 from musicbox_env.listeners.base import History, RankingSpace, Rows
 from musicbox_env.schema import UNHEARD
-from musicbox_env.truth import GroundTruth
+from musicbox_env.synthetic.law import ListenerState
+from musicbox_env.synthetic.truth import GroundTruth
 
 
 @dataclass

@@ -1,0 +1,1 @@
+"""Agents that anything new must beat, and the bounds."""

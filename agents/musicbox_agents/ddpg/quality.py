@@ -1,0 +1,258 @@
+"""How good songs are, as far as plays tell: one number for each track, and how sure it is.
+
+A track's skip rate says less than it seems to. Who skipped the song before skips this one too, and
+some sessions skip nearly everything: a quarter of the variance of a play is its session's. So a
+play counts here for how much better or worse it went than its session foretold, its *note*::
+
+    note_j    = reward of play j - what was foretold of it
+    quality_i = (sum of notes_i + prior * expected_i) / (number of notes_i + prior)
+
+the posterior mean of a normal with a normal prior around ``expected_i`` whose variance is that of
+one note over ``prior``. How much songs differ, and so the prior, is estimated from the log
+(`estimated_prior`). What is expected of a track is a ridge regression on its vector and on how
+often it is played (`expectations`): most tracks of a large catalogue have hardly any notes. Plays
+of the log are foretold by the plays before them (`quality_in_log`), plays that the agent saw itself
+by its critic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Final, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from scipy.special import ndtri
+
+from musicbox_env import rng as draws
+from musicbox_env.data.dataset import Dataset
+from musicbox_env.data.summaries import NEUTRAL, running_skips
+from musicbox_env.retrieval.embeddings import RATE_SCALE
+from musicbox_env.rewards import RewardConfig, song_rewards
+from musicbox_env.schema import is_skip
+
+Floats = npt.NDArray[np.float32]
+Tracks = npt.NDArray[np.integer]
+
+MEMORY: Final = 0.75
+"""What the running mean of skips keeps at each play; about four plays are remembered."""
+BINS: Final = 10
+"""Steps of the running mean and of the session's skip rate, as foretelling sees them."""
+SITUATIONS: Final = 3 * BINS * BINS
+FOLDS: Final = ("train_a", "train_b")
+PRIOR: Final = 50.0
+"""Notes that a prior is worth where the log cannot tell: songs differ by a tenth in skip rate."""
+PRIORS: Final = (1.0, 1_000.0)
+RIDGE: Final = 100.0
+"""Penalty on the slopes of what is expected, in notes."""
+SESSIONS_A_BLOCK: Final = 1 << 16
+_LEAST: Final = 1e-9
+
+
+class TrackQuality:
+    """Posterior of each track's quality, in the units of its notes.
+
+    Attributes:
+        sum: Of the notes on each track ``(num_tracks,)``.
+        count: Of them ``(num_tracks,)``.
+        expected: Mean of the prior ``(num_tracks,)``.
+        prior: Notes that the prior is worth.
+        scale: Quality at which the axis reaches 1.
+        noise: Standard deviation of a single note.
+    """
+
+    def __init__(self, num_tracks: int, prior: float) -> None:
+        """Begin with nothing noted and nothing expected: all songs are equally good."""
+        self.sum = np.zeros(num_tracks, np.float32)
+        self.count = np.zeros(num_tracks, np.float32)
+        self.expected = np.zeros(num_tracks, np.float32)
+        self.prior = prior
+        self.scale = 1.0
+        self.noise = 0.0
+
+    @classmethod
+    def of(cls, arrays: Mapping[str, npt.NDArray]) -> TrackQuality:
+        """Restore what `arrays` gave."""
+        quality = cls(len(arrays["sum"]), float(arrays["prior"]))
+        for name in ("sum", "count", "expected"):
+            getattr(quality, name)[:] = arrays[name]
+        quality.scale, quality.noise = float(arrays["scale"]), float(arrays["noise"])
+        return quality
+
+    def arrays(self) -> dict[str, npt.NDArray]:
+        """Everything that was learned, to be saved."""
+        return {
+            "sum": self.sum,
+            "count": self.count,
+            "expected": self.expected,
+            "prior": np.array(self.prior),
+            "scale": np.array(self.scale),
+            "noise": np.array(self.noise),
+        }
+
+    def add(self, tracks: Tracks, notes: npt.NDArray[np.floating]) -> None:
+        """Note one number for each of the tracks ``(n,)``."""
+        np.add.at(self.sum, tracks, notes)
+        np.add.at(self.count, tracks, 1)
+
+    def mean(self, tracks: Tracks) -> Floats:
+        """Quality of tracks ``(n,)``; as expected of those without notes."""
+        known = self.sum[tracks] + self.prior * self.expected[tracks]
+        return np.asarray(known / np.maximum(self.count[tracks] + self.prior, _LEAST), np.float32)
+
+    def doubt(self, tracks: Tracks) -> Floats:
+        """Standard deviation of what is known of tracks, any shape; 0 for -1."""
+        known = np.sqrt(np.maximum(self.count[tracks] + self.prior, 1))
+        return np.where(tracks >= 0, self.noise / known, 0).astype(np.float32)
+
+    def axis(self, tracks: Tracks) -> Floats:
+        """Coordinates of tracks along the quality axis of an embedding space, in [-1, 1]."""
+        return np.clip(self.mean(tracks) / np.float32(self.scale), -1, 1)
+
+
+def own_gauss(heard: Tracks, tracks: Tracks) -> Floats:
+    """A standard normal number for each track ``(n, k)`` that the session's songs decide.
+
+    Args:
+        heard: Tracks of the sessions ``(n, H)``.
+        tracks: Whose numbers are asked for ``(n, k)``.
+    """
+    key = np.full(len(heard), 1, np.uint64)
+    for song in heard.T:
+        key = key * np.uint64(0x100000001B3) ^ (song + 1).astype(np.uint64)
+    chances = draws.uniform(key[:, None], tracks)
+    return np.asarray(ndtri(np.clip(chances, 1e-12, 1 - 1e-12)), np.float32)
+
+
+def quality_in_log(
+    dataset: Dataset, vectors: Floats, reward: RewardConfig, prior: float | None, unit: float
+) -> dict[str, TrackQuality]:
+    """Quality by the plays of each training fold and, under ``"train"``, of both.
+
+    What is foretold of a play is the mean reward of plays in the same situation: after a skip, a
+    kept song or nothing, with about the same running mean of skips and the same skip rate so far.
+    All three have the scale of both folds.
+
+    Args:
+        dataset: Whose training sessions are read, whole.
+        vectors: Unit vectors of the tracks ``(num_tracks, d)``; see `expectations`.
+        reward: What a play earns.
+        prior: See `TrackQuality`; None is to estimate it from both folds.
+        unit: Factor on the notes: what the reward of a single song counts.
+    """
+    total, number = np.zeros(SITUATIONS), np.zeros(SITUATIONS)
+    for fold in FOLDS:
+        for plays in _plays(dataset, fold, reward):
+            total += np.bincount(plays.situation, plays.reward, SITUATIONS)
+            number += np.bincount(plays.situation, minlength=SITUATIONS)
+    foretold = total / np.maximum(number, 1)
+    first = PRIOR if prior is None else prior
+    read = {name: TrackQuality(len(dataset.catalog), first) for name in (*FOLDS, "train")}
+    squares = 0.0
+    for fold in FOLDS:
+        for plays in _plays(dataset, fold, reward):
+            notes = unit * (plays.reward - foretold[plays.situation])
+            squares += float(notes @ notes)
+            for name in (fold, "train"):
+                read[name].add(plays.tracks, notes)
+    variance = squares / max(number.sum(), 1)
+    train = read["train"]
+    if prior is None:
+        train.expected[:] = expectations(train, vectors)
+        prior = estimated_prior(train, variance)
+    for quality in read.values():
+        quality.prior = prior
+        quality.expected[:] = expectations(quality, vectors)
+    noted = np.flatnonzero(read["train"].count)
+    spread = float(read["train"].mean(noted).std()) if len(noted) else 0.0
+    for quality in read.values():
+        quality.scale = max(RATE_SCALE * spread, _LEAST)
+        quality.noise = float(np.sqrt(variance))
+    return read
+
+
+def estimated_prior(quality: TrackQuality, variance: float) -> float:
+    """How many notes the prior is worth: the variance of a note over that of songs' quality.
+
+    The latter is what tracks' mean notes differ from what is expected of them beyond chance, by the
+    method of moments (DerSimonian & Laird, 1986), over tracks of two notes or more: one note tells
+    only the sum of both variances. Within `PRIORS`, whose upper end is for songs that do not
+    differ.
+
+    Args:
+        quality: Notes and expectations.
+        variance: Of a note.
+    """
+    tracks = np.flatnonzero(quality.count > 1)
+    count = quality.count[tracks].astype(np.float64)
+    if not len(tracks) or count.sum() ** 2 <= np.square(count).sum():
+        return PRIOR
+    beyond = quality.sum[tracks] / count - quality.expected[tracks]
+    beyond -= np.average(beyond, weights=count)
+    explained = (count @ np.square(beyond)) - (len(tracks) - 1) * variance
+    of_songs = explained / (count.sum() - np.square(count).sum() / count.sum())
+    return float(np.clip(variance / max(of_songs, _LEAST), *PRIORS))
+
+
+def expectations(quality: TrackQuality, vectors: Floats) -> Floats:
+    """What tracks are expected to be by their vectors and by how often they were noted.
+
+    Ridge regression (Hoerl & Kennard, 1970) of the tracks' mean notes, each weighted by its
+    precision under the prior, ``n / (1 + n / prior)``; the constant is not penalised.
+
+    Args:
+        quality: The notes.
+        vectors: Unit vectors of the tracks ``(num_tracks, d)``.
+
+    Returns:
+        ``(num_tracks,)``.
+    """
+    noted = np.flatnonzero(quality.count)
+    if not len(noted) or not quality.prior:
+        return np.zeros(len(vectors), np.float32)
+    count = quality.count[noted].astype(np.float64)
+    rows = np.column_stack([vectors[noted], np.log1p(count), np.ones(len(noted))])
+    weight = count / (1 + count / quality.prior)
+    penalty = np.diag(np.append(np.full(rows.shape[1] - 1, RIDGE), 0.0))
+    slopes = np.linalg.solve(
+        (rows.T * weight) @ rows + penalty, (rows.T * weight) @ (quality.sum[noted] / count)
+    ).astype(np.float32)
+    expected = vectors @ slopes[:-2] + np.log1p(quality.count) * slopes[-2] + slopes[-1]
+    return np.asarray(expected, np.float32)
+
+
+class _Plays(NamedTuple):
+    """Plays of some sessions, each array ``(n,)``."""
+
+    tracks: Tracks
+    situation: npt.NDArray[np.int64]
+    reward: npt.NDArray[np.float64]
+
+
+def _plays(dataset: Dataset, fold: str, reward: RewardConfig) -> Iterator[_Plays]:
+    """All plays of a fold, block by block."""
+    log = dataset.sessions
+    sessions = log.sessions_in(fold)
+    for start in range(0, len(sessions), SESSIONS_A_BLOCK):
+        block = sessions[start : start + SESSIONS_A_BLOCK]
+        width = dataset.longest_session
+        levels, tracks = (log.padded(name, block, width) for name in ("level", "track"))
+        played = levels >= 0
+        yield _Plays(
+            tracks[played], _situations(levels)[played], song_rewards(reward, levels)[played]
+        )
+
+
+def _situations(levels: npt.NDArray[np.int8]) -> npt.NDArray[np.int64]:
+    """Number of the situation that each play of sessions ``(n, width)`` finds itself in."""
+    skipped = is_skip(levels).astype(np.int64)
+    previous = _before(skipped, 2)  # neither kept nor skipped
+    running = _before(running_skips(levels, MEMORY), NEUTRAL)
+    rate = (np.cumsum(skipped, axis=1) - skipped + 2) / (np.arange(levels.shape[1]) + 4)
+    steps = [np.minimum(share * BINS, BINS - 1).astype(np.int64) for share in (running, rate)]
+    return (previous * BINS + steps[0]) * BINS + steps[1]
+
+
+def _before(values: npt.NDArray, first: float) -> npt.NDArray:
+    """Values ``(n, w)`` after each play as those before it, ``first`` before any."""
+    return np.insert(values[:, :-1], 0, first, axis=1)

@@ -1,0 +1,173 @@
+"""Replay memory: transitions as track indices, 200 bytes each, in fixed arrays.
+
+What a session looked like after a slate is not stored: it is the slate that moves up at the end of
+what was heard before, and is put together when a transition is drawn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from math import prod
+
+import numpy as np
+import numpy.typing as npt
+
+from musicbox_agents.base import Observation
+
+
+@dataclass(frozen=True)
+class Transitions:
+    """What happened, a row a step of a session; a batch, or everything that a memory holds.
+
+    The observation is that of ``observation="ids"``.
+
+    Attributes:
+        tracks: Songs heard before ``(n, H)`` int32, -1 pads in front, the newest last.
+        levels: Their listen levels ``(n, H)`` int8, -1 pads.
+        context: Context features ``(n, c)`` float32.
+        action: Proto-action as the agent gave it ``(n, a)`` float32, noise included; NaN where the
+            slate did not come from one, as in the log; ``(n, 0)`` where nobody asks for it.
+        slate: Songs heard in answer ``(n, k)`` int32, -1 where not heard.
+        slate_levels: Their listen levels ``(n, k)`` int8, -1 where not heard.
+        slate_rate: What the space's rate column shall say of them ``(n, k)`` float32, NaN where
+            it may speak for itself; see `DDPGAgent._read_log`.
+        reward: Of the slate ``(n,)`` float32.
+        song_reward: Of each of its songs, in units of a slate ``(n, k)`` float32; 0 where not
+            heard.
+        discount: What a value of the next state counts ``(n,)`` float32; 0 where the session
+            ended.
+        next_position: Last of the context features after the slate ``(n,)`` float32; the others
+            stay as they are through a session.
+    """
+
+    tracks: npt.NDArray[np.int32]
+    levels: npt.NDArray[np.int8]
+    context: npt.NDArray[np.float32]
+    action: npt.NDArray[np.float32]
+    slate: npt.NDArray[np.int32]
+    slate_levels: npt.NDArray[np.int8]
+    slate_rate: npt.NDArray[np.float32]
+    reward: npt.NDArray[np.float32]
+    song_reward: npt.NDArray[np.float32]
+    discount: npt.NDArray[np.float32]
+    next_position: npt.NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.reward)
+
+    def __getitem__(self, rows: npt.NDArray | slice) -> Transitions:
+        """Some of the rows, by indices, mask or slice."""
+        return Transitions(*(getattr(self, f.name)[rows] for f in fields(self)))
+
+    def before(self) -> Observation:
+        """What was observed before the slate."""
+        return {"tracks": self.tracks, "levels": self.levels, "context": self.context}
+
+    def after(self) -> Observation:
+        """What was observed after it."""
+        tracks = np.concatenate([self.tracks, self.slate], axis=1)
+        levels = np.concatenate([self.levels, self.slate_levels], axis=1)
+        # Stable: what is no song goes to the front, and the songs keep their order.
+        order = np.argsort(levels >= 0, axis=1, kind="stable")[:, self.slate.shape[1] :]
+        context = self.context.copy()
+        context[:, -1] = self.next_position
+        return {
+            "tracks": np.take_along_axis(tracks, order, axis=1),
+            "levels": np.take_along_axis(levels, order, axis=1),
+            "context": context,
+        }
+
+    @classmethod
+    def joined(cls, parts: list[Transitions]) -> Transitions:
+        """Several batches as one, in order."""
+        if len(parts) == 1:
+            return parts[0]
+        columns = ([getattr(part, f.name) for part in parts] for f in fields(cls))
+        return cls(*(np.concatenate(column) for column in columns))
+
+    @classmethod
+    def mixed(cls, parts: list[Transitions]) -> Transitions:
+        """Of parts that hold ``b`` batches each ``(b, n_i, ...)``, all rows of one after another.
+
+        Returns:
+            ``(b * sum n_i, ...)``.
+        """
+        columns = ([getattr(part, f.name) for part in parts] for f in fields(cls))
+        whole = (np.concatenate(column, axis=1) for column in columns)
+        return cls(*(rows.reshape(prod(rows.shape[:2]), *rows.shape[2:]) for rows in whole))
+
+
+_FIELDS = fields(Transitions)
+
+
+class ReplayBuffer:
+    """The newest ``capacity`` transitions, in a ring; arrays are made when the first ones come."""
+
+    def __init__(self, capacity: int) -> None:
+        """Make an empty memory.
+
+        Args:
+            capacity: Transitions that it holds before the oldest are overwritten.
+        """
+        if capacity < 1:
+            raise ValueError(f"A replay memory of {capacity} transitions; it needs 1 or more.")
+        self.capacity = capacity
+        self._added = 0
+        self._ring: Transitions | None = None
+
+    def __len__(self) -> int:
+        return min(self._added, self.capacity)
+
+    def arrays(self) -> dict[str, npt.NDArray]:
+        """Everything held, and how much was ever stored; `restored` takes it back."""
+        held = {} if self._ring is None else {f.name: getattr(self.stored, f.name) for f in _FIELDS}
+        return {**held, "added": np.array(self._added)}
+
+    @classmethod
+    def restored(cls, capacity: int, arrays: Mapping[str, npt.NDArray]) -> ReplayBuffer:
+        """A memory as `arrays` found it."""
+        memory = cls(capacity)
+        if int(arrays["added"]):
+            memory.add(Transitions(*(arrays[f.name] for f in _FIELDS)))
+        memory._added = int(arrays["added"])
+        return memory
+
+    def add(self, new: Transitions) -> None:
+        """Store transitions; of more than the capacity only the last are kept."""
+        if self._ring is None:
+            self._ring = Transitions(
+                *(
+                    np.empty((self.capacity, *part.shape[1:]), part.dtype)
+                    for part in (getattr(new, f.name) for f in fields(new))
+                )
+            )
+        places = (self._added + np.arange(len(new))) % self.capacity
+        kept = slice(max(len(new) - self.capacity, 0), None)
+        for field in fields(new):
+            getattr(self._ring, field.name)[places[kept]] = getattr(new, field.name)[kept]
+        self._added += len(new)
+
+    def draw(self, rng: np.random.Generator, size: int) -> npt.NDArray[np.int64]:
+        """Places in `stored` of ``size`` transitions, drawn uniformly, with replacement.
+
+        Raises:
+            ValueError: Nothing was stored yet.
+        """
+        return rng.integers(self._held(), size=size)
+
+    def sample(self, rng: np.random.Generator, size: int) -> Transitions:
+        """Transitions drawn likewise."""
+        return self.stored[self.draw(rng, size)]
+
+    @property
+    def stored(self) -> Transitions:
+        """Everything held, as a view; in a full ring the oldest need not come first."""
+        held = self._held()
+        assert self._ring is not None
+        return self._ring[:held]
+
+    def _held(self) -> int:
+        if not len(self):
+            raise ValueError("The replay memory is empty; add transitions before drawing any.")
+        return len(self)

@@ -1,0 +1,289 @@
+"""Stable-Baselines3's own algorithms on the same environment: what anyone gets out of the box.
+
+The classes are SB3's, on ``MultiInputPolicy`` with the flat embedding observation and
+proto-actions; only these settings differ from its defaults:
+
+- exploration noise is given, since SB3's DDPG and TD3 have none by default;
+- the replay buffer holds 50,000 steps instead of 1,000,000, whose observations would need 3 GB.
+
+SB3's own checkpoints hold pickled objects, and unpickling a file that somebody sent runs whatever
+it says. Here a checkpoint is the policy's parameters as plain arrays; the rest is rebuilt from the
+settings.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import gymnasium as gym
+import numpy as np
+import numpy.typing as npt
+import stable_baselines3
+import torch
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.logger import Logger
+from stable_baselines3.common.monitor import Monitor
+from stable_baselines3.common.noise import NormalActionNoise
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.sac.policies import MultiInputPolicy as SACMultiInputPolicy
+from stable_baselines3.td3.policies import MultiInputPolicy as TD3MultiInputPolicy
+
+import musicbox_env
+from musicbox_agents.base import Agent, AgentSettings, Callback, Observation
+from musicbox_agents.threads import one_thread
+from musicbox_env.data.dataset import Dataset
+from musicbox_env.simulator.dynamics import SessionConfig, World
+
+WEIGHTS = "policy.npz"
+_NEVER = 1 << 62
+"""Sessions between SB3's own log lines, which would also empty what `_Relay` reports."""
+_CONSTANT = ("train/n_updates", "train/learning_rate")
+
+
+@dataclass(frozen=True)
+class SB3Settings(AgentSettings):
+    """Settings of SB3's off-policy algorithms, by its own names where it has one.
+
+    Attributes:
+        embedding: Space of observations and actions; None is the dataset's best, with the rate.
+        history_length: Songs in an observation.
+        learning_rate: Of all networks.
+        buffer_size: Steps that the replay buffer holds.
+        learning_starts: Steps with uniformly random actions before learning starts.
+        batch_size: Steps of a gradient update.
+        tau: Share of the network in each update of its target.
+        gamma: Discount of a step.
+        train_freq: Environment steps between updates.
+        gradient_steps: Gradient updates each time.
+        action_noise: Sd of the Gaussian noise on actions; 0 is none.
+        net_arch: Widths of the hidden layers; None is the algorithm's default.
+    """
+
+    embedding: str | None = None
+    history_length: int = 10
+    learning_rate: float = 1e-3
+    buffer_size: int = 50_000
+    learning_starts: int = 100
+    batch_size: int = 256
+    tau: float = 0.005
+    gamma: float = 0.99
+    train_freq: int = 1
+    gradient_steps: int = 1
+    action_noise: float = 0.1
+    net_arch: tuple[int, ...] | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("history_length", "buffer_size", "batch_size", "train_freq"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be 1 or more.")
+        if self.action_noise < 0:
+            raise ValueError(f"action_noise is {self.action_noise}; it must not be negative.")
+
+
+@dataclass(frozen=True)
+class SACSettings(SB3Settings):
+    """As `SB3Settings`, with SAC's own defaults: it explores by its stochastic policy.
+
+    Attributes:
+        learning_rate: Of all networks.
+        action_noise: As in `SB3Settings`, on top of the policy's own.
+    """
+
+    learning_rate: float = 3e-4
+    action_noise: float = 0.0
+
+
+class SB3Agent(Agent):
+    """One of SB3's off-policy algorithms.
+
+    Attributes:
+        policy: SB3's policy: the networks, and their targets.
+    """
+
+    Settings = SB3Settings
+    learns = True
+    algorithm: ClassVar[type[OffPolicyAlgorithm]]
+    policy_class: ClassVar[type[BasePolicy]]
+    policy_options: ClassVar[dict[str, Any]] = {}
+
+    def __init__(
+        self, dataset: Dataset, *, seed: int = 0, settings: AgentSettings | None = None
+    ) -> None:
+        """See `Agent`."""
+        super().__init__(dataset, seed=seed, settings=settings)
+        self.policy = self._untrained_policy()
+
+    @property
+    def _sb3(self) -> SB3Settings:
+        assert isinstance(self.settings, SB3Settings)
+        return self.settings
+
+    @property
+    def env_options(self) -> dict[str, Any]:
+        """Proto-actions and flat vectors of embeddings."""
+        return {
+            "action": "proto",
+            "observation": "embedding",
+            "history_length": self._sb3.history_length,
+            "embedding": self._sb3.embedding or self.dataset.default_embedding,
+        }
+
+    def _policy_options(self) -> dict[str, Any]:
+        widths = self._sb3.net_arch
+        arch = {} if widths is None else {"net_arch": list(widths)}
+        return {**self.policy_options, **arch}
+
+    def _untrained_policy(self) -> BasePolicy:
+        config = SessionConfig.from_keywords({"data": self.dataset.folder, **self.env_options})
+        world = World(config)
+        with as_if_alone():
+            torch.manual_seed(self.seed)
+            return self.policy_class(
+                world.observation_space(),
+                world.action_space(),
+                lambda _: self._sb3.learning_rate,
+                **self._policy_options(),
+            )
+
+    def predict(
+        self,
+        observation: Observation,
+        state: Any = None,
+        episode_start: npt.NDArray[np.bool_] | None = None,
+        deterministic: bool = False,
+    ) -> tuple[npt.NDArray, Any]:
+        """SB3's own ``policy.predict``; exploration noise belongs to learning alone."""
+        with one_thread():
+            actions, _ = self.policy.predict(dict(observation), deterministic=deterministic)
+        return actions, state
+
+    def learn(
+        self,
+        env_options: Mapping[str, Any],
+        total_steps: int,
+        *,
+        callback: Callback | None = None,
+        callback_every: int = 1_000,
+        checkpoint: Path | None = None,
+    ) -> Self:
+        """SB3's own ``learn``; replay buffer and optimisers start anew, the policy does not."""
+        with as_if_alone():
+            env = Monitor(gym.make(musicbox_env.ENV_ID, **{**env_options, **self.env_options}))
+            try:
+                model = self._model(env, total_steps)
+                model.policy.load_state_dict(self.policy.state_dict())
+                self.policy = model.policy
+                relay = _Relay(callback, callback_every, total_steps)
+                # The default logger leaves an empty folder among the temporary files.
+                model.set_logger(Logger(folder=None, output_formats=[]))
+                model.learn(total_steps, callback=relay, log_interval=_NEVER)
+            finally:
+                env.close()
+        return self
+
+    def _model(self, env: gym.Env, total_steps: int) -> OffPolicyAlgorithm:
+        settings = self._sb3
+        return self.algorithm(
+            self.policy_class,
+            env,
+            learning_rate=settings.learning_rate,
+            buffer_size=min(settings.buffer_size, total_steps),
+            learning_starts=settings.learning_starts,
+            batch_size=settings.batch_size,
+            tau=settings.tau,
+            gamma=settings.gamma,
+            train_freq=settings.train_freq,
+            gradient_steps=settings.gradient_steps,
+            action_noise=self._action_noise(env),
+            policy_kwargs=self._policy_options(),
+            seed=self.seed,
+            device="cpu",
+        )
+
+    def _action_noise(self, env: gym.Env) -> NormalActionNoise | None:
+        if self._sb3.action_noise == 0:
+            return None
+        assert isinstance(env.action_space, gym.spaces.Box)
+        shape = env.action_space.shape
+        return NormalActionNoise(np.zeros(shape), np.full(shape, self._sb3.action_noise))
+
+    def _save_weights(self, folder: Path) -> None:
+        weights = {name: value.numpy() for name, value in self.policy.state_dict().items()}
+        np.savez(folder / WEIGHTS, **weights)
+
+    def _load_weights(self, folder: Path) -> None:
+        with np.load(folder / WEIGHTS, allow_pickle=False) as weights:
+            self.policy.load_state_dict({k: torch.from_numpy(v) for k, v in weights.items()})
+
+
+class SB3DDPGAgent(SB3Agent):
+    """Stable-Baselines3's DDPG."""
+
+    name = "sb3-ddpg"
+    algorithm = stable_baselines3.DDPG
+    policy_class = TD3MultiInputPolicy
+    policy_options: ClassVar[dict[str, Any]] = {"n_critics": 1}
+
+
+class SB3TD3Agent(SB3Agent):
+    """Stable-Baselines3's TD3."""
+
+    name = "sb3-td3"
+    algorithm = stable_baselines3.TD3
+    policy_class = TD3MultiInputPolicy
+
+
+class SB3SACAgent(SB3Agent):
+    """Stable-Baselines3's SAC."""
+
+    name = "sb3-sac"
+    Settings = SACSettings
+    algorithm = stable_baselines3.SAC
+    policy_class = SACMultiInputPolicy
+
+
+class _Relay(BaseCallback):
+    """Calls our callback from SB3's loop."""
+
+    def __init__(self, callback: Callback | None, every: int, total_steps: int) -> None:
+        super().__init__()
+        self._callback, self._every, self._total = callback, every, total_steps
+
+    def _on_step(self) -> bool:
+        due = self.num_timesteps % self._every == 0 or self.num_timesteps == self._total
+        if due and self._callback is not None:
+            self._callback(self.num_timesteps, self._metrics())
+        return True
+
+    def _metrics(self) -> dict[str, float]:
+        """The losses of the last update, and the mean return of the last hundred sessions."""
+        metrics = {
+            name: float(value)
+            for name, value in self.logger.name_to_value.items()
+            if name.startswith("train/") and name not in _CONSTANT
+        }
+        returns = [episode["r"] for episode in self.model.ep_info_buffer or ()]
+        if returns:
+            metrics["rollout/return"] = float(np.mean(returns))
+        return metrics
+
+
+@contextmanager
+def as_if_alone() -> Iterator[None]:
+    """One thread, and afterwards the process's global random numbers as they were before.
+
+    SB3 seeds Python, numpy and torch for the whole process, and its noise draws from them.
+    """
+    python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002
+    try:
+        with one_thread(), torch.random.fork_rng(devices=[]):
+            yield
+    finally:
+        random.setstate(python_state)
+        np.random.set_state(numpy_state)  # noqa: NPY002

@@ -1,0 +1,1 @@
+"""Comparison of agents: presets, summary, report, pictures."""

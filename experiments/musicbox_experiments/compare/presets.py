@@ -1,0 +1,134 @@
+"""Named comparisons: options that belong together, each of which an explicit option overrides."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from musicbox_env.schema import require_known
+from musicbox_experiments.data.sources import Filters, Source
+
+FLAG: Final = "--preset"
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Options of `musicbox compare` under one name.
+
+    Attributes:
+        about: What it is for.
+        options: Fields of `CompareConfig`.
+        needs_sessions: Whether real sessions must be named.
+    """
+
+    about: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    needs_sessions: bool = False
+
+
+BASELINES: Final = (
+    *("random", "popularity", "logged", "content", "item-knn", "session-knn"),
+    *("best-rate", "played-rate", "linucb"),
+)
+LEARNERS: Final = ("ddpg", "ddpg+published", "sb3-ddpg", "sb3-ddpg+tuned")
+FIELD: Final = (*BASELINES, "bayes", *LEARNERS, "skyline")
+
+PRESETS: Final[Mapping[str, Preset]] = {
+    "paper": Preset(
+        "the whole field over ten seeds, on the bundled synthetic sessions",
+        {"agents": FIELD, "seeds": 10},
+    ),
+    "high-taste": Preset(
+        "the same in a synthetic world where personal taste counts three times as much",
+        {"agents": FIELD, "seeds": 10, "source": Source(taste="high")},
+    ),
+    "real": Preset(
+        "the field on your own sessions: trained with a learned listener of fold A, judged by one "
+        "of fold B, by replay, and over real labels",
+        {
+            "agents": (*BASELINES, *LEARNERS, "ddpg+pessimistic"),
+            "seeds": 10,
+            "listener": "learned",
+        },
+        needs_sessions=True,
+    ),
+    "transfer": Preset(
+        "what remains of a gain at listeners that did not teach it: trained with a learned "
+        "listener of fold A, as it is and made pessimistic, judged by the exact law and by a "
+        "learned listener of fold B",
+        {
+            "agents": (
+                *("logged", "best-rate", "played-rate"),
+                *("ddpg", "ddpg+pessimistic", "sb3-ddpg"),
+            ),
+            "seeds": 10,
+            "listener": "learned",
+        },
+    ),
+    "first": Preset(
+        "every setting of the first MusicBox (2019): tracks of popularity 95, sessions of 20 "
+        "plays, history 10, lists of 3, the similarity listener with grouped cosine, its learning "
+        "rates, 5 episodes of 50 rounds; its two figures stand beside ours",
+        {
+            "source": Source(
+                filters=Filters(max_rows=100_000, session_length=20, min_popularity=95)
+            ),
+            "agents": (
+                *("random", "popularity", "logged", "best-rate", "played-rate"),
+                *("ddpg+first", "ddpg"),
+            ),
+            "listener": "similarity-grouped_cosine",
+            "judge": ("replay", "similarity-grouped_cosine"),
+            "train_steps": 5 * 50,
+            "train_horizon": 50 * 3,
+        },
+    ),
+}
+
+
+def preset_in(arguments: Sequence[str]) -> str | None:
+    """The preset that a command line names, None if it names none.
+
+    >>> preset_in(["--seeds", "2", "--preset", "paper"]), preset_in(["--preset=real"])
+    ('paper', 'real')
+    """
+    for place, argument in enumerate(arguments):
+        name, equals, value = argument.partition("=")
+        if name == FLAG:
+            following = arguments[place + 1 : place + 2]
+            return value if equals else (following[0] if following else None)
+    return None
+
+
+def options_of(name: str) -> dict[str, Any]:
+    """Fields of `CompareConfig` under a preset, to start from; it goes to a folder of its own.
+
+    Raises:
+        ValueError: No preset has that name; with a suggestion.
+    """
+    require_preset(name)
+    return {"preset": name, "out": Path("runs") / name, **PRESETS[name].options}
+
+
+def require_preset(name: str) -> None:
+    """Refuse an unknown preset with a suggestion.
+
+    Raises:
+        ValueError: No preset has that name.
+    """
+    require_known("preset", name, PRESETS)
+
+
+def require_sessions(name: str | None, source: Source) -> None:
+    """Refuse a preset for real sessions where none are named.
+
+    Raises:
+        ValueError: The preset needs sessions.
+    """
+    if name is not None and PRESETS[name].needs_sessions and source.synthetic:
+        raise ValueError(
+            f"--preset {name} is for real sessions, and none are named: pass --sessions LOGS "
+            "(with --tracks FEATURES), or --data FOLDER of `musicbox ingest`."
+        )

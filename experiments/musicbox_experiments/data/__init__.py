@@ -1,0 +1,1 @@
+"""Ingest, describe, synthesize, export."""

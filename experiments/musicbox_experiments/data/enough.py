@@ -1,0 +1,124 @@
+"""Whether a dataset is large enough for a claim, in plain words."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import numpy.typing as npt
+
+from musicbox_env.data.dataset import Dataset
+from musicbox_env.ingest.histories.sessionize import run_of
+from musicbox_env.retrieval.embeddings import NORMAL_95
+from musicbox_env.schema import SPLITS, is_skip
+
+FEW_PLAYS = 5
+"""A track played less often than this in training has no rate or place of its own to speak of."""
+WORTH_SEEING = 0.02
+"""A difference in skip rate that one would want to see: two points."""
+WIDER = 1.1
+"""Intervals that should be wider by this factor are said to be too narrow."""
+
+
+def cautions(dataset: Dataset) -> list[str]:
+    """What this dataset is too small for; nothing where it is large enough."""
+    return [
+        *_empty_splits(dataset),
+        *_interval(dataset),
+        *_thin_tracks(dataset),
+        *_embedding(dataset),
+        *_listeners(dataset),
+    ]
+
+
+def _empty_splits(dataset: Dataset) -> list[str]:
+    empty = [name for name in SPLITS if not len(dataset.sessions.sessions_in(name))]
+    if not empty:
+        return []
+    count = dataset.sessions.num_sessions
+    return [
+        f"Of {count:,} sessions none fell to {', '.join(empty)}: too few to learn from or to judge "
+        "by."
+    ]
+
+
+def _interval(dataset: Dataset) -> list[str]:
+    runs = _runs_of_test_sessions(dataset)
+    half = skip_rate_interval(dataset, runs)
+    if half is None:
+        return [f"With {len(runs):,} test sessions nothing can be measured: no claim is possible."]
+    found = []
+    if half > WORTH_SEEING:
+        found.append(
+            f"Too little for fine claims: on {len(runs):,} test sessions a skip rate is known to "
+            f"± {100 * half:.1f} points (95 %), and how two agents differ not much better."
+        )
+    alone = skip_rate_interval(dataset, np.arange(len(runs)))
+    if alone and half > WIDER * alone:
+        found.append(
+            f"The {len(runs):,} test sessions are windows of {runs.max() + 1:,} runs of plays, and "
+            "alike within a run. Reports take them for independent: their intervals should be "
+            f"{half / alone:.1f} times as wide."
+        )
+    return found
+
+
+def _runs_of_test_sessions(dataset: Dataset) -> npt.NDArray[np.int64]:
+    """Number of the run that each test session is of; in logs each session is a run."""
+    sessions = dataset.sessions.sessions_in("test")
+    if "history" not in dataset.about:
+        return np.arange(len(sessions))
+    runs = [run_of(name) for name in dataset.sessions.session_ids[sessions]]
+    return np.unique(runs, return_inverse=True)[1].astype(np.int64)
+
+
+def skip_rate_interval(dataset: Dataset, groups: npt.NDArray[np.int64]) -> float | None:
+    """Half the 95 % interval of the logged skip rate on test sessions; None for fewer than two.
+
+    Normal, of a ratio of means over groups of sessions, which are taken to be independent.
+
+    Args:
+        dataset: The sessions.
+        groups: Group of each test session, numbered from 0.
+    """
+    if not len(groups) or groups.max() < 1:
+        return None
+    level = dataset.sessions.padded("level", dataset.sessions.sessions_in("test"))
+    skips = np.bincount(groups, weights=is_skip(level).sum(axis=1))
+    plays = np.bincount(groups, weights=(level >= 0).sum(axis=1))
+    rate = skips.sum() / max(plays.sum(), 1)
+    deviation = (skips - rate * plays) / max(plays.mean(), 1)
+    return float(NORMAL_95 * deviation.std(ddof=1) / np.sqrt(len(skips)))
+
+
+def _thin_tracks(dataset: Dataset) -> list[str]:
+    plays = dataset.catalog.plays()
+    thin = float((plays < FEW_PLAYS).mean())
+    if thin < 0.5:
+        return []
+    return [
+        f"{100 * thin:.0f} % of the {len(plays):,} tracks have fewer than {FEW_PLAYS} plays in "
+        "training. What is said of one of them rests on next to nothing."
+    ]
+
+
+def _embedding(dataset: Dataset) -> list[str]:
+    if not dataset.embedding_names:
+        return []
+    name = dataset.best_embedding
+    file = dataset.folder / "embeddings" / f"{name}.json"
+    if not file.is_file():
+        return []
+    found = json.loads(file.read_text()).get("held_out", {}).get("mean_percentile_of_plays")
+    if found is None or found["high"] < 0.5:
+        return []
+    return [
+        f"The embedding ({name}) finds songs left out of unseen sessions no better than chance. "
+        "Agents that choose by likeness have nothing to go by."
+    ]
+
+
+def _listeners(dataset: Dataset) -> list[str]:
+    if dataset.about.get("history", {}).get("listeners") != 1:
+        return []
+    return ["All sessions are one listener's: what is found here holds for nobody else."]

@@ -1,0 +1,87 @@
+"""Turn listening logs or streaming histories into a dataset folder.
+
+Formats are told from the content: CSV, JSON, gzip, tar, zip, Parquet, folders and globs of those,
+in the schema of the Music Streaming Sessions Dataset; or a Spotify streaming history, the zip as
+downloaded; or any table of plays, with --map. Rows that cannot be are listed in rejects.csv. A run
+that was stopped goes on where it was.
+
+Of a history the dataset keeps no user name, address, country, device, date or time of a play.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tyro.conf import Positional
+
+from musicbox_env.data.dataset import Dataset
+from musicbox_env.ingest import pipeline as ingest
+from musicbox_experiments.data.enough import cautions
+
+
+@dataclass(frozen=True)
+class IngestConfig(ingest.IngestConfig):
+    """What to read, and what to keep of it.
+
+    Attributes:
+        sources: Listening logs, streaming histories or tables of plays: files, folders or globs.
+    """
+
+    sources: Positional[tuple[str, ...]]
+
+
+def run(config: IngestConfig) -> None:
+    """Ingest logs and say what came out."""
+    out = ingest.ingest(config)
+    dataset = Dataset(out)
+    about = dataset.about
+    for line in history_account(about):
+        print(line)
+    if "history" in about:
+        print("What it is too small for:")
+        print("\n".join(cautions(dataset) or ["nothing that shows in the counts"]))
+    print(
+        f"{out}: {about['sessions']:,} sessions, {about['plays']:,} plays, "
+        f"{about['tracks']:,} tracks; {about['rejected']['rows']:,} of {about['rows_read']:,} rows "
+        f"rejected. `musicbox describe {out}` says more."
+    )
+
+
+def history_account(about: Mapping[str, Any]) -> list[str]:
+    """What became of the rows of listening histories; nothing where there were none."""
+    if "history" not in about:
+        return []
+    history = about["history"]
+    sessions = history["sessions"]
+    lines = []
+    for name, columns in history["read_as"].items():
+        lines.append(f"Read as {name}:")
+        lines += [f"  {key:<13}from column {column}" for key, column in columns.items()]
+    lines.append("Rows:")
+    lines += [f"{count:>12,}  {what}" for what, count in history["rows"].items() if count]
+    lines += [f"{count:>12,}  {what}" for what, count in history["overlaps"].items() if count]
+    lines.append(
+        f"Sessions: at most {sessions['max_gap']:g} s without play between two tracks, "
+        f"{sessions['min_plays']} to {sessions['max_plays']} plays."
+    )
+    lines += [f"{count:>12,}  {what}" for what, count in sessions["found"].items()]
+    lines.append("Listen levels by what they rest on:")
+    lines += [
+        f"{found['plays']:>12,}  {found['share']:>6.1%}  {what}"
+        for what, found in history["levels"]["evidence"].items()
+    ]
+    lines += [f"Note: {note}" for note in history["notes"]]
+    passed_over = about["passed_over"]
+    if passed_over["files"]:
+        lines.append(f"Passed over: {'; '.join(passed_over['names'])}")
+    return lines
+
+
+if __name__ == "__main__":
+    import sys
+
+    from musicbox_experiments.cli import run_command
+
+    run_command("ingest", sys.argv[1:])

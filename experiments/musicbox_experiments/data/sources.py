@@ -1,0 +1,124 @@
+"""Which dataset a command works on: a folder, raw logs, or the bundled synthetic one."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from musicbox_env.data.dataset import Dataset
+from musicbox_env.ingest.histories.pipeline import HistoryConfig
+from musicbox_env.ingest.readers import source_files
+from musicbox_env.schema import require_known
+from musicbox_env.synthetic.generator import (
+    TASTE_LEVELS,
+    SyntheticConfig,
+    bundled_dataset,
+    write_raw,
+)
+
+
+def without_home(text: str) -> str:
+    """A text with ``~`` for the home folder, whose path tends to hold its owner's name."""
+    home = str(Path.home())
+    return text.replace(home, "~") if len(home) > 1 else text
+
+
+@dataclass(frozen=True)
+class Filters:
+    """What to keep of raw logs; all of them unless said otherwise."""
+
+    max_rows: int | None = None
+    """Read only the first rows of the logs."""
+    session_length: int | None = None
+    """Keep only sessions of exactly this many plays."""
+    min_popularity: float | None = None
+    """Keep only plays of tracks with at least this us_popularity_estimate."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """The sessions to work on; without any of these the bundled synthetic ones."""
+
+    data: Path | None = None
+    """Dataset folder, made by `musicbox ingest` or `musicbox synthesize`."""
+    sessions: tuple[str, ...] = ()
+    """Raw session logs, a Spotify streaming history as downloaded, or tables of plays (files,
+    folders, globs), turned into a dataset under --out first."""
+    tracks: tuple[str, ...] = ()
+    """Track feature files that belong to --sessions."""
+    map: str | None = None
+    """Columns of a table of plays named in --sessions; see `musicbox ingest --help`."""
+    taste: str = "default"
+    """Of the synthetic sessions: how much personal taste decides what is skipped, none, default or
+    high. Another than the bundled one is made on first use and kept in the cache."""
+    filters: Filters = field(default_factory=Filters)
+
+    def __post_init__(self) -> None:
+        require_known("taste", self.taste, TASTE_LEVELS)
+        if self.data is not None and self.sessions:
+            raise ValueError("Pass --data or --sessions, not both.")
+        if self.tracks and not self.sessions:
+            raise ValueError("--tracks belongs to --sessions; a dataset folder has its own tracks.")
+        if self.map is not None and not self.sessions:
+            raise ValueError("--map belongs to --sessions; a dataset folder is read as it is.")
+        if self.taste != "default" and not self.synthetic:
+            raise ValueError("--taste belongs to synthetic sessions; leave out --data, --sessions.")
+        if self.data is not None and self.filters != Filters():
+            raise ValueError(
+                "--max-rows, --session-length and --min-popularity belong to raw logs; a dataset "
+                "folder was filtered when it was made, by `musicbox ingest`."
+            )
+
+    @property
+    def synthetic(self) -> bool:
+        """Whether no sessions are named, so that they are made."""
+        return self.data is None and not self.sessions
+
+    def resolve(self, out: Path) -> str | None:
+        """The ``data`` keyword of the environment, raw logs ingested into ``out/dataset``.
+
+        Filters act on raw logs: synthetic sessions are written as such first, and lose the law
+        behind them. What an earlier call made there from the same options is used again.
+        """
+        if self.sessions:
+            return str(self._ingest(out / "dataset", self.sessions, self.tracks))
+        if self.data is not None:
+            Dataset(self.data)
+            return str(self.data.resolve())
+        world = SyntheticConfig(taste=self.taste)
+        if self.filters != Filters():
+            raw = out / "raw"
+            if not raw.exists():
+                write_raw(world, raw, progress=True)
+            files = (str(raw / "sessions.csv.gz"),), (str(raw / "tracks.csv"),)
+            return str(self._ingest(out / "dataset", *files))
+        return None if self.taste == "default" else str(bundled_dataset(world))
+
+    def _ingest(self, folder: Path, sessions: tuple[str, ...], tracks: tuple[str, ...]) -> Path:
+        if folder.exists():
+            _require_made_from(folder, sessions)
+        else:
+            from musicbox_experiments.data import ingest
+
+            ingest.run(
+                ingest.IngestConfig(
+                    sources=sessions,
+                    tracks=tracks,
+                    out=folder,
+                    **asdict(self.filters),
+                    history=HistoryConfig(map=self.map),
+                )
+            )
+        return folder
+
+
+def _require_made_from(folder: Path, sessions: tuple[str, ...]) -> None:
+    """Refuse a dataset of other files; told by name and size, since logs may be large."""
+    named = {(file.name, file.stat().st_size) for file in source_files(sessions)}
+    made_from = Dataset(folder).about["sources"]
+    other = [s["file"] for s in made_from if (Path(s["file"]).name, s["bytes"]) not in named]
+    if other:
+        raise FileExistsError(
+            f"{folder} was made from other files than --sessions names ({', '.join(other)}). "
+            "Name another folder with --out."
+        )

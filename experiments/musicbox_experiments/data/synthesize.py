@@ -1,0 +1,97 @@
+"""Make synthetic sessions: a dataset folder with the truth behind it, or raw logs.
+
+They look like the published figures of real sessions; --check prints both, side by side.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from musicbox_env.data.dataset import Dataset
+from musicbox_env.synthetic import calibration
+from musicbox_env.synthetic.generator import TASTE_LEVELS, SyntheticConfig, synthesize, write_raw
+
+
+@dataclass(frozen=True)
+class SynthesizeConfig:
+    """What to make, and where.
+
+    At least one of --out, --raw and --check says what for.
+    """
+
+    sessions: int = 20_000
+    """Number of sessions."""
+    tracks: int = 5_000
+    """Size of the catalogue."""
+    seed: int = 0
+    """Seed of everything that is drawn."""
+    taste: str = "default"
+    """How much personal taste decides what is skipped: none, default (an assumption, which the
+    published figures neither prove nor refute), high (three times that, what personal choice could
+    be worth), or a number, the law's own."""
+    out: Path | None = None
+    """Dataset folder to write, embeddings and truth included."""
+    raw: Path | None = None
+    """Folder for the same data as files of the published schema, sessions.csv.gz and tracks.csv."""
+    check: bool = False
+    """Print generated figures against published ones; exit code 1 if a required one is off."""
+    overwrite: bool = False
+    """Replace the folders if they exist."""
+
+    def __post_init__(self) -> None:
+        if not (self.out or self.raw or self.check):
+            raise ValueError("Nothing to do: pass --out DIR, --raw DIR or --check.")
+        self.synthetic()
+
+    def synthetic(self) -> SyntheticConfig:
+        """The generator's configuration."""
+        taste: str | float = self.taste
+        if self.taste not in TASTE_LEVELS:
+            # SyntheticConfig refuses what is no number either, with a suggestion.
+            with suppress(ValueError):
+                taste = float(self.taste)
+        return SyntheticConfig(self.sessions, self.tracks, self.seed, taste)
+
+
+def run(config: SynthesizeConfig) -> None:
+    """Write what was asked for, and check it."""
+    synthetic = config.synthetic()
+    if config.raw is not None:
+        write_raw(synthetic, config.raw, overwrite=config.overwrite, progress=True)
+        print(f"{config.raw}: sessions.csv.gz and tracks.csv, for `musicbox ingest`.")
+    if config.out is not None:
+        synthesize(synthetic, config.out, overwrite=config.overwrite, progress=True)
+        about = Dataset(config.out).about
+        print(
+            f"{config.out}: {about['sessions']:,} sessions, {about['plays']:,} plays, "
+            f"{about['tracks']:,} tracks."
+        )
+    if config.check:
+        _check(synthetic, config.out)
+
+
+def _check(synthetic: SyntheticConfig, folder: Path | None) -> None:
+    """Print the figures; a dataset that is not to be kept is made for them."""
+    if folder is not None:
+        rows = calibration.compare(Dataset(folder))
+    else:
+        with tempfile.TemporaryDirectory() as temporary:
+            made = synthesize(synthetic, Path(temporary) / "data", embeddings=False, progress=True)
+            rows = calibration.compare(Dataset(made))
+    print(calibration.format_rows(rows))
+    required = [row for row in rows if row.required]
+    off = [row for row in required if not row.ok]
+    print(f"{len(required) - len(off)} of {len(required)} required figures are within tolerance.")
+    if off:
+        print("Off: " + "; ".join(row.name for row in off))
+        raise SystemExit(1)
+
+
+if __name__ == "__main__":
+    from musicbox_experiments.cli import run_command
+
+    run_command("synthesize", sys.argv[1:])

@@ -1,0 +1,1 @@
+"""Roll-outs of agents, metrics and statistics."""

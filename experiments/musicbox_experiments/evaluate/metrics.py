@@ -1,0 +1,540 @@
+"""What one agent did on the judged sessions, and the figures that describe it.
+
+Metrics are of two kinds. Means over songs, slates or sessions come as a numerator and a
+denominator for each session (`PerSession`), so that a bootstrap can draw sessions anew. Metrics of
+the whole set of songs played (coverage, effective number of songs, Gini) have no such parts: they
+depend on how many songs were played, so compare them only between agents that played as many.
+
+A song that was recommended after the session's end was never heard and counts nowhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Final, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from musicbox_env.data.dataset import Dataset
+from musicbox_env.data.sessions import SessionLog
+from musicbox_env.schema import DIVERSITY_FEATURES, MAX_SESSION_LENGTH, is_skip
+
+FloatArray = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """What one agent recommended to the judged sessions, and how it was heard.
+
+    Attributes:
+        agent: Name of the agent.
+        seed: Seed of its training (0 for an agent that does not learn).
+        judge: Name of the listener that answered.
+        sessions: Session indices ``(n,)`` int64.
+        slates: Track rows ``(n, steps, k)`` int32 in the order played, -1 where not heard.
+        levels: Listen levels ``(n, steps, k)`` int8, -1 where not heard.
+        logged: Where the level is a label from the log and not imputed, ``(n, steps, k)`` bool.
+        returns: Undiscounted sum of rewards of each session ``(n,)`` float64.
+    """
+
+    agent: str
+    seed: int
+    judge: str
+    sessions: npt.NDArray[np.int64]
+    slates: npt.NDArray[np.int32]
+    levels: npt.NDArray[np.int8]
+    logged: npt.NDArray[np.bool_]
+    returns: FloatArray
+
+    def __post_init__(self) -> None:
+        _require_shape("sessions", self.sessions, ndim=1)
+        _require_shape("slates", self.slates, ndim=3)
+        _require_shape("returns", self.returns, shape=self.sessions.shape)
+        _require_shape("levels", self.levels, shape=self.slates.shape)
+        _require_shape("logged", self.logged, shape=self.slates.shape)
+        if len(self.slates) != len(self.sessions):
+            raise ValueError(
+                f"slates has {len(self.slates)} rows for {len(self.sessions)} sessions; "
+                "give one row for each session."
+            )
+        if not np.array_equal(self.slates >= 0, self.levels >= 0):
+            raise ValueError(
+                "slates and levels disagree about which songs were heard; "
+                "write -1 into both where a song was not heard."
+            )
+
+    @property
+    def heard(self) -> npt.NDArray[np.bool_]:
+        """Which places of the slates were heard, ``(n, steps, k)``."""
+        return self.levels >= 0
+
+    def save(self, path: Path) -> None:
+        """Write the rollout as an ``.npz`` file that needs no pickle."""
+        with path.open("wb") as file:
+            np.savez_compressed(file, **{f.name: getattr(self, f.name) for f in fields(self)})
+
+    @classmethod
+    def load(cls, path: Path) -> Rollout:
+        """Read what `save` wrote."""
+        with np.load(path, allow_pickle=False) as file:
+            return cls(
+                agent=str(file["agent"]),
+                seed=int(file["seed"]),
+                judge=str(file["judge"]),
+                sessions=file["sessions"],
+                slates=file["slates"],
+                levels=file["levels"],
+                logged=file["logged"],
+                returns=file["returns"],
+            )
+
+
+def _require_shape(
+    name: str, array: npt.NDArray, *, ndim: int | None = None, shape: tuple[int, ...] | None = None
+) -> None:
+    if ndim is not None and array.ndim != ndim:
+        raise ValueError(f"{name} has shape {array.shape}; expected {ndim} dimensions.")
+    if shape is not None and array.shape != shape:
+        raise ValueError(f"{name} has shape {array.shape}; expected {shape}.")
+
+
+@dataclass(frozen=True)
+class World:
+    """What metrics need to know of the catalogue.
+
+    Attributes:
+        features: The eight `schema.DIVERSITY_FEATURES` ``(num_tracks, 8)``, NaN where unknown.
+        embedding: Embedding of the tracks ``(num_tracks, d)``.
+        plays: Training plays of each track ``(num_tracks,)``.
+    """
+
+    features: npt.NDArray[np.floating]
+    embedding: npt.NDArray[np.floating]
+    plays: npt.NDArray[np.integer]
+
+    def __post_init__(self) -> None:
+        _require_shape("features", self.features, shape=(self.num_tracks, len(DIVERSITY_FEATURES)))
+        if self.embedding.ndim != 2 or len(self.embedding) != self.num_tracks:
+            raise ValueError(
+                f"embedding has shape {self.embedding.shape}; expected ({self.num_tracks}, d)."
+            )
+
+    @classmethod
+    def of(cls, dataset: Dataset) -> World:
+        """Take it from a dataset; ``diversity_embedding`` is of its best embedding."""
+        return cls(
+            features=dataset.catalog.features(DIVERSITY_FEATURES),
+            embedding=dataset.embedding(dataset.best_embedding),
+            plays=dataset.catalog.plays("train"),
+        )
+
+    @property
+    def num_tracks(self) -> int:
+        """Size of the catalogue."""
+        return len(self.plays)
+
+
+@dataclass(frozen=True)
+class PerSession:
+    """A mean in parts: it is the sum of the numerators over the sum of the denominators.
+
+    Attributes:
+        numerator: ``(n,)`` float64, a value a session.
+        denominator: ``(n,)`` float64.
+    """
+
+    numerator: FloatArray
+    denominator: FloatArray
+
+    def __post_init__(self) -> None:
+        _require_shape("numerator", self.numerator, ndim=1)
+        _require_shape("denominator", self.denominator, shape=self.numerator.shape)
+
+    @property
+    def mean(self) -> float:
+        """The metric over all sessions; NaN where nothing was counted."""
+        total = float(self.denominator.sum())
+        return float(self.numerator.sum()) / total if total else float("nan")
+
+    def save(self, path: Path) -> None:
+        """Write both arrays as an ``.npz`` file that needs no pickle."""
+        with path.open("wb") as file:
+            np.savez_compressed(file, numerator=self.numerator, denominator=self.denominator)
+
+    @classmethod
+    def load(cls, path: Path) -> PerSession:
+        """Read what `save` wrote."""
+        with np.load(path, allow_pickle=False) as file:
+            return cls(file["numerator"], file["denominator"])
+
+
+def _over_songs(values: npt.NDArray, counted: npt.NDArray[np.bool_]) -> PerSession:
+    """Mean of ``values`` over the places where ``counted``, both ``(n, steps, k)``."""
+    return PerSession(
+        numerator=np.where(counted, values, 0).sum(axis=(1, 2), dtype=np.float64),
+        denominator=counted.sum(axis=(1, 2), dtype=np.float64),
+    )
+
+
+def skip_rate(rollout: Rollout) -> PerSession:
+    """Share of the songs heard that were skipped.
+
+    ``#{level in (0, 1)} / #{level >= 0}`` over all songs recommended and heard; a skip is
+    ``skip_2``, the ground truth of the Music Streaming Sessions Dataset (Brost, Mehrotra & Jehan,
+    WWW 2019, arXiv:1901.09851).
+    """
+    return _over_songs(is_skip(rollout.levels), rollout.heard)
+
+
+def session_return(rollout: Rollout) -> PerSession:
+    """Sum of rewards of a session, undiscounted over its steps, averaged over the sessions.
+
+    ``sum_t r_t``; with the default reward ``r_t = sum_k 0.9**k [song k not skipped]``, the
+    discounted reward of a list in LIRD (Zhao et al., arXiv:1801.00209, section 3).
+    """
+    return PerSession(rollout.returns.astype(np.float64), np.ones(len(rollout.returns)))
+
+
+def diversity(rollout: Rollout, vectors: npt.NDArray[np.floating]) -> PerSession:
+    """One minus the mean pairwise cosine within a slate, averaged over the slates.
+
+    ``1 - 2 / (m (m - 1)) sum_{i<j} cos(v_i, v_j)`` over the m songs of the slate whose vectors are
+    known, the intra-list diversity of Ziegler et al. (WWW 2005) with cosine as the similarity; a
+    slate with fewer than two such songs is left out. Raw features are all positive, so over them
+    even unrelated songs have cosines near 0.9: read differences, not the level.
+
+    Args:
+        rollout: What was recommended.
+        vectors: A row a track ``(num_tracks, d)``; a row with a NaN or of norm 0 is unknown.
+    """
+    total = np.zeros(len(rollout.sessions))
+    slates = np.zeros(len(rollout.sessions))
+    for step in range(rollout.slates.shape[1]):
+        units, known = _unit_vectors(rollout.slates[:, step], vectors)
+        m = known.sum(axis=1)
+        pairs = m * (m - 1) / 2
+        # |sum of m unit vectors|^2 = m + 2 (sum of the cosines of all pairs).
+        cosines = (np.square(units.sum(axis=1)).sum(axis=1) - m) / 2
+        counted = pairs > 0
+        total[counted] += 1 - cosines[counted] / pairs[counted]
+        slates += counted
+    return PerSession(total, slates)
+
+
+def _unit_vectors(
+    tracks: npt.NDArray[np.int32], vectors: npt.NDArray[np.floating]
+) -> tuple[FloatArray, npt.NDArray[np.bool_]]:
+    """Unit vectors ``(n, k, d)`` of tracks ``(n, k)``, 0 where unknown, and where known."""
+    rows = vectors[np.maximum(tracks, 0)].astype(np.float64)
+    norms = np.linalg.norm(rows, axis=-1)
+    known = (tracks >= 0) & np.isfinite(norms) & (norms > 0)
+    safe = np.where(known, norms, 1)[..., None]
+    return np.where(known[..., None], rows / safe, 0), known
+
+
+def features_known(rollout: Rollout, world: World) -> PerSession:
+    """Share of the songs heard whose eight features are all known; diversity rests on these."""
+    complete = np.isfinite(world.features).all(axis=1)
+    return _over_songs(complete[np.maximum(rollout.slates, 0)], rollout.heard)
+
+
+def novelty(rollout: Rollout, world: World) -> PerSession:
+    """Mean surprisal of the songs heard, in bits.
+
+    ``-log2((plays_i + 1) / (sum_j plays_j + num_tracks))``: the self-information of Zhou et al.
+    (PNAS 107, 2010) with add-one smoothing, so that songs never played in training have one too.
+    """
+    share = (world.plays + 1) / (world.plays.sum() + world.num_tracks)
+    return _over_songs(-np.log2(share)[np.maximum(rollout.slates, 0)], rollout.heard)
+
+
+def popularity(rollout: Rollout, world: World) -> PerSession:
+    """Mean number of training plays of the songs heard.
+
+    ``sum_i plays_i / #heard``: the average recommendation popularity of Yin et al. (VLDB 2012).
+    """
+    return _over_songs(world.plays[np.maximum(rollout.slates, 0)], rollout.heard)
+
+
+def imputed(rollout: Rollout) -> PerSession:
+    """Share of the songs heard whose level was imputed by the listener, not read from the log."""
+    return _over_songs(~rollout.logged, rollout.heard)
+
+
+def exposure(rollout: Rollout, num_tracks: int) -> npt.NDArray[np.int64]:
+    """How often each track was heard, ``(num_tracks,)``."""
+    return np.bincount(rollout.slates[rollout.heard], minlength=num_tracks)
+
+
+def coverage(counts: npt.NDArray[np.integer]) -> float:
+    """Share of the catalogue that was heard at least once.
+
+    ``#{i: x_i > 0} / N``: the aggregate diversity of Adomavicius & Kwon (TKDE 2012) as a share.
+    """
+    return float(np.count_nonzero(counts) / len(counts))
+
+
+def effective_songs(counts: npt.NDArray[np.integer]) -> float:
+    """Exponential of the entropy of exposure: as varied as that many songs played equally often.
+
+    ``exp(-sum_i p_i ln p_i)`` with ``p_i = x_i / sum_j x_j``: the Hill number of order 1
+    (Hill, Ecology 54, 1973), the perplexity of the exposure.
+    """
+    shares = counts[counts > 0] / counts.sum()
+    return float(np.exp(-(shares * np.log(shares)).sum())) if len(shares) else float("nan")
+
+
+def gini(counts: npt.NDArray[np.integer]) -> float:
+    """Gini coefficient of exposure over the whole catalogue, songs never heard included.
+
+    ``sum_i (2 i - N - 1) x_(i) / (N sum_i x_i)`` with ``x_(1) <= ... <= x_(N)``: 0 where all songs
+    are heard equally often, ``(N - 1) / N`` where one song has all (Shani & Gunawardana,
+    Recommender Systems Handbook, 2011).
+    """
+    total = counts.sum()
+    if not total:
+        return float("nan")
+    ordered = np.sort(counts)
+    ranks = np.arange(1, len(counts) + 1)
+    return float(((2 * ranks - len(counts) - 1) * ordered).sum() / (len(counts) * total))
+
+
+def reranking(rollout: Rollout, candidate_levels: npt.NDArray[np.integer]) -> PerSession:
+    """Skips of the first slate, and those expected of a random choice of the same plays.
+
+    Its mean is ``sum(skips) / sum(m * candidates' skip rate)`` with m the songs of the slate:
+    1 for a random choice, 0.94 for 6 % fewer skips. Every label is real. The expectation over all
+    random choices is exact, since a play drawn at random is a skip with the rate of its session.
+
+    Args:
+        rollout: Made with ``candidates="session"`` and the replay listener.
+        candidate_levels: Levels of all plays that the logged session still held
+            ``(n, c)``, -1 pads; row i belongs to ``rollout.sessions[i]``.
+
+    Raises:
+        ValueError: A label of a first slate is imputed, or a session has no candidates.
+    """
+    first = rollout.levels[:, 0]
+    heard = first >= 0
+    if not rollout.logged[:, 0][heard].all():
+        raise ValueError(
+            "Re-ranking needs real labels, and some levels of the first slates are imputed; "
+            'make the rollout with candidates="session" and listener="replay".'
+        )
+    candidates = (candidate_levels >= 0).sum(axis=1)
+    if len(candidates) != len(first) or (candidates < heard.sum(axis=1)).any():
+        raise ValueError(
+            f"candidate_levels has shape {candidate_levels.shape}; expected {len(first)} rows, "
+            "each with at least as many plays as its first slate has songs."
+        )
+    rate = is_skip(candidate_levels).sum(axis=1) / np.maximum(candidates, 1)
+    return PerSession(
+        numerator=is_skip(first).sum(axis=1, dtype=np.float64),
+        denominator=rate * heard.sum(axis=1),
+    )
+
+
+def first_musicbox_figures(rollout: Rollout, world: World, log: SessionLog) -> dict[str, float]:
+    """The two figures that the first MusicBox reported, by its own definition.
+
+    The skip rate of recommended tracks that happen to be in the test session, beside the rate of
+    all data; and the diversity of the eight raw features within the slate, in percent. Neither
+    proves much: songs that are not in the session are dropped (see ``share_in_session``), and the
+    two rates belong to different populations of plays.
+
+    Where a session holds a track more than once, the track's mean over these plays counts (the
+    first MusicBox kept an arbitrary one).
+
+    Returns:
+        ``skip_rate`` and ``skip_rate_all_data`` (shares), ``share_in_session`` of the recommended
+        songs, ``diversity_percent`` of the slates and ``diversity_percent_sessions`` of the
+        logged plays of the same sessions, cut into slates of the same size.
+    """
+    n, _, slate_size = rollout.slates.shape
+    tracks = log.padded("track", rollout.sessions)
+    skipped = is_skip(log.padded("level", rollout.sessions))
+    recommended = rollout.slates.reshape(n, -1)
+    same = (recommended[:, :, None] == tracks[:, None, :]) & (recommended >= 0)[:, :, None]
+    plays = same.sum(axis=2)
+    skips = (same & skipped[:, None, :]).sum(axis=2)
+    found = plays > 0
+
+    places = MAX_SESSION_LENGTH // slate_size * slate_size
+    shape = (n, -1, slate_size)
+    logged = Rollout(
+        agent="logged",
+        seed=0,
+        judge="log",
+        sessions=rollout.sessions,
+        slates=tracks[:, :places].reshape(shape),
+        levels=log.padded("level", rollout.sessions)[:, :places].reshape(shape),
+        logged=np.ones((n, places), dtype=np.bool_).reshape(shape),
+        returns=np.zeros(n),
+    )
+    return {
+        "skip_rate": float(np.mean(skips[found] / plays[found])) if found.any() else float("nan"),
+        "skip_rate_all_data": float(is_skip(log.column("level")).mean()),
+        "share_in_session": float(found.sum() / max((recommended >= 0).sum(), 1)),
+        "diversity_percent": 100 * diversity(rollout, world.features).mean,
+        "diversity_percent_sessions": 100 * diversity(logged, world.features).mean,
+    }
+
+
+@dataclass(frozen=True)
+class Metric:
+    """How a metric is named, read and shown to people.
+
+    Attributes:
+        label: Name for tables.
+        text: What it means, in one or two plain sentences.
+        better: Which way is better for the listener, if any is.
+        unit: ``"percent"`` (a share), ``"count"``, ``"number"`` or ``"index"`` (0 to 1, read to
+            three decimals).
+        per_session: True for means, whose intervals come from sessions and seeds; False for
+            figures of the whole set of songs, whose intervals come from seeds alone.
+        limits: Values that it cannot leave.
+    """
+
+    label: str
+    text: str
+    better: Literal["lower", "higher", "neither"]
+    unit: Literal["percent", "count", "number", "index"]
+    per_session: bool
+    limits: tuple[float, float] = (0.0, float("inf"))
+
+
+METRICS: Final[Mapping[str, Metric]] = {
+    "skip_rate": Metric(
+        "Skip rate",
+        "Share of the songs recommended and heard that the listener skipped (skip_2: played only "
+        "briefly).",
+        "lower",
+        "percent",
+        True,
+        (0.0, 1.0),
+    ),
+    "return": Metric(
+        "Return",
+        "Sum of the rewards of a session, averaged over the sessions: the quantity that the agents "
+        "are trained for.",
+        "higher",
+        "number",
+        True,
+        (-float("inf"), float("inf")),
+    ),
+    "effective_songs": Metric(
+        "Effective songs",
+        "Exponential of the entropy of exposure: the selection is as varied as that many songs "
+        "played equally often. It falls when an agent recommends a few hits to everybody, and it "
+        "grows with the number of songs played, so compare it only within one report.",
+        "higher",
+        "count",
+        False,
+        (1.0, float("inf")),
+    ),
+    "coverage": Metric(
+        "Coverage",
+        "Share of the catalogue that was recommended and heard at least once.",
+        "higher",
+        "percent",
+        False,
+        (0.0, 1.0),
+    ),
+    "gini": Metric(
+        "Gini",
+        "Inequality of exposure over the whole catalogue: 0 where every song is heard equally "
+        "often, near 1 where a few songs have everything.",
+        "lower",
+        "index",
+        False,
+        (0.0, 1.0),
+    ),
+    "diversity": Metric(
+        "Diversity (features)",
+        "One minus the mean pairwise cosine of the songs of a slate over eight audio features "
+        f"({', '.join(DIVERSITY_FEATURES)}). The features are all positive, so the level is low "
+        "for everybody; read the differences.",
+        "neither",
+        "percent",
+        True,
+        (0.0, 2.0),
+    ),
+    "diversity_embedding": Metric(
+        "Diversity (embedding)",
+        "The same over the songs' embeddings, where unrelated songs have a cosine near 0.",
+        "neither",
+        "percent",
+        True,
+        (0.0, 2.0),
+    ),
+    "features_known": Metric(
+        "Features known",
+        "Share of the songs heard whose audio features are known; the diversity over features "
+        "rests on these alone.",
+        "neither",
+        "percent",
+        True,
+        (0.0, 1.0),
+    ),
+    "novelty": Metric(
+        "Novelty (bits)",
+        "Mean of -log2 of the songs' share of the training plays, add-one smoothed: one bit more "
+        "is a song half as popular.",
+        "neither",
+        "number",
+        True,
+    ),
+    "popularity": Metric(
+        "Popularity (plays)",
+        "Mean number of training plays of the songs heard.",
+        "neither",
+        "count",
+        True,
+    ),
+    "imputed": Metric(
+        "Imputed",
+        "Share of the answers that the simulated listener made up, because the logged session did "
+        "not hold the song at that point. 0 % would be real labels only.",
+        "neither",
+        "percent",
+        True,
+        (0.0, 1.0),
+    ),
+}
+"""All metrics of `measure`, in the order of the report's tables."""
+
+_PER_SESSION: Final[Mapping[str, Callable[[Rollout, World], PerSession]]] = {
+    "skip_rate": lambda rollout, _: skip_rate(rollout),
+    "return": lambda rollout, _: session_return(rollout),
+    "diversity": lambda rollout, world: diversity(rollout, world.features),
+    "diversity_embedding": lambda rollout, world: diversity(rollout, world.embedding),
+    "features_known": features_known,
+    "novelty": novelty,
+    "popularity": popularity,
+    "imputed": lambda rollout, _: imputed(rollout),
+}
+
+
+def per_session(rollout: Rollout, world: World) -> dict[str, PerSession]:
+    """Those metrics that are means, in parts that can be resampled by session."""
+    return {name: metric(rollout, world) for name, metric in _PER_SESSION.items()}
+
+
+def of_the_set(rollout: Rollout, world: World) -> dict[str, float]:
+    """Those metrics that describe the whole set of songs heard."""
+    counts = exposure(rollout, world.num_tracks)
+    return {
+        "effective_songs": effective_songs(counts),
+        "coverage": coverage(counts),
+        "gini": gini(counts),
+    }
+
+
+def measure(rollout: Rollout, world: World) -> dict[str, float]:
+    """All metrics of one rollout, named and ordered as in `METRICS`."""
+    values = {name: parts.mean for name, parts in per_session(rollout, world).items()}
+    values |= of_the_set(rollout, world)
+    return {name: values[name] for name in METRICS}

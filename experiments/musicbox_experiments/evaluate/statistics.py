@@ -1,0 +1,485 @@
+"""How sure a comparison is: interquartile means and bootstrap intervals over seeds and sessions.
+
+The recipe is that of Agarwal et al., "Deep reinforcement learning at the edge of the statistical
+precipice" (NeurIPS 2021, arXiv:2108.13264), fitted to recommendation:
+
+* The value of an agent is the interquartile mean over its training seeds.
+* Sessions are drawn anew, the same ones for all agents (paired), and seeds are drawn anew within
+  each agent (stratified): percentile intervals of the resampled values.
+* With few seeds a percentile interval is too narrow: three seeds cover about 80 % where 95 % is
+  claimed. So the deviations between seeds are widened by ``sqrt(S / (S - 1))``, and all of them by
+  ``t_nu / z``, as Hesterberg (arXiv:1411.5279, "expanded percentile interval") does for one sample.
+  The degrees of freedom nu are those of Welch and Satterthwaite (Biometrika 34, 1947), so that the
+  widening fades where sessions, of which there are many, make most of the spread.
+
+With one seed the interval speaks of sessions alone: it is right for an agent that does not learn,
+and too narrow for one that does.
+
+Figures of a whole set of songs (coverage, effective number of songs, Gini) cannot be resampled by
+session without bias: a resample holds only 63 % of the distinct sessions, hence fewer songs. Their
+intervals come from the seeds alone (`seed_estimate`), and with one seed there is none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy.special import ndtri, stdtrit
+
+from musicbox_env.schema import require_known
+from musicbox_experiments.evaluate.metrics import FloatArray, PerSession
+
+TRIM = 0.25
+_CHUNK_DRAWS = 2_000_000
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A value and how sure it is.
+
+    Attributes:
+        value: Interquartile mean over the seeds; NaN where nothing was counted.
+        low: Lower end of the interval, None where there is none.
+        high: Upper end.
+        seeds: Number of training seeds it rests on.
+        sessions: Number of sessions it rests on.
+    """
+
+    value: float
+    low: float | None
+    high: float | None
+    seeds: int
+    sessions: int
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One agent against another on the same sessions.
+
+    Attributes:
+        estimate: Agent minus reference.
+        improvement: Probability of improvement: the share of pairs of a seed of the agent and a
+            seed of the reference in which the agent is better, ties counted half (Agarwal et al.,
+            section 4.3).
+        improvement_low: Lower end of its interval.
+        improvement_high: Upper end.
+    """
+
+    estimate: Estimate
+    improvement: float
+    improvement_low: float
+    improvement_high: float
+
+
+def interquartile_mean(values: npt.ArrayLike, axis: int = -1) -> FloatArray:
+    """Mean without the lowest and highest quarter of the values.
+
+    As `scipy.stats.trim_mean` and Agarwal et al.: ``floor(n / 4)`` values are cut at each end, so
+    up to three values are simply averaged.
+    """
+    ordered = np.sort(np.asarray(values, dtype=np.float64), axis=axis)
+    cut = int(TRIM * ordered.shape[axis])
+    kept = np.take(ordered, np.arange(cut, ordered.shape[axis] - cut), axis=axis)
+    return np.asarray(kept.mean(axis=axis))
+
+
+def resampled_means(
+    parts: Sequence[PerSession], *, rng: np.random.Generator, resamples: int
+) -> FloatArray:
+    """Each mean over sessions drawn with replacement, the same sessions for all of them.
+
+    Args:
+        parts: c metrics or agents in parts, all over the same n sessions in the same order.
+        rng: Source of randomness.
+        resamples: How many times the n sessions are drawn anew.
+
+    Returns:
+        ``(resamples, c)``; NaN where the sessions drawn hold nothing to count.
+
+    Raises:
+        ValueError: The parts are over different numbers of sessions.
+    """
+    sizes = {len(p.numerator) for p in parts}
+    if len(sizes) != 1:
+        raise ValueError(
+            f"Paired resampling needs the same sessions everywhere, and there are {sorted(sizes)} "
+            "of them; judge all agents on the same sessions."
+        )
+    n = sizes.pop()
+    sums = np.stack([p.numerator for p in parts] + [p.denominator for p in parts], axis=1)
+    drawn = np.concatenate([w @ sums for w in session_weights(n, resamples, rng)])
+    numerators, denominators = np.split(drawn, 2, axis=1)
+    return np.divide(
+        numerators,
+        denominators,
+        out=np.full(numerators.shape, np.nan),
+        where=denominators != 0,
+    )
+
+
+def session_weights(n: int, resamples: int, rng: np.random.Generator) -> Iterator[FloatArray]:
+    """Draw n sessions with replacement, many times: how often each is drawn, ``(chunk, n)``.
+
+    A sum over the sessions drawn is then a product in place of gathers.
+
+    Args:
+        n: Number of sessions.
+        resamples: How many times they are drawn: rows over all chunks.
+        rng: Source of randomness; how the rows are cut into chunks does not matter.
+    """
+    chunk = max(1, _CHUNK_DRAWS // n)
+    for start in range(0, resamples, chunk):
+        rows = min(chunk, resamples - start)
+        draws = rng.integers(0, n, size=(rows, n)) + np.arange(rows)[:, None] * n
+        yield np.bincount(draws.ravel(), minlength=rows * n).reshape(rows, n).astype(np.float64)
+
+
+@dataclass(frozen=True)
+class Resampled:
+    """One agent's resampled values of one metric, the two sources of spread kept apart.
+
+    Attributes:
+        by_seed: Value of each seed on all sessions, ``(seeds,)``.
+        centre: Value of all seeds on the sessions of each resample, ``(resamples,)``.
+        spread: Deviation from ``centre`` that drawing the seeds anew brings, ``(resamples,)``.
+        draws: Values of the seeds drawn in each resample, ``(resamples, seeds)``.
+    """
+
+    by_seed: FloatArray
+    centre: FloatArray
+    spread: FloatArray
+    draws: FloatArray
+
+    @classmethod
+    def draw(cls, by_seed: FloatArray, means: FloatArray, rng: np.random.Generator) -> Resampled:
+        """Draw seeds anew.
+
+        Args:
+            by_seed: Value of each seed on all sessions, ``(seeds,)``.
+            means: The same on each resample of the sessions, ``(resamples, seeds)``.
+            rng: Source of randomness.
+        """
+        draws = np.take_along_axis(means, rng.integers(0, len(by_seed), means.shape), axis=1)
+        centre = interquartile_mean(means)
+        return cls(by_seed, centre, interquartile_mean(draws) - centre, draws)
+
+    @property
+    def value(self) -> float:
+        """Interquartile mean over the seeds on all sessions."""
+        return float(interquartile_mean(self.by_seed))
+
+    @property
+    def seeds(self) -> int:
+        """Number of seeds."""
+        return len(self.by_seed)
+
+
+def _interval(
+    value: float,
+    centre: FloatArray,
+    spreads: Sequence[tuple[FloatArray, int]],
+    *,
+    confidence: float,
+    widen: bool = True,
+) -> tuple[float, float]:
+    """Percentile interval of a value with a part from sessions and parts from seeds.
+
+    Args:
+        value: On all sessions and seeds.
+        centre: On the sessions of each resample ``(resamples,)``.
+        spreads: For each agent involved the deviations ``(resamples,)`` that its seeds bring, and
+            the number of its seeds.
+        confidence: Coverage of the interval.
+        widen: Correct for few seeds (see the head of this module).
+    """
+    quantiles = [(1 - confidence) / 2, (1 + confidence) / 2]
+    factors = [np.sqrt(seeds / (seeds - 1)) if seeds > 1 and widen else 1.0 for _, seeds in spreads]
+    parts = [factor * spread for factor, (spread, _) in zip(factors, spreads, strict=True)]
+    resampled = np.sum([centre, *parts], axis=0)
+    if not widen:
+        low, high = np.nanquantile(resampled, quantiles)
+        return float(low), float(high)
+    uncertain = sum(
+        np.nanvar(part) ** 2 / (seeds - 1)
+        for part, (_, seeds) in zip(parts, spreads, strict=True)
+        if seeds > 1
+    )
+    total = np.nanvar(centre) + sum(np.nanvar(part) for part in parts)
+    freedom = total**2 / uncertain if uncertain > 0 else np.inf
+    reach = stdtrit(freedom, quantiles[1]) / ndtri(quantiles[1])
+    low, high = np.nanquantile(value + reach * (resampled - value), quantiles)
+    return float(low), float(high)
+
+
+@dataclass(frozen=True)
+class PairedBootstrap:
+    """Resampled values of one metric for several agents, on the same resampled sessions.
+
+    Attributes:
+        agents: For each agent its resampled values.
+        sessions: Number of sessions.
+        confidence: Coverage of the intervals.
+        widen: Whether intervals are corrected for few seeds.
+    """
+
+    agents: Mapping[str, Resampled]
+    sessions: int
+    confidence: float
+    widen: bool
+
+    def estimate(self, agent: str) -> Estimate:
+        """Value of an agent with its interval."""
+        require_known("agent", agent, self.agents)
+        of = self.agents[agent]
+        return self._estimate(of.value, of.centre, [(of.spread, of.seeds)], seeds=of.seeds)
+
+    def difference(self, agent: str, reference: str, *, lower_is_better: bool) -> Difference:
+        """An agent minus a reference, resample by resample, and the probability that it is better.
+
+        Args:
+            agent: Name of the agent.
+            reference: Name of the agent that it is compared with.
+            lower_is_better: Direction of the metric.
+        """
+        for name in (agent, reference):
+            require_known("agent", name, self.agents)
+        ours, theirs = self.agents[agent], self.agents[reference]
+        sign = -1.0 if lower_is_better else 1.0
+        draws = _share_better(sign * ours.draws, sign * theirs.draws)
+        low, high = np.quantile(draws, [(1 - self.confidence) / 2, (1 + self.confidence) / 2])
+        return Difference(
+            estimate=self._estimate(
+                ours.value - theirs.value,
+                ours.centre - theirs.centre,
+                [(ours.spread, ours.seeds), (theirs.spread, theirs.seeds)],
+                seeds=min(ours.seeds, theirs.seeds),
+            ),
+            improvement=float(
+                _share_better(sign * ours.by_seed[None], sign * theirs.by_seed[None])[0]
+            ),
+            improvement_low=float(low),
+            improvement_high=float(high),
+        )
+
+    def _estimate(
+        self,
+        value: float,
+        centre: FloatArray,
+        spreads: Sequence[tuple[FloatArray, int]],
+        *,
+        seeds: int,
+    ) -> Estimate:
+        if not np.isfinite(value):
+            return Estimate(float("nan"), None, None, seeds, self.sessions)
+        low, high = _interval(value, centre, spreads, confidence=self.confidence, widen=self.widen)
+        return Estimate(value, low, high, seeds, self.sessions)
+
+
+def _share_better(ours: FloatArray, theirs: FloatArray) -> FloatArray:
+    """Share of pairs in which ours is higher, ties half; ``(r, s)`` and ``(r, u)`` -> ``(r,)``."""
+    gap = ours[:, :, None] - theirs[:, None, :]
+    return np.asarray(((gap > 0) + 0.5 * (gap == 0)).mean(axis=(1, 2)))
+
+
+def paired_bootstrap(
+    parts: Mapping[str, Sequence[PerSession]],
+    *,
+    rng: np.random.Generator,
+    resamples: int = 2000,
+    confidence: float = 0.95,
+    widen: bool = True,
+) -> PairedBootstrap:
+    """Resample sessions, paired across agents, and seeds, within each agent.
+
+    Args:
+        parts: For each agent one entry a seed; agents may have different numbers of seeds.
+        rng: Source of randomness; the same generator state gives the same result.
+        resamples: Number of resamples.
+        confidence: Coverage of the intervals.
+        widen: Correct the intervals for few seeds; False is the plain percentile bootstrap of
+            Agarwal et al.
+    """
+    flat = [p for seeds in parts.values() for p in seeds]
+    means = resampled_means(flat, rng=rng, resamples=resamples)
+    ends = np.cumsum([len(seeds) for seeds in parts.values()])
+    return PairedBootstrap(
+        agents={
+            agent: Resampled.draw(np.array([p.mean for p in seeds]), of_agent, rng)
+            for (agent, seeds), of_agent in zip(
+                parts.items(), np.split(means, ends[:-1], axis=1), strict=True
+            )
+        },
+        sessions=len(flat[0].numerator),
+        confidence=confidence,
+        widen=widen,
+    )
+
+
+def paired_change(
+    before: Sequence[PerSession],
+    after: Sequence[PerSession],
+    *,
+    rng: np.random.Generator,
+    resamples: int = 2000,
+    confidence: float = 0.95,
+) -> Estimate:
+    """After minus before for the same seeds on the same sessions, as for one agent at two judges.
+
+    Args:
+        before: One entry a seed.
+        after: One entry a seed, in the same order.
+        rng: Source of randomness.
+        resamples: Number of resamples.
+        confidence: Coverage of the interval.
+
+    Raises:
+        ValueError: The numbers of seeds differ.
+    """
+    seeds = len(before)
+    if len(after) != seeds:
+        raise ValueError(f"{seeds} seeds before and {len(after)} after; give the same seeds.")
+    means = resampled_means([*before, *after], rng=rng, resamples=resamples)
+    observed = np.array([b.mean - a.mean for a, b in zip(before, after, strict=True)])
+    change = Resampled.draw(observed, means[:, seeds:] - means[:, :seeds], rng)
+    low, high = _interval(
+        change.value, change.centre, [(change.spread, seeds)], confidence=confidence
+    )
+    return Estimate(change.value, low, high, seeds, len(before[0].numerator))
+
+
+@dataclass(frozen=True)
+class Gain:
+    """An agent beside a reference, in a metric where lower is better.
+
+    Attributes:
+        agent: One entry a seed.
+        reference: What it is compared with.
+    """
+
+    agent: Sequence[PerSession]
+    reference: PerSession
+
+
+def gain_share(
+    part: Gain,
+    whole: Gain,
+    *,
+    rng: np.random.Generator,
+    resamples: int = 2000,
+    confidence: float = 0.95,
+) -> Estimate:
+    """One gain as a share of another, ``(r - a) / (r' - a')`` of interquartile means over seeds.
+
+    As the share of the gap to a bound that an agent closes, or of a gain that remains at another
+    judge. Sessions are drawn anew for all four together, and seeds for both agents alike, so the
+    interval is that of a ratio and not of two intervals.
+
+    Args:
+        part: The gain above the line.
+        whole: That below it, of an agent with as many seeds (the same trainings) or with one.
+        rng: Source of randomness.
+        resamples: Number of resamples.
+        confidence: Coverage of the interval.
+
+    Returns:
+        The share; NaN where the whole is no gain, and no interval where resamples leave that open.
+
+    Raises:
+        ValueError: The numbers of seeds do not fit.
+    """
+    seeds, of = len(part.agent), len(whole.agent)
+    if of not in (1, seeds):
+        raise ValueError(f"{seeds} seeds above the line and {of} below; expected {seeds} or 1.")
+    parts = [*part.agent, *whole.agent, part.reference, whole.reference]
+    means = resampled_means(parts, rng=rng, resamples=resamples)
+    above, below, references = np.split(means, [seeds, seeds + of], axis=1)
+    drawn = rng.integers(0, seeds, (resamples, seeds))
+    above_drawn = np.take_along_axis(above, drawn, axis=1)
+    below_drawn = np.take_along_axis(below, drawn, axis=1) if of == seeds else below
+    whole_gains = [references[:, 1] - interquartile_mean(b) for b in (below, below_drawn)]
+    observed = [p.mean for p in parts]
+    value_whole = observed[-1] - float(interquartile_mean(observed[seeds : seeds + of]))
+    if not value_whole > 0:
+        return Estimate(float("nan"), None, None, seeds, len(parts[0].numerator))
+    value = (observed[-2] - float(interquartile_mean(observed[:seeds]))) / value_whole
+    if min(gains.min() for gains in whole_gains) <= 0:
+        return Estimate(value, None, None, seeds, len(parts[0].numerator))
+    centre, anew = (
+        (references[:, 0] - interquartile_mean(a)) / gains
+        for a, gains in zip((above, above_drawn), whole_gains, strict=True)
+    )
+    low, high = _interval(value, centre, [(anew - centre, seeds)], confidence=confidence)
+    return Estimate(value, low, high, seeds, len(parts[0].numerator))
+
+
+def seed_difference(
+    ours: Sequence[float],
+    theirs: Sequence[float],
+    *,
+    sessions: int,
+    confidence: float = 0.95,
+) -> Estimate:
+    """Difference of two figures that have one value a seed, over seeds alone.
+
+    As `seed_estimate`, with the errors of both added and the degrees of freedom of Welch and
+    Satterthwaite: Yuen's interval (Biometrika 61, 1974). An agent with one seed counts as exact,
+    which is right if it does not learn; where both have one there is no interval.
+
+    Args:
+        ours: One value a seed.
+        theirs: One value a seed, of another agent.
+        sessions: Number of sessions they rest on.
+        confidence: Coverage of the interval.
+    """
+    value = float(interquartile_mean(ours) - interquartile_mean(theirs))
+    seeds = min(len(ours), len(theirs))
+    errors = [_seed_error(values) for values in (ours, theirs) if len(values) > 1]
+    total = sum(error**2 for error, _ in errors)
+    if not errors or not np.isfinite(value):
+        return Estimate(value, None, None, seeds, sessions)
+    if total == 0:
+        return Estimate(value, value, value, seeds, sessions)
+    freedom = total**2 / sum(error**4 / freedom for error, freedom in errors)
+    reach = float(stdtrit(freedom, (1 + confidence) / 2) * np.sqrt(total))
+    return Estimate(value, value - reach, value + reach, seeds, sessions)
+
+
+def _seed_error(values: Sequence[float]) -> tuple[float, int]:
+    """Standard error of an interquartile mean over two seeds or more, and degrees of freedom."""
+    ordered = np.sort(np.asarray(values, dtype=np.float64))
+    seeds, cut = len(ordered), int(TRIM * len(ordered))
+    left = seeds - 2 * cut
+    winsorised = np.clip(ordered, ordered[cut], ordered[seeds - 1 - cut])
+    return float(winsorised.std(ddof=1) / (left / seeds * np.sqrt(seeds))), left - 1
+
+
+def seed_estimate(
+    values: Sequence[float],
+    *,
+    sessions: int,
+    confidence: float = 0.95,
+    limits: tuple[float, float] = (-np.inf, np.inf),
+) -> Estimate:
+    """Interquartile mean of a figure that has one value a seed, with an interval over seeds alone.
+
+    The interval is that of Tukey and McLaughlin for trimmed means (Sankhya A 25, 1963): with g
+    values cut at each end, h = S - 2 g left and s_w the standard deviation of the winsorised
+    values, ``mean +- t_(h-1) s_w / ((h / S) sqrt(S))``; for S <= 3 the ordinary t interval.
+
+    Args:
+        values: One value a seed.
+        sessions: Number of sessions they rest on.
+        confidence: Coverage of the interval.
+        limits: Values that the figure cannot leave; the interval is cut there.
+    """
+    ordered = np.sort(np.asarray(values, dtype=np.float64))
+    value, seeds = float(interquartile_mean(ordered)), len(ordered)
+    if seeds < 2 or not np.isfinite(value):
+        return Estimate(value, None, None, seeds, sessions)
+    error, freedom = _seed_error(values)
+    reach = stdtrit(freedom, (1 + confidence) / 2) * error
+    low, high = np.clip([value - reach, value + reach], *limits)
+    return Estimate(value, float(low), float(high), seeds, sessions)

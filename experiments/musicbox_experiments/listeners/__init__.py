@@ -1,0 +1,1 @@
+"""Fitting of listeners (user simulators) on logged sessions."""

@@ -1,0 +1,240 @@
+"""How far the networks of a learned listener are believed: its calibration.
+
+It is fitted on sessions that the networks were not fitted on; `listeners.learned.Calibration` says
+what becomes of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, replace
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+from scipy.optimize import minimize
+from scipy.special import logit
+
+from musicbox_env.data.summaries import holds
+from musicbox_env.listeners.base import History, skip_probability
+from musicbox_env.listeners.learned.listener import FittedNetwork, LearnedListener, LearnedState
+from musicbox_env.schema import UNKNOWN, is_skip
+
+Array = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+
+SCALE_SD: Final = 0.1
+SHIFT_SD: Final = 0.03
+"""Prior standard deviations of scale around 1 and of shift around 0. The shift's is narrow: what a
+few hundred sessions skip more than others is mostly chance, and a simulated session goes on with
+it."""
+BELIEF_SD: Final = 0.25
+"""Prior standard deviation of the believed part of a song's effect around 1."""
+ALTERNATIVES: Final = 4
+"""Plays to come that a play is compared with, as if they came in its place."""
+
+
+def songs_instead(
+    songs: npt.NDArray[np.integer], rows: Ints, places: Ints
+) -> tuple[Ints, npt.NDArray[np.bool_]]:
+    """Songs that could have come at a moment: the one that did, and new ones that followed.
+
+    A song of the session that came again later is none of them. Listeners put it off, so its later
+    reception does not tell what it would have met with at once.
+
+    Args:
+        songs: Tracks of sessions ``(n, width)``, -1 after the end.
+        rows: Session of each play ``(p,)``.
+        places: Its place ``(p,)``.
+
+    Returns:
+        Places of the play and of `ALTERNATIVES` that followed ``(p, c)``, the play's own where
+        there are none, and which of them are to be compared ``(p, c)``, itself always.
+    """
+    later = places[:, None] + np.arange(1 + ALTERNATIVES)
+    padded = np.pad(songs, ((0, 0), (0, ALTERNATIVES)), constant_values=UNKNOWN)
+    tracks = padded[rows[:, None], later]
+    real = tracks != UNKNOWN
+    so_far = np.where(np.arange(songs.shape[1]) <= places[:, None], songs[rows], UNKNOWN)
+    compared = real & ~holds(so_far, tracks)
+    compared[:, 0] = True
+    return np.where(real, later, places[:, None]), compared
+
+
+@dataclass(frozen=True)
+class Moment:
+    """Second halves at one place: what comes next in sessions that reach it.
+
+    Attributes:
+        rows: Sessions that go on ``(m,)``.
+        place: Songs that they have heard.
+        tracks: The next song of each ``(m,)``.
+        levels: How far it was heard ``(m,)``.
+        state: The listener's state of all sessions, before that song.
+        history: What all sessions heard before it.
+    """
+
+    rows: Ints
+    place: int
+    tracks: Ints
+    levels: npt.NDArray[np.int8]
+    state: LearnedState
+    history: History
+
+
+def second_halves(listener: LearnedListener, sessions: Ints) -> Iterator[Moment]:
+    """Go through second halves as the environment plays them, but heard as they really were."""
+    log, capacity = listener.dataset.sessions, listener.dataset.longest_session
+    lengths = log.lengths(sessions)
+    shown = np.maximum(log.num_shown(sessions), 1)  # a single play leaves nothing to ask about
+    whole = History.logged(listener.dataset, sessions, lengths, capacity)
+    history = History.logged(listener.dataset, sessions, shown, capacity)
+    state = listener.begin(history)
+    for place in range(capacity):
+        rows = np.flatnonzero((place >= shown) & (place < lengths))
+        if not len(rows):
+            continue
+        tracks, levels = whole.tracks[rows, place].astype(np.int64), whole.levels[rows, place]
+        yield Moment(rows, place, tracks, levels, state, history)
+        listener.advance(state, history, rows, tracks, levels)
+        history.record(rows, tracks, levels)
+
+
+@dataclass(frozen=True)
+class PricedSongs:
+    """Plays as the network prices them, each beside songs that could have been played instead.
+
+    Attributes:
+        usual: Logit of a usual track at that point of the session ``(p,)``.
+        logit: Logits of the play and of `ALTERNATIVES` plays that followed ``(p, c)``.
+        repeat: Which of them the session heard before ``(p, c)``.
+        compared: Which of them are to be compared; see `songs_instead` ``(p, c)``.
+        skipped: Whether the play was skipped ``(p,)``.
+    """
+
+    usual: Array
+    logit: Array
+    repeat: npt.NDArray[np.bool_]
+    compared: npt.NDArray[np.bool_]
+    skipped: npt.NDArray[np.bool_]
+
+    @classmethod
+    def joined(cls, parts: list[PricedSongs]) -> PricedSongs:
+        """Plays of several parts, one part after the other."""
+        return cls(*(np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(cls)))
+
+    @classmethod
+    def none(cls) -> PricedSongs:
+        """No plays."""
+        songs = (0, 1 + ALTERNATIVES)
+        nothing = np.zeros(songs), np.zeros(songs, np.bool_), np.zeros(songs, np.bool_)
+        return cls(np.zeros(0), *nothing, np.zeros(0, np.bool_))
+
+
+def priced_songs(listener: LearnedListener, sessions: Ints) -> PricedSongs:
+    """Price the plays of second halves, and for each the next plays as if they came at once."""
+    dataset = listener.dataset
+    songs = dataset.sessions.padded("track", sessions, dataset.longest_session)
+    parts = [PricedSongs.none()]
+    for moment in second_halves(listener, sessions):
+        here = np.full(len(moment.rows), moment.place)
+        places, compared = songs_instead(songs, moment.rows, here)
+        tracks = songs[moment.rows[:, None], places]
+        usual, logits, repeat = listener.network_logits(
+            moment.state, moment.history, moment.rows, tracks
+        )
+        base, logit = usual.mean(axis=0)[:, 0], logits.mean(axis=0)
+        parts.append(PricedSongs(base, logit, repeat, compared, is_skip(moment.levels)))
+    return PricedSongs.joined(parts)
+
+
+def believed_part(songs: PricedSongs) -> tuple[float, float]:
+    """Which part of a song's effect to believe, of first hearings and of repeats.
+
+    The likeliest parts b in ``skip logit = a + s mean logit + (z - mean z)`` with z the song's
+    ``b (logit - usual)`` and means over the songs that could have been played at that moment. The
+    past is the same for all of these, so what is compared are songs: the slope of real on
+    predicted effects becomes 1 (`trust_protocols.price_slope`). a and s take up what the network
+    misjudges in moods. A normal prior holds the parts near 1 where few songs speak.
+    """
+    above = songs.logit - songs.usual[:, None]
+    several = songs.compared.sum(axis=1)
+
+    def mean(values: Array) -> Array:
+        total: Array = np.where(songs.compared, values, 0).sum(axis=1) / several
+        return total
+
+    mood = mean(songs.logit)
+
+    def loss(weights: Array) -> float:
+        effects = weights[2:][songs.repeat.astype(np.int64)] * above
+        scaled = weights[0] + weights[1] * mood + effects[:, 0] - mean(effects)
+        misfit = np.sum(np.logaddexp(0, scaled) - songs.skipped * scaled)
+        return float(misfit + np.sum((weights[2:] - 1) ** 2) / (2 * BELIEF_SD**2))
+
+    bounds = [(None, None), (None, None), (0.0, 2.0), (0.0, 2.0)]
+    found = minimize(loss, np.array([0.0, 1.0, 1.0, 1.0]), bounds=bounds, method="L-BFGS-B").x
+    return float(found[2]), float(found[3])
+
+
+def scale_and_shift(logits: Array, skipped: npt.NDArray[np.bool_]) -> tuple[float, float]:
+    """Platt's calibration: the likeliest ``scale * logits + shift``, held near 1 and 0 by a prior.
+
+    Args:
+        logits: Predicted ``(plays,)``.
+        skipped: Real ``(plays,)``.
+    """
+
+    def loss(parts: Array) -> float:
+        scaled = parts[0] * logits + parts[1]
+        misfit = np.sum(np.logaddexp(0, scaled) - skipped * scaled)
+        surprise = ((parts[0] - 1) / SCALE_SD) ** 2 + (parts[1] / SHIFT_SD) ** 2
+        return float(misfit + surprise / 2)
+
+    found = minimize(loss, np.array([1.0, 0.0]), method="BFGS").x
+    return float(found[0]), float(found[1])
+
+
+def calibrated(
+    listener: LearnedListener, validation: Ints, priced: list[PricedSongs]
+) -> FittedNetwork:
+    """Fit the calibration of an ensemble.
+
+    Args:
+        listener: With the uncalibrated ensemble, neither pessimistic nor rejecting.
+        validation: Sessions that no member was fitted on ``(v,)``.
+        priced: Songs of other sessions, by networks that were not fitted on these.
+    """
+    song = believed_part(PricedSongs.joined([*priced, priced_songs(listener, validation)]))
+    fit = replace(listener.fit, calibration=replace(listener.fit.calibration, song=song))
+    listener = LearnedListener(listener.dataset, fit)
+    simulated = scale_and_shift(*predicted_as_simulated(listener, validation))
+    logged = scale_and_shift(*predicted_as_logged(listener, validation))
+    return replace(fit, calibration=replace(fit.calibration, simulated=simulated, logged=logged))
+
+
+def predicted_as_simulated(
+    listener: LearnedListener, sessions: Ints
+) -> tuple[Array, npt.NDArray[np.bool_]]:
+    """Skip logits of all plays of `second_halves`, and which of these were skipped."""
+    logits, skipped = [], []
+    for moment in second_halves(listener, sessions):
+        nowhere = np.full((len(moment.rows), 1), UNKNOWN)
+        chances = listener.level_probabilities(
+            moment.state, moment.history, moment.rows, moment.tracks[:, None], nowhere
+        )
+        logits.append(logit(skip_probability(chances[:, 0])))
+        skipped.append(is_skip(moment.levels))
+    return np.concatenate(logits), np.concatenate(skipped)
+
+
+def predicted_as_logged(
+    listener: LearnedListener, sessions: Ints
+) -> tuple[Array, npt.NDArray[np.bool_]]:
+    """Skip logits of all plays given their true past, with its behaviour and without, and skips."""
+    dataset = listener.dataset
+    levels = dataset.sessions.padded("level", sessions, dataset.longest_session)
+    real = levels >= 0
+    chances = [listener.levels_given_past(sessions, behaviour=seen)[real] for seen in (True, False)]
+    logits = logit(skip_probability(np.concatenate(chances)))
+    return logits, np.tile(is_skip(levels[real]), len(chances))

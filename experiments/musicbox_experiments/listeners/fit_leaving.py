@@ -1,0 +1,272 @@
+"""Fit when listeners leave, on logged sessions, and print what speaks for it.
+
+A session that is shorter than the longest ended because the listener left; one of full length was
+cut, and nobody knows when it would have ended. The model is `musicbox_env.listeners.leaving`; it
+is fitted on
+training sessions and judged on all others. ``leaving="fitted"`` opens it in an environment.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+from scipy.optimize import minimize
+from scipy.special import expit
+from tyro.conf import Positional
+
+from musicbox_env.data.dataset import Dataset
+from musicbox_env.data.summaries import skip_share
+from musicbox_env.listeners.leaving import FILE, PUBLISHED, LeavingModel
+from musicbox_env.schema import Level
+from musicbox_env.simulator.dynamics import open_dataset
+from musicbox_experiments.trust.protocols import Measured, Resampling, Sums, by_session, ratio
+
+EFFECT_SD: Final = 1.0
+"""Prior standard deviation around 0 of every effect, and of a position around the mean one."""
+
+EFFECTS: Final = ("last", "before", "skip_rate")
+"""What the hazard may depend on beside the position; see `LeavingModel`."""
+
+Array = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class FitLeavingConfig:
+    """Options of `musicbox fit-leaving`."""
+
+    data: Positional[Path | None] = None
+    """Dataset folder; the bundled synthetic one if none is named."""
+    out: Path | None = None
+    """File to write; by default DATA/leaving.json."""
+    resamples: int = 1_000
+    """Times that the sessions are drawn anew for the intervals."""
+    seed: int = 0
+    """Of the resamples."""
+
+    def __post_init__(self) -> None:
+        if self.resamples < 1:
+            raise ValueError(f"resamples is {self.resamples}; it must be 1 or more.")
+
+
+@dataclass(frozen=True)
+class Moments:
+    """All moments at which a listener could have left: n sessions, m moments.
+
+    Attributes:
+        session: Which session each belongs to ``(m,)``, from 0 to n - 1.
+        levels: Levels of that session ``(m, width)``.
+        count: Songs heard so far ``(m,)``.
+        left: Whether the listener left ``(m,)``.
+        num_sessions: n.
+        first: Fewest songs after which anybody leaves.
+        last: Most songs after which anybody is seen to leave.
+    """
+
+    session: Ints
+    levels: npt.NDArray[np.int8]
+    count: Ints
+    left: npt.NDArray[np.bool_]
+    num_sessions: int
+    first: int
+    last: int
+
+    @classmethod
+    def of(cls, dataset: Dataset, sessions: Ints, first: int) -> Moments:
+        """Of logged sessions; leaving is possible after ``first`` songs and more."""
+        width = dataset.longest_session
+        levels = dataset.sessions.padded("level", sessions, width)
+        lengths = dataset.sessions.lengths(sessions)
+        counts = np.arange(first, width)
+        session, which = np.nonzero(counts <= lengths[:, None])
+        count = counts[which]
+        return cls(
+            session,
+            levels[session],
+            count,
+            count == lengths[session],
+            len(sessions),
+            first,
+            width - 1,
+        )
+
+    def columns(self) -> dict[str, Array]:
+        """What the hazard is linear in, each ``(m, columns)``; full plays are the reference."""
+        rows, levels = np.arange(len(self.count)), np.arange(Level.FULL)
+        parts = {
+            "position": self.count[:, None] == np.arange(self.first, self.last + 1),
+            "last": self.levels[rows, self.count - 1, None] == levels,
+            "before": self.levels[rows, self.count - 2, None] == levels,
+            "skip_rate": skip_share(self.levels, self.count - 1)[:, None] - 0.5,
+        }
+        return {name: part.astype(np.float64) for name, part in parts.items()}
+
+
+def training_moments(dataset: Dataset, sessions: Ints | None = None) -> Moments:
+    """Of training sessions, of all of them if None.
+
+    Raises:
+        ValueError: All are of the same length, so that nobody is seen to leave; or they are windows
+            of longer runs of plays, and end where these were divided.
+    """
+    if "history" in dataset.about:
+        raise ValueError(
+            f"{dataset.folder} was made from listening histories, whose long runs are divided into "
+            "sessions: where a session ends there, nobody need have left. Only logs that cut all "
+            f"sessions at one length tell when listeners leave; or take leaving={PUBLISHED!r}."
+        )
+    train = dataset.sessions.sessions_in("train")
+    first = int(dataset.sessions.lengths(train).min(initial=dataset.longest_session))
+    if first == dataset.longest_session:
+        raise ValueError(
+            f"All training sessions of {dataset.folder} have {first} plays; nobody is seen to "
+            "leave. Ingest sessions of several lengths."
+        )
+    return Moments.of(dataset, train if sessions is None else sessions, max(first, 2))
+
+
+def leaving_seen(dataset: Dataset, sessions: Ints | None = None) -> LeavingModel | None:
+    """The hazard of training sessions, of all of them if None; None where nobody is seen to leave.
+
+    See `training_moments`.
+    """
+    try:
+        return fit(training_moments(dataset, sessions))
+    except ValueError:
+        return None
+
+
+def fit(moments: Moments, effects: Sequence[str] = EFFECTS) -> LeavingModel:
+    """The likeliest hazard under normal priors, with some of the effects or all."""
+    columns = moments.columns()
+    table = np.concatenate([columns[name] for name in ("position", *effects)], axis=1)
+    table = np.column_stack([np.ones(len(table)), table])
+    precision = np.full(table.shape[1], EFFECT_SD**-2)
+    precision[0] = 0.0
+
+    def loss(weights: Array) -> tuple[float, Array]:
+        hazard = table @ weights
+        surprise = (precision * weights**2).sum() / 2
+        value = np.logaddexp(0, hazard).sum() - hazard[moments.left].sum() + surprise
+        return float(value), table.T @ (expit(hazard) - moments.left) + precision * weights
+
+    start = np.zeros(table.shape[1])
+    found = minimize(loss, start, jac=True, method="L-BFGS-B").x
+    widths = [columns[name].shape[1] for name in ("position", *effects)]
+    parts = dict(
+        zip(("position", *effects), np.split(found[1:], np.cumsum(widths)[:-1]), strict=True)
+    )
+    for name in ("last", "before"):
+        if name in parts:
+            parts[name] = np.append(parts[name], 0.0)
+    values = {name: tuple(part) for name, part in parts.items() if name != "skip_rate"}
+    values["position"] = tuple(found[0] + parts["position"])
+    rate = float(parts["skip_rate"][0]) if "skip_rate" in parts else 0.0
+    return LeavingModel(moments.first, skip_rate=rate, **values)
+
+
+def log_likelihood(model: LeavingModel, moments: Moments) -> Array:
+    """Of what each session did, in nats ``(num_sessions,)``."""
+    chances = model.chances(moments.levels, moments.count)
+    each = np.log(np.where(moments.left, chances, 1 - chances))
+    return by_session(each, moments.session, moments.num_sessions)
+
+
+# What speaks for it.
+
+COMPARED: Final[Mapping[str, Sequence[str]]] = {
+    "level of the song just heard": ("last",),
+    "level of the song before it": ("before",),
+    "share skipped of all before": ("skip_rate",),
+    "the two that were known before the song": ("before", "skip_rate"),
+    "all three": EFFECTS,
+}
+
+
+def run(config: FitLeavingConfig) -> Path:
+    """Fit on training sessions, print the evidence of the others, write; returns the file."""
+    dataset = open_dataset(config.data)
+    train = dataset.sessions.sessions_in("train")
+    moments = training_moments(dataset)
+    held_out = np.setdiff1d(np.arange(dataset.sessions.num_sessions), train)
+    judged = Moments.of(dataset, held_out, moments.first)
+    model = fit(moments)
+    rng = np.random.default_rng(config.seed)
+    resampling = Resampling(len(held_out), rng=rng, resamples=config.resamples)
+    out = config.out or dataset.folder / FILE
+    model.save(out, {"fitted_on": {"sessions": len(train), "left": int(moments.left.sum())}})
+    print(evidence(model, moments, judged, resampling))
+    print(f"\n{out}: leaving, fitted on {len(train):,} sessions.")
+    return out
+
+
+def evidence(model: LeavingModel, moments: Moments, judged: Moments, resampling: Resampling) -> str:
+    """Fitted against observed leaving on held-out sessions, and what each effect is worth."""
+    lines = [
+        f"{judged.num_sessions:,} held-out sessions, {judged.left.sum():,} of them left before "
+        f"play {judged.last + 1}; [ ] 95 % intervals.",
+        "",
+        f"{'leaving after song':<34}{'log':>22}{'fitted':>9}{'published':>11}",
+    ]
+    published = LeavingModel.published()
+    ours, theirs = (m.chances(judged.levels, judged.count) for m in (model, published))
+    for count in range(judged.first, judged.last + 1):
+        there = judged.count == count
+        lines.append(_line(str(count), judged, there, resampling, (ours, theirs)))
+    lines += ["", f"{'leaving after a song heard':<34}{'log':>22}{'fitted':>9}"]
+    level = judged.levels[np.arange(len(judged.count)), judged.count - 1]
+    for which in Level:
+        if which >= 0:
+            lines.append(_line(which.name.lower(), judged, level == which, resampling, (ours,)))
+    lines += ["", "log-likelihood of the held-out sessions over position alone, in nats"]
+    lines += [f"  {name:<44}{_text(gain)}" for name, gain in gains(moments, judged, resampling)]
+    return "\n".join(lines)
+
+
+def gains(moments: Moments, judged: Moments, resampling: Resampling) -> list[tuple[str, Measured]]:
+    """What each effect adds to position alone, in nats over all held-out sessions; then all."""
+    alone = log_likelihood(fit(moments, ()), judged)
+    found = []
+    for name, effects in COMPARED.items():
+        gain = log_likelihood(fit(moments, effects), judged) - alone
+        total = Sums(gain[:, None], lambda sums: sums[:, 0])
+        found.append((name, resampling.measure(total)))
+    return found
+
+
+def _line(
+    name: str,
+    judged: Moments,
+    chosen: npt.NDArray[np.bool_],
+    resampling: Resampling,
+    models: tuple[Array, ...],
+) -> str:
+    def of_session(values: npt.NDArray) -> Array:
+        return by_session(values, judged.session, judged.num_sessions)
+
+    observed = resampling.measure(ratio(of_session(judged.left & chosen), of_session(chosen)))
+    predicted = [f"{100 * chances[chosen].mean():.1f} %" for chances in models if chosen.any()]
+    widths = (9, 11)
+    cells = "".join(f"{text:>{width}}" for text, width in zip(predicted, widths, strict=False))
+    return f"{name:<34}{_text(observed, percent=True):>22}{cells}"
+
+
+def _text(measured: Measured, *, percent: bool = False) -> str:
+    if measured.low is None or measured.high is None or not np.isfinite(measured.value):
+        return "-"
+    if percent:
+        low, value, high = (100 * v for v in (measured.low, measured.value, measured.high))
+        return f"{value:.1f} % [{low:.1f}, {high:.1f}]"
+    return f"{measured.value:+.1f} [{measured.low:+.1f}, {measured.high:+.1f}]"
+
+
+if __name__ == "__main__":
+    from musicbox_experiments.cli import run_command
+
+    run_command("fit-leaving", sys.argv[1:])

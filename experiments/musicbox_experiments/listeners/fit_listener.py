@@ -1,0 +1,254 @@
+"""Fit a listener on logged sessions: the user simulator that environments answer with.
+
+The result is one file; its path is a `listener` for the environment and for every command. Fit
+one on fold A to train agents with, and one on fold B to judge them: no session fits both, though
+the same validation sessions stop and calibrate them.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Final, Literal
+
+import numpy as np
+import numpy.typing as npt
+from tqdm import tqdm
+from tyro.conf import Positional
+
+from musicbox_env.data.dataset import Dataset
+from musicbox_env.listeners.files import write_fit
+from musicbox_env.listeners.learned.listener import Calibration, FittedNetwork, LearnedListener
+from musicbox_env.listeners.learned.network import Network
+from musicbox_env.listeners.similarity import MODES, SimilarityConfig
+from musicbox_env.schema import require_known
+from musicbox_env.simulator.dynamics import open_dataset
+from musicbox_experiments.listeners.calibration import PricedSongs, calibrated, priced_songs
+from musicbox_experiments.listeners.network import NetworkConfig, TorchNetwork, fit_member
+from musicbox_experiments.listeners.sessions import (
+    SessionArrays,
+    TrainingSplit,
+    session_arrays,
+    usual_track,
+)
+
+FOLDS: Final = {"A": "train_a", "B": "train_b", "both": "train"}
+FOLDS_TO_HOLD_OUT: Final = 5
+"""Folds of training sessions, each asked about of networks that were fitted on the others."""
+ENOUGH_TO_PRICE: Final = 1_000
+"""With so many validation sessions, these alone tell what is real of songs' effects."""
+
+Ints = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnsembleConfig(NetworkConfig):
+    """How the networks of a listener are fitted together."""
+
+    members: int = 3
+    """Networks of the ensemble."""
+    max_sessions: int = 50_000
+    """Of more training sessions, as many are drawn."""
+    seed: int = 0
+    """Of everything drawn; member i has seed + i."""
+    progress: bool = True
+    """Show progress bars."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("members", "max_sessions"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be 1 or more.")
+
+
+@dataclass(frozen=True)
+class FitListenerConfig(EnsembleConfig):
+    """Options of `musicbox fit-listener`."""
+
+    data: Positional[Path | None] = None
+    """Dataset folder; by default the bundled synthetic one."""
+    fold: Literal["A", "B", "both"] = "both"
+    """Training sessions to fit on."""
+    out: Path | None = None
+    """File to write; by default DATA/listeners/learned.npz, for a fold learned-A.npz."""
+    listener: Literal["learned", "similarity"] = "learned"
+    """Which kind. The similarity listener has nothing to fit: its file holds its settings."""
+    pessimism: float = 0.0
+    """Spreads that the learned listener adds to its skip logits; see its documentation."""
+    reject_constant: bool = False
+    """Whether the learned listener avoids sessions skipped or kept throughout."""
+    mode: str = "nearest_k"
+    """Of the similarity listener: nearest_k, normal, grouped_average or grouped_cosine."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_known("mode of the similarity listener", self.mode, MODES)
+        if self.pessimism < 0:
+            raise ValueError(f"pessimism is {self.pessimism}; it must not be negative.")
+
+
+def fit_ensemble(config: FitListenerConfig, dataset: Dataset) -> FittedNetwork:
+    """Fit all members, then calibrate what they say together."""
+    rng = np.random.default_rng(config.seed)
+    sessions = TrainingSplit.of(dataset, FOLDS[config.fold], progress=config.progress)
+    chosen = drawn_sessions(dataset, sessions.split, config.max_sessions, rng)
+    validation = drawn_sessions(dataset, "validation", max(1, config.max_sessions // 10), rng)
+    judged = session_arrays(dataset, validation, sessions.table)
+    train = sessions.arrays(chosen)
+    fits = fit_members(config, train, judged)
+    together = uncalibrated([network for network, _ in fits], sessions, train)
+    priced = []
+    if len(validation) < ENOUGH_TO_PRICE:
+        priced = priced_out_of_fold(config, sessions, chosen, judged)
+    fit = calibrated(LearnedListener(dataset, together), validation, priced)
+    about = {
+        **together.about,
+        "pessimism": config.pessimism,
+        "reject_constant": config.reject_constant,
+        "fitted_on": {name: dataset.about[name] for name in ("sessions", "plays", "tracks")},
+        "fitted_sessions": len(chosen),
+        "validation_sessions": len(validation),
+        "member_validation_log_losses": [loss for _, loss in fits],
+        "settings": {k: v for k, v in asdict(config).items() if k not in ("data", "out")},
+    }
+    return replace(fit, about=about)
+
+
+def uncalibrated(
+    networks: list[TorchNetwork], sessions: TrainingSplit, train: SessionArrays
+) -> FittedNetwork:
+    """Networks fitted on sessions of a split, together, as they are."""
+    return FittedNetwork(
+        Network.stacked([network.exported() for network in networks]),
+        Calibration.none(usual_track(train)),
+        {"split": sessions.split, "embedding": sessions.embedding},
+    )
+
+
+def priced_out_of_fold(
+    config: EnsembleConfig, sessions: TrainingSplit, chosen: Ints, judged: SessionArrays
+) -> list[PricedSongs]:
+    """Price songs of training sessions by networks that were fitted on other ones.
+
+    A few hundred validation sessions leave it open whether half or all of a song's effect is real.
+    """
+    one_each = replace(config, members=1, seed=config.seed + config.members)
+    out_of_fold = listeners_out_of_fold(one_each, sessions, chosen, judged, "pricing fold")
+    return [priced_songs(listener, some) for listener, some in out_of_fold]
+
+
+def folds(sessions: TrainingSplit, chosen: Ints) -> Iterator[tuple[int, Ints, Ints]]:
+    """Folds of sessions: the number of each, the others, and those that it holds out.
+
+    None of so few sessions that none would be left to fit on.
+    """
+    fold_of_each = fold_of(sessions, chosen)
+    numbers = np.unique(fold_of_each)
+    for fold in numbers if len(numbers) > 1 else ():
+        yield int(fold), chosen[fold_of_each != fold], chosen[fold_of_each == fold]
+
+
+def fold_of(split: TrainingSplit, sessions: Ints) -> Ints:
+    """The fold that holds out each session ``(n,)``."""
+    return split.part[sessions].astype(np.int64) % FOLDS_TO_HOLD_OUT
+
+
+def listeners_out_of_fold(
+    config: EnsembleConfig,
+    sessions: TrainingSplit,
+    chosen: Ints,
+    judged: SessionArrays,
+    what: str = "fold",
+) -> Iterator[tuple[LearnedListener, Ints]]:
+    """Listeners fitted without a fold of the sessions, and sessions of it to ask them about.
+
+    Args:
+        config: The networks of each fold have seeds of their own.
+        sessions: The split.
+        chosen: Sessions of it.
+        judged: Validation sessions, to stop on; nothing is calibrated.
+        what: What the progress bar calls a fold.
+
+    Yields:
+        A listener that knows of tracks what sessions of a part may know of them, and those.
+    """
+    for fold, others, held_out in folds(sessions, chosen):
+        train = sessions.arrays(others, without=held_out)
+        own_seeds = replace(config, seed=config.seed + fold * config.members)
+        about = f"{what} {fold + 1} of {FOLDS_TO_HOLD_OUT}"
+        networks = [network for network, _ in fit_members(own_seeds, train, judged, about)]
+        listener = LearnedListener(sessions.dataset, uncalibrated(networks, sessions, train))
+        for part, some in sessions.in_parts(held_out):
+            listener.table = sessions.table_of(part, held_out)
+            yield listener, some
+
+
+def drawn_sessions(dataset: Dataset, split: str, most: int, rng: np.random.Generator) -> Ints:
+    """Sessions of a split in random order, no more than ``most``.
+
+    Raises:
+        ValueError: The split holds no session.
+    """
+    sessions = dataset.sessions.sessions_in(split)
+    if not len(sessions):
+        raise ValueError(f"{dataset.folder} has no session in split {split!r} to fit on.")
+    return rng.permutation(sessions)[:most]
+
+
+def fit_members(
+    config: EnsembleConfig, train: SessionArrays, validation: SessionArrays, what: str = ""
+) -> list[tuple[TorchNetwork, float]]:
+    """Fit all members, with a progress bar each; see `fit_member`."""
+    return [_fit_with_bar(config, train, validation, i, what) for i in range(config.members)]
+
+
+def _fit_with_bar(
+    config: EnsembleConfig, train: SessionArrays, validation: SessionArrays, number: int, what: str
+) -> tuple[TorchNetwork, float]:
+    one_of = f"member {number + 1} of {config.members}" if config.members > 1 or not what else ""
+    description = ", ".join(part for part in (what, one_of) if part)
+    with tqdm(total=config.max_epochs, disable=not config.progress, desc=description) as bar:
+
+        def report(epoch: int, loss: float) -> None:
+            bar.update()
+            bar.set_postfix(validation_log_loss=f"{loss:.4f}")
+
+        return fit_member(config, train, validation, config.seed + number, report)
+
+
+def output_file(config: FitListenerConfig, dataset: Dataset) -> Path:
+    """Where the fitted listener is written."""
+    if config.out is not None:
+        return config.out
+    fold = "" if config.fold == "both" else f"-{config.fold}"
+    return dataset.folder / "listeners" / f"{config.listener}{fold}.npz"
+
+
+def run(config: FitListenerConfig) -> Path:
+    """Fit, write, and say how well it went; returns the file."""
+    dataset = open_dataset(config.data)
+    out = output_file(config, dataset)
+    if config.listener == "similarity":
+        settings = SimilarityConfig(mode=config.mode, split=FOLDS[config.fold], seed=config.seed)
+        write_fit(out, {"listener": "similarity", "settings": asdict(settings)}, {})
+        print(f"{out}: settings of a similarity listener, memory of {settings.split}.")
+        return out
+    fit = fit_ensemble(config, dataset)
+    fit.save(out)
+    song = fit.calibration.song
+    losses = ", ".join(f"{loss:.4f}" for loss in fit.about["member_validation_log_losses"])
+    print(
+        f"{out}: learned listener, {config.members} members fitted on "
+        f"{fit.about['fitted_sessions']:,} sessions of {fit.about['split']}; log-loss of skip on "
+        f"validation sessions {losses}; of a song's effect {song[0]:.2f} is believed on a first "
+        f"hearing and {song[1]:.2f} on a repeat."
+    )
+    return out
+
+
+if __name__ == "__main__":
+    from musicbox_experiments.cli import run_command
+
+    run_command("fit-listener", sys.argv[1:])

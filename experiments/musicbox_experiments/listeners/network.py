@@ -1,0 +1,234 @@
+"""The network of the learned listener as torch fits it.
+
+`musicbox_env.listeners.learned.network` says what it computes, and is given its weights
+(`TorchNetwork.exported`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import torch
+from musicbox_agents.ddpg.networks import newest_share
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.optim.swa_utils import AveragedModel
+
+from musicbox_env.listeners.learned.features import PLAY_INPUTS, STATE_INPUTS, TRACK_INPUTS
+from musicbox_env.listeners.learned.network import Network
+from musicbox_env.schema import NUM_LEVELS, SKIP_THRESHOLD
+from musicbox_experiments.listeners.sessions import Inputs, SessionArrays, tensor
+
+WITHIN_WEIGHT: Final = 0.5
+"""Weight in the loss of the level among skips and among kept plays; skipping itself has 1."""
+STANDARD_SESSIONS: Final = 5_000
+"""Sessions on which inputs are standardised."""
+SMALLEST_SCALE: Final = 0.05
+"""Inputs are divided by their standard deviation, rare ones by no less than this."""
+MEMORY_HALF_LIVES: Final = (0.1, 1.0, 3.0, 8.0)
+"""Of the units of memory, in songs; with the shortest, a unit holds the last play."""
+PLAY_DROPOUT: Final = 0.25
+"""Inputs of plays are dropped less often than units, by this factor."""
+GRADIENT_NORM: Final = 1.0
+AVERAGE_DECAY: Final = 0.99
+"""Of the mean of the weights over the steps, which is judged and kept in place of the last ones
+(Polyak & Juditsky, SIAM J. Control Optim. 30, 1992): they still jump about when it is time to stop.
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkConfig:
+    """How a network looks and is fitted."""
+
+    memory: int = 20
+    """Units of the memory, a quarter for each of its half-lives."""
+    head: int = 59
+    """Width of the hidden layer of the head; with its 5 outputs, 64 fill vector registers."""
+    learning_rate: float = 5e-3
+    """Of AdamW."""
+    weight_decay: float = 1e-3
+    """Of AdamW."""
+    dropout: float = 0.4
+    """Share of units dropped while fitting; of inputs of plays, a quarter of it."""
+    batch_sessions: int = 64
+    """Sessions of a batch."""
+    max_epochs: int = 40
+    """Passes over the sessions at most."""
+    patience: int = 4
+    """Passes without gain on validation sessions before it stops."""
+
+    def __post_init__(self) -> None:
+        for name in ("memory", "head", "batch_sessions", "max_epochs", "patience"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be 1 or more.")
+        if self.learning_rate <= 0 or self.weight_decay < 0:
+            raise ValueError(
+                f"learning_rate {self.learning_rate} must be above 0, and weight_decay "
+                f"{self.weight_decay} must not be negative."
+            )
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout is {self.dropout}; it must be in [0, 1).")
+
+
+class TorchNetwork(nn.Module):
+    """One member as it is fitted; `exported` gives the same function to numpy."""
+
+    keep: Tensor
+    plays_center: Tensor
+    plays_scale: Tensor
+    tracks_center: Tensor
+    tracks_scale: Tensor
+
+    def __init__(self, config: NetworkConfig, sessions: SessionArrays) -> None:
+        """Make a network with random weights, inputs standardised on the given sessions."""
+        super().__init__()
+        state = config.memory + STATE_INPUTS
+        self.play_units = nn.Linear(PLAY_INPUTS, config.memory)
+        self.state_units = nn.Linear(state, config.head)
+        self.track_units = nn.Linear(len(TRACK_INPUTS), config.head, bias=False)
+        self.unit_outputs = nn.Linear(config.head, NUM_LEVELS)
+        self.state_outputs = nn.Linear(state, NUM_LEVELS, bias=False)
+        self.track_outputs = nn.Linear(len(TRACK_INPUTS), NUM_LEVELS, bias=False)
+        self.dropout = nn.Dropout(config.dropout)
+        self.play_dropout = nn.Dropout(config.dropout * PLAY_DROPOUT)
+        paces = np.resize(MEMORY_HALF_LIVES, config.memory)
+        self.register_buffer("keep", tensor(0.5 ** (1 / np.sort(paces))))
+        inputs = Inputs.with_behaviour(sessions)
+        real = inputs.levels >= 0
+        for name in ("plays", "tracks"):
+            values = getattr(inputs, name)[real]
+            self.register_buffer(f"{name}_center", values.mean(dim=0))
+            self.register_buffer(f"{name}_scale", values.std(dim=0).clamp(min=SMALLEST_SCALE))
+
+    def forward(self, inputs: Inputs) -> Tensor:
+        """Outputs for each play given those before it, ``(n, T, 5)``."""
+        plays = (inputs.plays - self.plays_center) / self.plays_scale
+        tracks = (inputs.tracks - self.tracks_center) / self.tracks_scale
+        readings = torch.relu(self.play_units(self.play_dropout(plays)))
+        before = [torch.zeros_like(readings[:, 0])]
+        for reading in readings.unbind(dim=1)[:-1]:
+            before.append(reading + self.keep * (before[-1] - reading))
+        state = torch.cat([self.dropout(torch.stack(before, dim=1)), inputs.states], dim=2)
+        units = torch.relu(self.state_units(state) + self.track_units(tracks))
+        outputs: Tensor = self.unit_outputs(self.dropout(units))
+        return outputs + self.state_outputs(state) + self.track_outputs(tracks)
+
+    @torch.no_grad()
+    def exported(self) -> Network:
+        """Weights for numpy, the standardisation of inputs taken into them."""
+        play_units = self.play_units.weight / self.plays_scale
+        play_bias = self.play_units.bias - play_units @ self.plays_center
+        track_units = self.track_units.weight / self.tracks_scale
+        track_outputs = self.track_outputs.weight / self.tracks_scale
+        units_bias = self.state_units.bias - track_units @ self.tracks_center
+        output_bias = self.unit_outputs.bias - track_outputs @ self.tracks_center
+        weights = {
+            "play_units": play_units.T,
+            "play_bias": play_bias,
+            "keep": self.keep,
+            "state_units": self.state_units.weight.T,
+            "track_units": track_units.T,
+            "units_bias": units_bias,
+            "unit_outputs": self.unit_outputs.weight.T,
+            "state_outputs": self.state_outputs.weight.T,
+            "track_outputs": track_outputs.T,
+            "output_bias": output_bias,
+        }
+        return Network(**{k: v.numpy()[None] for k, v in weights.items()})
+
+
+def play_losses(outputs: Tensor, levels: Tensor) -> tuple[Tensor, Tensor]:
+    """Negative log-likelihood of skip or not, and of the level within, each ``(plays,)``.
+
+    Args:
+        outputs: Of the network ``(plays, 5)``: skip, brief among skips, then most, cut and full.
+        levels: Of the same plays ``(plays,)``.
+    """
+    skipped = levels < SKIP_THRESHOLD
+    entropy = functional.binary_cross_entropy_with_logits
+    skip = entropy(outputs[:, 0], skipped.float(), reduction="none")
+    brief = entropy(outputs[:, 1], (levels == 0).float(), reduction="none")
+    place = (levels - SKIP_THRESHOLD).clamp(min=0)
+    kept = functional.cross_entropy(outputs[:, 2:], place, reduction="none")
+    return skip, torch.where(skipped, brief, kept)
+
+
+def fit_member(
+    config: NetworkConfig,
+    train: SessionArrays,
+    validation: SessionArrays,
+    seed: int,
+    report: Callable[[int, float], None] | None = None,
+) -> tuple[TorchNetwork, float]:
+    """Fit one network; stops early on validation sessions.
+
+    Args:
+        config: Settings.
+        train: Sessions to fit on; see `fit_sessions.TrainingSplit.arrays`.
+        validation: Sessions that decide when to stop.
+        seed: Of weights, order of sessions, and what is hidden.
+        report: Called after each pass with its number and the validation loss.
+
+    Returns:
+        The network of the best pass, and its log-loss of skip on validation sessions: the mean of
+        those with and without behaviour.
+    """
+    rng = np.random.default_rng(seed)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        network = TorchNetwork(config, train.at(np.arange(min(len(train), STANDARD_SESSIONS))))
+        optimizer = torch.optim.AdamW(
+            network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
+        )
+        averaged = AveragedModel(network, avg_fn=_towards)
+        mean = averaged.module
+        assert isinstance(mean, TorchNetwork)
+        judged = [Inputs.with_behaviour(validation), Inputs.without_behaviour(validation)]
+        best, best_loss, since = network, np.inf, 0
+        for epoch in range(config.max_epochs):
+            network.train()
+            for batch in _batches(train, config.batch_sessions, rng):
+                _descend(network, optimizer, batch)
+                averaged.update_parameters(network)
+            loss = float(np.mean([skip_loss(mean, inputs) for inputs in judged]))
+            if report is not None:
+                report(epoch, loss)
+            since += 1
+            if loss < best_loss:
+                best, best_loss, since = deepcopy(mean), loss, 0
+            if since >= config.patience:
+                break
+    return best.eval(), best_loss
+
+
+def _towards(averaged: Tensor, weights: Tensor, steps: Tensor | int) -> Tensor:
+    """Exponential mean of the weights over the steps, over fewer of them at first."""
+    share = newest_share(int(steps), 1 - AVERAGE_DECAY)
+    return averaged + share * (weights - averaged)
+
+
+def _batches(sessions: SessionArrays, size: int, rng: np.random.Generator) -> Iterator[Inputs]:
+    order = rng.permutation(len(sessions))
+    for first in range(0, len(order), size):
+        yield Inputs.seen_twice(sessions.at(order[first : first + size]), rng)
+
+
+def _descend(network: TorchNetwork, optimizer: torch.optim.Optimizer, inputs: Inputs) -> None:
+    real = inputs.levels >= 0
+    skip, within = play_losses(network(inputs)[real], inputs.levels[real])
+    optimizer.zero_grad()
+    (skip.mean() + WITHIN_WEIGHT * within.mean()).backward()
+    nn.utils.clip_grad_norm_(network.parameters(), GRADIENT_NORM)
+    optimizer.step()
+
+
+@torch.no_grad()
+def skip_loss(network: TorchNetwork, inputs: Inputs) -> float:
+    """Log-loss of skip over all plays."""
+    network.eval()
+    real = inputs.levels >= 0
+    return float(play_losses(network(inputs)[real], inputs.levels[real])[0].mean())

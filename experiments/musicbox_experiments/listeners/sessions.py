@@ -1,0 +1,228 @@
+"""What a listener is fitted on: sessions as arrays, each as the listener would have seen it.
+
+A training session sees tracks as they are without it: its own plays do not count in their rates,
+and their embedding was fitted without it (`musicbox_env.retrieval.crossfit`). A session that found
+itself
+there would teach to trust what no new session finds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from musicbox_env.data.dataset import Dataset
+from musicbox_env.listeners.learned.features import (
+    SUMMARY_INPUTS,
+    TRACK_INPUTS,
+    HeardSongs,
+    TrackTable,
+    behaviour_inputs,
+    context_inputs,
+    is_repeat,
+    level_summaries,
+    play_inputs,
+    state_inputs,
+    track_inputs,
+)
+from musicbox_env.retrieval.crossfit import PARTS, crossfitted, parts_of
+from musicbox_env.retrieval.embeddings import NO_SESSIONS
+from musicbox_env.schema import is_skip
+
+Ints = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class SessionArrays:
+    """Whole sessions as a network is fitted on them: n sessions, T places.
+
+    Attributes:
+        levels: Listen levels ``(n, T)``, -1 after a session's last play.
+        tracks: Inputs of each play's track just before it began ``(n, T, TRACK_INPUTS)``.
+        summary: `features.level_summaries` before each play ``(n, T, SUMMARY_INPUTS)``.
+        context: Context of each play ``(n, T, CONTEXT_INPUTS)``.
+        behaviour: Behaviour around each play ``(n, T, BEHAVIOUR_INPUTS)``.
+    """
+
+    levels: Ints
+    tracks: npt.NDArray[np.float32]
+    summary: npt.NDArray[np.float32]
+    context: npt.NDArray[np.float32]
+    behaviour: npt.NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.levels)
+
+    @property
+    def width(self) -> int:
+        """Places T."""
+        return self.levels.shape[1]
+
+    def at(self, rows: npt.NDArray[np.integer]) -> SessionArrays:
+        """Some of the sessions."""
+        return SessionArrays(*(getattr(self, f.name)[rows] for f in fields(self)))
+
+    @classmethod
+    def joined(cls, parts: list[SessionArrays]) -> SessionArrays:
+        """Sessions of several parts, one part after the other."""
+        return cls(*(np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(cls)))
+
+
+def session_arrays(dataset: Dataset, sessions: Ints, table: TrackTable) -> SessionArrays:
+    """Read sessions, each place seen as the listener would see it when its turn comes."""
+    log, width = dataset.sessions, dataset.longest_session
+    levels = log.padded("level", sessions, width).astype(np.int64)
+    songs = log.padded("track", sessions, width)
+    tracks = np.zeros((len(sessions), width, len(TRACK_INPUTS)), np.float32)
+    summary = np.zeros((len(sessions), width, len(SUMMARY_INPUTS)), np.float32)
+    heard = HeardSongs.none(len(sessions), table)
+    for place in range(width):
+        rows = np.flatnonzero(levels[:, place] >= 0)
+        now, count = songs[rows, place], np.full(len(sessions), place)
+        asked = track_inputs(table, heard, rows, now[:, None], songs, levels, count)
+        tracks[rows, place] = asked[:, 0]
+        summary[rows, place] = level_summaries(levels[rows], count[rows])
+        heard.add(rows, table, now, levels[rows, place])
+    plays = np.minimum(log.offsets[sessions][:, None] + np.arange(width), log.num_plays - 1)
+    real = (levels >= 0)[..., None]
+    context = np.where(real, context_inputs(dataset, plays), 0).astype(np.float32)
+    behaviour = np.where(real, behaviour_inputs(dataset, plays), 0).astype(np.float32)
+    return SessionArrays(levels, tracks, summary, context, behaviour)
+
+
+@dataclass(frozen=True)
+class TrainingSplit:
+    """A training split, and what its plays tell of each track.
+
+    Attributes:
+        dataset: Where it is.
+        split: Its name.
+        embedding: The embedding that songs are compared in, or None.
+        table: Of all tracks, counted on the whole split.
+        part: Part of each session of the dataset; see `crossfit.parts_of`.
+        spaces: `crossfit.crossfitted` embedding, or None.
+    """
+
+    dataset: Dataset
+    split: str
+    embedding: str | None
+    table: TrackTable
+    part: npt.NDArray[np.int8]
+    spaces: tuple[npt.NDArray[np.float32], ...] | None
+
+    @classmethod
+    def of(cls, dataset: Dataset, split: str, *, progress: bool = False) -> TrainingSplit:
+        """Of a dataset, with its best embedding; ``progress`` shows the bar of its cross-fits."""
+        embedding = dataset.best_embedding if dataset.embedding_names else None
+        table = TrackTable.of(dataset, split, embedding)
+        spaces = None if embedding is None else crossfitted(dataset, embedding, progress=progress)
+        return cls(dataset, split, embedding, table, parts_of(dataset), spaces)
+
+    def in_parts(self, sessions: Ints) -> Iterator[tuple[int, Ints]]:
+        """Parts, and those of the sessions that are in them."""
+        for part in range(PARTS):
+            some = sessions[self.part[sessions] == part]
+            if len(some):
+                yield part, some
+
+    def table_of(self, part: int, without: Ints) -> TrackTable:
+        """What sessions of a part may know of each track.
+
+        Args:
+            part: The embedding was fitted without it.
+            without: Sessions whose plays do not count, those of the part among them. With its own
+                play in a track's rate a session would read its own label there; and leaving out
+                just that play is no better: the rate then moves against the label.
+        """
+        log, catalog = self.dataset.sessions, self.dataset.catalog
+        rows = log.plays_of(without)
+        track, level = log.column("track")[rows], log.column("level")[rows]
+        plays = catalog.plays(self.split) - np.bincount(track, minlength=len(catalog))
+        skips = np.bincount(track[is_skip(level)], minlength=len(catalog))
+        vectors = None if self.spaces is None else self.spaces[part % len(self.spaces)]
+        return TrackTable.counted(plays, catalog.skips(self.split) - skips, vectors)
+
+    def arrays(self, sessions: Ints, *, without: Ints = NO_SESSIONS) -> SessionArrays:
+        """Sessions to fit on, each with what sessions of its part may know.
+
+        Args:
+            sessions: Of the split ``(n,)``.
+            without: More sessions that do not count.
+        """
+        return SessionArrays.joined(
+            [
+                session_arrays(self.dataset, some, self.table_of(part, np.append(some, without)))
+                for part, some in self.in_parts(sessions)
+            ]
+        )
+
+
+def usual_track(sessions: SessionArrays) -> npt.NDArray[np.float32]:
+    """Mean inputs of the tracks of first hearings ``(TRACK_INPUTS,)``."""
+    first_hearings = (sessions.levels >= 0) & ~is_repeat(sessions.tracks)
+    mean: npt.NDArray[np.float32] = sessions.tracks[first_hearings].mean(axis=0)
+    return mean
+
+
+class Inputs:
+    """Tensors of sessions in which something is hidden from the network."""
+
+    def __init__(self, sessions: SessionArrays, behaviour_until: Ints, context_until: Ints) -> None:
+        """Hide what a simulated session does not know.
+
+        Args:
+            sessions: n sessions.
+            behaviour_until: Plays of each whose behaviour is known ``(n,)``, 0 to T.
+            context_until: Plays of each whose context is known ``(n,)``, 1 to T; later ones keep
+                the last known context.
+        """
+        place = np.broadcast_to(np.arange(sessions.width), sessions.levels.shape)
+        seen = (place < behaviour_until[:, None])[..., None]
+        last_known = np.minimum(place, context_until[:, None] - 1)[..., None]
+        context = np.take_along_axis(sessions.context, last_known, axis=1)
+        behaviour = np.where(seen, sessions.behaviour, 0)
+        plays = play_inputs(sessions.levels, place, sessions.tracks, context, behaviour)
+        before = np.concatenate([np.zeros_like(context[:, :1]), context[:, :-1]], axis=1)
+        self.plays = tensor(plays)
+        self.states = tensor(state_inputs(sessions.summary, before))
+        self.tracks = tensor(sessions.tracks)
+        self.levels = torch.from_numpy(sessions.levels)
+
+    @classmethod
+    def with_behaviour(cls, sessions: SessionArrays) -> Inputs:
+        """Everything about the past is known."""
+        whole = np.full(len(sessions), sessions.width)
+        return cls(sessions, whole, whole)
+
+    @classmethod
+    def without_behaviour(cls, sessions: SessionArrays) -> Inputs:
+        """Levels and contexts are known."""
+        whole = np.full(len(sessions), sessions.width)
+        return cls(sessions, np.zeros_like(whole), whole)
+
+    @classmethod
+    def seen_twice(cls, sessions: SessionArrays, rng: np.random.Generator) -> Inputs:
+        """Every session twice: with behaviour, half of them only up to some place, and without.
+
+        Where behaviour ends, a part of the sessions keeps the context too: that is how a simulated
+        session goes on after its shown half.
+        """
+        n, width = sessions.levels.shape
+        some = rng.integers(1, width + 1, n)
+        until = np.where(rng.random(n) < 0.5, some, width)
+        context_until = np.where(rng.random(n) < 0.5, until, width)
+        return cls(
+            SessionArrays.joined([sessions, sessions]),
+            np.concatenate([until, np.zeros_like(until)]),
+            np.concatenate([context_until, np.full_like(until, width)]),
+        )
+
+
+def tensor(values: npt.NDArray) -> Tensor:
+    """In single precision."""
+    return torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32))

@@ -1,0 +1,186 @@
+"""Print the next songs for a listening history, chosen by a trained agent of a run.
+
+    musicbox recommend runs/compare --heard "t_1a2b:full,t_3c4d:skipped,t_5e6f:kept"
+
+    musicbox recommend runs/mine --heard "Artist - Title:full,Artist - Another, Longer:skipped"
+
+Each song is SONG:LEVEL, oldest first; a song is a track id, or "Artist - Title" where the dataset
+knows titles and only one track is called so; a level is a number from 0 (brief) to 4 (full), its
+name, or `skipped` or `kept`.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import tyro
+from musicbox_agents import Agent, load_agent
+
+from musicbox_env.schema import CONTEXT_TYPES, Level, require_known, suggest
+from musicbox_env.simulator.dynamics import (
+    SessionConfig,
+    Simulator,
+    World,
+    context_features,
+    open_dataset,
+)
+from musicbox_experiments.train.jobs import read_training
+
+LEVEL_NAMES = {
+    **{level.name.lower(): int(level) for level in Level if level >= 0},
+    **{str(int(level)): int(level) for level in Level if level >= 0},
+    "skipped": int(Level.BRIEF),
+    "kept": int(Level.FULL),
+}
+
+
+@dataclass(frozen=True)
+class RecommendConfig:
+    """Options of `musicbox recommend`."""
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """Folder of a run made by `musicbox compare` or `musicbox train`."""
+    heard: str
+    """Songs heard so far, oldest first, as SONG:LEVEL separated by commas. A song is a track id, or
+    Artist - Title."""
+    agent: str = "ddpg"
+    """Which agent of the run."""
+    seed: int | None = None
+    """Which of its trainings; the one that validation liked best if left out."""
+    hour: int = -1
+    """Hour of the day, 0 to 23; -1 is unknown."""
+    premium: int = -1
+    """1 where the listener pays, 0 where not; -1 is unknown."""
+    shuffle: int = -1
+    """1 with shuffle, 0 without; -1 is unknown."""
+    context: str | None = None
+    """Where the songs are played from, for example editorial_playlist."""
+
+    def __post_init__(self) -> None:
+        parse_heard(self.heard)
+        if not -1 <= self.hour <= 23:
+            raise ValueError(f"hour is {self.hour}; expected 0 to 23, or -1 for unknown.")
+        if self.context is not None:
+            require_known("context", self.context, CONTEXT_TYPES)
+
+
+def parse_heard(text: str) -> tuple[list[str], list[int]]:
+    """Songs and levels of a listening history.
+
+    A comma within a title does not end a song, since a song ends with its level; no level begins
+    with a blank, as what follows a colon in a title does.
+
+    >>> parse_heard("t_a:4, Simon & Garfunkel - Cecilia, Live: Part 1:skipped")
+    (['t_a', 'Simon & Garfunkel - Cecilia, Live: Part 1'], [4, 0])
+    """
+    songs, levels = [], []
+    begun = ""
+    for part in filter(None, (p.strip() for p in text.split(","))):
+        begun = f"{begun}, {part}" if begun else part
+        song, colon, level = begun.rpartition(":")
+        if not colon or level != level.lstrip():
+            continue
+        if not song:
+            raise ValueError(f"{begun!r} is no song heard; expected SONG:LEVEL.")
+        require_known("level", level, LEVEL_NAMES)
+        songs.append(song)
+        levels.append(LEVEL_NAMES[level])
+        begun = ""
+    if begun:
+        raise ValueError(f"{begun!r} is no song heard; expected SONG:LEVEL.")
+    if not songs:
+        raise ValueError("--heard names no song; expected SONG:LEVEL, separated by commas.")
+    return songs, levels
+
+
+def run(config: RecommendConfig) -> None:
+    """Print one song a line, best first: its title where the dataset knows it, and its id."""
+    catalog = open_dataset(_training(config)["options"]["data"]).catalog
+    for track_id, row in zip(ids := recommend(config), catalog.index_of(ids), strict=True):
+        title = catalog.titles[row]
+        print(track_id if title == track_id else f"{title}  ({track_id})")
+
+
+def _training(config: RecommendConfig) -> dict[str, Any]:
+    """What is known of the training that is asked."""
+    return read_training(find_training(config.run, config.agent, config.seed))
+
+
+def recommend(config: RecommendConfig) -> list[str]:
+    """Track ids that the agent recommends next, best first."""
+    folder = find_training(config.run, config.agent, config.seed)
+    data = _training(config)["options"]["data"]
+    dataset = open_dataset(data)
+    agent = load_agent(folder / "best", dataset)
+    tracks, levels = parse_heard(config.heard)
+    options = {**agent.env_options, "data": data}
+    world = World(SessionConfig.from_keywords(options))
+    room = max(world.capacity, len(tracks))  # every song heard is barred, however many they are
+    simulator = Simulator(world, num_envs=1, capacity=room)
+    simulator.show(0, dataset.catalog.find(tracks), np.array(levels), _context(config))
+    rows = _choose(agent, simulator)
+    return [str(dataset.catalog.track_ids[row]) for row in rows if row >= 0]
+
+
+def _context(config: RecommendConfig) -> np.ndarray:
+    context_type = -1 if config.context is None else CONTEXT_TYPES.index(config.context)
+    values = (config.hour, config.premium, config.shuffle, context_type)
+    return context_features(*(np.array([value]) for value in values))[0]
+
+
+def _choose(agent: Agent, simulator: Simulator) -> np.ndarray:
+    only = np.zeros(1, np.intp)
+    agent.attach(simulator)
+    action, _ = agent.predict(
+        simulator.observe(only), None, np.ones(1, np.bool_), deterministic=True
+    )
+    slate, _, _ = simulator.choose(only, action)
+    return slate[0]
+
+
+def find_training(run_folder: Path, agent: str, seed: int | None) -> Path:
+    """Folder of one finished training of a run; without a seed the one validation liked best.
+
+    Raises:
+        FileNotFoundError: The run has no such training; the message says what it has.
+    """
+    trainings = sorted((run_folder / "agents").glob("*/seed-*/training.json"))
+    names = sorted({file.parent.parent.name for file in trainings})
+    if not names:
+        raise FileNotFoundError(
+            f"{run_folder} holds no trained agent; make one with `musicbox compare --out "
+            f"{run_folder}` or `musicbox train`."
+        )
+    if agent not in names:
+        raise FileNotFoundError(f"No agent {agent!r} in {run_folder}; {suggest(agent, names)}")
+    folders = {
+        int(file.parent.name.removeprefix("seed-")): file.parent
+        for file in trainings
+        if file.parent.parent.name == agent
+    }
+    if seed is None:
+        return min(folders.values(), key=_best_validation)
+    if seed not in folders:
+        raise FileNotFoundError(
+            f"No training of {agent} with seed {seed} in {run_folder}; there are {sorted(folders)}."
+        )
+    return folders[seed]
+
+
+def _best_validation(folder: Path) -> float:
+    file = folder / "curve.csv"
+    if not file.is_file():
+        return 0.0
+    header, *rows = file.read_text().splitlines()
+    column = header.split(",").index("validation_skip_rate")
+    return min(float(row.split(",")[column]) for row in rows)
+
+
+if __name__ == "__main__":
+    from musicbox_experiments.cli import run_command
+
+    run_command("recommend", sys.argv[1:])

@@ -1,0 +1,79 @@
+"""Train one agent over seeds; `musicbox evaluate` judges it, `musicbox recommend` uses it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from musicbox_env.rewards import RewardConfig
+from musicbox_env.schema import split_codes
+from musicbox_experiments.data.sources import Source
+from musicbox_experiments.train.jobs import curve, jobs_for, seconds, train_all
+from musicbox_experiments.train.simulators import AUTO, choose_listeners
+from musicbox_experiments.train.variants import parse_settings, require_label
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Options of `musicbox train`."""
+
+    source: Source = field(default_factory=Source)
+    agent: str = "ddpg"
+    """Which agent, or variant of one."""
+    seeds: int = 1
+    """How many trainings, with seeds 0, 1, ..."""
+    train_steps: int = 4_000
+    """Slates that each recommends while it learns (environment steps)."""
+    listener: str = AUTO
+    """Listener to learn with, by name or path; auto is `ground_truth` where the data has one, else
+    one that is learned on fold A; then a second fit on fold A picks the checkpoint, on validation
+    sessions."""
+    split: str = "train"
+    """Sessions to learn on: train, or one of its folds train_a, train_b."""
+    reward: RewardConfig = field(default_factory=RewardConfig)
+    """What to learn."""
+    agent_settings: tuple[str, ...] = ()
+    """Settings of the agent as AGENT.NAME=VALUE, for example ddpg.gamma=0.5."""
+    out: Path = Path("runs/train")
+    """Where everything is written; finished trainings there are kept."""
+    workers: int = 0
+    """Trainings at once; 0 is one for each core."""
+
+    def __post_init__(self) -> None:
+        require_label(self.agent, parse_settings(self.agent_settings))
+        split_codes(self.split)
+        for option in ("seeds", "train_steps"):
+            if getattr(self, option) < 1:
+                raise ValueError(f"{option} is {getattr(self, option)}; it must be 1 or more.")
+
+
+def run(config: TrainConfig) -> None:
+    """Train what is not trained yet."""
+    data = config.source.resolve(config.out)
+    listeners = choose_listeners(config.listener, (), data, config.out)
+    jobs = jobs_for(
+        [config.agent],
+        config.seeds,
+        settings=parse_settings(config.agent_settings),
+        options={
+            "data": data,
+            "split": config.split,
+            "reward": asdict(config.reward),
+        },
+        steps=config.train_steps,
+        out=config.out,
+        listeners=listeners,
+    )
+    train_all(jobs, workers=config.workers or os.cpu_count() or 1)
+    for job in jobs:
+        points = curve(job)
+        best = f"best validation skip rate {min(v for _, v in points):.3f}, " if points else ""
+        print(f"{job.agent} seed {job.seed}: {best}{seconds(job):.0f} s, {job.folder}")
+
+
+if __name__ == "__main__":
+    from musicbox_experiments.cli import run_command
+
+    run_command("train", sys.argv[1:])

@@ -1,0 +1,1 @@
+"""The dataset folder: plays, sessions, catalog."""

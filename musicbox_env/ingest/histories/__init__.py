@@ -1,0 +1,1 @@
+"""Listening histories and tables of plays, told apart by content."""

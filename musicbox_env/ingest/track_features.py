@@ -1,0 +1,178 @@
+"""Track feature files read into one table: gaps allowed, impossible rows rejected."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from musicbox_env.ingest.mssd import EMPTY_VALUES, TRACK_ID_NAMES, Rejects
+from musicbox_env.ingest.readers import PassedOver, describe_source, open_tables
+from musicbox_env.ingest.tables import Rows, Table, as_strings, found_columns
+from musicbox_env.schema import TRACK_FEATURES
+
+MODES: Final = {"major": "1", "minor": "0"}
+
+
+@dataclass
+class TrackFeatures:
+    """What the track feature files say.
+
+    Attributes:
+        frame: A row a track: ``track_id`` and those of `schema.TRACK_FEATURES` that some file
+            has, float32, NaN where unknown.
+        num_rows: Rows read.
+        repeated: Rows left out since they say again what an earlier one says of the track.
+        conflicting: Rows left out since an earlier one says something else; the first is kept.
+        rejected: Rejected rows by reason.
+        reject_tables: The same rows one by one: file, line, reason.
+        passed_over: Files without track features, in folders and archives.
+        sources: The files, with size and sha256.
+    """
+
+    frame: pd.DataFrame
+    num_rows: int = 0
+    repeated: int = 0
+    conflicting: int = 0
+    rejected: Counter[str] = field(default_factory=Counter)
+    reject_tables: list[pa.Table] = field(default_factory=list)
+    passed_over: list[PassedOver] = field(default_factory=list)
+    sources: list[dict[str, Any]] = field(default_factory=list)
+
+    def about(self) -> dict[str, Any]:
+        """What ``dataset.json`` says of them."""
+        return {
+            "sources": self.sources,
+            "rows_read": self.num_rows,
+            "tracks": len(self.frame),
+            "repeated_rows": self.repeated,
+            "conflicting_rows": self.conflicting,
+            "rejected": {"rows": self.rejected.total(), "reasons": dict(self.rejected)},
+            "passed_over": [refusal.name for refusal in self.passed_over],
+        }
+
+
+def read_track_features(
+    files: list[Path],
+    *,
+    named: set[Path],
+    scratch: Path | None = None,
+    on_bytes: Callable[[int], None] = lambda count: None,
+) -> TrackFeatures:
+    """Read track feature files in the published 30 columns, of which any but the id may lack.
+
+    Args:
+        files: The files; of a track told twice the first row is kept.
+        named: Those that the user named one by one, which must hold track features.
+        scratch: Folder for unnamed temporary files.
+        on_bytes: Told how many bytes were just read.
+
+    Raises:
+        ValueError: A file that was named holds no track features.
+    """
+    found = TrackFeatures(pd.DataFrame({"track_id": pd.Series(dtype=object)}))
+    frames = [found.frame]
+    for file in files:
+        found.sources.append(describe_source(file))
+        for table in open_tables(file, on_bytes=on_bytes, scratch=scratch):
+            if (refusal := _refusal(table)) is not None:
+                if file in named and table.name == str(file):
+                    raise ValueError(f"{refusal.name}: {refusal.why}.")
+                found.passed_over.append(refusal)
+            elif not isinstance(table, PassedOver):
+                frames.extend(_read(table, found))
+    frame = pd.concat(frames, ignore_index=True)
+    features = [name for name in TRACK_FEATURES if name in frame]
+    found.frame = _first_of_each(frame[["track_id", *features]], found)
+    return found
+
+
+def _refusal(table: Table | PassedOver) -> PassedOver | None:
+    if isinstance(table, PassedOver):
+        return table
+    features = [name for name in TRACK_FEATURES if name in table.columns]
+    if features and _track_column(table) is not None:
+        return None
+    return PassedOver(
+        table.name,
+        f"holds no track features: track_id and some of {', '.join(TRACK_FEATURES[:3])}, ... "
+        f"expected, columns {found_columns(table)} found",
+    )
+
+
+def _track_column(table: Table) -> str | None:
+    return next((n for n in reversed(TRACK_ID_NAMES) if n in table.columns), None)
+
+
+def _read(table: Table, found: TrackFeatures) -> list[pd.DataFrame]:
+    track = _track_column(table)
+    assert track is not None
+    features = [name for name in TRACK_FEATURES if name in table.columns]
+    rejects = Rejects()
+    frames = []
+    for rows in table.rows([track, *features]):
+        found.num_rows += rows.num_read
+        for row in rows.malformed:
+            rejects.add(row.line + np.arange(row.rows), "track row: wrong number of fields")
+        frames.append(_judge(rows, track, features, rejects))
+    found.rejected += rejects.counts
+    found.reject_tables.append(rejects.take(table.name))
+    return frames
+
+
+def _judge(rows: Rows, track: str, features: list[str], rejects: Rejects) -> pd.DataFrame:
+    ids = as_strings(rows.columns[track]).to_numpy(zero_copy_only=False)
+    ids = np.array(["" if i is None else i.strip() for i in ids], dtype=object)
+    good = ids != ""
+    rejects.add(rows.lines[~good], "track row: track id is empty")
+    columns: dict[str, npt.NDArray] = {"track_id": ids}
+    for name in features:
+        values, bad = _numbers(rows.columns[name], name)
+        rejects.add(rows.lines[good & bad], f"track row: {name} is not a finite number")
+        good &= ~bad
+        columns[name] = values
+    return pd.DataFrame(columns).loc[good]
+
+
+def _numbers(column: pa.Array, name: str) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
+    """Float32 values, NaN where the field is empty, and a mask of fields that are no number."""
+    if not pa.types.is_primitive(column.type):
+        text = as_strings(column)
+        lower = pc.call_function("utf8_lower", [pc.call_function("utf8_trim_whitespace", [text])])
+        empty = pc.call_function("is_in", [lower], pc.SetLookupOptions(pa.array(EMPTY_VALUES)))
+        text = pc.call_function("if_else", [empty, pa.scalar(None, pa.string()), lower])
+        if name == "mode":
+            text = pa.array([MODES.get(v, v) for v in text.to_pylist()], pa.string())
+        try:
+            numbers = text.cast(pa.float64())
+        except pa.ArrowInvalid:
+            numbers = pa.array(
+                pd.to_numeric(pd.Series(text.to_pylist(), dtype=object), errors="coerce"),
+                from_pandas=True,
+            )
+        missing = text.is_null()
+    else:
+        numbers = column.cast(pa.float64())
+        missing = column.is_null(nan_is_null=True)
+    with np.errstate(over="ignore"):
+        values = numbers.to_numpy(zero_copy_only=False).astype(np.float32)
+    bad = ~np.isfinite(values) & ~missing.to_numpy(zero_copy_only=False)
+    return values, bad
+
+
+def _first_of_each(frame: pd.DataFrame, found: TrackFeatures) -> pd.DataFrame:
+    """Keep the first row of each track, and count what the others say."""
+    again = frame.duplicated("track_id").to_numpy()
+    if again.any():
+        same = frame.duplicated().to_numpy()
+        found.repeated = int((again & same).sum())
+        found.conflicting = int((again & ~same).sum())
+    return frame.loc[~again].reset_index(drop=True)

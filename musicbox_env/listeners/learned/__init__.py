@@ -1,0 +1,1 @@
+"""The learned listener: features, network, answers."""

@@ -1,0 +1,1 @@
+"""Embeddings, and exact and approximate search in them."""

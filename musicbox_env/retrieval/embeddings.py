@@ -1,0 +1,650 @@
+"""Where songs lie: embeddings fitted on training sessions and track features.
+
+=========== ====================================================================================
+`content`   features, standardised over training plays and rotated to principal components
+`colisten`  songs heard in one session lie together: the leading eigenvectors of how much more often
+            two songs share a session than their plays alone would make them
+`hybrid`    the same, and where a song was heard in few sessions, where its features put it
+=========== ====================================================================================
+
+Every row is a track of the catalogue and has unit norm. The common mean is removed first: shared
+by all rows, it raises every cosine and tells songs apart by nothing. A track of which an embedding
+knows nothing lies in that embedding's blank direction, the one that the known tracks point along
+least: as near as a unit vector comes to being similar to none.
+
+Co-listening. A session of n different songs shows n (n - 1) ordered pairs and counts 1 for each of
+its songs: each pair weighs ``1 / (n - 1)``. With c_ij the weight of the pair i, j over all training
+sessions, c_i its sum (the sessions that hold song i, at least one other beside it) and c the sum of
+those, the matrix is::
+
+    M_ij = (c_ij - c_i c_j / c) / sqrt((c_i + prior) (c_j + prior)),   i != j
+
+without the prior that of correspondence analysis (Benzecri, 1973). A song heard in few sessions has
+large entries by chance alone; the prior damps them. M is never made: it is a product of sparse
+matrices, and subspace iteration (Halko, Martinsson & Tropp, arXiv:0909.4061) asks only for its
+products with a few vectors. Vectors are ``u_k sqrt(max(w_k - w_next, 0))`` over the square root
+above, with w_next the first eigenvalue left out: what noise alone gives every direction.
+
+Whether an embedding is any good is asked of validation sessions (`held_out_check`), which no
+embedding is fitted on. The settings below were chosen by it on synthetic sessions.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from tqdm import tqdm
+
+from musicbox_env.data.catalog import Catalog
+from musicbox_env.data.dataset import EMBEDDINGS, RATE_SUFFIX, Dataset, write_json
+from musicbox_env.data.sessions import SessionLog
+from musicbox_env.retrieval.blas import one_blas_thread
+from musicbox_env.retrieval.exact import weight_above
+from musicbox_env.schema import require_known, suggest
+
+if TYPE_CHECKING:  # slow to import
+    from scipy.sparse import csr_array
+
+NO_SESSIONS: Final = np.zeros(0, np.int64)
+
+LARGEST_DEVIATION = 3.0
+"""Standardised features are clipped here, so that no outlier fills a direction of its own."""
+PRIOR_SESSIONS = 20.0
+"""Sessions after which a song's own co-listening is trusted as much as its features; see above."""
+PASSES = 15
+"""Of subspace iteration, each one product with M."""
+OVERSAMPLED = 8
+"""Directions beside those wanted that are followed, so that the wanted ones settle sooner."""
+RIDGE = 100.0
+"""Penalty of the prediction from features of unit variance, in sessions."""
+
+CHECKED_SESSIONS = 2_000
+RATE_SCALE = 3.0
+SESSIONS_A_BLOCK = 1 << 16
+ROWS_A_BLOCK = 1 << 18
+SMALLEST_NORM = 1e-6
+NORMAL_95: Final = 1.959964
+
+Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A fitted embedding.
+
+    Attributes:
+        vectors: ``(num_tracks, dim)``, rows of unit norm.
+        known: Tracks of which the embedding knows something ``(num_tracks,)``; the others lie in
+            the blank direction.
+        settings: What made it, JSON-able.
+    """
+
+    vectors: Floats
+    known: npt.NDArray[np.bool_]
+    settings: dict[str, Any]
+
+
+class CannotFitError(ValueError):
+    """The dataset lacks what an embedding is made of."""
+
+
+def fit_embeddings(
+    folder: Path | str,
+    *,
+    names: Collection[str] | None = None,
+    dim: int = 32,
+    seed: int = 0,
+    progress: bool = False,
+) -> dict[str, dict[str, Any]]:
+    """Fit embeddings of a dataset and write them into its folder.
+
+    Args:
+        folder: Dataset folder, finished or staged.
+        names: Any of `EMBEDDINGS`; None fits all that the data allow.
+        dim: Length of the vectors.
+        seed: Of co-listening's random start and of the held-out plays.
+        progress: Show a bar of the passes over the log.
+
+    Returns:
+        For each name what ``embeddings/<name>.json`` says, the held-out check included, or
+        ``{"skipped": reason}``.
+
+    Raises:
+        ValueError: An unknown name, a ``dim`` below 2, or a name asked for that cannot be fitted.
+    """
+    for name in names or ():
+        require_known("embedding", name, EMBEDDINGS)
+    if dim < 2:
+        raise ValueError(f"dim is {dim}; an embedding needs 2 dimensions or more.")
+    dataset = Dataset.unfinished(folder)
+    out = dataset.folder / "embeddings"
+    out.mkdir(exist_ok=True)
+    fits = _Fits(dataset, dim, seed, progress=progress)
+    reports: dict[str, dict[str, Any]] = {}
+    for name in EMBEDDINGS if names is None else names:
+        try:
+            fit = fits[name]
+        except CannotFitError as error:
+            if names is not None:
+                raise
+            reports[name] = {"skipped": str(error)}
+            continue
+        reports[name] = {
+            "name": name,
+            "dim": dim,
+            "seed": seed,
+            "fitted_on": "train",
+            **fit.settings,
+            "tracks": len(fit.known),
+            "tracks_in_blank_direction": int((~fit.known).sum()),
+            "held_out": held_out_check(fit.vectors, dataset, seed=seed),
+        }
+        np.save(out / f"{name}.npy", fit.vectors)
+        write_json(out / f"{name}.json", reports[name])
+    return reports
+
+
+def embedding_without(
+    dataset: Dataset, name: str, sessions: npt.NDArray[np.integer], *, seed: int = 0
+) -> Floats:
+    """An embedding fitted without some training sessions ``(num_tracks, d)``.
+
+    Features stay standardised over all training plays.
+
+    Args:
+        dataset: With the embedding.
+        name: Of the embedding; without its sessions `content` is as it was.
+        sessions: Training sessions to leave out.
+        seed: Of co-listening's random start.
+
+    Returns:
+        Vectors in a basis of their own: only what they make of each other can be compared.
+    """
+    dim = dataset.embedding(name).shape[1]
+    return _Fits(dataset, dim, seed, without=sessions)[name].vectors
+
+
+def fitted_on_sessions(name: str) -> bool:
+    """Whether an embedding knows which songs shared a training session."""
+    return name in ("colisten", "hybrid")
+
+
+def embedding_space(dataset: Dataset, spec: str) -> Floats:
+    """The space that actions are scored in.
+
+    Args:
+        dataset: Dataset with fitted embeddings.
+        spec: Name of an embedding; with ``"+rate"`` behind it one more column holds how much a
+            track is liked by all, which unit vectors hide: the logit of its shrunken training
+            listen rate, standardised over the tracks played in training, divided by `RATE_SCALE`
+            and clipped to [-1, 1].
+
+    Returns:
+        ``(num_tracks, dim)`` or ``(num_tracks, dim + 1)``, C-contiguous; memory-mapped, so that
+        processes share it. A space with the rate is written to ``spaces/`` when first asked for.
+
+    Raises:
+        ValueError: No such space; the message says which there are.
+    """
+    name, rate = _parse_space(dataset, spec)
+    return _with_rate(dataset, name) if rate else dataset.embedding(name)
+
+
+def space_dim(dataset: Dataset, spec: str) -> int:
+    """Dimensions of `embedding_space`, without reading it.
+
+    Raises:
+        ValueError: As there.
+    """
+    name, rate = _parse_space(dataset, spec)
+    return dataset.embedding(name).shape[1] + rate
+
+
+def space_file(dataset: Dataset, spec: str) -> Path:
+    """The file that `embedding_space` maps, or would if the folder could be written.
+
+    Raises:
+        ValueError: As there.
+    """
+    name, rate = _parse_space(dataset, spec)
+    if rate:
+        return dataset.folder / "spaces" / f"{name}{RATE_SUFFIX}.npy"
+    return dataset.folder / "embeddings" / f"{name}.npy"
+
+
+def _parse_space(dataset: Dataset, spec: str) -> tuple[str, bool]:
+    """Name of the embedding, and whether the rate is asked for too."""
+    name, plus, rest = spec.partition("+")
+    if name not in dataset.embedding_names or (plus and plus + rest != RATE_SUFFIX):
+        best = dataset.default_embedding
+        known = [n + s for n in dataset.embedding_names for s in ("", RATE_SUFFIX)]
+        raise ValueError(
+            f"No embedding {spec!r} in {dataset.folder}; {suggest(spec, known)} "
+            f"Its best is {best!r}."
+        )
+    return name, bool(plus)
+
+
+def _with_rate(dataset: Dataset, name: str) -> Floats:
+    """The space of an embedding and the rate; made anew where its sources are newer than it."""
+    file = space_file(dataset, f"{name}{RATE_SUFFIX}")
+    sources = dataset.folder / "embeddings" / f"{name}.npy", dataset.folder / "catalog.parquet"
+    made = file.stat().st_mtime_ns if file.exists() else -1
+    if made < max(source.stat().st_mtime_ns for source in sources):
+        try:
+            shape = len(dataset.catalog), space_dim(dataset, f"{name}{RATE_SUFFIX}")
+            write_rows(file, shape, _with_rate_in_blocks(dataset, name))
+        except OSError:  # a folder that may only be read
+            return np.hstack([dataset.embedding(name), rate_column(dataset.catalog)[:, None]])
+    return np.asarray(np.load(file, mmap_mode="r", allow_pickle=False))
+
+
+def _with_rate_in_blocks(dataset: Dataset, name: str) -> Iterator[Floats]:
+    vectors, rate = dataset.embedding(name), rate_column(dataset.catalog)
+    for start in range(0, len(vectors), ROWS_A_BLOCK):
+        block = slice(start, start + ROWS_A_BLOCK)
+        yield np.hstack([vectors[block], rate[block, None]])
+
+
+def write_rows(file: Path, shape: tuple[int, ...], blocks: Iterable[Floats]) -> None:
+    """Write an array of single precision whole or not at all, a block of its rows at a time.
+
+    Processes that do it at once do not meet.
+    """
+    file.parent.mkdir(exist_ok=True)
+    temporary = file.with_name(f"{file.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as out:
+            header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+            np.lib.format.write_array_header_1_0(out, header)
+            for block in blocks:
+                out.write(np.ascontiguousarray(block, "<f4").data)
+        os.replace(temporary, file)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def rate_column(catalog: Catalog, split: str = "train") -> Floats:
+    """Standardised logit of the shrunken training listen rate, ``(num_tracks,)`` in [-1, 1].
+
+    Args:
+        catalog: The tracks.
+        split: Plays that are counted: ``"train"``, or one of its folds, for which the scale stays
+            that of ``"train"``. Who learns from logged labels of one fold must take the rates of
+            the other, since a rate that counts the label itself says too much about it.
+    """
+    of_train = _listen_logit(catalog, "train")
+    played = catalog.plays() > 0
+    spread = of_train[played].std() if played.any() else 0.0
+    if spread < SMALLEST_NORM:
+        return np.zeros(len(catalog), dtype=np.float32)
+    standardised = (_listen_logit(catalog, split) - of_train[played].mean()) / spread
+    return np.clip(standardised / RATE_SCALE, -1, 1).astype(np.float32)
+
+
+def _listen_logit(catalog: Catalog, split: str) -> npt.NDArray[np.float64]:
+    skip = np.clip(catalog.skip_rate(split), 1e-6, 1 - 1e-6)
+    return np.log1p(-skip) - np.log(skip)
+
+
+class _Fits:
+    """Embeddings of one dataset, each fitted when first asked for: `hybrid` needs the others."""
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        dim: int,
+        seed: int,
+        *,
+        without: npt.NDArray[np.integer] = NO_SESSIONS,
+        progress: bool = False,
+    ) -> None:
+        self._dataset, self._dim, self._seed = dataset, dim, seed
+        self._without, self._progress = without, progress
+        self._done: dict[str, Fit] = {}
+
+    def __getitem__(self, name: str) -> Fit:
+        if name not in self._done:
+            fit = {"content": self._content, "colisten": self._colisten, "hybrid": self._hybrid}
+            with one_blas_thread():
+                self._done[name] = fit[name]()
+        return self._done[name]
+
+    def _content(self) -> Fit:
+        return fit_content(self._dataset.catalog, self._dim)
+
+    @cached_property
+    def _shared(self) -> SharedSessions:
+        return shared_sessions(
+            self._dataset,
+            self._dim,
+            seed=self._seed,
+            without=self._without,
+            progress=self._progress,
+        )
+
+    def _colisten(self) -> Fit:
+        return fit_colisten(self._shared)
+
+    def _hybrid(self) -> Fit:
+        try:
+            features = standardised_features(self._dataset.catalog)
+        except CannotFitError:
+            return self["colisten"]
+        return fit_hybrid(features, self._shared)
+
+
+def standardised_features(catalog: Catalog) -> Floats:
+    """Features of mean 0 and variance 1 over training plays, ``(num_tracks, f)``, gaps at 0.
+
+    Features that do not vary are left out. Where no track with features was played, tracks
+    count in place of plays.
+
+    Raises:
+        CannotFitError: The dataset has no features.
+    """
+    values = catalog.features()
+    given = np.isfinite(values)
+    weights = catalog.plays().astype(np.float64)
+    if not (weights @ given).any():
+        weights = np.ones(len(catalog))
+    total = weights @ given
+    filled = np.where(given, values, 0)
+    mean = (weights @ filled) / np.maximum(total, 1)
+    centred = np.where(given, values - mean.astype(np.float32), 0)
+    spread = np.sqrt((weights @ np.square(centred)) / np.maximum(total, 1))
+    varies = spread > SMALLEST_NORM * np.maximum(1, np.abs(mean))
+    if not varies.any():
+        raise CannotFitError("the dataset has no track features that vary")
+    scaled = centred[:, varies] / spread[varies].astype(np.float32)
+    return np.clip(scaled, -LARGEST_DEVIATION, LARGEST_DEVIATION)
+
+
+def fit_content(catalog: Catalog, dim: int) -> Fit:
+    """Embed tracks by their features: principal components, rows scaled to unit norm.
+
+    Raises:
+        CannotFitError: The dataset has no features.
+    """
+    features = standardised_features(catalog)
+    vectors = _reduced(features, catalog.plays(), dim)
+    settings = {"method": "principal components", "features": features.shape[1]}
+    return _finished(vectors, settings)
+
+
+class SharedSessions(NamedTuple):
+    """Which songs share sessions, as far as a few directions tell; see the module's page.
+
+    Attributes:
+        vectors: ``(num_tracks, dim)`` float32, damped: short where few sessions hold the song.
+        sessions: Training sessions that hold each track beside others ``(num_tracks,)`` float32.
+    """
+
+    vectors: Floats
+    sessions: Floats
+
+
+def shared_sessions(
+    dataset: Dataset,
+    dim: int,
+    *,
+    seed: int,
+    without: npt.NDArray[np.integer] = NO_SESSIONS,
+    progress: bool = False,
+) -> SharedSessions:
+    """Find the leading directions of which songs share training sessions, but some.
+
+    A song heard twice in a session counts once. The same seed gives the same result.
+
+    Raises:
+        CannotFitError: No training session holds two different songs.
+    """
+    train = np.setdiff1d(dataset.sessions.sessions_in("train"), without)
+    pairs = _Pairs(dataset.sessions, train, len(dataset.catalog))
+    if not pairs.sessions.any():
+        raise CannotFitError("no training session holds two different songs")
+    number = min(dim + 1 + OVERSAMPLED, len(dataset.catalog))
+    rng = np.random.default_rng(seed)
+    basis = rng.standard_normal((len(dataset.catalog), number), dtype=np.float32)
+    for _ in tqdm(range(PASSES), desc="colisten", unit="pass", disable=not progress):
+        basis = np.linalg.qr(pairs.times(basis))[0]
+    strengths, turned = np.linalg.eigh(basis.T @ pairs.times(basis))
+    strengths, turned = strengths[::-1], turned[:, ::-1]
+    # A catalogue no larger than the dimensions leaves no eigenvalue out.
+    noise = strengths[dim] if number > dim else 0.0
+    kept = np.sqrt(np.maximum(strengths[:dim] - noise, 0))
+    vectors = (basis @ turned[:, :dim]) * (kept * pairs.damping)
+    missing = dim - vectors.shape[1]
+    return SharedSessions(np.pad(vectors, ((0, 0), (0, missing))), pairs.sessions)
+
+
+class _Pairs:
+    """The matrix M of the module's page, as far as its products with vectors show it.
+
+    Attributes:
+        sessions: ``c_i`` ``(num_tracks,)``.
+        damping: ``1 / sqrt(c_i + prior)`` ``(num_tracks, 1)``.
+    """
+
+    def __init__(self, log: SessionLog, sessions: npt.NDArray[np.integer], num_tracks: int) -> None:
+        """Read the sessions."""
+        starts = range(0, len(sessions), SESSIONS_A_BLOCK)
+        blocks = [
+            log.held_tracks(sessions[start : start + SESSIONS_A_BLOCK], num_tracks)
+            for start in starts
+        ]
+        self._blocks = [(held, _weight_of_pairs(held)) for held in blocks]
+        self._alone: Floats = np.zeros(num_tracks, np.float32)
+        self.sessions: Floats = np.zeros(num_tracks, np.float32)
+        for held, weight in self._blocks:
+            self._alone += held.T @ weight
+            self.sessions += held.T @ (weight > 0).astype(np.float32)
+        self.damping: Floats = (1 / np.sqrt(self.sessions + PRIOR_SESSIONS))[:, None]
+
+    def times(self, vectors: Floats) -> Floats:
+        """M times ``(num_tracks, k)``."""
+        damped = self.damping * vectors
+        together = np.zeros_like(damped)
+        for held, weight in self._blocks:
+            together += held.T @ (weight[:, None] * (held @ damped))
+        together -= self._alone[:, None] * damped  # songs are no pair with themselves
+        share = self.sessions @ damped / max(self.sessions.sum(), SMALLEST_NORM)
+        together -= self.sessions[:, None] * share
+        return np.asarray(self.damping * together, np.float32)
+
+
+def _weight_of_pairs(held: csr_array) -> Floats:
+    """What each pair of a session's songs counts ``(sessions,)``, 0 where there is none."""
+    number = np.diff(held.indptr)
+    return np.where(number > 1, 1 / np.maximum(number - 1, 1), 0).astype(np.float32)
+
+
+def fit_colisten(shared: SharedSessions) -> Fit:
+    """Embed tracks by the sessions that they share with others, rows scaled to unit norm.
+
+    Args:
+        shared: From `shared_sessions`.
+    """
+    vectors = shared.vectors
+    for _ in range(2):  # scaling rows to unit norm brings some of the mean back
+        vectors = unit_rows(_centred(vectors, shared.sessions))
+    return _finished(vectors, _ways_of(shared))
+
+
+def fit_hybrid(features: Floats, shared: SharedSessions) -> Fit:
+    """Embed tracks by the sessions that they share, seldom heard ones by their features.
+
+    With v_i the damped vector of a track in c_i sessions, ``(c_i + prior) / c_i v_i`` is where its
+    sessions alone put it, and f_i B, by ridge regression over all sessions, where its features do.
+    Blended as a normal prior would be, ``prior`` sessions strong, that is
+    ``v_i + prior / (c_i + prior) f_i B``.
+
+    Args:
+        features: Standardised, gaps at 0 ``(num_tracks, f)``.
+        shared: From `shared_sessions`.
+    """
+    sessions = shared.sessions[:, None]
+    heard = np.where(sessions > 0, (sessions + PRIOR_SESSIONS) * shared.vectors, 0)
+    penalty = RIDGE * np.eye(features.shape[1], dtype=np.float32)
+    slopes = np.linalg.solve(features.T @ (sessions * features) + penalty, features.T @ heard)
+    predicted = PRIOR_SESSIONS / (sessions + PRIOR_SESSIONS) * (features @ slopes)
+    vectors = np.where(sessions > 0, shared.vectors, 0) + predicted
+    return _finished(vectors, {**_ways_of(shared), "features": features.shape[1]})
+
+
+def _ways_of(shared: SharedSessions) -> dict[str, Any]:
+    return {
+        "method": "eigenvectors of shared sessions",
+        "prior_sessions": PRIOR_SESSIONS,
+        "directions": int(shared.vectors.any(axis=0).sum()),
+    }
+
+
+def _finished(vectors: Floats, settings: dict[str, Any]) -> Fit:
+    """Scale rows to unit norm and lay empty ones in the blank direction."""
+    known = np.linalg.norm(vectors, axis=1) > SMALLEST_NORM
+    unit = unit_rows(vectors)
+    unit[~known] = _directions(unit[known])[-1]
+    return Fit(unit, known, settings)
+
+
+def _reduced(rows: Floats, plays: npt.NDArray[np.int64], dim: int) -> Floats:
+    """Principal components over training plays, ``(n, dim)``, zeros beyond the rank of ``rows``."""
+    centred = _centred(rows, plays)
+    weights = plays if plays.any() else np.ones(len(plays))
+    basis = _directions(centred * np.sqrt(weights).astype(np.float32)[:, None])[:dim]
+    reduced = centred @ basis.T.astype(np.float32)
+    return np.pad(reduced, ((0, 0), (0, dim - len(basis))))
+
+
+def _centred(rows: Floats, plays: npt.NDArray) -> Floats:
+    """Subtract the mean over training plays; rows of nothing but zeros, unknown, stay so."""
+    given: npt.NDArray[np.bool_] = np.asarray(rows.any(axis=1))
+    weights = np.where(given, plays, 0).astype(np.float64)
+    if not weights.any():
+        weights = given.astype(np.float64)
+    mean = (weights @ rows) / max(weights.sum(), 1)
+    return np.where(given[:, None], rows - mean.astype(np.float32), 0)
+
+
+def _directions(rows: Floats) -> npt.NDArray[np.float64]:
+    """Eigenvectors of the rows' second moments, strongest first, as rows ``(d, d)``.
+
+    Their signs are free; the largest component is made positive, so that runs agree.
+    """
+    _, vectors = np.linalg.eigh((rows.T @ rows).astype(np.float64))
+    strongest_first = vectors.T[::-1]
+    largest = np.argmax(np.abs(strongest_first), axis=1)
+    signs = np.sign(np.take_along_axis(strongest_first, largest[:, None], axis=1))
+    return strongest_first * signs
+
+
+def unit_rows(rows: npt.NDArray) -> npt.NDArray:
+    """Rows ``(n, d)`` scaled to norm 1; those next to zero become zero."""
+    norms = np.linalg.norm(rows, axis=1, keepdims=True)
+    return np.where(norms > SMALLEST_NORM, rows / np.maximum(norms, SMALLEST_NORM), 0)
+
+
+def held_out_check(
+    vectors: Floats, dataset: Dataset, *, seed: int = 0, split: str = "validation"
+) -> dict[str, Any]:
+    """Leave one song out of each session and look for it among all tracks.
+
+    Tracks are ranked by dot product with the mean of the session's other songs, which do not
+    take part. One song a session: the answers are independent, and so are the intervals (95 %:
+    Wilson's for rates, normal for means).
+
+    - ``hit_rate_1_percent``, ``hit_rate_100``: share of songs found among the best 1 % of the
+      catalogue, or the best 100.
+    - ``mean_percentile``: share of tracks that rank above the song; 0 is best, chance 0.5.
+    - ``mean_percentile_of_plays``: the same, tracks weighted by training plays: the chance that a
+      song out of the log at large ranks above the session's own. Popularity gets 0.5 here, and
+      what an embedding gains is taste alone. The one to choose embeddings by: songs are left out
+      as often as they are played, so that the other three reward popularity above all.
+
+    Args:
+        vectors: Embedding ``(num_tracks, dim)``.
+        dataset: Where the sessions come from.
+        seed: Of the choice of sessions and songs.
+        split: Which sessions; at most `CHECKED_SESSIONS` of them.
+
+    Returns:
+        The measures, each ``{"value", "low", "high"}``, and under ``"popularity"`` those of
+        ranking by training plays. ``{"sessions": 0}`` where no session has two different songs.
+    """
+    rng = np.random.default_rng(seed)
+    targets, others = _left_out(dataset.sessions, split, rng)
+    if not len(targets):
+        return {"sessions": 0}
+    plays = dataset.catalog.plays()
+    heard = others >= 0
+    mean = np.einsum("sp,spd->sd", heard / heard.sum(axis=1, keepdims=True), vectors[others])
+    # Ranks instead of plays: they are exact in float32.
+    popularity = np.unique(plays, return_inverse=True)[1].astype(np.float32)[:, None]
+    one = np.ones((len(targets), 1))
+    return {
+        "sessions": len(targets),
+        "split": split,
+        **_standing(mean, vectors, targets, others, plays),
+        "popularity": _standing(one, popularity, targets, others, plays),
+    }
+
+
+def _left_out(
+    log: SessionLog, split: str, rng: np.random.Generator
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """A song of each session ``(s,)`` and the session's other songs ``(s, places)``, -1 pads."""
+    sessions = log.sessions_in(split)
+    chosen = rng.permutation(sessions)[:CHECKED_SESSIONS]
+    tracks = np.sort(log.padded("track", chosen).astype(np.int64), axis=1)
+    tracks[:, 1:][tracks[:, 1:] == tracks[:, :-1]] = -1
+    draws = np.where(tracks >= 0, rng.random(tracks.shape), -1)
+    place = draws.argmax(axis=1)[:, None]
+    targets = np.take_along_axis(tracks, place, axis=1)[:, 0]
+    np.put_along_axis(tracks, place, -1, axis=1)
+    usable = (tracks >= 0).any(axis=1)
+    return targets[usable], tracks[usable]
+
+
+def _standing(
+    queries: npt.NDArray,
+    items: npt.NDArray,
+    targets: npt.NDArray[np.int64],
+    others: npt.NDArray[np.int64],
+    plays: npt.NDArray[np.int64],
+) -> dict[str, dict[str, float]]:
+    """How high the targets rank; see `held_out_check`."""
+    weights = np.stack([np.ones(len(plays)), plays], axis=1)
+    above = weight_above(queries, items, targets, weights, barred=others)
+    left = np.where(others[:, :, None] >= 0, weights[others], 0).sum(axis=1)
+    compared = weights.sum(axis=0) - left - weights[targets]
+    rank = above[:, 0]
+    share = above / np.maximum(compared, 1)
+    return {
+        "hit_rate_1_percent": _rate(rank < len(plays) / 100),
+        "hit_rate_100": _rate(rank < 100),
+        "mean_percentile": _mean(share[:, 0]),
+        "mean_percentile_of_plays": _mean(share[:, 1]),
+    }
+
+
+def _rate(hits: npt.NDArray[np.bool_]) -> dict[str, float]:
+    """A share with its 95 % interval after Wilson (1927), which holds near 0 and 1 too."""
+    share, n, z = float(hits.mean()), len(hits), NORMAL_95
+    middle = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * (share * (1 - share) / n + z * z / (4 * n * n)) ** 0.5
+    return {"value": share, "low": middle - half, "high": middle + half}
+
+
+def _mean(values: npt.NDArray[np.float64]) -> dict[str, float]:
+    """A mean with its 95 % interval, normal."""
+    mean = float(values.mean())
+    half = NORMAL_95 * float(values.std()) / len(values) ** 0.5
+    return {"value": mean, "low": mean - half, "high": mean + half}

@@ -1,0 +1,1 @@
+"""What a session does, batched: the one copy of the dynamics."""

@@ -1,0 +1,1 @@
+"""Synthetic sessions: generator, law, truth, and the published figures they meet."""

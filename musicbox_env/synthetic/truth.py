@@ -1,0 +1,168 @@
+"""The truth behind a synthetic dataset: the law that made it and everything that it read.
+
+::
+
+    DIR/truth/
+      law.json                parameters of the ListeningLaw and of the choice of songs
+      session_propensity.npy  (sessions,)    in the dataset's session order
+      session_taste.npy       (sessions, d)  unit rows
+      track_quality.npy       (tracks,)      in the order of the catalogue
+      track_vectors.npy       (tracks, d)    unit rows
+      track_weight.npy        (tracks,)      share of the draws into a session's pool; sums to 1
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from musicbox_env.data.dataset import write_json
+from musicbox_env.synthetic.law import ListeningLaw
+
+FOLDER = "truth"
+SMALLEST_POOL = 64
+
+
+@dataclass(frozen=True)
+class SongChoice:
+    """How the songs of a synthetic session come to be played.
+
+    A session looks at ``pool`` tracks, drawn with the tracks' weights w, and plays of them, none
+    twice, with chance in proportion to ``exp(kappa * affinity)``; affinity is the dot product of
+    its taste and the track's vector. The pool is large, so that for one song, but for terms of
+    order 1 / pool::
+
+        P(track j | taste) = w_j exp(kappa taste . v_j) / sum_i w_i exp(kappa taste . v_i)
+
+    With a chance of its own a session plays a song again instead. What was heard does not
+    influence what is played next; levels and songs are independent given the session.
+
+    Attributes:
+        kappa: How much taste steers the choice; 0 means by popularity alone.
+        pool: Tracks that a session looks at, drawn in equal slices of the cumulative weight.
+        taste_focus: A session's taste is the direction of ``f v + sqrt(1 - f**2) u`` with f this
+            number, v the vector of a track drawn by weight, and u a random unit vector.
+        never_repeat: Share of sessions that play no song again.
+        repeat_beta: Of the others, the chance to go back to an earlier song at each place is
+            beta distributed. How far they go back is drawn from published shares; where the
+            session is not that old, a new song is played.
+    """
+
+    kappa: float = 5.0
+    pool: int = 512
+    taste_focus: float = 0.85
+    never_repeat: float = 0.2
+    repeat_beta: tuple[float, float] = (0.7, 2.4)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "repeat_beta", tuple(float(v) for v in self.repeat_beta))
+        if self.pool < SMALLEST_POOL:
+            raise ValueError(f"pool is {self.pool}; it must be {SMALLEST_POOL} or more.")
+        if not (0 <= self.taste_focus <= 1 and 0 <= self.never_repeat <= 1):
+            raise ValueError(
+                f"taste_focus {self.taste_focus} and never_repeat {self.never_repeat} must be in "
+                "[0, 1]."
+            )
+
+
+@dataclass(frozen=True)
+class GroundTruth:
+    """What made a synthetic dataset; rows are those of its sessions and of its catalogue.
+
+    Attributes:
+        law: The listening law.
+        choice: How songs came to be played.
+        session_propensity: Propensity to skip ``(num_sessions,)`` float32.
+        session_taste: Unit taste vectors ``(num_sessions, d)`` float32.
+        track_quality: Quality ``(num_tracks,)`` float32.
+        track_vectors: Unit track vectors ``(num_tracks, d)`` float32.
+        track_weight: Weight in a session's pool ``(num_tracks,)`` float32.
+    """
+
+    law: ListeningLaw
+    choice: SongChoice
+    session_propensity: npt.NDArray[np.float32]
+    session_taste: npt.NDArray[np.float32]
+    track_quality: npt.NDArray[np.float32]
+    track_vectors: npt.NDArray[np.float32]
+    track_weight: npt.NDArray[np.float32]
+
+    @classmethod
+    def open(cls, folder: Path | str) -> GroundTruth:
+        """Open the truth of a dataset folder, arrays mapped.
+
+        Raises:
+            FileNotFoundError: The dataset was not made by the generator.
+        """
+        truth = Path(folder) / FOLDER
+        file = truth / "law.json"
+        if not file.is_file():
+            raise FileNotFoundError(
+                f"{folder} has no ground truth (no {FOLDER}/law.json): only datasets made by "
+                "`musicbox synthesize` know the law behind them."
+            )
+        content = json.loads(file.read_text())
+
+        def load(name: str) -> npt.NDArray[np.float32]:
+            return np.asarray(np.load(truth / f"{name}.npy", mmap_mode="r", allow_pickle=False))
+
+        return cls(
+            law=ListeningLaw.from_json(content["law"]),
+            choice=SongChoice(**content["choice"]),
+            session_propensity=load("session_propensity"),
+            session_taste=load("session_taste"),
+            track_quality=load("track_quality"),
+            track_vectors=load("track_vectors"),
+            track_weight=load("track_weight"),
+        )
+
+
+@dataclass(frozen=True)
+class SessionTruth:
+    """Arrays of the sessions' truth on disk, to be filled while sessions are made."""
+
+    propensity: np.memmap
+    taste: np.memmap
+
+    def flush(self) -> None:
+        """Write what is still in memory."""
+        self.propensity.flush()
+        self.taste.flush()
+
+
+def open_truth_arrays(folder: Path, num_sessions: int, dim: int) -> SessionTruth:
+    """Make the truth folder of a (staged) dataset, with empty arrays for its sessions."""
+    truth = folder / FOLDER
+    truth.mkdir(exist_ok=True)
+
+    def empty(name: str, shape: tuple[int, ...]) -> np.memmap:
+        file = truth / f"{name}.npy"
+        return np.lib.format.open_memmap(file, mode="w+", dtype=np.float32, shape=shape)
+
+    return SessionTruth(
+        propensity=empty("session_propensity", (num_sessions,)),
+        taste=empty("session_taste", (num_sessions, dim)),
+    )
+
+
+def write_truth(
+    folder: Path,
+    law: ListeningLaw,
+    choice: SongChoice,
+    *,
+    quality: npt.NDArray,
+    vectors: npt.NDArray,
+    weight: npt.NDArray,
+) -> None:
+    """Write parameters and the tracks' truth, in the order of the catalogue."""
+    truth = folder / FOLDER
+    arrays = {"track_quality": quality, "track_vectors": vectors, "track_weight": weight}
+    for name, values in arrays.items():
+        np.save(truth / f"{name}.npy", values.astype(np.float32))
+    content: dict[str, Any] = {"law": law.to_json(), "choice": asdict(choice)}
+    write_json(truth / "law.json", content)

@@ -1,0 +1,131 @@
+"""JSON as a table: every record once, whatever is in it, and no memory for what does not end."""
+
+import io
+import json
+import tracemalloc
+
+import numpy as np
+import pytest
+
+from musicbox_env.ingest import json_tables as jsontables
+from musicbox_env.ingest.json_tables import JsonTable, looks_like_json
+from musicbox_env.ingest.tables import DamagedFileError, PeekedStream
+
+
+def table_of(content):
+    data = content if isinstance(content, bytes) else content.encode()
+    return JsonTable("x.json", PeekedStream(io.BytesIO(data)))
+
+
+def rows_of(table, columns=None, **options):
+    """All rows as dictionaries, their lines, and the lines of what is no record."""
+    columns = table.columns if columns is None else columns
+    records, lines, malformed = [], [], []
+    for rows in table.rows(columns, **options):
+        values = [rows.columns[name].to_pylist() for name in columns]
+        records += [dict(zip(columns, row, strict=True)) for row in zip(*values, strict=True)]
+        lines += rows.lines.tolist()
+        malformed += [row.line for row in rows.malformed]
+    return records, lines, malformed
+
+
+@pytest.mark.parametrize("form", ["array", "lines", "arrays"])
+@pytest.mark.parametrize("block", [7, 10_000])
+def test_all_forms_against_the_plain_reader(monkeypatch, form, block):
+    monkeypatch.setattr(jsontables, "RECORDS_A_BLOCK", block)
+    rng = np.random.default_rng(0)
+    values = [None, True, False, 0, -3, 2.5, "", "é \n", {"in": [1]}, [1, {"b": 2}], 10**20]
+    records = [
+        {name: values[rng.integers(len(values))] for name in "abc" if rng.random() < 0.9}
+        for _ in range(500)
+    ]
+    text = {
+        "array": json.dumps(records, indent=1),
+        "lines": "\n".join(map(json.dumps, records)),
+        "arrays": json.dumps(records[:100]) + json.dumps(records[100:]),
+    }[form]
+    found, lines, malformed = rows_of(table_of("\ufeff" + text), "abc", as_codes=("b",))
+    spelled = {None: None, True: "true", False: "false"}
+
+    def plain(value):
+        if isinstance(value, dict | list):
+            return None
+        return spelled[value] if value is None or isinstance(value, bool) else str(value)
+
+    assert found == [{name: plain(record.get(name)) for name in "abc"} for record in records]
+    assert lines == list(range(1, 501))
+    assert malformed == []
+
+
+def test_what_is_no_record_has_a_line_too():
+    table = table_of('[{"a": 1}, 5, [1, {"a": 3}], "x", null, {"a": 2}, {}]')
+    records, lines, malformed = rows_of(table)
+    assert records == [{"a": "1"}, {"a": "2"}, {"a": None}]
+    assert lines == [1, 6, 7]
+    assert malformed == [2, 3, 4, 5]
+
+
+def test_damage_comes_after_what_was_read():
+    """Far behind the first records, so that it is met while rows are given."""
+    text = json.dumps([{"a": i} for i in range(5_000)])
+    place = text.index("}", len(text) // 2)
+    table = table_of(text[:place] + "}" + text[place:])
+    assert table.damage is None
+    given = []
+
+    def read():
+        for rows in table.rows(("a",)):
+            given.extend(rows.columns["a"].to_pylist())
+
+    with pytest.raises(DamagedFileError, match=r"x\.json: cannot be read to its end \(parse error"):
+        read()
+    assert given == [str(i) for i in range(len(given))]
+    assert 2_000 < len(given) < 3_000
+    assert table.records_lost() == pytest.approx(5_000 - len(given), rel=0.4)
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (b"[" * 1_000_000, "nested more than"),
+        (b'[{"a":' * 200_000, "nested more than"),
+        (b'[{"a": "' + b"x" * 30_000_000, "no record ends within"),
+        (b"[" + b" " * 30_000_000, "no record ends within"),
+        (b"[section]\nname = value\n", "lexical error"),
+        (b"[{]", "parse error"),
+    ],
+)
+def test_endless_things_are_damage_and_take_no_memory(content, why):
+    tracemalloc.start()
+    table = table_of(content)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert why in table.damage
+    assert peak < 30_000_000
+    with pytest.raises(DamagedFileError, match=why):
+        rows_of(table)
+
+
+def test_long_records_are_held_a_few_at_a_time(monkeypatch):
+    """Sixty megabytes in records of one, most of it in a field that nobody wants."""
+    monkeypatch.setattr(jsontables, "BYTES_A_BLOCK", 3 << 20)
+    records = (json.dumps({"a": i, "page": "x" * (1 << 20)}) for i in range(60))
+    content = "\n".join(records).encode()
+    tracemalloc.start()
+    found, lines, _ = rows_of(table_of(content), ("a",))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert found == [{"a": str(i)} for i in range(60)]
+    assert lines == list(range(1, 61))
+    assert peak < 20 << 20
+
+
+def test_damage_quotes_nothing_of_the_file():
+    assert "hortensia" not in table_of('[{"user": "hortensia" "x"}]').damage
+
+
+def test_what_looks_like_json():
+    assert looks_like_json(b"\xef\xbb\xbf\n [1]")
+    assert looks_like_json(b'{"a"')
+    assert not looks_like_json(b"a,b\n")
+    assert not looks_like_json(b"")

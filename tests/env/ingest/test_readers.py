@@ -1,0 +1,262 @@
+"""Formats are told from the content; rows keep their lines; damage is named."""
+
+import bz2
+import gzip
+import io
+import tarfile
+import zipfile
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from make_logs import make_log
+
+from musicbox_env.ingest import tables
+from musicbox_env.ingest.readers import PassedOver, open_tables, source_files
+from musicbox_env.ingest.tables import DamagedFileError, as_strings
+
+WANTED = ("session_id", "session_position", "premium")
+
+
+def as_tar(members, mode="w:gz"):
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode=mode) as archive:
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+def as_zip(members):
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return buffer.getvalue()
+
+
+def as_parquet(frame):
+    buffer = io.BytesIO()
+    pq.write_table(pa.Table.from_pandas(frame, preserve_index=False), buffer)
+    return buffer.getvalue()
+
+
+def read_all(path, wanted=WANTED, as_codes=("session_position", "premium")):
+    """All tables of a file: frames by name, and what was passed over."""
+    frames, refused = {}, []
+    for table in open_tables(path, on_bytes=lambda count: None):
+        if isinstance(table, PassedOver):
+            refused.append(table)
+            continue
+        parts = [
+            pd.DataFrame({n: as_strings(c).to_pylist() for n, c in rows.columns.items()})
+            for rows in table.rows(wanted, as_codes=as_codes)
+        ]
+        frames[table.name] = pd.concat(parts, ignore_index=True)
+    return frames, refused
+
+
+LOG = make_log(20)
+CSV = LOG.to_csv(index=False).encode()
+
+
+@pytest.mark.parametrize(
+    ("content", "members"),
+    [
+        (CSV, [""]),
+        (b"\xef\xbb\xbf" + CSV, [""]),
+        (CSV.replace(b"\n", b"\r\n"), [""]),
+        (CSV.rstrip(b"\n"), [""]),
+        (gzip.compress(CSV), [""]),
+        (gzip.compress(CSV[:5000]) + gzip.compress(CSV[5000:]), [""]),
+        (gzip.compress(CSV) + b"\0" * 512, [""]),
+        (as_tar({"a.csv": CSV, "../b.csv": CSV}), [":a.csv", ":../b.csv"]),
+        (as_tar({"a.csv": CSV}, mode="w"), [":a.csv"]),
+        (as_tar({"a.csv.gz": gzip.compress(CSV)}), [":a.csv.gz"]),
+        (as_zip({"d/a.csv": CSV, "/b": gzip.compress(CSV)}), [":d/a.csv", ":/b"]),
+        (as_parquet(LOG), [""]),
+        (as_tar({"a.parquet": as_parquet(LOG)}), [":a.parquet"]),
+        (as_zip({"a.parquet": as_parquet(LOG)}), [":a.parquet"]),
+        (gzip.compress(as_parquet(LOG)), [""]),
+    ],
+    ids=lambda value: None if isinstance(value, bytes) else "",
+)
+def test_formats_are_told_from_content(tmp_path, content, members):
+    path = tmp_path / "log.tar.gz"
+    path.write_bytes(content)
+    frames, refused = read_all(path)
+    assert list(frames) == [f"{path}{member}" for member in members]
+    assert not refused
+    for frame in frames.values():
+        pd.testing.assert_frame_equal(frame, LOG[list(WANTED)], check_dtype=False)
+    assert [file.name for file in tmp_path.iterdir()] == ["log.tar.gz"], "an archive was unpacked"
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (b"", "is empty"),
+        (gzip.compress(b""), "is empty"),
+        (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "is neither"),
+        (CSV.decode().encode("utf-16"), "is neither"),
+        (bz2.compress(CSV) + b"\0", "is neither"),
+    ],
+)
+def test_what_holds_no_table_is_handed_back(tmp_path, content, why):
+    path = tmp_path / "x.csv"
+    path.write_bytes(content)
+    frames, refused = read_all(path)
+    assert not frames
+    assert refused[0].name == str(path)
+    assert why in refused[0].why
+
+
+def test_an_archive_within_an_archive_is_passed_over(tmp_path):
+    path = tmp_path / "x"
+    path.write_bytes(as_tar({"inner.zip": as_zip({"a.csv": CSV}), "b.csv": CSV}))
+    frames, refused = read_all(path)
+    assert list(frames) == [f"{path}:b.csv"]
+    assert refused == [PassedOver(f"{path}:inner.zip", "is an archive within an archive")]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        gzip.compress(CSV)[:-2000],
+        gzip.compress(CSV)[:-3],
+        gzip.compress(CSV)[:2000] + b"\0\0" + gzip.compress(CSV)[2002:],
+        as_tar({"a.csv": CSV, "b.csv": CSV})[:-1000],
+        as_tar({"a.csv": CSV})[:-5],
+        as_zip({"a.csv": CSV})[:-200],
+        as_parquet(LOG)[:-100],
+    ],
+    ids=["gzip", "gzip tail", "gzip middle", "tar.gz", "tar.gz tail", "zip", "parquet"],
+)
+def test_a_damaged_file_is_named(tmp_path, content):
+    path = tmp_path / "cut.csv"
+    path.write_bytes(content)
+    with pytest.raises(DamagedFileError, match=r"cut\.csv.*cut short or damaged"):
+        read_all(path)
+
+
+def lines_of(path, wanted=("a", "b")):
+    found = open_tables(path, on_bytes=lambda count: None)
+    table = next(found)
+    good, bad = {}, []
+    for rows in table.rows(wanted):
+        good.update(zip(rows.lines.tolist(), rows.columns["a"].to_pylist(), strict=True))
+        bad.extend((row.line, row.rows) for row in rows.malformed)
+    return good, bad
+
+
+def test_lines_are_those_of_the_file(tmp_path):
+    path = tmp_path / "x.csv"
+    path.write_text('a,b,c\nl2,0,0\n\nl4,0\nl5,0,0\nl6,0,0,0\n,,\nl8,0,0\n"l9,0,0\nl10,0,0\n')
+    good, bad = lines_of(path)
+    assert good == {2: "l2", 5: "l5", 8: "l8"}
+    assert bad == [(4, 1), (6, 1), (9, 2)]
+
+
+def test_lines_hold_across_blocks(tmp_path, monkeypatch):
+    """Against counting: every field says its own line, in thousands of rows, some spoilt."""
+    monkeypatch.setattr(tables, "BLOCK_BYTES", 1500)
+    rng = np.random.default_rng(0)
+    text, expected, spoilt = ["a,b\n"], {}, []
+    for line in range(2, 4000):
+        kind = rng.random()
+        if kind < 0.05:
+            text.append("\n")
+        elif kind < 0.1:
+            text.append(f"{line},1,2\n")
+            spoilt.append((line, 1))
+        else:
+            text.append(f"{line},1\n")
+            expected[line] = str(line)
+    path = tmp_path / "x.csv"
+    path.write_text("".join(text))
+    assert lines_of(path) == (expected, spoilt)
+
+
+def test_the_first_rows_count_malformed_ones(tmp_path):
+    path = tmp_path / "x.csv"
+    path.write_text("a,b\n1,0\nbad\n2,0\nbad\n3,0\n")
+    found = open_tables(path, on_bytes=lambda count: None)
+    table = next(found)
+    (rows,) = table.rows(("a", "b"))
+    for count, lines, num_bad in [
+        (0, [], 0),
+        (1, [2], 0),
+        (2, [2], 1),
+        (3, [2, 4], 1),
+        (9, [2, 4, 6], 2),
+    ]:
+        first = rows.first(count)
+        assert first.lines.tolist() == lines
+        assert len(first.malformed) == num_bad
+        assert len(first.columns["a"]) == len(lines)
+
+
+def test_bytes_that_are_not_utf8_are_kept_apart(tmp_path):
+    path = tmp_path / "x.csv"
+    path.write_bytes(b"a,b\nBeyonc\xe9,1\nBeyonc\xe8,1\n")
+    assert lines_of(path)[0] == {2: "Beyonc\\xe9", 3: "Beyonc\\xe8"}
+
+
+def test_columns_that_nobody_wants_may_repeat(tmp_path):
+    path = tmp_path / "x.csv"
+    path.write_text("a,x,b,x\n1,2,3,4\n")
+    assert lines_of(path)[0] == {2: "1"}
+    path.write_text("a,b,a\n1,2,3\n")
+    with pytest.raises(ValueError, match="names a more than once"):
+        lines_of(path)
+
+
+def test_parquet_types_become_text(tmp_path):
+    frame = pd.DataFrame(
+        {
+            "a": ["x", None, "y"],
+            "b": [True, None, False],
+            "c": pd.array([1, 2, None], dtype="Int64"),
+            "d": [1.0, 2.0, np.nan],
+            "e": pd.to_datetime(["2018-07-15", None, "2032-01-01"]).astype("datetime64[s]"),
+            "f": pd.Categorical(["p", "q", "p"]),
+        }
+    )
+    path = tmp_path / "x"
+    path.write_bytes(as_parquet(frame))
+    names = tuple(frame.columns)
+    frames, _ = read_all(path, names, as_codes=names[1:])
+    rows = frames[str(path)].astype(object)
+    rows = rows.where(rows.notna(), None).to_numpy().tolist()
+    assert [row[0] for row in rows] == ["x", None, "y"]
+    assert [row[1] for row in rows] == ["true", None, "false"]
+    assert [row[2] for row in rows] == ["1", "2", None]
+    assert [float(row[3]) for row in rows[:2]] == [1, 2]
+    assert [str(row[4])[:10] for row in rows] == ["2018-07-15", "None", "2032-01-01"]
+    assert [row[5] for row in rows] == ["p", "q", "p"]
+
+
+def test_sources_are_expanded_once_in_order(tmp_path):
+    for name in ("b/2.csv", "b/1.csv", "b/deep/3.csv", "a.csv", "out/plays.csv"):
+        (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
+        (tmp_path / name).touch()
+    found = source_files(
+        [tmp_path / "b", tmp_path / "*.csv", tmp_path / "b/1.csv", tmp_path],
+        exclude=[tmp_path / "out"],
+    )
+    names = [str(file.relative_to(tmp_path)) for file in found]
+    assert names == ["b/1.csv", "b/2.csv", "b/deep/3.csv", "a.csv"]
+    with pytest.raises(FileNotFoundError, match=r"nothing\*: no such file"):
+        source_files([tmp_path / "nothing*"])
+
+
+def test_all_bytes_are_reported(tmp_path):
+    path = tmp_path / "x"
+    path.write_bytes(gzip.compress(CSV))
+    seen = []
+    for table in open_tables(path, on_bytes=seen.append):
+        list(table.rows(WANTED))
+    assert sum(seen) == path.stat().st_size

@@ -1,0 +1,501 @@
+"""The learned listener's answers written out, and what it may know and what not."""
+
+import itertools
+import pickle
+import shutil
+import subprocess
+import sys
+from dataclasses import fields, replace
+
+import numpy as np
+import pytest
+from scipy.special import expit, logit
+
+from musicbox_env.data.dataset import Dataset
+from musicbox_env.env import MusicSessionEnv
+from musicbox_env.listeners import (
+    History,
+    LearnedListener,
+    hear_one_by_one,
+    make_listener,
+    require_listener,
+    skip_probability,
+)
+from musicbox_env.listeners.files import write_fit
+from musicbox_env.listeners.learned.features import (
+    BEHAVIOUR_INPUTS,
+    SUMMARY_INPUTS,
+    TRACK_INPUTS,
+    HeardSongs,
+    TrackTable,
+    behaviour_inputs,
+    context_inputs,
+    is_repeat,
+    level_summaries,
+    track_inputs,
+)
+from musicbox_env.listeners.learned.kernels import level_chances
+from musicbox_env.listeners.learned.listener import BUNDLED, Begun, Calibration, FittedNetwork
+from musicbox_env.listeners.learned.network import Network
+from musicbox_env.schema import REASONS_END, REASONS_START
+
+
+@pytest.fixture(scope="module")
+def listener(synthetic):
+    return LearnedListener(synthetic)
+
+
+def begin(listener, sessions, shown=None, capacity=40):
+    sessions = np.asarray(sessions)
+    shown = listener.dataset.sessions.num_shown(sessions) if shown is None else shown
+    history = History.logged(listener.dataset, sessions, shown, capacity)
+    return history, listener.begin(history)
+
+
+def ask(listener, state, history, tracks):
+    rows = np.arange(len(tracks))
+    return listener.level_probabilities(state, history, rows, tracks, np.full(tracks.shape, -1))
+
+
+def skips(listener, history, state, tracks):
+    return skip_probability(ask(listener, state, history, tracks))
+
+
+def test_a_session_written_out_by_hand(synthetic, listener):
+    """Memory, head, mean over members, calibration: one session, plain loops over members."""
+    fit, network = listener.fit, listener.fit.network
+    session = 11
+    history, state = begin(listener, [session])
+    plays = synthetic.sessions.frame(session)
+    shown = len(plays) // 2
+    table, heard = listener.table, HeardSongs.none(1, listener.table)
+    row = np.zeros(1, np.int64)
+    memory = np.zeros((network.members, network.memory_size))
+    for t in range(shown + 1):
+        track = np.array([[plays["track"][t]]])
+        before = history.tracks, history.levels, np.array([t])
+        of_track = track_inputs(table, heard, row, track, *before)[0, 0]
+        if t == shown:
+            break
+        offset = synthetic.sessions.offsets[session] + np.array([t])
+        one_hot = np.eye(5)[plays["level"][t]]
+        context = _context(plays.iloc[t])
+        behaviour = behaviour_inputs(synthetic, offset)[0]
+        x = np.concatenate([one_hot, [t / 20], of_track, context, behaviour])
+        for m in range(network.members):
+            reading = np.maximum(x @ network.play_units[m] + network.play_bias[m], 0)
+            memory[m] = network.keep[m] * memory[m] + (1 - network.keep[m]) * reading
+        heard.add(row, table, track[0], np.array([plays["level"][t]]))
+    summary = level_summaries(history.levels, history.count)[0]
+    usual = np.asarray(fit.calibration.usual)
+    outputs = {"song": [], "usual": []}
+    for m in range(network.members):
+        known = np.concatenate([memory[m], summary, context])
+        for name, inputs in (("song", of_track), ("usual", usual)):
+            units = known @ network.state_units[m] + inputs @ network.track_units[m]
+            units = np.maximum(units + network.units_bias[m], 0)
+            direct = known @ network.state_outputs[m] + inputs @ network.track_outputs[m]
+            outputs[name].append(units @ network.unit_outputs[m] + direct + network.output_bias[m])
+    song, base = np.mean(outputs["song"], axis=0), np.mean(outputs["usual"], axis=0)
+    part = fit.calibration.song[int(is_repeat(of_track))]
+    scale, shift = fit.calibration.simulated
+    z = scale * (base[0] + part * (song[0] - base[0])) + shift
+    brief, kept = expit(song[1]), np.exp(song[2:]) / np.exp(song[2:]).sum()
+    expected = [expit(z) * brief, expit(z) * (1 - brief), *((1 - expit(z)) * kept)]
+    np.testing.assert_allclose(ask(listener, state, history, track)[0, 0], expected, rtol=2e-6)
+
+
+def _context(play):
+    angle = 2 * np.pi * play["hour"] / 24
+    kinds = np.arange(6) == play["context_type"]
+    signs = [2 * play["premium"] - 1, 2 * play["shuffle"] - 1]
+    return np.concatenate([[np.cos(angle), np.sin(angle)], signs, kinds])
+
+
+def test_true_past_is_the_same_asked_play_by_play(synthetic, listener):
+    sessions = np.arange(12)
+    lengths = synthetic.sessions.lengths(sessions)
+    whole = listener.levels_given_past(sessions, recommended=True)
+    for shown in (1, 4, 9):
+        history, state = begin(listener, sessions, np.full(12, shown))
+        tracks = synthetic.sessions.padded("track", sessions)[:, [shown]]
+        np.testing.assert_allclose(
+            whole[:, shown], ask(listener, state, history, tracks)[:, 0], rtol=1e-9
+        )
+    after_the_end = np.arange(whole.shape[1]) >= lengths[:, None]
+    assert np.isnan(whole[after_the_end]).all()
+    assert not np.isnan(whole[~after_the_end]).any()
+
+
+def test_answers_do_not_depend_on_who_else_is_asked(synthetic, listener):
+    """To the last bit, as the environment promises."""
+    sessions = np.arange(300)
+    history, state = begin(listener, sessions)
+    tracks = np.arange(600).reshape(300, 2) % len(synthetic.catalog)
+    together = ask(listener, state, history, tracks)
+    for some in (np.array([4]), np.arange(7), np.arange(31) + 9, np.arange(299)):
+        history, state = begin(listener, some)
+        np.testing.assert_array_equal(ask(listener, state, history, tracks[some]), together[some])
+
+
+def test_shown_plays_are_read_once_and_as_if_anew(synthetic, listener):
+    """Sessions come back, with more shown or less, in other company, and push each other out."""
+    fresh, small = (LearnedListener(synthetic, listener.fit) for _ in range(2))
+    small._begun = Begun(small._nothing_heard(5))
+    rng = np.random.default_rng(0)
+    for _ in range(6):
+        sessions = rng.permutation(40)[:15]
+        shown = rng.integers(0, 10, 15)
+        _, expected = begin(LearnedListener(synthetic, listener.fit), sessions, shown)
+        for one in (fresh, small):
+            history, state = begin(one, sessions, shown)
+            for field in fields(state):
+                got = getattr(state, field.name)
+                np.testing.assert_array_equal(got, getattr(expected, field.name))
+            rows = np.arange(15)
+            heard = np.full(15, 3), np.full(15, 2, np.int8)
+            one.advance(state, history, rows, *heard)
+    assert len(fresh._begun.recall(history, np.arange(15), state)) == 0
+
+
+def test_shown_plays_are_read_as_one_after_the_other(synthetic, listener):
+    """To the last bit: rows of a batch in any order, which heard other things before."""
+    sessions, rng = np.random.default_rng(1).permutation(60), np.random.default_rng(0)
+    shown = rng.integers(0, 10, 60)
+    whole = History.logged(synthetic, sessions, synthetic.sessions.lengths(sessions), 40)
+    history, single = begin(listener, sessions, np.zeros(60, np.int64))
+    for place in range(9):
+        rows = np.flatnonzero(place < shown)
+        heard = whole.tracks[rows, place], whole.levels[rows, place]
+        plays = synthetic.sessions.offsets[sessions[rows]] + place
+        single.context[rows] = context_inputs(synthetic, plays)
+        inputs = listener._track_inputs(single, history, rows, heard[0][:, None])
+        seen = behaviour_inputs(synthetic, plays)
+        listener._take_in(single, history, rows, *heard, inputs, seen)
+        history.record(rows, *heard)
+    _, state = begin(listener, sessions[::-1])
+    for rows in (rng.permutation(60)[:25], rng.permutation(60)):
+        listener.begin_rows(state, history, rows)
+        for field in fields(state):
+            got, expected = getattr(state, field.name), getattr(single, field.name)
+            np.testing.assert_array_equal(got[rows], expected[rows])
+
+
+def test_true_past_does_not_see_the_play_in_question(synthetic_folder, listener, tmp_path):
+    """Play 6 and all later ones change in every column but the track; answers up to 6 stay."""
+    changed = tmp_path / "changed"
+    shutil.copytree(synthetic_folder, changed)
+    offsets = np.load(changed / "sessions" / "offsets.npy")
+    for file in (changed / "plays").glob("*.npy"):
+        if file.stem == "track":
+            continue
+        column = np.lib.format.open_memmap(file, mode="r+")
+        for start, end in itertools.pairwise(offsets):
+            column[start + 6 : end] = 2
+        column.flush()
+    other = LearnedListener(Dataset(changed), listener.fit)
+    sessions = np.arange(30)
+    one, two = listener.levels_given_past(sessions), other.levels_given_past(sessions)
+    np.testing.assert_array_equal(one[:, :7], two[:, :7])
+    assert not np.allclose(one[:, 7:10], two[:, 7:10])
+
+
+def test_behaviour_is_read_of_shown_plays_and_can_be_left_out(synthetic, listener):
+    sessions = np.arange(40)
+    with_it = listener.levels_given_past(sessions)
+    without = listener.levels_given_past(sessions, behaviour=False)
+    np.testing.assert_array_equal(with_it[:, 0], without[:, 0])
+    assert not np.allclose(with_it[:, 1:8], without[:, 1:8])
+
+
+def test_what_the_log_does_not_say_is_no_behaviour(synthetic_folder, tmp_path):
+    """A log without the optional columns reads as a simulated play does: all zeros."""
+    poor = tmp_path / "poor"
+    shutil.copytree(synthetic_folder, poor)
+    optional = (
+        "reason_start",
+        "reason_end",
+        "pause",
+        "context_switch",
+        "seek_forward",
+        "seek_back",
+    )
+    for name in (*optional, "hour", "premium", "shuffle", "context_type"):
+        column = np.lib.format.open_memmap(poor / "plays" / f"{name}.npy", mode="r+")
+        column[:] = -1
+        column.flush()
+    dataset = Dataset(poor)
+    np.testing.assert_array_equal(behaviour_inputs(dataset, np.arange(50)), 0)
+    answers = LearnedListener(dataset).levels_given_past(np.arange(5))
+    assert np.nansum(answers) == pytest.approx(dataset.sessions.lengths(np.arange(5)).sum())
+
+
+def test_behaviour_inputs_written_out(synthetic):
+    plays = np.arange(200)
+    got = dict(zip(BEHAVIOUR_INPUTS, behaviour_inputs(synthetic, plays).T, strict=True))
+    column = synthetic.sessions.column
+    ended = [REASONS_END[code] for code in column("reason_end")[plays]]
+    started = [REASONS_START[code] for code in column("reason_start")[plays]]
+    np.testing.assert_array_equal(got["ended_by_fwdbtn"], [r == "fwdbtn" for r in ended])
+    np.testing.assert_array_equal(got["started_by_clickrow"], [r == "clickrow" for r in started])
+    np.testing.assert_array_equal(got["long_pause"], (column("pause")[plays] & 4) > 0)
+    np.testing.assert_array_equal(got["seek_back"], column("seek_back")[plays] > 0)
+    np.testing.assert_array_equal(got["known"], 1)
+
+
+def test_track_inputs_written_out():
+    plays, skipped = np.array([100, 10, 1, 0]), np.array([60, 2, 1, 0])
+    table = TrackTable.counted(plays, skipped, None)
+    heard = np.array([[2, 0, 2, 1, -1]])
+    levels = np.array([[4, 1, 0, 3, -1]])
+    songs, row = HeardSongs.none(1, table), np.zeros(1, np.int64)
+    asked = np.array([[2, 3, 0]])
+    inputs = track_inputs(table, songs, row, asked, heard, levels, np.array([4]))[0]
+    by_name = dict(zip(TRACK_INPUTS, inputs.T, strict=True))
+    np.testing.assert_allclose(by_name["popularity"], np.log1p([1, 0, 100]))
+    np.testing.assert_array_equal(by_name["was_played"], [1, 0, 1])
+    np.testing.assert_array_equal(by_name["heard_at_level_0"], [1, 0, 0])
+    np.testing.assert_array_equal(by_name["heard_at_level_1"], [0, 0, 1])
+    np.testing.assert_allclose(by_name["heard_ago"], [1 / 2, 0, 1 / 3])
+    np.testing.assert_allclose(by_name["times_heard"], [np.log2(3), 0, 1])
+    np.testing.assert_array_equal(is_repeat(inputs), [True, False, True])
+
+
+def test_nearness_is_to_shrunken_means():
+    table = TrackTable.counted(np.ones(3, int), np.zeros(3, int), np.eye(3, dtype=np.float32))
+    heard = HeardSongs.none(2, table)
+    rows = np.array([1])
+    for track, level in ((0, 4), (0, 0), (1, 1)):
+        heard.add(rows, table, np.array([track]), np.array([level]))
+    nothing = np.full((2, 5), -1)
+    inputs = track_inputs(
+        table, heard, np.arange(2), np.array([[0, 1], [0, 1]]), nothing, nothing, np.array([0, 3])
+    )
+    near = [TRACK_INPUTS.index(f"near_{what}") for what in ("played", "kept", "skipped", "last")]
+    expected = [[2 / 5, 1 / 3, 1 / 4, 0], [1 / 5, 0, 1 / 4, 1]]
+    np.testing.assert_array_equal(inputs[0][:, near], 0)
+    np.testing.assert_allclose(inputs[1][:, near], expected, rtol=1e-6)
+
+
+def test_effects_of_tracks_are_recovered_and_shrunken():
+    """Tracks with known effects, played often and rarely: estimates, and their stated errors."""
+    rng = np.random.default_rng(0)
+    effect = rng.normal(0, 0.4, 4000)
+    plays = rng.integers(0, 200, 4000)
+    table = TrackTable.counted(plays, rng.binomial(plays, expit(effect)), None)
+    error = (table.effect - effect) / table.effect_sd
+    assert error.std() == pytest.approx(1, abs=0.06)
+    assert table.effect_sd[plays == 0].max() == pytest.approx(0.4, abs=0.03)
+    assert np.corrcoef(table.effect[plays > 100], effect[plays > 100])[0, 1] > 0.9
+    np.testing.assert_array_equal(table.effect[plays == 0], 0)
+
+
+def test_level_summaries_written_out():
+    levels = np.array([[4, 1, 0, 0, -1, -1]])
+    got = dict(zip(SUMMARY_INPUTS, level_summaries(levels, np.array([4]))[0], strict=True))
+    weights = 0.5 ** np.array([3, 2, 1, 0])
+    expected = weights @ (np.array([0, 1, 1, 1]) - 0.5) / (weights.sum() + 0.5)
+    assert got["skipped_1"] == pytest.approx(expected)
+    assert got["full_inf"] == pytest.approx((1 - 4 * 0.35) / 4.5)
+    told = [[got[f"level_{level}_{ago}_ago"] for level in range(5)] for ago in range(3)]
+    np.testing.assert_array_equal(told, np.eye(5)[[0, 0, 1]])
+    assert got["run_of_skips"] == pytest.approx(np.log2(1 + 3))
+    assert got["run_of_keeps"] == 0
+    assert got["position"] == pytest.approx(4 / 20)
+    nothing = level_summaries(np.full((1, 6), -1), np.array([0]))[0]
+    np.testing.assert_array_equal(nothing, 0)
+
+
+def test_skips_make_the_next_skip_likelier(listener):
+    tracks, rows = np.random.default_rng(0).integers(0, 200, (50, 1)), np.arange(50)
+    answers = {}
+    for level in (0, 4):
+        h, s = begin(listener, np.arange(50))
+        for t in (150, 151, 152):
+            heard = np.full(50, t)
+            levels = np.full(50, level, np.int8)
+            listener.advance(s, h, rows, heard, levels)
+            h.record(rows, heard, levels)
+        answers[level] = skips(listener, h, s, tracks).mean()
+    assert answers[0] > 0.65 > 0.4 > answers[4]
+
+
+def two_members(fit):
+    """The fit, and beside it one that makes more of tracks."""
+    other = replace(fit.network, track_outputs=1.3 * fit.network.track_outputs)
+    return replace(fit, network=Network.stacked([fit.network, other]))
+
+
+SETTINGS = {
+    "bundled": {},
+    "pessimistic": {"pessimism": 0.7},
+    "rejecting": {"reject_constant": True},
+    "both": {"pessimism": 0.7, "reject_constant": True},
+}
+
+
+@pytest.mark.parametrize("embedding", ["hybrid", None])
+@pytest.mark.parametrize("members", [1, 3])
+@pytest.mark.parametrize("setting", SETTINGS.values(), ids=SETTINGS)
+def test_whole_slates_are_heard_as_song_by_song(synthetic, members, embedding, setting):
+    """Levels, history and state to the last bit; slates with gaps, repeats, some sessions idle."""
+    fit = FittedNetwork.load(BUNDLED)
+    others = (replace(fit.network, keep=fit.network.keep * part) for part in (0.9, 0.7))
+    network = Network.stacked([fit.network, *others][:members])
+    calibration = replace(fit.calibration, song=(0.8, 0.4), simulated=(0.9, 0.1))
+    about = {**fit.about, "embedding": embedding}
+    listener = LearnedListener(synthetic, FittedNetwork(network, calibration, about), **setting)
+    rng = np.random.default_rng(0)
+    (whole, in_whole), (single, in_single) = (begin(listener, np.arange(40)) for _ in range(2))
+    for _ in range(4):
+        rows = rng.permutation(40)[:30]
+        slates = rng.integers(0, 60, (30, 4))
+        slates[rng.random(slates.shape) < 0.1] = -1
+        slates[:, 3] = np.where(rng.random(30) < 0.5, slates[:, 0], slates[:, 3])
+        asked = rows, slates, np.full(slates.shape, -1), rng.random(slates.shape)
+        levels = listener.hear(in_whole, whole, *asked)
+        expected = hear_one_by_one(listener, in_single, single, *asked)
+        np.testing.assert_array_equal(levels, expected)
+        assert ((levels < 0) == (slates < 0)).all()
+    for one, other in ((whole, single), (in_whole, in_single)):
+        for field in fields(one):
+            np.testing.assert_array_equal(getattr(one, field.name), getattr(other, field.name))
+
+
+def test_pessimism_adds_what_is_not_known(synthetic, listener):
+    listener = LearnedListener(synthetic, two_members(listener.fit))
+    history, state = begin(listener, np.arange(20))
+    tracks = np.tile(np.arange(200), (20, 1))
+    usual, careful, twice = (
+        logit(skips(LearnedListener(synthetic, listener.fit, pessimism=p), history, state, tracks))
+        for p in (0.0, 1.0, 2.0)
+    )
+    spread = careful - usual
+    assert (spread > 0).all()
+    np.testing.assert_allclose(twice - usual, 2 * spread, rtol=1e-6)
+    sd = listener.table.effect_sd
+    unknown, well_known = np.argsort(-sd)[:20], np.argsort(sd)[:20]
+    assert spread[:, unknown].mean() > 1.2 * spread[:, well_known].mean()
+    logits = listener.network_logits(state, history, np.arange(20), tracks)
+    members = listener.fit.calibration.apply(*logits, recommended=True)
+    np.testing.assert_allclose(members.mean(axis=0), usual, rtol=1e-6, atol=1e-6)
+    assert (spread >= members.std(axis=0) - 1e-6).mean() > 0.95
+
+
+def test_rejecting_constant_sessions_by_the_rule(synthetic, listener):
+    """(p - p**R) / (1 - p**R) where all went one way, nothing where it did not."""
+    rejecting = LearnedListener(synthetic, listener.fit, reject_constant=True)
+    history, state = begin(listener, np.arange(3))
+    for row, level in ((0, 0), (1, 4)):
+        history.levels[row, : history.count[row]] = level
+    history.levels[2, : history.count[2]] = np.arange(history.count[2]) % 5
+    tracks = np.tile([3, 9], (3, 1))
+    plain, got = (skips(one, history, state, tracks) for one in (listener, rejecting))
+    left = 20 - history.count[:2, None]
+    goes_on = np.stack([plain[0], 1 - plain[1]])
+    expected = (goes_on - goes_on**left) / (1 - goes_on**left)
+    np.testing.assert_allclose(got[:2], [expected[0], 1 - expected[1]], rtol=1e-9)
+    np.testing.assert_array_equal(got[2], plain[2])
+
+
+def test_sessions_that_reject_are_never_constant(synthetic, listener):
+    rejecting = LearnedListener(synthetic, listener.fit, reject_constant=True)
+    rng = np.random.default_rng(0)
+    sessions = np.flatnonzero(synthetic.sessions.lengths(np.arange(600)) == 20)[:150]
+    history, state = begin(rejecting, sessions, np.ones(len(sessions), np.int64))
+    rows = np.arange(len(sessions))
+    for _ in range(19):
+        tracks = rng.integers(0, 200, (len(rows), 1))
+        skipped = rng.random(len(rows)) < skips(rejecting, history, state, tracks)[:, 0]
+        levels = np.where(skipped, 0, 4).astype(np.int8)
+        rejecting.advance(state, history, rows, tracks[:, 0], levels)
+        history.record(rows, tracks[:, 0], levels)
+    skipped = (history.levels[:, :20] < 2).sum(axis=1)
+    assert (skipped > 0).all()
+    assert (skipped < 20).all()
+
+
+def test_levels_are_shared_out():
+    chances = level_chances(np.array(0.6), np.array([7.0, 0.0, *np.log([1.0, 1.0, 2.0])]))
+    np.testing.assert_allclose(chances, [0.3, 0.3, 0.1, 0.1, 0.2])
+
+
+def test_files_keep_the_answers(synthetic, listener, tmp_path):
+    file = tmp_path / "fit.npz"
+    listener.fit.save(file)
+    again = make_listener(str(file), synthetic)
+    copied = pickle.loads(pickle.dumps(again))
+    expected = listener.levels_given_past(np.arange(5))
+    for other in (again, copied):
+        np.testing.assert_allclose(other.levels_given_past(np.arange(5)), expected, rtol=1e-6)
+
+
+def test_an_own_fit_comes_before_the_bundled_one(synthetic_folder, tmp_path):
+    folder = tmp_path / "data"
+    shutil.copytree(synthetic_folder, folder)
+    fit = FittedNetwork.load(BUNDLED)
+    shifted = FittedNetwork(
+        fit.network, Calibration((1, 1), (1, 3), (1, 0), fit.calibration.usual), fit.about
+    )
+    shifted.save(folder / "listeners" / "learned.npz")
+    assert make_listener("learned", Dataset(folder)).fit.calibration.simulated == (1, 3)
+
+
+def test_a_dataset_without_a_fit_is_told_how_to_get_one(synthetic_folder, tmp_path):
+    folder = tmp_path / "logs"
+    shutil.copytree(synthetic_folder, folder)
+    about = (folder / "dataset.json").read_text()
+    (folder / "dataset.json").write_text(about.replace('"taste": "default"', '"taste": "high"'))
+    with pytest.raises(FileNotFoundError, match="musicbox fit-listener"):
+        make_listener("learned", Dataset(folder))
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("lerned", "did you mean 'learned'"), ("fit.npy", "path of a fitted one")],
+)
+def test_unknown_listeners_are_refused(synthetic, name, message):
+    with pytest.raises(ValueError, match=message):
+        make_listener(name, synthetic)
+    with pytest.raises(ValueError, match=message):
+        require_listener(name)
+
+
+def test_files_that_are_none_are_refused(synthetic, tmp_path):
+    with pytest.raises(FileNotFoundError, match="fit-listener"):
+        make_listener(str(tmp_path / "missing.npz"), synthetic)
+    junk = tmp_path / "junk.npz"
+    junk.write_bytes(b"no archive")
+    with pytest.raises(ValueError, match="not a fitted listener"):
+        make_listener(str(junk), synthetic)
+    pickled = tmp_path / "pickled.npz"
+    np.savez(pickled, about=np.array([object()], dtype=object))
+    with pytest.raises(ValueError, match="not a fitted listener"):
+        make_listener(str(pickled), synthetic)
+    other = tmp_path / "other.npz"
+    write_fit(other, {"listener": "learned", "inputs": {"track": ["weather"]}}, {})
+    with pytest.raises(ValueError, match="other inputs"):
+        make_listener(str(other), synthetic)
+
+
+def test_answers_need_no_torch(synthetic_folder):
+    """In a process of its own: opening and asking must not import torch."""
+    code = (
+        "import sys, gymnasium, musicbox_env\n"
+        f"env = gymnasium.make('MusicSession-v0', data={str(synthetic_folder)!r}, "
+        "listener='learned')\n"
+        "env.reset(seed=0); env.step(env.action_space.sample())\n"
+        "assert 'torch' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_environment_plays_on_with_it(synthetic_folder):
+    env = MusicSessionEnv(data=str(synthetic_folder), listener="learned", horizon=40)
+    env.reset(seed=3)
+    over, heard = False, 0
+    while not over:
+        _, _, terminated, over, info = env.step(env.action_space.sample())
+        heard += int((info["levels"] >= 0).sum())
+        assert not terminated
+    assert heard == 40

@@ -1,0 +1,198 @@
+"""The main job on a small world: trained, judged, reported, resumed, reproduced."""
+
+import csv
+import json
+import shutil
+import socket
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from musicbox_agents import make_agent
+from musicbox_experiments.compare import compare
+from musicbox_experiments.compare.compare import CompareConfig
+from musicbox_experiments.data.sources import Source
+from musicbox_experiments.evaluate import evaluate
+from musicbox_experiments.evaluate.rollout import rerank, roll_out
+from musicbox_experiments.serve import recommend
+from musicbox_experiments.train.variants import parse_settings
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+SMALL_DDPG = ("ddpg.warmup_updates=20", "ddpg.num_envs=16", "ddpg.learning_starts=32")
+
+
+@pytest.fixture(scope="module")
+def config(synthetic_folder, tmp_path_factory):
+    return CompareConfig(
+        source=Source(data=synthetic_folder),
+        agents=("logged", "popularity", "ddpg"),
+        seeds=2,
+        train_steps=160,
+        test_sessions=60,
+        agent_settings=SMALL_DDPG,
+        out=tmp_path_factory.mktemp("runs") / "small",
+        workers=1,
+    )
+
+
+@pytest.fixture(scope="module")
+def finished(config):
+    compare.run(config)
+    return config.out
+
+
+def results(folder):
+    with (folder / "results.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_run_leaves_everything_where_one_looks_for_it(finished):
+    for name in ("report.html", "results.csv", "summary.json", "config.json"):
+        assert (finished / name).stat().st_size > 100
+    assert len(list(finished.glob("*.png"))) >= 4
+    for seed in (0, 1):
+        training = finished / "agents" / "ddpg" / f"seed-{seed}"
+        assert (training / "best" / "agent.json").is_file()
+        curve = (training / "curve.csv").read_text().splitlines()
+        assert curve[0].startswith("steps,validation_skip_rate")
+        assert len(curve) > 5
+    agents = {(row["agent"], row["seed"]) for row in results(finished)}
+    assert agents == {("logged", "0"), ("popularity", "0"), ("ddpg", "0"), ("ddpg", "1")}
+
+
+def test_tensorboard_shows_the_curve(finished):
+    """Read by TensorBoard's own reader; no name holds that of the machine."""
+    training = finished / "agents/ddpg/seed-0"
+    with (training / "curve.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    events = EventAccumulator(str(training / "tensorboard"))
+    events.Reload()
+    for name in ("validation_skip_rate", "critic_loss"):
+        expected = [(int(float(row["steps"])), float(row[name])) for row in rows if row[name]]
+        shown = [(event.step, event.value) for event in events.Scalars(name)]
+        assert shown == [(step, pytest.approx(value)) for step, value in expected]
+    assert not [
+        file for file in finished.rglob("*") if socket.gethostname() in file.name.split(".")
+    ]
+
+
+def test_nothing_in_a_run_is_pickled(finished):
+    endings = {file.suffix for file in finished.rglob("*") if file.is_file()}
+    assert not endings & {".pkl", ".pickle", ".pt", ".pth", ".zip"}
+    for file in finished.rglob("*.npz"):
+        with np.load(file, allow_pickle=False) as arrays:
+            assert arrays.files
+
+
+def test_same_command_gives_the_same_results(config, finished, tmp_path):
+    again = replace(config, out=tmp_path / "again")
+    compare.run(again)
+    assert results(again.out) == results(finished)
+
+
+def test_killed_run_goes_on_where_it_stopped(config, finished, tmp_path):
+    """What a kill leaves: one training done, one without its last file, no judging."""
+    out = tmp_path / "killed"
+    shutil.copytree(finished, out)
+    shutil.rmtree(out / "rollouts")
+    for name in ("report.html", "results.csv", "summary.json"):
+        (out / name).unlink()
+    (out / "agents" / "ddpg" / "seed-1" / "training.json").unlink()
+    about = out / "config.json"
+    content = json.loads(about.read_text())
+    about.write_text(json.dumps({**content, "out": str(out)}))
+    kept = out / "agents" / "ddpg" / "seed-0" / "training.json"
+    before = kept.stat().st_mtime_ns
+    compare.run(replace(config, out=out))
+    assert kept.stat().st_mtime_ns == before
+    assert results(out) == results(finished)
+
+
+def test_other_options_in_the_same_folder_are_refused(config, finished):
+    with pytest.raises(FileExistsError, match="train_steps"):
+        compare.run(replace(config, train_steps=99))
+
+
+def test_recommends_songs_that_were_not_heard(finished, synthetic):
+    ids = synthetic.catalog.track_ids
+    heard = ",".join(f"{ids[row]}:{level}" for row, level in ((0, "full"), (5, "skipped"), (9, 2)))
+    config = recommend.RecommendConfig(run=finished, heard=heard)
+    songs = recommend.recommend(config)
+    assert len(set(songs)) == 3
+    assert not set(songs) & {ids[0], ids[5], ids[9]}
+    assert set(songs) <= set(ids)
+    assert recommend.recommend(config) == songs
+    popular = recommend.recommend(replace(config, hour=8, context="radio", agent="popularity"))
+    assert popular == [ids[row] for row in (1, 2, 3)]
+
+
+def test_all_songs_heard_are_barred_however_many(finished, synthetic):
+    ids = synthetic.catalog.track_ids
+    heard = ",".join(f"{track}:full" for track in ids[:60])
+    for agent in ("ddpg", "popularity"):
+        config = recommend.RecommendConfig(run=finished, heard=heard, agent=agent)
+        songs = recommend.recommend(config)
+        assert len(set(songs)) == 3
+        assert not set(songs) & set(ids[:60])
+    too_many = ",".join(f"{track}:full" for track in ids[:-2])
+    with pytest.raises(ValueError, match="no slate of 3 songs is left"):
+        recommend.recommend(replace(config, heard=too_many))
+
+
+def test_recommend_names_what_it_does_not_know(finished):
+    config = recommend.RecommendConfig(run=finished, heard="t_nowhere:full")
+    with pytest.raises(KeyError, match="t_nowhere"):
+        recommend.recommend(config)
+    with pytest.raises(FileNotFoundError, match="did you mean 'ddpg'"):
+        recommend.recommend(replace(config, agent="dpg"))
+    with pytest.raises(FileNotFoundError, match="seed 7"):
+        recommend.recommend(replace(config, seed=7))
+
+
+def test_evaluate_judges_a_run_again(finished, capsys):
+    evaluate.run(evaluate.EvaluateConfig(run=finished, sessions=30))
+    shown = capsys.readouterr().out
+    assert "30 validation sessions" in shown
+    assert shown.count("ddpg") == 4
+
+
+def test_settings_are_read_as_json():
+    parsed = parse_settings(["ddpg.gamma=0.5", "ddpg.start=cloned", "sb3-ddpg.net_arch=[8, 8]"])
+    assert parsed == {
+        "ddpg": {"gamma": 0.5, "start": "cloned"},
+        "sb3-ddpg": {"net_arch": [8, 8]},
+    }
+
+
+def test_agents_are_judged_with_the_same_random_numbers(synthetic, synthetic_folder):
+    """Two agents that recommend alike are heard alike, however the sessions are batched."""
+    options = {"data": str(synthetic_folder), "split": "test"}
+    sessions = synthetic.sessions.sessions_in("test")[:50]
+    agent = make_agent("popularity", synthetic)
+    whole = roll_out(agent, options, sessions, listener="ground_truth")
+    parts = [
+        roll_out(make_agent("popularity", synthetic), options, part, listener="ground_truth")
+        for part in (sessions[:17], sessions[17:])
+    ]
+    for name in ("slates", "levels"):
+        joined = [np.full((50, 4, 3), -1), 0]
+        for part in parts:
+            rows = getattr(part, name)
+            joined[0][joined[1] : joined[1] + len(rows), : rows.shape[1]] = rows
+            joined[1] += len(rows)
+        full = getattr(whole, name)
+        np.testing.assert_array_equal(joined[0][:, : full.shape[1]], full)
+
+
+def test_reranking_counts_real_labels_against_a_random_choice(synthetic, synthetic_folder):
+    sessions = synthetic.sessions.sessions_in("test")[:40]
+    options = {"data": str(synthetic_folder), "split": "test"}
+    result = rerank(make_agent("popularity", synthetic), options, sessions)
+    for i, session in enumerate(sessions):
+        plays = synthetic.sessions.frame(session)
+        rest = plays.iloc[len(plays) // 2 :]
+        first = rest.sort_values("track", kind="stable").iloc[:3]
+        if rest["track"].duplicated().any():
+            continue
+        assert result.numerator[i] == (first["level"] < 2).sum()
+        assert result.denominator[i] == pytest.approx(3 * (rest["level"] < 2).mean())

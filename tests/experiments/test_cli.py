@@ -1,0 +1,65 @@
+import subprocess
+import sys
+
+import pytest
+from musicbox_experiments.cli import COMMANDS, main
+
+
+@pytest.mark.parametrize("command", sorted(COMMANDS))
+def test_every_command_explains_itself(command, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main([command, "--help"])
+    assert not stopped.value.code
+    assert f"musicbox {command}" in capsys.readouterr().out
+
+
+def test_overview_names_every_command(capsys):
+    main([])
+    shown = capsys.readouterr().out
+    assert all(f"  {command} " in shown for command in COMMANDS)
+
+
+def test_unknown_command_is_refused_with_a_suggestion(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["comapre"])
+    assert stopped.value.code == 2
+    assert "did you mean 'compare'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["compare", "--agents", "logged", "dppg"], "did you mean 'ddpg'"),
+        (["compare", "--agents", "ddpg"], "must name `logged`"),
+        (["compare", "--seeds", "0"], "seeds is 0"),
+        (["compare", "--listener", "reply"], "did you mean 'replay'"),
+        (["compare", "--agent-settings", "ddpg.gamma"], "expected AGENT.NAME=VALUE"),
+        (["compare", "--tracks", "x.csv"], "--tracks belongs to --sessions"),
+        (["describe", "nowhere"], "musicbox ingest"),
+        (["recommend", "nowhere", "--heard", "t_1"], "expected SONG:LEVEL"),
+        (["recommend", "nowhere", "--heard", "t_1:full"], "holds no trained agent"),
+        (["evaluate", "nowhere"], "holds no trained agent"),
+    ],
+)
+def test_mistakes_are_told_without_a_traceback(arguments, says, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    assert stopped.value.code == 2
+    told = capsys.readouterr().err
+    assert says in told
+    assert "Traceback" not in told
+
+
+def test_unknown_options_are_refused_with_a_suggestion(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["compare", "--train-step", "5"])
+    assert stopped.value.code == 2
+    assert "--train-steps" in capsys.readouterr().err
+
+
+def test_module_and_command_are_the_same_function():
+    run = [sys.executable, "-m", "musicbox_experiments.data.describe", "nowhere"]
+    told = subprocess.run(run, capture_output=True, text=True)
+    assert told.returncode == 2
+    assert "musicbox describe" in told.stderr

@@ -1,0 +1,114 @@
+"""Who teaches, who picks checkpoints, who judges: never one learned listener for all."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from musicbox_experiments.evaluate.rollout import roll_out, skip_rate
+from musicbox_experiments.train.jobs import jobs_for, read_training, train, trained
+from musicbox_experiments.train.simulators import choose_listeners, pessimistic, require_choice
+
+from musicbox_env.listeners import make_listener
+from musicbox_env.listeners.files import read_fit
+from musicbox_env.simulator.dynamics import open_dataset
+from musicbox_env.synthetic.generator import SyntheticConfig, synthesize
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """A folder of few sessions: what is fitted on it is of no use, but quickly fitted."""
+    folder = tmp_path_factory.mktemp("small") / "data"
+    synthesize(SyntheticConfig(sessions=200, tracks=120, seed=2), folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def learned(small, tmp_path_factory):
+    return choose_listeners("learned", (), small, tmp_path_factory.mktemp("run"))
+
+
+def test_learned_listeners_of_three_roles_are_three(learned):
+    assert (learned.training_name, learned.picking_name) == ("learned-A", "learned-A-seed-1")
+    assert list(learned.judges) == ["ground_truth", "learned-B", "replay", "learned-A"]
+    assert learned.picking not in learned.judges.values()
+    about, weights = read_fit_of(learned.training)
+    again, others = read_fit_of(learned.picking)
+    assert about["split"] == again["split"] == "train_a"
+    different = [not np.array_equal(weights[name], others[name]) for name in weights]
+    assert sum(different) > len(different) / 2
+    judge, _ = read_fit_of(learned.judges["learned-B"])
+    assert judge["split"] == "train_b"
+
+
+def read_fit_of(file):
+    return read_fit(Path(file))
+
+
+def test_the_law_may_do_everything(small, tmp_path):
+    listeners = choose_listeners("auto", (), small, tmp_path)
+    assert listeners.training == listeners.picking == "ground_truth"
+    assert list(listeners.judges) == ["ground_truth", "replay"]
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_picking_listener_picks(learned, small, tmp_path):
+    """The curve of a training is what the picking listener, and not the teacher, says of it."""
+    options = {"data": small, "split": "train", "reward": None}
+    [job] = jobs_for(
+        ["linucb"],
+        1,
+        settings={},
+        options=options,
+        steps=60,
+        out=tmp_path,
+        listeners=learned,
+        validation_sessions=15,
+    )
+    train(job)
+    about = read_training(tmp_path / "agents/linucb/seed-0")
+    assert about["options"]["listener"] == learned.training
+    assert about["validation_listener"] == learned.picking
+    rows = (tmp_path / "agents/linucb/seed-0/curve.csv").read_text().splitlines()[1:]
+    best = min(float(row.split(",")[1]) for row in rows)
+    agent = trained(job)
+    sessions = agent.dataset.sessions.playable("validation")[:15]
+    picked, taught = (
+        roll_out(agent, {**options, "split": "validation"}, sessions, listener=listener)
+        for listener in (learned.picking, learned.training)
+    )
+    assert skip_rate(picked) == pytest.approx(best)
+    assert not np.array_equal(picked.levels, taught.levels)
+
+
+def test_pessimism_is_that_of_the_variant_alone(learned, small, tmp_path):
+    options = {"data": small, "split": "train", "reward": None}
+    jobs = jobs_for(
+        ["ddpg", "ddpg+pessimistic"],
+        1,
+        settings={},
+        options=options,
+        steps=1,
+        out=tmp_path,
+        listeners=learned,
+    )
+    plain, careful = (make_listener(job.options["listener"], open_dataset(small)) for job in jobs)
+    assert (plain.pessimism, careful.pessimism) == (0.0, 1.0)
+    with pytest.raises(ValueError, match="--listener learned"):
+        pessimistic("ground_truth", 1.0)
+
+
+def test_modes_of_the_similarity_listener_can_be_named(small, tmp_path):
+    listeners = choose_listeners("similarity-grouped_cosine", ("replay",), small, tmp_path)
+    assert listeners.picking == listeners.training
+    listener = make_listener(listeners.training, open_dataset(small))
+    assert listener.config.mode == "grouped_cosine"
+    with pytest.raises(ValueError, match="did you mean 'grouped_cosine'"):
+        require_choice("similarity-grouped_cosin")
+
+
+@pytest.mark.parametrize("listener", ["fits/mine.npz", "similarity", "ground_truth"])
+def test_the_listener_learned_with_judges_too(small, tmp_path, listener):
+    chosen = choose_listeners(listener, ("ground_truth", "replay"), small, tmp_path)
+    assert chosen.training == listener
+    assert chosen.judges[chosen.training_name] == listener
+    assert {"ground_truth", "replay"} <= set(chosen.judges)
