@@ -15,7 +15,6 @@ from matplotlib.ticker import MaxNLocator
 from musicbox_agents import make_agent
 from musicbox_agents.ddpg.agent import mean_cosine
 from musicbox_experiments.compare import plots
-from musicbox_experiments.compare.departures import departures, published
 from musicbox_experiments.evaluate.metrics import effective_songs, exposure
 from musicbox_experiments.evaluate.rollout import (
     open_sessions,
@@ -23,6 +22,7 @@ from musicbox_experiments.evaluate.rollout import (
     roll_out,
     skip_rate,
 )
+from musicbox_experiments.train.departures import departures, published
 from tqdm import tqdm
 
 from musicbox_env.simulator.dynamics import open_dataset

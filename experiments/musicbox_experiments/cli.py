@@ -1,4 +1,4 @@
-"""The ``musicbox`` command: each subcommand is a module of this package of that name."""
+"""The ``musicbox`` command; `COMMANDS` says which module each subcommand is."""
 
 from __future__ import annotations
 
@@ -10,23 +10,35 @@ from importlib import import_module
 from musicbox_env.schema import suggest
 
 COMMANDS = {
-    "compare": "train agents, judge them on sessions they never saw, write a report",
-    "train": "train one agent over seeds",
-    "frontier": "draw skips against variety for a trained agent under other acting settings",
-    "ablate": "measure what each option of the DDPG agent is worth",
-    "fit-listener": "learn a user simulator from logged sessions",
-    "cross-validate": "hold the learned listener against boosting on training sessions",
-    "fit-leaving": "learn when listeners leave from logged sessions",
-    "evaluate": "judge the agents of a run again",
-    "recommend": "print the next songs for a listening history",
-    "ingest": "turn listening logs into a dataset folder",
-    "describe": "print what is in a dataset folder",
-    "trust": "report how far each listener can be believed",
-    "pool-trust": "average trust reports over divisions of the same sessions",
-    "export": "write logged sessions as a Minari data set",
-    "benchmark": "measure speed and memory side by side with peers and limits",
-    "synthesize": "make synthetic sessions, as a dataset folder or as raw logs",
+    "compare": ("compare.compare", "train agents, evaluate them on held-out sessions, report"),
+    "train": ("train.train", "train one agent over seeds"),
+    "frontier": (
+        "compare.frontier",
+        "draw skips against variety for a trained agent under other acting settings",
+    ),
+    "ablate": ("compare.ablate", "measure what each option of the DDPG agent is worth"),
+    "fit-listener": ("listeners.fit_listener", "learn a user simulator from logged sessions"),
+    "cross-validate": (
+        "trust.cross_validate",
+        "compare the learned listener with gradient boosting on training sessions",
+    ),
+    "fit-leaving": ("listeners.fit_leaving", "learn when listeners leave from logged sessions"),
+    "evaluate": ("compare.evaluate", "evaluate the agents of a run again"),
+    "recommend": ("serve.recommend", "print the next songs for a listening history"),
+    "ingest": ("data.ingest", "turn listening logs into a dataset folder"),
+    "describe": ("data.describe", "print what is in a dataset folder"),
+    "trust": ("trust.trust", "report how far each listener can be believed"),
+    "pool-trust": ("trust.pool", "average trust reports over test folds of the same sessions"),
+    "export": ("data.export", "write logged sessions as a Minari data set"),
+    "benchmark": ("benchmark.benchmark", "measure speed and memory beside peers and limits"),
+    "synthesize": ("data.synthesize", "make synthetic sessions, as a dataset or as raw logs"),
 }
+"""Module of this package, and what it does, of each command.
+
+The module holds a configuration class named after the command (``fit-leaving``:
+``FitLeavingConfig``), whose fields are the options, and a function ``run`` that takes one. Where
+defaults depend on the command line, a function ``defaults`` makes them from its arguments.
+"""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -46,19 +58,17 @@ def run_command(name: str, arguments: Sequence[str]) -> None:
     """Parse the arguments of one subcommand and run it."""
     import tyro
 
-    from musicbox_experiments.compare.presets import options_of, preset_in
-
-    module = import_module(f"experiments.{name.replace('-', '_')}")
+    module = import_module(f"musicbox_experiments.{COMMANDS[name][0]}")
     config_type = getattr(module, f"{name.title().replace('-', '')}Config")
     try:
-        preset = preset_in(arguments) if hasattr(config_type, "preset") else None
+        default = module.defaults(arguments) if hasattr(module, "defaults") else None
         config = tyro.cli(
             config_type,
             prog=f"musicbox {name}",
             description=module.__doc__,
             args=arguments,
             config=(tyro.conf.OmitArgPrefixes,),
-            **({} if preset is None else {"default": config_type(**options_of(preset))}),
+            **({} if default is None else {"default": default}),
         )
         module.run(config)
     except BrokenPipeError:
@@ -79,7 +89,7 @@ def run_command(name: str, arguments: Sequence[str]) -> None:
 
 def _overview() -> str:
     width = max(map(len, COMMANDS))
-    lines = [f"  {name:<{width}}  {what}" for name, what in COMMANDS.items()]
+    lines = [f"  {name:<{width}}  {what}" for name, (_, what) in COMMANDS.items()]
     return "\n".join(
         [
             "usage: musicbox COMMAND [options]    (musicbox COMMAND --help explains them)",
@@ -89,7 +99,3 @@ def _overview() -> str:
             *lines,
         ]
     )
-
-
-if __name__ == "__main__":
-    main()

@@ -72,11 +72,14 @@ CENTER_SESSIONS = 2048
 REDRAWS = 1000
 CACHE_VARIABLE = "MUSICBOX_CACHE"
 DECIDING_FILES: Final = (
-    *("law.py", "truth.py", "synthetic.py", "synthetic_tracks.py", "synthetic_behaviour.py"),
-    *("schema.py", "catalog.py", "sessions.py", "dataset.py", "embeddings.py"),
-    *("published/figures.json", "published/session_lengths.csv", "published/play_counts.csv"),
-    *("published/feature_histograms.csv", "published/feature_summary.csv"),
-    "published/feature_correlations.csv",
+    *(f"synthetic/{n}.py" for n in ("law", "truth", "generator", "tracks", "behaviour")),
+    *("schema.py", "data/catalog.py", "data/sessions.py", "data/dataset.py"),
+    *("retrieval/embeddings.py", "synthetic/published/figures.json"),
+    *(
+        f"synthetic/published/{n}.csv"
+        for n in ("session_lengths", "play_counts", "feature_histograms", "feature_summary")
+    ),
+    "synthetic/published/feature_correlations.csv",
 )
 """Files of the package that decide what the bundled dataset holds."""
 _TRACK_STREAM, _SESSION_STREAM = 0, 1

@@ -241,7 +241,7 @@ def test_a_play_whose_level_is_hidden_is_no_donor_and_those_after_it_are():
 def test_machine_code_of_another_version_is_not_used(file, rule, other, tmp_path):
     """A kernel follows when another file changes: one whose kernel it calls, or a constant's."""
     package = tmp_path / "musicbox_env"
-    of_code = shutil.ignore_patterns("__pycache__", "data", "fitted")
+    of_code = shutil.ignore_patterns("__pycache__", "fitted")
     shutil.copytree(Path(musicbox_env.__file__).parent, package, ignore=of_code)
     source = (package / file).read_text()
     assert source.count(rule) == 1

@@ -59,7 +59,7 @@ def test_unknown_options_are_refused_with_a_suggestion(capsys):
 
 
 def test_module_and_command_are_the_same_function():
-    run = [sys.executable, "-m", "musicbox_experiments.data.describe", "nowhere"]
+    run = [sys.executable, "-m", "musicbox_experiments", "describe", "nowhere"]
     told = subprocess.run(run, capture_output=True, text=True)
     assert told.returncode == 2
     assert "musicbox describe" in told.stderr

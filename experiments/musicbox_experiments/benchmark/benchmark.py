@@ -153,9 +153,3 @@ def picture(points: Sequence[Point]) -> Figure:
         axes.grid(color=LIGHT.grid)
         axes.legend(frameon=False)
     return figure
-
-
-if __name__ == "__main__":
-    from musicbox_experiments.cli import run_command
-
-    run_command("benchmark", sys.argv[1:])

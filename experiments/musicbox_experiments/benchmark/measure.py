@@ -19,7 +19,7 @@ from statistics import median
 MEBIBYTE = 2**20
 SHORTEST_SECONDS = 0.2
 """A speed is measured for at least this long."""
-PEER_SCRIPT = Path(__file__).with_name("benchmark_peers.py")
+PEER_SCRIPT = Path(__file__).with_name("peers.py")
 
 
 @dataclass(frozen=True)

@@ -397,12 +397,12 @@ _CHILD = """
 import json, shutil, sys, time
 from pathlib import Path
 from statistics import median
-from experiments.benchmark_measure import processor_seconds
+from musicbox_experiments.benchmark.measure import processor_seconds
 which, workers, out, files = sys.argv[1], int(sys.argv[2]), Path(sys.argv[3]), sys.argv[4:]
 wall = time.perf_counter()
 if which == "ours":
-    from musicbox_env.dataset import Dataset
-    from musicbox_env.ingest import IngestConfig, ingest
+    from musicbox_env.data.dataset import Dataset
+    from musicbox_env.ingest.pipeline import IngestConfig, ingest
     config = IngestConfig(tuple(files), out, embeddings=False, workers=workers, progress=False)
     began = processor_seconds()
     ingest(config)
@@ -541,7 +541,7 @@ import json, sys, time
 began = time.process_time()
 from pathlib import Path
 from statistics import median
-from experiments.recommend import RecommendConfig, recommend
+from musicbox_experiments.serve.recommend import RecommendConfig, recommend
 assert len(recommend(RecommendConfig(Path(sys.argv[1]), "t1:full,t2:skipped,t3:kept"))) == 3
 status = dict(line.split(":", 1) for line in open("/proc/self/status"))
 peak = int(status["VmHWM"].split()[0]) / 1024

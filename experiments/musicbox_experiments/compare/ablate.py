@@ -31,12 +31,12 @@ from musicbox_env.schema import require_known
 from musicbox_env.simulator.dynamics import open_dataset
 from musicbox_experiments.compare.ablation import AGENT, BASES, Base, Pair, effects, pairs, sides_of
 from musicbox_experiments.compare.ablation_report import write_ablation
-from musicbox_experiments.compare.departures import departures
+from musicbox_experiments.compare.judging import Judging, judged
 from musicbox_experiments.data.sources import Source, without_home
-from musicbox_experiments.evaluate.judging import Judging, judged
 from musicbox_experiments.evaluate.metrics import Rollout, World
 from musicbox_experiments.evaluate.rollout import draw_sessions, picking_sessions
 from musicbox_experiments.train.claims import claim
+from musicbox_experiments.train.departures import departures
 from musicbox_experiments.train.jobs import (
     VALIDATION_SESSIONS,
     TrainingJob,
@@ -213,9 +213,3 @@ def _seconds(jobs: Sequence[TrainingJob]) -> Mapping[str, float]:
     for job in jobs:
         times.setdefault(job.agent, []).append(seconds(job))
     return {label: round(sum(of) / len(of), 1) for label, of in times.items()}
-
-
-if __name__ == "__main__":
-    from musicbox_experiments.cli import run_command
-
-    run_command("ablate", sys.argv[1:])

@@ -15,7 +15,6 @@ from typing import Any, Final, Literal
 import numpy as np
 from musicbox_agents.ddpg.agent import DDPGSettings
 
-from musicbox_experiments.compare.departures import Departure, published
 from musicbox_experiments.evaluate.metrics import (
     Rollout,
     World,
@@ -24,6 +23,7 @@ from musicbox_experiments.evaluate.metrics import (
     skip_rate,
 )
 from musicbox_experiments.evaluate.statistics import Estimate, paired_change, seed_estimate
+from musicbox_experiments.train.departures import Departure, published
 
 AGENT: Final = "ddpg"
 CONFIDENCE: Final = 0.95

@@ -19,12 +19,18 @@ from musicbox_env.data.dataset import Dataset
 from musicbox_env.listeners import LISTENERS
 from musicbox_env.rewards import RewardConfig
 from musicbox_env.simulator.dynamics import open_dataset
-from musicbox_experiments.compare.presets import PRESETS, require_preset, require_sessions
+from musicbox_experiments.compare.judging import judge_all, judge_one, judgings_for
+from musicbox_experiments.compare.presets import (
+    PRESETS,
+    options_of,
+    preset_in,
+    require_preset,
+    require_sessions,
+)
 from musicbox_experiments.compare.report import Study, text_first, text_table, write_report
 from musicbox_experiments.compare.summary import BOUNDS, EXACT_JUDGE
 from musicbox_experiments.data.enough import cautions
 from musicbox_experiments.data.sources import Source, without_home
-from musicbox_experiments.evaluate.judging import judge_all, judge_one, judgings_for
 from musicbox_experiments.evaluate.metrics import PerSession, Rollout, World, first_musicbox_figures
 from musicbox_experiments.evaluate.rollout import draw_sessions
 from musicbox_experiments.train.claims import as_stored, claim
@@ -109,6 +115,12 @@ class CompareConfig:
                 "--agents must name `logged`: what was playing is what every other agent is "
                 "compared with."
             )
+
+
+def defaults(arguments: Sequence[str]) -> CompareConfig:
+    """Options to start from: those of the preset that a command line names."""
+    preset = preset_in(arguments)
+    return CompareConfig() if preset is None else CompareConfig(**options_of(preset))
 
 
 def run(config: CompareConfig) -> None:
@@ -252,9 +264,3 @@ def _favourites(
         shares = counts / counts.sum()
         favourites[agent] = [(dataset.catalog.titles[songs[i]], float(shares[i])) for i in most]
     return favourites
-
-
-if __name__ == "__main__":
-    from musicbox_experiments.cli import run_command
-
-    run_command("compare", sys.argv[1:])

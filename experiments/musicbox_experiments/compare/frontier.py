@@ -25,10 +25,10 @@ from musicbox_env.data.dataset import write_json
 from musicbox_env.schema import require_known, split_codes
 from musicbox_env.simulator.dynamics import open_dataset
 from musicbox_experiments.compare import plots
+from musicbox_experiments.compare.judging import SKYLINE_EVALUATORS, Judging, judged
 from musicbox_experiments.compare.report import columns, percent, signed_points
 from musicbox_experiments.compare.summary import BOUNDS
 from musicbox_experiments.data.sources import without_home
-from musicbox_experiments.evaluate.judging import SKYLINE_EVALUATORS, Judging, judged
 from musicbox_experiments.evaluate.metrics import (
     METRICS,
     Rollout,
@@ -303,9 +303,3 @@ def _interval(estimate: Mapping[str, Any], text: Any) -> str:
     if estimate["low"] is None:
         return str(text(estimate["value"]))
     return f"{text(estimate['value'])} [{text(estimate['low'])}, {text(estimate['high'])}]"
-
-
-if __name__ == "__main__":
-    from musicbox_experiments.cli import run_command
-
-    run_command("frontier", sys.argv[1:])

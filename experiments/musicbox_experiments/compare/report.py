@@ -575,7 +575,7 @@ def _curves(study: Study) -> Picture:
 def template_environment() -> jinja2.Environment:
     """Templates of this package, with the filters that their pieces share."""
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("experiments", "templates"),
+        loader=jinja2.PackageLoader("musicbox_experiments", "templates"),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -386,9 +385,3 @@ def _on_one_line(content: Mapping[str, Any]) -> str:
 def _share(part: float | np.number, whole: float | np.number) -> str:
     """A share in per cent, or that there is nothing to take a share of."""
     return f"{100 * float(part) / float(whole):.1f} %" if whole else "unknown"
-
-
-if __name__ == "__main__":
-    from musicbox_experiments.cli import run_command
-
-    run_command("describe", sys.argv[1:])

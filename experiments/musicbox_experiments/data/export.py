@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import re
 import shutil
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -228,9 +227,3 @@ def _mean_embedding(
     heard = slates >= 0
     count = np.maximum(heard.sum(axis=2, keepdims=True), 1)
     return ((space[slates] * heard[..., None]).sum(axis=2) / count).astype(np.float32)
-
-
-if __name__ == "__main__":
-    from musicbox_experiments.cli import run_command
-
-    run_command("export", sys.argv[1:])

@@ -77,11 +77,3 @@ def history_account(about: Mapping[str, Any]) -> list[str]:
     if passed_over["files"]:
         lines.append(f"Passed over: {'; '.join(passed_over['names'])}")
     return lines
-
-
-if __name__ == "__main__":
-    import sys
-
-    from musicbox_experiments.cli import run_command
-
-    run_command("ingest", sys.argv[1:])

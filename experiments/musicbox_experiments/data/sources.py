@@ -15,6 +15,7 @@ from musicbox_env.synthetic.generator import (
     bundled_dataset,
     write_raw,
 )
+from musicbox_experiments.data import ingest
 
 
 def without_home(text: str) -> str:
@@ -98,8 +99,6 @@ class Source:
         if folder.exists():
             _require_made_from(folder, sessions)
         else:
-            from musicbox_experiments.data import ingest
-
             ingest.run(
                 ingest.IngestConfig(
                     sources=sessions,

@@ -5,7 +5,6 @@ They look like the published figures of real sessions; --check prints both, side
 
 from __future__ import annotations
 
-import sys
 import tempfile
 from contextlib import suppress
 from dataclasses import dataclass
@@ -89,9 +88,3 @@ def _check(synthetic: SyntheticConfig, folder: Path | None) -> None:
     if off:
         print("Off: " + "; ".join(row.name for row in off))
         raise SystemExit(1)
-
-
-if __name__ == "__main__":
-    from musicbox_experiments.cli import run_command
-
-    run_command("synthesize", sys.argv[1:])

@@ -8,7 +8,6 @@ training sessions and judged on all others. ``leaving="fitted"`` opens it in an 
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -264,9 +263,3 @@ def _text(measured: Measured, *, percent: bool = False) -> str:
         low, value, high = (100 * v for v in (measured.low, measured.value, measured.high))
         return f"{value:.1f} % [{low:.1f}, {high:.1f}]"
     return f"{measured.value:+.1f} [{measured.low:+.1f}, {measured.high:+.1f}]"
-
-
-if __name__ == "__main__":
-    from musicbox_experiments.cli import run_command
-
-    run_command("fit-leaving", sys.argv[1:])

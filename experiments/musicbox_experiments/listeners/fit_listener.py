@@ -7,7 +7,6 @@ the same validation sessions stop and calibrate them.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -246,9 +245,3 @@ def run(config: FitListenerConfig) -> Path:
         f"hearing and {song[1]:.2f} on a repeat."
     )
     return out
-
-
-if __name__ == "__main__":
-    from musicbox_experiments.cli import run_command
-
-    run_command("fit-listener", sys.argv[1:])

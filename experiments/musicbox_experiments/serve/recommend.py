@@ -11,7 +11,6 @@ name, or `skipped` or `kept`.
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -178,9 +177,3 @@ def _best_validation(folder: Path) -> float:
     header, *rows = file.read_text().splitlines()
     column = header.split(",").index("validation_skip_rate")
     return min(float(row.split(",")[column]) for row in rows)
-
-
-if __name__ == "__main__":
-    from musicbox_experiments.cli import run_command
-
-    run_command("recommend", sys.argv[1:])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -71,9 +70,3 @@ def run(config: TrainConfig) -> None:
         points = curve(job)
         best = f"best validation skip rate {min(v for _, v in points):.3f}, " if points else ""
         print(f"{job.agent} seed {job.seed}: {best}{seconds(job):.0f} s, {job.folder}")
-
-
-if __name__ == "__main__":
-    from musicbox_experiments.cli import run_command
-
-    run_command("train", sys.argv[1:])

@@ -15,7 +15,7 @@ from typing import Any, Final
 from musicbox_agents import AGENTS, Agent, agent_class
 
 from musicbox_env.schema import require_known
-from musicbox_experiments.compare.departures import departures, published
+from musicbox_experiments.train.departures import departures, published
 
 PLUS: Final = "+"
 

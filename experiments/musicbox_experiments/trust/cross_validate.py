@@ -8,7 +8,6 @@ embedding what the others tell. Validation sessions stop the networks; nothing i
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -184,9 +183,3 @@ def measured(bench: Bench, networks: Answers, trees: Answers) -> Findings:
             levels = networks[protocol].swapaxes(0, 1)
             measures.left_to_itself(bench, LEARNED, protocol, levels, findings)
     return findings
-
-
-if __name__ == "__main__":
-    from musicbox_experiments.cli import run_command
-
-    run_command("cross-validate", sys.argv[1:])

@@ -22,7 +22,7 @@ from musicbox_env.data.dataset import Dataset
 from musicbox_env.data.summaries import holds
 from musicbox_env.listeners import GroundTruthListener
 from musicbox_env.schema import UNKNOWN
-from musicbox_experiments.evaluate.judging import RERANKED
+from musicbox_experiments.compare.judging import RERANKED
 from musicbox_experiments.evaluate.metrics import PerSession, Rollout, skip_rate
 from musicbox_experiments.evaluate.rollout import open_sessions, roll_out
 from musicbox_experiments.train.variants import class_of

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,9 +107,3 @@ def run(config: PoolTrustConfig) -> list[Record]:
     print("\n\n".join([about, *text_blocks(records)]))
     print(f"\nEvery figure: {config.out / RECORDS_FILE}")
     return records
-
-
-if __name__ == "__main__":
-    from musicbox_experiments.cli import run_command
-
-    run_command("pool-trust", sys.argv[1:])

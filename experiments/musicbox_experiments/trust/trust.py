@@ -226,9 +226,3 @@ def _agree(
     rng = np.random.default_rng(config.seed)
     resampling = Resampling(judged.num_sessions, rng=rng, resamples=config.resamples)
     judges.agreement(judged, resampling, findings)
-
-
-if __name__ == "__main__":
-    from musicbox_experiments.cli import run_command
-
-    run_command("trust", sys.argv[1:])

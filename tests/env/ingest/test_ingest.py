@@ -583,7 +583,7 @@ def test_an_existing_dataset_is_replaced_only_on_demand(tmp_path):
 CHILD = """
 import sys
 from pathlib import Path
-from musicbox_env.ingest import IngestConfig, ingest
+from musicbox_env.ingest.pipeline import IngestConfig, ingest
 try:
     ingest(IngestConfig((sys.argv[1],), Path(sys.argv[2]), embeddings=False, progress=False,
                         workers=1))
@@ -599,7 +599,7 @@ def start_ingest(tmp_path, *, file_limit=None):
 
     return subprocess.Popen(
         [sys.executable, "-c", CHILD, str(tmp_path / "logs"), str(tmp_path / "out")],
-        cwd=Path(__file__).parents[1],
+        cwd=Path(__file__).parents[3],
         preexec_fn=limit,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

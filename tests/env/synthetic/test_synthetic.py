@@ -442,12 +442,12 @@ def test_bundled_dataset_name_depends_on_what_makes_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     package = tmp_path / "package"
-    shutil.copytree(Path(synthetic.__file__).parent, package)
+    shutil.copytree(Path(synthetic.__file__).parents[1], package)
     monkeypatch.setattr(synthetic, "files", lambda _: package)
     before = synthetic._fingerprint(synthetic.BUNDLED)
     assert synthetic._fingerprint(synthetic.BUNDLED) == before
     assert synthetic._fingerprint(SyntheticConfig(seed=1)) != before
-    with (package / "law.py").open("a") as law:
+    with (package / "synthetic/law.py").open("a") as law:
         law.write("# another law")
     assert synthetic._fingerprint(synthetic.BUNDLED) != before
 
@@ -470,7 +470,7 @@ def test_bundled_dataset_of_whoever_was_first_is_used(
 def test_bundled_dataset_survives_a_race(tmp_path: Path) -> None:
     """Two processes at once: all get the same whole dataset, and nothing else is left."""
     script = (
-        "from musicbox_env import synthetic\n"
+        "from musicbox_env.synthetic import generator as synthetic\n"
         "synthetic.BUNDLED = synthetic.SyntheticConfig(sessions=60, tracks=120)\n"
         "print(synthetic.bundled_dataset())\n"
     )
@@ -532,7 +532,7 @@ def test_published_tables_are_small() -> None:
 
 MAKE_A_WORLD = """
 import sys
-from musicbox_env.synthetic import SyntheticConfig, synthesize
+from musicbox_env.synthetic.generator import SyntheticConfig, synthesize
 synthesize(SyntheticConfig(sessions=300, tracks=400), sys.argv[1])
 """
 

@@ -12,9 +12,9 @@ from musicbox_experiments.compare import ablate
 from musicbox_experiments.compare.ablate import AblateConfig
 from musicbox_experiments.compare.ablation import Effect, effects, pairs, sides_of
 from musicbox_experiments.compare.ablation_report import write_ablation
-from musicbox_experiments.compare.departures import departures, published
 from musicbox_experiments.data.sources import Source
 from musicbox_experiments.evaluate.metrics import Rollout, World
+from musicbox_experiments.train.departures import departures, published
 
 
 def numbers_of_the_page():

@@ -9,10 +9,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from musicbox_agents import make_agent
-from musicbox_experiments.compare import compare
+from musicbox_experiments.compare import compare, evaluate
 from musicbox_experiments.compare.compare import CompareConfig
 from musicbox_experiments.data.sources import Source
-from musicbox_experiments.evaluate import evaluate
 from musicbox_experiments.evaluate.rollout import rerank, roll_out
 from musicbox_experiments.serve import recommend
 from musicbox_experiments.train.variants import parse_settings

@@ -692,7 +692,7 @@ def test_a_record_without_end_is_not_read_on(tmp_path, monkeypatch, history):
 MEASURE = """
 import resource, sys
 from pathlib import Path
-from musicbox_env.ingest import IngestConfig, ingest
+from musicbox_env.ingest.pipeline import IngestConfig, ingest
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 ingest(IngestConfig((sys.argv[1],), Path(sys.argv[2]), embeddings=False, progress=False))
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
@@ -723,7 +723,7 @@ def test_two_gigabytes_of_json_in_half_a_gigabyte(tmp_path):
         capture_output=True,
         text=True,
         check=True,
-        cwd=Path(__file__).parents[1],
+        cwd=Path(__file__).parents[4],
     )
     assert int(process.stdout) < 512 * 1024
 

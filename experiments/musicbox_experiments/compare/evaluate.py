@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -12,7 +11,7 @@ import tyro
 from musicbox_env.listeners import require_listener
 from musicbox_env.schema import split_codes
 from musicbox_env.simulator.dynamics import open_dataset
-from musicbox_experiments.evaluate.judging import judge_all, judgings_for
+from musicbox_experiments.compare.judging import judge_all, judgings_for
 from musicbox_experiments.evaluate.metrics import World, measure
 from musicbox_experiments.evaluate.rollout import draw_sessions
 from musicbox_experiments.train.jobs import finished_jobs
@@ -68,9 +67,3 @@ def run(config: EvaluateConfig) -> None:
         "rerank: skips among the plays chosen from what the log still held, relative to a random "
         f"choice of the same plays (real labels).\nRollouts: {out}"
     )
-
-
-if __name__ == "__main__":
-    from musicbox_experiments.cli import run_command
-
-    run_command("evaluate", sys.argv[1:])
