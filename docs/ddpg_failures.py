@@ -15,13 +15,9 @@ from matplotlib.ticker import MaxNLocator
 from musicbox_agents import make_agent
 from musicbox_agents.ddpg.agent import mean_cosine
 from musicbox_experiments.compare import plots
+from musicbox_experiments.data.sampling import picking_sessions
 from musicbox_experiments.evaluate.metrics import effective_songs, exposure
-from musicbox_experiments.evaluate.rollout import (
-    open_sessions,
-    picking_sessions,
-    roll_out,
-    skip_rate,
-)
+from musicbox_experiments.evaluate.rollout import open_sessions, roll_out, skip_rate
 from musicbox_experiments.train.departures import departures, published
 from tqdm import tqdm
 

@@ -162,7 +162,8 @@ def _learned(data: str, name: str, seed: int, goal: float | None) -> tuple[float
     """Train to the end, or until a skip rate on validation sessions: seconds, and the rate."""
     from musicbox_agents import make_agent
 
-    from musicbox_experiments.evaluate.rollout import draw_sessions, roll_out, skip_rate
+    from musicbox_experiments.data.sampling import draw_sessions
+    from musicbox_experiments.evaluate.rollout import roll_out, skip_rate
 
     dataset = open_dataset(data)
     sessions = draw_sessions(dataset, "validation", 500, 0)

@@ -32,9 +32,9 @@ from musicbox_env.simulator.dynamics import open_dataset
 from musicbox_experiments.compare.ablation import AGENT, BASES, Base, Pair, effects, pairs, sides_of
 from musicbox_experiments.compare.ablation_report import write_ablation
 from musicbox_experiments.compare.judging import Judging, judged
+from musicbox_experiments.data.sampling import draw_sessions, picking_sessions
 from musicbox_experiments.data.sources import Source, without_home
 from musicbox_experiments.evaluate.metrics import Rollout, World
-from musicbox_experiments.evaluate.rollout import draw_sessions, picking_sessions
 from musicbox_experiments.train.claims import claim
 from musicbox_experiments.train.departures import departures
 from musicbox_experiments.train.jobs import (

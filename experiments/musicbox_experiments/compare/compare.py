@@ -30,9 +30,9 @@ from musicbox_experiments.compare.presets import (
 from musicbox_experiments.compare.report import Study, text_first, text_table, write_report
 from musicbox_experiments.compare.summary import BOUNDS, EXACT_JUDGE
 from musicbox_experiments.data.enough import cautions
+from musicbox_experiments.data.sampling import draw_sessions
 from musicbox_experiments.data.sources import Source, without_home
 from musicbox_experiments.evaluate.metrics import PerSession, Rollout, World, first_musicbox_figures
-from musicbox_experiments.evaluate.rollout import draw_sessions
 from musicbox_experiments.train.claims import as_stored, claim
 from musicbox_experiments.train.jobs import TrainingJob, curve, jobs_for, train_all
 from musicbox_experiments.train.simulators import AUTO, Listeners, choose_listeners, require_choice

@@ -12,8 +12,8 @@ from musicbox_env.listeners import require_listener
 from musicbox_env.schema import split_codes
 from musicbox_env.simulator.dynamics import open_dataset
 from musicbox_experiments.compare.judging import judge_all, judgings_for
+from musicbox_experiments.data.sampling import draw_sessions
 from musicbox_experiments.evaluate.metrics import World, measure
-from musicbox_experiments.evaluate.rollout import draw_sessions
 from musicbox_experiments.train.jobs import finished_jobs
 from musicbox_experiments.train.simulators import AUTO, choose_listeners
 

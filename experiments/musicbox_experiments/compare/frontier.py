@@ -28,6 +28,7 @@ from musicbox_experiments.compare import plots
 from musicbox_experiments.compare.judging import SKYLINE_EVALUATORS, Judging, judged
 from musicbox_experiments.compare.report import columns, percent, signed_points
 from musicbox_experiments.compare.summary import BOUNDS
+from musicbox_experiments.data.sampling import draw_sessions, picking_sessions
 from musicbox_experiments.data.sources import without_home
 from musicbox_experiments.evaluate.metrics import (
     METRICS,
@@ -37,7 +38,6 @@ from musicbox_experiments.evaluate.metrics import (
     exposure,
     skip_rate,
 )
-from musicbox_experiments.evaluate.rollout import draw_sessions, picking_sessions
 from musicbox_experiments.evaluate.statistics import paired_bootstrap, paired_change, seed_estimate
 from musicbox_experiments.train.claims import as_stored
 from musicbox_experiments.train.jobs import TrainingJob, finished_jobs, trained

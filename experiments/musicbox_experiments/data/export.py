@@ -30,7 +30,7 @@ from musicbox_env.data.dataset import Dataset, staged_folder
 from musicbox_env.schema import require_known, split_codes
 from musicbox_env.simulator.dynamics import OBSERVATIONS, open_dataset
 from musicbox_env.vector_env import MusicSessionVectorEnv
-from musicbox_experiments.evaluate.rollout import draw_sessions
+from musicbox_experiments.data.sampling import draw_sessions
 
 if TYPE_CHECKING:
     from minari.data_collector.episode_buffer import EpisodeBuffer

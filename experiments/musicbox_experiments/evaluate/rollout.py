@@ -22,31 +22,6 @@ _SEED_STRIDE = 1_000_003
 """Prime; spreads the seeds of neighbouring evaluation seeds over the sessions."""
 
 
-def picking_sessions(dataset: Dataset, most: int) -> npt.NDArray[np.int64]:
-    """Up to ``most`` validation sessions that pick the checkpoint of a training, ascending."""
-    return dataset.sessions.playable("validation")[:most]
-
-
-def draw_sessions(
-    dataset: Dataset, split: str, most: int, seed: int, *, but: npt.ArrayLike = ()
-) -> npt.NDArray[np.int64]:
-    """Up to ``most`` playable sessions of a split, ascending.
-
-    Args:
-        dataset: Where they are.
-        split: Which of its splits.
-        most: At most so many.
-        seed: Which are drawn, where there are more.
-        but: Sessions that are left out.
-    """
-    sessions = np.setdiff1d(dataset.sessions.playable(split), np.asarray(but, np.int64))
-    if not len(sessions):
-        raise ValueError(f"{dataset.folder} has no session in its {split} split to judge on.")
-    if len(sessions) > most:
-        sessions = np.sort(np.random.default_rng(seed).choice(sessions, most, replace=False))
-    return sessions
-
-
 def session_seeds(seed: int, sessions: npt.NDArray[np.integer]) -> list[int]:
     """Seed of each session's random numbers: of the session alone, so agents are paired."""
     return [(seed * _SEED_STRIDE + int(session)) % 2**31 for session in sessions]

@@ -24,7 +24,7 @@ from musicbox_env.data.summaries import skip_share
 from musicbox_env.listeners.leaving import FILE, PUBLISHED, LeavingModel
 from musicbox_env.schema import Level
 from musicbox_env.simulator.dynamics import open_dataset
-from musicbox_experiments.trust.protocols import Measured, Resampling, Sums, by_session, ratio
+from musicbox_experiments.evaluate.resampling import Measured, Resampling, Sums, by_session, ratio
 
 EFFECT_SD: Final = 1.0
 """Prior standard deviation around 0 of every effect, and of a position around the mean one."""

@@ -31,7 +31,8 @@ from tqdm import tqdm
 from musicbox_env.data.dataset import write_json
 from musicbox_env.listeners import LISTENERS
 from musicbox_env.simulator.dynamics import open_dataset
-from musicbox_experiments.evaluate.rollout import picking_sessions, roll_out, skip_rate
+from musicbox_experiments.data.sampling import picking_sessions
+from musicbox_experiments.evaluate.rollout import roll_out, skip_rate
 from musicbox_experiments.train.simulators import Listeners, pessimistic
 from musicbox_experiments.train.variants import agent_of, class_of, pessimism_of, settings_of
 

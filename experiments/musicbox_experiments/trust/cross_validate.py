@@ -19,6 +19,7 @@ from tqdm import tqdm
 from tyro.conf import Positional
 
 from musicbox_env.simulator.dynamics import open_dataset
+from musicbox_experiments.evaluate.resampling import Resampling
 from musicbox_experiments.listeners.fit_leaving import leaving_seen
 from musicbox_experiments.listeners.fit_listener import (
     FOLDS_TO_HOLD_OUT,
@@ -43,7 +44,6 @@ from musicbox_experiments.trust.measures import (
     Bench,
     Findings,
 )
-from musicbox_experiments.trust.protocols import Resampling
 from musicbox_experiments.trust.report import write_records
 from musicbox_experiments.trust.tables import About, text_table
 

@@ -24,12 +24,13 @@ from musicbox_env.listeners import GroundTruthListener
 from musicbox_env.schema import UNKNOWN
 from musicbox_experiments.compare.judging import RERANKED
 from musicbox_experiments.evaluate.metrics import PerSession, Rollout, skip_rate
+from musicbox_experiments.evaluate.resampling import Measured, Resampling, ratio
 from musicbox_experiments.evaluate.rollout import open_sessions, roll_out
 from musicbox_experiments.train.variants import class_of
 from musicbox_experiments.trust import protocols
 from musicbox_experiments.trust.asking import Array, Ints, ask
 from musicbox_experiments.trust.measures import Bench, Findings, Record, Subject
-from musicbox_experiments.trust.protocols import Measured, Predictions, Resampling
+from musicbox_experiments.trust.protocols import Predictions
 
 TRUTH: Final = "against the truth"
 AGREEMENT: Final = "agreement"
@@ -243,7 +244,7 @@ def agreement(judged: Judged, resampling: Resampling, findings: Findings) -> Non
     """
     rates: dict[str, dict[str, Measured]] = {
         judge: {
-            agent: resampling.measure(protocols.ratio(skips.numerator, skips.denominator))
+            agent: resampling.measure(ratio(skips.numerator, skips.denominator))
             for agent, skips in agents.items()
         }
         for judge, agents in judged.skips.items()

@@ -25,6 +25,7 @@ from musicbox_env.listeners.similarity import (
 )
 from musicbox_env.retrieval.embeddings import unit_rows
 from musicbox_env.rewards import RewardConfig
+from musicbox_experiments.evaluate.resampling import Measured
 from musicbox_experiments.trust import protocols
 from musicbox_experiments.trust.asking import Array, Ints, Log, expected_list_reward
 from musicbox_experiments.trust.measures import Bench, Findings, Record, Subject
@@ -171,7 +172,7 @@ def first_musicbox_reward(
 def _correlate(bench: Bench, name: str, lists: Lists, predict: Predict, findings: Findings) -> None:
     """Correlation with the logged reward, of the logged lists and of those dealt; the spread."""
 
-    def record(metric: str, measured: protocols.Measured, bar: float | None = None) -> None:
+    def record(metric: str, measured: Measured, bar: float | None = None) -> None:
         findings.records.append(Record.of(name, LISTS, metric, measured, bar))
 
     predicted = predict(lists.tracks)
@@ -183,4 +184,4 @@ def _correlate(bench: Bench, name: str, lists: Lists, predict: Predict, findings
     record("shuffled", found["shuffled"])
     record("of_songs", found["correlation"].minus(found["shuffled"]), 0.0)
     nothing = np.empty(0)
-    record("sd", protocols.Measured(float(predicted.std()), nothing), float(lists.reward.std()))
+    record("sd", Measured(float(predicted.std()), nothing), float(lists.reward.std()))

@@ -20,6 +20,7 @@ from musicbox_env.data.summaries import holds, repeats
 from musicbox_env.listeners import Listener
 from musicbox_env.listeners.leaving import LeavingModel
 from musicbox_env.schema import CONTEXT_TYPES, UNKNOWN, is_skip
+from musicbox_experiments.evaluate.resampling import Measured, Resampling, Statistic, ratio
 from musicbox_experiments.listeners.fit_leaving import leaving_seen
 from musicbox_experiments.trust import protocols
 from musicbox_experiments.trust.asking import (
@@ -37,7 +38,7 @@ from musicbox_experiments.trust.asking import (
     song_effects,
 )
 from musicbox_experiments.trust.boosting import Bars
-from musicbox_experiments.trust.protocols import Measured, Predictions, Resampling, Statistic
+from musicbox_experiments.trust.protocols import Predictions
 
 NEXT: Final = "next play"
 NEXT_LEVELS: Final = "next play, levels only"
@@ -385,7 +386,7 @@ def _accuracies(bench: Bench, answers: Array) -> dict[str, Measured]:
         "first_accuracy": protocols.first_correct(correct, counted),
     }
     return {
-        metric: bench.resampling.measure(protocols.ratio(values, everyone))
+        metric: bench.resampling.measure(ratio(values, everyone))
         for metric, values in figures.items()
     }
 

@@ -17,8 +17,8 @@ from typing import Final
 
 from tyro.conf import Positional
 
+from musicbox_experiments.evaluate.resampling import CONFIDENCE
 from musicbox_experiments.trust.measures import Record
-from musicbox_experiments.trust.protocols import CONFIDENCE
 from musicbox_experiments.trust.report import RECORDS_FILE, write_records
 from musicbox_experiments.trust.tables import text_blocks
 

@@ -10,130 +10,32 @@ A prediction is a probability that a play is skipped (``skip_2``), a label wheth
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
 from musicbox_env.schema import is_skip
-from musicbox_experiments.evaluate.statistics import session_weights
+from musicbox_experiments.evaluate.resampling import (
+    CHUNK_CELLS,
+    Array,
+    Ints,
+    Measured,
+    Resampling,
+    Sums,
+    by_session,
+    ratio,
+)
 
-Array = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 
-CONFIDENCE: Final = 0.95
 CALIBRATION_BINS: Final = 10
 LAGS: Final = (1, 2, 3, 4, 5)
 LEAST_PROBABILITY: Final = 1e-6
 """Predictions are kept this far from 0 and 1 in the log-loss, which is infinite there."""
 LEAST_SQUARES: Final = 1e-12
-_CHUNK_CELLS: Final = 4_000_000
-
-
-@dataclass(frozen=True)
-class Measured:
-    """A figure and how sure it is.
-
-    Attributes:
-        value: On all sessions; NaN where there was nothing to measure.
-        draws: On each resample of the sessions ``(resamples,)``; empty where the figure has no
-            uncertainty.
-    """
-
-    value: float
-    draws: Array
-
-    @property
-    def low(self) -> float | None:
-        """Lower end of the percentile interval."""
-        return self._quantile((1 - CONFIDENCE) / 2)
-
-    @property
-    def high(self) -> float | None:
-        """Upper end."""
-        return self._quantile((1 + CONFIDENCE) / 2)
-
-    def _quantile(self, q: float) -> float | None:
-        finite = self.draws[np.isfinite(self.draws)]
-        return float(np.quantile(finite, q)) if len(finite) else None
-
-    def minus(self, other: Measured) -> Measured:
-        """The difference, resample by resample; both must come from one `Resampling`."""
-        return Measured(self.value - other.value, self.draws - other.draws)
-
-    def less(self, constant: float) -> Measured:
-        """The figure less a number that has no uncertainty."""
-        return Measured(self.value - constant, self.draws - constant)
-
-    def centred(self) -> Measured:
-        """Draws shifted so that their mean is the value.
-
-        For figures that noise alone makes larger (`calibration_error`): a resample is noisier than
-        the sessions themselves, so the plain percentile interval lies above the value.
-        """
-        finite = self.draws[np.isfinite(self.draws)]
-        shift = finite.mean() - self.value if len(finite) else 0.0
-        return Measured(self.value, self.draws - shift)
-
-
-class Statistic(Protocol):
-    """A figure that can be taken with each session counted any number of times."""
-
-    def of(self, weights: Array) -> Array:
-        """The figure for each row of session weights ``(r, n)`` -> ``(r,)``."""
-        ...
-
-
-@dataclass(frozen=True)
-class Sums:
-    """A figure made from sums over sessions, such as a mean or a correlation.
-
-    Attributes:
-        parts: What each session adds ``(n, c)``.
-        formula: From the c totals ``(r, c)`` to the figure ``(r,)``.
-    """
-
-    parts: Array
-    formula: Callable[[Array], Array]
-
-    def of(self, weights: Array) -> Array:
-        """See `Statistic`."""
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return self.formula(weights @ self.parts)
-
-
-class Resampling:
-    """The same sessions drawn anew, many times, for every figure of a report."""
-
-    def __init__(self, num_sessions: int, *, rng: np.random.Generator, resamples: int) -> None:
-        """Draw ``num_sessions`` sessions with replacement, ``resamples`` times."""
-        self._weights = np.concatenate(list(session_weights(num_sessions, resamples, rng)))
-        self._all = np.ones((1, num_sessions))
-
-    def measure(self, statistic: Statistic) -> Measured:
-        """The figure on all sessions and on each resample."""
-        return Measured(float(statistic.of(self._all)[0]), statistic.of(self._weights))
-
-
-# One number a session.
-
-
-def by_session(values: npt.NDArray, session: Ints, num_sessions: int) -> Array:
-    """Sum of the plays' values ``(p,)`` for each session ``(num_sessions,)``."""
-    total = np.bincount(session, weights=values, minlength=num_sessions)
-    return total.astype(np.float64, copy=False)
-
-
-def ratio(numerator: npt.NDArray, denominator: npt.NDArray) -> Sums:
-    """Sum of the numerators over sum of the denominators, both ``(n,)``."""
-    parts = np.stack([numerator, denominator], axis=1).astype(np.float64)
-    return Sums(parts, lambda total: total[:, 0] / total[:, 1])
-
-
-# Single predictions.
 
 
 @dataclass(frozen=True)
@@ -207,7 +109,7 @@ class AUC:
         """See `Statistic`; NaN where only one kind of play is there."""
         if not len(self._session):
             return np.full(len(weights), np.nan)
-        rows = max(1, _CHUNK_CELLS // len(self._session))
+        rows = max(1, CHUNK_CELLS // len(self._session))
         parts = [self._chunk(weights[i : i + rows]) for i in range(0, len(weights), rows)]
         return np.concatenate(parts)
 

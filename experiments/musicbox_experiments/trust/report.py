@@ -19,6 +19,7 @@ from typing import Final
 from musicbox_env.data.dataset import write_json
 from musicbox_experiments.compare import plots
 from musicbox_experiments.compare.report import Picture, template_environment
+from musicbox_experiments.evaluate.resampling import Measured
 from musicbox_experiments.trust import pictures as trust_pictures
 from musicbox_experiments.trust.boosting import BAR_NAME
 from musicbox_experiments.trust.judges import AGREEMENT, TRUTH, rates_of
@@ -31,7 +32,6 @@ from musicbox_experiments.trust.measures import (
     Findings,
     Record,
 )
-from musicbox_experiments.trust.protocols import Measured
 from musicbox_experiments.trust.tables import (
     LOG_NAME,
     NEAR,

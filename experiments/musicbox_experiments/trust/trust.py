@@ -27,14 +27,14 @@ from musicbox_env.listeners import (
     make_listener,
 )
 from musicbox_env.simulator.dynamics import open_dataset
+from musicbox_experiments.data.sampling import draw_sessions
 from musicbox_experiments.data.sources import without_home
-from musicbox_experiments.evaluate.rollout import draw_sessions
+from musicbox_experiments.evaluate.resampling import Resampling
 from musicbox_experiments.train.simulators import knows_truth
 from musicbox_experiments.trust import judges, lists, measures
 from musicbox_experiments.trust.asking import Log, without_answers
 from musicbox_experiments.trust.boosting import Bars
 from musicbox_experiments.trust.measures import Bench, Findings, Subject
-from musicbox_experiments.trust.protocols import Resampling
 from musicbox_experiments.trust.report import write_trust_report
 from musicbox_experiments.trust.tables import About, text_table
 

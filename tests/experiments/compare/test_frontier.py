@@ -9,8 +9,9 @@ import pytest
 from musicbox_agents import load_agent
 from musicbox_experiments.compare import frontier
 from musicbox_experiments.compare.frontier import FrontierConfig
+from musicbox_experiments.data.sampling import picking_sessions
 from musicbox_experiments.evaluate.metrics import Rollout, effective_songs, exposure
-from musicbox_experiments.evaluate.rollout import picking_sessions, roll_out
+from musicbox_experiments.evaluate.rollout import roll_out
 from musicbox_experiments.train.jobs import jobs_for, train_all
 from musicbox_experiments.train.simulators import Listeners
 

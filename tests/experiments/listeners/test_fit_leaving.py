@@ -5,6 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
+from musicbox_experiments.evaluate.resampling import Resampling
 from musicbox_experiments.listeners.fit_leaving import (
     FitLeavingConfig,
     Moments,
@@ -14,7 +15,6 @@ from musicbox_experiments.listeners.fit_leaving import (
     run,
     training_moments,
 )
-from musicbox_experiments.trust.protocols import Resampling
 from worlds import planted_world
 
 from musicbox_env.data.dataset import Dataset

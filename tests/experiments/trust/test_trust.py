@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from musicbox_agents import make_agent
 from musicbox_experiments.evaluate.metrics import PerSession, Rollout
+from musicbox_experiments.evaluate.resampling import Resampling
 from musicbox_experiments.trust import asking, measures, protocols
 from musicbox_experiments.trust import lists as trust_lists
 from musicbox_experiments.trust.asking import ImputingReplay, Log, without_answers
@@ -23,7 +24,6 @@ from musicbox_experiments.trust.boosting import (
 )
 from musicbox_experiments.trust.judges import agreement, judged_in_run, trained_agents
 from musicbox_experiments.trust.measures import NEXT, PRICE, Bench, Findings, Record, Subject
-from musicbox_experiments.trust.protocols import Resampling
 from musicbox_experiments.trust.tables import answer, listeners_of, verdicts
 from musicbox_experiments.trust.trust import TrustConfig, lay_out, open_subjects, run
 from scipy.special import expit

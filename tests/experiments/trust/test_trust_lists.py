@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from musicbox_experiments.evaluate.resampling import Resampling
 from musicbox_experiments.trust import lists as trust_lists
 from musicbox_experiments.trust.asking import Log
 from musicbox_experiments.trust.boosting import Bars
@@ -13,7 +14,6 @@ from musicbox_experiments.trust.lists import (
     first_musicbox_reward,
 )
 from musicbox_experiments.trust.measures import Bench, Findings
-from musicbox_experiments.trust.protocols import Resampling
 
 from musicbox_env.listeners import SimilarityListener
 from musicbox_env.listeners.similarity import Memory, kept_songs

@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
+from musicbox_experiments.evaluate.resampling import Measured, Resampling, ratio
 from musicbox_experiments.trust import protocols
-from musicbox_experiments.trust.protocols import AUC, Measured, Predictions, Resampling
+from musicbox_experiments.trust.protocols import AUC, Predictions
 from scipy.stats import kendalltau
 
 from musicbox_env.schema import is_skip
@@ -100,7 +101,7 @@ def test_intervals_cover_the_truth_where_plays_of_a_session_are_alike():
         truth = 0.5
         skips = rng.binomial(15, rates)
         resampling = Resampling(80, rng=rng, resamples=200)
-        measured = resampling.measure(protocols.ratio(skips, np.full(80, 15)))
+        measured = resampling.measure(ratio(skips, np.full(80, 15)))
         covered += measured.low <= truth <= measured.high
     assert 0.89 <= covered / 200 <= 0.99
 

@@ -1,0 +1,33 @@
+"""Which sessions of a split are worked on."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from musicbox_env.data.dataset import Dataset
+
+
+def picking_sessions(dataset: Dataset, most: int) -> npt.NDArray[np.int64]:
+    """Up to ``most`` validation sessions that pick the checkpoint of a training, ascending."""
+    return dataset.sessions.playable("validation")[:most]
+
+
+def draw_sessions(
+    dataset: Dataset, split: str, most: int, seed: int, *, but: npt.ArrayLike = ()
+) -> npt.NDArray[np.int64]:
+    """Up to ``most`` playable sessions of a split, ascending.
+
+    Args:
+        dataset: Where they are.
+        split: Which of its splits.
+        most: At most so many.
+        seed: Which are drawn, where there are more.
+        but: Sessions that are left out.
+    """
+    sessions = np.setdiff1d(dataset.sessions.playable(split), np.asarray(but, np.int64))
+    if not len(sessions):
+        raise ValueError(f"{dataset.folder} has no session in its {split} split to judge on.")
+    if len(sessions) > most:
+        sessions = np.sort(np.random.default_rng(seed).choice(sessions, most, replace=False))
+    return sessions

@@ -1,0 +1,126 @@
+"""Figures with their uncertainty: whole sessions are resampled, since plays of one are alike.
+
+All figures of a report are drawn with the same `Resampling`, so that differences between two of
+them are paired.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from musicbox_experiments.evaluate.statistics import session_weights
+
+Array = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+
+CONFIDENCE: Final = 0.95
+CHUNK_CELLS: Final = 4_000_000
+"""Numbers held at once while resampling, 32 MB."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A figure and how sure it is.
+
+    Attributes:
+        value: On all sessions; NaN where there was nothing to measure.
+        draws: On each resample of the sessions ``(resamples,)``; empty where the figure has no
+            uncertainty.
+    """
+
+    value: float
+    draws: Array
+
+    @property
+    def low(self) -> float | None:
+        """Lower end of the percentile interval."""
+        return self._quantile((1 - CONFIDENCE) / 2)
+
+    @property
+    def high(self) -> float | None:
+        """Upper end."""
+        return self._quantile((1 + CONFIDENCE) / 2)
+
+    def _quantile(self, q: float) -> float | None:
+        finite = self.draws[np.isfinite(self.draws)]
+        return float(np.quantile(finite, q)) if len(finite) else None
+
+    def minus(self, other: Measured) -> Measured:
+        """The difference, resample by resample; both must come from one `Resampling`."""
+        return Measured(self.value - other.value, self.draws - other.draws)
+
+    def less(self, constant: float) -> Measured:
+        """The figure less a number that has no uncertainty."""
+        return Measured(self.value - constant, self.draws - constant)
+
+    def centred(self) -> Measured:
+        """Draws shifted so that their mean is the value.
+
+        For figures that noise alone makes larger (`calibration_error`): a resample is noisier than
+        the sessions themselves, so the plain percentile interval lies above the value.
+        """
+        finite = self.draws[np.isfinite(self.draws)]
+        shift = finite.mean() - self.value if len(finite) else 0.0
+        return Measured(self.value, self.draws - shift)
+
+
+class Statistic(Protocol):
+    """A figure that can be taken with each session counted any number of times."""
+
+    def of(self, weights: Array) -> Array:
+        """The figure for each row of session weights ``(r, n)`` -> ``(r,)``."""
+        ...
+
+
+@dataclass(frozen=True)
+class Sums:
+    """A figure made from sums over sessions, such as a mean or a correlation.
+
+    Attributes:
+        parts: What each session adds ``(n, c)``.
+        formula: From the c totals ``(r, c)`` to the figure ``(r,)``.
+    """
+
+    parts: Array
+    formula: Callable[[Array], Array]
+
+    def of(self, weights: Array) -> Array:
+        """See `Statistic`."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return self.formula(weights @ self.parts)
+
+
+class Resampling:
+    """The same sessions drawn anew, many times, for every figure of a report."""
+
+    def __init__(self, num_sessions: int, *, rng: np.random.Generator, resamples: int) -> None:
+        """Draw ``num_sessions`` sessions with replacement, ``resamples`` times."""
+        self._weights = np.concatenate(list(session_weights(num_sessions, resamples, rng)))
+        self._all = np.ones((1, num_sessions))
+
+    def measure(self, statistic: Statistic) -> Measured:
+        """The figure on all sessions and on each resample."""
+        return Measured(float(statistic.of(self._all)[0]), statistic.of(self._weights))
+
+
+# One number a session.
+
+
+def by_session(values: npt.NDArray, session: Ints, num_sessions: int) -> Array:
+    """Sum of the plays' values ``(p,)`` for each session ``(num_sessions,)``."""
+    total = np.bincount(session, weights=values, minlength=num_sessions)
+    return total.astype(np.float64, copy=False)
+
+
+def ratio(numerator: npt.NDArray, denominator: npt.NDArray) -> Sums:
+    """Sum of the numerators over sum of the denominators, both ``(n,)``."""
+    parts = np.stack([numerator, denominator], axis=1).astype(np.float64)
+    return Sums(parts, lambda total: total[:, 0] / total[:, 1])
+
+
+# Single predictions.
