@@ -41,7 +41,7 @@ ROOT = Path(__file__).resolve().parent.parent
 MOVED = [part for part in ("agents", "experiments") if (ROOT / part / f"musicbox_{part}").is_dir()]
 SOURCES = [str(ROOT / part) for part in ("", *MOVED)]
 AGENTS = "musicbox_agents" if "agents" in MOVED else "agents"
-COMMAND = "musicbox_experiments" if "experiments" in MOVED else "musicbox_experiments.cli"
+COMMAND = "musicbox_experiments" if "experiments" in MOVED else "musicbox_experiments"
 DATASET = "musicbox_env" + (".data" * (ROOT / "musicbox_env/data").is_dir()) + ".dataset"
 one = partial(gym.make, "musicbox_env:MusicSession-v0")
 many = partial(gym.make_vec, one.args[0], vectorization_mode="vector_entry_point")
