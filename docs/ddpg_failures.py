@@ -3,7 +3,7 @@
     python docs/ddpg_failures.py runs/failures
 
 keeps what it measured there, and writes the pictures of `docs/ddpg.md` beside itself. One seed
-each, on the bundled synthetic dataset; the exact listening law teaches and judges.
+each, on the bundled synthetic dataset; the exact listening law teaches and evaluators.
 """
 
 import json
@@ -16,7 +16,7 @@ from musicbox_agents import make_agent
 from musicbox_agents.ddpg.agent import mean_cosine
 from musicbox_experiments.compare import plots
 from musicbox_experiments.data.sampling import picking_sessions
-from musicbox_experiments.evaluate.metrics import effective_songs, exposure
+from musicbox_experiments.evaluate.metrics import effective_catalog_size, exposure
 from musicbox_experiments.evaluate.rollout import open_sessions, roll_out, skip_rate
 from musicbox_experiments.train.departures import departures, published
 from tqdm import tqdm
@@ -50,7 +50,7 @@ PICTURES = {
     ),
     "coverage": (
         "songs",
-        "effective number of songs",
+        "effective catalog size",
         ["published", "default", "quality_weight 1"],
     ),
     "late_decay": (
@@ -72,7 +72,7 @@ def signs(agent, dataset):
     rollout = roll_out(agent, options, sessions, listener=LISTENER)
     return {
         "skip_rate": skip_rate(rollout),
-        "songs": effective_songs(exposure(rollout, len(dataset.catalog))),
+        "songs": effective_catalog_size(exposure(rollout, len(dataset.catalog))),
         "cosine": mean_cosine(points[:, 0]),
         "saturated": float((np.abs(points) > 0.95).mean()),
         "first_slates": len(np.unique(rollout.slates[:, 0], axis=0)),

@@ -12,7 +12,7 @@ from gymnasium import spaces
 
 from musicbox_env.rng import choose, new_key
 from musicbox_env.schema import require_known
-from musicbox_env.simulator.dynamics import Outcome, SessionConfig, Simulator, World
+from musicbox_env.simulator.dynamics import EnvAssets, Outcome, SessionConfig, Simulator
 
 if TYPE_CHECKING:
     from musicbox_env.rendering import SessionView
@@ -35,7 +35,7 @@ class MusicSessionEnv(gym.Env[dict[str, npt.NDArray], npt.NDArray]):
     | --- | --- | --- |
     | `"proto"` | `Box(-1, 1, (d,))` | one point of the embedding space; every track is scored by dot product and the best `slate_size` are the slate. Only the direction matters. |
     | `"proto_list"` | `Box(-1, 1, (slate_size * d,))` | one point for each place of the slate; no song twice |
-    | `"slate"` | `MultiDiscrete([tracks] * slate_size)` | rows of the catalogue |
+    | `"slate"` | `MultiDiscrete([tracks] * slate_size)` | rows of the catalog |
 
     Unless `repeats`, songs that the session heard are barred: points do not see them; in an
     explicit slate such a song, or one named twice, is replaced by the most popular song that is
@@ -52,7 +52,7 @@ class MusicSessionEnv(gym.Env[dict[str, npt.NDArray], npt.NDArray]):
     | | `levels` | `(history_length,)` | how far each was heard, 0 brief to 1 full |
     | | `mask` | `(history_length,)` | 1 where there is a song |
     | | `context` | `(11,)` | hour as cosine and sine, premium and shuffle (-1, 1, 0 unknown), one-hot context type, all of the last shown play; then songs heard over the longest session |
-    | `"ids"` | `tracks` | `(history_length,)` int32 | rows of the catalogue, -1 pads |
+    | `"ids"` | `tracks` | `(history_length,)` int32 | rows of the catalog, -1 pads |
     | | `levels` | `(history_length,)` int8 | listen levels 0 to 4, -1 pads |
     | | `context` | `(11,)` | as above |
     | | `barred` | `(longest session + horizon,)` int32 | only with `candidates="catalog"`: tracks that may not be recommended, -1 pads: all that the session heard, also beyond `history_length`; none with `repeats` |
@@ -107,7 +107,7 @@ class MusicSessionEnv(gym.Env[dict[str, npt.NDArray], npt.NDArray]):
       millions and now and then blind for one of the best (`musicbox_env.retrieval.approximate`;
       its index is
       built on first use and kept beside the embeddings); `"auto"`, exact below a million tracks.
-      `env.unwrapped.world.search.kind` says which.
+      `env.unwrapped.assets.search.kind` says which.
     - `render_mode`: `"ansi"` or `"rgb_array"`.
 
     ## Listeners
@@ -116,12 +116,12 @@ class MusicSessionEnv(gym.Env[dict[str, npt.NDArray], npt.NDArray]):
 
     | `listener` | answers with | supports | does not support |
     | --- | --- | --- | --- |
-    | `"replay"` | the logged level of songs that the session still holds; for others the level of one of the session's own plays | with `candidates="session"`, claims about real logs: every reward is a label | ranking recommenders over the catalogue: imputed answers carry almost no signal about the song |
-    | `"learned"` | a recurrent model fitted on logs (`musicbox fit-listener`) | when skips come and how sessions run; with caution, songs much like those that sessions were offered | what an agent finds by searching the catalogue for its favourites: the winner's curse |
+    | `"replay"` | the logged level of songs that the session still holds; for others the level of one of the session's own plays | with `candidates="session"`, claims about real logs: every reward is a label | ranking recommenders over the catalog: imputed answers carry almost no signal about the song |
+    | `"learned"` | a recurrent model fitted on logs (`musicbox fit-listener`) | when skips come and how sessions run; with caution, songs much like those that sessions were offered | what an agent finds by searching the catalog for its favourites: the winner's curse |
     | `"pessimistic"` | the same, songs of which it knows little taken to be worse | training agents that do not chase the model's errors | its skip rates as such: they are meant to be too high |
     | `"similarity"` | the levels of the most similar moments of the training log, LIRD's way | the mood of a session | songs: it knows next to nothing of them |
     | `"ground_truth"` | the exact law of a synthetic dataset | everything, in that world | how much taste matters among people: that is the law's assumption |
-    | a path | a listener of one fold, written by `musicbox fit-listener DATA --fold A` | training with fold A and judging with fold B, which never saw the same session | |
+    | a path | a listener of one fold, written by `musicbox fit-listener DATA --fold A` | training with fold A and evaluation with fold B, which never saw the same session | |
 
     ## Vectorized environment
     `gym.make_vec("MusicSession-v0", num_envs=n, vectorization_mode="vector_entry_point")` runs n
@@ -142,10 +142,10 @@ class MusicSessionEnv(gym.Env[dict[str, npt.NDArray], npt.NDArray]):
             require_known("render_mode", render_mode, self.metadata["render_modes"])
         self.render_mode = render_mode
         self.config = SessionConfig.from_keywords(options)
-        self.world = World(self.config)
-        self.simulator = Simulator(self.world, num_envs=1)
-        self.observation_space: spaces.Space[Any] = self.world.observation_space()
-        self.action_space: spaces.Space[Any] = self.world.action_space()
+        self.assets = EnvAssets(self.config)
+        self.simulator = Simulator(self.assets, num_envs=1)
+        self.observation_space: spaces.Space[Any] = self.assets.observation_space()
+        self.action_space: spaces.Space[Any] = self.assets.action_space()
         self._last: Outcome | None = None
 
     def reset(
@@ -154,7 +154,7 @@ class MusicSessionEnv(gym.Env[dict[str, npt.NDArray], npt.NDArray]):
         """Begin a session; ``options={"session": i}`` names which, by its index in the log."""
         super().reset(seed=seed)
         keys = np.array([new_key(self.np_random)], np.uint64)
-        sessions = chosen_session(options, self.world, keys)
+        sessions = chosen_session(options, self.assets, keys)
         self.simulator.begin(_ONLY, sessions, keys)
         self._last = None
         return self._observation(), first_row(describe(self.simulator, _ONLY, None))
@@ -193,7 +193,7 @@ class MusicSessionEnv(gym.Env[dict[str, npt.NDArray], npt.NDArray]):
         """What a picture of the session needs to know."""
         from musicbox_env.rendering import SessionView
 
-        history, log = self.simulator.history, self.world.dataset
+        history, log = self.simulator.history, self.assets.dataset
         count, k = int(history.count[0]), self.config.slate_size
         last = self._last or Outcome.nothing(1, k)
         tracks = history.tracks[0, :count]
@@ -210,7 +210,7 @@ class MusicSessionEnv(gym.Env[dict[str, npt.NDArray], npt.NDArray]):
 
 
 def chosen_session(
-    options: dict[str, Any] | None, world: World, keys: npt.NDArray[np.uint64]
+    options: dict[str, Any] | None, assets: EnvAssets, keys: npt.NDArray[np.uint64]
 ) -> npt.NDArray[np.int64]:
     """The session that ``reset`` asks for, or one drawn from the pool, ``(1,)``.
 
@@ -221,12 +221,12 @@ def chosen_session(
     for name in options:
         require_known("reset option", name, ["session"])
     if options.get("session") is not None:
-        return checked_sessions(options["session"], world, ((),)).reshape(1)
-    return world.pool[choose(keys, len(world.pool))]
+        return checked_sessions(options["session"], assets, ((),)).reshape(1)
+    return assets.pool[choose(keys, len(assets.pool))]
 
 
 def checked_sessions(
-    sessions: Any, world: World, shapes: Sequence[tuple[int, ...]]
+    sessions: Any, assets: EnvAssets, shapes: Sequence[tuple[int, ...]]
 ) -> npt.NDArray[np.int64]:
     """Session indices as an array of one of the shapes, all in the log and playable.
 
@@ -243,7 +243,7 @@ def checked_sessions(
             f"options['session'] has shape {asked.shape}; expected {expected}: an index of the log "
             "for each session that begins."
         )
-    log = world.dataset.sessions
+    log = assets.dataset.sessions
     if asked.dtype.kind not in "iu":
         raise ValueError(
             f"options['session'] holds {asked.dtype} values; expected integer indices from 0 to "
@@ -266,7 +266,7 @@ def ends(simulator: Simulator) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bo
     is a limit from without.
     """
     over = simulator.remaining == 0
-    if simulator.world.config.horizon is None:
+    if simulator.assets.config.horizon is None:
         return over, np.zeros(len(over), np.bool_)
     timed = over & ~simulator.left
     return over & ~timed, timed
@@ -278,7 +278,7 @@ def describe(
     """``info`` for each of the given sessions, a row each; None is the info of a reset."""
     session = simulator.history.session.take(rows)
     if outcome is None:
-        outcome = Outcome.nothing(len(session), simulator.world.config.slate_size)
+        outcome = Outcome.nothing(len(session), simulator.assets.config.slate_size)
     return {
         "slate": outcome.slate,
         "levels": outcome.levels,

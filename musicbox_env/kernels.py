@@ -529,7 +529,7 @@ def _donor_shares(
     """
     sums[:] = 0
     sums[levels[0] + 1, 0] = weights[0]
-    for play in range(1, len(levels)):  # without branches: which way they go, nothing foretells
+    for play in range(1, len(levels)):  # without branches: which way they go, nothing predicts
         sums[levels[play] + 1, 1 + level_is_skip(levels[play - 1])] += weights[play]
     after_keep, after_skip = (1.0, persistence) if skipped else (persistence, 1.0)
     brief = sums[1, 0] + sums[1, 1] * after_keep + sums[1, 2] * after_skip

@@ -60,7 +60,7 @@ class SessionView:
     """What there is to see of one session.
 
     Attributes:
-        tracks: Catalogue rows of the songs heard so far ``(t,)``, oldest first.
+        tracks: Catalog rows of the songs heard so far ``(t,)``, oldest first.
         levels: Their listen levels ``(t,)``.
         shown: How many of them are the logged history shown at reset.
         slate: The slate just played ``(k,)``, -1 where nothing was.

@@ -164,7 +164,7 @@ class PlayColumn:
 
 
 PLAY_COLUMNS: Final[Mapping[str, PlayColumn]] = {
-    "track": PlayColumn("int32", "before", "row of the catalogue"),
+    "track": PlayColumn("int32", "before", "row of the catalog"),
     "level": PlayColumn("int8", "after", "listen level, 0 brief to 4 full"),
     "position": PlayColumn("int8", "before", "place in the session as logged, from 1"),
     "hour": PlayColumn("int8", "before", "hour of the day, 0 to 23"),

@@ -15,7 +15,7 @@ from gymnasium.vector.utils import batch_space
 from musicbox_env.env import checked_sessions, describe, ends
 from musicbox_env.rng import KeyStreams, choose
 from musicbox_env.schema import require_known
-from musicbox_env.simulator.dynamics import Outcome, SessionConfig, Simulator, World
+from musicbox_env.simulator.dynamics import EnvAssets, Outcome, SessionConfig, Simulator
 
 Batch = dict[str, npt.NDArray]
 
@@ -59,10 +59,10 @@ class MusicSessionVectorEnv(VectorEnv[Batch, npt.NDArray, npt.NDArray]):
         self.autoreset_mode = AutoresetMode(autoreset_mode)
         self.metadata = {**self.metadata, "autoreset_mode": self.autoreset_mode}
         self.config = SessionConfig.from_keywords(options)
-        self.world = World(self.config)
-        self.simulator = Simulator(self.world, num_envs)
-        self.single_observation_space = self.world.observation_space()
-        self.single_action_space = self.world.action_space()
+        self.assets = EnvAssets(self.config)
+        self.simulator = Simulator(self.assets, num_envs)
+        self.single_observation_space = self.assets.observation_space()
+        self.single_action_space = self.assets.action_space()
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
         self._everyone = np.arange(num_envs)
@@ -142,11 +142,11 @@ class MusicSessionVectorEnv(VectorEnv[Batch, npt.NDArray, npt.NDArray]):
             raise gym.error.ResetNeeded("Call reset() before step().")
         keys = self._keys.draw(rows)
         if sessions is None:
-            pool = self.world.pool
+            pool = self.assets.pool
             chosen = pool[choose(keys, len(pool))]
         else:
             shapes = (self.num_envs,), (len(rows),)
-            chosen = checked_sessions(sessions, self.world, shapes)
+            chosen = checked_sessions(sessions, self.assets, shapes)
             if len(chosen) == self.num_envs:
                 chosen = chosen[rows]
         self.simulator.begin(rows, chosen, keys)

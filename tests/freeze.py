@@ -38,11 +38,10 @@ import numpy as np  # noqa: E402
 import pyarrow.parquet as pq  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
-MOVED = [part for part in ("agents", "experiments") if (ROOT / part / f"musicbox_{part}").is_dir()]
-SOURCES = [str(ROOT / part) for part in ("", *MOVED)]
-AGENTS = "musicbox_agents" if "agents" in MOVED else "agents"
-COMMAND = "musicbox_experiments" if "experiments" in MOVED else "musicbox_experiments"
-DATASET = "musicbox_env" + (".data" * (ROOT / "musicbox_env/data").is_dir()) + ".dataset"
+SOURCES = [str(ROOT / part) for part in ("", "agents", "experiments")]
+AGENTS = "musicbox_agents"
+COMMAND = "musicbox_experiments"
+DATASET = "musicbox_env.data.dataset"
 one = partial(gym.make, "musicbox_env:MusicSession-v0")
 many = partial(gym.make_vec, one.args[0], vectorization_mode="vector_entry_point")
 
@@ -88,7 +87,7 @@ COMMANDS = {  # by what they write, or else by their first word
     "evaluate": "evaluate run --sessions 30",
     "recommend": "recommend run --heard t_00000033:full,t_00000016:skipped,t_00000129:2",
     "trust": "trust data --out trust --listener ground_truth similarity replay learned.npz --draws"
-    " 10 --resamples 20 --samples 2 --sessions 60 --training-sessions 300 --judged-sessions 20",
+    " 10 --resamples 20 --samples 2 --sessions 60 --training-sessions 300 --evaluated-sessions 20",
 }
 UNSTABLE = r'"(?:seconds|command|bytes|sha256)": (?:"[^"]*"|[\d.]+)|\b\d+(?:\.\d+)? s\b'
 """Times, the words of a command line, and files that hold a time because they are compressed."""

@@ -56,7 +56,7 @@ def make_history(
 
     Args:
         sessions: Sessions of all users together.
-        tracks: Size of the catalogue.
+        tracks: Size of the catalog.
         users: How many users; sessions fall to them at random.
         days: Time that each user's sessions are spread over.
         seed: Of everything.

@@ -1,4 +1,4 @@
-"""Hand-made listening logs in the published columns, and the plain way to judge them."""
+"""Hand-made listening logs in the published columns, and the plain way to evaluate them."""
 
 from __future__ import annotations
 

@@ -83,7 +83,7 @@ def _features(ids, genre, genres, cold, blank, rng):
 
 
 def genre_of(dataset: Dataset) -> np.ndarray:
-    """Planted genre of each row of the catalogue, -1 for blank tracks."""
+    """Planted genre of each row of the catalog, -1 for blank tracks."""
     ids = dataset.catalog.track_ids
     return np.array([int(i[5]) if i.startswith("genre") else -1 for i in ids])
 

@@ -45,7 +45,7 @@ class Agent(ABC):
         resumes: Whether a training that was killed goes on from its last checkpoint.
         acting: Settings that decide how it acts and nothing of what it learned: they may be others
             when it is loaded than when it was trained.
-        dataset: Catalogue and training statistics that it may use.
+        dataset: Catalog and training statistics that it may use.
         settings: The options in force.
         seed: Of everything random in it; the same seed gives the same agent.
     """

@@ -38,7 +38,7 @@ import musicbox_env
 from musicbox_agents.base import Agent, AgentSettings, Callback, Observation
 from musicbox_agents.threads import one_thread
 from musicbox_env.data.dataset import Dataset
-from musicbox_env.simulator.dynamics import SessionConfig, World
+from musicbox_env.simulator.dynamics import EnvAssets, SessionConfig
 
 WEIGHTS = "policy.npz"
 _NEVER = 1 << 62
@@ -141,12 +141,12 @@ class SB3Agent(Agent):
 
     def _untrained_policy(self) -> BasePolicy:
         config = SessionConfig.from_keywords({"data": self.dataset.folder, **self.env_options})
-        world = World(config)
+        assets = EnvAssets(config)
         with as_if_alone():
             torch.manual_seed(self.seed)
             return self.policy_class(
-                world.observation_space(),
-                world.action_space(),
+                assets.observation_space(),
+                assets.action_space(),
                 lambda _: self._sb3.learning_rate,
                 **self._policy_options(),
             )

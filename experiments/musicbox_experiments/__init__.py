@@ -1,4 +1,4 @@
-"""The ``musicbox`` command: training, judging, statistics, reports."""
+"""The ``musicbox`` command: training, evaluation, statistics, reports."""
 
 import os
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:  # slow to import, and an environment needs none of it
     import pandas as pd
 
 RATE_PRIOR_PLAYS = 50.0
-"""Weight of the catalogue's mean in a track's shrunken skip rate, in plays.
+"""Weight of the catalog's mean in a track's shrunken skip rate, in plays.
 
 The prior of a beta-binomial: with a true sd of track rates of s around a mean of m it is worth
 m (1 - m) / s**2 - 1 plays, which is 50 at the .07 around .51 that real plays show.
@@ -32,7 +32,7 @@ class Catalog:
     """
 
     def __init__(self, folder: Path | str) -> None:
-        """Open the catalogue of a dataset folder.
+        """Open the catalog of a dataset folder.
 
         Args:
             folder: Dataset folder, holding ``catalog.parquet``.
@@ -100,7 +100,7 @@ class Catalog:
             near = get_close_matches(title.casefold(), names, n=3, cutoff=0.5)
             nearest = [repr(self.titles[names == name][0]) for name in near]
             hint = f" Did you mean {' or '.join(nearest)}?" if near else ""
-            raise KeyError(f"No song {title!r} in the catalogue of {len(self):,} tracks.{hint}")
+            raise KeyError(f"No song {title!r} in the catalog of {len(self):,} tracks.{hint}")
         return str(ids[0])
 
     @cached_property
@@ -113,20 +113,20 @@ class Catalog:
         """Row numbers of the given track ids.
 
         Raises:
-            KeyError: A track is not in the catalogue; the message shows some that are.
+            KeyError: A track is not in the catalog; the message shows some that are.
         """
         rows = self._index.get_indexer(track_ids)  # type: ignore[arg-type]
         for track_id, row in zip(track_ids, rows, strict=True):
             if row < 0:
                 raise KeyError(
-                    f"No track {track_id!r} in the catalogue of {len(self):,} tracks, the most "
+                    f"No track {track_id!r} in the catalog of {len(self):,} tracks, the most "
                     f"played of which are {', '.join(map(repr, self.track_ids[:5]))}."
                 )
         return rows
 
     @property
     def feature_names(self) -> tuple[str, ...]:
-        """Feature columns that this catalogue has, in published order."""
+        """Feature columns that this catalog has, in published order."""
         present = set(pq.read_schema(self._file).names)
         return tuple(name for name in TRACK_FEATURES if name in present)
 
@@ -158,7 +158,7 @@ class Catalog:
         return np.sum([self._column(f"{what}_{fold}") for fold in folds[split]], axis=0)
 
     def skip_rate(self, split: str = "train") -> npt.NDArray[np.float64]:
-        """Skip rate of each track shrunken towards the catalogue's mean, ``(num_tracks,)``.
+        """Skip rate of each track shrunken towards the catalog's mean, ``(num_tracks,)``.
 
         ``(skips + k m) / (plays + k)`` with m the mean over all plays and k `RATE_PRIOR_PLAYS`:
         the posterior mean of a binomial rate under a beta prior.

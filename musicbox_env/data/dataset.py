@@ -158,7 +158,7 @@ def write_dataset(
     about: dict[str, Any],
     names: pd.DataFrame | None = None,
 ) -> None:
-    """Write plays, sessions and catalogue into a (staged) folder, in one pass over the blocks.
+    """Write plays, sessions and catalog into a (staged) folder, in one pass over the blocks.
 
     Memory holds the track ids, the length and split of each session, and one block; neither the
     plays nor the session ids.
@@ -167,7 +167,7 @@ def write_dataset(
         folder: Where to write; see `staged_folder`.
         blocks: Whole sessions, in the order in which they shall be stored.
         features: Optional track features with a column ``track_id`` and any of
-            `schema.TRACK_FEATURES`; tracks that no session mentions join the catalogue too.
+            `schema.TRACK_FEATURES`; tracks that no session mentions join the catalog too.
         split: Division of the sessions.
         about: What else ``dataset.json`` shall say (sources, filters, rejects).
         names: Optional ``track_id``, ``title`` and ``artist`` of tracks, each track once.
@@ -252,7 +252,7 @@ class ColumnFile:
 
 
 class _PlayWriter(ExitStack):
-    """Streams blocks into columns, and counts what the catalogue needs.
+    """Streams blocks into columns, and counts what the catalog needs.
 
     Attributes:
         index: Tracks in order of appearance.
@@ -357,7 +357,7 @@ def _build_catalog(
 
 
 def _renumber(path: Path, new_row: npt.NDArray[np.int32]) -> None:
-    """Replace provisional track rows by those of the finished catalogue, a slice at a time."""
+    """Replace provisional track rows by those of the finished catalog, a slice at a time."""
     with path.open("r+b") as file:
         np.lib.format.read_magic(file)
         shape, _, dtype = np.lib.format.read_array_header_1_0(file)

@@ -97,7 +97,7 @@ class SessionAssembler:
         return pa.RecordBatch.from_arrays(columns, schema=BLOCK_SCHEMA)
 
     def _without_spilled(self, plays: pa.Table) -> pa.Table:
-        """Send plays of sessions on disk after them: a session is judged all in one place."""
+        """Send plays of sessions on disk after them: a session is evaluated all in one place."""
         coded = _coded(plays["session_id"])
         on_disk = self._spilled.contains(hash_ids(coded.dictionary))[coded.indices.to_numpy()]
         if not on_disk.any():

@@ -112,7 +112,7 @@ class JsonTable:
         yield from self._records
 
     def records_lost(self) -> int:
-        """About how many records lie behind the damage, judged by the bytes that are left."""
+        """About how many records lie behind the damage, evaluated by the bytes that are left."""
         given, taken = self._source.records_given, self._source.bytes_of_records
         each = taken / given if given else TYPICAL_RECORD_BYTES
         return max(1, round((self._source.bytes_left() + 1) / max(each, 1)))

@@ -1,4 +1,4 @@
-"""Rows of a log judged one by one: each becomes a play, or is rejected for a reason.
+"""Rows of a log evaluated one by one: each becomes a play, or is rejected for a reason.
 
 Nothing here loops over rows. All columns but the two ids hold few distinct values, so they are
 read as codes; each distinct value is parsed once and the rest is looked up.
@@ -68,7 +68,7 @@ PLAY_SCHEMA: Final = pa.schema(
         *((n, pa.from_numpy_dtype(c.dtype)) for n, c in PLAY_COLUMNS.items() if n != "track"),
     ]
 )
-"""A judged play: ids as text, its line in the file, its session's length, stored columns."""
+"""An evaluated play: ids as text, its line in the file, its session's length, stored columns."""
 
 REJECTS_SCHEMA: Final = pa.schema(
     [("file", pa.string()), ("line", pa.int64()), ("reason", pa.string())]
@@ -108,8 +108,8 @@ class Rejects:
         )
 
 
-class LogJudge:
-    """Judges the rows of one log.
+class LogEvaluator:
+    """Evaluators the rows of one log.
 
     Attributes:
         rejects: Rows that cannot be plays.
@@ -138,7 +138,7 @@ class LogJudge:
         self.rejects = Rejects()
         self.notes: Counter[str] = Counter()
 
-    def judge(self, rows: Rows) -> pa.Table:
+    def evaluator(self, rows: Rows) -> pa.Table:
         """Turn rows into plays; those that cannot be are added to `rejects`.
 
         Returns:

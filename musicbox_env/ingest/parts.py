@@ -30,7 +30,7 @@ from tqdm import tqdm
 
 from musicbox_env.ingest.assembly import BLOCK_SCHEMA, SessionAssembler
 from musicbox_env.ingest.histories.sessionize import run_of
-from musicbox_env.ingest.mssd import REJECTS_SCHEMA, LogJudge
+from musicbox_env.ingest.mssd import REJECTS_SCHEMA, LogEvaluator
 from musicbox_env.ingest.readers import PassedOver, describe_source, open_tables
 from musicbox_env.ingest.tables import Table, found_columns
 from musicbox_env.schema import REQUIRED_LOG_COLUMNS
@@ -300,7 +300,7 @@ def make_part(file: Path, folder: Path, max_rows: int | None, on_bytes: OnBytes)
 
 
 def _read_log(file: Path, folder: Path, max_rows: int | None, on_bytes: OnBytes) -> dict[str, Any]:
-    """Judge and gather the plays of all tables of a file; say what was found."""
+    """Evaluator and gather the plays of all tables of a file; say what was found."""
     passed_over: list[tuple[str, str]] = []
     totals: Counter[str] = Counter(tables=0, rows=0, sessions=0)
     rejected: Counter[str] = Counter()
@@ -394,16 +394,16 @@ class _TableReading:
     def __init__(self, table: Table, scratch: Path) -> None:
         self.rows_read = 0
         self._table = table
-        self._judge = LogJudge(table)
+        self._evaluator = LogEvaluator(table)
         self._assembler = SessionAssembler(scratch)
 
     def sessions(self, max_rows: int | None) -> Iterator[pa.RecordBatch]:
         """Read the table; give whole sessions as they come, and at the end those cut short."""
-        for rows in self._table.rows(self._judge.wanted, as_codes=self._judge.as_codes):
+        for rows in self._table.rows(self._evaluator.wanted, as_codes=self._evaluator.as_codes):
             if max_rows is not None:
                 rows = rows.first(max_rows - self.rows_read)
             self.rows_read += rows.num_read
-            if (batch := self._assembler.add(self._judge.judge(rows))) is not None:
+            if (batch := self._assembler.add(self._evaluator.evaluator(rows))) is not None:
                 yield batch
             if self.rows_read == max_rows:
                 break
@@ -413,15 +413,15 @@ class _TableReading:
         """Rows rejected since the last call."""
         name = self._table.name
         return pa.concat_tables(
-            [self._judge.rejects.take(name), self._assembler.rejects.take(name)]
+            [self._evaluator.rejects.take(name), self._assembler.rejects.take(name)]
         )
 
     @property
     def rejected(self) -> Counter[str]:
         """Rejected rows by reason."""
-        return self._judge.rejects.counts + self._assembler.rejects.counts
+        return self._evaluator.rejects.counts + self._assembler.rejects.counts
 
     @property
     def notes(self) -> Counter[str]:
         """Values stored as unknown."""
-        return self._judge.notes
+        return self._evaluator.notes

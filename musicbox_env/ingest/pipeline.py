@@ -1,6 +1,6 @@
 """Raw listening logs made into a dataset folder: streaming, resumable, all or nothing.
 
-Three steps. Each source file becomes a finished *part* in ``OUT.partial/parts``: its rows judged
+Three steps. Each source file becomes a finished *part* in ``OUT.partial/parts``: its rows evaluated
 (`plays`), gathered into sessions (`assembly`), rejects listed; files are worked on side by side,
 and a part that stands is not made again. Then all parts stream, in the order of the sources,
 through the filters into the dataset's columns. Then embeddings are fitted, and the folder moves
@@ -314,7 +314,7 @@ class SessionChooser:
     def choose(self, batch: pa.RecordBatch) -> PlayBlock:
         """Filter a batch of `assembly.BLOCK_SCHEMA`.
 
-        Sessions are judged by all their logged plays first; only then do plays fall out. The
+        Sessions are evaluated by all their logged plays first; only then do plays fall out. The
         other order would keep sessions for how many of their songs are popular.
         """
         ids = batch["session_id"].dictionary

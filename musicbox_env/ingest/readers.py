@@ -205,7 +205,7 @@ def _zip_tables(file: IO[bytes], name: str, scratch: Path | None) -> Iterator[Ta
 def _refuse_bomb(archive: zipfile.ZipFile, name: str) -> None:
     """Refuse a zip that unpacks to vastly more than it is; no more than it states is ever read.
 
-    Judged over all members together: those of a bomb may share the same packed bytes.
+    Evaluated over all members together: those of a bomb may share the same packed bytes.
     """
     unpacked = sum(info.file_size for info in archive.infolist())
     packed = archive.start_dir

@@ -122,13 +122,13 @@ def _read(table: Table, found: TrackFeatures) -> list[pd.DataFrame]:
         found.num_rows += rows.num_read
         for row in rows.malformed:
             rejects.add(row.line + np.arange(row.rows), "track row: wrong number of fields")
-        frames.append(_judge(rows, track, features, rejects))
+        frames.append(_evaluator(rows, track, features, rejects))
     found.rejected += rejects.counts
     found.reject_tables.append(rejects.take(table.name))
     return frames
 
 
-def _judge(rows: Rows, track: str, features: list[str], rejects: Rejects) -> pd.DataFrame:
+def _evaluator(rows: Rows, track: str, features: list[str], rejects: Rejects) -> pd.DataFrame:
     ids = as_strings(rows.columns[track]).to_numpy(zero_copy_only=False)
     ids = np.array(["" if i is None else i.strip() for i in ids], dtype=object)
     good = ids != ""

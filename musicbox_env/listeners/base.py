@@ -149,7 +149,7 @@ class Listener(Protocol[State]):
             history: What the whole batch has heard; not changed.
             rows: Which sessions of the batch are asked ``(m,)``.
             tracks: Candidates for each of them ``(m, c)``; ``(1, c)`` asks all the same, which is
-                cheaper over a whole catalogue.
+                cheaper over a whole catalog.
             plays: For each candidate the play of the logged session that it would be, counted
                 from the session's start, or -1 where the session does not hold it ``(m, c)``.
 

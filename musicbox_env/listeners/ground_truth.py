@@ -1,7 +1,7 @@
 """The ground-truth listener: the law that made a synthetic dataset, asked directly.
 
 It gives exact skip probabilities for any track in any session, hence the best that any policy
-could do, and the regret of every other. It is the judge of the default comparison.
+could do, and the regret of every other. It is the evaluator of the default comparison.
 """
 
 from __future__ import annotations

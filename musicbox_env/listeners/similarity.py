@@ -427,7 +427,7 @@ def kept_songs(
     """LIRD's state: the last songs that were kept, as unit vectors ``(n, HISTORY_SONGS * d)``.
 
     Args:
-        vectors: Embedding of the catalogue ``(num_tracks, d)``.
+        vectors: Embedding of the catalog ``(num_tracks, d)``.
         tracks: Tracks heard, in order ``(n, w)``.
         levels: Their levels ``(n, w)``, -1 where none was heard.
     """

@@ -31,7 +31,7 @@ from musicbox_env import kernels
 from musicbox_env.retrieval.exact import Floats, Rows, checked_query, ranked, top_k
 
 APPROXIMATE_FROM: Final = 1_000_000
-"""Catalogue size from which ``retrieval="auto"`` is approximate: an exact search takes 4 ms."""
+"""Catalog size from which ``retrieval="auto"`` is approximate: an exact search takes 4 ms."""
 LISTS: Final = 2.0
 """Lists, in square roots of the number of tracks: as many centres to scan as tracks in a list."""
 PROBES: Final = 24
@@ -69,7 +69,7 @@ class ApproximateIndex:
         """Open an index file, mapped; one that is missing or stale is built first.
 
         Args:
-            items: Embedding of the catalogue ``(n, d)``.
+            items: Embedding of the catalog ``(n, d)``.
             file: Where the index lies, or is to lie.
             newer_than: The file that the items come from.
             progress: Show a bar while building.

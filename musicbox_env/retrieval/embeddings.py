@@ -7,7 +7,7 @@
 `hybrid`    the same, and where a song was heard in few sessions, where its features put it
 =========== ====================================================================================
 
-Every row is a track of the catalogue and has unit norm. The common mean is removed first: shared
+Every row is a track of the catalog and has unit norm. The common mean is removed first: shared
 by all rows, it raises every cosine and tells songs apart by nothing. A track of which an embedding
 knows nothing lies in that embedding's blank direction, the one that the known tracks point along
 least: as near as a unit vector comes to being similar to none.
@@ -417,7 +417,7 @@ def shared_sessions(
         basis = np.linalg.qr(pairs.times(basis))[0]
     strengths, turned = np.linalg.eigh(basis.T @ pairs.times(basis))
     strengths, turned = strengths[::-1], turned[:, ::-1]
-    # A catalogue no larger than the dimensions leaves no eigenvalue out.
+    # A catalog no larger than the dimensions leaves no eigenvalue out.
     noise = strengths[dim] if number > dim else 0.0
     kept = np.sqrt(np.maximum(strengths[:dim] - noise, 0))
     vectors = (basis @ turned[:, :dim]) * (kept * pairs.damping)
@@ -562,7 +562,7 @@ def held_out_check(
     Wilson's for rates, normal for means).
 
     - ``hit_rate_1_percent``, ``hit_rate_100``: share of songs found among the best 1 % of the
-      catalogue, or the best 100.
+      catalog, or the best 100.
     - ``mean_percentile``: share of tracks that rank above the song; 0 is best, chance 0.5.
     - ``mean_percentile_of_plays``: the same, tracks weighted by training plays: the chance that a
       song out of the log at large ranks above the session's own. Popularity gets 0.5 here, and

@@ -3,12 +3,12 @@
 Environment, agents, embedding checks and skylines all choose through these functions, so that a
 recommendation means the same everywhere. Three properties matter to them:
 
-- Exact, and ties go to the lower row of the catalogue (the track more played in training).
+- Exact, and ties go to the lower row of the catalog (the track more played in training).
 - The answer to a query does not depend on the batch it comes in: one environment and a thousand
   of them choose the same songs. BLAS rounds a product differently alone and in a batch, so the
   finalists are scored again in double precision, and whatever lies within BLAS's rounding of the
   last of them joins the final (`_settle`).
-- Memory is bounded by `TILE_SCORES`, whatever the size of the catalogue.
+- Memory is bounded by `TILE_SCORES`, whatever the size of the catalog.
 
 Selection is k passes of ``argmax`` over each tile, as long as they find something better than what
 earlier tiles gave. For the few songs of a slate that beats a partial sort (``argpartition``)
@@ -53,7 +53,7 @@ def top_k(
 
     Args:
         queries: Points in embedding space ``(q, d)``, finite.
-        items: Embedding of the catalogue ``(n, d)``; may be memory-mapped.
+        items: Embedding of the catalog ``(n, d)``; may be memory-mapped.
         k: How many to find.
         barred: Items that a query may not have ``(q, b)``, -1 for none.
 
@@ -114,7 +114,7 @@ def top_k_list(
 
     Args:
         queries: One point for each place of each list ``(q, k, d)``.
-        items: Embedding of the catalogue ``(n, d)``.
+        items: Embedding of the catalog ``(n, d)``.
         barred: Items that a list may not have ``(q, b)``, -1 for none.
         find: Who searches ``(queries, k, barred)`` in place of `top_k`.
 
@@ -157,7 +157,7 @@ def top_k_among(
 
     Args:
         queries: Points in embedding space ``(q, d)``, finite.
-        items: Embedding of the catalogue ``(n, d)``.
+        items: Embedding of the catalog ``(n, d)``.
         candidates: Item rows ``(q, c)``, -1 for none.
         k: How many to find.
         order: Keys ``(q, c)``, say random numbers: of equal scores the lowest key comes first.
@@ -198,7 +198,7 @@ def weight_above(
 
     Args:
         queries: Points in embedding space ``(q, d)``, finite.
-        items: Embedding of the catalogue ``(n, d)``.
+        items: Embedding of the catalog ``(n, d)``.
         targets: The item in question ``(q,)``; it does not count itself.
         weights: One or more weights of each item ``(n, w)``.
         barred: Items that do not count ``(q, b)``, -1 for none.

@@ -124,12 +124,12 @@ def _open_dataset(folder: Path, stamp: int) -> Dataset:
     return Dataset(folder)
 
 
-class World:
+class EnvAssets:
     """What all sessions of an environment share and nothing changes: data, space, listener.
 
     Attributes:
         config: The environment's keyword values.
-        dataset: Logged sessions and catalogue.
+        dataset: Logged sessions and catalog.
         listener: The user simulator.
         leaving: When listeners leave; None where nobody does.
         dim: Dimensions of the embedding space.
@@ -141,7 +141,7 @@ class World:
         """Open everything that a configuration names.
 
         Raises:
-            ValueError: The split holds no session, or the catalogue is too small for the sessions.
+            ValueError: The split holds no session, or the catalog is too small for the sessions.
         """
         self.config = config
         self.dataset = open_dataset(config.data)
@@ -157,18 +157,18 @@ class World:
         needed = heard + config.slate_size
         if config.candidates == "catalog" and self.num_tracks < needed:
             raise ValueError(
-                f"The catalogue has {self.num_tracks} tracks; sessions of up to {self.capacity} "
+                f"The catalog has {self.num_tracks} tracks; sessions of up to {self.capacity} "
                 f"songs with slates of {config.slate_size} and repeats={config.repeats} need "
                 f"{needed}. Pass repeats=True, a smaller horizon or slate, or more tracks."
             )
 
-    def __reduce__(self) -> tuple[Callable[[SessionConfig], World], tuple[SessionConfig]]:
+    def __reduce__(self) -> tuple[Callable[[SessionConfig], EnvAssets], tuple[SessionConfig]]:
         """Pickle by name, so that a worker process maps the same files."""
-        return World, (self.config,)
+        return EnvAssets, (self.config,)
 
     @property
     def num_tracks(self) -> int:
-        """Size of the catalogue."""
+        """Size of the catalog."""
         return len(self.dataset.catalog)
 
     @property
@@ -284,28 +284,28 @@ class Simulator:
         context: Context features of the observation ``(n, CONTEXT_SIZE)``.
     """
 
-    def __init__(self, world: World, num_envs: int, *, capacity: int | None = None) -> None:
+    def __init__(self, assets: EnvAssets, num_envs: int, *, capacity: int | None = None) -> None:
         """Make room for ``num_envs`` sessions; `begin` starts them.
 
         Args:
-            world: What they share.
+            assets: What they share.
             num_envs: How many they are.
             capacity: Most songs that a session can have heard; None is the world's.
         """
-        self.world = world
-        width = world.dataset.longest_session
-        self.history = History.empty(num_envs, capacity or world.capacity)
+        self.assets = assets
+        width = assets.dataset.longest_session
+        self.history = History.empty(num_envs, capacity or assets.capacity)
         self.remaining = np.zeros(num_envs, np.int64)
         self.left = np.zeros(num_envs, np.bool_)
         self.context = np.zeros((num_envs, CONTEXT_SIZE), np.float32)
-        self._action_space = world.action_space()
+        self._action_space = assets.action_space()
         self._key = np.zeros(num_envs, np.uint64)
         self._logged_tracks = np.full((num_envs, width), UNKNOWN, np.int32)
         self._held = np.zeros((num_envs, width), np.bool_)
-        one_by_one = partial(hear_one_by_one, world.listener)
-        self._hear_all = getattr(world.listener, "hear", one_by_one)
-        begin_rows = partial(begin_by_copy, world.listener)
-        self._begin_listener = getattr(world.listener, "begin_rows", begin_rows)
+        one_by_one = partial(hear_one_by_one, assets.listener)
+        self._hear_all = getattr(assets.listener, "hear", one_by_one)
+        begin_rows = partial(begin_by_copy, assets.listener)
+        self._begin_listener = getattr(assets.listener, "begin_rows", begin_rows)
 
     @property
     def num_envs(self) -> int:
@@ -318,10 +318,10 @@ class Simulator:
 
         It takes the first kernel, and with it half a second in which numba gets ready.
         """
-        world, one_play = self.world, np.ones(self.num_envs, np.int64)
-        anyone = np.full(self.num_envs, world.pool[0])
+        assets, one_play = self.assets, np.ones(self.num_envs, np.int64)
+        anyone = np.full(self.num_envs, assets.pool[0])
         capacity = self.history.tracks.shape[1]
-        return world.listener.begin(History.logged(world.dataset, anyone, one_play, capacity))
+        return assets.listener.begin(History.logged(assets.dataset, anyone, one_play, capacity))
 
     def begin(self, rows: Rows, sessions: Ints, keys: npt.NDArray[np.uint64]) -> None:
         """Start logged sessions: show their first half, see `schema.num_shown`.
@@ -331,7 +331,7 @@ class Simulator:
             sessions: Session indices ``(m,)``.
             keys: Seeds of the sessions' random numbers ``(m,)``; see `draws`.
         """
-        world, log, history = self.world, self.world.dataset.sessions, self.history
+        assets, log, history = self.assets, self.assets.dataset.sessions, self.history
         kernels.begin_sessions(
             rows,
             sessions,
@@ -348,8 +348,8 @@ class Simulator:
         shown = history.shown.take(rows)
         history.session[rows], history.count[rows] = sessions, shown
         self._begin_listener(self._state, history, rows)
-        if world.config.horizon is not None:
-            self.remaining[rows] = world.config.horizon
+        if assets.config.horizon is not None:
+            self.remaining[rows] = assets.config.horizon
         self.left[rows] = False
         self._key[rows] = keys
         last = log.offsets.take(sessions) + shown - 1
@@ -365,7 +365,7 @@ class Simulator:
         )
 
     def arrays(self) -> dict[str, npt.NDArray]:
-        """All that distinguishes this batch from another of the same world, by name; not copied."""
+        """All that distinguishes this batch from another of the same kind, by name; not copied."""
         parts = {"history": self.history, "listener": self._state}
         return {
             "remaining": self.remaining,
@@ -410,7 +410,7 @@ class Simulator:
                 f"The session heard {count} songs and there is room for {capacity}; "
                 "make the Simulator with a larger capacity."
             )
-        config, known = self.world.config, self.world.num_tracks
+        config, known = self.assets.config, self.assets.num_tracks
         distinct = len(np.unique(tracks))
         if not config.repeats and known - distinct < config.slate_size:
             raise ValueError(
@@ -430,14 +430,14 @@ class Simulator:
         All that each heard; none with ``repeats``, nor with ``candidates="session"``, where only
         the plays that the log still holds may be chosen.
         """
-        config, heard = self.world.config, self.history.tracks
+        config, heard = self.assets.config, self.history.tracks
         if config.repeats or config.candidates == "session":
             return np.full((len(rows), heard.shape[1]), UNKNOWN, np.int32)
         return heard.take(rows, axis=0)
 
     def observe(self, rows: Rows) -> dict[str, npt.NDArray]:
         """Observations of the given sessions; fresh arrays, the newest play last."""
-        config, world = self.world.config, self.world
+        config, assets = self.assets.config, self.assets
         heard, shape = self.history, (len(rows), config.history_length)
         tracks, levels = np.empty(shape, np.int32), np.empty(shape, np.int8)
         context = np.empty((len(rows), CONTEXT_SIZE), np.float32)
@@ -447,7 +447,7 @@ class Simulator:
             heard.levels,
             heard.count,
             self.context,
-            world.dataset.longest_session,
+            assets.dataset.longest_session,
             tracks,
             levels,
             context,
@@ -464,7 +464,7 @@ class Simulator:
                 observation["barred"] = self.barred(rows)
             return observation
         real = tracks >= 0
-        vectors = world.vectors(tracks)
+        vectors = assets.vectors(tracks)
         vectors[~real] = 0
         return {
             "history": vectors.reshape(len(tracks), -1),
@@ -499,9 +499,9 @@ class Simulator:
         )
         levels = self._hear(rows, slate, plays, uniforms)
         logged, share = np.empty(slate.shape, np.bool_), np.empty(len(slate))
-        kernels.find_logged(slate, plays, self.world.listener.answers_from_log, logged, share)
+        kernels.find_logged(slate, plays, self.assets.listener.answers_from_log, logged, share)
         terms = self._reward_terms(slate, levels)
-        rewards = self.world.config.reward
+        rewards = self.assets.config.reward
         reward, of_songs = total_reward(rewards, terms), song_rewards(rewards, levels)
         return Outcome(reward, terms, of_songs, slate, levels, logged, share, replaced)
 
@@ -513,7 +513,7 @@ class Simulator:
         Returns:
             Levels ``(m, k)``, -1 where nothing was heard; ``slate`` is changed likewise.
         """
-        if self.world.leaving is None:
+        if self.assets.leaving is None:
             return self._hear_all(self._state, self.history, rows, slate, plays, uniforms)
         levels = np.full(slate.shape, UNHEARD, np.int8)
         for place in range(slate.shape[1]):
@@ -527,9 +527,9 @@ class Simulator:
 
     def _let_leave(self, rows: Rows) -> None:
         """Decide who of the sessions ``rows`` leaves after the song just heard, in place."""
-        assert self.world.leaving is not None
+        assert self.assets.leaving is not None
         history = self.history
-        chances = self.world.leaving.chances(history.levels[rows], history.count[rows])
+        chances = self.assets.leaving.chances(history.levels[rows], history.count[rows])
         drawn = draws.uniform(self._key[rows], draws.LEAVING_COUNTER + history.count[rows])
         self.left[rows] = drawn < chances
         self.remaining[rows[self.left[rows]]] = 0
@@ -538,12 +538,12 @@ class Simulator:
         """`choose` for the sessions that are not over; -1 and nothing replaced for the others."""
         playing = self.remaining.take(rows) > 0
         actions = checked_actions(actions, self._action_space, playing)
-        if self.world.config.action == "slate" and self.world.config.candidates == "catalog":
+        if self.assets.config.action == "slate" and self.assets.config.candidates == "catalog":
             return self._allow(rows, actions, playing)
         if playing.all():
             return self._chosen(rows, actions)
         who = np.flatnonzero(playing)
-        shape = (len(rows), self.world.config.slate_size)
+        shape = (len(rows), self.assets.config.slate_size)
         slate, plays = np.full(shape, UNKNOWN, np.int64), np.full(shape, UNKNOWN, np.int64)
         replaced = np.zeros(len(rows), np.int64)
         slate[who], plays[who], replaced[who] = self._chosen(rows[who], actions[who])
@@ -572,21 +572,21 @@ class Simulator:
 
     def _chosen(self, rows: Rows, actions: npt.NDArray) -> tuple[Ints, Ints, Ints]:
         """`choose` for actions that were checked; slates among them may be changed."""
-        config = self.world.config
+        config = self.assets.config
         if config.action == "slate" and config.candidates == "session":
             return self._allow_plays(rows, actions)
         if config.action == "slate":
             return self._allow(rows, actions, np.ones(len(rows), np.bool_))
-        points = actions.reshape(len(actions), -1, self.world.dim)
+        points = actions.reshape(len(actions), -1, self.assets.dim)
         nothing_replaced = np.zeros(len(points), np.int64)
         if config.candidates == "session":
             plays = self._retrieve_plays(rows, points)
             return self._tracks_of(rows, plays), plays, nothing_replaced
         barred = self.barred(rows)
         if config.action == "proto_list":
-            slate = top_k_list(points, self.world.space, barred, find=self.world.search.top_k)
+            slate = top_k_list(points, self.assets.space, barred, find=self.assets.search.top_k)
         else:
-            slate, _ = self.world.search.top_k(points[:, 0], config.slate_size, barred)
+            slate, _ = self.assets.search.top_k(points[:, 0], config.slate_size, barred)
         return slate, _any_play(slate), nothing_replaced
 
     def _retrieve_plays(self, rows: Rows, points: npt.NDArray[np.float32]) -> Ints:
@@ -594,8 +594,8 @@ class Simulator:
         held = self._held[rows]
         ties = self._tie_draws(rows)
         tracks = self._logged_tracks[rows]
-        space, k = self.world.space, self.world.config.slate_size
-        if self.world.config.action == "proto":
+        space, k = self.assets.space, self.assets.config.slate_size
+        if self.assets.config.action == "proto":
             candidates = np.where(held, tracks, UNKNOWN)
             return top_k_among(points[:, 0], space, candidates, k, order=ties)
         plays = np.full((len(points), k), UNKNOWN, np.int64)
@@ -627,7 +627,7 @@ class Simulator:
         kernels.allow_slates(
             playing,
             self.barred(rows),
-            self.world.config.repeats,
+            self.assets.config.repeats,
             slate,
             replaced,
         )
@@ -662,9 +662,9 @@ class Simulator:
     def _reward_terms(
         self, slate: Ints, levels: npt.NDArray[np.int8]
     ) -> dict[str, npt.NDArray[np.float64]]:
-        config, world = self.world.config.reward, self.world
-        vectors = world.base_vectors[slate] if config.diversity else None
-        surprise = world.surprise[slate] if config.novelty else None
+        config, assets = self.assets.config.reward, self.assets
+        vectors = assets.base_vectors[slate] if config.diversity else None
+        surprise = assets.surprise[slate] if config.novelty else None
         return reward_terms(config, levels, vectors, surprise)
 
     def skip_probabilities(self, rows: Rows, tracks: Ints) -> npt.NDArray[np.float64]:
@@ -678,7 +678,7 @@ class Simulator:
             ``(m, c)``, NaN where the candidate is -1.
         """
         asked = np.maximum(tracks, 0)
-        chances = self.world.listener.level_probabilities(
+        chances = self.assets.listener.level_probabilities(
             self._state, self.history, rows, asked, self._logged_plays(rows, asked)
         )
         return np.where(tracks >= 0, skip_probability(chances), np.nan)
@@ -688,7 +688,7 @@ class Simulator:
 
         For oracles, as `skip_probabilities`.
         """
-        ranks = getattr(self.world.listener, "ranking_space", None)
+        ranks = getattr(self.assets.listener, "ranking_space", None)
         return None if ranks is None else ranks(self._state, rows)
 
     def remaining_log(self, rows: Rows) -> npt.NDArray[np.int32]:

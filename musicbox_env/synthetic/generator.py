@@ -91,7 +91,7 @@ class SyntheticConfig:
 
     Attributes:
         sessions: Number of sessions.
-        tracks: Size of the catalogue; its popularity is that of as many most played tracks of
+        tracks: Size of the catalog; its popularity is that of as many most played tracks of
             the full published set.
         seed: Seed of everything that is drawn.
         taste: How much personal taste decides what is skipped: a number, the law's ``taste``, or
@@ -161,7 +161,7 @@ class SessionBatch:
 
 @dataclass(frozen=True)
 class SyntheticWorld:
-    """A catalogue, a law, and the sessions that they give.
+    """A catalog, a law, and the sessions that they give.
 
     Attributes:
         config: What to make.
@@ -169,7 +169,7 @@ class SyntheticWorld:
             ``affinity_center`` that of the plays in this world.
         choice: How sessions choose songs.
         track_config: How tracks are made.
-        tracks: The catalogue, most played first.
+        tracks: The catalog, most played first.
     """
 
     config: SyntheticConfig
@@ -383,7 +383,7 @@ def _empty(folder: Path) -> None:
 
 
 def _write_world(world: SyntheticWorld, folder: Path, split: SplitConfig, progress: bool) -> None:
-    """Write plays, catalogue and truth."""
+    """Write plays, catalog and truth."""
     sessions = world.config.sessions
     truth = open_truth_arrays(folder, sessions, world.track_config.dim)
 

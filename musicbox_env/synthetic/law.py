@@ -68,7 +68,7 @@ class ListeningLaw:
         propensity_sd: Sd of the sessions' own propensity to skip.
         quality_sd: Sd of the tracks' quality before it is truncated.
         quality_limit: Quality lies within this many sd of 0: an untruncated one would be worth
-            more the larger the catalogue, since the best of many draws grows.
+            more the larger the catalog, since the best of many draws grows.
         taste: What one unit of affinity (cosine of taste and track vector) takes off.
         affinity_center: Affinity that neither adds nor takes: the mean of logged plays, so that
             another ``taste`` leaves the level of skipping where it is.

@@ -1,4 +1,4 @@
-"""Tracks of a synthetic catalogue: features, popularity, quality, and vectors of the taste space.
+"""Tracks of a synthetic catalog: features, popularity, quality, and vectors of the taste space.
 
 Features come from a Gaussian copula: correlated standard normal latents, one for each feature,
 each sent through the published distribution of its feature. Vectors are partly a linear function
@@ -92,7 +92,7 @@ class SyntheticTracks:
 def draw_tracks(
     num_tracks: int, law: ListeningLaw, config: TrackConfig, rng: np.random.Generator
 ) -> SyntheticTracks:
-    """Draw a catalogue.
+    """Draw a catalog.
 
     Args:
         num_tracks: Number of tracks m; popularity is that of the m most played tracks of the
@@ -234,7 +234,7 @@ def _draw_quality(
     """Truncated normal quality ``(m,)``, partly seen in the features and in the popularity.
 
     It is 0 for the average play, whichever tracks happen to be the hits, and about standard normal
-    times the law's sd over plays in a catalogue of any size.
+    times the law's sd over plays in a catalog of any size.
     """
     content, popular = config.quality_content_share, config.quality_popularity_share
     # Normal score of the place among all plays, of which the hits have many.
@@ -268,7 +268,7 @@ def _draw_vectors(
 
 
 def _even_ranks(values: Array) -> Array:
-    """Ranks, evenly spread over (0, 1): a small catalogue has the published marginals too."""
+    """Ranks, evenly spread over (0, 1): a small catalog has the published marginals too."""
     ranks = np.empty(len(values))
     ranks[values.argsort()] = (np.arange(len(values)) + 0.5) / len(values)
     return ranks

@@ -6,7 +6,7 @@
       law.json                parameters of the ListeningLaw and of the choice of songs
       session_propensity.npy  (sessions,)    in the dataset's session order
       session_taste.npy       (sessions, d)  unit rows
-      track_quality.npy       (tracks,)      in the order of the catalogue
+      track_quality.npy       (tracks,)      in the order of the catalog
       track_vectors.npy       (tracks, d)    unit rows
       track_weight.npy        (tracks,)      share of the draws into a session's pool; sums to 1
 """
@@ -72,7 +72,7 @@ class SongChoice:
 
 @dataclass(frozen=True)
 class GroundTruth:
-    """What made a synthetic dataset; rows are those of its sessions and of its catalogue.
+    """What made a synthetic dataset; rows are those of its sessions and of its catalog.
 
     Attributes:
         law: The listening law.
@@ -159,7 +159,7 @@ def write_truth(
     vectors: npt.NDArray,
     weight: npt.NDArray,
 ) -> None:
-    """Write parameters and the tracks' truth, in the order of the catalogue."""
+    """Write parameters and the tracks' truth, in the order of the catalog."""
     truth = folder / FOLDER
     arrays = {"track_quality": quality, "track_vectors": vectors, "track_weight": weight}
     for name, values in arrays.items():

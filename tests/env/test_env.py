@@ -371,7 +371,7 @@ def test_importing_the_environment_does_not_import_torch():
         ({"embedding": "hybird"}, ValueError, "did you mean 'hybrid'"),
         ({"reward": {"listens": 1}}, ValueError, "did you mean 'listen'"),
         ({"slate_size": 0}, ValueError, "slate_size is 0"),
-        ({"slate_size": 190}, ValueError, "The catalogue has 200 tracks"),
+        ({"slate_size": 190}, ValueError, "The catalog has 200 tracks"),
         ({"horizon": 5, "candidates": "session"}, ValueError, "exclude each other"),
         ({"render_mode": "human"}, ValueError, "render_mode 'human'"),
     ],

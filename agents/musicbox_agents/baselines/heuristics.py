@@ -5,7 +5,7 @@ retrieves, masks and breaks ties for it as it does for the agents that learn (`P
 it ranks tracks in another way it acts by explicit slates (`SlateAgent`).
 
 All counts, rates and co-occurrences are those of training plays. They hold the training sessions'
-own second halves, so these agents are to be judged on validation or test sessions.
+own second halves, so these agents are to be evaluated on validation or test sessions.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from musicbox_env.data.summaries import mean_vectors
 from musicbox_env.listeners import RankingSpace
 from musicbox_env.retrieval.exact import Find, top_k, top_k_among
 from musicbox_env.schema import MAX_SESSION_LENGTH, UNKNOWN, is_skip
-from musicbox_env.simulator.dynamics import Simulator, World
+from musicbox_env.simulator.dynamics import EnvAssets, Simulator
 
 MAX_SCORES = 1 << 21
 """Scores of tracks held at once, 8 MB in single precision: memory stays bounded for any batch."""
@@ -156,7 +156,7 @@ class ContentAgent(PointAgent):
 class BestRateAgent(PointAgent):
     """The tracks that are skipped least, whoever listens: the unit vector on the rate axis.
 
-    The rate is the catalogue's, shrunken and counted on training plays. The rate column ends at
+    The rate is the catalog's, shrunken and counted on training plays. The rate column ends at
     3 standard deviations; the few tracks beyond are equal, and the more played come first.
     """
 
@@ -244,7 +244,7 @@ class SlateAgent(BaselineAgent):
 
     @property
     def num_tracks(self) -> int:
-        """Size of the catalogue."""
+        """Size of the catalog."""
         return len(self.dataset.catalog)
 
     @property
@@ -321,7 +321,7 @@ def nth_allowed(
     Args:
         excluded: Tracks that may not be chosen ``(n, b)``, -1 for none; may hold some twice.
         ranks: Rank among the tracks allowed at that place, counted from 0, ``(n, k)``.
-        num_tracks: Size of the catalogue.
+        num_tracks: Size of the catalog.
     """
     slates = np.empty(ranks.shape, np.int64)
     barred = np.where(excluded >= 0, excluded, num_tracks).astype(np.int64)
@@ -365,7 +365,7 @@ class RandomAgent(SlateAgent):
 
 
 class PopularityAgent(SlateAgent):
-    """The tracks most played in training: the catalogue holds them in that order."""
+    """The tracks most played in training: the catalog holds them in that order."""
 
     name = "popularity"
 
@@ -492,7 +492,7 @@ def history_matrix(
 
     Args:
         batch: Observation of n sessions.
-        num_tracks: Size of the catalogue.
+        num_tracks: Size of the catalog.
         kept_only: Whether songs that were skipped count nothing, unless all were.
         recent_first: Whether the n-th of N songs weighs n / N instead of 1.
     """
@@ -610,27 +610,27 @@ class SkylineAgent(PrivilegedAgent):
 
     def _shortlist(self, simulator: Simulator, rows: npt.NDArray) -> npt.NDArray[np.int64]:
         """Songs among which the best are looked for ``(m, c)``, ascending, -1 for none."""
-        world, heard = simulator.world, simulator.history.tracks[rows]
-        space = simulator.ranking_space(rows) or usual_ranking(world, heard)
+        assets, heard = simulator.assets, simulator.history.tracks[rows]
+        space = simulator.ranking_space(rows) or usual_ranking(assets, heard)
         size = self.slate_size if space.exact else max(SHORTLIST, self.slate_size)
         best, _ = top_k(space.sessions, space.tracks, min(size, self.num_tracks), heard)
         parts: list[npt.NDArray[np.integer]] = [best]
-        if world.listener.answers_from_log:
+        if assets.listener.answers_from_log:
             parts.append(simulator.remaining_log(rows))
-        if world.config.repeats:
+        if assets.config.repeats:
             parts.append(heard)
         songs = np.sort(np.concatenate(parts, axis=1, dtype=np.int64), axis=1)
         songs[:, 1:][songs[:, 1:] == songs[:, :-1]] = UNKNOWN
-        if not world.config.repeats:
+        if not assets.config.repeats:
             songs[simulator.history.holds(rows, songs)] = UNKNOWN
         return songs
 
 
-def usual_ranking(world: World, heard: npt.NDArray[np.integer]) -> RankingSpace:
+def usual_ranking(assets: EnvAssets, heard: npt.NDArray[np.integer]) -> RankingSpace:
     """Songs like those heard ``(m, h)`` that are skipped little, for listeners that rank none."""
     counted = heard >= 0
     share = counted / np.maximum(counted.sum(axis=1, keepdims=True), 1)
-    points = np.einsum("mh,mhd->md", share, world.vectors(heard)).astype(np.float32)
-    if world.config.embedding.endswith(RATE_SUFFIX):
+    points = np.einsum("mh,mhd->md", share, assets.vectors(heard)).astype(np.float32)
+    if assets.config.embedding.endswith(RATE_SUFFIX):
         points[:, -1] = 1.0
-    return RankingSpace(points, world.space, exact=False)
+    return RankingSpace(points, assets.space, exact=False)

@@ -2,7 +2,7 @@
 
 Li, Chu, Langford & Schapire, "A contextual-bandit approach to personalized news article
 recommendation", WWW 2010 (arXiv:1003.0146), with parameters shared by all arms: of most tracks of
-a large catalogue there is not one play to fit parameters of their own to.
+a large catalog there is not one play to fit parameters of their own to.
 """
 
 from __future__ import annotations

@@ -194,13 +194,13 @@ class DDPGSettings(AgentSettings):
         rerank: Nearest songs among which the critic chooses; 0 is not to [13].
         quality: What the last axis of the space says of a song: ``"counted"``, its rate of being
             listened to in training, as the dataset has it; ``"logged"``, how much more it was
-            listened to than its sessions foretold; ``"learned"``, the same, and learning goes on
+            listened to than its sessions predicted; ``"learned"``, the same, and learning goes on
             [3, 17].
         quality_prior: Plays that the prior of a song's quality is worth; None is what the log says
             of how much songs differ [17].
         curiosity: Standard deviations of doubt about its quality that are drawn and added to a
             song's Q while learning [20].
-        quality_weight: What the quality axis counts when songs are chosen out of the catalogue,
+        quality_weight: What the quality axis counts when songs are chosen out of the catalog,
             in learning and after it; 1 is what the critic says [21].
         spread: The same when recommending, drawn anew by each session: songs that nobody can tell
             apart share the listeners [20].
@@ -678,10 +678,10 @@ class DDPGAgent(Agent):
         counted = batch.counted.to(target.dtype)
         number, losses = counted.sum(), []
         for critic in cast("Iterable[Critic]", self.critics):
-            judged = critic.judge(batch.state)
-            q = critic.score(judged, batch.actions)
+            encoded = critic.encode(batch.state)
+            q = critic.score(encoded, batch.actions)
             if self.settings.within_slates and q.shape[1] > 1:
-                common = batch.logged * mean_counted(q - judged.value, counted)
+                common = batch.logged * mean_counted(q - encoded.value, counted)
                 q = q - common + common.detach()  # the same number without its gradient [23]
             losses.append(((q - target).square() * counted).sum() / number)
         return sum(losses[1:], losses[0]), (q * counted).sum() / number
@@ -728,13 +728,13 @@ class DDPGAgent(Agent):
         """
         critic = cast(Critic, self.critics[0])
         with torch.no_grad():
-            judged = critic.judge(batch.state)
+            encoded = critic.encode(batch.state)
         if not self.settings.neighbours:
-            return critic.score(judged, points)
+            return critic.score(encoded, points)
         near = self._near(points, batch.heard, self.settings.neighbours)
         songs = self._embed(near)
         with torch.no_grad():
-            q = critic.score(judged, songs)
+            q = critic.score(encoded, songs)
         shape = (*points.shape[:2], self.settings.neighbours)
         scores = (songs.view(*shape, self.dim) @ points[..., None])[..., 0]
         weights = torch.softmax(scores / self.settings.temperature, dim=2)
@@ -761,7 +761,7 @@ class DDPGAgent(Agent):
 
     @torch.no_grad()
     def _learn_quality(self, happened: Transitions) -> None:
-        """Note how much better each song was than the critic foretold of the session [17]."""
+        """Note how much better each song was than the critic predicted of the session [17]."""
         trusted = self._critic_updates >= TRUSTED_UPDATES
         if self.quality is None or self.settings.quality != "learned" or not trusted:
             return
@@ -1060,10 +1060,10 @@ def open_env(
     )
     assert isinstance(env, MusicSessionVectorEnv)
     try:
-        if env.world.dataset.folder.resolve() != dataset.folder.resolve():
+        if env.assets.dataset.folder.resolve() != dataset.folder.resolve():
             raise ValueError(
                 f"The agent was made for {dataset.folder} and shall learn on "
-                f"{env.world.dataset.folder}; its track numbers mean other songs there. "
+                f"{env.assets.dataset.folder}; its track numbers mean other songs there. "
                 "Make the agent with the dataset that env_options['data'] names."
             )
         yield env

@@ -290,7 +290,7 @@ class Actor(nn.Module):
             everybodys[:, -1] = rate_weight
 
 
-class Judged(NamedTuple):
+class CriticState(NamedTuple):
     """What a critic makes of a batch of sessions, whatever is recommended.
 
     Attributes:
@@ -365,23 +365,23 @@ class Critic(nn.Module):
 
     def forward(self, state: State, actions: Tensor) -> Tensor:
         """Q ``(B, M)`` of M actions in each session ``(B, M, d)``."""
-        return self.score(self.judge(state), actions)
+        return self.score(self.encode(state), actions)
 
-    def judge(self, state: State) -> Judged:
+    def encode(self, state: State) -> CriticState:
         """What does not depend on the action."""
         summary = self.encoder(state)
         value, gains, rest = self.value_and_gains(summary).split((1, len(GROUPS), self.rate), dim=1)
         towards = (gains[:, None] @ state.means).squeeze(1)
         if self.rate:
             towards = towards + rest * self.rate_axis
-        return Judged(summary, state.means, value, towards + SLOW * self.direction)
+        return CriticState(summary, state.means, value, towards + SLOW * self.direction)
 
-    def score(self, judged: Judged, actions: Tensor) -> Tensor:
-        """Q ``(B, M)`` of actions ``(B, M, d)`` in sessions that were judged already."""
-        q = judged.value + (actions @ judged.towards[..., None]).squeeze(2)
+    def score(self, encoded: CriticState, actions: Tensor) -> Tensor:
+        """Q ``(B, M)`` of actions ``(B, M, d)`` in sessions that were encoded already."""
+        q = encoded.value + (actions @ encoded.towards[..., None]).squeeze(2)
         if self.deep is not None:
-            products = (actions[:, :, None] * judged.means[:, None]).flatten(2)
-            summary = judged.summary[:, None].expand(-1, actions.shape[1], -1)
+            products = (actions[:, :, None] * encoded.means[:, None]).flatten(2)
+            summary = encoded.summary[:, None].expand(-1, actions.shape[1], -1)
             q = q + self.deep(torch.cat([summary, actions, products], dim=2))[..., 0]
         return q
 

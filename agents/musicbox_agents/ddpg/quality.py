@@ -2,17 +2,17 @@
 
 A track's skip rate says less than it seems to. Who skipped the song before skips this one too, and
 some sessions skip nearly everything: a quarter of the variance of a play is its session's. So a
-play counts here for how much better or worse it went than its session foretold, its *note*::
+play counts here for how much better or worse it went than its session predicted, its *note*::
 
-    note_j    = reward of play j - what was foretold of it
+    note_j    = reward of play j - what was predicted of it
     quality_i = (sum of notes_i + prior * expected_i) / (number of notes_i + prior)
 
 the posterior mean of a normal with a normal prior around ``expected_i`` whose variance is that of
 one note over ``prior``. How much songs differ, and so the prior, is estimated from the log
 (`estimated_prior`). What is expected of a track is a ridge regression on its vector and on how
-often it is played (`expectations`): most tracks of a large catalogue have hardly any notes. Plays
-of the log are foretold by the plays before them (`quality_in_log`), plays that the agent saw itself
-by its critic.
+often it is played (`expectations`): most tracks of a large catalog have hardly any notes. Plays
+of the log are predicted by the plays before them (`quality_in_log`), plays that the agent saw
+itself by its critic.
 """
 
 from __future__ import annotations
@@ -129,7 +129,7 @@ def quality_in_log(
 ) -> dict[str, TrackQuality]:
     """Quality by the plays of each training fold and, under ``"train"``, of both.
 
-    What is foretold of a play is the mean reward of plays in the same situation: after a skip, a
+    What is predicted of a play is the mean reward of plays in the same situation: after a skip, a
     kept song or nothing, with about the same running mean of skips and the same skip rate so far.
     All three have the scale of both folds.
 
@@ -145,13 +145,13 @@ def quality_in_log(
         for plays in _plays(dataset, fold, reward):
             total += np.bincount(plays.situation, plays.reward, SITUATIONS)
             number += np.bincount(plays.situation, minlength=SITUATIONS)
-    foretold = total / np.maximum(number, 1)
+    predicted = total / np.maximum(number, 1)
     first = PRIOR if prior is None else prior
     read = {name: TrackQuality(len(dataset.catalog), first) for name in (*FOLDS, "train")}
     squares = 0.0
     for fold in FOLDS:
         for plays in _plays(dataset, fold, reward):
-            notes = unit * (plays.reward - foretold[plays.situation])
+            notes = unit * (plays.reward - predicted[plays.situation])
             squares += float(notes @ notes)
             for name in (fold, "train"):
                 read[name].add(plays.tracks, notes)

@@ -128,7 +128,7 @@ class CriticSettings(BCSettings):
         critic_rate: Learning rate of the critic, and of IQL's V (Adam).
         critics: 1, or 2 whose smaller value counts.
         deep: Whether the critic has hidden layers over session and song together.
-        rerank: Nearest songs among which the critic chooses; 0 is not to. The critic then judges
+        rerank: Nearest songs among which the critic chooses; 0 is not to. The critic then evaluates
             songs that the log never played in such a session.
     """
 

@@ -195,9 +195,9 @@ def retrieval(setting: Setting) -> Found:
 def _torch_top_k(queries: npt.NDArray, items: npt.NDArray, k: int) -> object:
     import torch
 
-    catalogue = torch.from_numpy(items).T
+    catalog = torch.from_numpy(items).T
     parts = torch.from_numpy(queries).split(64)  # all scores of 768 queries would take 3 GB
-    return [torch.topk(part @ catalogue, k, dim=1) for part in parts]
+    return [torch.topk(part @ catalog, k, dim=1) for part in parts]
 
 
 def _numpy_top_k(queries: npt.NDArray, items: npt.NDArray, k: int) -> npt.NDArray:
@@ -437,7 +437,7 @@ def _child(*arguments: object, code: str = _CHILD) -> dict[str, float]:
 
 
 def memory(setting: Setting) -> Found:
-    """Start-up times, and what many environments and a large catalogue take."""
+    """Start-up times, and what many environments and a large catalog take."""
     found = Found([], [])
     setting.say("import")
     limit = partial(against_limit, "memory", runs=setting.runs)
@@ -460,7 +460,7 @@ def memory(setting: Setting) -> Found:
     setting.say("a thousand environments")
     folder = setting.worlds / f"random-10000-{tracks[1]}"
     one, many = (_child(folder, n, code=_MAKE)["own"] for n in (1, 1_000))
-    catalogue = tracks[1] * 33 * 4 / MEBIBYTE
+    catalog = tracks[1] * 33 * 4 / MEBIBYTE
     found.records.append(
         Record(
             "memory",
@@ -468,10 +468,10 @@ def memory(setting: Setting) -> Found:
             "MiB of their own",
             many,
             one,
-            note=f"the catalogue's {catalogue:,.0f} MiB of vectors are mapped and shared",
+            note=f"the catalog's {catalog:,.0f} MiB of vectors are mapped and shared",
         )
     )
-    setting.say("an agent for the largest catalogue")
+    setting.say("an agent for the largest catalog")
     folder = setting.worlds / f"random-10000-{tracks[-1]}"
     trained = _trained(setting.worlds / f"agent-{tracks[-1]}", folder)
     asked = [_child(trained, code=_RECOMMEND) for _ in range(setting.runs)]

@@ -174,8 +174,8 @@ def _learned(data: str, name: str, seed: int, goal: float | None) -> tuple[float
     def look(*_: object) -> None:
         nonlocal looking, rate
         began = processor_seconds()
-        judged = {"data": data, "split": "validation"}
-        rate = skip_rate(roll_out(agent, judged, sessions, listener="ground_truth"))
+        evaluated = {"data": data, "split": "validation"}
+        rate = skip_rate(roll_out(agent, evaluated, sessions, listener="ground_truth"))
         looking += processor_seconds() - began
         if goal is not None and rate <= goal:
             raise _Reached

@@ -2,9 +2,9 @@
 
 Each option is taken away from the agent's defaults (or added, if they lack it), and added to the
 algorithm as DDPG and LIRD published it. Both sides of a comparison are trained with the same seeds
-and judged on the same sessions.
+and evaluated on the same sessions.
 
-An ablation is there to choose settings by, so it is judged on validation sessions, and on others
+An ablation is there to choose settings by, so it is evaluated on validation sessions, and on others
 than those that pick the checkpoints. --split test is for a table that decides nothing any more.
 
 Trainings and rollouts are kept one by one: a call that was stopped goes on where it was, and calls
@@ -31,10 +31,10 @@ from musicbox_env.schema import require_known
 from musicbox_env.simulator.dynamics import open_dataset
 from musicbox_experiments.compare.ablation import AGENT, BASES, Base, Pair, effects, pairs, sides_of
 from musicbox_experiments.compare.ablation_report import write_ablation
-from musicbox_experiments.compare.judging import Judging, judged
+from musicbox_experiments.compare.evaluation import Evaluation, evaluated
 from musicbox_experiments.data.sampling import draw_sessions, picking_sessions
 from musicbox_experiments.data.sources import Source, without_home
-from musicbox_experiments.evaluate.metrics import Rollout, World
+from musicbox_experiments.evaluate.metrics import CatalogStats, Rollout
 from musicbox_experiments.train.claims import claim
 from musicbox_experiments.train.departures import departures
 from musicbox_experiments.train.jobs import (
@@ -65,24 +65,25 @@ class AblateConfig:
     listener: str = AUTO
     """Listener to learn with, by name or path; auto is `ground_truth` where the data has one, else
     one that is learned on fold A; then a second fit on fold A picks the checkpoints."""
-    judge: str = AUTO
-    """Listener that judges; auto is `ground_truth` where the data has one, else one that is learned
-    on fold B."""
+    evaluator: str = AUTO
+    """Listener that evaluates; auto is `ground_truth` where the data has one, else one that is
+    learned on fold B."""
     split: Literal["validation", "test"] = "validation"
-    """Sessions to judge on. Settings chosen after a look at test sessions are chosen for them."""
-    judge_sessions: int = 3_000
-    """Most sessions to judge on."""
+    """Sessions to evaluate on. Settings chosen after a look at test sessions are chosen for "
+    "them."""
+    evaluation_sessions: int = 3_000
+    """Most sessions to evaluate on."""
     agent_settings: tuple[str, ...] = ()
     """Settings to have in place of the agent's defaults, as ddpg.NAME=VALUE: what is then measured
     is what the options are worth around these."""
     reward: RewardConfig = field(default_factory=RewardConfig)
-    """What to learn; judged are skip rate and effective number of songs."""
+    """What to learn; evaluated are skip rate and effective catalog size."""
     out: Path = Path("runs/ablate")
     """Where everything is written."""
     workers: int = 0
     """Trainings at once; 0 is one for each core."""
     seed: int = 0
-    """Of the judging: which sessions, and the judge's random numbers."""
+    """Of the evaluation: which sessions, and the evaluator's random numbers."""
     overwrite: bool = False
     """Start anew if --out holds another run."""
 
@@ -92,10 +93,10 @@ class AblateConfig:
         for name in self.only:
             if name not in numbers:
                 require_known("option", name, names)
-        for listener in (self.listener, self.judge):
+        for listener in (self.listener, self.evaluator):
             if listener != AUTO:
                 require_listener(listener)
-        for option in ("seeds", "train_steps", "judge_sessions"):
+        for option in ("seeds", "train_steps", "evaluation_sessions"):
             if getattr(self, option) < 1:
                 raise ValueError(f"{option} is {getattr(self, option)}; it must be 1 or more.")
         for label in parse_settings(self.agent_settings):
@@ -109,16 +110,16 @@ class AblateConfig:
 
 
 def run(config: AblateConfig) -> None:
-    """Train, judge, and write the table."""
+    """Train, evaluator, and write the table."""
     amounts = ("only", "base", "seeds", "workers", "overwrite")
     claim(config.out, config, incidental=amounts, overwrite=config.overwrite)
     data = config.source.resolve(config.out)
     dataset = open_dataset(data)
     asked = _asked(config, dataset)
-    judges = () if config.judge == AUTO else (config.judge,)
-    listeners = choose_listeners(config.listener, judges, data, config.out)
-    # The first judge is the main one; that of the training comes last.
-    judge, listener = next(iter(listeners.judges.items()))
+    evaluators = () if config.evaluator == AUTO else (config.evaluator,)
+    listeners = choose_listeners(config.listener, evaluators, data, config.out)
+    # The first evaluator is the main one; that of the training comes last.
+    evaluator, listener = next(iter(listeners.evaluators.items()))
     options = {
         "data": data,
         "reward": asdict(config.reward),
@@ -139,12 +140,12 @@ def run(config: AblateConfig) -> None:
     sessions = draw_sessions(
         dataset,
         config.split,
-        config.judge_sessions,
+        config.evaluation_sessions,
         config.seed,
         but=picking_sessions(dataset, picking),
     )
-    judging = Judging(
-        judge,
+    evaluation = Evaluation(
+        evaluator,
         listener,
         {**options, "split": config.split},
         sessions,
@@ -152,12 +153,12 @@ def run(config: AblateConfig) -> None:
         config.seed,
     )
     workers = config.workers or os.cpu_count() or 1
-    train_all(jobs, workers=workers, then=partial(_judge_one, by=judging))
-    rollouts = _judge(jobs, judging)
-    found = effects(asked, rollouts, World.of(dataset), seed=config.seed)
+    train_all(jobs, workers=workers, then=partial(_evaluate_one, by=evaluation))
+    rollouts = _evaluator(jobs, evaluation)
+    found = effects(asked, rollouts, CatalogStats.of(dataset), seed=config.seed)
     about = {
         "command": without_home("musicbox ablate " + " ".join(sys.argv[2:])),
-        "judge": judge,
+        "evaluator": evaluator,
         "trained_with": listeners.training_name,
         "picked_by": listeners.picking_name,
         "split": config.split,
@@ -190,20 +191,20 @@ def _asked(config: AblateConfig, dataset: Dataset) -> list[Pair]:
 
 
 def _picking(dataset: Dataset, split: str) -> int:
-    """How many validation sessions pick checkpoints: no more than half, if the rest is to judge."""
+    """How many validation sessions pick checkpoints: at most half, if the rest evaluates."""
     there = len(picking_sessions(dataset, 2 * VALIDATION_SESSIONS))
     return VALIDATION_SESSIONS if split == "test" else min(VALIDATION_SESSIONS, there // 2)
 
 
-def _judge_one(job: TrainingJob, by: Judging) -> None:
-    judged(trained(job), job, by)
+def _evaluate_one(job: TrainingJob, by: Evaluation) -> None:
+    evaluated(trained(job), job, by)
 
 
-def _judge(jobs: Sequence[TrainingJob], by: Judging) -> dict[str, list[Rollout]]:
+def _evaluator(jobs: Sequence[TrainingJob], by: Evaluation) -> dict[str, list[Rollout]]:
     """Rollouts of every agent, its seeds in order."""
     found: dict[str, list[Rollout]] = {}
-    for job in tqdm(jobs, unit="training", desc="judging"):
-        found.setdefault(job.agent, []).append(judged(trained(job), job, by))
+    for job in tqdm(jobs, unit="training", desc="evaluation"):
+        found.setdefault(job.agent, []).append(evaluated(trained(job), job, by))
     return found
 
 

@@ -2,8 +2,8 @@
 
 Around the agent's defaults an option that they have is taken away, and one that they lack is
 added; the published algorithm (see `departures`) gets each option added. Both sides of a pair are
-trained with the same seeds and judged on the same sessions, so an effect is the mean over seeds of
-differences, with the interval of `statistics.paired_change`.
+trained with the same seeds and evaluated on the same sessions, so an effect is the mean over seeds
+of differences, with the interval of `statistics.paired_change`.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ import numpy as np
 from musicbox_agents.ddpg.agent import DDPGSettings
 
 from musicbox_experiments.evaluate.metrics import (
+    CatalogStats,
     Rollout,
-    World,
-    effective_songs,
+    effective_catalog_size,
     exposure,
     skip_rate,
 )
@@ -123,13 +123,13 @@ class Effect:
     Attributes:
         pair: The two agents.
         skip_rate: Difference in skip rate; below 0 is fewer skips.
-        effective_songs: Difference in the effective number of songs.
+        effective_catalog_size: Difference in the effective catalog size.
         values: For each side the values of its seeds, by metric.
     """
 
     pair: Pair
     skip_rate: Estimate
-    effective_songs: Estimate
+    effective_catalog_size: Estimate
     values: Mapping[str, Mapping[str, Sequence[float]]]
 
     def record(self) -> dict[str, Any]:
@@ -147,7 +147,7 @@ class Effect:
             "present": self.pair.present.label,
             "effect": {
                 "skip_rate": asdict(self.skip_rate),
-                "effective_songs": asdict(self.effective_songs),
+                "effective_catalog_size": asdict(self.effective_catalog_size),
             },
             "by_seed": self.values,
         }
@@ -156,7 +156,7 @@ class Effect:
 def effects(
     all_pairs: Sequence[Pair],
     rollouts: Mapping[str, Sequence[Rollout]],
-    world: World,
+    world: CatalogStats,
     *,
     seed: int = 0,
     resamples: int = 2000,
@@ -167,13 +167,13 @@ def effects(
         all_pairs: What is compared.
         rollouts: For each label its rollouts, in the order of their seeds; the same seeds and
             sessions for all.
-        world: The catalogue.
+        world: The catalog.
         seed: Of the bootstrap.
         resamples: Of sessions and seeds.
     """
     skips = {label: [skip_rate(r) for r in found] for label, found in rollouts.items()}
     songs = {
-        label: [effective_songs(exposure(r, world.num_tracks)) for r in found]
+        label: [effective_catalog_size(exposure(r, world.num_tracks)) for r in found]
         for label, found in rollouts.items()
     }
     found = []
@@ -192,7 +192,10 @@ def effects(
             confidence=CONFIDENCE,
         )
         values = {
-            side: {"skip_rate": [p.mean for p in skips[label]], "effective_songs": songs[label]}
+            side: {
+                "skip_rate": [p.mean for p in skips[label]],
+                "effective_catalog_size": songs[label],
+            }
             for side, label in (("absent", absent), ("present", present))
         }
         found.append(Effect(pair, change, variety, values))

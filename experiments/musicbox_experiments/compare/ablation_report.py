@@ -13,7 +13,14 @@ from musicbox_experiments.compare.report import columns, percent, signed_points
 from musicbox_experiments.evaluate.statistics import Estimate, interquartile_mean
 
 FORMAT_VERSION: Final = 1
-HEADER: Final = ("nr", "option", "skips, points", "effective songs", "skip rate with", "without")
+HEADER: Final = (
+    "nr",
+    "option",
+    "skips, points",
+    "effective catalog size",
+    "skip rate with",
+    "without",
+)
 
 
 def write_ablation(out: Path, found: Sequence[Effect], about: Mapping[str, Any]) -> str:
@@ -50,11 +57,11 @@ def _drawn(found: Sequence[Effect]) -> plots.Figure:
     points = {
         f"[{e.pair.departure.number}] {e.pair.departure.name}": (
             _point(e.skip_rate),
-            _point(e.effective_songs),
+            _point(e.effective_catalog_size),
         )
         for e in found
     }
-    return plots.effects(points, labels=("skip rate, points", "effective songs"))
+    return plots.effects(points, labels=("skip rate, points", "effective catalog size"))
 
 
 def _point(estimate: Estimate) -> plots.Point:
@@ -78,7 +85,7 @@ def _rows(found: Sequence[Effect], base: Base) -> list[tuple[str, ...]]:
                 str(option.number),
                 option.name + mark,
                 _interval(effect.skip_rate, signed_points),
-                _interval(effect.effective_songs, lambda value: f"{value:+.0f}"),
+                _interval(effect.effective_catalog_size, lambda value: f"{value:+.0f}"),
                 percent(rates["present"]),
                 percent(rates["absent"]),
             )
@@ -96,9 +103,9 @@ def _legend(found: Sequence[Effect], about: Mapping[str, Any]) -> str:
     chance = (1 - CONFIDENCE) * len(found)
     sure = sum(_excludes_zero(effect.skip_rate) for effect in found)
     return (
-        f"{about['sessions']:,} {about['split']} sessions, judge {about['judge']}, trained with "
-        f"{about['trained_with']}, checkpoints picked by {about['picked_by']} on other validation "
-        f"sessions, {about['seeds']} paired seeds of {about['train_steps']:,} "
+        f"{about['sessions']:,} {about['split']} sessions, evaluator {about['evaluator']}, trained "
+        f"with {about['trained_with']}, checkpoints picked by {about['picked_by']} on other "
+        f"validation sessions, {about['seeds']} paired seeds of {about['train_steps']:,} "
         f"slates. Below 0 points is fewer skips. [ ] {percent(CONFIDENCE, 0)} intervals: of skips "
         "over sessions and seeds, of songs over seeds. * in the agent's defaults.\n"
         f"{sure} of {len(found)} intervals of skips leave out 0; if no option did anything, about "

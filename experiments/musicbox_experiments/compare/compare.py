@@ -1,4 +1,4 @@
-"""Train agents, judge them on sessions they never saw, and write a report.
+"""Train agents, evaluate them on sessions they never saw, and write a report.
 
 Without --data or --sessions it compares on the bundled synthetic sessions. A run that was
 interrupted goes on where it stopped when the same command is given again.
@@ -19,7 +19,7 @@ from musicbox_env.data.dataset import Dataset
 from musicbox_env.listeners import LISTENERS
 from musicbox_env.rewards import RewardConfig
 from musicbox_env.simulator.dynamics import open_dataset
-from musicbox_experiments.compare.judging import judge_all, judge_one, judgings_for
+from musicbox_experiments.compare.evaluation import evaluate_all, evaluate_one, evaluations_for
 from musicbox_experiments.compare.presets import (
     PRESETS,
     options_of,
@@ -28,11 +28,16 @@ from musicbox_experiments.compare.presets import (
     require_sessions,
 )
 from musicbox_experiments.compare.report import Study, text_first, text_table, write_report
-from musicbox_experiments.compare.summary import BOUNDS, EXACT_JUDGE
+from musicbox_experiments.compare.summary import BOUNDS, EXACT_EVALUATOR
 from musicbox_experiments.data.enough import cautions
 from musicbox_experiments.data.sampling import draw_sessions
 from musicbox_experiments.data.sources import Source, without_home
-from musicbox_experiments.evaluate.metrics import PerSession, Rollout, World, first_musicbox_figures
+from musicbox_experiments.evaluate.metrics import (
+    CatalogStats,
+    PerSession,
+    Rollout,
+    first_musicbox_figures,
+)
 from musicbox_experiments.train.claims import as_stored, claim
 from musicbox_experiments.train.jobs import TrainingJob, curve, jobs_for, train_all
 from musicbox_experiments.train.simulators import AUTO, Listeners, choose_listeners, require_choice
@@ -65,7 +70,7 @@ class CompareConfig:
     shows what it sets."""
     agents: tuple[str, ...] = DEFAULT_AGENTS
     """Agents to compare, and variants of them such as sb3-ddpg+tuned. `logged` is what was playing,
-    `skyline` an upper bound: it knows the judge's own probabilities (of all songs at the exact
+    `skyline` an upper bound: it knows the evaluator's own probabilities (of all songs at the exact
     law, of a shortlist at `replay`)."""
     seeds: int = 3
     """Trainings of each agent that learns. Three show whether something works; ten are needed to
@@ -76,17 +81,17 @@ class CompareConfig:
     """Songs of a session while learning; by default as many as the log had left."""
     listener: str = AUTO
     """Listener to learn with, by name or path; auto is `ground_truth` where the data has one, else
-    `learned`. A learned one is fitted on fold A; another on fold B judges, and a second fit on fold
-    A picks the checkpoints, on validation sessions. Where agents learn with `ground_truth`, or
+    `learned`. A learned one is fitted on fold A; another on fold B evaluates, and a second fit on
+    fold A picks the checkpoints, on validation sessions. Where agents learn with `ground_truth`, or
     with a listener that you name, the same one picks. A mode of the similarity listener can be
     named too: similarity-grouped_cosine."""
-    judge: tuple[str, ...] = ()
-    """Listeners that judge, by name or path; by default the exact law where there is one, learned
-    ones if agents learn with one, and `replay`."""
+    evaluator: tuple[str, ...] = ()
+    """Listeners that evaluate, by name or path; by default the exact law where there is one,
+    learned ones if agents learn with one, and `replay`."""
     test_sessions: int = 3_000
-    """Most test sessions to judge on; drawn once, the same for all agents."""
+    """Most test sessions to evaluate on; drawn once, the same for all agents."""
     reward: RewardConfig = field(default_factory=RewardConfig)
-    """What to learn; judged is always the skip rate."""
+    """What to learn; evaluated is always the skip rate."""
     agent_settings: tuple[str, ...] = ()
     """Settings of agents as AGENT.NAME=VALUE, for example ddpg.gamma=0.5; with
     ddpg+mine.gamma=0.5 and `--agents logged ddpg ddpg+mine` both stand side by side."""
@@ -95,7 +100,7 @@ class CompareConfig:
     workers: int = 0
     """Trainings at once; 0 is one for each core."""
     seed: int = 0
-    """Of the judging: which sessions, and the judge's random numbers."""
+    """Of the evaluation: which sessions, and the evaluator's random numbers."""
     overwrite: bool = False
     """Start anew if --out holds another run."""
 
@@ -105,7 +110,7 @@ class CompareConfig:
             require_label(label, given)
         if self.preset is not None:
             require_preset(self.preset)
-        for name in (self.listener, *self.judge):
+        for name in (self.listener, *self.evaluator):
             require_choice(name)
         for option in ("seeds", "train_steps", "test_sessions"):
             if getattr(self, option) < 1:
@@ -124,11 +129,11 @@ def defaults(arguments: Sequence[str]) -> CompareConfig:
 
 
 def run(config: CompareConfig) -> None:
-    """Train, judge, report."""
+    """Train, evaluator, report."""
     require_sessions(config.preset, config.source)
     claim(config.out, config, incidental=("overwrite", "workers"), overwrite=config.overwrite)
     data = config.source.resolve(config.out)
-    listeners = choose_listeners(config.listener, config.judge, data, config.out)
+    listeners = choose_listeners(config.listener, config.evaluator, data, config.out)
     options = {"data": data, "reward": asdict(config.reward)}
     jobs = jobs_for(
         config.agents,
@@ -140,12 +145,12 @@ def run(config: CompareConfig) -> None:
         listeners=listeners,
     )
     sessions = draw_sessions(open_dataset(data), "test", config.test_sessions, config.seed)
-    judgings = judgings_for(
-        listeners.judges, {**options, "split": "test"}, sessions, config.out, config.seed
+    evaluations = evaluations_for(
+        listeners.evaluators, {**options, "split": "test"}, sessions, config.out, config.seed
     )
     workers = config.workers or os.cpu_count() or 1
-    train_all(jobs, workers=workers, then=partial(judge_one, by=judgings))
-    rollouts, reranking = judge_all(jobs, judgings)
+    train_all(jobs, workers=workers, then=partial(evaluate_one, by=evaluations))
+    rollouts, reranking = evaluate_all(jobs, evaluations)
     study = _study(config, open_dataset(data), listeners, jobs, rollouts, reranking)
     summary = write_report(config.out, study)
     print(text_table(summary))
@@ -163,12 +168,12 @@ def _study(
     rollouts: Sequence[Rollout],
     reranking: Mapping[str, Mapping[int, PerSession]],
 ) -> Study:
-    world = World.of(dataset)
+    world = CatalogStats.of(dataset)
     curves: dict[str, dict[int, list[tuple[int, float]]]] = {}
     for job in jobs:
         if points := curve(job):
             curves.setdefault(job.agent, {})[job.seed] = points
-    replayed = [r for r in rollouts if r.judge == "replay"]
+    replayed = [r for r in rollouts if r.evaluator == "replay"]
     return Study(
         rollouts=rollouts,
         world=world,
@@ -193,16 +198,16 @@ def _title(config: CompareConfig) -> str:
 
 
 def _descriptions(agents: Sequence[str], rollouts: Sequence[Rollout]) -> dict[str, str]:
-    """A line for each agent and judge: what its variant is, or the first of its docstring."""
+    """A line for each agent and evaluator: what its variant is, or the first of its docstring."""
     lines = {label: about(label) for label in agents}
-    for judge in {r.judge for r in rollouts}:
-        if (kind := judge.partition("-")[0]) in LISTENERS:
-            lines[judge] = (LISTENERS[kind].__doc__ or "").strip().partition("\n")[0]
+    for evaluator in {r.evaluator for r in rollouts}:
+        if (kind := evaluator.partition("-")[0]) in LISTENERS:
+            lines[evaluator] = (LISTENERS[kind].__doc__ or "").strip().partition("\n")[0]
     return lines
 
 
 def _first_figures(
-    rollouts: Sequence[Rollout], world: World, dataset: Dataset
+    rollouts: Sequence[Rollout], world: CatalogStats, dataset: Dataset
 ) -> dict[str, dict[str, float]]:
     """The two figures of the first MusicBox for each agent, by its own definition."""
     by_agent: dict[str, list[dict[str, float]]] = {}
@@ -232,19 +237,19 @@ def _notes(config: CompareConfig, dataset: Dataset, listeners: Listeners) -> lis
 
 
 def _picking(listeners: Listeners) -> str:
-    """Who decided which checkpoint of each training is judged here."""
+    """Who decided which checkpoint of each training is evaluated here."""
     if listeners.picking == listeners.training:
         own = "the listener that it was trained with"
-        if listeners.training_name == EXACT_JUDGE:
+        if listeners.training_name == EXACT_EVALUATOR:
             own += ", which is the exact law and has no errors to learn"
     else:
         own = (
-            f"{listeners.picking_name}, which neither trained nor judges it (its networks are its "
-            "own, its track rates are counted from the same plays as those of the training's)"
+            f"{listeners.picking_name}, which neither trained nor evaluates it (its networks are "
+            "its own, its track rates are counted from the same plays as those of the training's)"
         )
     return (
-        "Of each training, the checkpoint with the fewest skips on validation sessions is judged; "
-        f"there the answers came from {own}."
+        "Of each training, the checkpoint with the fewest skips on validation sessions is "
+        f"evaluated; there the answers came from {own}."
     )
 
 

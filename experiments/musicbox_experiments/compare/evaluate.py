@@ -1,4 +1,4 @@
-"""Judge the trained agents of a run again: other judges, other sessions, another split."""
+"""Evaluator the trained agents of a run again: other evaluators, other sessions, another split."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import tyro
 from musicbox_env.listeners import require_listener
 from musicbox_env.schema import split_codes
 from musicbox_env.simulator.dynamics import open_dataset
-from musicbox_experiments.compare.judging import judge_all, judgings_for
+from musicbox_experiments.compare.evaluation import evaluate_all, evaluations_for
 from musicbox_experiments.data.sampling import draw_sessions
-from musicbox_experiments.evaluate.metrics import World, measure
+from musicbox_experiments.evaluate.metrics import CatalogStats, measure
 from musicbox_experiments.train.jobs import finished_jobs
 from musicbox_experiments.train.simulators import AUTO, choose_listeners
 
@@ -24,43 +24,43 @@ class EvaluateConfig:
 
     run: Annotated[Path, tyro.conf.Positional]
     """Folder of a run made by `musicbox compare` or `musicbox train`."""
-    judge: tuple[str, ...] = ()
-    """Listeners that judge; none named means all that the data supports."""
+    evaluator: tuple[str, ...] = ()
+    """Listeners that evaluate; none named means all that the data supports."""
     split: str = "validation"
-    """Sessions to judge on. Choose settings on validation, and look at test once."""
+    """Sessions to evaluate on. Choose settings on validation, and look at test once."""
     sessions: int = 3_000
-    """Most sessions to judge on."""
+    """Most sessions to evaluate on."""
     seed: int = 0
-    """Which sessions, and the judge's random numbers."""
+    """Which sessions, and the evaluator's random numbers."""
     out: Path | None = None
     """Where to keep the rollouts; beside the run's own if left out."""
 
     def __post_init__(self) -> None:
         split_codes(self.split)
-        for name in self.judge:
+        for name in self.evaluator:
             require_listener(name)
 
 
 def run(config: EvaluateConfig) -> None:
-    """Print one line for each judge, agent and seed."""
+    """Print one line for each evaluator, agent and seed."""
     jobs = finished_jobs(config.run)
     data = jobs[0].options["data"]
     dataset = open_dataset(data)
-    judges = choose_listeners(AUTO, config.judge, data, config.run).judges
+    evaluators = choose_listeners(AUTO, config.evaluator, data, config.run).evaluators
     sessions = draw_sessions(dataset, config.split, config.sessions, config.seed)
     out = config.out or config.run / f"evaluate-{config.split}-{config.seed}-{len(sessions)}"
     out.mkdir(parents=True, exist_ok=True)
     options = {**jobs[0].options, "split": config.split}
-    judgings = judgings_for(judges, options, sessions, out, config.seed)
-    rollouts, reranking = judge_all(jobs, judgings)
-    world = World.of(dataset)
-    print(f"{'judge':<14}{'agent':<14}{'seed':>4}{'skip rate':>11}{'songs':>8}{'rerank':>9}")
+    evaluations = evaluations_for(evaluators, options, sessions, out, config.seed)
+    rollouts, reranking = evaluate_all(jobs, evaluations)
+    world = CatalogStats.of(dataset)
+    print(f"{'evaluator':<14}{'agent':<14}{'seed':>4}{'skip rate':>11}{'songs':>8}{'rerank':>9}")
     for rollout in rollouts:
         figures = measure(rollout, world)
         relative = reranking[rollout.agent][rollout.seed].mean
         print(
-            f"{rollout.judge:<14}{rollout.agent:<14}{rollout.seed:>4}{figures['skip_rate']:>11.3f}"
-            f"{figures['effective_songs']:>8.0f}{relative:>9.3f}"
+            f"{rollout.evaluator:<14}{rollout.agent:<14}{rollout.seed:>4}{figures['skip_rate']:>11.3f}"
+            f"{figures['effective_catalog_size']:>8.0f}{relative:>9.3f}"
         )
     print(
         f"\n{len(sessions)} {config.split} sessions. songs: effective number of different songs. "

@@ -5,8 +5,8 @@ spreads listeners among songs that it cannot tell apart; the run's other agents 
 A point is on the frontier if no other one is skipped less and plays more different songs.
 
 Choose a setting on validation sessions, and draw the frontier on test sessions once, at the end.
-Validation sessions that picked the checkpoints judge nothing, unless most of them did: then all of
-them judge, which flatters the agent as it was trained a little, and the result says so.
+Validation sessions that picked the checkpoints evaluate nothing, unless most of them did: then all
+of them evaluate, which flatters the agent as it was trained a little, and the result says so.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from musicbox_env.data.dataset import write_json
 from musicbox_env.schema import require_known, split_codes
 from musicbox_env.simulator.dynamics import open_dataset
 from musicbox_experiments.compare import plots
-from musicbox_experiments.compare.judging import SKYLINE_EVALUATORS, Judging, judged
+from musicbox_experiments.compare.evaluation import SKYLINE_EVALUATORS, Evaluation, evaluated
 from musicbox_experiments.compare.report import columns, percent, signed_points
 from musicbox_experiments.compare.summary import BOUNDS
 from musicbox_experiments.data.sampling import draw_sessions, picking_sessions
 from musicbox_experiments.data.sources import without_home
 from musicbox_experiments.evaluate.metrics import (
     METRICS,
+    CatalogStats,
     Rollout,
-    World,
-    effective_songs,
+    effective_catalog_size,
     exposure,
     skip_rate,
 )
@@ -63,20 +63,20 @@ class FrontierConfig:
     """Which of the run's agents, or variants of one."""
     beside: tuple[str, ...] | None = None
     """Other agents of the run to show as points; by default all."""
-    judge: str = AUTO
-    """Listener that judges; auto is the main one that the data supports."""
+    evaluator: str = AUTO
+    """Listener that evaluates; auto is the main one that the data supports."""
     split: str = "validation"
-    """Sessions to judge on."""
-    judge_sessions: int = 3_000
-    """Most sessions to judge on."""
+    """Sessions to evaluate on."""
+    evaluation_sessions: int = 3_000
+    """Most sessions to evaluate on."""
     seed: int = 0
-    """Which sessions, and the judge's random numbers."""
+    """Which sessions, and the evaluator's random numbers."""
     out: Path | None = None
     """Where to write; by default a folder in the run's own."""
 
     def __post_init__(self) -> None:
         split_codes(self.split)
-        require_choice(self.judge)
+        require_choice(self.evaluator)
         for point in self.points:
             changes_of(self.agent, point)
 
@@ -95,26 +95,26 @@ def changes_of(agent: str, point: str) -> Changes:
 
 
 def run(config: FrontierConfig) -> None:
-    """Judge every point, write table, picture and records."""
+    """Evaluator every point, write table, picture and records."""
     jobs = finished_jobs(config.run)
     require_known("agent of this run", config.agent, dict.fromkeys(job.agent for job in jobs))
     own = [job for job in jobs if job.agent == config.agent]
     others = [job for job in jobs if job.agent in _beside(config, jobs)]
-    judging = _judging(config, own[0])
+    evaluation = _evaluation(config, own[0])
     picked = picking_sessions(open_dataset(own[0].options.get("data")), own[0].validation_sessions)
-    twice = int(np.isin(judging.sessions, picked).sum())
-    rollouts = _judge(config, own, others, judging)
+    twice = int(np.isin(evaluation.sessions, picked).sum())
+    rollouts = _evaluator(config, own, others, evaluation)
     records = _records(config, rollouts, open_dataset(own[0].options.get("data")))
-    out = judging.folder.parent
+    out = evaluation.folder.parent
     write_json(
         out / "frontier.json",
         {
             "format_version": FORMAT_VERSION,
             "command": without_home("musicbox frontier " + " ".join(sys.argv[2:])),
             "config": as_stored(config),
-            "judge": judging.judge,
+            "evaluator": evaluation.evaluator,
             "split": config.split,
-            "sessions": len(judging.sessions),
+            "sessions": len(evaluation.sessions),
             "sessions_that_picked_checkpoints": twice,
             "points": records,
         },
@@ -122,11 +122,11 @@ def run(config: FrontierConfig) -> None:
     (out / "frontier.png").write_bytes(plots.png(_drawn(records)))
     print(_table(config, records))
     print(
-        f"\n{len(judging.sessions):,} {config.split} sessions, judge {judging.judge}. [ ] "
-        f"{percent(CONFIDENCE, 0)} intervals: of skips over sessions and seeds, of songs over "
-        f"seeds. * on the frontier: no other point is skipped less and plays more different songs "
-        f"(bounds left out). {twice:,} of the sessions picked the checkpoints.\n"
-        f"Picture: {out / 'frontier.png'}; records: {out / 'frontier.json'}"
+        f"\n{len(evaluation.sessions):,} {config.split} sessions, evaluator "
+        f"{evaluation.evaluator}. [ ] {percent(CONFIDENCE, 0)} intervals: of skips over sessions "
+        f"and seeds, of songs over seeds. * on the frontier: no other point is skipped less and "
+        f"plays more different songs (bounds left out). {twice:,} of the sessions picked the "
+        f"checkpoints.\nPicture: {out / 'frontier.png'}; records: {out / 'frontier.json'}"
     )
 
 
@@ -137,20 +137,24 @@ def _beside(config: FrontierConfig, jobs: Sequence[TrainingJob]) -> list[str]:
     return labels if config.beside is None else list(config.beside)
 
 
-def _judging(config: FrontierConfig, job: TrainingJob) -> Judging:
-    """Who judges on what."""
+def _evaluation(config: FrontierConfig, job: TrainingJob) -> Evaluation:
+    """Who evaluates on what."""
     data = job.options.get("data")
     dataset = open_dataset(data)
-    asked = () if config.judge == AUTO else (config.judge,)
-    judge, listener = next(iter(choose_listeners(AUTO, asked, data, config.run).judges.items()))
+    asked = () if config.evaluator == AUTO else (config.evaluator,)
+    evaluator, listener = next(
+        iter(choose_listeners(AUTO, asked, data, config.run).evaluators.items())
+    )
     picking = picking_sessions(dataset, job.validation_sessions)
     if len(picking_sessions(dataset, 2 * len(picking))) < 2 * len(picking):
         picking = picking[:0]
-    sessions = draw_sessions(dataset, config.split, config.judge_sessions, config.seed, but=picking)
-    name = f"frontier-{config.agent}-{config.split}-{judge}-{config.seed}-{len(sessions)}"
+    sessions = draw_sessions(
+        dataset, config.split, config.evaluation_sessions, config.seed, but=picking
+    )
+    name = f"frontier-{config.agent}-{config.split}-{evaluator}-{config.seed}-{len(sessions)}"
     out = config.out or config.run / name
-    return Judging(
-        judge,
+    return Evaluation(
+        evaluator,
         listener,
         {**job.options, "split": config.split, "horizon": None},
         sessions,
@@ -159,15 +163,15 @@ def _judging(config: FrontierConfig, job: TrainingJob) -> Judging:
     )
 
 
-def _judge(
+def _evaluator(
     config: FrontierConfig,
     own: Sequence[TrainingJob],
     others: Sequence[TrainingJob],
-    judging: Judging,
+    evaluation: Evaluation,
 ) -> dict[str, list[Rollout]]:
     """Rollouts of every point by label, its seeds in order."""
     affordable = [
-        job for job in others if job.agent != "skyline" or judging.listener in SKYLINE_EVALUATORS
+        job for job in others if job.agent != "skyline" or evaluation.listener in SKYLINE_EVALUATORS
     ]
     work: list[tuple[TrainingJob, str, Changes]] = [
         (job, job.agent, {}) for job in (*own, *affordable)
@@ -178,9 +182,9 @@ def _judge(
         for job in own
     ]
     found: dict[str, list[Rollout]] = {}
-    for job, label, changes in tqdm(work, unit="rollout", desc="judging"):
+    for job, label, changes in tqdm(work, unit="rollout", desc="evaluation"):
         agent = trained(job, changes)
-        found.setdefault(label, []).append(judged(agent, job, judging, label))
+        found.setdefault(label, []).append(evaluated(agent, job, evaluation, label))
     return found
 
 
@@ -188,11 +192,11 @@ def _records(
     config: FrontierConfig, rollouts: Mapping[str, Sequence[Rollout]], dataset: Any
 ) -> list[dict[str, Any]]:
     """Figures of every point, and how the agent's own differ from it as it was trained."""
-    world = World.of(dataset)
+    world = CatalogStats.of(dataset)
     rng = np.random.default_rng(config.seed)
     skips = {label: [skip_rate(r) for r in found] for label, found in rollouts.items()}
     songs = {
-        label: [effective_songs(exposure(r, world.num_tracks)) for r in found]
+        label: [effective_catalog_size(exposure(r, world.num_tracks)) for r in found]
         for label, found in rollouts.items()
     }
     bootstrap = paired_bootstrap(skips, rng=rng, confidence=CONFIDENCE)
@@ -200,17 +204,18 @@ def _records(
     estimates = {
         label: {
             "skip_rate": bootstrap.estimate(label),
-            "effective_songs": seed_estimate(
+            "effective_catalog_size": seed_estimate(
                 songs[label],
                 sessions=bootstrap.sessions,
                 confidence=CONFIDENCE,
-                limits=METRICS["effective_songs"].limits,
+                limits=METRICS["effective_catalog_size"].limits,
             ),
         }
         for label in rollouts
     }
     at = {
-        label: (e["skip_rate"].value, e["effective_songs"].value) for label, e in estimates.items()
+        label: (e["skip_rate"].value, e["effective_catalog_size"].value)
+        for label, e in estimates.items()
     }
     rivals = {label: place for label, place in at.items() if label not in BOUNDS}
     records = []
@@ -224,7 +229,7 @@ def _records(
             **{name: asdict(e) for name, e in estimate.items()},
             "by_seed": {
                 "skip_rate": [p.mean for p in skips[label]],
-                "effective_songs": songs[label],
+                "effective_catalog_size": songs[label],
             },
         }
         if label in family[1:]:
@@ -256,7 +261,7 @@ def _change(
         sessions=change.sessions,
         confidence=CONFIDENCE,
     )
-    return {"skip_rate": asdict(change), "effective_songs": asdict(variety)}
+    return {"skip_rate": asdict(change), "effective_catalog_size": asdict(variety)}
 
 
 def _drawn(records: Sequence[Mapping[str, Any]]) -> plots.Figure:
@@ -266,12 +271,12 @@ def _drawn(records: Sequence[Mapping[str, Any]]) -> plots.Figure:
             for r in records
         }
 
-    songs = points("effective_songs")
+    songs = points("effective_catalog_size")
     path = sorted((_short(r) for r in records if r["in_family"]), key=lambda n: songs[n].value)
     return plots.scatter(
         songs,
         points("skip_rate"),
-        x_label="effective number of songs",
+        x_label="effective catalog size",
         y_label="skip rate",
         hollow=[_short(r) for r in records if r["bound"] or r["label"] == "logged"],
         path=path,
@@ -284,16 +289,18 @@ def _short(record: Mapping[str, Any]) -> str:
 
 
 def _table(config: FrontierConfig, records: Sequence[Mapping[str, Any]]) -> str:
-    rows = [("point", "skip rate", "effective songs", f"skips vs {config.agent}", "songs")]
+    rows = [("point", "skip rate", "effective catalog size", f"skips vs {config.agent}", "songs")]
     for record in records:
         change = record.get("change")
         rows.append(
             (
                 f"{record['label']}{' *' if record['on_frontier'] else ''}",
                 _interval(record["skip_rate"], lambda v: f"{100 * v:.1f}"),
-                _interval(record["effective_songs"], lambda v: f"{v:,.0f}"),
+                _interval(record["effective_catalog_size"], lambda v: f"{v:,.0f}"),
                 _interval(change["skip_rate"], signed_points) if change else "",
-                _interval(change["effective_songs"], lambda v: f"{v:+,.0f}") if change else "",
+                _interval(change["effective_catalog_size"], lambda v: f"{v:+,.0f}")
+                if change
+                else "",
             )
         )
     return columns(rows)

@@ -416,7 +416,7 @@ def exposure_curves(
     """Share of all plays that the most played songs have: the Lorenz curve, read from its top.
 
     The x axis counts songs on a logarithmic scale, since an agent that plays ten songs to everybody
-    and one that plays three hundred look the same on a linear scale of the whole catalogue.
+    and one that plays three hundred look the same on a linear scale of the whole catalog.
 
     Args:
         exposures: For each agent how often each track was heard ``(num_tracks,)``.

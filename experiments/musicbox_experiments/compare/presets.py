@@ -45,8 +45,8 @@ PRESETS: Final[Mapping[str, Preset]] = {
         {"agents": FIELD, "seeds": 10, "source": Source(taste="high")},
     ),
     "real": Preset(
-        "the field on your own sessions: trained with a learned listener of fold A, judged by one "
-        "of fold B, by replay, and over real labels",
+        "the field on your own sessions: trained with a learned listener of fold A, evaluated by "
+        "one of fold B, by replay, and over real labels",
         {
             "agents": (*BASELINES, *LEARNERS, "ddpg+pessimistic"),
             "seeds": 10,
@@ -56,7 +56,7 @@ PRESETS: Final[Mapping[str, Preset]] = {
     ),
     "transfer": Preset(
         "what remains of a gain at listeners that did not teach it: trained with a learned "
-        "listener of fold A, as it is and made pessimistic, judged by the exact law and by a "
+        "listener of fold A, as it is and made pessimistic, evaluated by the exact law and by a "
         "learned listener of fold B",
         {
             "agents": (
@@ -80,7 +80,7 @@ PRESETS: Final[Mapping[str, Preset]] = {
                 *("ddpg+first", "ddpg"),
             ),
             "listener": "similarity-grouped_cosine",
-            "judge": ("replay", "similarity-grouped_cosine"),
+            "evaluator": ("replay", "similarity-grouped_cosine"),
             "train_steps": 5 * 50,
             "train_horizon": 50 * 3,
         },

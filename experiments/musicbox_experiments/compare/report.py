@@ -4,8 +4,8 @@
 
     OUT/
       report.html     self-contained: pictures inlined, no external resource
-      summary.json    per judge, agent and metric: value, interval, seeds, sessions; differences
-      results.csv     a row an agent, seed, judge and metric
+      summary.json    per evaluator, agent and metric: value, interval, seeds, sessions; differences
+      results.csv     a row an agent, seed, evaluator and metric
       *.png           the pictures
 """
 
@@ -30,7 +30,7 @@ from musicbox_env.schema import is_skip
 from musicbox_experiments.compare import plots
 from musicbox_experiments.compare.summary import (
     CONFIDENCE,
-    EXACT_JUDGE,
+    EXACT_EVALUATOR,
     Study,
     Summary,
     ranked,
@@ -44,16 +44,18 @@ ADVISED_SEEDS: Final = 10
 # What the figures say, in sentences.
 
 
-def _skip(summary: Summary, agent: str, judge: str | None = None) -> Summary:
-    judge = judge or next(iter(summary["judges"]))
-    return dict(summary["judges"][judge]["agents"][agent]["metrics"]["skip_rate"])
+def _skip(summary: Summary, agent: str, evaluator: str | None = None) -> Summary:
+    evaluator = evaluator or next(iter(summary["evaluators"]))
+    return dict(summary["evaluators"][evaluator]["agents"][agent]["metrics"]["skip_rate"])
 
 
 def _headline(summary: Summary) -> list[str]:
-    """The result at the main judge in a few sentences."""
-    judge = next(iter(summary["judges"]))
-    reference, agents = summary["reference"], summary["judges"][judge]["agents"]
-    others = [a for a in ranked(summary, judge) if a not in summary["bounds"] and a != reference]
+    """The result at the main evaluator in a few sentences."""
+    evaluator = next(iter(summary["evaluators"]))
+    reference, agents = summary["reference"], summary["evaluators"][evaluator]["agents"]
+    others = [
+        a for a in ranked(summary, evaluator) if a not in summary["bounds"] and a != reference
+    ]
     if not others:
         return [f"{reference} was skipped {_with_interval(_skip(summary, reference))}."]
     best, gain = others[0], agents[others[0]]["differences"]["skip_rate"]
@@ -65,7 +67,7 @@ def _headline(summary: Summary) -> list[str]:
         f"{sure} of {len(others)} agents {'is' if sure == 1 else 'are'} skipped less than "
         f"{reference} by more than the uncertainty of the comparison.",
     ]
-    training = summary["judges"][judge]["training"]
+    training = summary["evaluators"][evaluator]["training"]
     if training:
         learned, rule = training["learned"], training["rule"]
         found.append(
@@ -74,19 +76,19 @@ def _headline(summary: Summary) -> list[str]:
             f"{rule} with {percent(_skip(summary, rule)['value'])} "
             f"(difference {_points_with_interval(training)} points)."
         )
-    return [*found, *_blind(summary, judge)]
+    return [*found, *_blind(summary, evaluator)]
 
 
-def _blind(summary: Summary, judge: str) -> list[str]:
-    """That a judge does not even tell random songs from what was playing, if so."""
-    agents, reference = summary["judges"][judge]["agents"], summary["reference"]
+def _blind(summary: Summary, evaluator: str) -> list[str]:
+    """That an evaluator does not even tell random songs from what was playing, if so."""
+    agents, reference = summary["evaluators"][evaluator]["agents"], summary["reference"]
     if "random" not in agents or reference == "random":
         return []
     difference = agents["random"]["differences"]["skip_rate"]
     if difference["low"] is None or difference["low"] > 0:
         return []
     return [
-        f"At the judge {judge} random songs are not surely skipped more than {reference} "
+        f"At the evaluator {evaluator} random songs are not surely skipped more than {reference} "
         f"({_points_with_interval(difference)} points): it hardly knows what a song is worth to "
         "this listener, so its order of the agents proves little."
     ]
@@ -94,18 +96,18 @@ def _blind(summary: Summary, judge: str) -> list[str]:
 
 def _cautions(summary: Summary) -> list[str]:
     """What the numbers cannot show, as far as the numbers themselves tell."""
-    judge = next(iter(summary["judges"]))
-    agents = summary["judges"][judge]["agents"]
+    evaluator = next(iter(summary["evaluators"]))
+    agents = summary["evaluators"][evaluator]["agents"]
     found = []
     imputed = [a["metrics"]["imputed"]["value"] or 0.0 for a in agents.values()]
     if max(imputed) > 0:
         found = [
             "The answers come from a simulated listener, not from people. A simulator can be wrong "
-            "in ways that an agent learns to use; a gain counts for more the more different judges "
-            "agree on it.",
+            "in ways that an agent learns to use; a gain counts for more the more different "
+            "evaluators agree on it.",
             f"Between {percent(min(imputed))} and {percent(max(imputed))} of an agent's answers "
-            f"at the judge {judge} were imputed: the log does not tell how this listener would "
-            "have heard that song at that moment.",
+            f"at the evaluator {evaluator} were imputed: the log does not tell how this listener "
+            "would have heard that song at that moment.",
         ]
     once = [a for a in summary["learned"] if len(agents.get(a, {}).get("seeds", [])) == 1]
     if once:
@@ -125,14 +127,14 @@ def _cautions(summary: Summary) -> list[str]:
             + ". Intervals are widened for that, but the spread between so few seeds is itself "
             "known only roughly."
         )
-    for each in list(summary["judges"])[1:]:
+    for each in list(summary["evaluators"])[1:]:
         found += _blind(summary, each)
     competitors = [a for a in agents if a not in summary["bounds"] and a != summary["reference"]]
     if len(competitors) > 2:
         found.append(
             f"{len(competitors)} agents are compared at {percent(CONFIDENCE, 0)} each, so a "
             "difference that only just clears its interval can be chance; and the best of many is "
-            "chosen on the sessions that judge it, which flatters it a little."
+            "chosen on the sessions that evaluate it, which flatters it a little."
         )
     return found
 
@@ -194,13 +196,13 @@ def _points_with_interval(estimate: Summary) -> str:
     return f"{signed_points(estimate['value'])} {interval}".rstrip()
 
 
-_TEXT_COLUMNS: Final = ("effective_songs", "coverage", "diversity", "novelty", "imputed")
+_TEXT_COLUMNS: Final = ("effective_catalog_size", "coverage", "diversity", "novelty", "imputed")
 
 
 def text_table(summary: Summary) -> str:
-    """The main figures for a terminal, a table a judge, fewest skips first."""
+    """The main figures for a terminal, a table an evaluator, fewest skips first."""
     blocks = []
-    for judge, at in summary["judges"].items():
+    for evaluator, at in summary["evaluators"].items():
         header = [
             "agent",
             "skip rate",
@@ -210,12 +212,12 @@ def text_table(summary: Summary) -> str:
             *(METRICS[name].label.lower() for name in _TEXT_COLUMNS),
             "seeds",
         ]
-        rows = [header, *(_text_row(summary, at, agent) for agent in ranked(summary, judge))]
+        rows = [header, *(_text_row(summary, at, agent) for agent in ranked(summary, evaluator))]
         lines = columns(rows).splitlines()
-        trained = ", the listener trained with" if judge == summary["trained_with"] else ""
-        head = f"Judge: {judge}{trained}; {at['sessions']:,} sessions"
+        trained = ", the listener trained with" if evaluator == summary["trained_with"] else ""
+        head = f"Evaluator: {evaluator}{trained}; {at['sessions']:,} sessions"
         blocks.append("\n".join([head, lines[0], "-" * max(map(len, lines)), *lines[1:]]))
-    main = next(iter(summary["judges"]))
+    main = next(iter(summary["evaluators"]))
     if champion := _champion(summary, main):
         blocks.append(_text_against(summary, main, champion))
     if any(summary["transfer"].values()):
@@ -226,7 +228,9 @@ def text_table(summary: Summary) -> str:
     if summary["bounds"]:
         legend += "  * upper bound, no competitor."
     if "skyline" in summary["bounds"]:
-        legend += f"  skyline: of all songs at {EXACT_JUDGE}, of a shortlist at other judges."
+        legend += (
+            f"  skyline: of all songs at {EXACT_EVALUATOR}, of a shortlist at other evaluators."
+        )
     return "\n\n".join([*blocks, legend])
 
 
@@ -255,46 +259,48 @@ def _shown(estimate: Summary, metric: Metric) -> str:
 CHAMPION: Final = "ddpg"
 
 
-def _champion(summary: Summary, judge: str) -> str | None:
+def _champion(summary: Summary, evaluator: str) -> str | None:
     """The agent that is set against all others: `ddpg`, else the best of those that learned."""
-    against = summary["judges"][judge]["against"]
+    against = summary["evaluators"][evaluator]["against"]
     if CHAMPION in against:
         return CHAMPION
-    return next((agent for agent in ranked(summary, judge) if agent in against), None)
+    return next((agent for agent in ranked(summary, evaluator) if agent in against), None)
 
 
-def _text_against(summary: Summary, judge: str, champion: str) -> str:
-    rows = [(f"{champion} minus", "skips, points", "effective songs")]
-    against = summary["judges"][judge]["against"][champion]
-    for agent in ranked(summary, judge):
+def _text_against(summary: Summary, evaluator: str, champion: str) -> str:
+    rows = [(f"{champion} minus", "skips, points", "effective catalog size")]
+    against = summary["evaluators"][evaluator]["against"][champion]
+    for agent in ranked(summary, evaluator):
         if agent in against:
             of = against[agent]
             rows.append(
                 (
                     agent + (" *" if agent in summary["bounds"] else ""),
                     _points_with_interval(of["skip_rate"]),
-                    signed_count(of["effective_songs"]),
+                    signed_count(of["effective_catalog_size"]),
                 )
             )
-    return f"{champion} against the others, judge {judge}\n" + columns(rows)
+    return f"{champion} against the others, evaluator {evaluator}\n" + columns(rows)
 
 
 def _text_transfer(summary: Summary) -> str:
-    rows = [("agent", "judge", "gain there", f"gain at {summary['trained_with']}", "remaining")]
-    for judge, of in summary["transfer"].items():
-        for agent in ranked(summary, judge):
+    rows = [("agent", "evaluator", "gain there", f"gain at {summary['trained_with']}", "remaining")]
+    for evaluator, of in summary["transfer"].items():
+        for agent in ranked(summary, evaluator):
             if agent in of and agent != summary["reference"]:
                 row = of[agent]
-                gains = (row["gain_judge"], row["gain_trained_with"])
+                gains = (row["gain_evaluator"], row["gain_trained_with"])
                 rows.append(
                     (
                         agent,
-                        judge,
+                        evaluator,
                         *(_points_with_interval(gain) if gain else "" for gain in gains),
                         _with_interval(row["remaining"]) if row["remaining"] else "",
                     )
                 )
-    head = f"What remains of the gain over {summary['reference']} at other judges (skips, points)"
+    head = (
+        f"What remains of the gain over {summary['reference']} at other evaluators (skips, points)"
+    )
     return f"{head}\n{columns(rows)}"
 
 
@@ -384,15 +390,15 @@ def write_report(out: Path, study: Study, *, seed: int = 0, resamples: int = 200
 
 
 def _write_results(path: Path, summary: Summary) -> None:
-    """A row an agent, seed, judge and metric."""
+    """A row an agent, seed, evaluator and metric."""
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(["agent", "seed", "judge", "metric", "value"])
-        for judge, at in summary["judges"].items():
+        writer.writerow(["agent", "seed", "evaluator", "metric", "value"])
+        for evaluator, at in summary["evaluators"].items():
             for agent, of in at["agents"].items():
                 for name, metric in of["metrics"].items():
                     for s, value in metric["by_seed"].items():
-                        writer.writerow([agent, s, judge, name, "" if value is None else value])
+                        writer.writerow([agent, s, evaluator, name, "" if value is None else value])
         for agent, row in summary["reranking"].items():
             for s, value in row["by_seed"].items():
                 writer.writerow([agent, s, "log", "reranking", "" if value is None else value])
@@ -404,7 +410,7 @@ class Picture:
 
     Attributes:
         name: File name without ending.
-        judge: Judge it belongs to, empty for none.
+        evaluator: Evaluator it belongs to, empty for none.
         title: Heading.
         caption: What it shows and how to read it.
         light: PNG for light pages, also written as a file.
@@ -412,7 +418,7 @@ class Picture:
     """
 
     name: str
-    judge: str
+    evaluator: str
     title: str
     caption: str
     light: bytes
@@ -438,18 +444,18 @@ def _picture(
     title: str,
     caption: str,
     draw: Callable[[plots.Theme], plots.Figure],
-    judge: str = "",
+    evaluator: str = "",
 ) -> Picture:
     light, dark = (plots.png(draw(theme)) for theme in (plots.LIGHT, plots.DARK))
-    return Picture(name, judge, title, caption, light, dark)
+    return Picture(name, evaluator, title, caption, light, dark)
 
 
 def _pictures(study: Study, summary: Summary) -> list[Picture]:
-    """All pictures: skip rates for each judge, the others for the main judge."""
-    main = study.judges[0]
+    """All pictures: skip rates for each evaluator, the others for the main evaluator."""
+    main = study.evaluators[0]
     found = [
-        _forest(study, summary, judge, "" if judge == main else f"-{_slug(judge)}")
-        for judge in study.judges
+        _forest(study, summary, evaluator, "" if evaluator == main else f"-{_slug(evaluator)}")
+        for evaluator in study.evaluators
     ]
     found += [
         _scatter(study, summary, main),
@@ -465,9 +471,9 @@ def _slug(name: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
 
-def _points(summary: Summary, judge: str, metric: str) -> dict[str, plots.Point]:
+def _points(summary: Summary, evaluator: str, metric: str) -> dict[str, plots.Point]:
     found = {}
-    for agent, of in summary["judges"][judge]["agents"].items():
+    for agent, of in summary["evaluators"][evaluator]["agents"].items():
         estimate = of["metrics"][metric]
         if estimate["value"] is not None:
             seeds = tuple(v for v in estimate["by_seed"].values() if v is not None)
@@ -479,25 +485,27 @@ def _special(study: Study) -> tuple[str, ...]:
     return (study.reference, *study.bounds)
 
 
-def _forest(study: Study, summary: Summary, judge: str, suffix: str) -> Picture:
-    points = _points(summary, judge, "skip_rate")
+def _forest(study: Study, summary: Summary, evaluator: str, suffix: str) -> Picture:
+    points = _points(summary, evaluator, "skip_rate")
     return _picture(
         f"skip_rate{suffix}",
         "Skip rate by agent",
         "Further left is better. Bars are 95 % intervals over sessions and training seeds; small "
         "dots are single seeds. Hollow marks with dashed lines are references: "
-        f"{', '.join(n for n in _special(study) if n in points)}. Agents are judged on the same "
+        f"{', '.join(n for n in _special(study) if n in points)}. Agents are evaluated on the same "
         "sessions, so differences are surer than overlapping bars suggest: the table gives them.",
         lambda theme: plots.forest(
             points, label="skip rate", references=_special(study), theme=theme
         ),
-        judge,
+        evaluator,
     )
 
 
-def _scatter(study: Study, summary: Summary, judge: str) -> Picture:
-    skips = _points(summary, judge, "skip_rate")
-    songs = {a: p for a, p in _points(summary, judge, "effective_songs").items() if a in skips}
+def _scatter(study: Study, summary: Summary, evaluator: str) -> Picture:
+    skips = _points(summary, evaluator, "skip_rate")
+    songs = {
+        a: p for a, p in _points(summary, evaluator, "effective_catalog_size").items() if a in skips
+    }
     return _picture(
         "skip_rate_and_variety",
         "Fewer skips, at what price in variety?",
@@ -506,35 +514,36 @@ def _scatter(study: Study, summary: Summary, judge: str) -> Picture:
         lambda theme: plots.scatter(
             songs,
             {a: skips[a] for a in songs},
-            x_label="effective number of songs",
+            x_label="effective catalog size",
             y_label="skip rate",
             hollow=_special(study),
             order=study.agents,
             theme=theme,
         ),
-        judge,
+        evaluator,
     )
 
 
-def _exposure(study: Study, judge: str) -> Picture:
+def _exposure(study: Study, evaluator: str) -> Picture:
     counts = {
         agent: exposure(next(iter(by_seed.values())), study.world.num_tracks)
-        for agent, by_seed in study.at(judge).items()
+        for agent, by_seed in study.at(evaluator).items()
     }
     return _picture(
         "exposure",
         "How concentrated is the selection?",
         "Of all plays of an agent, the share that its most played songs have (first seed). A curve "
         "that climbs early is a selection of few songs; the dot at its end counts the distinct "
-        "songs. The dashed line would be every song of the catalogue equally often.",
+        "songs. The dashed line would be every song of the catalog equally often.",
         lambda theme: plots.exposure_curves(counts, order=study.agents, theme=theme),
-        judge,
+        evaluator,
     )
 
 
-def _position(study: Study, judge: str) -> Picture:
+def _position(study: Study, evaluator: str) -> Picture:
     rates = {
-        agent: _rates_by_position(by_seed.values()) for agent, by_seed in study.at(judge).items()
+        agent: _rates_by_position(by_seed.values())
+        for agent, by_seed in study.at(evaluator).items()
     }
     return _picture(
         "skip_rate_by_position",
@@ -542,7 +551,7 @@ def _position(study: Study, judge: str) -> Picture:
         "From the first to the last song recommended, all seeds together. Later places rest on the "
         "longer sessions alone, so a line may move because its sessions change.",
         lambda theme: plots.by_position(rates, order=study.agents, theme=theme),
-        judge,
+        evaluator,
     )
 
 
@@ -561,7 +570,7 @@ def _curves(study: Study) -> Picture:
         "Learning",
         f"{study.curve_label[:1].upper()}{study.curve_label[1:]} during training: mean over the "
         "seeds, band from the lowest to the highest seed. The checkpoint that validation liked "
-        "best is the one that was judged.",
+        "best is the one that was evaluated.",
         lambda theme: plots.learning_curves(
             study.curves,
             label=study.curve_label,
@@ -602,9 +611,9 @@ def _render(summary: Summary, pictures: Sequence[Picture]) -> str:
         .render(
             s=summary,
             metrics=METRICS,
-            main=next(iter(summary["judges"])),
-            champion=_champion(summary, next(iter(summary["judges"]))),
-            order={judge: ranked(summary, judge) for judge in summary["judges"]},
+            main=next(iter(summary["evaluators"])),
+            champion=_champion(summary, next(iter(summary["evaluators"]))),
+            order={evaluator: ranked(summary, evaluator) for evaluator in summary["evaluators"]},
             pictures=pictures,
             facts=_facts(summary),
         )
@@ -618,17 +627,17 @@ def _typeset(text: str) -> str:
 
 def _facts(summary: Summary) -> list[tuple[str, str]]:
     """Figures for the head of the page."""
-    judge = next(iter(summary["judges"]))
-    at, dataset = summary["judges"][judge], summary["dataset"]
-    facts = [("sessions judged", f"{at['sessions']:,}"), ("agents", str(len(at["agents"])))]
+    evaluator = next(iter(summary["evaluators"]))
+    at, dataset = summary["evaluators"][evaluator], summary["dataset"]
+    facts = [("sessions evaluated", f"{at['sessions']:,}"), ("agents", str(len(at["agents"])))]
     if summary["learned"]:
         seeds = [len(at["agents"][a]["seeds"]) for a in summary["learned"] if a in at["agents"]]
         if seeds:
             low, high = min(seeds), max(seeds)
             facts.append(("training seeds", str(low) if low == high else f"{low} to {high}"))
-    facts.append(("judges", str(len(summary["judges"]))))
+    facts.append(("evaluators", str(len(summary["evaluators"]))))
     for key, label in (
-        ("tracks", "tracks in the catalogue"),
+        ("tracks", "tracks in the catalog"),
         ("sessions", "sessions in the data"),
         ("plays", "plays in the data"),
     ):

@@ -1,4 +1,4 @@
-"""The figures of a comparison: every metric of every agent at every judge, with its interval.
+"""The figures of a comparison: every metric of every agent at every evaluator, with its interval.
 
 `Study` is the plain data of a comparison, `summarize` turns it into one mapping that is JSON as it
 is: the content of ``summary.json``, and all that the pages and tables of `report` are made from.
@@ -18,10 +18,10 @@ import numpy as np
 from musicbox_experiments.compare.plots import Curve
 from musicbox_experiments.evaluate.metrics import (
     METRICS,
+    CatalogStats,
     Metric,
     PerSession,
     Rollout,
-    World,
     of_the_set,
     per_session,
 )
@@ -49,9 +49,10 @@ _PACKAGES: Final = (
     "stable-baselines3",
 )
 
-EXACT_JUDGE = "ground_truth"
+EXACT_EVALUATOR = "ground_truth"
 BOUNDS: Final = ("skyline", "bayes")
-"""They know what no recommender can: the judge's own probabilities, or the law behind the data."""
+"""They know what no recommender can: the evaluator's own probabilities, or the law behind the "
+"data."""
 Summary = dict[str, Any]
 
 
@@ -60,16 +61,18 @@ class Study:
     """What was compared: the plain data of a report.
 
     Attributes:
-        rollouts: One for each judge, agent and seed. All rollouts of a judge are over the same
+        rollouts: One for each evaluator, agent and seed. All rollouts of an evaluator are over the
+        same
             sessions in the same order: comparisons are paired.
-        world: The catalogue, as far as metrics need it.
+        world: The catalog, as far as metrics need it.
         config: The configuration of the comparison.
         dataset: ``Dataset.about``.
         title: Headline of the page.
         command: Command line that reproduces the comparison.
-        trained_with: Name of the judge that is the very listener the agents were trained with, if
-            it is among the judges: the report then shows what survives at the other judges.
-        reference: Agent that every other one is compared with; present at every judge.
+        trained_with: Name of the evaluator that is the very listener the agents were trained with,
+        if
+            it is among the evaluators: the report then shows what survives at the other evaluators.
+        reference: Agent that every other one is compared with; present at every evaluator.
         bounds: Agents that are upper bounds and no competitors.
         reranking: For each agent and seed the result of `metrics.reranking`.
         curves: For each trained agent and seed its points (steps, value). An agent named here
@@ -77,14 +80,14 @@ class Study:
         curve_label: Name of the value of the curves.
         curve_percent: Whether that value is a share.
         first_figures: For each agent the result of `metrics.first_musicbox_figures`.
-        descriptions: A line for each agent and each judge, by name.
+        descriptions: A line for each agent and each evaluator, by name.
         favourites: Songs that each agent recommends most, with their shares of its
             recommendations; none where songs have no titles.
         notes: What the reader must know besides.
     """
 
     rollouts: Sequence[Rollout]
-    world: World
+    world: CatalogStats
     config: Mapping[str, Any]
     dataset: Mapping[str, Any]
     title: str = "MusicBox: agents compared"
@@ -104,41 +107,41 @@ class Study:
     def __post_init__(self) -> None:
         if not self.rollouts:
             raise ValueError("A report needs rollouts, and there are none.")
-        for judge in self.judges:
-            self._check_judge(judge)
+        for evaluator in self.evaluators:
+            self._check_evaluator(evaluator)
 
-    def _check_judge(self, judge: str) -> None:
-        rollouts = [r for r in self.rollouts if r.judge == judge]
+    def _check_evaluator(self, evaluator: str) -> None:
+        rollouts = [r for r in self.rollouts if r.evaluator == evaluator]
         keys = [(r.agent, r.seed) for r in rollouts]
         for key in keys:
             if keys.count(key) > 1:
                 raise ValueError(
-                    f"Judge {judge!r} has {keys.count(key)} rollouts of agent {key[0]!r} with seed "
-                    f"{key[1]}; give each once."
+                    f"Evaluator {evaluator!r} has {keys.count(key)} rollouts of agent {key[0]!r} "
+                    f"with seed {key[1]}; give each once."
                 )
         if self.reference not in {agent for agent, _ in keys}:
             raise ValueError(
-                f"Judge {judge!r} has no rollout of the reference {self.reference!r}; it has "
-                f"{sorted({agent for agent, _ in keys})}. Add it or name another reference."
+                f"Evaluator {evaluator!r} has no rollout of the reference {self.reference!r}; it "
+                f"has {sorted({agent for agent, _ in keys})}. Add it or name another reference."
             )
         first = rollouts[0]
         for other in rollouts[1:]:
             if not np.array_equal(first.sessions, other.sessions):
                 raise ValueError(
-                    f"At judge {judge!r}, {first.agent!r} and {other.agent!r} were judged on "
-                    "different sessions; comparisons are paired, so roll all agents out on the "
-                    "same sessions in the same order."
+                    f"At evaluator {evaluator!r}, {first.agent!r} and {other.agent!r} were "
+                    "evaluated on different sessions; comparisons are paired, so roll all agents "
+                    "out on the same sessions in the same order."
                 )
 
     @property
-    def judges(self) -> tuple[str, ...]:
-        """Judges as they come, the first is the main one.
+    def evaluators(self) -> tuple[str, ...]:
+        """Evaluators as they come, the first is the main one.
 
         The listener trained with comes last, since an agent may have learned its errors; not so
         the exact law of synthetic data, which has none.
         """
-        names = dict.fromkeys(r.judge for r in self.rollouts)
-        learned_on = self.trained_with if self.trained_with != EXACT_JUDGE else None
+        names = dict.fromkeys(r.evaluator for r in self.rollouts)
+        learned_on = self.trained_with if self.trained_with != EXACT_EVALUATOR else None
         return tuple(sorted(names, key=lambda name: name == learned_on))
 
     @property
@@ -146,11 +149,11 @@ class Study:
         """Agents as they come."""
         return tuple(dict.fromkeys(r.agent for r in self.rollouts))
 
-    def at(self, judge: str) -> dict[str, dict[int, Rollout]]:
-        """Rollouts of a judge by agent and seed, seeds ascending."""
+    def at(self, evaluator: str) -> dict[str, dict[int, Rollout]]:
+        """Rollouts of an evaluator by agent and seed, seeds ascending."""
         found: dict[str, dict[int, Rollout]] = {}
         for rollout in sorted(self.rollouts, key=lambda r: r.seed):
-            if rollout.judge == judge:
+            if rollout.evaluator == evaluator:
                 found.setdefault(rollout.agent, {})[rollout.seed] = rollout
         return {agent: found[agent] for agent in self.agents if agent in found}
 
@@ -165,15 +168,17 @@ def summarize(study: Study, *, seed: int = 0, resamples: int = 2000) -> Summary:
     """
     rng = np.random.default_rng(seed)
     parts = {
-        judge: {
+        evaluator: {
             agent: {s: per_session(r, study.world) for s, r in by_seed.items()}
-            for agent, by_seed in study.at(judge).items()
+            for agent, by_seed in study.at(evaluator).items()
         }
-        for judge in study.judges
+        for evaluator in study.evaluators
     }
-    judges = {
-        judge: _judge_summary(study, judge, parts[judge], rng=rng, resamples=resamples)
-        for judge in study.judges
+    evaluators = {
+        evaluator: _evaluator_summary(
+            study, evaluator, parts[evaluator], rng=rng, resamples=resamples
+        )
+        for evaluator in study.evaluators
     }
     summary: Summary = {
         "format_version": FORMAT_VERSION,
@@ -184,8 +189,8 @@ def summarize(study: Study, *, seed: int = 0, resamples: int = 2000) -> Summary:
         "learned": [a for a in study.agents if a in study.curves],
         "trained_with": study.trained_with,
         "bootstrap": {"confidence": CONFIDENCE, "resamples": resamples, "seed": seed},
-        "judges": judges,
-        "transfer": _transfer(study, parts, judges, rng=rng, resamples=resamples),
+        "evaluators": evaluators,
+        "transfer": _transfer(study, parts, evaluators, rng=rng, resamples=resamples),
         "reranking": _reranking_summary(study, rng=rng, resamples=resamples),
         "first_musicbox": study.first_figures,
         "descriptions": study.descriptions,
@@ -198,16 +203,16 @@ def summarize(study: Study, *, seed: int = 0, resamples: int = 2000) -> Summary:
     return dict(_jsonable(summary))
 
 
-def _judge_summary(
+def _evaluator_summary(
     study: Study,
-    judge: str,
+    evaluator: str,
     parts: Mapping[str, Mapping[int, Mapping[str, PerSession]]],
     *,
     rng: np.random.Generator,
     resamples: int,
 ) -> Summary:
-    """Estimates and differences of all agents at one judge."""
-    rollouts = study.at(judge)
+    """Estimates and differences of all agents at one evaluator."""
+    rollouts = study.at(evaluator)
     bootstraps = {
         name: paired_bootstrap(
             {agent: [p[name] for p in by_seed.values()] for agent, by_seed in parts.items()},
@@ -244,7 +249,7 @@ def _judge_summary(
             "differences": _differences(bootstraps, agent, study.reference),
             "gap_closed": None,
         }
-    gaps = _gaps_closed(study, judge, parts, resamples=resamples)
+    gaps = _gaps_closed(study, evaluator, parts, resamples=resamples)
     for agent, closed in gaps.items():
         agents[agent]["gap_closed"] = closed
     first = next(iter(rollouts[study.reference].values()))
@@ -252,31 +257,31 @@ def _judge_summary(
         "sessions": len(first.sessions),
         "songs": int(first.heard.sum()),
         "agents": agents,
-        "gap_to": _bound_of(study, judge, parts) if gaps else None,
+        "gap_to": _bound_of(study, evaluator, parts) if gaps else None,
         "training": _training(study, bootstraps["skip_rate"]),
         "against": _against(study, bootstraps["skip_rate"], agents),
     }
 
 
-def _bound_of(study: Study, judge: str, parts: Mapping[str, Any]) -> str | None:
-    """The bound that a gap is measured to at a judge.
+def _bound_of(study: Study, evaluator: str, parts: Mapping[str, Any]) -> str | None:
+    """The bound that a gap is measured to at an evaluator.
 
     At the exact law, what can be known of a listener by the songs shown; else the skyline.
     """
-    candidates = ("bayes", "skyline") if judge == EXACT_JUDGE else ("skyline",)
+    candidates = ("bayes", "skyline") if evaluator == EXACT_EVALUATOR else ("skyline",)
     there = [name for name in candidates if name in study.bounds and name in parts]
     return there[0] if there else None
 
 
 def _gaps_closed(
     study: Study,
-    judge: str,
+    evaluator: str,
     parts: Mapping[str, Mapping[int, Mapping[str, PerSession]]],
     *,
     resamples: int,
 ) -> dict[str, dict[str, Any]]:
     """Share of the way from the reference to the bound, in skip rate, that each agent makes."""
-    bound = _bound_of(study, judge, parts)
+    bound = _bound_of(study, evaluator, parts)
     if bound is None:
         return {}
     skips = {agent: [p["skip_rate"] for p in seeds.values()] for agent, seeds in parts.items()}
@@ -299,7 +304,7 @@ def _gaps_closed(
 
 
 def _against(study: Study, bootstrap: PairedBootstrap, agents: Summary) -> Summary:
-    """Every agent that learned minus every other: skips, paired, and effective songs."""
+    """Every agent that learned minus every other: skips, paired, and effective catalog size."""
     found: Summary = {}
     for ours in agents:
         if ours not in study.curves:
@@ -309,9 +314,12 @@ def _against(study: Study, bootstrap: PairedBootstrap, agents: Summary) -> Summa
                 "skip_rate": _flat(
                     bootstrap.difference(ours, theirs, lower_is_better=True), METRICS["skip_rate"]
                 ),
-                "effective_songs": asdict(
+                "effective_catalog_size": asdict(
                     seed_difference(
-                        *(_by_seed(agents[name], "effective_songs") for name in (ours, theirs)),
+                        *(
+                            _by_seed(agents[name], "effective_catalog_size")
+                            for name in (ours, theirs)
+                        ),
                         sessions=bootstrap.sessions,
                         confidence=CONFIDENCE,
                     )
@@ -368,45 +376,50 @@ def _flat(difference: Difference, metric: Metric) -> dict[str, Any]:
 def _transfer(
     study: Study,
     parts: Mapping[str, Mapping[str, Mapping[int, Mapping[str, PerSession]]]],
-    judges: Summary,
+    evaluators: Summary,
     *,
     rng: np.random.Generator,
     resamples: int,
 ) -> Summary:
-    """What becomes of each agent's skip rate and gain when another listener judges it."""
+    """What becomes of each agent's skip rate and gain when another listener evaluates it."""
     home = study.trained_with
     if home is None or home not in parts:
         return {}
     found: Summary = {}
-    for judge in study.judges:
-        if judge == home:
+    for evaluator in study.evaluators:
+        if evaluator == home:
             continue
         rows = {}
-        for agent, by_seed in parts[judge].items():
+        for agent, by_seed in parts[evaluator].items():
             seeds = [s for s in by_seed if s in parts[home].get(agent, {})]
             if not seeds or agent in study.bounds:
                 continue
             before = [parts[home][agent][s]["skip_rate"] for s in seeds]
             after = [by_seed[s]["skip_rate"] for s in seeds]
             gains = [
-                judges[name]["agents"][agent]["differences"].get("skip_rate")
-                for name in (home, judge)
+                evaluators[name]["agents"][agent]["differences"].get("skip_rate")
+                for name in (home, evaluator)
             ]
             rows[agent] = {
-                "trained_with": judges[home]["agents"][agent]["metrics"]["skip_rate"]["value"],
-                "judge": judges[judge]["agents"][agent]["metrics"]["skip_rate"]["value"],
+                "trained_with": evaluators[home]["agents"][agent]["metrics"]["skip_rate"]["value"],
+                "evaluator": evaluators[evaluator]["agents"][agent]["metrics"]["skip_rate"][
+                    "value"
+                ],
                 "change": _paired(before, after, rng=rng, resamples=resamples),
                 "gain_trained_with": gains[0],
-                "gain_judge": gains[1],
+                "gain_evaluator": gains[1],
                 "remaining": _remaining(
                     before,
                     after,
-                    *(next(iter(parts[name][study.reference].values())) for name in (home, judge)),
+                    *(
+                        next(iter(parts[name][study.reference].values()))
+                        for name in (home, evaluator)
+                    ),
                     resamples=resamples,
                 ),
                 "verdict": _verdict(*gains),
             }
-        found[judge] = rows
+        found[evaluator] = rows
     return found
 
 
@@ -417,7 +430,7 @@ def _paired(
     rng: np.random.Generator,
     resamples: int,
 ) -> dict[str, Any] | None:
-    """Change between two judges; None where they judged different numbers of sessions."""
+    """Change between two evaluators; None where they evaluated different numbers of sessions."""
     if len(before[0].numerator) != len(after[0].numerator):
         return None
     return asdict(paired_change(before, after, rng=rng, resamples=resamples, confidence=CONFIDENCE))
@@ -431,7 +444,7 @@ def _remaining(
     *,
     resamples: int,
 ) -> dict[str, Any] | None:
-    """Share of the gain over the reference that is left at another judge."""
+    """Share of the gain over the reference that is left at another evaluator."""
     if len(before[0].numerator) != len(after[0].numerator):
         return None
     share = gain_share(
@@ -509,9 +522,9 @@ def _jsonable(value: Any) -> Any:
     return str(value)
 
 
-def ranked(summary: Summary, judge: str) -> list[str]:
-    """Agents of a judge, fewest skips first, unknown last."""
-    agents = summary["judges"][judge]["agents"]
+def ranked(summary: Summary, evaluator: str) -> list[str]:
+    """Agents of an evaluator, fewest skips first, unknown last."""
+    agents = summary["evaluators"][evaluator]["agents"]
 
     def key(agent: str) -> float:
         value = agents[agent]["metrics"]["skip_rate"]["value"]

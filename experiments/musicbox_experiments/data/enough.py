@@ -37,8 +37,8 @@ def _empty_splits(dataset: Dataset) -> list[str]:
         return []
     count = dataset.sessions.num_sessions
     return [
-        f"Of {count:,} sessions none fell to {', '.join(empty)}: too few to learn from or to judge "
-        "by."
+        f"Of {count:,} sessions none fell to {', '.join(empty)}: too few to learn from or to "
+        "evaluate by."
     ]
 
 

@@ -57,7 +57,7 @@ class ExportConfig:
     with continuous actions. The nearest songs of a mean need not be those that were played, so only
     slates replay exactly. Of a last slate heard in part the missing places repeat its last song."""
     observation: str = "embedding"
-    """Observations: `embedding`, vectors; or `ids`, rows of the catalogue."""
+    """Observations: `embedding`, vectors; or `ids`, rows of the catalog."""
     embedding: str | None = None
     """Space of observations and proto-actions; the dataset's best, with the rate, if left out."""
     history_length: int = 10
@@ -65,7 +65,8 @@ class ExportConfig:
     slate_size: int = 3
     """Songs of a slate."""
     split: str = "train"
-    """Sessions to export. Whoever learns from the test split has nothing left to be judged on."""
+    """Sessions to export. Whoever learns from the test split has nothing left to be evaluated "
+    "on."""
     sessions: int | None = None
     """Most sessions, drawn at random; all if left out."""
     seed: int = 0
@@ -140,8 +141,8 @@ def _new_storage(folder: Path, config: ExportConfig, dataset: Dataset) -> Minari
 
     options = config.env_options(dataset)
     collected = gym.make(ENV_ID, **options)
-    judged = gym.make(ENV_ID, **{**options, "candidates": "session", "repeats": False})
-    assert judged.spec is not None
+    evaluated = gym.make(ENV_ID, **{**options, "candidates": "session", "repeats": False})
+    assert evaluated.spec is not None
     storage = MinariStorage.new(
         folder,
         observation_space=collected.observation_space,
@@ -153,7 +154,7 @@ def _new_storage(folder: Path, config: ExportConfig, dataset: Dataset) -> Minari
             "dataset_id": config.dataset_id,
             "minari_version": __version__,
             "algorithm_name": "logged",
-            "eval_env_spec": judged.spec.to_json(),
+            "eval_env_spec": evaluated.spec.to_json(),
             "requirements": ["musicbox-env"],
             "description": (
                 f"Logged listening sessions ({config.split} split): the songs that were playing, "
@@ -189,7 +190,7 @@ def _episodes(
     shown = {name: np.stack([o[name] for o in observations], axis=1) for name in observation}
     actions: npt.NDArray = slates
     if config.action == "proto":
-        actions = _mean_embedding(env.world.space, heard[:, 1:])
+        actions = _mean_embedding(env.assets.space, heard[:, 1:])
     for row, steps in enumerate(lengths):
         yield EpisodeBuffer(
             options={"session": int(sessions[row])},

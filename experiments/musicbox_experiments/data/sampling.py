@@ -27,7 +27,7 @@ def draw_sessions(
     """
     sessions = np.setdiff1d(dataset.sessions.playable(split), np.asarray(but, np.int64))
     if not len(sessions):
-        raise ValueError(f"{dataset.folder} has no session in its {split} split to judge on.")
+        raise ValueError(f"{dataset.folder} has no session in its {split} split to evaluate on.")
     if len(sessions) > most:
         sessions = np.sort(np.random.default_rng(seed).choice(sessions, most, replace=False))
     return sessions

@@ -25,7 +25,7 @@ class SynthesizeConfig:
     sessions: int = 20_000
     """Number of sessions."""
     tracks: int = 5_000
-    """Size of the catalogue."""
+    """Size of the catalog."""
     seed: int = 0
     """Seed of everything that is drawn."""
     taste: str = "default"

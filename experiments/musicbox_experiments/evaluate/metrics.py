@@ -1,8 +1,8 @@
-"""What one agent did on the judged sessions, and the figures that describe it.
+"""What one agent did on the evaluated sessions, and the figures that describe it.
 
 Metrics are of two kinds. Means over songs, slates or sessions come as a numerator and a
 denominator for each session (`PerSession`), so that a bootstrap can draw sessions anew. Metrics of
-the whole set of songs played (coverage, effective number of songs, Gini) have no such parts: they
+the whole set of songs played (coverage, effective catalog size, Gini) have no such parts: they
 depend on how many songs were played, so compare them only between agents that played as many.
 
 A song that was recommended after the session's end was never heard and counts nowhere.
@@ -27,12 +27,12 @@ FloatArray = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Rollout:
-    """What one agent recommended to the judged sessions, and how it was heard.
+    """What one agent recommended to the evaluated sessions, and how it was heard.
 
     Attributes:
         agent: Name of the agent.
         seed: Seed of its training (0 for an agent that does not learn).
-        judge: Name of the listener that answered.
+        evaluator: Name of the listener that answered.
         sessions: Session indices ``(n,)`` int64.
         slates: Track rows ``(n, steps, k)`` int32 in the order played, -1 where not heard.
         levels: Listen levels ``(n, steps, k)`` int8, -1 where not heard.
@@ -42,7 +42,7 @@ class Rollout:
 
     agent: str
     seed: int
-    judge: str
+    evaluator: str
     sessions: npt.NDArray[np.int64]
     slates: npt.NDArray[np.int32]
     levels: npt.NDArray[np.int8]
@@ -83,7 +83,7 @@ class Rollout:
             return cls(
                 agent=str(file["agent"]),
                 seed=int(file["seed"]),
-                judge=str(file["judge"]),
+                evaluator=str(file["evaluator"]),
                 sessions=file["sessions"],
                 slates=file["slates"],
                 levels=file["levels"],
@@ -102,8 +102,8 @@ def _require_shape(
 
 
 @dataclass(frozen=True)
-class World:
-    """What metrics need to know of the catalogue.
+class CatalogStats:
+    """What metrics need to know of the catalog.
 
     Attributes:
         features: The eight `schema.DIVERSITY_FEATURES` ``(num_tracks, 8)``, NaN where unknown.
@@ -123,7 +123,7 @@ class World:
             )
 
     @classmethod
-    def of(cls, dataset: Dataset) -> World:
+    def of(cls, dataset: Dataset) -> CatalogStats:
         """Take it from a dataset; ``diversity_embedding`` is of its best embedding."""
         return cls(
             features=dataset.catalog.features(DIVERSITY_FEATURES),
@@ -133,7 +133,7 @@ class World:
 
     @property
     def num_tracks(self) -> int:
-        """Size of the catalogue."""
+        """Size of the catalog."""
         return len(self.plays)
 
 
@@ -235,13 +235,13 @@ def _unit_vectors(
     return np.where(known[..., None], rows / safe, 0), known
 
 
-def features_known(rollout: Rollout, world: World) -> PerSession:
+def features_known(rollout: Rollout, world: CatalogStats) -> PerSession:
     """Share of the songs heard whose eight features are all known; diversity rests on these."""
     complete = np.isfinite(world.features).all(axis=1)
     return _over_songs(complete[np.maximum(rollout.slates, 0)], rollout.heard)
 
 
-def novelty(rollout: Rollout, world: World) -> PerSession:
+def novelty(rollout: Rollout, world: CatalogStats) -> PerSession:
     """Mean surprisal of the songs heard, in bits.
 
     ``-log2((plays_i + 1) / (sum_j plays_j + num_tracks))``: the self-information of Zhou et al.
@@ -251,7 +251,7 @@ def novelty(rollout: Rollout, world: World) -> PerSession:
     return _over_songs(-np.log2(share)[np.maximum(rollout.slates, 0)], rollout.heard)
 
 
-def popularity(rollout: Rollout, world: World) -> PerSession:
+def popularity(rollout: Rollout, world: CatalogStats) -> PerSession:
     """Mean number of training plays of the songs heard.
 
     ``sum_i plays_i / #heard``: the average recommendation popularity of Yin et al. (VLDB 2012).
@@ -270,14 +270,14 @@ def exposure(rollout: Rollout, num_tracks: int) -> npt.NDArray[np.int64]:
 
 
 def coverage(counts: npt.NDArray[np.integer]) -> float:
-    """Share of the catalogue that was heard at least once.
+    """Share of the catalog that was heard at least once.
 
     ``#{i: x_i > 0} / N``: the aggregate diversity of Adomavicius & Kwon (TKDE 2012) as a share.
     """
     return float(np.count_nonzero(counts) / len(counts))
 
 
-def effective_songs(counts: npt.NDArray[np.integer]) -> float:
+def effective_catalog_size(counts: npt.NDArray[np.integer]) -> float:
     """Exponential of the entropy of exposure: as varied as that many songs played equally often.
 
     ``exp(-sum_i p_i ln p_i)`` with ``p_i = x_i / sum_j x_j``: the Hill number of order 1
@@ -288,7 +288,7 @@ def effective_songs(counts: npt.NDArray[np.integer]) -> float:
 
 
 def gini(counts: npt.NDArray[np.integer]) -> float:
-    """Gini coefficient of exposure over the whole catalogue, songs never heard included.
+    """Gini coefficient of exposure over the whole catalog, songs never heard included.
 
     ``sum_i (2 i - N - 1) x_(i) / (N sum_i x_i)`` with ``x_(1) <= ... <= x_(N)``: 0 where all songs
     are heard equally often, ``(N - 1) / N`` where one song has all (Shani & Gunawardana,
@@ -337,7 +337,9 @@ def reranking(rollout: Rollout, candidate_levels: npt.NDArray[np.integer]) -> Pe
     )
 
 
-def first_musicbox_figures(rollout: Rollout, world: World, log: SessionLog) -> dict[str, float]:
+def first_musicbox_figures(
+    rollout: Rollout, world: CatalogStats, log: SessionLog
+) -> dict[str, float]:
     """The two figures that the first MusicBox reported, by its own definition.
 
     The skip rate of recommended tracks that happen to be in the test session, beside the rate of
@@ -367,7 +369,7 @@ def first_musicbox_figures(rollout: Rollout, world: World, log: SessionLog) -> d
     logged = Rollout(
         agent="logged",
         seed=0,
-        judge="log",
+        evaluator="log",
         sessions=rollout.sessions,
         slates=tracks[:, :places].reshape(shape),
         levels=log.padded("level", rollout.sessions)[:, :places].reshape(shape),
@@ -425,8 +427,8 @@ METRICS: Final[Mapping[str, Metric]] = {
         True,
         (-float("inf"), float("inf")),
     ),
-    "effective_songs": Metric(
-        "Effective songs",
+    "effective_catalog_size": Metric(
+        "Effective catalog size",
         "Exponential of the entropy of exposure: the selection is as varied as that many songs "
         "played equally often. It falls when an agent recommends a few hits to everybody, and it "
         "grows with the number of songs played, so compare it only within one report.",
@@ -437,7 +439,7 @@ METRICS: Final[Mapping[str, Metric]] = {
     ),
     "coverage": Metric(
         "Coverage",
-        "Share of the catalogue that was recommended and heard at least once.",
+        "Share of the catalog that was recommended and heard at least once.",
         "higher",
         "percent",
         False,
@@ -445,7 +447,7 @@ METRICS: Final[Mapping[str, Metric]] = {
     ),
     "gini": Metric(
         "Gini",
-        "Inequality of exposure over the whole catalogue: 0 where every song is heard equally "
+        "Inequality of exposure over the whole catalog: 0 where every song is heard equally "
         "often, near 1 where a few songs have everything.",
         "lower",
         "index",
@@ -506,7 +508,7 @@ METRICS: Final[Mapping[str, Metric]] = {
 }
 """All metrics of `measure`, in the order of the report's tables."""
 
-_PER_SESSION: Final[Mapping[str, Callable[[Rollout, World], PerSession]]] = {
+_PER_SESSION: Final[Mapping[str, Callable[[Rollout, CatalogStats], PerSession]]] = {
     "skip_rate": lambda rollout, _: skip_rate(rollout),
     "return": lambda rollout, _: session_return(rollout),
     "diversity": lambda rollout, world: diversity(rollout, world.features),
@@ -518,22 +520,22 @@ _PER_SESSION: Final[Mapping[str, Callable[[Rollout, World], PerSession]]] = {
 }
 
 
-def per_session(rollout: Rollout, world: World) -> dict[str, PerSession]:
+def per_session(rollout: Rollout, world: CatalogStats) -> dict[str, PerSession]:
     """Those metrics that are means, in parts that can be resampled by session."""
     return {name: metric(rollout, world) for name, metric in _PER_SESSION.items()}
 
 
-def of_the_set(rollout: Rollout, world: World) -> dict[str, float]:
+def of_the_set(rollout: Rollout, world: CatalogStats) -> dict[str, float]:
     """Those metrics that describe the whole set of songs heard."""
     counts = exposure(rollout, world.num_tracks)
     return {
-        "effective_songs": effective_songs(counts),
+        "effective_catalog_size": effective_catalog_size(counts),
         "coverage": coverage(counts),
         "gini": gini(counts),
     }
 
 
-def measure(rollout: Rollout, world: World) -> dict[str, float]:
+def measure(rollout: Rollout, world: CatalogStats) -> dict[str, float]:
     """All metrics of one rollout, named and ordered as in `METRICS`."""
     values = {name: parts.mean for name, parts in per_session(rollout, world).items()}
     values |= of_the_set(rollout, world)

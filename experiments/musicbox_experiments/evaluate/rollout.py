@@ -1,4 +1,4 @@
-"""Judging agents: every agent recommends into the same sessions, with the same random numbers."""
+"""Roll-outs: every agent recommends into the same sessions, with the same random numbers."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def roll_out(
     *,
     listener: str,
     label: str | None = None,
-    judge: str | None = None,
+    evaluator: str | None = None,
     seed: int = 0,
     training_seed: int = 0,
     max_steps: int | None = None,
@@ -71,8 +71,8 @@ def roll_out(
         sessions: Which logged sessions ``(n,)``.
         listener: Name or path of the listener that answers.
         label: What the result calls the agent; its own name if left out.
-        judge: What the result calls the listener; its own name if left out.
-        seed: Of the judge's random numbers: the same for every agent that is compared.
+        evaluator: What the result calls the listener; its own name if left out.
+        seed: Of the evaluator's random numbers: the same for every agent that is compared.
         training_seed: The agent's own, noted in the result.
         max_steps: Stop after this many slates.
         progress: Told how many sessions are done after each batch.
@@ -88,7 +88,7 @@ def roll_out(
     return Rollout(
         agent=label or agent.name,
         seed=training_seed,
-        judge=judge or listener,
+        evaluator=evaluator or listener,
         sessions=sessions,
         slates=slates.astype(np.int32),
         levels=levels,

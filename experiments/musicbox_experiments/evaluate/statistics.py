@@ -15,7 +15,7 @@ precipice" (NeurIPS 2021, arXiv:2108.13264), fitted to recommendation:
 With one seed the interval speaks of sessions alone: it is right for an agent that does not learn,
 and too narrow for one that does.
 
-Figures of a whole set of songs (coverage, effective number of songs, Gini) cannot be resampled by
+Figures of a whole set of songs (coverage, effective catalog size, Gini) cannot be resampled by
 session without bias: a resample holds only 63 % of the distinct sessions, hence fewer songs. Their
 intervals come from the seeds alone (`seed_estimate`), and with one seed there is none.
 """
@@ -106,7 +106,7 @@ def resampled_means(
     if len(sizes) != 1:
         raise ValueError(
             f"Paired resampling needs the same sessions everywhere, and there are {sorted(sizes)} "
-            "of them; judge all agents on the same sessions."
+            "of them; evaluate all agents on the same sessions."
         )
     n = sizes.pop()
     sums = np.stack([p.numerator for p in parts] + [p.denominator for p in parts], axis=1)
@@ -326,7 +326,7 @@ def paired_change(
     resamples: int = 2000,
     confidence: float = 0.95,
 ) -> Estimate:
-    """After minus before for the same seeds on the same sessions, as for one agent at two judges.
+    """After minus before, same seeds and sessions, as for one agent at two evaluators.
 
     Args:
         before: One entry a seed.
@@ -374,8 +374,8 @@ def gain_share(
     """One gain as a share of another, ``(r - a) / (r' - a')`` of interquartile means over seeds.
 
     As the share of the gap to a bound that an agent closes, or of a gain that remains at another
-    judge. Sessions are drawn anew for all four together, and seeds for both agents alike, so the
-    interval is that of a ratio and not of two intervals.
+    evaluator. Sessions are drawn anew for all four together, and seeds for both agents alike, so
+    the interval is that of a ratio and not of two intervals.
 
     Args:
         part: The gain above the line.

@@ -155,7 +155,7 @@ def believed_part(songs: PricedSongs) -> tuple[float, float]:
     ``b (logit - usual)`` and means over the songs that could have been played at that moment. The
     past is the same for all of these, so what is compared are songs: the slope of real on
     predicted effects becomes 1 (`trust_protocols.price_slope`). a and s take up what the network
-    misjudges in moods. A normal prior holds the parts near 1 where few songs speak.
+    misestimates in moods. A normal prior holds the parts near 1 where few songs speak.
     """
     above = songs.logit - songs.usual[:, None]
     several = songs.compared.sum(axis=1)

@@ -3,7 +3,7 @@
 A session that is shorter than the longest ended because the listener left; one of full length was
 cut, and nobody knows when it would have ended. The model is `musicbox_env.listeners.leaving`; it
 is fitted on
-training sessions and judged on all others. ``leaving="fitted"`` opens it in an environment.
+training sessions and evaluated on all others. ``leaving="fitted"`` opens it in an environment.
 """
 
 from __future__ import annotations
@@ -194,46 +194,50 @@ def run(config: FitLeavingConfig) -> Path:
     train = dataset.sessions.sessions_in("train")
     moments = training_moments(dataset)
     held_out = np.setdiff1d(np.arange(dataset.sessions.num_sessions), train)
-    judged = Moments.of(dataset, held_out, moments.first)
+    evaluated = Moments.of(dataset, held_out, moments.first)
     model = fit(moments)
     rng = np.random.default_rng(config.seed)
     resampling = Resampling(len(held_out), rng=rng, resamples=config.resamples)
     out = config.out or dataset.folder / FILE
     model.save(out, {"fitted_on": {"sessions": len(train), "left": int(moments.left.sum())}})
-    print(evidence(model, moments, judged, resampling))
+    print(evidence(model, moments, evaluated, resampling))
     print(f"\n{out}: leaving, fitted on {len(train):,} sessions.")
     return out
 
 
-def evidence(model: LeavingModel, moments: Moments, judged: Moments, resampling: Resampling) -> str:
+def evidence(
+    model: LeavingModel, moments: Moments, evaluated: Moments, resampling: Resampling
+) -> str:
     """Fitted against observed leaving on held-out sessions, and what each effect is worth."""
     lines = [
-        f"{judged.num_sessions:,} held-out sessions, {judged.left.sum():,} of them left before "
-        f"play {judged.last + 1}; [ ] 95 % intervals.",
+        f"{evaluated.num_sessions:,} held-out sessions, {evaluated.left.sum():,} of them left "
+        f"before play {evaluated.last + 1}; [ ] 95 % intervals.",
         "",
         f"{'leaving after song':<34}{'log':>22}{'fitted':>9}{'published':>11}",
     ]
     published = LeavingModel.published()
-    ours, theirs = (m.chances(judged.levels, judged.count) for m in (model, published))
-    for count in range(judged.first, judged.last + 1):
-        there = judged.count == count
-        lines.append(_line(str(count), judged, there, resampling, (ours, theirs)))
+    ours, theirs = (m.chances(evaluated.levels, evaluated.count) for m in (model, published))
+    for count in range(evaluated.first, evaluated.last + 1):
+        there = evaluated.count == count
+        lines.append(_line(str(count), evaluated, there, resampling, (ours, theirs)))
     lines += ["", f"{'leaving after a song heard':<34}{'log':>22}{'fitted':>9}"]
-    level = judged.levels[np.arange(len(judged.count)), judged.count - 1]
+    level = evaluated.levels[np.arange(len(evaluated.count)), evaluated.count - 1]
     for which in Level:
         if which >= 0:
-            lines.append(_line(which.name.lower(), judged, level == which, resampling, (ours,)))
+            lines.append(_line(which.name.lower(), evaluated, level == which, resampling, (ours,)))
     lines += ["", "log-likelihood of the held-out sessions over position alone, in nats"]
-    lines += [f"  {name:<44}{_text(gain)}" for name, gain in gains(moments, judged, resampling)]
+    lines += [f"  {name:<44}{_text(gain)}" for name, gain in gains(moments, evaluated, resampling)]
     return "\n".join(lines)
 
 
-def gains(moments: Moments, judged: Moments, resampling: Resampling) -> list[tuple[str, Measured]]:
+def gains(
+    moments: Moments, evaluated: Moments, resampling: Resampling
+) -> list[tuple[str, Measured]]:
     """What each effect adds to position alone, in nats over all held-out sessions; then all."""
-    alone = log_likelihood(fit(moments, ()), judged)
+    alone = log_likelihood(fit(moments, ()), evaluated)
     found = []
     for name, effects in COMPARED.items():
-        gain = log_likelihood(fit(moments, effects), judged) - alone
+        gain = log_likelihood(fit(moments, effects), evaluated) - alone
         total = Sums(gain[:, None], lambda sums: sums[:, 0])
         found.append((name, resampling.measure(total)))
     return found
@@ -241,15 +245,15 @@ def gains(moments: Moments, judged: Moments, resampling: Resampling) -> list[tup
 
 def _line(
     name: str,
-    judged: Moments,
+    evaluated: Moments,
     chosen: npt.NDArray[np.bool_],
     resampling: Resampling,
     models: tuple[Array, ...],
 ) -> str:
     def of_session(values: npt.NDArray) -> Array:
-        return by_session(values, judged.session, judged.num_sessions)
+        return by_session(values, evaluated.session, evaluated.num_sessions)
 
-    observed = resampling.measure(ratio(of_session(judged.left & chosen), of_session(chosen)))
+    observed = resampling.measure(ratio(of_session(evaluated.left & chosen), of_session(chosen)))
     predicted = [f"{100 * chances[chosen].mean():.1f} %" for chances in models if chosen.any()]
     widths = (9, 11)
     cells = "".join(f"{text:>{width}}" for text, width in zip(predicted, widths, strict=False))

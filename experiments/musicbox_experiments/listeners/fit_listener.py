@@ -1,7 +1,7 @@
 """Fit a listener on logged sessions: the user simulator that environments answer with.
 
 The result is one file; its path is a `listener` for the environment and for every command. Fit
-one on fold A to train agents with, and one on fold B to judge them: no session fits both, though
+one on fold A to train agents with, and one on fold B to evaluate them: no session fits both, though
 the same validation sessions stop and calibrate them.
 """
 
@@ -94,13 +94,13 @@ def fit_ensemble(config: FitListenerConfig, dataset: Dataset) -> FittedNetwork:
     sessions = TrainingSplit.of(dataset, FOLDS[config.fold], progress=config.progress)
     chosen = drawn_sessions(dataset, sessions.split, config.max_sessions, rng)
     validation = drawn_sessions(dataset, "validation", max(1, config.max_sessions // 10), rng)
-    judged = session_arrays(dataset, validation, sessions.table)
+    evaluated = session_arrays(dataset, validation, sessions.table)
     train = sessions.arrays(chosen)
-    fits = fit_members(config, train, judged)
+    fits = fit_members(config, train, evaluated)
     together = uncalibrated([network for network, _ in fits], sessions, train)
     priced = []
     if len(validation) < ENOUGH_TO_PRICE:
-        priced = priced_out_of_fold(config, sessions, chosen, judged)
+        priced = priced_out_of_fold(config, sessions, chosen, evaluated)
     fit = calibrated(LearnedListener(dataset, together), validation, priced)
     about = {
         **together.about,
@@ -127,14 +127,14 @@ def uncalibrated(
 
 
 def priced_out_of_fold(
-    config: EnsembleConfig, sessions: TrainingSplit, chosen: Ints, judged: SessionArrays
+    config: EnsembleConfig, sessions: TrainingSplit, chosen: Ints, evaluated: SessionArrays
 ) -> list[PricedSongs]:
     """Price songs of training sessions by networks that were fitted on other ones.
 
     A few hundred validation sessions leave it open whether half or all of a song's effect is real.
     """
     one_each = replace(config, members=1, seed=config.seed + config.members)
-    out_of_fold = listeners_out_of_fold(one_each, sessions, chosen, judged, "pricing fold")
+    out_of_fold = listeners_out_of_fold(one_each, sessions, chosen, evaluated, "pricing fold")
     return [priced_songs(listener, some) for listener, some in out_of_fold]
 
 
@@ -158,7 +158,7 @@ def listeners_out_of_fold(
     config: EnsembleConfig,
     sessions: TrainingSplit,
     chosen: Ints,
-    judged: SessionArrays,
+    evaluated: SessionArrays,
     what: str = "fold",
 ) -> Iterator[tuple[LearnedListener, Ints]]:
     """Listeners fitted without a fold of the sessions, and sessions of it to ask them about.
@@ -167,7 +167,7 @@ def listeners_out_of_fold(
         config: The networks of each fold have seeds of their own.
         sessions: The split.
         chosen: Sessions of it.
-        judged: Validation sessions, to stop on; nothing is calibrated.
+        evaluated: Validation sessions, to stop on; nothing is calibrated.
         what: What the progress bar calls a fold.
 
     Yields:
@@ -177,7 +177,7 @@ def listeners_out_of_fold(
         train = sessions.arrays(others, without=held_out)
         own_seeds = replace(config, seed=config.seed + fold * config.members)
         about = f"{what} {fold + 1} of {FOLDS_TO_HOLD_OUT}"
-        networks = [network for network, _ in fit_members(own_seeds, train, judged, about)]
+        networks = [network for network, _ in fit_members(own_seeds, train, evaluated, about)]
         listener = LearnedListener(sessions.dataset, uncalibrated(networks, sessions, train))
         for part, some in sessions.in_parts(held_out):
             listener.table = sessions.table_of(part, held_out)

@@ -35,7 +35,7 @@ PLAY_DROPOUT: Final = 0.25
 """Inputs of plays are dropped less often than units, by this factor."""
 GRADIENT_NORM: Final = 1.0
 AVERAGE_DECAY: Final = 0.99
-"""Of the mean of the weights over the steps, which is judged and kept in place of the last ones
+"""Of the mean of the weights over the steps, which is evaluated and kept in place of the last ones
 (Polyak & Juditsky, SIAM J. Control Optim. 30, 1992): they still jump about when it is time to stop.
 """
 
@@ -187,14 +187,14 @@ def fit_member(
         averaged = AveragedModel(network, avg_fn=_towards)
         mean = averaged.module
         assert isinstance(mean, TorchNetwork)
-        judged = [Inputs.with_behaviour(validation), Inputs.without_behaviour(validation)]
+        evaluated = [Inputs.with_behaviour(validation), Inputs.without_behaviour(validation)]
         best, best_loss, since = network, np.inf, 0
         for epoch in range(config.max_epochs):
             network.train()
             for batch in _batches(train, config.batch_sessions, rng):
                 _descend(network, optimizer, batch)
                 averaged.update_parameters(network)
-            loss = float(np.mean([skip_loss(mean, inputs) for inputs in judged]))
+            loss = float(np.mean([skip_loss(mean, inputs) for inputs in evaluated]))
             if report is not None:
                 report(epoch, loss)
             since += 1

@@ -21,9 +21,9 @@ from musicbox_agents import Agent, load_agent
 
 from musicbox_env.schema import CONTEXT_TYPES, Level, require_known, suggest
 from musicbox_env.simulator.dynamics import (
+    EnvAssets,
     SessionConfig,
     Simulator,
-    World,
     context_features,
     open_dataset,
 )
@@ -117,7 +117,7 @@ def recommend(config: RecommendConfig) -> list[str]:
     agent = load_agent(folder / "best", dataset)
     tracks, levels = parse_heard(config.heard)
     options = {**agent.env_options, "data": data}
-    world = World(SessionConfig.from_keywords(options))
+    world = EnvAssets(SessionConfig.from_keywords(options))
     room = max(world.capacity, len(tracks))  # every song heard is barred, however many they are
     simulator = Simulator(world, num_envs=1, capacity=room)
     simulator.show(0, dataset.catalog.find(tracks), np.array(levels), _context(config))

@@ -277,7 +277,7 @@ class _Monitor:
     def _validate(self) -> float:
         """Skip rate on validation sessions, on the listener that picks checkpoints.
 
-        An agent that learns from logs alone is judged by logs alone: on the first slate that it
+        An agent that learns from logs alone is evaluated by logs alone: on the first slate that it
         chooses among the plays which each session still holds, whose labels are real.
         """
         if not len(self._sessions):

@@ -1,10 +1,11 @@
-"""Which listener agents learn with, which picks their checkpoints, and which judge them.
+"""Which listener agents learn with, which picks their checkpoints, and which evaluate them.
 
-Agents are never judged by the listener alone that they learned with. Which of a training's
-checkpoints is kept is decided on validation sessions, by a listener that neither taught nor judges:
+Agents are never evaluated by the listener alone that they learned with. Which of a training's
+checkpoints is kept is decided on validation sessions, by a listener that neither taught nor
+evaluates:
 
 ==================  ==================  =====================  ==========================
-learned with        fitted on           picked by              judged by, the main one first
+learned with        fitted on           picked by              evaluated by, the main one first
 ==================  ==================  =====================  ==========================
 ``ground_truth``    nothing: the law    the law                the law; ``replay``
 ``learned``         fold A              a second fit on        the law if there is one; a
@@ -14,7 +15,7 @@ any other           as it is            the same               the law if there 
                                                                ``replay``
 ==================  ==================  =====================  ==========================
 
-The law has no errors to be exploited, so that it may teach, pick and judge, each time on other
+The law has no errors to be exploited, so that it may teach, pick and evaluator, each time on other
 sessions. Two fits on fold A have networks of their own, which saw other parts of its sessions, but
 count track rates from the same plays: picking by the second one guards against the first's
 networks, and not against the luck of fold A. That is left for fold B to show.
@@ -36,7 +37,7 @@ AUTO = "auto"
 LEARNED = "learned"
 SIMILARITY = "similarity-"
 """Begins the name of the similarity listener in one of its modes."""
-TRAINING_FOLD, JUDGING_FOLD = "A", "B"
+TRAINING_FOLD, EVALUATION_FOLD = "A", "B"
 PICKING_SEED = 1
 
 
@@ -49,23 +50,23 @@ class Listeners:
         training_name: Its name.
         picking: Keyword of the one that picks checkpoints.
         picking_name: Its name.
-        judges: Keyword of each judge by name, in the order of the report.
+        evaluators: Keyword of each evaluator by name, in the order of the report.
     """
 
     training: str
     training_name: str
     picking: str
     picking_name: str
-    judges: dict[str, str]
+    evaluators: dict[str, str]
 
 
 def knows_truth(data: str | None) -> bool:
-    """Whether the dataset was made by the generator, so that the exact law can judge."""
+    """Whether the dataset was made by the generator, so that the exact law can evaluator."""
     return (open_dataset(data).folder / "truth" / "law.json").is_file()
 
 
 def require_choice(listener: str) -> None:
-    """Refuse what is no listener to learn with or to be judged by.
+    """Refuse what is no listener to learn with or to be evaluated by.
 
     Args:
         listener: `AUTO`, a name, the path of a fitted one, or ``similarity-MODE``.
@@ -80,28 +81,29 @@ def require_choice(listener: str) -> None:
 
 
 def choose_listeners(
-    listener: str, judges: Sequence[str], data: str | None, out: Path
+    listener: str, evaluators: Sequence[str], data: str | None, out: Path
 ) -> Listeners:
     """Fill in the defaults, and fit what must be fitted.
 
     Agents learn with the exact law where the data has one, else with a learned listener. A learned
-    listener is fitted on fold A for training, and another on fold B to judge: the two never saw
-    the same session. The one learned with judges too, so that what is lost elsewhere can be seen.
+    listener is fitted on fold A for training, and another on fold B to evaluate: the two never saw
+    the same session. The one learned with evaluates too, so that what is lost elsewhere can be
+    seen.
 
     Args:
         listener: Name or path of a listener, or `AUTO`.
-        judges: Names or paths; none are all that the data supports at a bearable cost.
+        evaluators: Names or paths; none are all that the data supports at a bearable cost.
         data: The dataset.
         out: Where fitted listeners are kept.
     """
     truth = ("ground_truth",) if knows_truth(data) else ()
     if listener == AUTO:
         listener = truth[0] if truth else LEARNED
-    asked = tuple(judges) or (*truth, *((LEARNED,) if listener == LEARNED else ()), "replay")
+    asked = tuple(evaluators) or (*truth, *((LEARNED,) if listener == LEARNED else ()), "replay")
     named: dict[str, str] = {}
-    for judge in asked:
-        fold_b = judge == LEARNED and listener == LEARNED
-        name, keyword = _fitted(data, out, JUDGING_FOLD) if fold_b else _found(judge, out)
+    for evaluator in asked:
+        fold_b = evaluator == LEARNED and listener == LEARNED
+        name, keyword = _fitted(data, out, EVALUATION_FOLD) if fold_b else _found(evaluator, out)
         named[name] = keyword
     if listener != LEARNED:
         name, keyword = _found(listener, out)

@@ -1,4 +1,4 @@
-"""Train one agent over seeds; `musicbox evaluate` judges it, `musicbox recommend` uses it."""
+"""Train one agent over seeds; `musicbox evaluate` evaluates it, `musicbox recommend` uses it."""
 
 from __future__ import annotations
 

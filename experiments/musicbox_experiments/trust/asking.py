@@ -45,7 +45,7 @@ class ImputingReplay(ReplayListener):
     Asked about a play that its session holds, it would give the logged label back. Here that play
     is hidden: it is imputed, and its own label is not among the donors. The labels of the session's
     other plays, later ones too, remain donors, since that is how the listener works; so its figures
-    say how well it imputes, and not how well it foresees.
+    say how well it imputes, and not how well it predicts.
     """
 
     answers_from_log = False
@@ -420,7 +420,7 @@ def lasting(log: Log, rolled: Rolled, leaving: LeavingModel, *, rng: np.random.G
     return Rolled(rolled.levels[drawn, everyone], rolled.probability[drawn, everyone])
 
 
-def foresee(
+def predict(
     listener: Listener[Any],
     log: Log,
     leaving: LeavingModel | None,

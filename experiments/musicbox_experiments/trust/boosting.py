@@ -112,7 +112,7 @@ class Question:
 
 
 def features(
-    log: Log, question: Question, rates: TrackRates, *, behaviour: bool, foresee: bool
+    log: Log, question: Question, rates: TrackRates, *, behaviour: bool, predict: bool
 ) -> npt.NDArray[np.float32]:
     """What may be known of each play in question before it starts ``(m, f)``, NaN if unknown.
 
@@ -122,7 +122,7 @@ def features(
         rates: Of the tracks.
         behaviour: Whether the past's behaviour columns may be used, and the context of the last
             play heard; else levels alone, and the context of the first play, as in a simulation.
-        foresee: Whether the distance from the plays heard to the play in question counts.
+        predict: Whether the distance from the plays heard to the play in question counts.
     """
     last = question.shown - 1
     columns = [
@@ -134,7 +134,7 @@ def features(
     ]
     if behaviour:
         columns += _behaviour(log, question.rows, last)
-    if foresee:
+    if predict:
         columns.append((question.places - question.shown).astype(np.float64))
     return np.stack(columns, axis=1).astype(np.float32)
 
@@ -224,7 +224,7 @@ class Boosting:
         rates: TrackRates,
         *,
         behaviour: bool,
-        foresee: bool = False,
+        predict: bool = False,
         seed: int = 0,
     ) -> None:
         """Fit.
@@ -233,11 +233,11 @@ class Boosting:
             training: Sessions to learn from.
             rates: Track rates, out of fold for those sessions.
             behaviour: See `features`.
-            foresee: Learn second halves from first halves, in place of each next play.
+            predict: Learn second halves from first halves, in place of each next play.
             seed: Of the part that early stopping holds out, and of the choice of plays where there
                 are more than `MOST_TRAINING_PLAYS`.
         """
-        self._rates, self._behaviour, self._foresee = rates, behaviour, foresee
+        self._rates, self._behaviour, self._foresee = rates, behaviour, predict
         rng = np.random.default_rng(seed)
         question = self.question(training)
         if len(question.rows) > MOST_TRAINING_PLAYS:
@@ -275,7 +275,7 @@ class Boosting:
 
     def _features(self, log: Log, question: Question) -> npt.NDArray[np.float32]:
         return features(
-            log, question, self._rates, behaviour=self._behaviour, foresee=self._foresee
+            log, question, self._rates, behaviour=self._behaviour, predict=self._foresee
         )
 
     def predict(self, log: Log) -> Array:
@@ -341,5 +341,5 @@ class Bars:
     @cached_property
     def second_half(self) -> Array:
         """Predictions of second halves from first halves."""
-        model = Boosting(self.training, self.rates, behaviour=True, foresee=True, seed=self.seed)
+        model = Boosting(self.training, self.rates, behaviour=True, predict=True, seed=self.seed)
         return model.predict(self.log)

@@ -68,7 +68,7 @@ class CrossValidateConfig(EnsembleConfig):
     samples: int = 10
     """Free runs of each session."""
     draws: int = 100
-    """Continuations of each session from which its second half is foreseen."""
+    """Continuations of each session from which its second half is predicted."""
     resamples: int = 500
     """Times that the sessions are drawn anew for the intervals."""
 
@@ -119,9 +119,9 @@ def answers_of_networks(
     """Held-out sessions, and what networks that were fitted without their fold say of them."""
     dataset = split.dataset
     validation = dataset.sessions.sessions_in("validation")
-    judged = session_arrays(dataset, validation, split.table)
+    evaluated = session_arrays(dataset, validation, split.table)
     rng = np.random.default_rng([config.seed, _CONTINUATIONS])
-    for listener, some in listeners_out_of_fold(config, split, chosen, judged):
+    for listener, some in listeners_out_of_fold(config, split, chosen, evaluated):
         log = Log.of(dataset, some)
         others = chosen[fold_of(split, chosen) != fold_of(split, some[:1])]
         leaving = leaving_seen(dataset, others)
@@ -154,7 +154,7 @@ def answers_of_boosting(
         models = {
             NEXT: Boosting(training, rates, behaviour=True, seed=config.seed),
             NEXT_LEVELS: Boosting(training, rates, behaviour=False, seed=config.seed),
-            CHALLENGE: Boosting(training, rates, behaviour=True, foresee=True, seed=config.seed),
+            CHALLENGE: Boosting(training, rates, behaviour=True, predict=True, seed=config.seed),
         }
         for _, some in split.in_parts(held_out):
             log = Log.of(dataset, some)

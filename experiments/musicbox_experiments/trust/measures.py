@@ -27,8 +27,8 @@ from musicbox_experiments.trust.asking import (
     Array,
     Log,
     ask,
-    foresee,
     lasting,
+    predict,
     predict_next,
     predict_next_from_levels,
     predict_second_half,
@@ -155,7 +155,7 @@ class Bench:
         resampling: Their resamples.
         bars: Gradient boosting for each training split that a listener was fitted on.
         samples: Free runs of each session.
-        draws: Continuations of each session from which its second half is foreseen.
+        draws: Continuations of each session from which its second half is predicted.
         seed: Of all random numbers, the same for every listener.
     """
 
@@ -339,10 +339,10 @@ def second_half_answers(
 ) -> dict[str, Array]:
     """Skip probabilities of second halves ``(n, width)``, by what their metrics' names end on.
 
-    Given how long the session lasts (see `foresee`); and each play taken to go the likeliest way.
+    Given how long the session lasts (see `predict`); and each play taken to go the likeliest way.
     """
     return {
-        "": foresee(listener, log, leaving, draws=draws, rng=rng),
+        "": predict(listener, log, leaving, draws=draws, rng=rng),
         GREEDY: roll_greedily(listener, log).probability,
     }
 

@@ -324,14 +324,14 @@ def rankings(rates: Mapping[str, Mapping[str, Point]], *, theme: Theme = LIGHT) 
         rates: For each listener the skip rate of each agent.
         theme: Colours.
     """
-    judges = list(rates)
+    evaluators = list(rates)
     agents = list(dict.fromkeys(agent for by in rates.values() for agent in by))
     figure = new_figure(5.2, theme)
     axes = figure.add_subplot()
     _dress(axes, theme, y="skip rate")
     for place, agent in enumerate(agents):
-        at = [i for i, judge in enumerate(judges) if agent in rates[judge]]
-        points = [rates[judges[i]][agent] for i in at]
+        at = [i for i, evaluator in enumerate(evaluators) if agent in rates[evaluator]]
+        points = [rates[evaluators[i]][agent] for i in at]
         shift = (place - (len(agents) - 1) / 2) * 0.02
         axes.errorbar(
             [i + shift for i in at],
@@ -344,8 +344,8 @@ def rankings(rates: Mapping[str, Mapping[str, Point]], *, theme: Theme = LIGHT) 
             elinewidth=1.2,
             label=agent,
         )
-    axes.set_xticks(range(len(judges)), judges, fontsize=11)
-    axes.set_xlim(-0.3, len(judges) - 0.7)
+    axes.set_xticks(range(len(evaluators)), evaluators, fontsize=11)
+    axes.set_xlim(-0.3, len(evaluators) - 0.7)
     axes.grid(visible=False, axis="x")
     _percent(axes, "y")
     _legend(figure, [axes], theme)

@@ -22,7 +22,7 @@ from musicbox_experiments.compare.report import Picture, template_environment
 from musicbox_experiments.evaluate.resampling import Measured
 from musicbox_experiments.trust import pictures as trust_pictures
 from musicbox_experiments.trust.boosting import BAR_NAME
-from musicbox_experiments.trust.judges import AGREEMENT, TRUTH, rates_of
+from musicbox_experiments.trust.evaluators import AGREEMENT, TRUTH, rates_of
 from musicbox_experiments.trust.measures import (
     FREE,
     FREE_FILTERED,
@@ -73,7 +73,7 @@ def _picture(name: str, section: str, title: str, caption: str, draw: Draw) -> P
 
 
 def pictures(findings: Findings) -> list[Picture]:
-    """All pictures that the findings have figures for; `Picture.judge` names their section."""
+    """All pictures that the findings have figures for; `Picture.evaluator` names their section."""
     order = listeners_of(findings)
     made = [
         _calibration_picture(findings, order),
@@ -262,7 +262,7 @@ def _truth_picture(findings: Findings, order: Sequence[str]) -> Picture:
         "Songs that the session was never offered",
         "Predicted against exact probability of a skip, songs in groups by the prediction. Above "
         "the dashed line songs are worse than the listener believes. Own favourites are the songs "
-        "of the catalogue that it believes to be skipped least: what an agent trained on it will "
+        "of the catalog that it believes to be skipped least: what an agent trained on it will "
         "find.",
         lambda theme: trust_pictures.calibration(
             panels, order=order, x="predicted skip rate", y="exact skip probability", theme=theme
@@ -272,14 +272,14 @@ def _truth_picture(findings: Findings, order: Sequence[str]) -> Picture:
 
 def _ranking_picture(rates: Mapping[str, Mapping[str, Record]]) -> Picture:
     points = {
-        judge: {agent: _point(r) for agent, r in by_agent.items() if r.value is not None}
-        for judge, by_agent in rates.items()
+        evaluator: {agent: _point(r) for agent, r in by_agent.items() if r.value is not None}
+        for evaluator, by_agent in rates.items()
     }
     return _picture(
         "agreement",
         "agreement",
         "Do the listeners prefer the same agents?",
-        "A line an agent, a column a listener that judges. Where lines cross, the listeners "
+        "A line an agent, a column a listener that evaluates. Where lines cross, the listeners "
         "disagree about which agent is better.",
         lambda theme: trust_pictures.rankings(points, theme=theme),
     )
@@ -348,7 +348,7 @@ def _facts(about: About, listeners: Sequence[str]) -> list[tuple[str, str]]:
         ("listeners examined", str(len(listeners))),
         ("test sessions", f"{about.sessions:,}"),
         ("plays in them", f"{about.plays:,}"),
-        ("tracks in the catalogue", f"{about.dataset.get('tracks', 0):,}"),
+        ("tracks in the catalog", f"{about.dataset.get('tracks', 0):,}"),
         ("sessions in the data", f"{about.dataset.get('sessions', 0):,}"),
     ]
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from musicbox_experiments.trust.boosting import BAR_NAMES
-from musicbox_experiments.trust.judges import AGREEMENT, TRUTH
+from musicbox_experiments.trust.evaluators import AGREEMENT, TRUTH
 from musicbox_experiments.trust.lists import LISTS
 from musicbox_experiments.trust.measures import (
     CHALLENGE,
@@ -96,7 +96,7 @@ CHECKS: Final = (
         {"calibration_excess": (-INFINITE, 0.01), "bias": (-0.02, 0.02)},
     ),
     Check(
-        "Does it foresee second halves better than repeating the last action?",
+        "Does it predict second halves better than repeating the last action?",
         CHALLENGE,
         {"mean_average_accuracy_over_bar": (0.0, INFINITE)},
     ),
@@ -432,7 +432,7 @@ def text_blocks(records: Sequence[Record]) -> list[str]:
         blocks.append(_text_block(f"Against the truth: {kind}", TRUTH_COLUMNS, rows))
     for name, metric in (
         ("Agents ranked alike (Kendall's tau)", "tau"),
-        ("Gain lost at another judge, in skip rate", "gain_lost"),
+        ("Gain lost at another evaluator, in skip rate", "gain_lost"),
     ):
         found = bracketed([r for r in records if r.protocol == AGREEMENT], metric)
         if found:

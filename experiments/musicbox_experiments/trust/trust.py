@@ -31,7 +31,7 @@ from musicbox_experiments.data.sampling import draw_sessions
 from musicbox_experiments.data.sources import without_home
 from musicbox_experiments.evaluate.resampling import Resampling
 from musicbox_experiments.train.simulators import knows_truth
-from musicbox_experiments.trust import judges, lists, measures
+from musicbox_experiments.trust import evaluators, lists, measures
 from musicbox_experiments.trust.asking import Log, without_answers
 from musicbox_experiments.trust.boosting import Bars
 from musicbox_experiments.trust.measures import Bench, Findings, Subject
@@ -57,12 +57,12 @@ class TrustConfig:
     """Most test sessions to ask about."""
     training_sessions: int = 10_000
     """Most training sessions for the gradient-boosting bar."""
-    judged_sessions: int = 300
+    evaluated_sessions: int = 300
     """Sessions in which agents are rolled out."""
     samples: int = 10
     """Free runs of each session."""
     draws: int = 100
-    """Continuations of each session from which its second half is foreseen."""
+    """Continuations of each session from which its second half is predicted."""
     resamples: int = 500
     """Times that the sessions are drawn anew for the intervals."""
     seed: int = 0
@@ -72,7 +72,7 @@ class TrustConfig:
         for name in (
             "sessions",
             "training_sessions",
-            "judged_sessions",
+            "evaluated_sessions",
             "samples",
             "draws",
             "resamples",
@@ -188,7 +188,7 @@ def examine(
             steps.append(
                 (
                     f"{subject.name}: against the truth",
-                    lambda s=subject: judges.against_truth(bench, s, agents, findings),  # type: ignore[misc]
+                    lambda s=subject: evaluators.against_truth(bench, s, agents, findings),  # type: ignore[misc]
                 )
             )
     steps.append(("LIRD: list reward", lambda: lists.of_simulators(bench, findings)))
@@ -211,8 +211,8 @@ def _step(
 
 def _picking_agents(config: TrustConfig, bench: Bench) -> dict[str, Agent]:
     """Agents that say which songs to ask about, by label."""
-    known = make_agent(judges.PICKING_AGENT, bench.dataset, seed=config.seed)
-    trained = judges.trained_agents(config.run, bench.dataset) if config.run else {}
+    known = make_agent(evaluators.PICKING_AGENT, bench.dataset, seed=config.seed)
+    trained = evaluators.trained_agents(config.run, bench.dataset) if config.run else {}
     return {known.name: known, **trained}
 
 
@@ -220,9 +220,11 @@ def _agree(
     config: TrustConfig, bench: Bench, subjects: Sequence[Subject], findings: Findings
 ) -> None:
     if config.run is not None:
-        judged = judges.judged_in_run(config.run)
+        evaluated = evaluators.evaluated_in_run(config.run)
     else:
-        judged = judges.judge_baselines(bench, subjects, sessions=config.judged_sessions)
+        evaluated = evaluators.evaluate_baselines(
+            bench, subjects, sessions=config.evaluated_sessions
+        )
     rng = np.random.default_rng(config.seed)
-    resampling = Resampling(judged.num_sessions, rng=rng, resamples=config.resamples)
-    judges.agreement(judged, resampling, findings)
+    resampling = Resampling(evaluated.num_sessions, rng=rng, resamples=config.resamples)
+    evaluators.agreement(evaluated, resampling, findings)

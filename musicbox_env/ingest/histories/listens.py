@@ -226,9 +226,9 @@ class ListenReader:
         reading: _Reading,
         users: npt.NDArray[np.object_] | None,
         rejects: Rejects,
-        judged: npt.NDArray[np.bool_],
+        evaluated: npt.NDArray[np.bool_],
     ) -> npt.NDArray[np.bool_]:
-        """Fill in times and lengths; tell which of the judged rows can be plays."""
+        """Fill in times and lengths; tell which of the evaluated rows can be plays."""
         times, in_range = reading.times()
         heard, heard_bad = reading.milliseconds("played")
         length, length_bad = reading.milliseconds("duration")
@@ -236,7 +236,7 @@ class ListenReader:
         records["time"] = times
         records["ms"] = heard
         records["length"] = np.where(length > 0, length, UNKNOWN)
-        good = judged.copy()
+        good = evaluated.copy()
 
         def reject(mask: npt.NDArray[np.bool_], reason: str) -> None:
             rejects.add(reading.lines[good & mask], reason)

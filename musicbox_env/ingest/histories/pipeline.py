@@ -1,4 +1,4 @@
-"""Listening histories made into a part like that of any log: read, cut into sessions, judged.
+"""Listening histories made into a part like that of any log: read, cut into sessions, evaluated.
 
 Two passes. The first reads all files as streams; its plays go to unnamed temporary files, in
 buckets by user, since a listener's plays may be spread over all files. The second takes a bucket
@@ -382,7 +382,7 @@ class _HistoryMaker:
         estimate: tuple[npt.NDArray[np.int32], npt.NDArray[np.int8]],
         hashes: npt.NDArray[np.object_],
     ) -> tuple[pa.Table, npt.NDArray[np.int64]]:
-        """Judged plays of whole sessions in the order of their ids, and the rows they are from."""
+        """Plays of whole sessions with levels, in the order of ids, and the rows they are from."""
         length, length_from = (values[listens["track"]] for values in estimate)
         known = np.where(listens["length"] > 0, listens["length"], length)
         clock = Clock.of(listens, known)

@@ -18,7 +18,7 @@ outputs divide skips into brief and short, and kept plays into most, cut and ful
 The shown half of a session is read with its behaviour (what ended a play, pauses, jumps), where
 the log has it; simulated plays have none, and the network was fitted with such gaps.
 
-**Pessimism** guards against the winner's curse: a policy that searches the catalogue finds what
+**Pessimism** guards against the winner's curse: a policy that searches the catalog finds what
 the model overrates. The spread is what the model does not know of the song, the standard deviation
 between ensemble members and the posterior one of the track's own rate, and pessimism adds so many
 of it to the skip logit.

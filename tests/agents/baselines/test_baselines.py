@@ -156,7 +156,7 @@ def test_best_rate_plays_what_is_skipped_least(synthetic):
         allowed = np.setdiff1d(np.arange(len(rates)), shown[i])
         best = np.sort(rates[allowed])[::-1][: len(heard)]
         np.testing.assert_allclose(rates[heard], best, atol=1e-5)
-    # The rate axis is the catalogue's skip rate upside down.
+    # The rate axis is the catalog's skip rate upside down.
     order = np.argsort(rates)
     assert (np.diff(synthetic.catalog.skip_rate()[order]) <= 1e-4).all()
 
@@ -289,7 +289,7 @@ def test_logged_goes_on_with_popular_songs_when_the_log_ends(synthetic):
 
 def least_skipped(env, rows):
     """Slates of three by asking the listener about every song there is ``(m, 3)``."""
-    simulator, tracks = env.simulator, np.arange(env.simulator.world.num_tracks)
+    simulator, tracks = env.simulator, np.arange(env.simulator.assets.num_tracks)
     skips = simulator.skip_probabilities(rows, tracks[None])
     if not env.config.repeats:
         heard = simulator.history.tracks[rows]

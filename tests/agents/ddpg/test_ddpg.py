@@ -24,7 +24,7 @@ from musicbox_agents.ddpg.agent import (
 from musicbox_agents.ddpg.descent import tensors
 from musicbox_agents.ddpg.networks import State
 from musicbox_agents.ddpg.replay import ReplayBuffer, Transitions
-from musicbox_experiments.evaluate.metrics import effective_songs, exposure, skip_rate
+from musicbox_experiments.evaluate.metrics import effective_catalog_size, exposure, skip_rate
 from musicbox_experiments.evaluate.rollout import roll_out
 from torch import Tensor
 from worlds import genre_of, planted_world
@@ -238,7 +238,7 @@ def test_the_mood_of_those_who_play_a_song_is_not_its_merit(
     batch = batch._replace(rewards=mood, actions=actions)
     trained_critic(agent, batch, 200)
     with torch.no_grad():
-        slope = agent.critics[0].judge(batch.state).towards[:, 0].mean()
+        slope = agent.critics[0].encode(batch.state).towards[:, 0].mean()
     assert (slope > 0.03) != within
     assert within == (abs(slope) < 0.003)
 
@@ -250,7 +250,7 @@ def test_what_songs_of_a_slate_differ_in_is_learned(synthetic: Dataset) -> None:
     batch = batch._replace(rewards=0.3 * actions[..., 0], actions=actions)
     trained_critic(agent, batch, 600)
     with torch.no_grad():
-        slope = agent.critics[0].judge(batch.state).towards[:, 0].mean()
+        slope = agent.critics[0].encode(batch.state).towards[:, 0].mean()
     assert slope == pytest.approx(0.3, abs=0.05)
 
 
@@ -756,7 +756,7 @@ def test_beats_the_log_and_the_heuristic_that_it_starts_from(tmp_path: Path) -> 
     rates = {name: skip_rate(rollout).mean for name, rollout in rollouts.items()}
     assert rates["ddpg"] < rates["logged"] - 0.1, rates
     assert rates["ddpg"] < rates["played-rate"], rates
-    songs = effective_songs(exposure(rollouts["ddpg"], len(dataset.catalog)))
+    songs = effective_catalog_size(exposure(rollouts["ddpg"], len(dataset.catalog)))
     assert songs > 30, "nearly everybody is told the same"
 
 

@@ -49,7 +49,7 @@ def test_doubt_shrinks_with_the_root_of_what_was_noted() -> None:
     np.testing.assert_allclose(quality.doubt(np.array([[0, 1, -1]])), [[3 / 4, 3 / 2, 0]])
 
 
-def test_a_song_is_judged_beside_others_in_the_same_situation(tmp_path: Path) -> None:
+def test_a_song_is_evaluated_beside_others_in_the_same_situation(tmp_path: Path) -> None:
     """``good`` is played after skips alone and ``bad`` after kept songs: their rates are equal."""
     rng = np.random.default_rng(0)
     sessions = []

@@ -40,7 +40,7 @@ def planted(tmp_path_factory):
     ]
     names = sorted({track for session in sessions for track, _ in session})
     folder = tmp_path_factory.mktemp("planted") / "d"
-    # Rows of the catalogue are in another order than the names: write once to learn it.
+    # Rows of the catalog are in another order than the names: write once to learn it.
     ids = write_sessions(folder, sessions).catalog.track_ids
     assert sorted(ids) == names
     where = {"e": EAST, "n": NORTH, "w": WEST}

@@ -154,7 +154,7 @@ def test_features_find_their_tracks(tmp_path, blocks):
     assert np.isnan(np.delete(tempo[:, 0], rows)).all()
     assert np.isnan(tempo[:, 1]).all()
     assert catalog.plays()[rows[1]] == 0
-    with pytest.raises(KeyError, match="No track 'nope' in the catalogue of"):
+    with pytest.raises(KeyError, match="No track 'nope' in the catalog of"):
         catalog.index_of(["nope"])
 
 

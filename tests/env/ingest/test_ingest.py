@@ -247,7 +247,7 @@ def test_values_outside_the_vocabulary_are_unknown_and_counted(tmp_path):
     assert dataset.about["rejected"]["rows"] == 0
 
 
-def judge_row_by_row(log):
+def evaluate_row_by_row(log):
     """The rules once more, a row at a time: plays of each session, lines of rejected rows."""
     kept, lengths, lines = defaultdict(dict), {}, set()
     for i, row in enumerate(log.to_dict("records")):
@@ -300,7 +300,7 @@ def test_scattered_and_spoilt_rows_against_brute_force(
     # Even seeds are in disorder near by, odd ones all over the file.
     reach = 40 if seed % 2 == 0 else len(log)
     log = log.iloc[np.argsort(np.arange(len(log)) + rng.uniform(0, reach, len(log)))]
-    expected, lines = judge_row_by_row(log)
+    expected, lines = evaluate_row_by_row(log)
     expected = {session: plays for session, plays in expected.items() if len(plays) >= 2}
     dataset = run(tmp_path, write_csv(log, tmp_path / "log.csv"), max_rejects=1.0)
     assert stored_plays(dataset) == expected
@@ -365,7 +365,7 @@ def test_a_session_seen_in_another_file_is_rejected(tmp_path):
     assert not (tmp_path / "strict").exists()
 
 
-def test_the_first_filters_come_after_sessions_are_judged(tmp_path):
+def test_the_first_filters_come_after_sessions_are_evaluated(tmp_path):
     """A session of 20 with unpopular songs is a session of 20; one of 15 never is."""
     log = make_log(60, lengths=[20] * 40 + [15] * 20, num_tracks=150)
     tracks = sorted(set(log["track_id_clean"]))

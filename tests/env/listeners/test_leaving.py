@@ -132,7 +132,7 @@ def left_after(folder, leaving, **options):
     n = 1_500
     env = make_vector(folder, n, listener="ground_truth", leaving=leaving, **options)
     rng = np.random.default_rng(0)
-    lengths = env.world.dataset.sessions.lengths(np.arange(600))
+    lengths = env.assets.dataset.sessions.lengths(np.arange(600))
     env.reset(seed=9, options={"session": rng.choice(np.flatnonzero(lengths == 20), n)})
     env.action_space.seed(0)
     while True:
@@ -178,7 +178,7 @@ def test_what_comes_after_leaving_is_not_heard(synthetic_folder, tmp_path):
     file = tmp_path / "soon.json"
     LeavingModel(first=11, position=(800.0,)).save(file, {})
     env = make(synthetic_folder, leaving=str(file), action="slate", horizon=9, repeats=True)
-    lengths = env.unwrapped.world.dataset.sessions.lengths(np.arange(600))
+    lengths = env.unwrapped.assets.dataset.sessions.lengths(np.arange(600))
     session = int(np.flatnonzero(lengths == 20)[0])
     env.reset(seed=0, options={"session": session})
     _, reward, terminated, truncated, info = env.step(np.array([5, 6, 7]))

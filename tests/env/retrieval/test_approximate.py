@@ -161,10 +161,10 @@ def test_lists_have_no_song_twice(index, items, queries):
 def test_the_environment_says_how_it_retrieves(synthetic_folder, synthetic, monkeypatch, action):
     options = {"data": str(synthetic_folder), "action": action, "observation": "ids"}
     exact = gym.make(musicbox_env.ENV_ID, **options).unwrapped
-    assert exact.world.search.kind == "exact"
+    assert exact.assets.search.kind == "exact"
     monkeypatch.setattr(search, "APPROXIMATE_FROM", 100)
     approximate = gym.make(musicbox_env.ENV_ID, **options).unwrapped
-    assert approximate.world.search.kind == "approximate"
+    assert approximate.assets.search.kind == "approximate"
     # In 28 lists of some seven songs, 24 of which are looked into, next to nothing is overlooked.
     point = embedding_space(synthetic, "hybrid+rate")[7]
     action = np.tile(point, exact.action_space.shape[0] // len(point))

@@ -1,4 +1,4 @@
-"""Embeddings find planted structure, are tied to catalogue rows, and are the same every time."""
+"""Embeddings find planted structure, are tied to catalog rows, and are the same every time."""
 
 import hashlib
 import json
@@ -49,7 +49,7 @@ def separation(vectors, genre):
 
 
 @pytest.mark.parametrize("name", EMBEDDINGS)
-def test_rows_are_unit_vectors_of_the_catalogue(world, name):
+def test_rows_are_unit_vectors_of_the_catalog(world, name):
     vectors = world.embedding(name)
     assert vectors.shape == (len(world.catalog), DIM)
     assert vectors.dtype == np.float32
@@ -148,7 +148,7 @@ def test_sessions_read_in_blocks_are_the_same(world, monkeypatch):
     )
 
 
-def test_dimensions_beyond_the_catalogue_stay_empty(world):
+def test_dimensions_beyond_the_catalog_stay_empty(world):
     shared = shared_sessions(world, 2 * len(world.catalog), seed=0)
     assert shared.vectors.shape == (len(world.catalog), 2 * len(world.catalog))
     assert not shared.vectors[:, len(world.catalog) :].any()
@@ -221,8 +221,8 @@ def test_fitted_on_training_sessions_alone(world, tmp_path):
     altered = planted_world(tmp_path / "altered", genres=3)
     log = altered.sessions
     plays = np.load(altered.folder / "plays/track.npy")
-    judged = np.concatenate([log.plays_of(log.sessions_in(s)) for s in ("validation", "test")])
-    plays[judged] = np.random.default_rng(0).permutation(plays[judged])
+    evaluated = np.concatenate([log.plays_of(log.sessions_in(s)) for s in ("validation", "test")])
+    plays[evaluated] = np.random.default_rng(0).permutation(plays[evaluated])
     np.save(altered.folder / "plays/track.npy", plays)
     fit_embeddings(altered.folder, dim=DIM)
     for name in EMBEDDINGS:

@@ -65,7 +65,7 @@ def test_generated_figures_are_the_published_ones(tmp_path: Path, seed: int) -> 
 
 
 @pytest.mark.slow
-def test_a_catalogue_of_another_size_has_the_same_figures(tmp_path: Path) -> None:
+def test_a_catalog_of_another_size_has_the_same_figures(tmp_path: Path) -> None:
     config = SyntheticConfig(sessions=20_000, tracks=100_000)
     rows = calibration.compare(Dataset(synthesize(config, tmp_path / "data", embeddings=False)))
     assert not [row.name for row in rows if not row.ok]
@@ -200,7 +200,7 @@ def test_logged_levels_follow_the_law(dataset: Dataset, folder: Path) -> None:
         assert skipped[group].mean() == pytest.approx(chance[group].mean(), abs=slack)
 
 
-def test_quality_is_truncated_whatever_the_catalogue() -> None:
+def test_quality_is_truncated_whatever_the_catalog() -> None:
     law = ListeningLaw()
     for num_tracks in (200, 20_000):
         tracks = draw_tracks(num_tracks, law, TrackConfig(), np.random.default_rng(0))

@@ -13,7 +13,7 @@ from musicbox_experiments.compare.ablate import AblateConfig
 from musicbox_experiments.compare.ablation import Effect, effects, pairs, sides_of
 from musicbox_experiments.compare.ablation_report import write_ablation
 from musicbox_experiments.data.sources import Source
-from musicbox_experiments.evaluate.metrics import Rollout, World
+from musicbox_experiments.evaluate.metrics import CatalogStats, Rollout
 from musicbox_experiments.train.departures import departures, published
 
 
@@ -91,7 +91,7 @@ def toy_rollout(label, seed, skips, slates):
     return Rollout(
         agent=label,
         seed=seed,
-        judge="toy",
+        evaluator="toy",
         sessions=np.arange(10),
         slates=slates.astype(np.int32),
         levels=levels,
@@ -110,7 +110,7 @@ def toy_effects():
         pair.present.label: [toy_rollout("with", s, once, few) for s in range(3)],
         pair.absent.label: [toy_rollout("without", s, twice, many) for s in range(3)],
     }
-    world = World(np.zeros((30, 8)), np.ones((30, 2)), np.ones(30, int))
+    world = CatalogStats(np.zeros((30, 8)), np.ones((30, 2)), np.ones(30, int))
     return effects([pair], rollouts, world, resamples=50)
 
 
@@ -119,14 +119,14 @@ def test_effects_of_a_toy_are_known():
     assert isinstance(effect, Effect)
     assert effect.skip_rate.value == pytest.approx(-1 / 3)
     assert effect.skip_rate.low == pytest.approx(-1 / 3)
-    assert effect.effective_songs.value == pytest.approx(3 - 30)
+    assert effect.effective_catalog_size.value == pytest.approx(3 - 30)
     assert effect.skip_rate.seeds == 3
 
 
 def test_outcome_is_written_as_table_page_picture_and_records(tmp_path):
     about = {
         "command": "musicbox ablate",
-        "judge": "toy",
+        "evaluator": "toy",
         "trained_with": "toy",
         "picked_by": "toy",
         "split": "validation",
@@ -162,7 +162,7 @@ def config(synthetic_folder, tmp_path_factory):
         base=("default",),
         seeds=2,
         train_steps=40,
-        judge_sessions=20,
+        evaluation_sessions=20,
         agent_settings=(
             "ddpg.warmup_updates=5",
             "ddpg.log_sessions=40",
@@ -184,16 +184,16 @@ def records(folder):
     return json.loads((folder / "ablate.json").read_text())
 
 
-def test_run_judges_on_validation_sessions_that_picked_nothing(finished, synthetic):
+def test_run_evaluates_on_validation_sessions_that_picked_nothing(finished, synthetic):
     about = records(finished)
     assert about["split"] == "validation"
     assert [effect["option"] for effect in about["effects"]] == ["short-sight", "smoothing"]
     [rollout, *_] = sorted((finished / "rollouts").glob("*.npz"))
-    judged = set(Rollout.load(rollout).sessions.tolist())
+    evaluated = set(Rollout.load(rollout).sessions.tolist())
     validation = synthetic.sessions.sessions_in("validation")
     training = json.loads((finished / "agents/ddpg/seed-0/training.json").read_text())
     picking = set(validation[: training["validation_sessions"]].tolist())
-    assert judged <= set(validation.tolist()) - picking
+    assert evaluated <= set(validation.tolist()) - picking
     assert len(picking) == len(validation) // 2
 
 

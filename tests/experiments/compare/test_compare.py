@@ -1,4 +1,4 @@
-"""The main job on a small world: trained, judged, reported, resumed, reproduced."""
+"""The main job on a small world: trained, evaluated, reported, resumed, reproduced."""
 
 import csv
 import json
@@ -90,7 +90,7 @@ def test_same_command_gives_the_same_results(config, finished, tmp_path):
 
 
 def test_killed_run_goes_on_where_it_stopped(config, finished, tmp_path):
-    """What a kill leaves: one training done, one without its last file, no judging."""
+    """What a kill leaves: one training done, one without its last file, no evaluation."""
     out = tmp_path / "killed"
     shutil.copytree(finished, out)
     shutil.rmtree(out / "rollouts")
@@ -148,7 +148,7 @@ def test_recommend_names_what_it_does_not_know(finished):
         recommend.recommend(replace(config, seed=7))
 
 
-def test_evaluate_judges_a_run_again(finished, capsys):
+def test_evaluate_repeats_a_run_again(finished, capsys):
     evaluate.run(evaluate.EvaluateConfig(run=finished, sessions=30))
     shown = capsys.readouterr().out
     assert "30 validation sessions" in shown
@@ -163,7 +163,7 @@ def test_settings_are_read_as_json():
     }
 
 
-def test_agents_are_judged_with_the_same_random_numbers(synthetic, synthetic_folder):
+def test_agents_are_evaluated_with_the_same_random_numbers(synthetic, synthetic_folder):
     """Two agents that recommend alike are heard alike, however the sessions are batched."""
     options = {"data": str(synthetic_folder), "split": "test"}
     sessions = synthetic.sessions.sessions_in("test")[:50]

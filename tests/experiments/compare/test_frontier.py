@@ -10,7 +10,7 @@ from musicbox_agents import load_agent
 from musicbox_experiments.compare import frontier
 from musicbox_experiments.compare.frontier import FrontierConfig
 from musicbox_experiments.data.sampling import picking_sessions
-from musicbox_experiments.evaluate.metrics import Rollout, effective_songs, exposure
+from musicbox_experiments.evaluate.metrics import Rollout, effective_catalog_size, exposure
 from musicbox_experiments.evaluate.rollout import roll_out
 from musicbox_experiments.train.jobs import jobs_for, train_all
 from musicbox_experiments.train.simulators import Listeners
@@ -81,8 +81,8 @@ def test_a_point_is_the_checkpoint_acting_otherwise(drawn, finished, synthetic, 
     untouched = Rollout.load(drawn / "rollouts" / "ground_truth-ddpg-1.npz")
     assert not np.array_equal(untouched.slates, kept.slates)
     point = points(drawn)["ddpg@rerank=40"]
-    assert point["by_seed"]["effective_songs"][1] == pytest.approx(
-        effective_songs(exposure(made, len(synthetic.catalog)))
+    assert point["by_seed"]["effective_catalog_size"][1] == pytest.approx(
+        effective_catalog_size(exposure(made, len(synthetic.catalog)))
     )
     before, after = (
         np.array(points(drawn)[label]["by_seed"]["skip_rate"]) for label in ("ddpg", point["label"])
@@ -90,13 +90,13 @@ def test_a_point_is_the_checkpoint_acting_otherwise(drawn, finished, synthetic, 
     assert point["change"]["skip_rate"]["value"] == pytest.approx((after - before).mean())
 
 
-def test_sessions_that_picked_the_checkpoint_judge_none(drawn, synthetic):
+def test_sessions_that_picked_the_checkpoint_evaluator_none(drawn, synthetic):
     kept = Rollout.load(drawn / "rollouts" / "ground_truth-ddpg-0.npz")
     assert not set(kept.sessions) & set(picking_sessions(synthetic, 20))
     assert set(kept.sessions) <= set(synthetic.sessions.sessions_in("validation"))
 
 
-def test_where_most_sessions_picked_the_checkpoint_all_judge_and_it_says_so(
+def test_where_most_sessions_picked_the_checkpoint_all_evaluator_and_it_says_so(
     finished, synthetic, tmp_path, tmp_path_factory
 ):
     """As in a comparison on few sessions, which lets all of them pick."""
@@ -118,7 +118,7 @@ def test_on_the_frontier_is_who_is_not_beaten_in_both(drawn):
     for point in found:
         beaten = any(
             other["skip_rate"]["value"] <= point["skip_rate"]["value"]
-            and other["effective_songs"]["value"] >= point["effective_songs"]["value"]
+            and other["effective_catalog_size"]["value"] >= point["effective_catalog_size"]["value"]
             and other["by_seed"] != point["by_seed"]
             for other in found
         )

@@ -105,7 +105,7 @@ def test_first_is_the_first_musicbox_on_raw_logs(tmp_path, capsys):
     summary = json.loads((config.out / "summary.json").read_text())
     assert set(summary["first_musicbox"]) == {"logged", "popularity", "ddpg+first"}
     assert summary["config"]["preset"] == "first"
-    assert list(summary["judges"]) == ["replay", "similarity-grouped_cosine"]
+    assert list(summary["evaluators"]) == ["replay", "similarity-grouped_cosine"]
     figures = summary["first_musicbox"]["logged"]
     shown = capsys.readouterr().out
     assert f"{100 * figures['skip_rate']:.1f} % of 100.0 %" in shown
@@ -177,12 +177,12 @@ def test_variants_stand_beside_the_untouched_agent(synthetic_folder, tmp_path):
         source=Source(data=synthetic_folder),
         agents=("logged", "item-knn", "item-knn+kept"),
         agent_settings=("item-knn+kept.kept_only=true",),
-        judge=("replay",),
+        evaluator=("replay",),
         test_sessions=40,
         out=tmp_path / "run",
     )
     compare.run(config)
-    agents = json.loads((config.out / "summary.json").read_text())["judges"]["replay"]["agents"]
+    agents = json.loads((config.out / "summary.json").read_text())["evaluators"]["replay"]["agents"]
     assert list(agents) == ["logged", "item-knn", "item-knn+kept"]
     rates = [agents[a]["metrics"]["novelty"]["value"] for a in agents]
     assert len(set(rates)) == 3

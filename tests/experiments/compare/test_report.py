@@ -17,11 +17,17 @@ from musicbox_experiments.compare.report import (
     write_report,
 )
 from musicbox_experiments.compare.summary import summarize
-from musicbox_experiments.evaluate.metrics import METRICS, PerSession, Rollout, World, measure
+from musicbox_experiments.evaluate.metrics import (
+    METRICS,
+    CatalogStats,
+    PerSession,
+    Rollout,
+    measure,
+)
 
 SESSIONS, TRACKS = 160, 40
 RATES = {
-    # agent: skip rate at the listener trained with, and at the honest judge
+    # agent: skip rate at the listener trained with, and at the honest evaluator
     "logged": (0.5, 0.5),
     "random": (0.6, 0.6),
     "honest": (0.3, 0.32),
@@ -31,24 +37,24 @@ RATES = {
 RESAMPLES = 200
 
 
-def toy_world() -> World:
+def toy_world() -> CatalogStats:
     rng = np.random.default_rng(0)
-    return World(
+    return CatalogStats(
         features=rng.uniform(size=(TRACKS, 8)),
         embedding=rng.normal(size=(TRACKS, 4)),
         plays=rng.integers(0, 50, size=TRACKS),
     )
 
 
-def toy_rollout(agent: str, judge: str, rate: float, seed: int, sessions: int) -> Rollout:
-    rng = np.random.default_rng((len(agent), len(judge), seed))
+def toy_rollout(agent: str, evaluator: str, rate: float, seed: int, sessions: int) -> Rollout:
+    rng = np.random.default_rng((len(agent), len(evaluator), seed))
     slates = rng.integers(0, TRACKS, size=(sessions, 2, 3)).astype(np.int32)
     levels = np.where(rng.random(slates.shape) < rate, 1, 4).astype(np.int8)
     slates[:, 1, 2] = levels[:, 1, 2] = -1
     return Rollout(
         agent=agent,
         seed=seed,
-        judge=judge,
+        evaluator=evaluator,
         sessions=np.arange(sessions),
         slates=slates,
         levels=levels,
@@ -59,9 +65,9 @@ def toy_rollout(agent: str, judge: str, rate: float, seed: int, sessions: int) -
 
 def toy_study(sessions: int = SESSIONS) -> Study:
     rollouts = [
-        toy_rollout(agent, judge, rate, seed, sessions)
+        toy_rollout(agent, evaluator, rate, seed, sessions)
         for agent, rates in RATES.items()
-        for judge, rate in zip(("trained-with", "honest judge"), rates, strict=True)
+        for evaluator, rate in zip(("trained-with", "honest evaluator"), rates, strict=True)
         for seed in (range(3) if agent in ("honest", "exploiter") else range(1))
     ]
     return Study(
@@ -87,7 +93,7 @@ def toy_study(sessions: int = SESSIONS) -> Study:
                 "diversity_percent_sessions": 7.6,
             }
         },
-        descriptions={"honest": "Learns what is there.", "honest judge": "Another listener."},
+        descriptions={"honest": "Learns what is there.", "honest evaluator": "Another listener."},
         notes=["A note for the reader."],
     )
 
@@ -154,7 +160,7 @@ def test_the_page_says_what_was_asked(written: Path) -> None:
     text = (written / "report.html").read_text()
     for said in (
         *RATES,
-        "honest judge",
+        "honest evaluator",
         "Learns what is there.",
         "A note for the reader.",
         "musicbox compare --seeds 3",
@@ -186,18 +192,20 @@ def test_results_hold_every_measured_value(written: Path) -> None:
     study = toy_study()
     with (written / "results.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    found = {(r["agent"], int(r["seed"]), r["judge"], r["metric"]): float(r["value"]) for r in rows}
+    found = {
+        (r["agent"], int(r["seed"]), r["evaluator"], r["metric"]): float(r["value"]) for r in rows
+    }
     assert len(found) == len(rows) == len(study.rollouts) * len(METRICS) + 2
     for rollout in study.rollouts:
         for name, value in measure(rollout, study.world).items():
-            key = rollout.agent, rollout.seed, rollout.judge, name
+            key = rollout.agent, rollout.seed, rollout.evaluator, name
             assert found[key] == pytest.approx(value)
 
 
 def test_estimates_and_differences(summary: dict) -> None:
-    assert list(summary["judges"]) == ["honest judge", "trained-with"]
-    for judge, column in (("honest judge", 1), ("trained-with", 0)):
-        agents = summary["judges"][judge]["agents"]
+    assert list(summary["evaluators"]) == ["honest evaluator", "trained-with"]
+    for evaluator, column in (("honest evaluator", 1), ("trained-with", 0)):
+        agents = summary["evaluators"][evaluator]["agents"]
         reference = agents["logged"]["metrics"]["skip_rate"]["value"]
         for agent, rates in RATES.items():
             estimate = agents[agent]["metrics"]["skip_rate"]
@@ -216,7 +224,7 @@ def test_estimates_and_differences(summary: dict) -> None:
 
 
 def test_a_gain_that_exists_only_where_trained_is_named_so(summary: dict) -> None:
-    rows = summary["transfer"]["honest judge"]
+    rows = summary["transfer"]["honest evaluator"]
     assert {agent: row["verdict"] for agent, row in rows.items()} == {
         "logged": "reference",
         "random": "no gain",
@@ -225,25 +233,25 @@ def test_a_gain_that_exists_only_where_trained_is_named_so(summary: dict) -> Non
     }
     change = rows["exploiter"]["change"]
     assert change["value"] == pytest.approx(
-        rows["exploiter"]["judge"] - rows["exploiter"]["trained_with"]
+        rows["exploiter"]["evaluator"] - rows["exploiter"]["trained_with"]
     )
     assert change["low"] > 0
 
 
 def test_what_remains_of_a_gain_is_its_share(summary: dict) -> None:
-    rows = summary["transfer"]["honest judge"]
+    rows = summary["transfer"]["honest evaluator"]
     for agent in ("honest", "exploiter"):
         row = rows[agent]
-        expected = row["gain_judge"]["value"] / row["gain_trained_with"]["value"]
+        expected = row["gain_evaluator"]["value"] / row["gain_trained_with"]["value"]
         assert row["remaining"]["value"] == pytest.approx(expected)
         assert row["remaining"]["low"] < expected < row["remaining"]["high"]
     assert rows["random"]["remaining"]["value"] is None
     table = text_table(summary)
-    assert re.search(r"exploiter +honest judge .*\d %", table)
+    assert re.search(r"exploiter +honest evaluator .*\d %", table)
 
 
 def test_the_gap_to_the_bound_that_each_agent_closes(summary: dict) -> None:
-    at = summary["judges"]["honest judge"]
+    at = summary["evaluators"]["honest evaluator"]
     assert at["gap_to"] == "skyline"
     rates = {a: of["metrics"]["skip_rate"]["value"] for a, of in at["agents"].items()}
     for agent in ("honest", "exploiter", "random"):
@@ -254,42 +262,45 @@ def test_the_gap_to_the_bound_that_each_agent_closes(summary: dict) -> None:
     assert at["agents"]["logged"]["gap_closed"] is at["agents"]["skyline"]["gap_closed"] is None
 
 
-def test_bayes_bounds_the_exact_judge_alone() -> None:
-    judges = ("ground_truth", "trained-with")
+def test_bayes_bounds_the_exact_evaluator_alone() -> None:
+    evaluators = ("ground_truth", "trained-with")
     rates = {"logged": 0.5, "bayes": 0.2, "skyline": 0.1}
     study = replace(
         toy_study(),
         bounds=("skyline", "bayes"),
         curves={},
-        rollouts=[toy_rollout(a, j, r, 0, SESSIONS) for a, r in rates.items() for j in judges],
+        rollouts=[toy_rollout(a, j, r, 0, SESSIONS) for a, r in rates.items() for j in evaluators],
     )
     study = replace(
-        study, rollouts=[*study.rollouts, *(toy_rollout("x", j, 0.3, 0, SESSIONS) for j in judges)]
+        study,
+        rollouts=[*study.rollouts, *(toy_rollout("x", j, 0.3, 0, SESSIONS) for j in evaluators)],
     )
-    found = summarize(study, resamples=50)["judges"]
-    assert [found[judge]["gap_to"] for judge in judges] == ["bayes", "skyline"]
+    found = summarize(study, resamples=50)["evaluators"]
+    assert [found[evaluator]["gap_to"] for evaluator in evaluators] == ["bayes", "skyline"]
 
 
 def test_learned_agents_are_set_against_every_other(summary: dict) -> None:
-    at = summary["judges"]["honest judge"]
+    at = summary["evaluators"]["honest evaluator"]
     assert set(at["against"]) == {"honest", "exploiter"}
     assert set(at["against"]["honest"]) == set(RATES) - {"honest"}
     rates, songs = (
         {a: of["metrics"][m]["value"] for a, of in at["agents"].items()}
-        for m in ("skip_rate", "effective_songs")
+        for m in ("skip_rate", "effective_catalog_size")
     )
     for other, of in at["against"]["honest"].items():
         assert of["skip_rate"]["value"] == pytest.approx(rates["honest"] - rates[other])
-        assert of["effective_songs"]["value"] == pytest.approx(songs["honest"] - songs[other])
+        assert of["effective_catalog_size"]["value"] == pytest.approx(
+            songs["honest"] - songs[other]
+        )
     assert at["against"]["honest"]["exploiter"]["skip_rate"]["improvement"] == 1.0
     table = text_table(summary)
-    assert "honest against the others, judge honest judge" in table
+    assert "honest against the others, evaluator honest evaluator" in table
 
 
 def test_the_headline_leaves_upper_bounds_aside(summary: dict) -> None:
     assert summary["headline"][0].startswith("honest was skipped least")
-    assert summary["judges"]["honest judge"]["training"]["learned"] == "honest"
-    assert summary["judges"]["honest judge"]["training"]["rule"] == "random"
+    assert summary["evaluators"]["honest evaluator"]["training"]["learned"] == "honest"
+    assert summary["evaluators"]["honest evaluator"]["training"]["rule"] == "random"
     assert any("Fewer than 10 training seeds" in c for c in summary["cautions"])
 
 
@@ -307,7 +318,7 @@ def test_the_table_for_the_terminal(summary: dict) -> None:
     table = text_table(summary)
     assert table.isascii()
     first = table.split("\n\n")[0].splitlines()
-    assert first[0] == "Judge: honest judge; 160 sessions"
+    assert first[0] == "Evaluator: honest evaluator; 160 sessions"
     assert [line.split()[0] for line in first[3:]] == [
         "skyline",
         "honest",
@@ -320,7 +331,8 @@ def test_the_table_for_the_terminal(summary: dict) -> None:
 
 
 def test_a_bare_study_is_enough(tmp_path: Path) -> None:
-    """One judge, no features known, nothing optional; a name that is HTML and ends in a number."""
+    """One evaluator, no features known, nothing optional; a name that is HTML and ends in a "
+    "number."""
     world = replace(toy_world(), features=np.full((TRACKS, 8), np.nan))
     named = replace(toy_rollout("random", "replay", 0.2, 0, 30), agent="<b>sb3-2</b>")
     study = Study(
@@ -331,7 +343,7 @@ def test_a_bare_study_is_enough(tmp_path: Path) -> None:
     )
     out = tmp_path / "new" / "folder"
     summary = write_report(out, study, resamples=50)
-    metrics = summary["judges"]["replay"]["agents"]["logged"]["metrics"]
+    metrics = summary["evaluators"]["replay"]["agents"]["logged"]["metrics"]
     assert metrics["diversity"]["value"] is None
     assert metrics["features_known"]["value"] == 0.0
     assert "logged" in text_table(summary)
@@ -411,19 +423,19 @@ def test_points_without_interval_and_many_agents_can_be_drawn() -> None:
         assert plots.png(figure).startswith(b"\x89PNG")
 
 
-@pytest.mark.parametrize("judge", ["honest judge", "trained-with"])
-def test_a_judge_that_does_not_know_random_songs_is_named(judge, tmp_path, summary):
-    """In the headline if it is the first judge; never one that knows them."""
+@pytest.mark.parametrize("evaluator", ["honest evaluator", "trained-with"])
+def test_a_evaluator_that_does_not_know_random_songs_is_named(evaluator, tmp_path, summary):
+    """In the headline if it is the first evaluator; never one that knows them."""
     study = toy_study()
     rollouts = [
-        toy_rollout("random", judge, 0.5, 0, SESSIONS)
-        if (r.agent, r.judge) == ("random", judge)
+        toy_rollout("random", evaluator, 0.5, 0, SESSIONS)
+        if (r.agent, r.evaluator) == ("random", evaluator)
         else r
         for r in study.rollouts
     ]
     found = write_report(tmp_path, replace(study, rollouts=rollouts), resamples=RESAMPLES)
-    where = "headline" if judge == next(iter(found["judges"])) else "cautions"
+    where = "headline" if evaluator == next(iter(found["evaluators"])) else "cautions"
     (told,) = [s for s in found["headline"] + found["cautions"] if "random songs" in s]
     assert told in found[where]
-    assert told.startswith(f"At the judge {judge} random songs are not surely skipped more")
+    assert told.startswith(f"At the evaluator {evaluator} random songs are not surely skipped more")
     assert not [s for s in summary["headline"] + summary["cautions"] if "random songs" in s]

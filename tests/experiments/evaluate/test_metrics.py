@@ -7,12 +7,12 @@ import numpy.typing as npt
 import pytest
 from musicbox_experiments.evaluate.metrics import (
     METRICS,
+    CatalogStats,
     PerSession,
     Rollout,
-    World,
     coverage,
     diversity,
-    effective_songs,
+    effective_catalog_size,
     exposure,
     features_known,
     first_musicbox_figures,
@@ -38,7 +38,7 @@ def rollout_of(slates: npt.ArrayLike, levels: npt.ArrayLike, **changes: object) 
     fields = {
         "agent": "toy",
         "seed": 0,
-        "judge": "nobody",
+        "evaluator": "nobody",
         "sessions": np.arange(len(slates)),
         "slates": slates,
         "levels": np.asarray(levels, dtype=np.int8),
@@ -49,12 +49,12 @@ def rollout_of(slates: npt.ArrayLike, levels: npt.ArrayLike, **changes: object) 
 
 
 @pytest.fixture
-def world() -> World:
+def world() -> CatalogStats:
     rng = np.random.default_rng(5)
     features = rng.uniform(0.05, 1, size=(NUM_TRACKS, len(DIVERSITY_FEATURES)))
     features[3] = np.nan
     features[4, 2] = np.nan
-    return World(
+    return CatalogStats(
         features=features,
         embedding=rng.normal(size=(NUM_TRACKS, 4)),
         plays=np.array([40, 20, 10, 8, 4, 2, 1, 1, 0]),
@@ -107,7 +107,7 @@ def brute_force_diversity(rollout: Rollout, vectors: npt.NDArray) -> float:
     return float(np.mean(values))
 
 
-def test_means_over_songs_against_loops(rollout: Rollout, world: World) -> None:
+def test_means_over_songs_against_loops(rollout: Rollout, world: CatalogStats) -> None:
     songs = heard_songs(rollout)
     assert len(songs) == 35
     smoothed = (world.plays + 1) / (world.plays.sum() + NUM_TRACKS)
@@ -127,7 +127,7 @@ def test_means_over_songs_against_loops(rollout: Rollout, world: World) -> None:
     assert session_return(rollout).mean == pytest.approx(rollout.returns.mean())
 
 
-def test_diversity_against_all_pairs(rollout: Rollout, world: World) -> None:
+def test_diversity_against_all_pairs(rollout: Rollout, world: CatalogStats) -> None:
     for vectors in (world.features, world.embedding):
         assert diversity(rollout, vectors).mean == pytest.approx(
             brute_force_diversity(rollout, vectors)
@@ -155,7 +155,7 @@ def test_a_slate_without_a_pair_counts_nowhere() -> None:
 
 def test_novelty_counts_bits() -> None:
     """Seven plays over nine songs smooth to sixteenths: one play is three bits, none is four."""
-    world = World(
+    world = CatalogStats(
         features=np.ones((9, 8)), embedding=np.ones((9, 1)), plays=np.array([1] * 7 + [0] * 2)
     )
     assert novelty(rollout_of([[[0, 8]]], [[[4, 4]]]), world).mean == pytest.approx(3.5)
@@ -165,7 +165,7 @@ def test_novelty_counts_bits() -> None:
 def test_equal_exposure(num_tracks: int) -> None:
     counts = np.full(num_tracks, 3)
     assert coverage(counts) == 1.0
-    assert effective_songs(counts) == pytest.approx(num_tracks)
+    assert effective_catalog_size(counts) == pytest.approx(num_tracks)
     assert gini(counts) == pytest.approx(0.0)
 
 
@@ -174,7 +174,7 @@ def test_exposure_of_a_single_song(num_tracks: int) -> None:
     counts = np.zeros(num_tracks, dtype=int)
     counts[num_tracks // 2] = 12
     assert coverage(counts) == pytest.approx(1 / num_tracks)
-    assert effective_songs(counts) == pytest.approx(1.0)
+    assert effective_catalog_size(counts) == pytest.approx(1.0)
     assert gini(counts) == pytest.approx((num_tracks - 1) / num_tracks)
 
 
@@ -192,7 +192,7 @@ def test_exposure_ignores_what_was_not_heard(rollout: Rollout) -> None:
     assert counts.tolist() == expected.tolist()
 
 
-def test_nothing_heard_is_nan_and_no_warning(world: World) -> None:
+def test_nothing_heard_is_nan_and_no_warning(world: CatalogStats) -> None:
     silent = rollout_of([[[-1, -1]]], [[[-1, -1]]])
     values = measure(silent, world)
     assert values["coverage"] == 0.0
@@ -200,7 +200,7 @@ def test_nothing_heard_is_nan_and_no_warning(world: World) -> None:
         assert np.isnan(values[name]), name
 
 
-def test_measure_names_every_metric_in_order(rollout: Rollout, world: World) -> None:
+def test_measure_names_every_metric_in_order(rollout: Rollout, world: CatalogStats) -> None:
     values = measure(rollout, world)
     assert list(values) == list(METRICS)
     parts = per_session(rollout, world)
@@ -239,7 +239,7 @@ def test_reranking_refuses_imputed_labels_and_missing_candidates() -> None:
 
 
 def test_first_musicbox_figures_by_hand(tmp_path: Path) -> None:
-    """Two sessions of four plays over the tracks 0 to 3; the catalogue keeps most played first."""
+    """Two sessions of four plays over the tracks 0 to 3; the catalog keeps most played first."""
     tracks = np.array([0, 1, 0, 2, 0, 1, 0, 3])
     levels = np.array([0, 4, 4, 4, 0, 0, 1, 4], dtype=np.int8)
     write_dataset(
@@ -258,7 +258,7 @@ def test_first_musicbox_figures_by_hand(tmp_path: Path) -> None:
     )
     log = Dataset(tmp_path).sessions
     features = np.eye(4, 8)
-    world = World(features=features, embedding=features, plays=np.ones(4, dtype=int))
+    world = CatalogStats(features=features, embedding=features, plays=np.ones(4, dtype=int))
     figures = first_musicbox_figures(
         rollout_of([[[0, 1]], [[2, 1]]], np.full((2, 1, 2), 4)), world, log
     )
@@ -273,7 +273,7 @@ def test_first_musicbox_figures_by_hand(tmp_path: Path) -> None:
 def test_a_rollout_survives_its_file(rollout: Rollout, tmp_path: Path) -> None:
     rollout.save(tmp_path / "toy.npz")
     found = Rollout.load(tmp_path / "toy.npz")
-    assert (found.agent, found.seed, found.judge) == ("toy", 0, "nobody")
+    assert (found.agent, found.seed, found.evaluator) == ("toy", 0, "nobody")
     for name in ("sessions", "slates", "levels", "logged", "returns"):
         before, after = getattr(rollout, name), getattr(found, name)
         assert after.dtype == before.dtype
@@ -299,6 +299,10 @@ def test_parts_and_world_refuse_other_shapes() -> None:
     with pytest.raises(ValueError, match="denominator has shape"):
         PerSession(np.zeros(3), np.zeros(2))
     with pytest.raises(ValueError, match="features has shape"):
-        World(features=np.zeros((4, 7)), embedding=np.zeros((4, 2)), plays=np.zeros(4, dtype=int))
+        CatalogStats(
+            features=np.zeros((4, 7)), embedding=np.zeros((4, 2)), plays=np.zeros(4, dtype=int)
+        )
     with pytest.raises(ValueError, match="embedding has shape"):
-        World(features=np.zeros((4, 8)), embedding=np.zeros((3, 2)), plays=np.zeros(4, dtype=int))
+        CatalogStats(
+            features=np.zeros((4, 8)), embedding=np.zeros((3, 2)), plays=np.zeros(4, dtype=int)
+        )

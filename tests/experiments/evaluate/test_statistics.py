@@ -181,7 +181,7 @@ def test_the_same_generator_gives_the_same_interval() -> None:
     assert estimate(1) != estimate(2)
 
 
-def test_a_change_between_judges_pairs_seeds_and_sessions() -> None:
+def test_a_change_between_evaluators_pairs_seeds_and_sessions() -> None:
     """Seeds far apart from each other, all changed by the same: the change is certain."""
     rng = np.random.default_rng(0)
     before = [

@@ -52,9 +52,9 @@ def test_known_hazards_come_back():
 
 
 def test_only_what_matters_gains():
-    train, judged = (moments_of(TRUTH, n, seed) for n, seed in ((4_000, 1), (2_000, 2)))
+    train, evaluated = (moments_of(TRUTH, n, seed) for n, seed in ((4_000, 1), (2_000, 2)))
     resampling = Resampling(2_000, rng=np.random.default_rng(0), resamples=200)
-    found = dict(gains(train, judged, resampling))
+    found = dict(gains(train, evaluated, resampling))
     assert found["level of the song just heard"].low > 10
     assert found["share skipped of all before"].low < 2
     assert found["all three"].value == pytest.approx(

@@ -181,9 +181,9 @@ def test_a_fold_is_priced_by_a_network_that_never_saw_it(synthetic):
     """Not in its weights, not in the counts of its tracks, not in its embedding."""
     config = FitListenerConfig(members=1, memory=4, head=2, max_epochs=1, progress=False)
     split = TrainingSplit.of(synthetic, "train_a")
-    judged = session_arrays(synthetic, synthetic.sessions.sessions_in("validation"), split.table)
+    evaluated = session_arrays(synthetic, synthetic.sessions.sessions_in("validation"), split.table)
     chosen = synthetic.sessions.sessions_in("train_a")
-    priced = priced_out_of_fold(config, split, chosen, judged)
+    priced = priced_out_of_fold(config, split, chosen, evaluated)
 
     part, spaces = parts_of(synthetic), crossfitted(synthetic, "hybrid")
     held_out = chosen[np.isin(part[chosen], [2, 7])]
@@ -197,7 +197,7 @@ def test_a_fold_is_priced_by_a_network_that_never_saw_it(synthetic):
             for some in others
         ]
     )
-    network, _ = fit_member(config, train, judged, seed=1 + 2)
+    network, _ = fit_member(config, train, evaluated, seed=1 + 2)
     listener = LearnedListener(synthetic, uncalibrated([network], split, train))
     for place, number in ((4, 2), (5, 7)):
         counts = split.table_of(0, held_out)
@@ -281,7 +281,7 @@ def test_songs_put_off_are_no_alternatives():
 
 
 def test_the_believed_part_is_recovered():
-    """The network misjudges moods too, which must not pass for songs."""
+    """The network misestimates moods too, which must not pass for songs."""
     songs = songs_of(60_000, (1.0, 0.5), np.random.default_rng(0))
     assert believed_part(songs) == pytest.approx((1.0, 0.5), abs=0.08)
 

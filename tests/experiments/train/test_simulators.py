@@ -1,4 +1,4 @@
-"""Who teaches, who picks checkpoints, who judges: never one learned listener for all."""
+"""Who teaches, who picks checkpoints, who evaluators: never one learned listener for all."""
 
 from pathlib import Path
 
@@ -29,15 +29,15 @@ def learned(small, tmp_path_factory):
 
 def test_learned_listeners_of_three_roles_are_three(learned):
     assert (learned.training_name, learned.picking_name) == ("learned-A", "learned-A-seed-1")
-    assert list(learned.judges) == ["ground_truth", "learned-B", "replay", "learned-A"]
-    assert learned.picking not in learned.judges.values()
+    assert list(learned.evaluators) == ["ground_truth", "learned-B", "replay", "learned-A"]
+    assert learned.picking not in learned.evaluators.values()
     about, weights = read_fit_of(learned.training)
     again, others = read_fit_of(learned.picking)
     assert about["split"] == again["split"] == "train_a"
     different = [not np.array_equal(weights[name], others[name]) for name in weights]
     assert sum(different) > len(different) / 2
-    judge, _ = read_fit_of(learned.judges["learned-B"])
-    assert judge["split"] == "train_b"
+    evaluator, _ = read_fit_of(learned.evaluators["learned-B"])
+    assert evaluator["split"] == "train_b"
 
 
 def read_fit_of(file):
@@ -47,7 +47,7 @@ def read_fit_of(file):
 def test_the_law_may_do_everything(small, tmp_path):
     listeners = choose_listeners("auto", (), small, tmp_path)
     assert listeners.training == listeners.picking == "ground_truth"
-    assert list(listeners.judges) == ["ground_truth", "replay"]
+    assert list(listeners.evaluators) == ["ground_truth", "replay"]
     assert not list(tmp_path.iterdir())
 
 
@@ -107,8 +107,8 @@ def test_modes_of_the_similarity_listener_can_be_named(small, tmp_path):
 
 
 @pytest.mark.parametrize("listener", ["fits/mine.npz", "similarity", "ground_truth"])
-def test_the_listener_learned_with_judges_too(small, tmp_path, listener):
+def test_the_listener_learned_with_evaluators_too(small, tmp_path, listener):
     chosen = choose_listeners(listener, ("ground_truth", "replay"), small, tmp_path)
     assert chosen.training == listener
-    assert chosen.judges[chosen.training_name] == listener
-    assert {"ground_truth", "replay"} <= set(chosen.judges)
+    assert chosen.evaluators[chosen.training_name] == listener
+    assert {"ground_truth", "replay"} <= set(chosen.evaluators)

@@ -22,7 +22,7 @@ from musicbox_experiments.trust.boosting import (
     TrackRates,
     features,
 )
-from musicbox_experiments.trust.judges import agreement, judged_in_run, trained_agents
+from musicbox_experiments.trust.evaluators import agreement, evaluated_in_run, trained_agents
 from musicbox_experiments.trust.measures import NEXT, PRICE, Bench, Findings, Record, Subject
 from musicbox_experiments.trust.tables import answer, listeners_of, verdicts
 from musicbox_experiments.trust.trust import TrustConfig, lay_out, open_subjects, run
@@ -244,7 +244,7 @@ def test_foreseen_skips_are_those_of_all_continuations_that_last_as_long(log, al
     short = np.flatnonzero(log.lengths <= 12)[:12]
     part = log.part(short)
     seen = None if all_count_alike else leaving
-    got = asking.foresee(Moody(), part, seen, draws=10_000, rng=np.random.default_rng(0))
+    got = asking.predict(Moody(), part, seen, draws=10_000, rng=np.random.default_rng(0))
     assert np.array_equal(np.isfinite(got), part.second_half)
     off = []
     for row, (shown, length) in enumerate(zip(part.shown, part.lengths, strict=True)):
@@ -450,7 +450,7 @@ def test_features_do_not_know_what_comes_after_the_past(synthetic_folder, synthe
     assert not np.array_equal(logs[0].levels, logs[1].levels)
     for behaviour in (False, True):
         tables = [
-            features(log, Question.second_halves(log), rates, behaviour=behaviour, foresee=True)
+            features(log, Question.second_halves(log), rates, behaviour=behaviour, predict=True)
             for log in logs
         ]
         np.testing.assert_array_equal(*tables)
@@ -469,7 +469,7 @@ def test_levels_alone_read_no_behaviour(synthetic_folder, synthetic, tmp_path, l
     logs = [log, Log.of(Dataset(changed), log.sessions)]
     for behaviour in (False, True):
         one, other = (
-            features(each, Question.next_plays(each), rates, behaviour=behaviour, foresee=False)
+            features(each, Question.next_plays(each), rates, behaviour=behaviour, predict=False)
             for each in logs
         )
         assert np.array_equal(one, other, equal_nan=True) != behaviour
@@ -551,20 +551,20 @@ def test_a_listener_of_one_fold_is_held_against_boosting_on_that_fold(
 # Agents before listeners.
 
 
-def write_rollout(folder, judge, agent, skips, sessions=40):
+def write_rollout(folder, evaluator, agent, skips, sessions=40):
     """A rollout in which the first ``skips`` of each ten songs are skipped."""
     levels = np.where(np.arange(10) < skips, 0, 4).astype(np.int8)
     shape = (sessions, 1, 10)
     Rollout(
         agent=agent,
         seed=0,
-        judge=judge,
+        evaluator=evaluator,
         sessions=np.arange(sessions),
         slates=np.zeros(shape, np.int32),
         levels=np.broadcast_to(levels, shape).copy(),
         logged=np.zeros(shape, np.bool_),
         returns=np.zeros(sessions),
-    ).save(folder / f"{judge}-{agent}-0.npz")
+    ).save(folder / f"{evaluator}-{agent}-0.npz")
 
 
 def test_a_run_tells_who_agrees_and_what_was_exploitation(tmp_path):
@@ -573,19 +573,19 @@ def test_a_run_tells_who_agrees_and_what_was_exploitation(tmp_path):
         "home": {"logged": 5, "honest": 3, "exploiter": 1},
         "away": {"logged": 6, "honest": 4, "exploiter": 6},
     }
-    for judge, agents in skips.items():
+    for evaluator, agents in skips.items():
         for agent, count in agents.items():
-            write_rollout(tmp_path / "rollouts", judge, agent, count)
+            write_rollout(tmp_path / "rollouts", evaluator, agent, count)
     PerSession(np.ones(40), np.ones(40)).save(tmp_path / "rollouts" / "rerank-honest-0.npz")
     training = tmp_path / "agents" / "ddpg" / "seed-0"
     training.mkdir(parents=True)
     (training / "training.json").write_text(json.dumps({"options": {"listener": "fits/home.npz"}}))
-    judged = judged_in_run(tmp_path)
-    assert judged.trained_with == "home"
+    evaluated = evaluated_in_run(tmp_path)
+    assert evaluated.trained_with == "home"
     findings = Findings()
     resampling = Resampling(40, rng=np.random.default_rng(0), resamples=20)
-    agreement(judged, resampling, findings)
-    value = lambda judge, metric: findings.value(judge, "agreement", metric).value  # noqa: E731
+    agreement(evaluated, resampling, findings)
+    value = lambda evaluator, metric: findings.value(evaluator, "agreement", metric).value  # noqa: E731
     assert value("home", "skip_rate[honest]") == pytest.approx(0.3)
     # home ranks exploiter, honest, logged; away honest before the other two, which tie.
     assert value("home", "tau[away]") == pytest.approx(0.0)
@@ -595,7 +595,7 @@ def test_a_run_tells_who_agrees_and_what_was_exploitation(tmp_path):
 
 def test_a_folder_without_rollouts_is_no_run(tmp_path):
     with pytest.raises(FileNotFoundError, match="musicbox compare"):
-        judged_in_run(tmp_path)
+        evaluated_in_run(tmp_path)
 
 
 # The report.
@@ -617,7 +617,7 @@ def test_the_whole_report(synthetic_folder, tmp_path, capsys):
         listener=("replay", "ground_truth"),
         out=out,
         sessions=60,
-        judged_sessions=20,
+        evaluated_sessions=20,
         samples=2,
         resamples=30,
     )
@@ -636,7 +636,7 @@ def test_the_whole_report(synthetic_folder, tmp_path, capsys):
         for metric in ("correlation", "shuffled", "of_songs"):
             assert found[simulator, trust_lists.LISTS, metric]["low"] is not None
     # The exact law is itself the truth, and no listener that looks into the log is asked to
-    # foresee it.
+    # predict it.
     assert found["ground_truth", "against the truth", "bias[own favourites]"]["value"] == 0
     assert ("replay", measures.CHALLENGE, "mean_average_accuracy") not in found
     for r in records:

@@ -222,7 +222,7 @@ def test_skip_by_place_counts_only_songs_after_the_shown_ones():
 
 @pytest.mark.parametrize("real", [0.5, 1.0, 1.4])
 def test_slopes_find_how_much_of_a_songs_effect_is_real(real):
-    """A mood that the listener misjudges in every session must not pass for a song's effect."""
+    """A mood that the listener misestimates in every session must not pass for a song's effect."""
     rng = np.random.default_rng(9)
     n, plays = 4000, 10
     session = np.repeat(np.arange(n), plays)

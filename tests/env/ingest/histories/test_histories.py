@@ -493,7 +493,7 @@ def test_long_runs_short_runs_and_other_definitions(tmp_path):
 
 
 def test_all_windows_of_a_run_are_in_one_split(tmp_path):
-    """What is learned from the first hour of an evening is not judged on its second."""
+    """What is learned from the first hour of an evening is not evaluated on its second."""
     evenings = [
         session_of(45, start=start, prefix=f"{i}_")
         for i, start in enumerate(pd.date_range("2022-01-01", periods=60))

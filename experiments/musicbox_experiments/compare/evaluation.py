@@ -1,4 +1,4 @@
-"""Judging the trained agents of a run, each rollout kept in a file so that a killed run goes on."""
+"""Evaluate the agents of a run; each roll-out is kept, so that a killed run goes on."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ RERANKED = "rerank-"
 
 
 @dataclass(frozen=True)
-class Judging:
-    """How trained agents are judged.
+class Evaluation:
+    """How trained agents are evaluated.
 
     Attributes:
-        judge: The listener's name.
+        evaluator: The listener's name.
         listener: Its keyword.
         options: Keywords of the environment, without the listener.
         sessions: Which logged sessions ``(n,)``.
         folder: Where rollouts are kept.
-        seed: Of the judge's random numbers.
+        seed: Of the evaluator's random numbers.
     """
 
-    judge: str
+    evaluator: str
     listener: str
     options: Mapping[str, Any]
     sessions: npt.NDArray[np.int64]
@@ -46,72 +46,72 @@ class Judging:
     seed: int
 
 
-def judgings_for(
-    judges: Mapping[str, str],
+def evaluations_for(
+    evaluators: Mapping[str, str],
     options: Mapping[str, Any],
     sessions: npt.NDArray[np.int64],
     out: Path,
     seed: int,
-) -> list[Judging]:
-    """One judging for each judge.
+) -> list[Evaluation]:
+    """One evaluation for each evaluator.
 
     Args:
-        judges: Keyword of each judge by name.
+        evaluators: Keyword of each evaluator by name.
         options: Keywords of the environment, without the listener.
         sessions: Which logged sessions ``(n,)``.
         out: Folder of the run.
-        seed: Of the judges' random numbers.
+        seed: Of the evaluators' random numbers.
     """
     return [
-        Judging(judge, listener, options, sessions, out / "rollouts", seed)
-        for judge, listener in judges.items()
+        Evaluation(evaluator, listener, options, sessions, out / "rollouts", seed)
+        for evaluator, listener in evaluators.items()
     ]
 
 
-def judge_all(
-    jobs: Sequence[TrainingJob], by: Sequence[Judging]
+def evaluate_all(
+    jobs: Sequence[TrainingJob], by: Sequence[Evaluation]
 ) -> tuple[list[Rollout], dict[str, dict[int, PerSession]]]:
-    """Every agent before every judge and over real labels; what a file already holds is read."""
+    """Every agent at every evaluator and over real labels; what a file holds is read."""
     rollouts: list[Rollout] = []
     reranking: dict[str, dict[int, PerSession]] = {}
-    for job in tqdm(jobs, unit="training", desc="judging"):
+    for job in tqdm(jobs, unit="training", desc="evaluation"):
         agent = trained(job)
-        rollouts += [judged(agent, job, judging) for judging in _affordable(job, by)]
+        rollouts += [evaluated(agent, job, evaluation) for evaluation in _affordable(job, by)]
         reranking.setdefault(job.agent, {})[job.seed] = _reranked(agent, job, by[0])
     return rollouts, reranking
 
 
-def judge_one(job: TrainingJob, by: Sequence[Judging]) -> None:
-    """Do what `judge_all` will ask of one training, and leave the files."""
+def evaluate_one(job: TrainingJob, by: Sequence[Evaluation]) -> None:
+    """Do what `evaluate_all` will ask of one training, and leave the files."""
     agent = trained(job)
-    for judging in _affordable(job, by):
-        judged(agent, job, judging)
+    for evaluation in _affordable(job, by):
+        evaluated(agent, job, evaluation)
     _reranked(agent, job, by[0])
 
 
-def _affordable(job: TrainingJob, by: Sequence[Judging]) -> list[Judging]:
+def _affordable(job: TrainingJob, by: Sequence[Evaluation]) -> list[Evaluation]:
     return [
-        judging
-        for judging in by
-        if job.agent != "skyline" or judging.listener in SKYLINE_EVALUATORS
+        evaluation
+        for evaluation in by
+        if job.agent != "skyline" or evaluation.listener in SKYLINE_EVALUATORS
     ]
 
 
-def judged(agent: Agent, job: TrainingJob, by: Judging, label: str | None = None) -> Rollout:
-    """Rollout of a trained agent before a judge; read from its file if there is one.
+def evaluated(agent: Agent, job: TrainingJob, by: Evaluation, label: str | None = None) -> Rollout:
+    """Rollout of a trained agent before an evaluator; read from its file if there is one.
 
     Args:
         agent: The agent.
         job: Its training.
-        by: How it is judged.
+        by: How it is evaluated.
         label: What the result calls it; the training's label if left out.
     """
     label = label or job.agent
-    file = by.folder / f"{by.judge}-{label}-{job.seed}.npz"
+    file = by.folder / f"{by.evaluator}-{label}-{job.seed}.npz"
     if not file.is_file():
         with tqdm(
             total=len(by.sessions),
-            desc=f"{label} before {by.judge}",
+            desc=f"{label} before {by.evaluator}",
             unit="session",
             delay=SLOW_ROLL_OUT,
             leave=False,
@@ -122,7 +122,7 @@ def judged(agent: Agent, job: TrainingJob, by: Judging, label: str | None = None
                 by.sessions,
                 listener=by.listener,
                 label=label,
-                judge=by.judge,
+                evaluator=by.evaluator,
                 seed=by.seed,
                 training_seed=job.seed,
                 progress=bar.update,
@@ -131,7 +131,7 @@ def judged(agent: Agent, job: TrainingJob, by: Judging, label: str | None = None
     return Rollout.load(file)
 
 
-def _reranked(agent: Agent, job: TrainingJob, by: Judging) -> PerSession:
+def _reranked(agent: Agent, job: TrainingJob, by: Evaluation) -> PerSession:
     """The agent's first slates over real labels, see `evaluation.rerank`; kept in a file too."""
     file = by.folder / f"{RERANKED}{job.agent}-{job.seed}.npz"
     if not file.is_file():

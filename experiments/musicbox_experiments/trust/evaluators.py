@@ -1,4 +1,4 @@
-"""The last two protocols: listeners against exact probabilities, and listeners as judges.
+"""The last two protocols: listeners against exact probabilities, and listeners as evaluators.
 
 Where the law behind the data is known, a listener that was fitted on logs alone can be asked about
 songs that the session was never offered: that is what an agent trained on it explores. An agent
@@ -22,7 +22,7 @@ from musicbox_env.data.dataset import Dataset
 from musicbox_env.data.summaries import holds
 from musicbox_env.listeners import GroundTruthListener
 from musicbox_env.schema import UNKNOWN
-from musicbox_experiments.compare.judging import RERANKED
+from musicbox_experiments.compare.evaluation import RERANKED
 from musicbox_experiments.evaluate.metrics import PerSession, Rollout, skip_rate
 from musicbox_experiments.evaluate.resampling import Measured, Resampling, ratio
 from musicbox_experiments.evaluate.rollout import open_sessions, roll_out
@@ -64,7 +64,7 @@ class Songs:
 
 
 def random_songs(bench: Bench, count: int = RANDOM_PER_SESSION) -> Songs:
-    """Songs of the catalogue drawn evenly, none of which the logged session holds."""
+    """Songs of the catalog drawn evenly, none of which the logged session holds."""
     rng, n = bench.rng(8), bench.num_sessions
     tracks = rng.integers(0, len(bench.dataset.catalog), (n, count))
     return Songs(np.arange(n), np.where(holds(bench.log.tracks, tracks), UNKNOWN, tracks))
@@ -82,7 +82,7 @@ def picked_songs(bench: Bench, agent: Agent) -> Songs:
 
 
 def favourite_songs(bench: Bench, subject: Subject) -> Songs:
-    """The songs of a random part of the catalogue that the listener itself skips least."""
+    """The songs of a random part of the catalog that the listener itself skips least."""
     rng = bench.rng(9)
     size = min(FAVOURITES_POOL, len(bench.dataset.catalog))
     pool = np.sort(rng.choice(len(bench.dataset.catalog), size, replace=False))
@@ -149,17 +149,17 @@ def _record_truth(
     findings.truth.setdefault(name, {})[kind] = curve
 
 
-# Listeners as judges.
+# Listeners as evaluators.
 
 
 @dataclass(frozen=True)
-class Judged:
+class Evaluated:
     """What every listener makes of every agent, on the same sessions.
 
     Attributes:
-        skips: For each judge and agent the skips, the seeds of an agent together.
-        num_sessions: Sessions judged.
-        trained_with: Judge that the agents were trained with, if they were.
+        skips: For each evaluator and agent the skips, the seeds of an agent together.
+        num_sessions: Sessions evaluated.
+        trained_with: Evaluator that the agents were trained with, if they were.
     """
 
     skips: Mapping[str, Mapping[str, PerSession]]
@@ -167,7 +167,7 @@ class Judged:
     trained_with: str | None = None
 
 
-def judge_baselines(bench: Bench, subjects: Sequence[Subject], *, sessions: int) -> Judged:
+def evaluate_baselines(bench: Bench, subjects: Sequence[Subject], *, sessions: int) -> Evaluated:
     """Roll the agents that need no training out before every listener."""
     chosen = bench.log.sessions[:sessions]
     options = {"data": str(bench.dataset.folder), "split": "test"}
@@ -181,10 +181,10 @@ def judge_baselines(bench: Bench, subjects: Sequence[Subject], *, sessions: int)
         }
         for subject in subjects
     }
-    return Judged(skips, len(chosen))
+    return Evaluated(skips, len(chosen))
 
 
-def judged_in_run(run: Path) -> Judged:
+def evaluated_in_run(run: Path) -> Evaluated:
     """What a run of `musicbox compare` holds.
 
     Raises:
@@ -203,12 +203,14 @@ def judged_in_run(run: Path) -> Judged:
         raise ValueError(f"The rollouts of {run} are over different sessions; start it anew.")
     parts: dict[str, dict[str, list[PerSession]]] = {}
     for rollout in rollouts:
-        parts.setdefault(rollout.judge, {}).setdefault(rollout.agent, []).append(skip_rate(rollout))
+        parts.setdefault(rollout.evaluator, {}).setdefault(rollout.agent, []).append(
+            skip_rate(rollout)
+        )
     skips = {
-        judge: {agent: _together(seeds) for agent, seeds in agents.items()}
-        for judge, agents in parts.items()
+        evaluator: {agent: _together(seeds) for agent, seeds in agents.items()}
+        for evaluator, agents in parts.items()
     }
-    return Judged(skips, len(sessions), _listener_of(run))
+    return Evaluated(skips, len(sessions), _listener_of(run))
 
 
 def _together(seeds: Sequence[PerSession]) -> PerSession:
@@ -235,32 +237,32 @@ def trained_agents(run: Path, dataset: Dataset) -> dict[str, Agent]:
     }
 
 
-def agreement(judged: Judged, resampling: Resampling, findings: Findings) -> None:
+def agreement(evaluated: Evaluated, resampling: Resampling, findings: Findings) -> None:
     """Skip rate of each agent at each listener, and how far the listeners rank them alike.
 
     Of two listeners the bar of each is 1, the same ranking. With agents trained on one of them,
     ``gain_lost[agent]`` is how much of the gain over the logged order, in skip rate, is gone at
-    another judge.
+    another evaluator.
     """
     rates: dict[str, dict[str, Measured]] = {
-        judge: {
+        evaluator: {
             agent: resampling.measure(ratio(skips.numerator, skips.denominator))
             for agent, skips in agents.items()
         }
-        for judge, agents in judged.skips.items()
+        for evaluator, agents in evaluated.skips.items()
     }
-    for judge, figures in rates.items():
+    for evaluator, figures in rates.items():
         for agent, figure in figures.items():
-            record = Record.of(judge, AGREEMENT, f"skip_rate[{agent}]", figure)
+            record = Record.of(evaluator, AGREEMENT, f"skip_rate[{agent}]", figure)
             findings.records.append(record)
         for other, theirs in rates.items():
             both = [agent for agent in figures if agent in theirs]
-            if other != judge and len(both) > 1:
+            if other != evaluator and len(both) > 1:
                 tau = protocols.ranking_agreement(
                     [figures[a] for a in both], [theirs[a] for a in both]
                 )
-                findings.records.append(Record.of(judge, AGREEMENT, f"tau[{other}]", tau, 1.0))
-    _gain_lost(rates, judged.trained_with, findings)
+                findings.records.append(Record.of(evaluator, AGREEMENT, f"tau[{other}]", tau, 1.0))
+    _gain_lost(rates, evaluated.trained_with, findings)
 
 
 def _gain_lost(
@@ -268,20 +270,20 @@ def _gain_lost(
 ) -> None:
     if home is None or REFERENCE not in rates.get(home, {}):
         return
-    for judge, figures in rates.items():
-        if judge == home or REFERENCE not in figures:
+    for evaluator, figures in rates.items():
+        if evaluator == home or REFERENCE not in figures:
             continue
         for agent, figure in figures.items():
             if agent == REFERENCE or agent not in rates[home]:
                 continue
             at_home = rates[home][agent].minus(rates[home][REFERENCE])
             lost = figure.minus(figures[REFERENCE]).minus(at_home)
-            record = Record.of(judge, AGREEMENT, f"gain_lost[{agent}]", lost, 0.0)
+            record = Record.of(evaluator, AGREEMENT, f"gain_lost[{agent}]", lost, 0.0)
             findings.records.append(record)
 
 
 def rates_of(records: Sequence[Record]) -> dict[str, dict[str, Record]]:
-    """Skip rate of each agent at each judge, from the records."""
+    """Skip rate of each agent at each evaluator, from the records."""
     found: dict[str, dict[str, Record]] = {}
     for record in records:
         if record.protocol == AGREEMENT and record.metric.startswith("skip_rate["):
