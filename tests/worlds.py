@@ -1,12 +1,16 @@
 """Small datasets with planted structure: what an embedding or a recommender ought to find."""
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from musicbox_env.data.dataset import Dataset, PlayBlock, SplitConfig, write_dataset
-from musicbox_env.schema import Level
+from musicbox_env.listeners import History
+from musicbox_env.schema import Level, is_skip
 
 PLAYS = 10
 
@@ -91,3 +95,46 @@ def genre_of(dataset: Dataset) -> np.ndarray:
 def is_cold(dataset: Dataset) -> np.ndarray:
     """Which rows are tracks that nobody played but whose features are known."""
     return np.array(["cold" in i for i in dataset.catalog.track_ids])
+
+
+@dataclass
+class Nothing:
+    """The state of a listener that remembers nothing."""
+
+
+class Picky:
+    """Keeps good songs to the end, whoever listens, and skips all others at once."""
+
+    answers_from_log = False
+
+    def __init__(self, good: npt.NDArray[np.bool_]) -> None:
+        self.good = good
+
+    def begin(self, history: History) -> Nothing:
+        return Nothing()
+
+    def level_probabilities(
+        self, state: Nothing, history: History, rows: Any, tracks: Any, plays: Any
+    ) -> npt.NDArray[np.float64]:
+        return np.eye(5)[np.where(self.good[tracks], Level.FULL, Level.BRIEF)]
+
+    def advance(
+        self, state: Nothing, history: History, rows: Any, tracks: Any, levels: Any
+    ) -> None:
+        pass
+
+
+class Loyal(Picky):
+    """Keeps the songs of the genre of the first song that it kept, and skips all others."""
+
+    def __init__(self, genre: npt.NDArray[np.integer]) -> None:
+        self.genre = genre
+
+    def level_probabilities(
+        self, state: Nothing, history: History, rows: Any, tracks: Any, plays: Any
+    ) -> npt.NDArray[np.float64]:
+        levels = history.levels[rows]
+        first = ((levels >= 0) & ~is_skip(levels)).argmax(axis=1)
+        own = self.genre[history.tracks[rows, first]]
+        kept = self.genre[tracks] == own[:, None]
+        return np.eye(5)[np.where(kept, Level.FULL, Level.BRIEF)]

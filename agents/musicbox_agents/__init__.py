@@ -24,6 +24,7 @@ AGENTS: dict[str, str] = {
     "linucb": "musicbox_agents.baselines.linucb:LinUCBAgent",
     "bayes": "musicbox_agents.baselines.bayes:BayesAgent",
     "ddpg": "musicbox_agents.ddpg.agent:DDPGAgent",
+    "lird": "musicbox_agents.lird:LIRDAgent",
     "bc": "musicbox_agents.offline.agents:BCAgent",
     "td3-bc": "musicbox_agents.offline.agents:TD3BCAgent",
     "iql": "musicbox_agents.offline.agents:IQLAgent",

@@ -18,7 +18,7 @@ from musicbox_env.schema import split_codes
 
 PRIVILEGED = ("logged", "skyline")
 PEERS = [name for name in AGENTS if name not in PRIVILEGED]
-LEARNERS = ("ddpg", "bc", "td3-bc", "iql", "linucb", "sb3-ddpg", "sb3-td3", "sb3-sac")
+LEARNERS = ("ddpg", "lird", "bc", "td3-bc", "iql", "linucb", "sb3-ddpg", "sb3-td3", "sb3-sac")
 _SMALL_OFFLINE = {"hidden": 8, "batch_size": 8, "log_sessions": 50}
 _SMALL_SB3 = {"batch_size": 8, "learning_starts": 8, "net_arch": (16,)}
 SMALL = {
@@ -31,6 +31,7 @@ SMALL = {
         "warmup_updates": 5,
         "neighbours": 4,
     },
+    "lird": {"hidden": 8, "batch_size": 8},
     "bc": _SMALL_OFFLINE,
     "td3-bc": _SMALL_OFFLINE,
     "iql": _SMALL_OFFLINE,
