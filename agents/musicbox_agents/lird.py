@@ -1,4 +1,4 @@
-"""LIRD: DDPG that recommends lists, as the papers print it; `musicbox_agents.ddpg.agent` is MusicBox's own.
+"""LIRD: DDPG that recommends lists, as the papers print it; `musicbox_agents.ddpg` is our own.
 
 LIRD: Zhao et al., arXiv:1801.00209, algorithms 2 and 3. DDPG: Lillicrap et al., arXiv:1509.02971.
 The state s is the last N songs that were kept, in the order heard. The actor gives a proto-action
@@ -38,7 +38,8 @@ import torch
 from torch import Tensor, nn
 
 from musicbox_agents.base import Agent, AgentSettings, Callback, Observation
-from musicbox_agents.ddpg.agent import one_thread, open_env
+from musicbox_agents.ddpg.agent import open_env
+from musicbox_agents.threads import one_thread
 from musicbox_env.data.dataset import Dataset
 from musicbox_env.retrieval.embeddings import embedding_space
 from musicbox_env.schema import is_skip
