@@ -87,7 +87,7 @@ COMMANDS = {  # by what they write, or else by their first word
     "evaluate": "evaluate run --sessions 30",
     "recommend": "recommend run --heard t_00000033:full,t_00000016:skipped,t_00000129:2",
     "trust": "trust data --out trust --listener ground_truth similarity replay learned.npz --draws"
-    " 10 --resamples 20 --samples 2 --sessions 60 --training-sessions 300 --judged-sessions 20",
+    " 10 --resamples 20 --samples 2 --sessions 60 --training-sessions 300 --evaluated-sessions 20",
 }
 UNSTABLE = r'"(?:seconds|command)": (?:"[^"]*"|[\d.]+)|\b[0-9a-f]{64}\b|\b\d+(?:\.\d+)? s\b'
 """Times, the words of a command line, and hashes of files, of which compressed ones hold a time."""
