@@ -9,8 +9,8 @@ from typing import Any, Final
 from musicbox_env.data.dataset import write_json
 from musicbox_experiments.compare import plots
 from musicbox_experiments.compare.ablation import AGENT, BASES, CONFIDENCE, Base, Effect
-from musicbox_experiments.compare.report import columns, percent, signed_points
 from musicbox_experiments.evaluate.statistics import Estimate, interquartile_mean
+from musicbox_experiments.text import columns, percent, signed_points
 
 FORMAT_VERSION: Final = 1
 HEADER: Final = (

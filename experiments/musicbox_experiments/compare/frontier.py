@@ -26,7 +26,6 @@ from musicbox_env.schema import require_known, split_codes
 from musicbox_env.simulator.dynamics import open_dataset
 from musicbox_experiments.compare import plots
 from musicbox_experiments.compare.evaluation import SKYLINE_EVALUATORS, Evaluation, evaluated
-from musicbox_experiments.compare.report import columns, percent, signed_points
 from musicbox_experiments.compare.summary import BOUNDS
 from musicbox_experiments.data.sampling import draw_sessions, picking_sessions
 from musicbox_experiments.data.sources import without_home
@@ -39,6 +38,7 @@ from musicbox_experiments.evaluate.metrics import (
     skip_rate,
 )
 from musicbox_experiments.evaluate.statistics import paired_bootstrap, paired_change, seed_estimate
+from musicbox_experiments.text import columns, percent, signed_points
 from musicbox_experiments.train.claims import as_stored
 from musicbox_experiments.train.jobs import TrainingJob, finished_jobs, trained
 from musicbox_experiments.train.simulators import AUTO, choose_listeners, require_choice

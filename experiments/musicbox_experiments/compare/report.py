@@ -37,6 +37,7 @@ from musicbox_experiments.compare.summary import (
     summarize,
 )
 from musicbox_experiments.evaluate.metrics import METRICS, Metric, Rollout, exposure
+from musicbox_experiments.text import bracketed, columns, percent, signed_count, signed_points
 
 ADVISED_SEEDS: Final = 10
 
@@ -142,15 +143,6 @@ def _cautions(summary: Summary) -> list[str]:
 # Numbers as text.
 
 
-def percent(value: float | None, digits: int = 1) -> str:
-    """A share in percent.
-
-    >>> percent(0.3234), percent(None)
-    ('32.3 %', '-')
-    """
-    return "-" if value is None or math.isnan(value) else f"{100 * value:.{digits}f} %"
-
-
 def show(value: float | None, unit: str) -> str:
     """A value of a `Metric` in its unit.
 
@@ -166,33 +158,17 @@ def show(value: float | None, unit: str) -> str:
     return f"{value:.3f}" if unit == "index" else f"{value:.2f}"
 
 
-def signed_points(value: float | None) -> str:
-    """A difference of shares in percentage points.
-
-    >>> signed_points(-0.123), signed_points(0.04)
-    ('-12.3', '+4.0')
-    """
-    if value is None or math.isnan(value):
-        return "-"
-    return f"{100 * value:+.1f}"
-
-
-def _range(low: float | None, high: float | None, text: Callable[[float], str]) -> str:
-    """Interval in brackets; nothing where there is none."""
-    return "" if low is None or high is None else f"[{text(low)}, {text(high)}]"
-
-
 def _bare(unit: str) -> Callable[[float], str]:
     return lambda value: show(value, unit).removesuffix(" %")
 
 
 def _with_interval(estimate: Summary) -> str:
-    interval = _range(estimate["low"], estimate["high"], _bare("percent"))
+    interval = bracketed(estimate["low"], estimate["high"], _bare("percent"))
     return f"{percent(estimate['value'])} {interval}".rstrip()
 
 
 def _points_with_interval(estimate: Summary) -> str:
-    interval = _range(estimate["low"], estimate["high"], signed_points)
+    interval = bracketed(estimate["low"], estimate["high"], signed_points)
     return f"{signed_points(estimate['value'])} {interval}".rstrip()
 
 
@@ -253,7 +229,7 @@ def _shown(estimate: Summary, metric: Metric) -> str:
     value = show(estimate["value"], metric.unit)
     if metric.unit != "count":
         return value
-    return f"{value} {_range(estimate['low'], estimate['high'], _bare(metric.unit))}".rstrip()
+    return f"{value} {bracketed(estimate['low'], estimate['high'], _bare(metric.unit))}".rstrip()
 
 
 CHAMPION: Final = "ddpg"
@@ -302,35 +278,6 @@ def _text_transfer(summary: Summary) -> str:
         f"What remains of the gain over {summary['reference']} at other evaluators (skips, points)"
     )
     return f"{head}\n{columns(rows)}"
-
-
-def columns(rows: Sequence[Sequence[str]], *, left: int = 1) -> str:
-    """Rows as aligned text, the first ``left`` columns to the left and the others to the right.
-
-    >>> print(columns([("agent", "songs"), ("best-rate", "10")]))
-    agent      songs
-    best-rate     10
-    """
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return "\n".join(
-        "  ".join(
-            cell.ljust(width) if i < left else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    )
-
-
-def signed_count(estimate: Summary) -> str:
-    """A difference of counts with its interval.
-
-    >>> signed_count({"value": 12.3, "low": -4.0, "high": 28.6})
-    '+12 [-4, +29]'
-    """
-    if estimate["value"] is None or math.isnan(estimate["value"]):
-        return "-"
-    interval = _range(estimate["low"], estimate["high"], lambda value: f"{value:+,.0f}")
-    return f"{estimate['value']:+,.0f} {interval}".rstrip()
 
 
 def _text_reranking(summary: Summary) -> str:
@@ -594,8 +541,8 @@ def template_environment() -> jinja2.Environment:
         "percent": percent,
         "show": show,
         "points": lambda value: _typeset(signed_points(value)),
-        "interval": lambda e, unit: _range(e["low"], e["high"], _bare(unit)),
-        "points_interval": lambda e: _typeset(_range(e["low"], e["high"], signed_points)),
+        "interval": lambda e, unit: bracketed(e["low"], e["high"], _bare(unit)),
+        "points_interval": lambda e: _typeset(bracketed(e["low"], e["high"], signed_points)),
         "pretty": lambda value: json.dumps(value, indent=2, ensure_ascii=False),
         "typeset": _typeset,
         "slug": _slug,

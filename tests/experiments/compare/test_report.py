@@ -8,14 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from musicbox_experiments.compare import plots
-from musicbox_experiments.compare.report import (
-    Study,
-    percent,
-    show,
-    signed_points,
-    text_table,
-    write_report,
-)
+from musicbox_experiments.compare.report import Study, show, text_table, write_report
 from musicbox_experiments.compare.summary import summarize
 from musicbox_experiments.evaluate.metrics import (
     METRICS,
@@ -24,6 +17,7 @@ from musicbox_experiments.evaluate.metrics import (
     Rollout,
     measure,
 )
+from musicbox_experiments.text import percent, signed_points
 
 SESSIONS, TRACKS = 160, 40
 RATES = {
