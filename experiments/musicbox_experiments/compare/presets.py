@@ -32,7 +32,7 @@ BASELINES: Final = (
     *("random", "popularity", "logged", "content", "item-knn", "session-knn"),
     *("best-rate", "played-rate", "linucb"),
 )
-LEARNERS: Final = ("ddpg", "ddpg+published", "lird", "sb3-ddpg", "sb3-ddpg+tuned")
+LEARNERS: Final = ("ddpg", "lird", "sb3-ddpg", "sb3-ddpg+tuned")
 FIELD: Final = (*BASELINES, "bayes", *LEARNERS, "skyline")
 
 PRESETS: Final[Mapping[str, Preset]] = {
@@ -77,7 +77,7 @@ PRESETS: Final[Mapping[str, Preset]] = {
             ),
             "agents": (
                 *("random", "popularity", "logged", "best-rate", "played-rate"),
-                *("ddpg+first", "ddpg"),
+                *("lird+first", "ddpg"),
             ),
             "listener": "similarity-grouped_cosine",
             "evaluator": ("replay", "similarity-grouped_cosine"),

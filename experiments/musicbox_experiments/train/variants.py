@@ -15,7 +15,6 @@ from typing import Any, Final
 from musicbox_agents import AGENTS, Agent, agent_class
 
 from musicbox_env.schema import require_known
-from musicbox_experiments.train.departures import departures, published
 
 PLUS: Final = "+"
 
@@ -42,22 +41,15 @@ VARIANTS: Final[Mapping[str, Variant]] = {
         "three tries on validation sessions, one seed each.",
         {"learning_rate": 1e-4, "gamma": 0.0},
     ),
-    "ddpg+published": Variant(
-        "The same agent with every departure from DDPG and LIRD taken back, as far as settings "
-        "reach.",
-        published(departures()),
-    ),
     "ddpg+pessimistic": Variant(
         "The same agent, trained with the learned listener made pessimistic: what it knows little "
         "of counts as likelier to be skipped, by one standard deviation.",
         pessimism=1.0,
     ),
-    "ddpg+first": Variant(
-        "The same agent under the settings of the first MusicBox, its defects mended.",
+    "lird+first": Variant(
+        "LIRD under the settings of the first MusicBox.",
         {
-            **published(departures()),
             "embedding": "colisten",
-            "squash": "unit",
             "history_length": 10,
             "gamma": 0.99,
             "tau": 1e-3,
@@ -65,8 +57,7 @@ VARIANTS: Final[Mapping[str, Variant]] = {
             "critic_rate": 1e-3,
             "batch_size": 64,
             "buffer_size": 10_000,
-            "learning_starts": 64,
-            "noise": 0.2,
+            "noise_sigma": 0.2,
         },
     ),
 }
@@ -127,8 +118,8 @@ def about(label: str) -> str:
 def parse_settings(settings: Sequence[str]) -> Settings:
     """Turn ``LABEL.NAME=VALUE`` into a dictionary for each label; values are read as JSON.
 
-    >>> parse_settings(["ddpg.gamma=0.5", "ddpg+far.start=cloned"])
-    {'ddpg': {'gamma': 0.5}, 'ddpg+far': {'start': 'cloned'}}
+    >>> parse_settings(["ddpg.gamma=0.5", "ddpg+far.start=random"])
+    {'ddpg': {'gamma': 0.5}, 'ddpg+far': {'start': 'random'}}
     """
     parsed: Settings = {}
     for setting in settings:

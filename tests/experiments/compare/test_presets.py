@@ -82,7 +82,7 @@ def test_first_is_the_first_musicbox_on_raw_logs(tmp_path, capsys):
         **{
             **options_of("first"),
             "source": logs,
-            "agents": ("logged", "popularity", "ddpg+first"),
+            "agents": ("logged", "popularity", "lird+first"),
             "seeds": 1,
             "train_steps": 100,
             "test_sessions": 40,
@@ -95,15 +95,15 @@ def test_first_is_the_first_musicbox_on_raw_logs(tmp_path, capsys):
     assert data.about["filters"]["session_length"]["exactly"] == 20
     popularity = data.catalog.features(["us_popularity_estimate"])[:, 0]
     assert popularity.min() >= 95
-    agent = json.loads((config.out / "agents/ddpg+first/seed-0/best/agent.json").read_text())
-    assert agent["agent"] == "ddpg"
-    expected = {"history_length": 10, "slate_size": 3, "points": 3, "gamma": 0.99, "tau": 0.001}
+    agent = json.loads((config.out / "agents/lird+first/seed-0/best/agent.json").read_text())
+    assert agent["agent"] == "lird"
+    expected = {"history_length": 10, "slate_size": 3, "gamma": 0.99, "tau": 0.001}
     assert expected.items() <= agent["settings"].items()
-    training = json.loads((config.out / "agents/ddpg+first/seed-0/training.json").read_text())
+    training = json.loads((config.out / "agents/lird+first/seed-0/training.json").read_text())
     assert training["options"]["horizon"] == 150
     assert training["options"]["listener"].endswith("similarity-grouped_cosine.npz")
     summary = json.loads((config.out / "summary.json").read_text())
-    assert set(summary["first_musicbox"]) == {"logged", "popularity", "ddpg+first"}
+    assert set(summary["first_musicbox"]) == {"logged", "popularity", "lird+first"}
     assert summary["config"]["preset"] == "first"
     assert list(summary["evaluators"]) == ["replay", "similarity-grouped_cosine"]
     figures = summary["first_musicbox"]["logged"]
