@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Final, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,7 @@ from musicbox_env.data.dataset import Dataset, write_json
 from musicbox_env.schema import require_known
 from musicbox_env.simulator.dynamics import Simulator
 
+WEIGHTS: Final = "weights.npz"
 Observation = Mapping[str, npt.NDArray]
 Callback = Callable[[int, Mapping[str, float]], None]
 """Called during learning with the environment steps so far and what is worth plotting."""
@@ -41,7 +42,7 @@ class Agent(ABC):
         name: How it is called on the command line and in tables.
         Settings: Its options.
         learns: Whether `learn` changes anything.
-        offline: Whether it learns from logged sessions alone, and never asks a listener model.
+        offline: Whether it learns from logged sessions alone, without any listener model.
         resumes: Whether a training that was killed goes on from its last checkpoint.
         acting: Settings that decide how it acts and nothing of what it learned: they may be others
             when it is loaded than when it was trained.
@@ -97,7 +98,7 @@ class Agent(ABC):
         """
 
     def attach(self, simulator: Simulator) -> None:
-        """Look behind the curtain: only for bounds and the logged policy, which are no agents."""
+        """Read the simulator itself: only for bounds and the logged policy, which are no agents."""
 
     def learn(
         self,
@@ -125,7 +126,9 @@ class Agent(ABC):
     def save(self, folder: Path) -> None:
         """Write the agent: settings as JSON, weights as arrays, nothing pickled."""
         folder.mkdir(parents=True, exist_ok=True)
-        self._save_weights(folder)
+        if arrays := self.arrays():
+            with (folder / WEIGHTS).open("wb") as file:
+                np.savez(file, allow_pickle=False, **arrays)
         write_json(
             folder / "agent.json",
             {"agent": self.name, "seed": self.seed, "settings": asdict(self.settings)},
@@ -159,11 +162,18 @@ class Agent(ABC):
             )
         settings = cls.Settings.from_mapping({**about["settings"], **(changed or {})})
         agent = cls(dataset, seed=about["seed"], settings=settings)
-        agent._load_weights(folder)
+        agent.load_weights(folder)
         return agent
 
-    def _save_weights(self, folder: Path) -> None:
-        """Write what was learned into ``folder``; an agent that learns overrides both."""
+    def load_weights(self, folder: Path) -> None:
+        """Read what was learned by another agent of the same settings."""
+        if (folder / WEIGHTS).is_file():
+            with np.load(folder / WEIGHTS, allow_pickle=False) as stored:
+                self.restore({name: stored[name] for name in stored.files})
 
-    def _load_weights(self, folder: Path) -> None:
-        """Read what `_save_weights` wrote."""
+    def arrays(self) -> dict[str, npt.NDArray]:
+        """What was learned, by name; an agent that learns overrides this and `restore`."""
+        return {}
+
+    def restore(self, arrays: Mapping[str, npt.NDArray]) -> None:
+        """Set what was learned to what `arrays` gave."""

@@ -38,8 +38,7 @@ import torch
 from torch import Tensor, nn
 
 from musicbox_agents.base import Agent, AgentSettings, Callback, Observation
-from musicbox_agents.ddpg.agent import open_env
-from musicbox_agents.threads import one_thread
+from musicbox_agents.sessions import one_thread, open_env
 from musicbox_env.data.dataset import Dataset
 from musicbox_env.retrieval.embeddings import embedding_space
 from musicbox_env.schema import is_skip
@@ -225,8 +224,8 @@ class LIRDAgent(Agent):
     ) -> Self:
         """Play one session after the other, with an update after each list; see `Agent.learn`."""
         seen: list[dict[str, float]] = []
-        noise = self.noise()
-        with one_thread(), open_env(self.dataset, env_options, self, num_envs=1) as env:
+        noise, options = self.noise(), {**env_options, **self.env_options}
+        with one_thread(), open_env(self.dataset, options, num_envs=1) as env:
             before, _ = env.reset(seed=int(self.rng.integers(2**31)))
             for step in range(1, total_steps + 1):
                 action = np.clip(self.predict(before)[0] + next(noise), -1, 1)
@@ -242,10 +241,10 @@ class LIRDAgent(Agent):
                     seen.clear()
         return self
 
-    def _save_weights(self, folder: Path) -> None:
-        arrays: dict[str, Any] = {n: w.numpy() for n, w in self.weights.state_dict().items()}
-        np.savez(folder / "weights.npz", **arrays)
+    def arrays(self) -> dict[str, npt.NDArray]:
+        """See `Agent.arrays`."""
+        return {name: weights.numpy() for name, weights in self.weights.state_dict().items()}
 
-    def _load_weights(self, folder: Path) -> None:
-        with np.load(folder / "weights.npz", allow_pickle=False) as arrays:
-            self.weights.load_state_dict({n: torch.from_numpy(a) for n, a in arrays.items()})
+    def restore(self, arrays: Mapping[str, npt.NDArray]) -> None:
+        """See `Agent.restore`."""
+        self.weights.load_state_dict({n: torch.from_numpy(a) for n, a in arrays.items()})

@@ -36,11 +36,10 @@ from stable_baselines3.td3.policies import MultiInputPolicy as TD3MultiInputPoli
 
 import musicbox_env
 from musicbox_agents.base import Agent, AgentSettings, Callback, Observation
-from musicbox_agents.threads import one_thread
+from musicbox_agents.sessions import one_thread
 from musicbox_env.data.dataset import Dataset
 from musicbox_env.simulator.dynamics import EnvAssets, SessionConfig
 
-WEIGHTS = "policy.npz"
 _NEVER = 1 << 62
 """Sessions between SB3's own log lines, which would also empty what `_Relay` reports."""
 _CONSTANT = ("train/n_updates", "train/learning_rate")
@@ -176,7 +175,7 @@ class SB3Agent(Agent):
         with as_if_alone():
             env = Monitor(gym.make(musicbox_env.ENV_ID, **{**env_options, **self.env_options}))
             try:
-                model = self._model(env, total_steps)
+                model = self.model(env, total_steps)
                 model.policy.load_state_dict(self.policy.state_dict())
                 self.policy = model.policy
                 relay = _Relay(callback, callback_every, total_steps)
@@ -187,7 +186,8 @@ class SB3Agent(Agent):
                 env.close()
         return self
 
-    def _model(self, env: gym.Env, total_steps: int) -> OffPolicyAlgorithm:
+    def model(self, env: gym.Env, total_steps: int) -> OffPolicyAlgorithm:
+        """SB3's algorithm with these settings, untrained."""
         settings = self._sb3
         return self.algorithm(
             self.policy_class,
@@ -213,13 +213,13 @@ class SB3Agent(Agent):
         shape = env.action_space.shape
         return NormalActionNoise(np.zeros(shape), np.full(shape, self._sb3.action_noise))
 
-    def _save_weights(self, folder: Path) -> None:
-        weights = {name: value.numpy() for name, value in self.policy.state_dict().items()}
-        np.savez(folder / WEIGHTS, **weights)
+    def arrays(self) -> dict[str, npt.NDArray]:
+        """See `Agent.arrays`."""
+        return {name: value.numpy() for name, value in self.policy.state_dict().items()}
 
-    def _load_weights(self, folder: Path) -> None:
-        with np.load(folder / WEIGHTS, allow_pickle=False) as weights:
-            self.policy.load_state_dict({k: torch.from_numpy(v) for k, v in weights.items()})
+    def restore(self, arrays: Mapping[str, npt.NDArray]) -> None:
+        """See `Agent.restore`."""
+        self.policy.load_state_dict({n: torch.from_numpy(a) for n, a in arrays.items()})
 
 
 class SB3DDPGAgent(SB3Agent):

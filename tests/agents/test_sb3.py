@@ -5,7 +5,9 @@ import numpy as np
 import pytest
 import torch
 from musicbox_agents import make_agent
-from musicbox_agents.sb3 import WEIGHTS, SB3DDPGAgent, SB3Settings, one_thread
+from musicbox_agents.base import WEIGHTS
+from musicbox_agents.sb3 import SB3DDPGAgent, SB3Settings
+from musicbox_agents.sessions import one_thread
 from stable_baselines3 import DDPG
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.noise import NormalActionNoise

@@ -35,7 +35,6 @@ from musicbox_env.schema import is_skip
 Array = npt.NDArray[np.float64]
 
 NUM_STATE_FEATURES = 3
-WEIGHTS = "linucb.npz"
 
 
 @dataclass(frozen=True)
@@ -180,12 +179,13 @@ class LinUCBAgent(SlateAgent):
         self._kept = self._kept + kept @ features
         return kept.astype(float).tolist()
 
-    def _save_weights(self, folder: Path) -> None:
-        np.savez(folder / WEIGHTS, precision=self._precision, kept=self._kept)
+    def arrays(self) -> dict[str, npt.NDArray]:
+        """See `Agent.arrays`."""
+        return {"precision": self._precision, "kept": self._kept}
 
-    def _load_weights(self, folder: Path) -> None:
-        with np.load(folder / WEIGHTS, allow_pickle=False) as weights:
-            self._precision, self._kept = weights["precision"], weights["kept"]
+    def restore(self, arrays: Mapping[str, npt.NDArray]) -> None:
+        """See `Agent.restore`."""
+        self._precision, self._kept = arrays["precision"], arrays["kept"]
 
 
 def session_matrices(batch: Batch, tracks: Array) -> Array:

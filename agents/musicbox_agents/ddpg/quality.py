@@ -2,17 +2,17 @@
 
 A track's skip rate says less than it seems to. Who skipped the song before skips this one too, and
 some sessions skip nearly everything: a quarter of the variance of a play is its session's. So a
-play counts here for how much better or worse it went than its session predicted, its *note*::
+play counts here by its *residual*, how much better or worse it went than its session predicted::
 
-    note_j    = reward of play j - what was predicted of it
-    quality_i = (sum of notes_i + prior * expected_i) / (number of notes_i + prior)
+    residual_j = reward of play j - its prediction
+    quality_i  = (sum of residuals_i + prior * expected_i) / (number of residuals_i + prior)
 
 the posterior mean of a normal with a normal prior around ``expected_i`` whose variance is that of
-one note over ``prior``. How much songs differ, and so the prior, is estimated from the log
+one residual over ``prior``. How much songs differ, and so the prior, is estimated from the log
 (`estimated_prior`). What is expected of a track is a ridge regression on its vector and on how
-often it is played (`expectations`): most tracks of a large catalog have hardly any notes. Plays
-of the log are predicted by the plays before them (`quality_in_log`), plays that the agent saw
-itself by its critic.
+often it is played (`expectations`): most tracks of a large catalog have hardly any residuals. Plays
+of the log are predicted by the plays before them (`quality_in_log`), plays that the agent caused by
+its critic.
 """
 
 from __future__ import annotations
@@ -22,9 +22,8 @@ from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import ndtri
 
-from musicbox_env import rng as draws
+from musicbox_agents.log import FOLDS
 from musicbox_env.data.dataset import Dataset
 from musicbox_env.data.summaries import NEUTRAL, running_skips
 from musicbox_env.retrieval.embeddings import RATE_SCALE
@@ -37,91 +36,68 @@ Tracks = npt.NDArray[np.integer]
 MEMORY: Final = 0.75
 """What the running mean of skips keeps at each play; about four plays are remembered."""
 BINS: Final = 10
-"""Steps of the running mean and of the session's skip rate, as foretelling sees them."""
+"""Steps of the running mean and of the session's skip rate in a situation."""
 SITUATIONS: Final = 3 * BINS * BINS
-FOLDS: Final = ("train_a", "train_b")
 PRIOR: Final = 50.0
-"""Notes that a prior is worth where the log cannot tell: songs differ by a tenth in skip rate."""
+"""Residuals that a prior is worth where the log cannot tell: songs differ by .1 in skip rate."""
 PRIORS: Final = (1.0, 1_000.0)
 RIDGE: Final = 100.0
-"""Penalty on the slopes of what is expected, in notes."""
+"""Penalty on the slopes of what is expected, in residuals."""
 SESSIONS_A_BLOCK: Final = 1 << 16
 _LEAST: Final = 1e-9
 
 
 class TrackQuality:
-    """Posterior of each track's quality, in the units of its notes.
+    """Posterior of each track's quality, in the units of its residuals.
 
     Attributes:
-        sum: Of the notes on each track ``(num_tracks,)``.
+        sum: Of the residuals of each track ``(num_tracks,)``.
         count: Of them ``(num_tracks,)``.
         expected: Mean of the prior ``(num_tracks,)``.
-        prior: Notes that the prior is worth.
+        prior: Residuals that the prior is worth.
         scale: Quality at which the axis reaches 1.
-        noise: Standard deviation of a single note.
     """
 
     def __init__(self, num_tracks: int, prior: float) -> None:
-        """Begin with nothing noted and nothing expected: all songs are equally good."""
+        """Begin without residuals and expectations: all songs are equally good."""
         self.sum = np.zeros(num_tracks, np.float32)
         self.count = np.zeros(num_tracks, np.float32)
         self.expected = np.zeros(num_tracks, np.float32)
         self.prior = prior
         self.scale = 1.0
-        self.noise = 0.0
 
     @classmethod
     def of(cls, arrays: Mapping[str, npt.NDArray]) -> TrackQuality:
         """Restore what `arrays` gave."""
-        quality = cls(len(arrays["sum"]), float(arrays["prior"]))
+        quality = cls(len(arrays["quality.sum"]), float(arrays["quality.prior"]))
         for name in ("sum", "count", "expected"):
-            getattr(quality, name)[:] = arrays[name]
-        quality.scale, quality.noise = float(arrays["scale"]), float(arrays["noise"])
+            getattr(quality, name)[:] = arrays[f"quality.{name}"]
+        quality.scale = float(arrays["quality.scale"])
         return quality
 
     def arrays(self) -> dict[str, npt.NDArray]:
         """Everything that was learned, to be saved."""
         return {
-            "sum": self.sum,
-            "count": self.count,
-            "expected": self.expected,
-            "prior": np.array(self.prior),
-            "scale": np.array(self.scale),
-            "noise": np.array(self.noise),
+            "quality.sum": self.sum,
+            "quality.count": self.count,
+            "quality.expected": self.expected,
+            "quality.prior": np.array(self.prior),
+            "quality.scale": np.array(self.scale),
         }
 
-    def add(self, tracks: Tracks, notes: npt.NDArray[np.floating]) -> None:
-        """Note one number for each of the tracks ``(n,)``."""
-        np.add.at(self.sum, tracks, notes)
+    def add(self, tracks: Tracks, residuals: npt.NDArray[np.floating]) -> None:
+        """Add one residual of each of the tracks ``(n,)``, which may hold some twice."""
+        np.add.at(self.sum, tracks, residuals)
         np.add.at(self.count, tracks, 1)
 
     def mean(self, tracks: Tracks) -> Floats:
-        """Quality of tracks ``(n,)``; as expected of those without notes."""
+        """Quality of tracks ``(n,)``; as expected of those without residuals."""
         known = self.sum[tracks] + self.prior * self.expected[tracks]
         return np.asarray(known / np.maximum(self.count[tracks] + self.prior, _LEAST), np.float32)
-
-    def doubt(self, tracks: Tracks) -> Floats:
-        """Standard deviation of what is known of tracks, any shape; 0 for -1."""
-        known = np.sqrt(np.maximum(self.count[tracks] + self.prior, 1))
-        return np.where(tracks >= 0, self.noise / known, 0).astype(np.float32)
 
     def axis(self, tracks: Tracks) -> Floats:
         """Coordinates of tracks along the quality axis of an embedding space, in [-1, 1]."""
         return np.clip(self.mean(tracks) / np.float32(self.scale), -1, 1)
-
-
-def own_gauss(heard: Tracks, tracks: Tracks) -> Floats:
-    """A standard normal number for each track ``(n, k)`` that the session's songs decide.
-
-    Args:
-        heard: Tracks of the sessions ``(n, H)``.
-        tracks: Whose numbers are asked for ``(n, k)``.
-    """
-    key = np.full(len(heard), 1, np.uint64)
-    for song in heard.T:
-        key = key * np.uint64(0x100000001B3) ^ (song + 1).astype(np.uint64)
-    chances = draws.uniform(key[:, None], tracks)
-    return np.asarray(ndtri(np.clip(chances, 1e-12, 1 - 1e-12)), np.float32)
 
 
 def quality_in_log(
@@ -138,7 +114,7 @@ def quality_in_log(
         vectors: Unit vectors of the tracks ``(num_tracks, d)``; see `expectations`.
         reward: What a play earns.
         prior: See `TrackQuality`; None is to estimate it from both folds.
-        unit: Factor on the notes: what the reward of a single song counts.
+        unit: Factor on the residuals: what the reward of a single song counts.
     """
     total, number = np.zeros(SITUATIONS), np.zeros(SITUATIONS)
     for fold in FOLDS:
@@ -151,10 +127,10 @@ def quality_in_log(
     squares = 0.0
     for fold in FOLDS:
         for plays in _plays(dataset, fold, reward):
-            notes = unit * (plays.reward - predicted[plays.situation])
-            squares += float(notes @ notes)
+            residuals = unit * (plays.reward - predicted[plays.situation])
+            squares += float(residuals @ residuals)
             for name in (fold, "train"):
-                read[name].add(plays.tracks, notes)
+                read[name].add(plays.tracks, residuals)
     variance = squares / max(number.sum(), 1)
     train = read["train"]
     if prior is None:
@@ -163,25 +139,24 @@ def quality_in_log(
     for quality in read.values():
         quality.prior = prior
         quality.expected[:] = expectations(quality, vectors)
-    noted = np.flatnonzero(read["train"].count)
-    spread = float(read["train"].mean(noted).std()) if len(noted) else 0.0
+    played = np.flatnonzero(train.count)
+    spread = float(train.mean(played).std()) if len(played) else 0.0
     for quality in read.values():
         quality.scale = max(RATE_SCALE * spread, _LEAST)
-        quality.noise = float(np.sqrt(variance))
     return read
 
 
 def estimated_prior(quality: TrackQuality, variance: float) -> float:
-    """How many notes the prior is worth: the variance of a note over that of songs' quality.
+    """How many residuals the prior is worth: their variance over that of songs' quality.
 
-    The latter is what tracks' mean notes differ from what is expected of them beyond chance, by the
-    method of moments (DerSimonian & Laird, 1986), over tracks of two notes or more: one note tells
-    only the sum of both variances. Within `PRIORS`, whose upper end is for songs that do not
-    differ.
+    The latter is how much tracks' mean residuals differ from what is expected of them beyond
+    chance, by the method of moments (DerSimonian & Laird, 1986), over tracks of two residuals or
+    more: one tells only the sum of both variances. Within `PRIORS`, whose upper end is for songs
+    that do not differ.
 
     Args:
-        quality: Notes and expectations.
-        variance: Of a note.
+        quality: Residuals and expectations.
+        variance: Of a residual.
     """
     tracks = np.flatnonzero(quality.count > 1)
     count = quality.count[tracks].astype(np.float64)
@@ -195,27 +170,27 @@ def estimated_prior(quality: TrackQuality, variance: float) -> float:
 
 
 def expectations(quality: TrackQuality, vectors: Floats) -> Floats:
-    """What tracks are expected to be by their vectors and by how often they were noted.
+    """Quality that tracks are expected to have by their vectors and their number of residuals.
 
-    Ridge regression (Hoerl & Kennard, 1970) of the tracks' mean notes, each weighted by its
+    Ridge regression (Hoerl & Kennard, 1970) of the tracks' mean residuals, each weighted by its
     precision under the prior, ``n / (1 + n / prior)``; the constant is not penalised.
 
     Args:
-        quality: The notes.
+        quality: The residuals.
         vectors: Unit vectors of the tracks ``(num_tracks, d)``.
 
     Returns:
         ``(num_tracks,)``.
     """
-    noted = np.flatnonzero(quality.count)
-    if not len(noted) or not quality.prior:
+    played = np.flatnonzero(quality.count)
+    if not len(played) or not quality.prior:
         return np.zeros(len(vectors), np.float32)
-    count = quality.count[noted].astype(np.float64)
-    rows = np.column_stack([vectors[noted], np.log1p(count), np.ones(len(noted))])
+    count = quality.count[played].astype(np.float64)
+    rows = np.column_stack([vectors[played], np.log1p(count), np.ones(len(played))])
     weight = count / (1 + count / quality.prior)
     penalty = np.diag(np.append(np.full(rows.shape[1] - 1, RIDGE), 0.0))
     slopes = np.linalg.solve(
-        (rows.T * weight) @ rows + penalty, (rows.T * weight) @ (quality.sum[noted] / count)
+        (rows.T * weight) @ rows + penalty, (rows.T * weight) @ (quality.sum[played] / count)
     ).astype(np.float32)
     expected = vectors @ slopes[:-2] + np.log1p(quality.count) * slopes[-2] + slopes[-1]
     return np.asarray(expected, np.float32)

@@ -1,4 +1,4 @@
-"""Replay memory: transitions as track indices, 200 bytes each, in fixed arrays.
+"""Replay memory: transitions as track indices, some 200 bytes each, in fixed arrays.
 
 What a session looked like after a slate is not stored: it is the slate that moves up at the end of
 what was heard before, and is put together when a transition is drawn.
@@ -6,14 +6,15 @@ what was heard before, and is put together when a transition is drawn.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
-from math import prod
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from musicbox_agents.base import Observation
+from musicbox_env.rewards import RewardConfig, discounts
 
 
 @dataclass(frozen=True)
@@ -26,39 +27,74 @@ class Transitions:
         tracks: Songs heard before ``(n, H)`` int32, -1 pads in front, the newest last.
         levels: Their listen levels ``(n, H)`` int8, -1 pads.
         context: Context features ``(n, c)`` float32.
-        action: Proto-action as the agent gave it ``(n, a)`` float32, noise included; NaN where the
-            slate did not come from one, as in the log; ``(n, 0)`` where nobody asks for it.
         slate: Songs heard in answer ``(n, k)`` int32, -1 where not heard.
         slate_levels: Their listen levels ``(n, k)`` int8, -1 where not heard.
-        slate_rate: What the space's rate column shall say of them ``(n, k)`` float32, NaN where
-            it may speak for itself; see `DDPGAgent._read_log`.
-        reward: Of the slate ``(n,)`` float32.
-        song_reward: Of each of its songs, in units of a slate ``(n, k)`` float32; 0 where not
-            heard.
-        discount: What a value of the next state counts ``(n,)`` float32; 0 where the session
-            ended.
+        slate_axis: Their coordinate along the last axis of the embedding space ``(n, k)`` float32,
+            NaN where the space itself says; see `musicbox_agents.log.read_log`.
+        song_reward: Reward of each song, in units of a slate ``(n, k)`` float32; 0 where not heard.
+        terminated: Whether the session ended with the slate ``(n,)`` bool.
         next_position: Last of the context features after the slate ``(n,)`` float32; the others
             stay as they are through a session.
+        logged: Whether it comes from the log, where listeners chose the songs ``(n,)`` bool.
     """
 
     tracks: npt.NDArray[np.int32]
     levels: npt.NDArray[np.int8]
     context: npt.NDArray[np.float32]
-    action: npt.NDArray[np.float32]
     slate: npt.NDArray[np.int32]
     slate_levels: npt.NDArray[np.int8]
-    slate_rate: npt.NDArray[np.float32]
-    reward: npt.NDArray[np.float32]
+    slate_axis: npt.NDArray[np.float32]
     song_reward: npt.NDArray[np.float32]
-    discount: npt.NDArray[np.float32]
+    terminated: npt.NDArray[np.bool_]
     next_position: npt.NDArray[np.float32]
+    logged: npt.NDArray[np.bool_]
+
+    @classmethod
+    def of_step(
+        cls,
+        observation: Observation,
+        following: Observation,
+        reward: npt.NDArray[np.float64],
+        terminated: npt.NDArray[np.bool_],
+        info: Mapping[str, Any],
+        config: RewardConfig,
+        *,
+        logged: bool = False,
+    ) -> Transitions:
+        """Transitions of a step of all sessions; ``truncated`` is no end of a session.
+
+        A song earns its own reward times the weights of a whole slate's places, so that songs of
+        all places compare, and shares what the slate earns as such.
+        """
+        levels = info["levels"]
+        weight = discounts(config.gamma_position, levels.shape[1])
+        of_songs = info["song_reward"]
+        of_slate = reward - of_songs @ weight
+        song_reward = (of_songs * weight.sum() + of_slate[:, None]) * (levels >= 0)
+        return cls(
+            tracks=observation["tracks"],
+            levels=observation["levels"],
+            context=observation["context"],
+            slate=info["slate"].astype(np.int32),
+            slate_levels=levels,
+            slate_axis=np.full(levels.shape, np.nan, np.float32),
+            song_reward=song_reward.astype(np.float32),
+            terminated=terminated,
+            next_position=following["context"][:, -1],
+            logged=np.full(len(levels), logged),
+        )
 
     def __len__(self) -> int:
-        return len(self.reward)
+        return len(self.terminated)
 
     def __getitem__(self, rows: npt.NDArray | slice) -> Transitions:
         """Some of the rows, by indices, mask or slice."""
         return Transitions(*(getattr(self, f.name)[rows] for f in fields(self)))
+
+    @property
+    def heard(self) -> npt.NDArray[np.bool_]:
+        """Which songs of the slates were heard ``(n, k)``."""
+        return self.slate >= 0
 
     def before(self) -> Observation:
         """What was observed before the slate."""
@@ -86,19 +122,9 @@ class Transitions:
         columns = ([getattr(part, f.name) for part in parts] for f in fields(cls))
         return cls(*(np.concatenate(column) for column in columns))
 
-    @classmethod
-    def mixed(cls, parts: list[Transitions]) -> Transitions:
-        """Of parts that hold ``b`` batches each ``(b, n_i, ...)``, all rows of one after another.
-
-        Returns:
-            ``(b * sum n_i, ...)``.
-        """
-        columns = ([getattr(part, f.name) for part in parts] for f in fields(cls))
-        whole = (np.concatenate(column, axis=1) for column in columns)
-        return cls(*(rows.reshape(prod(rows.shape[:2]), *rows.shape[2:]) for rows in whole))
-
 
 _FIELDS = fields(Transitions)
+BATCHES_AT_ONCE: Final = 16
 
 
 class ReplayBuffer:
@@ -171,3 +197,29 @@ class ReplayBuffer:
         if not len(self):
             raise ValueError("The replay memory is empty; add transitions before drawing any.")
         return len(self)
+
+
+def draw_batches(
+    rng: np.random.Generator, number: int, sources: Sequence[tuple[ReplayBuffer, int]]
+) -> Iterator[Transitions]:
+    """Draw batches that mix memories; up to `BATCHES_AT_ONCE` come together, in half the time.
+
+    Args:
+        rng: Draws.
+        number: Batches to draw.
+        sources: Memories, and how many transitions of a batch each gives; none of size 0 is read.
+
+    Yields:
+        One or more batches, one behind the other, each with its sources in order.
+    """
+    sources = [(memory, size) for memory, size in sources if size]
+    for first in range(0, number, BATCHES_AT_ONCE):
+        some = min(BATCHES_AT_ONCE, number - first)
+        drawn = [[memory.draw(rng, size) for memory, size in sources] for _ in range(some)]
+        parts = [
+            memory.stored[np.stack(places)]
+            for (memory, _), places in zip(sources, zip(*drawn, strict=True), strict=True)
+        ]
+        columns = ([getattr(part, field.name) for part in parts] for field in _FIELDS)
+        batches = (np.concatenate(column, axis=1) for column in columns)
+        yield Transitions(*(rows.reshape(-1, *rows.shape[2:]) for rows in batches))

@@ -82,7 +82,7 @@ def _learner(
     agent = _filled_ddpg(data, options, settings)
 
     def update() -> None:
-        for batch in agent._batches(UPDATES, agent._sources()):
+        for batch in agent.batches(UPDATES):
             agent.update(batch)
 
     return alone(partial(speed, update, UPDATES))
@@ -91,7 +91,7 @@ def _learner(
 def _filled_ddpg(data: str, options: Mapping[str, Any], settings: Mapping[str, Any]) -> Any:
     from musicbox_agents import make_agent
 
-    waiting = {"learning_starts": 10**6, "log_share": 0.0}
+    waiting = {"learning_starts": 10**6, "offline_fraction": 0.0}
     agent: Any = make_agent("ddpg", open_dataset(data), settings={**settings, **waiting})
     return agent.learn(options, TRAINING_STEPS)
 
@@ -101,7 +101,7 @@ def _filled_sb3(agent: Any, options: Mapping[str, Any]) -> Any:
     from stable_baselines3.common.logger import Logger
 
     env = gym.make(musicbox_env.ENV_ID, **{**options, **agent.env_options})
-    model = agent._model(env, TRAINING_STEPS)
+    model = agent.model(env, TRAINING_STEPS)
     model.learning_starts = TRAINING_STEPS
     model.learn(TRAINING_STEPS)
     model.set_logger(Logger(None, []))

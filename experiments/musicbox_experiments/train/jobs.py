@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 from musicbox_agents import Agent, load_agent, make_agent
-from musicbox_agents.ddpg import resume
+from musicbox_agents.ddpg import checkpoints as ddpg_checkpoints
 from tqdm import tqdm
 
 from musicbox_env.data.dataset import write_json
@@ -170,7 +170,7 @@ def _prepare(job: TrainingJob, folder: Path) -> None:
     """Make room for a job, or find what an interrupted attempt at the very same job left."""
     asked, checkpoints = folder / ASKED, folder / CHECKPOINTS
     same = asked.is_file() and json.loads(asked.read_text()) == _about(job)
-    if same and resume.newest(checkpoints) is not None:
+    if same and ddpg_checkpoints.newest(checkpoints) is not None:
         return
     if folder.exists():
         shutil.rmtree(folder)
@@ -245,11 +245,11 @@ class _Monitor:
 
     def _rows_before(self) -> list[dict[str, float]]:
         """The curve up to the checkpoint from which the training goes on."""
-        checkpoint = resume.newest(self._folder / CHECKPOINTS)
+        checkpoint = ddpg_checkpoints.newest(self._folder / CHECKPOINTS)
         if checkpoint is None:
             return []
         rows = _read_curve(self._folder / "curve.csv")
-        return [row for row in rows if row["steps"] <= resume.steps_of(checkpoint)]
+        return [row for row in rows if row["steps"] <= ddpg_checkpoints.steps_of(checkpoint)]
 
     def __enter__(self) -> _Monitor:
         self._scalars = _ScalarFile(self._folder / "tensorboard")

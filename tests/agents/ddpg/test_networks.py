@@ -5,24 +5,14 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 import torch
-from musicbox_agents.ddpg.descent import Follower
-from musicbox_agents.ddpg.networks import (
-    ENCODERS,
-    HALF_LIVES,
-    Actor,
-    Critic,
-    Encoder,
-    State,
-    make_encoder,
-    num_statistics,
-    read,
-    unit,
-)
+from musicbox_agents.ddpg.networks import Actor, Critic, follow, unit
+from musicbox_agents.ddpg.state import HALF_LIVES, State, num_statistics, read_sessions
 from torch import Tensor
 
 from musicbox_env.schema import NUM_LEVELS
+from musicbox_env.simulator.dynamics import CONTEXT_SIZE
 
-DIM, CONTEXT, LENGTH = 5, 3, 10
+DIM, LENGTH = 5, 10
 
 
 @pytest.fixture(autouse=True)
@@ -45,18 +35,13 @@ def sessions(songs: Tensor, levels: np.ndarray, *, rate: bool = False) -> State:
     heard = songs.shape[1]
     tracks[:, length - heard :] = np.arange(n * heard).reshape(n, heard)
     space = torch.cat([songs.flatten(0, 1), torch.full((1, DIM), torch.nan)]).numpy()
-    context = np.zeros((n, CONTEXT), np.float32)
-    return read(space, tracks, levels, context, rate=rate, ordered=True)
+    context = np.zeros((n, CONTEXT_SIZE), np.float32)
+    return read_sessions(space, tracks, levels, context, rate=rate)
 
 
 @pytest.fixture
 def songs() -> Tensor:
     return unit(torch.randn(4, DIM, generator=torch.Generator().manual_seed(1)))
-
-
-@pytest.fixture(params=ENCODERS)
-def encoder(request: pytest.FixtureRequest) -> Encoder:
-    return make_encoder(request.param, DIM, CONTEXT, hidden=8, rate=False)
 
 
 LEVELS = [4, 0, 1, 2]
@@ -83,8 +68,8 @@ def test_statistics_by_hand(songs: Tensor) -> None:
     """Shares of levels and mean rate, play by play under weights that halve every few songs."""
     state = session(songs, LEVELS, rate=True)
     found = state.statistics[0]
-    assert len(found) == num_statistics(CONTEXT, rate=True)
-    recent = found[: -CONTEXT - 1].view(NUM_LEVELS + 1, len(HALF_LIVES))
+    assert len(found) == num_statistics(rate=True)
+    recent = found[: -CONTEXT_SIZE - 1].view(NUM_LEVELS + 1, len(HALF_LIVES))
     for k, half in enumerate(HALF_LIVES):
         weights = [0.5 ** (age / half) for age in (3, 2, 1, 0)]
         for level in range(NUM_LEVELS):
@@ -96,74 +81,66 @@ def test_statistics_by_hand(songs: Tensor) -> None:
 
 
 @pytest.mark.parametrize("place", range(4))
-def test_every_level_is_read(songs: Tensor, encoder: Encoder, place: int) -> None:
+def test_every_level_is_read(songs: Tensor, place: int) -> None:
     """The first MusicBox's GRU stopped after three songs of ten."""
-    before = encoder(session(songs, LEVELS))
+    before = session(songs, LEVELS).statistics
     # The new level is a skip like the old one, or kept like it.
     other_level = [*LEVELS]
     other_level[place] = {4: 3, 0: 1, 1: 0, 2: 3}[LEVELS[place]]
-    assert not torch.allclose(encoder(session(songs, other_level)), before)
+    assert not torch.allclose(session(songs, other_level).statistics, before)
 
 
 @pytest.mark.parametrize("place", range(4))
 def test_every_song_is_read(songs: Tensor, place: int) -> None:
     other_song = songs.clone()
     other_song[place] = -songs[place]
-    for encoder in ENCODERS:
-        actor = Actor(DIM, CONTEXT, encoder=encoder)
-        before = actor(session(songs, LEVELS))
-        assert not torch.allclose(actor(session(other_song, LEVELS)), before)
+    actor = Actor(DIM)
+    before = actor(session(songs, LEVELS))
+    assert not torch.allclose(actor(session(other_song, LEVELS)), before)
 
 
-def test_order_is_read(songs: Tensor, encoder: Encoder) -> None:
-    backwards = encoder(session(songs.flip(0), LEVELS[::-1]))
-    assert not torch.allclose(backwards, encoder(session(songs, LEVELS)), atol=1e-4)
+def test_order_is_read(songs: Tensor) -> None:
+    backwards = session(songs.flip(0), LEVELS[::-1]).statistics
+    assert not torch.allclose(backwards, session(songs, LEVELS).statistics, atol=1e-4)
 
 
-def test_padding_is_not_read(songs: Tensor, encoder: Encoder) -> None:
+def test_padding_is_not_read(songs: Tensor) -> None:
     """What lies in the padding changes nothing, and its length only the share of the history."""
     noise = torch.randn(LENGTH - len(LEVELS), DIM)
     levels = np.array([[-1] * len(noise) + LEVELS], np.int8)
-    noisy = sessions(torch.cat([noise, songs])[None], levels)
-    here = encoder(session(songs, LEVELS))
-    torch.testing.assert_close(encoder(noisy), here)
-    short = encoder(session(songs, LEVELS, length=len(LEVELS)))
-    torch.testing.assert_close(here[:, :-1], short[:, :-1])
+    noisy, here = sessions(torch.cat([noise, songs])[None], levels), session(songs, LEVELS)
+    for found, expected in zip(noisy, here, strict=True):
+        torch.testing.assert_close(found, expected)
+    short = session(songs, LEVELS, length=len(LEVELS))
+    torch.testing.assert_close(here.statistics[:, :-1], short.statistics[:, :-1])
 
 
-def test_empty_session_is_summarised_as_zero(songs: Tensor, encoder: Encoder) -> None:
-    assert not encoder(session(songs[:0], [])).any()
-
-
-def test_points_have_norm_one_and_do_not_depend_on_the_batch(songs: Tensor) -> None:
-    actor = Actor(DIM, CONTEXT, points=3)
+def test_proto_actions_have_norm_one_and_do_not_depend_on_the_batch(songs: Tensor) -> None:
+    actor = Actor(DIM)
     one, other = session(songs, LEVELS), session(songs[:2], [0, 4])
     both = State(*(torch.cat(parts) for parts in zip(one, other, strict=True)))
-    points = actor(both)
-    assert points.shape == (2, 3, DIM)
-    torch.testing.assert_close(points.norm(dim=-1), torch.ones(2, 3))
-    torch.testing.assert_close(points[1:], actor(other))
+    proto_actions = actor(both)
+    assert proto_actions.shape == (2, DIM)
+    torch.testing.assert_close(proto_actions.norm(dim=-1), torch.ones(2))
+    torch.testing.assert_close(proto_actions[1:], actor(other))
 
 
 def test_heuristic_is_the_mean_of_the_played_songs_plus_the_rate(songs: Tensor) -> None:
-    actor = Actor(DIM, CONTEXT, rate=True)
+    actor = Actor(DIM, rate=True)
     actor.start_at_heuristic(2.0)
     wanted = songs.mean(0)
     wanted[-1] = 2.0
     state = session(songs, LEVELS, rate=True)
-    torch.testing.assert_close(actor(state)[0, 0], unit(wanted))
-    actor = Actor(DIM, CONTEXT)
+    torch.testing.assert_close(actor(state)[0], unit(wanted))
+    actor = Actor(DIM)
     actor.start_at_heuristic(2.0)
-    torch.testing.assert_close(actor(session(songs, LEVELS))[0, 0], unit(songs.mean(0)))
+    torch.testing.assert_close(actor(session(songs, LEVELS))[0], unit(songs.mean(0)))
 
 
-@pytest.mark.parametrize("encoder_kind", ENCODERS)
 @pytest.mark.parametrize("start", ["random", "heuristic"])
-def test_gradient_reaches_every_weight_of_the_actor(
-    songs: Tensor, start: str, encoder_kind: str
-) -> None:
+def test_gradient_reaches_every_weight_of_the_actor(songs: Tensor, start: str) -> None:
     """From the heuristic, layers behind zero weights follow one update later."""
-    actor = Actor(DIM, CONTEXT, encoder=encoder_kind)
+    actor = Actor(DIM)
     if start == "heuristic":
         actor.start_at_heuristic(2.0)
     optimizer = torch.optim.SGD(actor.parameters(), lr=0.1)
@@ -176,13 +153,9 @@ def test_gradient_reaches_every_weight_of_the_actor(
         assert weights.grad.any(), name
 
 
-@pytest.mark.parametrize("encoder_kind", ENCODERS)
-@pytest.mark.parametrize("deep", [False, True])
-def test_gradient_reaches_every_weight_of_the_critic(
-    songs: Tensor, deep: bool, encoder_kind: str
-) -> None:
+def test_gradient_reaches_every_weight_of_the_critic(songs: Tensor) -> None:
     """Last layers start at zero, so that those below follow one update later."""
-    critic = Critic(DIM, CONTEXT, encoder=encoder_kind, layer_norm=True, deep=deep, rate=True)
+    critic = Critic(DIM, rate=True)
     optimizer = torch.optim.SGD(critic.parameters(), lr=0.1)
     for _ in range(2):
         optimizer.zero_grad()
@@ -194,17 +167,16 @@ def test_gradient_reaches_every_weight_of_the_critic(
         assert weights.grad.any(), name
 
 
-@pytest.mark.parametrize("deep", [False, True])
-def test_a_new_critic_thinks_all_actions_equal(songs: Tensor, deep: bool) -> None:
+def test_a_new_critic_values_all_actions_equally(songs: Tensor) -> None:
     state = session(songs, LEVELS, rate=True)
-    q = Critic(DIM, CONTEXT, deep=deep, rate=True)(state, songs[None])
+    q = Critic(DIM, rate=True)(state, songs[None])
     torch.testing.assert_close(q, q[:, :1].expand(-1, 4))
 
 
 def test_critic_learns_that_listeners_like_what_they_play() -> None:
     """Q = cosine of the action with the played songs, for sessions and actions never seen."""
     torch.manual_seed(3)
-    critic = Critic(DIM, CONTEXT)
+    critic = Critic(DIM)
     optimizer = torch.optim.Adam(critic.parameters(), lr=0.01)
 
     def draw(n: int) -> tuple[State, Tensor, Tensor]:
@@ -232,6 +204,6 @@ def test_target_moves_towards_its_source() -> None:
         0.9 * old.detach() + 0.1 * new.detach()
         for old, new in zip(target.parameters(), source.parameters(), strict=True)
     ]
-    Follower(target, source).move(0.1)
+    follow(target, source, 0.1)
     for moved, value in zip(target.parameters(), wanted, strict=True):
         torch.testing.assert_close(moved.detach(), value)

@@ -1,4 +1,4 @@
-"""What an agent makes of songs: notes by hand, priors by another library, truth by the law."""
+"""Quality of songs: residuals by hand, priors by another library, truth by the law."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from musicbox_agents.ddpg.quality import (
     TrackQuality,
     estimated_prior,
     expectations,
-    own_gauss,
     quality_in_log,
 )
 from sklearn.linear_model import Ridge
@@ -40,13 +39,6 @@ def test_quality_is_a_shrunken_mean() -> None:
     np.testing.assert_allclose(quality.mean(np.arange(3)), [0.5, 6 / 4, 4 / 3])
     again = TrackQuality.of(quality.arrays())
     np.testing.assert_array_equal(again.mean(np.arange(3)), quality.mean(np.arange(3)))
-
-
-def test_doubt_shrinks_with_the_root_of_what_was_noted() -> None:
-    quality = TrackQuality(2, prior=4.0)
-    quality.noise = 3.0
-    quality.add(np.zeros(12, np.int64), np.zeros(12))
-    np.testing.assert_allclose(quality.doubt(np.array([[0, 1, -1]])), [[3 / 4, 3 / 2, 0]])
 
 
 def test_a_song_is_evaluated_beside_others_in_the_same_situation(tmp_path: Path) -> None:
@@ -78,7 +70,7 @@ def test_folds_add_up_and_share_a_scale(synthetic: Dataset) -> None:
     assert {quality.scale for quality in read.values()} == {whole.scale}
     half = quality_in_log(synthetic, vectors, RewardConfig(), prior=50.0, unit=1.0)["train"]
     np.testing.assert_allclose(half.sum * 2, whole.sum, atol=1e-3)
-    assert half.noise * 2 == pytest.approx(whole.noise)
+    assert half.scale * 2 == pytest.approx(whole.scale)
 
 
 def test_sessions_of_other_splits_are_not_read(synthetic: Dataset, tmp_path: Path) -> None:
@@ -95,16 +87,16 @@ def test_expectations_are_those_of_ridge_regression() -> None:
     quality.count[:300] = rng.integers(1, 80, 300)
     quality.sum[:300] = quality.count[:300] * (vectors[:300, 0] + rng.standard_normal(300))
     rows = np.column_stack([vectors, np.log1p(quality.count)])
-    noted = quality.count > 0
+    played = quality.count > 0
     model = Ridge(alpha=RIDGE)
-    weight = quality.count[noted] / (1 + quality.count[noted] / quality.prior)
-    model.fit(rows[noted], quality.sum[noted] / quality.count[noted], sample_weight=weight)
+    weight = quality.count[played] / (1 + quality.count[played] / quality.prior)
+    model.fit(rows[played], quality.sum[played] / quality.count[played], sample_weight=weight)
     np.testing.assert_allclose(expectations(quality, vectors), model.predict(rows), atol=1e-4)
 
 
 @pytest.mark.parametrize("prior", [10.0, 60.0])
-def test_the_prior_is_found_in_the_notes(prior: float) -> None:
-    """Notes of known variance on songs of known variance; and on songs that do not differ."""
+def test_the_prior_is_found_in_the_residuals(prior: float) -> None:
+    """Residuals of known variance on songs of known variance; and on songs that do not differ."""
     rng = np.random.default_rng(4)
     variance, number = 0.2, 4_000
     count = rng.geometric(0.1, number)
@@ -124,7 +116,7 @@ def test_a_log_that_cannot_tell_gets_the_usual_prior() -> None:
     assert estimated_prior(quality, 0.2) == PRIOR
 
 
-def test_nothing_noted_nothing_expected() -> None:
+def test_without_residuals_nothing_is_expected() -> None:
     vectors = np.ones((4, 2), np.float32)
     np.testing.assert_array_equal(expectations(TrackQuality(4, 10.0), vectors), np.zeros(4))
 
@@ -139,15 +131,3 @@ def test_it_is_nearer_to_the_truth_than_the_rate(tmp_path: Path) -> None:
     of_rate = np.corrcoef(truth, rate_column(dataset.catalog))[0, 1]
     of_quality = np.corrcoef(truth, read.axis(np.arange(len(truth))))[0, 1]
     assert of_quality > of_rate + 0.02, (of_quality, of_rate)
-
-
-def test_draws_are_the_sessions_own_and_normal() -> None:
-    rng = np.random.default_rng(0)
-    heard = rng.integers(0, 1_000, (300, 10)).astype(np.int32)
-    tracks = np.broadcast_to(np.arange(200), (300, 200))
-    drawn = own_gauss(heard, tracks)
-    np.testing.assert_array_equal(own_gauss(heard[7:8], tracks[7:8, 50:60]), drawn[7:8, 50:60])
-    # 60,000 draws: three standard errors.
-    assert abs(drawn.mean()) < 3 / np.sqrt(60_000)
-    assert drawn.std() == pytest.approx(1, abs=3 / np.sqrt(2 * 60_000))
-    assert abs(np.corrcoef(drawn[0], drawn[1])[0, 1]) < 0.3

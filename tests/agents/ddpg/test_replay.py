@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from musicbox_agents.ddpg.replay import ReplayBuffer, Transitions
+from musicbox_agents.ddpg.replay import ReplayBuffer, Transitions, draw_batches
 
 
 def numbered(numbers: list[int]) -> Transitions:
@@ -13,14 +13,13 @@ def numbered(numbers: list[int]) -> Transitions:
         tracks=np.repeat(column, 4, 1).astype(np.int32),
         levels=np.repeat(column % 5, 4, 1).astype(np.int8),
         context=column.astype(np.float32),
-        action=column.astype(np.float32),
         slate=np.repeat(column, 3, 1).astype(np.int32),
         slate_levels=np.repeat(column % 5, 3, 1).astype(np.int8),
-        slate_rate=np.repeat(column, 3, 1).astype(np.float32),
-        reward=n.astype(np.float32),
+        slate_axis=np.repeat(column, 3, 1).astype(np.float32),
         song_reward=np.repeat(column, 3, 1).astype(np.float32),
-        discount=n.astype(np.float32),
+        terminated=n % 2 == 0,
         next_position=n.astype(np.float32),
+        logged=n >= 10,
     )
 
 
@@ -30,34 +29,43 @@ def test_keeps_the_newest_whole_rows() -> None:
         memory.add(numbered(part))
     assert len(memory) == 5
     stored = memory.stored
-    assert sorted(stored.reward.tolist()) == [3, 4, 5, 6, 7]
+    assert sorted(stored.next_position.tolist()) == [3, 4, 5, 6, 7]
     for column in (stored.tracks, stored.context, stored.slate, stored.song_reward):
-        assert (column == stored.reward[:, None]).all()
+        assert (column == stored.next_position[:, None]).all()
 
 
 def test_more_than_it_holds_at_once() -> None:
     memory = ReplayBuffer(3)
     memory.add(numbered([0, 1]))
     memory.add(numbered(list(range(10, 20))))
-    assert sorted(memory.stored.reward.tolist()) == [17, 18, 19]
+    assert sorted(memory.stored.next_position.tolist()) == [17, 18, 19]
 
 
 def test_draws_uniformly_from_what_was_stored() -> None:
     memory = ReplayBuffer(100)
     memory.add(numbered([5, 6, 7, 8]))
     drawn = memory.sample(np.random.default_rng(0), 8000)
-    values, counts = np.unique(drawn.reward, return_counts=True)
+    values, counts = np.unique(drawn.next_position, return_counts=True)
     assert values.tolist() == [5, 6, 7, 8]
     # A binomial count of mean 2,000 has sd 39.
     assert np.abs(counts - 2000).max() < 4 * 39
 
 
-def test_batches_are_mixed_row_after_row() -> None:
-    of_memory, of_log = numbered(list(range(6))), numbered(list(range(10, 14)))
-    places = np.array([[0, 5, 2], [1, 1, 4]]), np.array([[3], [0]])
-    mixed = Transitions.mixed([of_memory[places[0]], of_log[places[1]]])
-    for column in (mixed.tracks, mixed.action, mixed.song_reward, mixed.reward[:, None]):
-        assert (column == np.array([[0, 5, 2, 13, 1, 1, 4, 10]]).T).all()
+def test_batches_mix_their_sources_row_after_row() -> None:
+    memory, log = ReplayBuffer(6), ReplayBuffer(4)
+    memory.add(numbered(list(range(6))))
+    log.add(numbered(list(range(10, 14))))
+    sources = [(memory, 3), (log, 1)]
+    drawn = list(draw_batches(np.random.default_rng(0), 20, sources))
+    rows = Transitions.joined(drawn)
+    again, expected = np.random.default_rng(0), []
+    for _ in range(20):
+        expected += [*again.integers(6, size=3), *(10 + again.integers(4, size=1))]
+    assert rows.next_position.tolist() == expected
+    for column in (rows.tracks, rows.song_reward, rows.slate):
+        assert (column == np.array(expected)[:, None]).all()
+    assert rows.logged.tolist() == [False, False, False, True] * 20
+    assert len(drawn) == 2
 
 
 def test_what_was_stored_does_not_change_with_the_arrays_it_came_from() -> None:
@@ -99,5 +107,5 @@ def test_after_a_slate_it_stands_at_the_end_of_what_was_heard() -> None:
 
 def test_joins_in_order() -> None:
     joined = Transitions.joined([numbered([1, 2]), numbered([3])])
-    assert joined.reward.tolist() == [1, 2, 3]
+    assert joined.next_position.tolist() == [1, 2, 3]
     assert len(joined) == 3

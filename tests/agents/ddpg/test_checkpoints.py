@@ -13,7 +13,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 from musicbox_agents import make_agent
-from musicbox_agents.ddpg import resume
+from musicbox_agents.ddpg import checkpoints
 from musicbox_agents.ddpg.replay import ReplayBuffer
 from musicbox_experiments.train.jobs import jobs_for, train
 from musicbox_experiments.train.simulators import Listeners
@@ -32,7 +32,6 @@ SETTINGS = {
     "batch_size": 8,
     "buffer_size": 100,
     "gamma": 0.5,
-    "target_noise": 0.1,
 }
 STEPS = 240
 
@@ -66,7 +65,7 @@ PROGRAM = """
 import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-from test_resume import job_in, train
+from test_checkpoints import job_in, train
 train(job_in(Path(sys.argv[2]), sys.argv[3]))
 """
 
@@ -78,16 +77,16 @@ def test_killed_in_the_middle_it_ends_the_same(synthetic_folder, tmp_path):
     arguments = [str(Path(__file__).parent), str(tmp_path / "killed"), str(synthetic_folder)]
     process = subprocess.Popen([sys.executable, "-c", PROGRAM, *arguments], env=dict(os.environ))
     killed = job_in(tmp_path / "killed", synthetic_folder)
-    checkpoints = Path(killed.folder) / "checkpoints"
+    folder = Path(killed.folder) / "checkpoints"
     until = time.monotonic() + 120
-    while not len(list(checkpoints.glob("steps-*"))):
+    while not len(list(folder.glob("steps-*"))):
         assert process.poll() is None, "it ended before it could be killed"
         assert time.monotonic() < until
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
     assert not killed.done
-    before = resume.steps_of(resume.newest(checkpoints))
+    before = checkpoints.steps_of(checkpoints.newest(folder))
     assert 0 < before < STEPS
     steps = []
     train(killed, progress=steps.append)
@@ -102,7 +101,7 @@ class Stopped(Exception):
 
 
 def learn(agent, folder, checkpoint, *, stop_at=np.inf):
-    def told(steps, metrics):
+    def record(steps, metrics):
         seen.append((steps, dict(metrics)))
         if steps >= stop_at:
             raise Stopped
@@ -110,7 +109,7 @@ def learn(agent, folder, checkpoint, *, stop_at=np.inf):
     seen = []
     options = {"data": str(folder), "split": "train", "listener": "replay"}
     try:
-        agent.learn(options, STEPS, callback=told, callback_every=40, checkpoint=checkpoint)
+        agent.learn(options, STEPS, callback=record, callback_every=40, checkpoint=checkpoint)
     except Stopped:
         seen.pop()
     return seen
@@ -120,44 +119,41 @@ def learn(agent, folder, checkpoint, *, stop_at=np.inf):
     "settings",
     [
         {},
-        {"rerank": 0, "points": 3, "critics": 2, "actor_delay": 2},
-        {"log_share": 0.0, "start": "random", "rerank": 0},
-        {"cloning_weight": 0.1, "start": "cloned", "cloning_updates": 3},
+        {"quality": "counted", "average_critic": False},
+        {"offline_fraction": 0.0, "start": "random", "rerank": 0},
+        {"warmup_updates": 600},
     ],
-    ids=["default", "list", "without log", "cloned"],
+    ids=["default", "counted", "without log", "residuals"],
 )
 def test_all_that_a_training_is_comes_back(settings, synthetic, synthetic_folder, tmp_path):
-    """Weights, targets, optimisers, memory, random numbers and open sessions, file by file."""
+    """Weights, targets, optimizers, memory, random numbers and open sessions, file by file."""
     settings = {**SETTINGS, **settings}
     uninterrupted = make_agent("ddpg", synthetic, seed=3, settings=settings)
-    told = learn(uninterrupted, synthetic_folder, tmp_path / "whole")
+    expected = learn(uninterrupted, synthetic_folder, tmp_path / "whole")
     first = make_agent("ddpg", synthetic, seed=3, settings=settings)
     before = learn(first, synthetic_folder, tmp_path / "stopped", stop_at=150)
     second = make_agent("ddpg", synthetic, seed=3, settings=settings)
     after = learn(second, synthetic_folder, tmp_path / "stopped")
     assert before
     assert after
-    assert before + after == told
-    ends = [resume.newest(tmp_path / name) for name in ("whole", "stopped")]
+    assert before + after == expected
+    ends = [checkpoints.newest(tmp_path / name) for name in ("whole", "stopped")]
     assert ends[0].name == ends[1].name
-    for name in ("weights.npz", "agent.json", resume.TRAINING):
+    for name in ("weights.npz", "agent.json", checkpoints.TRAINING):
         assert (ends[0] / name).read_bytes() == (ends[1] / name).read_bytes()
-    arrays = resume.read(ends[0])
-    assert {name.partition(".")[0] for name in arrays} >= {
-        *("env", "memory", "rng", "actor_adam", "critic_adam", "report", "loop"),
-    }
+    with np.load(ends[0] / checkpoints.TRAINING) as arrays:
+        assert {name.partition(".")[0] for name in arrays} >= {
+            *("env", "memory", "rng", "actor_optimizer", "critic_optimizer", "update_budget"),
+        }
 
 
-def test_of_checkpoints_only_the_newest_complete_one_stays(synthetic, tmp_path):
-    agent = make_agent("ddpg", synthetic)
-    for steps in (9, 10, 200):
-        resume.keep(tmp_path, steps, agent, {"steps": np.array(steps)})
+def test_of_checkpoints_only_the_newest_complete_one_stays(synthetic, synthetic_folder, tmp_path):
     (tmp_path / "unfinished-steps-000000000300").mkdir()
-    kept = resume.newest(tmp_path)
-    assert resume.steps_of(kept) == 200
-    assert int(resume.read(kept)["steps"]) == 200
-    assert len(list(tmp_path.glob("steps-*"))) == 1
-    assert resume.newest(tmp_path / "nowhere") is None
+    agent = make_agent("ddpg", synthetic, settings=SETTINGS)
+    last = learn(agent, synthetic_folder, tmp_path)[-1][0]
+    assert [path.name for path in tmp_path.glob("steps-*")] == [f"steps-{last:012d}"]
+    assert checkpoints.steps_of(checkpoints.newest(tmp_path)) == last >= STEPS
+    assert checkpoints.newest(tmp_path / "nowhere") is None
 
 
 def test_another_job_does_not_go_on_from_a_checkpoint(synthetic_folder, tmp_path):
@@ -165,7 +161,7 @@ def test_another_job_does_not_go_on_from_a_checkpoint(synthetic_folder, tmp_path
     old = job_in(tmp_path, synthetic_folder, hidden=8)
     with pytest.raises(Stopped):
         train(old, progress=stop_after(60))
-    assert resume.newest(Path(old.folder) / "checkpoints") is not None
+    assert checkpoints.newest(Path(old.folder) / "checkpoints") is not None
     new = job_in(tmp_path, synthetic_folder, hidden=9)
     steps = []
     train(new, progress=steps.append)
@@ -254,12 +250,11 @@ def test_a_full_memory_comes_back(synthetic, synthetic_folder):
         np.testing.assert_array_equal(array, again.arrays()[name])
 
 
-def test_a_checkpoint_of_another_version_is_refused(synthetic, tmp_path):
-    resume.keep(tmp_path, 9, make_agent("ddpg", synthetic), {"steps": np.array(9)})
-    kept = resume.newest(tmp_path)
-    assert list(resume.read(kept)) == ["steps"]
-    np.savez(kept / resume.TRAINING, steps=np.array(9))
+def test_a_checkpoint_of_another_version_is_refused(synthetic, synthetic_folder, tmp_path):
+    agent = make_agent("ddpg", synthetic, settings=SETTINGS)
+    learn(agent, synthetic_folder, tmp_path)
+    np.savez(checkpoints.newest(tmp_path) / checkpoints.TRAINING, steps=np.array(9))
     with pytest.raises(
-        ValueError, match=r"another version of MusicBox \(format 1; .* reads 2.* train anew"
+        ValueError, match=r"another version of MusicBox \(format 1; .* reads 3.* train anew"
     ):
-        resume.read(kept)
+        learn(agent, synthetic_folder, tmp_path)

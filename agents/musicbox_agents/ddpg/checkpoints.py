@@ -1,0 +1,150 @@
+"""Trainings of the DDPG agent that go on after they were killed.
+
+A checkpoint is a folder ``steps-000000000400/``: what `Agent.save` writes, and ``training.npz``
+with what acting does not need: optimizers, memory, random numbers, open sessions. It gets its name
+when it is complete, and then replaces those before it.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch.optim import Optimizer
+
+from musicbox_agents.base import Observation
+from musicbox_agents.ddpg.replay import ReplayBuffer
+from musicbox_agents.ddpg.report import Report
+from musicbox_env.rng import packed, unpacked
+from musicbox_env.vector_env import MusicSessionVectorEnv
+
+if TYPE_CHECKING:
+    from musicbox_agents.ddpg.agent import DDPGAgent
+
+Arrays = Mapping[str, npt.NDArray]
+
+TRAINING: Final = "training.npz"
+FORMAT: Final = 3
+"""Number of what a checkpoint holds; one of another number cannot be gone on from."""
+_PREFIX: Final = "steps-"
+
+
+@dataclass
+class Loop:
+    """Where a training stands between two steps of its environment.
+
+    Attributes:
+        observation: Of all parallel sessions.
+        just_reset: Sessions whose next step ignores the action ``(num_envs,)``.
+        steps: Slates recommended.
+        update_budget: Updates to make; the fraction is carried to the next step.
+    """
+
+    observation: Observation
+    just_reset: npt.NDArray[np.bool_]
+    steps: int = 0
+    update_budget: float = 0.0
+
+
+def newest(folder: Path) -> Path | None:
+    """The checkpoint to go on from, None where there is none."""
+    return max(folder.glob(f"{_PREFIX}*"), default=None, key=lambda found: found.name)
+
+
+def steps_of(checkpoint: Path) -> int:
+    """Environment steps that lie behind a checkpoint."""
+    return int(checkpoint.name.removeprefix(_PREFIX))
+
+
+def keep(
+    folder: Path, agent: DDPGAgent, env: MusicSessionVectorEnv, report: Report, loop: Loop
+) -> None:
+    """Write all that a training is into ``folder``, and remove older checkpoints."""
+    arrays = {
+        "format": np.array(FORMAT),
+        "just_reset": loop.just_reset,
+        "steps": np.array(loop.steps),
+        "update_budget": np.array(loop.update_budget),
+        "updates": np.array(report.updates),
+        "due": np.array(report.due),
+        "critic_updates": np.array(agent.critic_updates),
+        "rng": packed(agent.rng),
+        **_named("env", env.arrays()),
+        **_named("memory", agent.memory.arrays()),
+        **_named("log", {} if agent.log is None else agent.log.arrays()),
+        **_named("actor_optimizer", _moments(agent.actor_optimizer)),
+        **_named("critic_optimizer", _moments(agent.critic_optimizer)),
+    }
+    complete = folder / f"{_PREFIX}{loop.steps:012d}"
+    staging = folder / f"unfinished-{complete.name}"
+    shutil.rmtree(staging, ignore_errors=True)
+    agent.save(staging)
+    with (staging / TRAINING).open("wb") as file:
+        np.savez(file, allow_pickle=False, **arrays)
+    shutil.rmtree(complete, ignore_errors=True)
+    os.replace(staging, complete)
+    for other in folder.glob(f"{_PREFIX}*"):
+        if other.name < complete.name:
+            shutil.rmtree(other)
+
+
+def restore(checkpoint: Path, agent: DDPGAgent, env: MusicSessionVectorEnv, report: Report) -> Loop:
+    """Give an agent, its sessions and its report the state that `keep` wrote.
+
+    Raises:
+        ValueError: Another version of MusicBox wrote the checkpoint.
+    """
+    with np.load(checkpoint / TRAINING, allow_pickle=False) as stored:
+        arrays = {name: stored[name] for name in stored.files}
+    written = int(arrays.get("format", 1))
+    if written != FORMAT:
+        raise ValueError(
+            f"{checkpoint} was written by another version of MusicBox (format {written}; this one "
+            f"reads {FORMAT}). Go on with that version, or delete the folder to train anew."
+        )
+    agent.load_weights(checkpoint)
+    _set_moments(agent.actor_optimizer, _part("actor_optimizer", arrays))
+    _set_moments(agent.critic_optimizer, _part("critic_optimizer", arrays))
+    agent.critic_updates = int(arrays["critic_updates"])
+    agent.rng = unpacked(arrays["rng"])
+    agent.memory = ReplayBuffer.restored(agent.memory.capacity, _part("memory", arrays))
+    if "log.added" in arrays:
+        agent.log = ReplayBuffer.restored(int(arrays["log.added"]), _part("log", arrays))
+    report.updates, report.due = int(arrays["updates"]), int(arrays["due"])
+    observation = env.restore(_part("env", arrays))
+    steps, budget = int(arrays["steps"]), float(arrays["update_budget"])
+    return Loop(observation, arrays["just_reset"], steps, budget)
+
+
+def _moments(optimizer: Optimizer) -> dict[str, npt.NDArray]:
+    """What an optimizer gathered of each weight's gradients."""
+    return {
+        f"{weight}.{name}": tensor.numpy()
+        for weight, moments in optimizer.state_dict()["state"].items()
+        for name, tensor in moments.items()
+    }
+
+
+def _set_moments(optimizer: Optimizer, arrays: Arrays) -> None:
+    state: dict[int, dict[str, Any]] = {}
+    for key, array in arrays.items():
+        weight, name = key.split(".")
+        state.setdefault(int(weight), {})[name] = torch.from_numpy(array)
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+
+
+def _named(name: str, arrays: Arrays) -> dict[str, npt.NDArray]:
+    """The same arrays under ``name.``; `_part` takes it away again."""
+    return {f"{name}.{key}": array for key, array in arrays.items()}
+
+
+def _part(name: str, arrays: Arrays) -> dict[str, npt.NDArray]:
+    prefix = f"{name}."
+    return {key.removeprefix(prefix): a for key, a in arrays.items() if key.startswith(prefix)}

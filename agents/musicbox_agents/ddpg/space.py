@@ -1,0 +1,166 @@
+"""Songs as points of an embedding space, and what the networks read of sessions in it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from musicbox_agents.base import Observation
+from musicbox_agents.ddpg.quality import TrackQuality, quality_in_log
+from musicbox_agents.ddpg.replay import Transitions
+from musicbox_agents.ddpg.settings import DDPGSettings
+from musicbox_agents.ddpg.state import State, read_sessions
+from musicbox_agents.log import FOLDS
+from musicbox_agents.slates import nearest
+from musicbox_env.data.dataset import RATE_SUFFIX, Dataset
+from musicbox_env.retrieval.embeddings import rate_column
+from musicbox_env.retrieval.search import Search
+from musicbox_env.rewards import RewardConfig, discounts
+
+Axes = dict[str, npt.NDArray[np.float32]]
+Parts = TypeVar("Parts", bound=tuple)
+
+
+class Batch(NamedTuple):
+    """Transitions as the networks read them; see `replay.Transitions`.
+
+    Attributes:
+        state: Before the slate.
+        songs: Embeddings of the songs of the slate ``(B, K, d)``.
+        rewards: Of each of them ``(B, K)``.
+        heard: Which of them were heard ``(B, K)``.
+        terminated: Whether the session ended with the slate ``(B,)``.
+        next_state: After the slate; the state before it where nothing needs it.
+        logged: Whether the slate comes from the log ``(B, 1)``.
+    """
+
+    state: State
+    songs: Tensor
+    rewards: Tensor
+    heard: Tensor
+    terminated: Tensor
+    next_state: State
+    logged: Tensor
+
+
+class SongSpace:
+    """A dataset's songs in an embedding space; an agent may move its songs along the last axis.
+
+    Attributes:
+        embedding: Name of the space.
+        has_rate: Whether its last axis is how good a song is.
+        search: Finds songs in it.
+        quality: How good songs are, where the last axis is the agent's own; else None.
+    """
+
+    def __init__(self, dataset: Dataset, embedding: str | None = None) -> None:
+        """Open a space; None is the dataset's best, with the rate."""
+        self.embedding = embedding or dataset.default_embedding
+        self.has_rate = self.embedding.endswith(RATE_SUFFIX)
+        self.search = Search(dataset, self.embedding)
+        self.quality: TrackQuality | None = None
+
+    @property
+    def vectors(self) -> npt.NDArray[np.float32]:
+        """Where songs lie ``(num_tracks, d)``."""
+        return self.search.space
+
+    @property
+    def dim(self) -> int:
+        """Dimensions of the space."""
+        return self.vectors.shape[1]
+
+    def nearest(
+        self, observation: Observation, queries: npt.NDArray[np.float32], k: int
+    ) -> npt.NDArray[np.int64]:
+        """The k songs of highest dot product that may be recommended ``(n, k)``, -1 for none."""
+        return nearest(observation, queries, self.vectors, k, self.search.top_k)
+
+    def embed(self, tracks: npt.NDArray[np.integer]) -> Tensor:
+        """Embeddings of tracks ``(..., d)``, 0 for -1."""
+        vectors = self.vectors.take(tracks, axis=0, mode="clip")  # of a mapped file, not a copy
+        vectors[tracks < 0] = 0
+        return torch.from_numpy(vectors)
+
+    def state(self, observation: Observation) -> State:
+        """What the networks read of a batch of sessions."""
+        return read_sessions(
+            self.vectors,
+            observation["tracks"],
+            observation["levels"].astype(np.int8, copy=False),
+            observation["context"].astype(np.float32, copy=False),
+            rate=self.has_rate,
+        )
+
+    def batch(self, rows: Transitions, *, future: bool) -> Batch:
+        """What the networks read of transitions; next states only with ``future``."""
+        songs = self.embed(rows.slate)
+        if self.has_rate:
+            given = ~np.isnan(rows.slate_axis)
+            songs.numpy()[given, -1] = rows.slate_axis[given]
+        state = self.state(rows.before())
+        return Batch(
+            state=state,
+            songs=songs,
+            rewards=torch.from_numpy(rows.song_reward),
+            heard=torch.from_numpy(rows.heard),
+            terminated=torch.from_numpy(rows.terminated),
+            next_state=self.state(rows.after()) if future else state,
+            logged=torch.from_numpy(rows.logged)[:, None],
+        )
+
+    def read_quality(self, settings: DDPGSettings, reward: RewardConfig) -> Axes:
+        """Read from the log how good songs are, and make it the last axis.
+
+        Args:
+            settings: ``quality="counted"`` leaves the axis as it is.
+            reward: What a play earns.
+
+        Returns:
+            The axis as each fold of the training sessions alone has it.
+        """
+        dataset = self.search.dataset
+        if settings.quality == "counted" or not self.has_rate:
+            return {fold: rate_column(dataset.catalog, fold) for fold in FOLDS}
+        unit = discounts(reward.gamma_position, settings.slate_size).sum()
+        prior = settings.quality_prior
+        found = quality_in_log(dataset, self.vectors[:, :-1], reward, prior, unit)
+        self.set_quality(found["train"])
+        return {fold: found[fold].axis(np.arange(len(self.vectors))) for fold in FOLDS}
+
+    def set_quality(self, quality: TrackQuality) -> None:
+        """Make it the last axis."""
+        self.quality = quality
+        everything = np.arange(len(self.vectors))
+        self.search.move(everything, quality.axis(everything))
+
+    def arrays(self) -> dict[str, npt.NDArray]:
+        """What makes the space the agent's own; `restore` takes it back."""
+        return {} if self.quality is None else self.quality.arrays()
+
+    def restore(self, arrays: Mapping[str, npt.NDArray]) -> None:
+        """Be as `arrays` found it."""
+        if "quality.sum" in arrays:
+            self.set_quality(TrackQuality.of(arrays))
+
+    def add_residuals(
+        self, tracks: npt.NDArray[np.integer], residuals: npt.NDArray[np.float32]
+    ) -> None:
+        """Add residuals ``(n,)`` to the quality of tracks ``(n,)``, and move these."""
+        assert self.quality is not None
+        self.quality.add(tracks, residuals)
+        moved = np.unique(tracks)
+        self.search.move(moved, self.quality.axis(moved))
+
+
+def divided(parts: Parts, size: int) -> list[Parts]:
+    """Split nested tuples of tensors into rows of ``size`` each."""
+    split = (
+        part.split(size) if isinstance(part, Tensor) else divided(part, size) for part in parts
+    )
+    return [type(parts)(*pieces) for pieces in zip(*split, strict=True)]

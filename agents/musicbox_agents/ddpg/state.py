@@ -1,0 +1,117 @@
+"""Sessions as the networks read them: statistics and means, which need no learning.
+
+Shapes: ``B`` sessions of a batch, ``H`` places of the history, ``d`` dimensions of the embedding
+space.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Final, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from musicbox_env.data.summaries import GROUPS, PLAYED, add_to_groups
+from musicbox_env.kernels import compiled
+from musicbox_env.schema import NUM_LEVELS
+from musicbox_env.simulator.dynamics import CONTEXT_SIZE
+
+HALF_LIVES: Final = (0.5, 1.0, 2.0, 4.0, 8.0, 100.0)
+"""Songs after which a play counts half, for each of the statistics; the last is plain means."""
+
+
+class State(NamedTuple):
+    """A batch of sessions.
+
+    Attributes:
+        statistics: Shares of each listen level, and the mean rate of the songs, under weights that
+            halve every `HALF_LIVES` songs; the context; how much of the history there is.
+            ``(B, num_statistics)``.
+        means: Mean embedding of the songs played, kept and skipped ``(B, 3, d)``, 0 where there is
+            none. Kept apart since they say different things: taste shows in everything that was
+            played, whereas kept minus skipped cancels it, because skipped songs share the liked
+            genre. The rate is left at 0: that of the songs played says nothing of what is liked.
+    """
+
+    statistics: Tensor
+    means: Tensor
+
+
+def num_statistics(*, rate: bool) -> int:
+    """Length of `State.statistics`."""
+    return len(HALF_LIVES) * (NUM_LEVELS + rate) + CONTEXT_SIZE + 1
+
+
+def read_sessions(
+    space: npt.NDArray[np.float32],
+    tracks: npt.NDArray[np.int32],
+    levels: npt.NDArray[np.int8],
+    context: npt.NDArray[np.float32],
+    *,
+    rate: bool,
+) -> State:
+    """Summarize sessions.
+
+    Args:
+        space: Embeddings of all tracks ``(num_tracks, d)``.
+        tracks: Songs heard ``(B, H)``, the newest last; anything where padded.
+        levels: How far each was heard ``(B, H)``, -1 where padded.
+        context: Context features of the observation ``(B, CONTEXT_SIZE)``.
+        rate: Whether the last dimension of the embeddings is the songs' rate.
+    """
+    statistics = np.zeros((len(tracks), num_statistics(rate=rate)), np.float32)
+    means = np.zeros((len(tracks), len(GROUPS), space.shape[1]), np.float32)
+    weights = _half_life_weights(tracks.shape[1])
+    _read_plays(np.asarray(space), tracks, levels, context, weights, rate, statistics, means)
+    return State(torch.from_numpy(statistics), torch.from_numpy(means))
+
+
+@compiled
+def _read_plays(
+    space: npt.NDArray[np.float32],
+    tracks: npt.NDArray[np.int32],
+    levels: npt.NDArray[np.int8],
+    context: npt.NDArray[np.float32],
+    weights: npt.NDArray[np.float32],
+    rate: bool,
+    statistics: npt.NDArray[np.float32],
+    means: npt.NDArray[np.float32],
+) -> None:
+    """Fill in statistics and means, which begin at 0."""
+    lives, rows = weights.shape[1], NUM_LEVELS + rate
+    number = np.zeros((len(tracks), len(GROUPS)), np.float32)
+    total = np.empty(lives, np.float32)
+    for i in range(len(tracks)):
+        total[:] = 0
+        for place in range(tracks.shape[1]):
+            level, track = levels[i, place], tracks[i, place]
+            if level < 0:
+                continue
+            add_to_groups(i, track, level, space, means, number)
+            for life in range(lives):
+                total[life] += weights[place, life]
+                statistics[i, level * lives + life] += weights[place, life]
+                if rate:
+                    of_rate = weights[place, life] * space[track, -1]
+                    statistics[i, NUM_LEVELS * lives + life] += of_rate
+        for row in range(rows if number[i, PLAYED] else 0):
+            for life in range(lives):
+                statistics[i, row * lives + life] /= total[life]
+        for group in range(len(GROUPS)):
+            for j in range(space.shape[1] - rate):
+                means[i, group, j] /= max(number[i, group], np.float32(1))
+            if rate:
+                means[i, group, -1] = 0
+        for c in range(context.shape[1]):
+            statistics[i, rows * lives + c] = context[i, c]
+        statistics[i, -1] = number[i, PLAYED] / np.float32(tracks.shape[1])
+
+
+@cache
+def _half_life_weights(length: int) -> npt.NDArray[np.float32]:
+    """Weights of the places of a history ``(length, number of half-lives)``, the newest 1."""
+    age = np.arange(length - 1, -1, -1)[:, None]
+    return (0.5 ** (age / np.array(HALF_LIVES))).astype(np.float32)
