@@ -35,6 +35,22 @@ class AgentSettings:
         return cls(**lists_as_tuples)
 
 
+def require_ranges(settings: AgentSettings, ranges: Mapping[str, tuple[float, float]]) -> None:
+    """Refuse settings outside their range, ends included; None is always allowed.
+
+    Raises:
+        ValueError: With the value and the range.
+    """
+    for name, (low, high) in ranges.items():
+        value = getattr(settings, name)
+        if value is not None and not low <= value <= high:
+            most = "" if high == np.inf else f" and at most {high:g}"
+            raise ValueError(
+                f"{type(settings).__name__.removesuffix('Settings')} setting {name} is {value!r}; "
+                f"it must be at least {low:g}{most}."
+            )
+
+
 class Agent(ABC):
     """Recommends slates for observations of `MusicSession-v0`.
 
@@ -147,18 +163,18 @@ class Agent(ABC):
 
         Raises:
             ValueError: The checkpoint is another agent's, or a setting is not one of acting, or it
-                was trained by a version that lacked settings.
+                was trained by a version with other settings.
         """
         about = json.loads((folder / "agent.json").read_text())
         if about["agent"] != cls.name:
             raise ValueError(f"{folder} holds a {about['agent']!r} agent, not a {cls.name!r} one.")
         for name in changed or {}:
             require_known(f"setting of how a trained {cls.name} acts", name, cls.acting)
-        missing = [f.name for f in fields(cls.Settings) if f.name not in about["settings"]]
-        if missing:
+        differing = sorted({f.name for f in fields(cls.Settings)} ^ set(about["settings"]))
+        if differing:
             raise ValueError(
-                f"{folder} was trained by a MusicBox that knew nothing of {', '.join(missing)}; "
-                "train it again."
+                f"{folder} was trained by a MusicBox with other settings of {cls.name} "
+                f"({', '.join(differing)}); train it again."
             )
         settings = cls.Settings.from_mapping({**about["settings"], **(changed or {})})
         agent = cls(dataset, seed=about["seed"], settings=settings)

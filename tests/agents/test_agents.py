@@ -29,7 +29,6 @@ SMALL = {
         "learning_starts": 16,
         "log_sessions": 50,
         "warmup_updates": 5,
-        "neighbours": 4,
     },
     "lird": {"hidden": 8, "batch_size": 8},
     "bc": _SMALL_OFFLINE,
@@ -188,7 +187,7 @@ def test_long_sessions_get_the_best_of_what_is_left(synthetic):
         "item-knn": item_knn,
     }
     rules["ddpg"] = lambda observation: (
-        ddpg.points(observation)[:, 0].astype(np.float64) @ ddpg.space.T.astype(np.float64)
+        ddpg.proto_actions(observation).astype(np.float64) @ ddpg.space.vectors.T.astype(np.float64)
     )
     for name, scores in rules.items():
         agent = ddpg if name == "ddpg" else make_agent(name, synthetic)
@@ -206,13 +205,14 @@ def test_deterministic_actions_are(synthetic, name):
     np.testing.assert_array_equal(act(agent, observation), first)
 
 
-def test_an_agent_of_a_version_with_fewer_settings_is_refused(synthetic, tmp_path):
+@pytest.mark.parametrize("change", [lambda kept: kept.pop("tau"), lambda kept: kept.update(old=1)])
+def test_an_agent_of_a_version_with_other_settings_is_refused(synthetic, tmp_path, change):
     """What a setting meant before it was one is not known."""
     make_agent("ddpg", synthetic).save(tmp_path)
     about = json.loads((tmp_path / "agent.json").read_text())
-    del about["settings"]["tau"]
+    change(about["settings"])
     (tmp_path / "agent.json").write_text(json.dumps(about))
-    with pytest.raises(ValueError, match="knew nothing of tau; train it again"):
+    with pytest.raises(ValueError, match=r"other settings of ddpg \((tau|old)\); train it again"):
         load_agent(tmp_path, synthetic)
 
 

@@ -66,10 +66,11 @@ from musicbox_agents.ddpg.checkpoints import Loop
 from musicbox_agents.ddpg.replay import ReplayBuffer, Transitions, draw_batches
 from musicbox_agents.ddpg.report import Report
 from musicbox_agents.ddpg.settings import DDPGSettings
-from musicbox_agents.ddpg.space import Batch, SongSpace, divided
+from musicbox_agents.ddpg.space import Batch, SongSpace, divided, perturbed
+from musicbox_agents.ddpg.state import State
 from musicbox_agents.log import read_log
 from musicbox_agents.sessions import one_thread, open_env, session_seeds
-from musicbox_agents.slates import as_batch, best_candidates
+from musicbox_agents.slates import as_batch
 from musicbox_env.data.dataset import Dataset
 from musicbox_env.rewards import RewardConfig
 
@@ -167,58 +168,46 @@ class DDPGAgent(Agent):
     ) -> npt.NDArray[np.float32]:
         """Add noise of ``noise`` times the norm, or so much that nothing else is left [8]."""
         share = ANYWHERE if anywhere else self.settings.noise
-        norm = np.linalg.norm(proto_actions, axis=-1, keepdims=True)
-        gauss = self.rng.standard_normal(proto_actions.shape, dtype=np.float32)
-        noisy = proto_actions + share * norm * gauss / np.float32(np.sqrt(self.space.dim))
-        return noisy / np.linalg.norm(noisy, axis=-1, keepdims=True)
+        return perturbed(proto_actions, share, self.rng)
 
     @torch.no_grad()
     def choose(
         self, observation: Observation, proto_actions: npt.NDArray[np.float32]
     ) -> npt.NDArray[np.int64]:
-        """Songs of highest Q among the nearest to proto-actions ``(n, slate_size)`` [9].
-
-        Out of the catalog quality counts less than the critic says [12]. Among the few plays of a
-        logged session there is nothing to spread.
-        """
+        """Songs of highest Q among the nearest to proto-actions ``(n, slate_size)`` [9, 12]."""
         config = self.settings
-        weight = np.ones(self.space.dim, np.float32)
-        if self.space.has_rate and "candidates" not in observation:
-            weight[-1] = config.quality_weight
+        weight = self.space.weights(observation, config.quality_weight)
         most = max(config.rerank, config.slate_size)
         near = self.space.nearest(observation, proto_actions * weight, most)
         if not config.rerank:
             return np.maximum(near, 0)
         critic = self.average_critic if config.average_critic else self.critic
-        songs = self.space.embed(near) * torch.from_numpy(weight)
-        q = critic(self.space.state(observation), songs).numpy()
-        return best_candidates(near, q, config.slate_size)
+        return self.space.best(observation, near, weight, critic, config.slate_size)
 
     # Learning: the update
 
     def update(self, batch: Batch) -> dict[str, float]:
         """One update of the critic, the actor and their targets."""
         losses = self.update_critic(batch)
-        actor_loss = self.actor_loss(batch)
-        self.actor_optimizer.zero_grad()
-        actor_loss.backward()
-        self.actor_optimizer.step()
+        actor_loss = self.actor_loss(self.actor, self.critic, batch.state)
+        losses["actor_loss"] = networks.descend(self.actor_optimizer, actor_loss)
         if self.settings.gamma:  # else nothing reads the targets
             networks.follow(self.target_actor, self.actor, self.settings.tau)
             networks.follow(self.target_critic, self.critic, self.settings.tau)
-        return {**losses, "actor_loss": actor_loss.item()}
+        return losses
 
     def update_critic(self, batch: Batch) -> dict[str, float]:
         """One update of the critic and of its average."""
-        loss, mean_q = self.critic_loss(batch, self.target(batch))
-        self.critic_optimizer.zero_grad()
-        loss.backward()
-        self.critic_optimizer.step()
-        if self.settings.average_critic:
+        config, target = self.settings, self.target(batch)
+        loss, mean_q = self.critic_loss(
+            self.critic, batch, target, within_slates=config.within_slates
+        )
+        critic_loss = networks.descend(self.critic_optimizer, loss)
+        if config.average_critic:
             share = networks.newest_share(self.critic_updates, NEWEST_SHARE)
             networks.follow(self.average_critic, self.critic, share)
         self.critic_updates += 1
-        return {"critic_loss": loss.item(), "mean_q": mean_q.item()}
+        return {"critic_loss": critic_loss, "mean_q": mean_q.item()}
 
     @torch.no_grad()
     def target(self, batch: Batch) -> Tensor:
@@ -233,25 +222,28 @@ class DDPGAgent(Agent):
         proto_actions = self.target_actor(batch.next_state)
         return self.target_critic(batch.next_state, proto_actions[:, None])[:, 0]
 
-    def critic_loss(self, batch: Batch, target: Tensor) -> tuple[Tensor, Tensor]:
+    @staticmethod
+    def critic_loss(
+        critic: networks.Critic, batch: Batch, target: Tensor, *, within_slates: bool
+    ) -> tuple[Tensor, Tensor]:
         """Mean squared error to a target ``(B, K)`` over the songs heard, and the mean of Q."""
         heard = batch.heard.to(target.dtype)
-        encoded = self.critic.encode(batch.state)
-        q = self.critic.score(encoded, batch.songs)
-        if self.settings.within_slates and q.shape[1] > 1:
+        encoded = critic.encode(batch.state)
+        q = critic.score(encoded, batch.songs)
+        if within_slates and q.shape[1] > 1:
             added = (q - encoded.value) * heard
             common = added.sum(dim=1, keepdim=True) / heard.sum(dim=1, keepdim=True).clamp(min=1)
             common = batch.logged * common
             q = q - common + common.detach()  # the same number without its gradient [14]
         number = heard.sum()
-        loss = ((q - target).square() * heard).sum() / number
-        return loss, (q.detach() * heard).sum() / number
+        return ((q - target).square() * heard).sum() / number, (q.detach() * heard).sum() / number
 
-    def actor_loss(self, batch: Batch) -> Tensor:
+    @staticmethod
+    def actor_loss(actor: networks.Actor, critic: networks.Critic, state: State) -> Tensor:
         """``-mean Q(s, mu(s)) / mean |Q(s, mu(s))|``: no scale of rewards sets the step."""
         with torch.no_grad():
-            encoded = self.critic.encode(batch.state)
-        q = self.critic.score(encoded, self.actor(batch.state)[:, None])
+            encoded = critic.encode(state)
+        q = critic.score(encoded, actor(state)[:, None])
         return -q.mean() / q.detach().abs().mean().clamp(min=1e-6)
 
     # Learning: the loop

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.optim import Optimizer
 
 from musicbox_agents.ddpg.state import State, num_statistics
 from musicbox_env.data.summaries import GROUPS, PLAYED
@@ -135,6 +136,14 @@ class Critic(nn.Module):
     def score(self, encoded: CriticState, actions: Tensor) -> Tensor:
         """Q ``(B, M)`` of actions ``(B, M, d)`` in sessions that were encoded already."""
         return encoded.value + (actions @ encoded.slope[..., None]).squeeze(2)
+
+
+def descend(optimizer: Optimizer, loss: Tensor) -> float:
+    """Move an optimizer's weights down the gradient of a loss; gives the loss."""
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    return loss.item()
 
 
 @torch.no_grad()

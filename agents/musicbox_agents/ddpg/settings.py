@@ -7,7 +7,7 @@ from typing import Final
 
 import numpy as np
 
-from musicbox_agents.base import AgentSettings
+from musicbox_agents.base import AgentSettings, require_ranges
 from musicbox_env.schema import require_known
 
 STARTS: Final = ("heuristic", "random")
@@ -91,10 +91,4 @@ class DDPGSettings(AgentSettings):
     def __post_init__(self) -> None:
         require_known("start", self.start, STARTS)
         require_known("quality", self.quality, QUALITIES)
-        for name, (low, high) in _RANGES.items():
-            value = getattr(self, name)
-            if value is not None and not low <= value <= high:
-                most = "" if high == np.inf else f" and at most {high:g}"
-                raise ValueError(
-                    f"DDPG setting {name} is {value!r}; it must be at least {low:g}{most}."
-                )
+        require_ranges(self, _RANGES)

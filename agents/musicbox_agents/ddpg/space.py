@@ -11,16 +11,18 @@ import torch
 from torch import Tensor
 
 from musicbox_agents.base import Observation
+from musicbox_agents.ddpg.networks import Critic
 from musicbox_agents.ddpg.quality import TrackQuality, quality_in_log
 from musicbox_agents.ddpg.replay import Transitions
 from musicbox_agents.ddpg.settings import DDPGSettings
 from musicbox_agents.ddpg.state import State, read_sessions
 from musicbox_agents.log import FOLDS
-from musicbox_agents.slates import nearest
+from musicbox_agents.slates import best_candidates, nearest
 from musicbox_env.data.dataset import RATE_SUFFIX, Dataset
 from musicbox_env.retrieval.embeddings import rate_column
 from musicbox_env.retrieval.search import Search
 from musicbox_env.rewards import RewardConfig, discounts
+from musicbox_env.schema import is_skip
 
 Axes = dict[str, npt.NDArray[np.float32]]
 Parts = TypeVar("Parts", bound=tuple)
@@ -37,6 +39,7 @@ class Batch(NamedTuple):
         terminated: Whether the session ended with the slate ``(B,)``.
         next_state: After the slate; the state before it where nothing needs it.
         logged: Whether the slate comes from the log ``(B, 1)``.
+        kept: Which songs were heard and not skipped ``(B, K)``.
     """
 
     state: State
@@ -46,6 +49,7 @@ class Batch(NamedTuple):
     terminated: Tensor
     next_state: State
     logged: Tensor
+    kept: Tensor
 
 
 class SongSpace:
@@ -81,6 +85,17 @@ class SongSpace:
         """The k songs of highest dot product that may be recommended ``(n, k)``, -1 for none."""
         return nearest(observation, queries, self.vectors, k, self.search.top_k)
 
+    def weights(self, observation: Observation, quality_weight: float) -> npt.NDArray[np.float32]:
+        """What each dimension counts when songs are chosen ``(d,)``.
+
+        Out of the catalog the rate axis counts less than the critic says; among the few plays of a
+        logged session there is nothing to spread.
+        """
+        weight = np.ones(self.dim, np.float32)
+        if self.has_rate and "candidates" not in observation:
+            weight[-1] = quality_weight
+        return weight
+
     def embed(self, tracks: npt.NDArray[np.integer]) -> Tensor:
         """Embeddings of tracks ``(..., d)``, 0 for -1."""
         vectors = self.vectors.take(tracks, axis=0, mode="clip")  # of a mapped file, not a copy
@@ -97,6 +112,18 @@ class SongSpace:
             rate=self.has_rate,
         )
 
+    def best(
+        self,
+        observation: Observation,
+        near: npt.NDArray[np.int64],
+        weight: npt.NDArray[np.float32],
+        critic: Critic,
+        k: int,
+    ) -> npt.NDArray[np.int64]:
+        """The k tracks of highest Q among ``near`` ``(n, m)``, embeddings times `weights`."""
+        songs = self.embed(near) * torch.from_numpy(weight)
+        return best_candidates(near, critic(self.state(observation), songs).numpy(), k)
+
     def batch(self, rows: Transitions, *, future: bool) -> Batch:
         """What the networks read of transitions; next states only with ``future``."""
         songs = self.embed(rows.slate)
@@ -112,7 +139,12 @@ class SongSpace:
             terminated=torch.from_numpy(rows.terminated),
             next_state=self.state(rows.after()) if future else state,
             logged=torch.from_numpy(rows.logged)[:, None],
+            kept=torch.from_numpy(rows.heard & ~is_skip(rows.slate_levels)),
         )
+
+    def counted_axes(self) -> Axes:
+        """The rate axis as each fold of the training sessions alone has it."""
+        return {fold: rate_column(self.search.dataset.catalog, fold) for fold in FOLDS}
 
     def read_quality(self, settings: DDPGSettings, reward: RewardConfig) -> Axes:
         """Read from the log how good songs are, and make it the last axis.
@@ -124,12 +156,11 @@ class SongSpace:
         Returns:
             The axis as each fold of the training sessions alone has it.
         """
-        dataset = self.search.dataset
         if settings.quality == "counted" or not self.has_rate:
-            return {fold: rate_column(dataset.catalog, fold) for fold in FOLDS}
+            return self.counted_axes()
         unit = discounts(reward.gamma_position, settings.slate_size).sum()
         prior = settings.quality_prior
-        found = quality_in_log(dataset, self.vectors[:, :-1], reward, prior, unit)
+        found = quality_in_log(self.search.dataset, self.vectors[:, :-1], reward, prior, unit)
         self.set_quality(found["train"])
         return {fold: found[fold].axis(np.arange(len(self.vectors))) for fold in FOLDS}
 
@@ -156,6 +187,16 @@ class SongSpace:
         self.quality.add(tracks, residuals)
         moved = np.unique(tracks)
         self.search.move(moved, self.quality.axis(moved))
+
+
+def perturbed(
+    proto_actions: npt.NDArray[np.float32], share: float, rng: np.random.Generator
+) -> npt.NDArray[np.float32]:
+    """Add Gaussian noise of ``share`` times the norm, on average, and project back to norm 1."""
+    norm = np.linalg.norm(proto_actions, axis=-1, keepdims=True)
+    gauss = rng.standard_normal(proto_actions.shape, dtype=np.float32)
+    noisy = proto_actions + share * norm * gauss / np.float32(np.sqrt(proto_actions.shape[-1]))
+    return noisy / np.linalg.norm(noisy, axis=-1, keepdims=True)
 
 
 def divided(parts: Parts, size: int) -> list[Parts]:

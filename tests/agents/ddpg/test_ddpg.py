@@ -104,7 +104,7 @@ def test_the_actor_climbs_the_critic(synthetic: Dataset, start: str) -> None:
     weights = {name: w.clone() for name, w in agent.critic.state_dict().items()}
     for _ in range(5):
         agent.actor_optimizer.zero_grad()
-        agent.actor_loss(batch).backward()
+        agent.actor_loss(agent.actor, agent.critic, batch.state).backward()
         agent.actor_optimizer.step()
     assert mean_q(agent, batch) > before
     for name, w in agent.critic.state_dict().items():
@@ -153,7 +153,9 @@ def test_critic_loss_counts_songs_heard_alone(synthetic: Dataset) -> None:
     batch = some_batch(agent)
     heard = batch.heard.clone()
     heard[:, 2] = False
-    loss, _ = agent.critic_loss(batch._replace(heard=heard), batch.rewards)
+    loss, _ = agent.critic_loss(
+        agent.critic, batch._replace(heard=heard), batch.rewards, within_slates=True
+    )
     with torch.no_grad():
         q = agent.critic(batch.state, batch.songs)
     torch.testing.assert_close(loss.detach(), (batch.rewards - q)[:, :2].square().mean())
