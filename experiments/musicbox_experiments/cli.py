@@ -12,11 +12,6 @@ from musicbox_env.schema import suggest
 COMMANDS = {
     "compare": ("compare.compare", "train agents, evaluate them on held-out sessions, report"),
     "train": ("train.train", "train one agent over seeds"),
-    "frontier": (
-        "compare.frontier",
-        "draw skips against variety for a trained agent under other acting settings",
-    ),
-    "ablate": ("compare.ablate", "measure what each option of the DDPG agent is worth"),
     "fit-listener": ("listeners.fit_listener", "learn a user simulator from logged sessions"),
     "cross-validate": (
         "trust.cross_validate",

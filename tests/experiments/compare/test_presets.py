@@ -14,6 +14,8 @@ from musicbox_experiments.train.variants import (
     VARIANTS,
     about,
     agent_of,
+    class_of,
+    parse_settings,
     require_label,
     settings_of,
 )
@@ -27,6 +29,15 @@ def test_every_preset_is_a_valid_configuration(name):
     config = CompareConfig(**options_of(name))
     assert config.preset == name
     assert config.out.name == name
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_label_of_a_preset_has_settings_of_its_agent(name):
+    options = PRESETS[name].options
+    given = parse_settings(options.get("agent_settings", ()))
+    for label in options["agents"]:
+        settings = class_of(label).Settings.from_mapping(settings_of(label, given))
+        assert (label in given) <= (settings != class_of(label).Settings())
 
 
 def parsed(monkeypatch, arguments):
@@ -82,10 +93,10 @@ def test_first_is_the_first_musicbox_on_raw_logs(tmp_path, capsys):
         **{
             **options_of("first"),
             "source": logs,
-            "agents": ("logged", "popularity", "ddpg+first"),
+            "agents": ("logged", "popularity", "lird+first"),
             "seeds": 1,
             "train_steps": 100,
-            "test_sessions": 40,
+            "evaluation_sessions": 40,
             "out": tmp_path / "run",
             "workers": 1,
         }
@@ -95,15 +106,15 @@ def test_first_is_the_first_musicbox_on_raw_logs(tmp_path, capsys):
     assert data.about["filters"]["session_length"]["exactly"] == 20
     popularity = data.catalog.features(["us_popularity_estimate"])[:, 0]
     assert popularity.min() >= 95
-    agent = json.loads((config.out / "agents/ddpg+first/seed-0/best/agent.json").read_text())
-    assert agent["agent"] == "ddpg"
-    expected = {"history_length": 10, "slate_size": 3, "points": 3, "gamma": 0.99, "tau": 0.001}
+    agent = json.loads((config.out / "agents/lird+first/seed-0/best/agent.json").read_text())
+    assert agent["agent"] == "lird"
+    expected = {"history_length": 10, "slate_size": 3, "gamma": 0.99, "actor_rate": 5e-5}
     assert expected.items() <= agent["settings"].items()
-    training = json.loads((config.out / "agents/ddpg+first/seed-0/training.json").read_text())
+    training = json.loads((config.out / "agents/lird+first/seed-0/training.json").read_text())
     assert training["options"]["horizon"] == 150
     assert training["options"]["listener"].endswith("similarity-grouped_cosine.npz")
     summary = json.loads((config.out / "summary.json").read_text())
-    assert set(summary["first_musicbox"]) == {"logged", "popularity", "ddpg+first"}
+    assert set(summary["first_musicbox"]) == {"logged", "popularity", "lird+first"}
     assert summary["config"]["preset"] == "first"
     assert list(summary["evaluators"]) == ["replay", "similarity-grouped_cosine"]
     figures = summary["first_musicbox"]["logged"]
@@ -178,7 +189,7 @@ def test_variants_stand_beside_the_untouched_agent(synthetic_folder, tmp_path):
         agents=("logged", "item-knn", "item-knn+kept"),
         agent_settings=("item-knn+kept.kept_only=true",),
         evaluator=("replay",),
-        test_sessions=40,
+        evaluation_sessions=40,
         out=tmp_path / "run",
     )
     compare.run(config)

@@ -8,8 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from musicbox_experiments.compare import plots
-from musicbox_experiments.compare.report import Study, show, text_table, write_report
+from musicbox_experiments.compare.report import write_report
+from musicbox_experiments.compare.study import Study
 from musicbox_experiments.compare.summary import summarize
+from musicbox_experiments.compare.tables import text_table
 from musicbox_experiments.evaluate.metrics import (
     METRICS,
     CatalogStats,
@@ -17,7 +19,7 @@ from musicbox_experiments.evaluate.metrics import (
     Rollout,
     measure,
 )
-from musicbox_experiments.text import percent, signed_points
+from musicbox_experiments.text import percent, show, signed_points, with_interval
 
 SESSIONS, TRACKS = 160, 40
 RATES = {
@@ -291,8 +293,32 @@ def test_learned_agents_are_set_against_every_other(summary: dict) -> None:
     assert "honest against the others, evaluator honest evaluator" in table
 
 
+def test_variants_of_an_agent_are_paired_by_seed() -> None:
+    """Seeds differ by far more than the variants do, and their difference is known all the same."""
+    rates = {"logged": [0.5], "x": [0.2, 0.4, 0.6], "x+mine": [0.1, 0.3, 0.5], "y": [0.1, 0.3, 0.5]}
+    study = replace(
+        toy_study(),
+        curves={},
+        against="x+mine",
+        rollouts=[
+            toy_rollout(agent, "replay", rate, seed, SESSIONS)
+            for agent, by_seed in rates.items()
+            for seed, rate in enumerate(by_seed)
+        ],
+    )
+    [(ours, against)] = summarize(study, resamples=200)["evaluators"]["replay"]["against"].items()
+    assert ours == "x+mine"
+    paired, unpaired = (against[name]["skip_rate"] for name in ("x", "y"))
+    assert paired["value"] == pytest.approx(-0.1, abs=0.03)
+    assert paired["high"] < 0
+    assert unpaired["low"] < -0.2 < 0.2 < unpaired["high"]
+    size = against["x"]["effective_catalog_size"]
+    assert size["low"] < size["value"] < size["high"]
+    assert "x+mine against the others" in text_table(summarize(study, resamples=20))
+
+
 def test_the_headline_leaves_upper_bounds_aside(summary: dict) -> None:
-    assert summary["headline"][0].startswith("honest was skipped least")
+    assert summary["headline"][0].startswith("honest has the lowest skip rate")
     assert summary["evaluators"]["honest evaluator"]["training"]["learned"] == "honest"
     assert summary["evaluators"]["honest evaluator"]["training"]["rule"] == "random"
     assert any("Fewer than 10 training seeds" in c for c in summary["cautions"])
@@ -344,7 +370,7 @@ def test_a_bare_study_is_enough(tmp_path: Path) -> None:
     text = (out / "report.html").read_text()
     assert read(out / "report.html").open == []
     assert "<b>" not in text
-    assert "&lt;b&gt;sb3-2&lt;/b&gt; was skipped least" in text
+    assert "&lt;b&gt;sb3-2&lt;/b&gt; has the lowest skip rate" in text
     assert "(difference \N{MINUS SIGN}" in text
 
 
@@ -383,6 +409,8 @@ def test_a_study_that_cannot_be_compared_is_refused() -> None:
         (show(0.99712, "index"), "0.997"),
         (signed_points(-0.123), "-12.3"),
         (signed_points(0.04), "+4.0"),
+        (with_interval({"value": 0.5, "low": 0.25, "high": None}, "percent"), "50.0 %"),
+        (with_interval({"value": -0.5, "low": -1, "high": 0.1}, "points"), "-50.0 [-100.0, +10.0]"),
     ],
 )
 def test_numbers_as_text(text: str, expected: str) -> None:
@@ -411,7 +439,7 @@ def test_points_without_interval_and_many_agents_can_be_drawn() -> None:
     songs = {n: plots.Point(10.0 + i, -5.0, 40.0) for i, n in enumerate(names)}
     for figure in (
         plots.forest(points, label="skip rate"),
-        plots.scatter(songs, points, x_label="songs", y_label="skip rate", theme=plots.DARK),
+        plots.scatter(songs, points, x_label="songs", y_label="skip rate"),
         plots.by_position({n: np.array([0.5, np.nan]) for n in names}),
     ):
         assert plots.png(figure).startswith(b"\x89PNG")
