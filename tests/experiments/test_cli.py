@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 
@@ -63,3 +64,13 @@ def test_module_and_command_are_the_same_function():
     told = subprocess.run(run, capture_output=True, text=True)
     assert told.returncode == 2
     assert "musicbox describe" in told.stderr
+
+
+@pytest.mark.parametrize("arguments", [[], ["--help"], ["compare", "--help"], ["describe"]])
+def test_a_closed_pipe_ends_every_output_quietly(arguments):
+    reader, writer = os.pipe()
+    os.close(reader)
+    run = [sys.executable, "-m", "musicbox_experiments", *arguments]
+    with os.fdopen(writer, "w") as pipe:
+        ended = subprocess.run(run, stdout=pipe, stderr=subprocess.PIPE, text=True)
+    assert (ended.returncode, ended.stderr) == (1, "")
