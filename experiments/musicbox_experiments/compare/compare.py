@@ -53,15 +53,8 @@ from musicbox_experiments.train.simulators import AUTO, Listeners, choose_listen
 from musicbox_experiments.train.variants import about, parse_settings, require_label
 
 DEFAULT_AGENTS = (
-    "random",
-    "popularity",
-    "logged",
-    "content",
-    "best-rate",
-    "played-rate",
-    "ddpg",
-    "sb3-ddpg",
-    "skyline",
+    *("random", "popularity", "logged", "content", "best-rate", "played-rate"),
+    *("ddpg", "sb3-ddpg", "skyline"),
 )
 BOUNDS = ("skyline", "bayes")
 """They know what no recommender can: the evaluator's own probabilities, or the law behind the data.

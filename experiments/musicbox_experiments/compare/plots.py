@@ -23,40 +23,24 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, Percent
 WIDTH_INCHES: Final = 9.0
 DPI: Final = 150
 
+_CYCLE: Final = ("#0072b2", "#d55e00", "#009e73", "#aa3377", "#b8860b", "#56b4e9", "#000000")
 Curve = Sequence[tuple[float, float]]
 """Points (steps, value) of one training run."""
 
 
 @dataclass(frozen=True)
 class Theme:
-    """Colours of a picture.
+    """Colours of the pictures."""
 
-    Attributes:
-        paper: Background.
-        ink: Text.
-        muted: Axes, ticks, reference lines.
-        grid: Grid lines.
-        cycle: Colours of agents, told apart by everybody.
-        highlight: The colour of intervals where agents need no colour of their own.
-    """
-
-    paper: str
-    ink: str
-    muted: str
-    grid: str
-    cycle: tuple[str, ...]
-    highlight: str
+    paper: str = "#ffffff"  # background
+    ink: str = "#1d2230"  # text
+    muted: str = "#6b7280"  # axes, ticks, reference lines
+    grid: str = "#e6e8ee"
+    cycle: tuple[str, ...] = _CYCLE  # agents
+    highlight: str = "#0072b2"  # intervals, where agents need no colour of their own
 
 
-THEME: Final = Theme(
-    paper="#ffffff",
-    ink="#1d2230",
-    muted="#6b7280",
-    grid="#e6e8ee",
-    cycle=("#0072b2", "#d55e00", "#009e73", "#aa3377", "#b8860b", "#56b4e9", "#000000"),
-    highlight="#0072b2",
-)
-
+THEME: Final = Theme()
 _MARKERS: Final = ("o", "s", "^", "D", "v", "P", "X")
 _DASHES: Final = ("-", "--", ":", "-.")
 _REFERENCE: Final[dict[str, Any]] = {

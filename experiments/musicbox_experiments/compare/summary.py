@@ -41,15 +41,7 @@ FORMAT_VERSION: Final = 1
 CONFIDENCE: Final = 0.95
 CHAMPION: Final = "ddpg"
 """The agent that is set against all others, unless another one is chosen."""
-_PACKAGES: Final = (
-    "musicbox-env",
-    "numpy",
-    "scipy",
-    "pandas",
-    "gymnasium",
-    "torch",
-    "stable-baselines3",
-)
+_PACKAGES = ("musicbox-env", "numpy", "scipy", "pandas", "gymnasium", "torch", "stable-baselines3")
 Summary = dict[str, Any]
 Parts = Mapping[str, Mapping[int, Mapping[str, PerSession]]]
 """Metrics in parts by agent, seed and metric, at one evaluator."""

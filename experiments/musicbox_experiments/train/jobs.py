@@ -44,9 +44,9 @@ from musicbox_experiments.train.variants import (
     acting_of,
     agent_of,
     class_of,
-    pessimism_of,
     settings_of,
     training_of,
+    variant_of,
 )
 
 CURVE_POINTS = 10
@@ -140,7 +140,7 @@ def _default_validation_sessions(label: str) -> int:
 
 
 def _training_listener(label: str, listeners: Listeners) -> str:
-    pessimism = pessimism_of(label)
+    pessimism = variant_of(label).pessimism
     return pessimistic(listeners.training, pessimism) if pessimism else listeners.training
 
 

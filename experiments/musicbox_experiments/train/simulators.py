@@ -91,7 +91,8 @@ def choose_listeners(
 
     Args:
         listener: Name or path of a listener, or `AUTO`.
-        evaluators: Names or paths; none are all that the data supports at a bearable cost.
+        evaluators: Names or paths; by default the exact law where there is one, a learned
+            one of fold B if agents learn with one, and `replay`.
         data: The dataset.
         out: Where fitted listeners are kept.
     """

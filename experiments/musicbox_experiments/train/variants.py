@@ -136,28 +136,24 @@ def require_label(label: str, given: Mapping[str, Any]) -> None:
     acting_of(label)
 
 
+def variant_of(label: str) -> Variant:
+    """What the trainings of a label differ in from the defaults, as far as it is documented."""
+    training = training_of(label)
+    return VARIANTS.get(training) or Variant((class_of(label).__doc__ or "").strip())
+
+
 def settings_of(label: str, given: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """Settings of a label's training beside the defaults of its agent; those given win."""
-    training = training_of(label)
-    documented = VARIANTS[training].settings if training in VARIANTS else {}
-    return {**documented, **given.get(training, {})}
-
-
-def pessimism_of(label: str) -> float:
-    """Standard deviations of pessimism of the listener that a label trains with."""
-    training = training_of(label)
-    return VARIANTS[training].pessimism if training in VARIANTS else 0.0
+    return {**variant_of(label).settings, **given.get(training_of(label), {})}
 
 
 def about(label: str) -> str:
     """A line on what a label stands for."""
-    if AT in label:
-        training, _, settings = label.partition(AT)
-        return f"The trainings of {training}, acting with {settings.replace(',', ', ')}."
-    if label in VARIANTS:
-        return VARIANTS[label].about
-    first = (class_of(label).__doc__ or "").strip().partition("\n")[0]
-    return f"Under settings of its own: {first}" if PLUS in label else first
+    training, at, acting = label.partition(AT)
+    if at:
+        return f"The trainings of {training}, acting with {acting.replace(',', ', ')}."
+    own = "Under settings of its own: " if PLUS in label and label not in VARIANTS else ""
+    return own + variant_of(label).about.partition("\n")[0]
 
 
 def parse_settings(settings: Sequence[str]) -> Settings:

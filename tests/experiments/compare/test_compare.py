@@ -149,7 +149,7 @@ def test_recommend_names_what_it_does_not_know(finished):
         recommend.recommend(replace(config, seed=7))
 
 
-def test_evaluate_repeats_a_run_again(finished, capsys):
+def test_evaluate_rolls_a_run_out_again(finished, capsys):
     evaluate.run(evaluate.EvaluateConfig(run=finished, sessions=30))
     shown = capsys.readouterr().out
     assert "30 validation sessions" in shown

@@ -73,7 +73,7 @@ def test_unknown_presets_are_refused_with_a_suggestion(capsys):
         CompareConfig(preset="frist")
 
 
-def test_real_asks_for_sessions(tmp_path, capsys):
+def test_real_needs_sessions(tmp_path, capsys):
     with pytest.raises(SystemExit):
         cli.run_command("compare", ["--preset", "real", "--out", str(tmp_path)])
     assert "--sessions" in capsys.readouterr().err
