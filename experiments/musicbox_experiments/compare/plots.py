@@ -142,20 +142,16 @@ def _style(name: str, order: Sequence[str]) -> tuple[str, str, str]:
 
 
 def forest(
-    points: Mapping[str, Point],
-    *,
-    label: str,
-    references: Sequence[str] = ("logged", "skyline"),
+    points: Mapping[str, Point], *, references: Sequence[str] = ("logged", "skyline")
 ) -> Figure:
-    """A row an agent, best on top: value, interval, single seeds as small dots.
+    """Skip rates, a row an agent, lowest on top: value, interval, single seeds as small dots.
 
     Args:
-        points: Share of each agent (drawn in percent), lower is better.
-        label: Name of the metric.
+        points: Skip rate of each agent.
         references: Agents drawn as hollow marks with a line through all rows, where present.
     """
     names = sorted(points, key=lambda n: points[n].value, reverse=True)
-    figure, axes = _canvas(1.5 + 0.42 * len(names), x=label)
+    figure, axes = _canvas(1.5 + 0.42 * len(names), x="skip rate")
     for row, name in enumerate(names):
         point, special = points[name], name in references
         colour = THEME.muted if special else THEME.highlight
@@ -211,22 +207,18 @@ def scatter(
     x: Mapping[str, Point],
     y: Mapping[str, Point],
     *,
-    x_label: str,
-    y_label: str,
     hollow: Sequence[str] = ("logged", "skyline"),
     order: Sequence[str] = (),
 ) -> Figure:
-    """One metric against another with both intervals; x is logarithmic, y a share in percent.
+    """Skip rate against effective catalog size, with both intervals.
 
     Args:
-        x: Value of each agent, above 0.
-        y: Share of each agent, the same agents.
-        x_label: Name of the metric on the x axis.
-        y_label: Name of the metric on the y axis.
+        x: Effective catalog size of each agent.
+        y: Skip rate of each agent, the same agents.
         hollow: Agents that are references and no competitors.
         order: All agents of the report: an agent's place in it decides its colour.
     """
-    figure, axes = _canvas(6.2, x=x_label, y=y_label)
+    figure, axes = _canvas(6.2, x="effective catalog size", y="skip rate")
     _logarithmic(axes.xaxis)
     for name in x:
         colour, marker, _ = _style(name, order or list(x))
@@ -301,21 +293,15 @@ def _overlaps(boxes: npt.NDArray, others: npt.NDArray) -> npt.NDArray:
 
 
 def learning_curves(
-    curves: Mapping[str, Mapping[int, Curve]],
-    *,
-    label: str,
-    percent: bool = True,
-    order: Sequence[str] = (),
+    curves: Mapping[str, Mapping[int, Curve]], *, order: Sequence[str] = ()
 ) -> Figure:
-    """Value against training steps: mean over the seeds, band from the lowest to the highest.
+    """Validation skip rate by training steps: mean of the seeds, band from lowest to highest.
 
     Args:
         curves: For each agent and seed its points.
-        label: Name of the value.
-        percent: Whether it is a share.
         order: All agents of the report: an agent's place in it decides its colour.
     """
-    figure, axes = _canvas(5.2, x="training steps", y=label)
+    figure, axes = _canvas(5.2, x="training steps", y="validation skip rate")
     shown: list[float] = []
     for agent, by_seed in curves.items():
         colour, _, dash = _style(agent, order or list(curves))
@@ -331,8 +317,7 @@ def learning_curves(
                 steps, values.min(axis=0), values.max(axis=0), color=colour, alpha=0.18, linewidth=0
             )
     axes.xaxis.set_major_formatter(FuncFormatter(_thousands))
-    if percent:
-        _percent_ticks(axes.yaxis, shown)
+    _percent_ticks(axes.yaxis, shown)
     _legend(axes, list(curves))
     return figure
 

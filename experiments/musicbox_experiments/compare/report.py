@@ -142,7 +142,7 @@ def _forest(study: Study, summary: Summary, evaluator: str, suffix: str) -> Pict
         "dots are single seeds. Hollow marks with dashed lines are references: "
         f"{', '.join(n for n in references if n in points)}. Agents are evaluated on the same "
         "sessions, so differences are surer than overlapping bars suggest: see the table.",
-        plots.png(plots.forest(points, label="skip rate", references=references)),
+        plots.png(plots.forest(points, references=references)),
     )
 
 
@@ -153,8 +153,6 @@ def _scatter(study: Study, summary: Summary, evaluator: str) -> Picture:
     figure = plots.scatter(
         {agent: songs[agent] for agent in drawn},
         {agent: skips[agent] for agent in drawn},
-        x_label="effective catalog size",
-        y_label="skip rate",
         hollow=_references(study),
         order=study.agents,
     )
@@ -218,7 +216,7 @@ def _curves(study: Study) -> Picture:
         "Learning",
         "Validation skip rate during training: mean over the seeds, band from the lowest to the "
         "highest seed. The checkpoint with the lowest one was evaluated.",
-        plots.png(plots.learning_curves(curves, label="validation skip rate", order=order)),
+        plots.png(plots.learning_curves(curves, order=order)),
     )
 
 

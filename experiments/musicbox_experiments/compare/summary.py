@@ -377,12 +377,8 @@ def _jsonable(value: Any) -> Any:
 def ranked(summary: Summary, evaluator: str) -> list[str]:
     """Agents of an evaluator, fewest skips first, unknown last."""
     agents = summary["evaluators"][evaluator]["agents"]
-
-    def key(agent: str) -> float:
-        value = agents[agent]["metrics"]["skip_rate"]["value"]
-        return math.inf if value is None or math.isnan(value) else value
-
-    return sorted(agents, key=key)
+    skips = {agent: of["metrics"]["skip_rate"]["value"] for agent, of in agents.items()}
+    return sorted(agents, key=lambda agent: math.inf if skips[agent] is None else skips[agent])
 
 
 def champion(summary: Summary, evaluator: str) -> str | None:

@@ -6,9 +6,7 @@ from musicbox_experiments.compare import plots
 
 
 def test_curves_of_unlike_length_are_averaged_where_all_seeds_have_been() -> None:
-    figure = plots.learning_curves(
-        {"a": {0: [(0, 1.0), (10, 0.0)], 1: [(5, 1.0), (20, 0.0)]}}, label="loss", percent=False
-    )
+    figure = plots.learning_curves({"a": {0: [(0, 1.0), (10, 0.0)], 1: [(5, 1.0), (20, 0.0)]}})
     line = figure.axes[0].lines[0]
     assert list(line.get_xdata()) == [5, 10]
     assert list(line.get_ydata()) == pytest.approx([(0.5 + 1.0) / 2, (0.0 + 2 / 3) / 2])
@@ -26,8 +24,8 @@ def test_points_without_interval_and_many_agents_can_be_drawn() -> None:
     points = {n: plots.Point(0.3 + 0.01 * i) for i, n in enumerate(names)}
     songs = {n: plots.Point(10.0 + i, -5.0, 40.0) for i, n in enumerate(names)}
     for figure in (
-        plots.forest(points, label="skip rate"),
-        plots.scatter(songs, points, x_label="songs", y_label="skip rate"),
+        plots.forest(points),
+        plots.scatter(songs, points),
         plots.by_position({n: np.array([0.5, np.nan]) for n in names}),
     ):
         assert plots.png(figure).startswith(b"\x89PNG")
