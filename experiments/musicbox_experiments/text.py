@@ -80,3 +80,13 @@ def columns(rows: Sequence[Sequence[str]], *, left: int = 1) -> str:
         ).rstrip()
         for row in rows
     )
+
+
+def table(rows: Sequence[Mapping[str, str]], *, left: int = 1) -> str:
+    """Rows by the names of their columns, as aligned text below these names.
+
+    >>> print(table([{"agent": "best-rate", "songs": "10"}]))
+    agent      songs
+    best-rate     10
+    """
+    return columns([list(rows[0]), *(list(row.values()) for row in rows)], left=left)

@@ -182,7 +182,7 @@ def run(config: CompareConfig) -> None:
     summary = write_report(config.out, study)
     print(text_table(summary))
     print("", *summary["headline"], *summary["notes"], sep="\n")
-    if config.preset == "first":
+    if config.preset == "first" and summary["first_musicbox"]:
         print(f"\n{text_first(summary)}")
     print(f"\nReport: {config.out / 'report.html'}")
 

@@ -14,7 +14,7 @@ from musicbox_env.simulator.dynamics import open_dataset
 from musicbox_experiments.compare.evaluation import Evaluation, evaluate_all
 from musicbox_experiments.data.sampling import draw_sessions
 from musicbox_experiments.evaluate.metrics import CatalogStats, measure
-from musicbox_experiments.text import columns
+from musicbox_experiments.text import table
 from musicbox_experiments.train.jobs import finished_jobs
 from musicbox_experiments.train.simulators import AUTO, choose_listeners
 
@@ -54,20 +54,20 @@ def run(config: EvaluateConfig) -> None:
     evaluation = Evaluation(evaluators, options, sessions, out / "rollouts", config.seed)
     rollouts, reranking = evaluate_all(jobs, evaluation)
     world = CatalogStats.of(dataset)
-    rows = [("evaluator", "agent", "seed", "skip rate", "effective catalog size", "re-ranking")]
+    rows = []
     for rollout in rollouts:
         figures = measure(rollout, world)
         rows.append(
-            (
-                rollout.evaluator,
-                rollout.agent,
-                str(rollout.seed),
-                f"{figures['skip_rate']:.3f}",
-                f"{figures['effective_catalog_size']:.0f}",
-                f"{reranking[rollout.agent][rollout.seed].mean:.3f}",
-            )
+            {
+                "evaluator": rollout.evaluator,
+                "agent": rollout.agent,
+                "seed": str(rollout.seed),
+                "skip rate": f"{figures['skip_rate']:.3f}",
+                "effective catalog size": f"{figures['effective_catalog_size']:.0f}",
+                "re-ranking": f"{reranking[rollout.agent][rollout.seed].mean:.3f}",
+            }
         )
-    print(columns(rows, left=2))
+    print(table(rows, left=2))
     print(
         f"\n{len(sessions)} {config.split} sessions. Re-ranking of logged candidates: skips among "
         "the plays chosen from what the log still held, relative to a random choice of the same "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,8 +11,6 @@ from typing import Any, Final
 from musicbox_env.schema import require_known
 from musicbox_experiments.data.sources import Filters, Source
 from musicbox_experiments.train.variants import parse_settings
-
-FLAG: Final = "--preset"
 
 
 @dataclass(frozen=True)
@@ -132,12 +131,10 @@ def preset_in(arguments: Sequence[str]) -> str | None:
     >>> preset_in(["--seeds", "2", "--preset", "paper"]), preset_in(["--preset=real"])
     ('paper', 'real')
     """
-    for place, argument in enumerate(arguments):
-        name, equals, value = argument.partition("=")
-        if name == FLAG:
-            following = arguments[place + 1 : place + 2]
-            return value if equals else (following[0] if following else None)
-    return None
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--preset", nargs="?")
+    named: str | None = parser.parse_known_args(arguments)[0].preset
+    return named
 
 
 def options_of(name: str) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Final
 from musicbox_experiments.compare.study import EXACT_EVALUATOR
 from musicbox_experiments.compare.summary import CONFIDENCE, Summary, champion, ranked
 from musicbox_experiments.evaluate.metrics import METRICS
-from musicbox_experiments.text import columns, percent, show, with_interval
+from musicbox_experiments.text import columns, percent, show, table, with_interval
 
 _METRICS: Final = ("effective_catalog_size", "coverage", "diversity", "novelty", "imputed")
 
@@ -18,7 +18,7 @@ def text_table(summary: Summary) -> str:
     main = next(iter(summary["evaluators"]))
     if agent := champion(summary, main):
         blocks.append(_against(summary, main, agent))
-    if any(summary["transfer"].values()):
+    if any(len(of) > 1 for of in summary["transfer"].values()):
         blocks.append(_transfer(summary))
     if summary["reranking"]:
         blocks.append(_reranking(summary))
@@ -42,78 +42,66 @@ def _marked(summary: Summary, agent: str) -> str:
 
 def _outcome(summary: Summary, evaluator: str) -> str:
     at = summary["evaluators"][evaluator]
-    gap = [f"gap to {at['gap_to']} closed"] if at["gap_to"] else []
-    labels = [METRICS[name].label.lower() for name in _METRICS]
-    rows = [
-        [
-            "agent",
-            "skip rate",
-            f"points vs {summary['reference']}",
-            *gap,
-            "return",
-            *labels,
-            "seeds",
-        ]
-    ]
+    rows = []
     for agent in ranked(summary, evaluator):
         of = at["agents"][agent]
         metrics, difference = of["metrics"], of["differences"].get("skip_rate")
-        closed = [with_interval(of["gap_closed"], "percent") if of["gap_closed"] else ""]
-        others = [
-            with_interval(metrics[name], unit)
-            if unit == "count"
-            else show(metrics[name]["value"], unit)
-            for name, unit in ((name, METRICS[name].unit) for name in _METRICS)
-        ]
-        rows.append(
-            [
-                _marked(summary, agent),
-                with_interval(metrics["skip_rate"], "percent"),
-                with_interval(difference, "points") if difference else "",
-                *(closed if gap else []),
-                show(metrics["return"]["value"], "number"),
-                *others,
-                str(len(of["seeds"])),
-            ]
-        )
+        row = {
+            "agent": _marked(summary, agent),
+            "skip rate": with_interval(metrics["skip_rate"], "percent"),
+            f"points vs {summary['reference']}": _optional(difference, "points"),
+        }
+        if at["gap_to"]:
+            row[f"gap to {at['gap_to']} closed"] = _optional(of["gap_closed"], "percent")
+        row["return"] = show(metrics["return"]["value"], "number")
+        for name in _METRICS:
+            label, unit, estimate = METRICS[name].label.lower(), METRICS[name].unit, metrics[name]
+            counts = unit == "count"
+            row[label] = with_interval(estimate, unit) if counts else show(estimate["value"], unit)
+        rows.append({**row, "seeds": str(len(of["seeds"]))})
     trained = ", the listener trained with" if evaluator == summary["trained_with"] else ""
     head = f"Evaluator: {evaluator}{trained}; {at['sessions']:,} sessions"
-    lines = columns(rows).splitlines()
+    lines = table(rows).splitlines()
     return "\n".join([head, lines[0], "-" * max(map(len, lines)), *lines[1:]])
+
+
+def _optional(estimate: Summary | None, unit: str) -> str:
+    return with_interval(estimate, unit) if estimate else ""
 
 
 def _against(summary: Summary, evaluator: str, agent: str) -> str:
     against = summary["evaluators"][evaluator]["against"][agent]
-    rows = [(f"{agent} minus", "points", "effective catalog size")]
-    rows += [
-        (
-            _marked(summary, other),
-            with_interval(against[other]["skip_rate"], "points"),
-            with_interval(against[other]["effective_catalog_size"], "signed count"),
-        )
+    rows = [
+        {
+            f"{agent} minus": _marked(summary, other),
+            "points": with_interval(against[other]["skip_rate"], "points"),
+            "effective catalog size": with_interval(
+                against[other]["effective_catalog_size"], "signed count"
+            ),
+        }
         for other in ranked(summary, evaluator)
         if other in against
     ]
-    return f"{agent} against the others, evaluator {evaluator}\n{columns(rows)}"
+    return f"{agent} against the others, evaluator {evaluator}\n{table(rows)}"
 
 
 def _transfer(summary: Summary) -> str:
-    rows = [("agent", "evaluator", "gain there", f"gain at {summary['trained_with']}", "remaining")]
-    for evaluator, of in summary["transfer"].items():
-        for agent in ranked(summary, evaluator):
-            if agent in of and agent != summary["reference"]:
-                row = of[agent]
-                rows.append(
-                    (
-                        agent,
-                        evaluator,
-                        with_interval(row["gain_evaluator"], "points"),
-                        with_interval(row["gain_trained_with"], "points"),
-                        with_interval(row["remaining"], "percent") if row["remaining"] else "",
-                    )
-                )
+    rows = [
+        {
+            "agent": agent,
+            "evaluator": evaluator,
+            "gain there": with_interval(of[agent]["gain_evaluator"], "points"),
+            f"gain at {summary['trained_with']}": with_interval(
+                of[agent]["gain_trained_with"], "points"
+            ),
+            "remaining": _optional(of[agent]["remaining"], "percent"),
+        }
+        for evaluator, of in summary["transfer"].items()
+        for agent in ranked(summary, evaluator)
+        if agent in of and agent != summary["reference"]
+    ]
     head = f"What remains of the gain over {summary['reference']} at other evaluators, points"
-    return f"{head}\n{columns(rows)}"
+    return f"{head}\n{table(rows, left=2)}"
 
 
 def _reranking(summary: Summary) -> str:
@@ -125,16 +113,16 @@ def _reranking(summary: Summary) -> str:
 
 def text_first(summary: Summary) -> str:
     """The two figures of the first MusicBox by its own definition."""
-    rows = [("agent", "skips of songs in the session", "of all data", "diversity", "of sessions")]
-    for agent, of in summary["first_musicbox"].items():
-        rows.append(
-            (
-                agent,
-                f"{percent(of['skip_rate'])} of {percent(of['share_in_session'])}",
-                percent(of["skip_rate_all_data"]),
-                f"{show(of['diversity_percent'], 'number')} %",
-                f"{show(of['diversity_percent_sessions'], 'number')} %",
-            )
-        )
+    rows = [
+        {
+            "agent": agent,
+            "skips of songs in the session": f"{percent(of['skip_rate'])} of "
+            f"{percent(of['share_in_session'])}",
+            "of all data": percent(of["skip_rate_all_data"]),
+            "diversity": f"{show(of['diversity_percent'], 'number')} %",
+            "of sessions": f"{show(of['diversity_percent_sessions'], 'number')} %",
+        }
+        for agent, of in summary["first_musicbox"].items()
+    ]
     head = "The first MusicBox's two figures, by its own definition: they prove little"
-    return f"{head}\n{columns(rows)}"
+    return f"{head}\n{table(rows)}"

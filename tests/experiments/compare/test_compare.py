@@ -84,8 +84,8 @@ def test_nothing_in_a_run_is_pickled(finished):
             assert arrays.files
 
 
-def test_same_command_gives_the_same_results(config, finished, tmp_path):
-    again = replace(config, out=tmp_path / "again")
+def test_same_command_gives_the_same_results_side_by_side(config, finished, tmp_path):
+    again = replace(config, out=tmp_path / "again", workers=2)
     compare.run(again)
     assert results(again.out) == results(finished)
 
