@@ -71,7 +71,7 @@ SETTINGS = {  # by agent, or by agent and a word for a variant of it
     "ddpg random": {**DDPG, "start": "random"},
 }
 SMALL = " ".join(f"ddpg.{name}={value}" for name, value in DDPG.items())
-SMALL = f"--train-steps 200 --test-sessions 60 --workers 1 --agent-settings {SMALL}"
+SMALL = f"--train-steps 200 --evaluation-sessions 60 --workers 1 --agent-settings {SMALL}"
 COMMANDS = {  # by what they write, or else by their first word
     "data": "synthesize --sessions 600 --tracks 200 --seed 1 --out data",
     "raw": "synthesize --sessions 600 --tracks 200 --seed 1 --raw raw",

@@ -38,7 +38,18 @@ defaults depend on the command line, a function ``defaults`` makes them from its
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a subcommand; errors that a user can mend are printed without a traceback."""
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        try:
+            _run(list(sys.argv[1:] if arguments is None else arguments))
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader of the pipe closed it. Python flushes once more on exit: to nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(1) from None
+
+
+def _run(arguments: Sequence[str]) -> None:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_overview())
         return
@@ -67,7 +78,7 @@ def run_command(name: str, arguments: Sequence[str]) -> None:
         )
         module.run(config)
     except BrokenPipeError:
-        sys.stderr.close()  # the reader of a pipe had enough; nothing to tell
+        raise
     except (ValueError, OSError, LookupError) as error:
         if os.environ.get("MUSICBOX_DEBUG"):
             raise

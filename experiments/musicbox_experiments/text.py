@@ -27,21 +27,42 @@ def signed_points(value: float | None) -> str:
     return f"{100 * value:+.1f}"
 
 
-def signed_count(estimate: Mapping[str, Any]) -> str:
-    """A difference of counts with its interval.
-
-    >>> signed_count({"value": 12.3, "low": -4.0, "high": 28.6})
-    '+12 [-4, +29]'
-    """
-    if estimate["value"] is None or math.isnan(estimate["value"]):
-        return "-"
-    interval = bracketed(estimate["low"], estimate["high"], lambda value: f"{value:+,.0f}")
-    return f"{estimate['value']:+,.0f} {interval}".rstrip()
-
-
 def bracketed(low: float | None, high: float | None, text: Callable[[float], str]) -> str:
     """Interval in brackets; nothing where there is none."""
     return "" if low is None or high is None else f"[{text(low)}, {text(high)}]"
+
+
+def show(value: float | None, unit: str) -> str:
+    """A value in the unit of a metric: percent, points, count, signed count, index or number.
+
+    >>> show(0.5, "percent"), show(1234.6, "count"), show(9.5, "count"), show(4.321, "number")
+    ('50.0 %', '1,235', '9.5', '4.32')
+    """
+    if value is None or math.isnan(value):
+        return "-"
+    if unit == "percent":
+        return percent(value, 1 if abs(value) >= 0.01 or value == 0 else 2)
+    if unit == "points":
+        return signed_points(value)
+    if unit == "count":
+        return f"{value:,.0f}" if value >= 100 else f"{value:.1f}"
+    formats = {"signed count": "+,.0f", "index": ".3f"}
+    return format(value, formats.get(unit, ".2f"))
+
+
+def interval(estimate: Mapping[str, Any], unit: str) -> str:
+    """The interval of an estimate in brackets, without the sign of its unit."""
+    low, high = estimate["low"], estimate["high"]
+    return bracketed(low, high, lambda value: show(value, unit).removesuffix(" %"))
+
+
+def with_interval(estimate: Mapping[str, Any], unit: str) -> str:
+    """An estimate and its interval.
+
+    >>> with_interval({"value": 12.3, "low": -4.0, "high": 28.6}, "signed count")
+    '+12 [-4, +29]'
+    """
+    return f"{show(estimate['value'], unit)} {interval(estimate, unit)}".rstrip()
 
 
 def columns(rows: Sequence[Sequence[str]], *, left: int = 1) -> str:
@@ -59,3 +80,13 @@ def columns(rows: Sequence[Sequence[str]], *, left: int = 1) -> str:
         ).rstrip()
         for row in rows
     )
+
+
+def table(rows: Sequence[Mapping[str, str]], *, left: int = 1) -> str:
+    """Rows by the names of their columns, as aligned text below these names.
+
+    >>> print(table([{"agent": "best-rate", "songs": "10"}]))
+    agent      songs
+    best-rate     10
+    """
+    return columns([list(rows[0]), *(list(row.values()) for row in rows)], left=left)

@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 
@@ -41,14 +42,14 @@ def test_unknown_command_is_refused_with_a_suggestion(capsys):
         (["evaluate", "nowhere"], "holds no trained agent"),
     ],
 )
-def test_mistakes_are_told_without_a_traceback(arguments, says, capsys, monkeypatch):
+def test_mistakes_are_explained_without_a_traceback(arguments, says, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     with pytest.raises(SystemExit) as stopped:
         main(arguments)
     assert stopped.value.code == 2
-    told = capsys.readouterr().err
-    assert says in told
-    assert "Traceback" not in told
+    shown = capsys.readouterr().err
+    assert says in shown
+    assert "Traceback" not in shown
 
 
 def test_unknown_options_are_refused_with_a_suggestion(capsys):
@@ -60,6 +61,16 @@ def test_unknown_options_are_refused_with_a_suggestion(capsys):
 
 def test_module_and_command_are_the_same_function():
     run = [sys.executable, "-m", "musicbox_experiments", "describe", "nowhere"]
-    told = subprocess.run(run, capture_output=True, text=True)
-    assert told.returncode == 2
-    assert "musicbox describe" in told.stderr
+    shown = subprocess.run(run, capture_output=True, text=True)
+    assert shown.returncode == 2
+    assert "musicbox describe" in shown.stderr
+
+
+@pytest.mark.parametrize("arguments", [[], ["--help"], ["compare", "--help"], ["describe"]])
+def test_a_closed_pipe_ends_every_output_quietly(arguments):
+    reader, writer = os.pipe()
+    os.close(reader)
+    run = [sys.executable, "-m", "musicbox_experiments", *arguments]
+    with os.fdopen(writer, "w") as pipe:
+        ended = subprocess.run(run, stdout=pipe, stderr=subprocess.PIPE, text=True)
+    assert (ended.returncode, ended.stderr) == (1, "")

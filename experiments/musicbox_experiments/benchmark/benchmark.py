@@ -25,7 +25,7 @@ from matplotlib.ticker import NullFormatter
 from musicbox_env.schema import require_known
 from musicbox_experiments.benchmark.measure import Found, Point, Record, Setting
 from musicbox_experiments.benchmark.sections import SECTIONS
-from musicbox_experiments.compare.plots import LIGHT, png
+from musicbox_experiments.compare.plots import THEME, png
 
 BYTES_A_GIGABYTE = 1e9
 
@@ -139,7 +139,7 @@ def picture(points: Sequence[Point]) -> Figure:
         axes = figure.add_subplot((len(kinds) + 1) // 2, 2, place + 1)
         here = [point for point in points if point.size_of == kind]
         for colour, curve in zip(
-            LIGHT.cycle, dict.fromkeys(point.curve for point in here), strict=False
+            THEME.cycle, dict.fromkeys(point.curve for point in here), strict=False
         ):
             of_curve = [point for point in here if point.curve == curve]
             sizes = sorted({point.size for point in of_curve})
@@ -150,6 +150,6 @@ def picture(points: Sequence[Point]) -> Figure:
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_minor_formatter(NullFormatter())
         axes.set_ylim(bottom=min(p.cost for p in here) / 3, top=max(p.cost for p in here) * 3)
-        axes.grid(color=LIGHT.grid)
+        axes.grid(color=THEME.grid)
         axes.legend(frameon=False)
     return figure

@@ -12,14 +12,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
 from musicbox_env.data.dataset import Dataset
 from musicbox_env.listeners import LISTENERS
 from musicbox_env.rewards import RewardConfig
+from musicbox_env.schema import require_known
 from musicbox_env.simulator.dynamics import open_dataset
-from musicbox_experiments.compare.evaluation import evaluate_all, evaluate_one, evaluations_for
+from musicbox_experiments.compare.evaluation import Evaluation, evaluate_all, evaluate_one
 from musicbox_experiments.compare.presets import (
     PRESETS,
     options_of,
@@ -27,10 +29,11 @@ from musicbox_experiments.compare.presets import (
     require_preset,
     require_sessions,
 )
-from musicbox_experiments.compare.report import Study, text_first, text_table, write_report
-from musicbox_experiments.compare.summary import BOUNDS, EXACT_EVALUATOR
+from musicbox_experiments.compare.report import write_report
+from musicbox_experiments.compare.study import EXACT_EVALUATOR, Study
+from musicbox_experiments.compare.tables import text_first, text_table
 from musicbox_experiments.data.enough import cautions
-from musicbox_experiments.data.sampling import draw_sessions
+from musicbox_experiments.data.sampling import draw_sessions, picking_sessions
 from musicbox_experiments.data.sources import Source, without_home
 from musicbox_experiments.evaluate.metrics import (
     CatalogStats,
@@ -38,22 +41,26 @@ from musicbox_experiments.evaluate.metrics import (
     Rollout,
     first_musicbox_figures,
 )
-from musicbox_experiments.train.claims import as_stored, claim
-from musicbox_experiments.train.jobs import TrainingJob, curve, jobs_for, train_all
+from musicbox_experiments.train.folder import as_stored, prepare_folder
+from musicbox_experiments.train.jobs import (
+    VALIDATION_SESSIONS,
+    TrainingJob,
+    curve,
+    jobs_for,
+    train_all,
+)
 from musicbox_experiments.train.simulators import AUTO, Listeners, choose_listeners, require_choice
 from musicbox_experiments.train.variants import about, parse_settings, require_label
 
 DEFAULT_AGENTS = (
-    "random",
-    "popularity",
-    "logged",
-    "content",
-    "best-rate",
-    "played-rate",
-    "ddpg",
-    "sb3-ddpg",
-    "skyline",
+    *("random", "popularity", "logged", "content", "best-rate", "played-rate"),
+    *("ddpg", "sb3-ddpg", "skyline"),
 )
+BOUNDS = ("skyline", "bayes")
+"""They know what no recommender can: the evaluator's own probabilities, or the law behind the data.
+"""
+INCIDENTAL = ("agents", "seeds", "agent_settings", "against", "workers", "overwrite")
+"""Options that may change in a run that is there: more agents and seeds add to its trainings."""
 FAVOURITES = 5
 
 
@@ -63,15 +70,14 @@ class CompareConfig:
 
     source: Source = field(default_factory=Source)
     preset: str | None = None
-    """Options that belong together: paper (the whole field over ten seeds), high-taste (the same
-    where taste counts three times as much), real (your own sessions, named by --sessions or
-    --data), transfer (what remains at listeners that did not teach) or first (every setting of the
-    first MusicBox). Each can be overridden; `--preset NAME --help`
-    shows what it sets."""
+    """A named experiment, that is options which belong together: paper, high-taste, real (your own
+    sessions, named by --sessions or --data), transfer, first, ablation or frontier. Each option can
+    be overridden; `--preset NAME --help` shows what a preset sets."""
     agents: tuple[str, ...] = DEFAULT_AGENTS
-    """Agents to compare, and variants of them such as sb3-ddpg+tuned. `logged` is what was playing,
-    `skyline` an upper bound: it knows the evaluator's own probabilities (of all songs at the exact
-    law, of a shortlist at `replay`)."""
+    """Agents to compare, and labels of variants: sb3-ddpg+tuned is a documented one, ddpg+mine has
+    the --agent-settings that you give it, and ddpg@rerank=30 acts otherwise with the trainings of
+    ddpg. `logged` is the logged policy, `skyline` an upper bound: the oracle, greedy on the
+    evaluator's own probabilities (of all songs at the exact law, of a shortlist at `replay`)."""
     seeds: int = 3
     """Trainings of each agent that learns. Three show whether something works; ten are needed to
     claim a difference."""
@@ -88,15 +94,22 @@ class CompareConfig:
     evaluator: tuple[str, ...] = ()
     """Listeners that evaluate, by name or path; by default the exact law where there is one,
     learned ones if agents learn with one, and `replay`."""
-    test_sessions: int = 3_000
-    """Most test sessions to evaluate on; drawn once, the same for all agents."""
+    split: Literal["test", "validation"] = "test"
+    """Sessions to evaluate on. Choose settings on validation, where the sessions that pick
+    checkpoints are left out, and look at test once."""
+    evaluation_sessions: int = 3_000
+    """Most sessions to evaluate on; drawn once, the same for all agents."""
+    against: str | None = None
+    """Agent that a table of its own sets against every other: paired differences in skips and in
+    effective catalog size. By default ddpg, else the best that learned."""
     reward: RewardConfig = field(default_factory=RewardConfig)
     """What to learn; evaluated is always the skip rate."""
     agent_settings: tuple[str, ...] = ()
     """Settings of agents as AGENT.NAME=VALUE, for example ddpg.gamma=0.5; with
     ddpg+mine.gamma=0.5 and `--agents logged ddpg ddpg+mine` both stand side by side."""
     out: Path = Path("runs/compare")
-    """Where everything is written."""
+    """Where everything is written. More agents, settings or seeds on the folder of an earlier run
+    add to its trainings."""
     workers: int = 0
     """Trainings at once; 0 is one for each core."""
     seed: int = 0
@@ -112,14 +125,15 @@ class CompareConfig:
             require_preset(self.preset)
         for name in (self.listener, *self.evaluator):
             require_choice(name)
-        for option in ("seeds", "train_steps", "test_sessions"):
+        for option in ("seeds", "train_steps", "evaluation_sessions"):
             if getattr(self, option) < 1:
                 raise ValueError(f"{option} is {getattr(self, option)}; it must be 1 or more.")
         if "logged" not in self.agents:
             raise ValueError(
-                "--agents must name `logged`: what was playing is what every other agent is "
-                "compared with."
+                "--agents must name `logged`: every other agent is compared with the logged policy."
             )
+        if self.against is not None:
+            require_known("agent of this comparison", self.against, self.agents)
 
 
 def defaults(arguments: Sequence[str]) -> CompareConfig:
@@ -129,12 +143,14 @@ def defaults(arguments: Sequence[str]) -> CompareConfig:
 
 
 def run(config: CompareConfig) -> None:
-    """Train, evaluator, report."""
+    """Train, evaluate, report."""
     require_sessions(config.preset, config.source)
-    claim(config.out, config, incidental=("overwrite", "workers"), overwrite=config.overwrite)
+    prepare_folder(config.out, config, incidental=INCIDENTAL, overwrite=config.overwrite)
     data = config.source.resolve(config.out)
+    dataset = open_dataset(data)
     listeners = choose_listeners(config.listener, config.evaluator, data, config.out)
     options = {"data": data, "reward": asdict(config.reward)}
+    picking = _picking_sessions(config, dataset)
     jobs = jobs_for(
         config.agents,
         config.seeds,
@@ -143,21 +159,40 @@ def run(config: CompareConfig) -> None:
         steps=config.train_steps,
         out=config.out,
         listeners=listeners,
+        validation_sessions=picking,
     )
-    sessions = draw_sessions(open_dataset(data), "test", config.test_sessions, config.seed)
-    evaluations = evaluations_for(
-        listeners.evaluators, {**options, "split": "test"}, sessions, config.out, config.seed
+    sessions = draw_sessions(
+        dataset,
+        config.split,
+        config.evaluation_sessions,
+        config.seed,
+        but=picking_sessions(dataset, picking or 0),
+    )
+    evaluation = Evaluation(
+        listeners.evaluators,
+        {**options, "split": config.split},
+        sessions,
+        config.out / "rollouts",
+        config.seed,
     )
     workers = config.workers or os.cpu_count() or 1
-    train_all(jobs, workers=workers, then=partial(evaluate_one, by=evaluations))
-    rollouts, reranking = evaluate_all(jobs, evaluations)
-    study = _study(config, open_dataset(data), listeners, jobs, rollouts, reranking)
+    train_all(jobs, workers=workers, then=partial(evaluate_one, by=evaluation))
+    rollouts, reranking = evaluate_all(jobs, evaluation)
+    study = _study(config, dataset, listeners, jobs, rollouts, reranking)
     summary = write_report(config.out, study)
     print(text_table(summary))
     print("", *summary["headline"], *summary["notes"], sep="\n")
-    if config.preset == "first":
+    if config.preset == "first" and summary["first_musicbox"]:
         print(f"\n{text_first(summary)}")
     print(f"\nReport: {config.out / 'report.html'}")
+
+
+def _picking_sessions(config: CompareConfig, dataset: Dataset) -> int | None:
+    """How many validation sessions pick checkpoints where others evaluate: at most half."""
+    if config.split == "test":
+        return None
+    there = len(dataset.sessions.playable("validation"))
+    return max(min(VALIDATION_SESSIONS, there // 2), 1)
 
 
 def _study(
@@ -173,34 +208,32 @@ def _study(
     for job in jobs:
         if points := curve(job):
             curves.setdefault(job.agent, {})[job.seed] = points
-    replayed = [r for r in rollouts if r.evaluator == "replay"]
+    named = "" if config.preset is None else f" (preset {config.preset})"
     return Study(
         rollouts=rollouts,
         world=world,
         config=as_stored(config),
         dataset=dataset.about,
-        title=_title(config),
+        title=f"MusicBox: agents compared{named}",
         command=without_home("musicbox compare " + " ".join(sys.argv[2:])),
         trained_with=listeners.training_name,
+        against=config.against,
         reranking=reranking,
         curves=curves,
         bounds=BOUNDS,
-        descriptions=_descriptions(config.agents, rollouts),
-        first_figures=_first_figures(replayed, world, dataset),
+        descriptions=_descriptions(config.agents, listeners),
+        first_figures=_first_figures(
+            [r for r in rollouts if r.evaluator == "replay"], world, dataset
+        ),
         favourites=_favourites(dataset, rollouts),
         notes=_notes(config, dataset, listeners),
     )
 
 
-def _title(config: CompareConfig) -> str:
-    named = "" if config.preset is None else f" (preset {config.preset})"
-    return f"MusicBox: agents compared{named}"
-
-
-def _descriptions(agents: Sequence[str], rollouts: Sequence[Rollout]) -> dict[str, str]:
+def _descriptions(agents: Sequence[str], listeners: Listeners) -> dict[str, str]:
     """A line for each agent and evaluator: what its variant is, or the first of its docstring."""
     lines = {label: about(label) for label in agents}
-    for evaluator in {r.evaluator for r in rollouts}:
+    for evaluator in listeners.evaluators:
         if (kind := evaluator.partition("-")[0]) in LISTENERS:
             lines[evaluator] = (LISTENERS[kind].__doc__ or "").strip().partition("\n")[0]
     return lines
@@ -223,40 +256,46 @@ def _first_figures(
 def _notes(config: CompareConfig, dataset: Dataset, listeners: Listeners) -> list[str]:
     """What a reader of this very run must know."""
     notes = [*cautions(dataset), _picking(listeners)]
+    if config.split == "validation":
+        notes.append(
+            "Evaluated on validation sessions other than those that picked checkpoints: settings "
+            "may be chosen by this comparison, and claims need test sessions."
+        )
     if config.preset is not None:
         notes.append(
-            f"Made with the preset {config.preset}: {PRESETS[config.preset].about}. What was set "
-            "otherwise shows in the configuration below."
+            f"Made with the preset {config.preset}: {PRESETS[config.preset].about}. Options set "
+            "otherwise show in the configuration below."
         )
     if dataset.about.get("synthetic"):
         notes.append(
             "The sessions are synthetic: they look like the published figures of real ones, but "
-            "what a better choice of songs is worth in them is the generator's assumption."
+            "what a better choice of songs gains in them is the generator's assumption."
         )
     return notes
 
 
 def _picking(listeners: Listeners) -> str:
-    """Who decided which checkpoint of each training is evaluated here."""
-    if listeners.picking == listeners.training:
-        own = "the listener that it was trained with"
-        if listeners.training_name == EXACT_EVALUATOR:
-            own += ", which is the exact law and has no errors to learn"
-    else:
-        own = (
-            f"{listeners.picking_name}, which neither trained nor evaluates it (its networks are "
-            "its own, its track rates are counted from the same plays as those of the training's)"
+    """Which listener picked the checkpoint of each training."""
+    by = f"the listener {listeners.picking_name}"
+    if listeners.picking != listeners.training:
+        by += (
+            ", which neither trains nor evaluates agents (its networks are its own, its track "
+            "rates are counted from the same plays as those of the listener trained with)"
         )
+    elif listeners.training_name == EXACT_EVALUATOR:
+        by += ", the exact law, which has no errors to exploit"
+    else:
+        by += ", which the agents were trained with"
     return (
         "Of each training, the checkpoint with the fewest skips on validation sessions is "
-        f"evaluated; there the answers came from {own}."
+        f"evaluated. Validation answers came from {by}."
     )
 
 
 def _favourites(
     dataset: Dataset, rollouts: Sequence[Rollout]
 ) -> dict[str, list[tuple[str, float]]]:
-    """What each agent recommends most, and its share of all it recommends; titles needed."""
+    """The songs that each agent recommends most, and their shares; none without titles."""
     if not dataset.catalog.has_titles:
         return {}
     heard: dict[str, list[np.ndarray]] = {}

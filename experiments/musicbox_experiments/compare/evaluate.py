@@ -1,4 +1,4 @@
-"""Evaluator the trained agents of a run again: other evaluators, other sessions, another split."""
+"""Evaluate the trained agents of a run again: other evaluators, other sessions, another split."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ import tyro
 from musicbox_env.listeners import require_listener
 from musicbox_env.schema import split_codes
 from musicbox_env.simulator.dynamics import open_dataset
-from musicbox_experiments.compare.evaluation import evaluate_all, evaluations_for
+from musicbox_experiments.compare.evaluation import Evaluation, evaluate_all
 from musicbox_experiments.data.sampling import draw_sessions
 from musicbox_experiments.evaluate.metrics import CatalogStats, measure
+from musicbox_experiments.text import table
 from musicbox_experiments.train.jobs import finished_jobs
 from musicbox_experiments.train.simulators import AUTO, choose_listeners
 
@@ -49,21 +50,26 @@ def run(config: EvaluateConfig) -> None:
     evaluators = choose_listeners(AUTO, config.evaluator, data, config.run).evaluators
     sessions = draw_sessions(dataset, config.split, config.sessions, config.seed)
     out = config.out or config.run / f"evaluate-{config.split}-{config.seed}-{len(sessions)}"
-    out.mkdir(parents=True, exist_ok=True)
     options = {**jobs[0].options, "split": config.split}
-    evaluations = evaluations_for(evaluators, options, sessions, out, config.seed)
-    rollouts, reranking = evaluate_all(jobs, evaluations)
+    evaluation = Evaluation(evaluators, options, sessions, out / "rollouts", config.seed)
+    rollouts, reranking = evaluate_all(jobs, evaluation)
     world = CatalogStats.of(dataset)
-    print(f"{'evaluator':<14}{'agent':<14}{'seed':>4}{'skip rate':>11}{'songs':>8}{'rerank':>9}")
+    rows = []
     for rollout in rollouts:
         figures = measure(rollout, world)
-        relative = reranking[rollout.agent][rollout.seed].mean
-        print(
-            f"{rollout.evaluator:<14}{rollout.agent:<14}{rollout.seed:>4}{figures['skip_rate']:>11.3f}"
-            f"{figures['effective_catalog_size']:>8.0f}{relative:>9.3f}"
+        rows.append(
+            {
+                "evaluator": rollout.evaluator,
+                "agent": rollout.agent,
+                "seed": str(rollout.seed),
+                "skip rate": f"{figures['skip_rate']:.3f}",
+                "effective catalog size": f"{figures['effective_catalog_size']:.0f}",
+                "re-ranking": f"{reranking[rollout.agent][rollout.seed].mean:.3f}",
+            }
         )
+    print(table(rows, left=2))
     print(
-        f"\n{len(sessions)} {config.split} sessions. songs: effective number of different songs. "
-        "rerank: skips among the plays chosen from what the log still held, relative to a random "
-        f"choice of the same plays (real labels).\nRollouts: {out}"
+        f"\n{len(sessions)} {config.split} sessions. Re-ranking of logged candidates: skips among "
+        "the plays chosen from what the log still held, relative to a random choice of the same "
+        f"plays (real labels).\nRollouts: {out}"
     )

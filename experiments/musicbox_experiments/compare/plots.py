@@ -10,11 +10,12 @@ from __future__ import annotations
 import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, PercentFormatter
@@ -22,50 +23,32 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, Percent
 WIDTH_INCHES: Final = 9.0
 DPI: Final = 150
 
+_CYCLE: Final = ("#0072b2", "#d55e00", "#009e73", "#aa3377", "#b8860b", "#56b4e9", "#000000")
 Curve = Sequence[tuple[float, float]]
 """Points (steps, value) of one training run."""
 
 
 @dataclass(frozen=True)
 class Theme:
-    """Colours of a picture.
+    """Colours of the pictures."""
 
-    Attributes:
-        paper: Background.
-        ink: Text.
-        muted: Axes, ticks, reference lines.
-        grid: Grid lines.
-        cycle: Colours of agents, told apart by everybody.
-        highlight: The colour of intervals where agents need no colour of their own.
-    """
-
-    paper: str
-    ink: str
-    muted: str
-    grid: str
-    cycle: tuple[str, ...]
-    highlight: str
+    paper: str = "#ffffff"  # background
+    ink: str = "#1d2230"  # text
+    muted: str = "#6b7280"  # axes, ticks, reference lines
+    grid: str = "#e6e8ee"
+    cycle: tuple[str, ...] = _CYCLE  # agents
+    highlight: str = "#0072b2"  # intervals, where agents need no colour of their own
 
 
-LIGHT: Final = Theme(
-    paper="#ffffff",
-    ink="#1d2230",
-    muted="#6b7280",
-    grid="#e6e8ee",
-    cycle=("#0072b2", "#d55e00", "#009e73", "#aa3377", "#b8860b", "#56b4e9", "#000000"),
-    highlight="#0072b2",
-)
-DARK: Final = Theme(
-    paper="#171b26",
-    ink="#e8eaf0",
-    muted="#9aa3b5",
-    grid="#2a3040",
-    cycle=("#56b4e9", "#e69f00", "#2fc997", "#e58ac0", "#f0e442", "#8fa8ff", "#f2f2f2"),
-    highlight="#56b4e9",
-)
-
+THEME: Final = Theme()
 _MARKERS: Final = ("o", "s", "^", "D", "v", "P", "X")
 _DASHES: Final = ("-", "--", ":", "-.")
+_REFERENCE: Final[dict[str, Any]] = {
+    "linewidth": 1.2,
+    "linestyle": (0, (4, 3)),
+    "color": THEME.muted,
+}
+"""How lines are drawn that are no agent's."""
 
 
 @dataclass(frozen=True)
@@ -99,55 +82,58 @@ def png(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
-def new_figure(height: float, theme: Theme) -> Figure:
-    """An empty figure `WIDTH_INCHES` wide and ``height`` inches high, in a theme's colours."""
+def new_figure(height: float) -> Figure:
+    """An empty figure `WIDTH_INCHES` wide and ``height`` inches high."""
     figure = Figure(
-        figsize=(WIDTH_INCHES, height), dpi=DPI, facecolor=theme.paper, layout="constrained"
+        figsize=(WIDTH_INCHES, height), dpi=DPI, facecolor=THEME.paper, layout="constrained"
     )
     FigureCanvasAgg(figure)
     return figure
 
 
-def _canvas(height: float, theme: Theme) -> tuple[Figure, Axes]:
-    figure = new_figure(height, theme)
+def _canvas(height: float, *, x: str, y: str = "") -> tuple[Figure, Axes]:
+    """A figure with one pair of axes, and their labels."""
+    figure = new_figure(height)
     axes = figure.add_subplot()
-    dress(axes, theme)
+    dress(axes)
+    axes.set_xlabel(x, color=THEME.ink, fontsize=12, labelpad=8)
+    axes.set_ylabel(y, color=THEME.ink, fontsize=12, labelpad=8)
     return figure, axes
 
 
-def dress(axes: Axes, theme: Theme, *, labelsize: int = 11) -> None:
-    """Give axes a theme's colours and grid; ``labelsize`` is that of the ticks, in points."""
-    axes.set_facecolor(theme.paper)
+def dress(axes: Axes, *, labelsize: int = 11) -> None:
+    """Give axes the colours and grid of `THEME`; ``labelsize`` is that of the ticks, in points."""
+    axes.set_facecolor(THEME.paper)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     for side in ("left", "bottom"):
-        axes.spines[side].set_color(theme.muted)
-    axes.tick_params(which="both", color=theme.muted, labelcolor=theme.ink, labelsize=labelsize)
-    axes.grid(color=theme.grid, linewidth=0.8)
+        axes.spines[side].set_color(THEME.muted)
+    axes.tick_params(which="both", color=THEME.muted, labelcolor=THEME.ink, labelsize=labelsize)
+    axes.grid(color=THEME.grid, linewidth=0.8)
     axes.set_axisbelow(True)
 
 
-def _label(axes: Axes, theme: Theme, *, x: str, y: str = "") -> None:
-    axes.set_xlabel(x, color=theme.ink, fontsize=12, labelpad=8)
-    if y:
-        axes.set_ylabel(y, color=theme.ink, fontsize=12, labelpad=8)
-
-
-def _percent_ticks(axis: Axes, which: str, values: Iterable[float]) -> None:
+def _percent_ticks(axis: Axis, values: Iterable[float]) -> None:
     """Show shares in percent, with a decimal only where the range is narrow."""
     values = [v for v in values if np.isfinite(v)]
     narrow = bool(values) and max(values) - min(values) < 0.05
-    formatter = PercentFormatter(1.0, decimals=1 if narrow else 0, symbol=" %")
-    (axis.xaxis if which == "x" else axis.yaxis).set_major_formatter(formatter)
+    axis.set_major_formatter(PercentFormatter(1.0, decimals=1 if narrow else 0, symbol=" %"))
+
+
+def _logarithmic(axis: Axis) -> None:
+    """Count on a logarithmic scale."""
+    axis.axes.set_xscale("log")
+    axis.set_major_formatter(FuncFormatter(_thousands))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def _thousands(value: float, _: object = None) -> str:
     return f"{value:,.0f}" if value >= 1 else f"{value:g}"
 
 
-def _style(name: str, order: Sequence[str], theme: Theme) -> tuple[str, str, str]:
+def _style(name: str, order: Sequence[str]) -> tuple[str, str, str]:
     """Colour, marker and dash of an agent by its place in ``order``: 28 that differ."""
-    cycle, index = theme.cycle, list(order).index(name)
+    cycle, index = THEME.cycle, list(order).index(name)
     return (
         cycle[index % len(cycle)],
         _MARKERS[index % len(_MARKERS)],
@@ -156,34 +142,28 @@ def _style(name: str, order: Sequence[str], theme: Theme) -> tuple[str, str, str
 
 
 def forest(
-    points: Mapping[str, Point],
-    *,
-    label: str,
-    references: Sequence[str] = ("logged", "skyline"),
-    theme: Theme = LIGHT,
+    points: Mapping[str, Point], *, references: Sequence[str] = ("logged", "skyline")
 ) -> Figure:
-    """A row an agent, best on top: value, interval, single seeds as small dots.
+    """Skip rates, a row an agent, lowest on top: value, interval, single seeds as small dots.
 
     Args:
-        points: Share of each agent (drawn in percent), lower is better.
-        label: Name of the metric.
+        points: Skip rate of each agent.
         references: Agents drawn as hollow marks with a line through all rows, where present.
-        theme: Colours.
     """
     names = sorted(points, key=lambda n: points[n].value, reverse=True)
-    figure, axes = _canvas(1.5 + 0.42 * len(names), theme)
+    figure, axes = _canvas(1.5 + 0.42 * len(names), x="skip rate")
     for row, name in enumerate(names):
         point, special = points[name], name in references
-        colour = theme.muted if special else theme.highlight
+        colour = THEME.muted if special else THEME.highlight
         if special:
-            axes.axvline(point.value, color=theme.muted, linewidth=1.2, linestyle=(0, (4, 3)))
+            axes.axvline(point.value, **_REFERENCE)
         axes.errorbar(
             point.value,
             row,
             xerr=np.array(point.reach)[:, None],
             fmt="o",
             color=colour,
-            markerfacecolor=theme.paper if special else colour,
+            markerfacecolor=THEME.paper if special else colour,
             markersize=8,
             elinewidth=2.4,
             capsize=4,
@@ -205,7 +185,7 @@ def forest(
             xycoords=("axes fraction", "data"),
             va="center",
             fontsize=10.5,
-            color=theme.ink,
+            color=THEME.ink,
             annotation_clip=False,
         )
     axes.set_yticks(range(len(names)), names, fontsize=12)
@@ -213,8 +193,7 @@ def forest(
     axes.set_ylim(-0.7, len(names) - 0.3)
     axes.grid(visible=False, axis="y")
     axes.spines["left"].set_visible(False)
-    _percent_ticks(axes, "x", [p.value for p in points.values()])
-    _label(axes, theme, x=label)
+    _percent_ticks(axes.xaxis, [p.value for p in points.values()])
     return figure
 
 
@@ -228,39 +207,21 @@ def scatter(
     x: Mapping[str, Point],
     y: Mapping[str, Point],
     *,
-    x_label: str,
-    y_label: str,
     hollow: Sequence[str] = ("logged", "skyline"),
     order: Sequence[str] = (),
-    path: Sequence[str] = (),
-    theme: Theme = LIGHT,
 ) -> Figure:
-    """One metric against another with both intervals; x is logarithmic, y a share in percent.
+    """Skip rate against effective catalog size, with both intervals.
 
     Args:
-        x: Value of each agent, above 0.
-        y: Share of each agent, the same agents.
-        x_label: Name of the metric on the x axis.
-        y_label: Name of the metric on the y axis.
+        x: Effective catalog size of each agent.
+        y: Skip rate of each agent, the same agents.
         hollow: Agents that are references and no competitors.
         order: All agents of the report: an agent's place in it decides its colour.
-        path: Agents that are one with different settings: one colour, joined in this order.
-        theme: Colours.
     """
-    figure, axes = _canvas(6.2, theme)
-    axes.set_xscale("log")
-    if path:
-        axes.plot(
-            [x[name].value for name in path],
-            [y[name].value for name in path],
-            color=theme.highlight,
-            linewidth=1.6,
-            zorder=2,
-        )
+    figure, axes = _canvas(6.2, x="effective catalog size", y="skip rate")
+    _logarithmic(axes.xaxis)
     for name in x:
-        colour, marker, _ = _style(name, order or list(x), theme)
-        if path:
-            colour, marker = (theme.highlight, "o") if name in path else (theme.muted, "s")
+        colour, marker, _ = _style(name, order or list(x))
         # A lower end at or below 0 (few seeds) cannot be drawn on a logarithmic axis.
         left, right = x[name].reach
         axes.errorbar(
@@ -270,24 +231,19 @@ def scatter(
             yerr=np.array(y[name].reach)[:, None],
             fmt=marker,
             color=colour,
-            markerfacecolor=theme.paper if name in hollow else colour,
+            markerfacecolor=THEME.paper if name in hollow else colour,
             markeredgewidth=1.6,
             markersize=9,
             elinewidth=1.3,
             zorder=3,
         )
-    axes.xaxis.set_major_formatter(FuncFormatter(_thousands))
-    axes.xaxis.set_minor_formatter(NullFormatter())
-    _percent_ticks(axes, "y", [p.value for p in y.values()])
-    _label(axes, theme, x=x_label, y=y_label)
+    _percent_ticks(axes.yaxis, [p.value for p in y.values()])
     axes.margins(0.12)
-    _place_names(figure, axes, {n: (x[n].value, y[n].value) for n in x}, theme)
+    _place_names(figure, axes, {n: (x[n].value, y[n].value) for n in x})
     return figure
 
 
-def _place_names(
-    figure: Figure, axes: Axes, anchors: Mapping[str, tuple[float, float]], theme: Theme
-) -> None:
+def _place_names(figure: Figure, axes: Axes, anchors: Mapping[str, tuple[float, float]]) -> None:
     """Write each name beside its point, where it overlaps least with points and other names.
 
     A line leads from a name that found no place close by to its point.
@@ -304,8 +260,8 @@ def _place_names(
             xytext=(0, 0),
             textcoords="offset points",
             fontsize=11,
-            color=theme.ink,
-            arrowprops={"arrowstyle": "-", "color": theme.muted, "shrinkA": 0, "shrinkB": 10},
+            color=THEME.ink,
+            arrowprops={"arrowstyle": "-", "color": THEME.muted, "shrinkA": 0, "shrinkB": 10},
             zorder=5,
         )
         width, height = text.get_window_extent().size
@@ -337,28 +293,18 @@ def _overlaps(boxes: npt.NDArray, others: npt.NDArray) -> npt.NDArray:
 
 
 def learning_curves(
-    curves: Mapping[str, Mapping[int, Curve]],
-    *,
-    label: str,
-    percent: bool = True,
-    levels: Mapping[str, float] | None = None,
-    order: Sequence[str] = (),
-    theme: Theme = LIGHT,
+    curves: Mapping[str, Mapping[int, Curve]], *, order: Sequence[str] = ()
 ) -> Figure:
-    """Value against training steps: mean over the seeds, band from the lowest to the highest.
+    """Validation skip rate by training steps: mean of the seeds, band from lowest to highest.
 
     Args:
         curves: For each agent and seed its points.
-        label: Name of the value.
-        percent: Whether it is a share.
-        levels: Reference values drawn as horizontal lines.
         order: All agents of the report: an agent's place in it decides its colour.
-        theme: Colours.
     """
-    figure, axes = _canvas(5.2, theme)
+    figure, axes = _canvas(5.2, x="training steps", y="validation skip rate")
     shown: list[float] = []
     for agent, by_seed in curves.items():
-        colour, _, dash = _style(agent, order or list(curves), theme)
+        colour, _, dash = _style(agent, order or list(curves))
         steps, values = _common_steps(by_seed.values())
         mean = values.mean(axis=0)
         shown.extend(mean)
@@ -370,13 +316,9 @@ def learning_curves(
             axes.fill_between(
                 steps, values.min(axis=0), values.max(axis=0), color=colour, alpha=0.18, linewidth=0
             )
-    for name, level in (levels or {}).items():
-        axes.axhline(level, color=theme.muted, linewidth=1.2, linestyle=(0, (4, 3)), label=name)
     axes.xaxis.set_major_formatter(FuncFormatter(_thousands))
-    if percent:
-        _percent_ticks(axes, "y", shown)
-    _label(axes, theme, x="training steps", y=label)
-    _legend(axes, theme, list(curves) + list(levels or {}))
+    _percent_ticks(axes.yaxis, shown)
+    _legend(axes, list(curves))
     return figure
 
 
@@ -391,7 +333,7 @@ def _common_steps(curves: Iterable[Curve]) -> tuple[npt.NDArray, npt.NDArray]:
     return steps, np.stack([np.interp(steps, a[:, 0], a[:, 1]) for a in arrays])
 
 
-def _legend(axes: Axes, theme: Theme, names: Sequence[str]) -> None:
+def _legend(axes: Axes, names: Sequence[str]) -> None:
     """Name the lines at the right, in the order given."""
     handles, labels = axes.get_legend_handles_labels()
     by_name = dict(zip(labels, handles, strict=True))
@@ -402,7 +344,7 @@ def _legend(axes: Axes, theme: Theme, names: Sequence[str]) -> None:
         bbox_to_anchor=(1.01, 0.5),
         frameon=False,
         fontsize=11,
-        labelcolor=theme.ink,
+        labelcolor=THEME.ink,
         handlelength=2.6,
     )
 
@@ -411,7 +353,6 @@ def exposure_curves(
     exposures: Mapping[str, npt.NDArray[np.integer]],
     *,
     order: Sequence[str] = (),
-    theme: Theme = LIGHT,
 ) -> Figure:
     """Share of all plays that the most played songs have: the Lorenz curve, read from its top.
 
@@ -421,36 +362,25 @@ def exposure_curves(
     Args:
         exposures: For each agent how often each track was heard ``(num_tracks,)``.
         order: All agents of the report: an agent's place in it decides its colour.
-        theme: Colours.
     """
-    figure, axes = _canvas(5.2, theme)
+    figure, axes = _canvas(5.2, x="most played songs of the agent", y="share of all its plays")
+    _logarithmic(axes.xaxis)
     num_tracks = max(len(counts) for counts in exposures.values())
     even = "every song equally"
     ranks = np.unique(np.geomspace(1, num_tracks, 200).astype(int))
-    axes.plot(
-        ranks,
-        ranks / num_tracks,
-        color=theme.muted,
-        linewidth=1.2,
-        linestyle=(0, (4, 3)),
-        label=even,
-    )
+    axes.plot(ranks, ranks / num_tracks, label=even, **_REFERENCE)
     distinct = {agent: int(np.count_nonzero(counts)) for agent, counts in exposures.items()}
     drawn = sorted((a for a in exposures if distinct[a]), key=lambda a: distinct[a])
     for agent in drawn:
-        colour, _, dash = _style(agent, order or list(exposures), theme)
+        colour, _, dash = _style(agent, order or list(exposures))
         shares = np.cumsum(np.sort(exposures[agent])[::-1]) / exposures[agent].sum()
         ranks = np.unique(np.geomspace(1, distinct[agent], 400).astype(int))
         axes.plot(ranks, shares[ranks - 1], dash, color=colour, linewidth=2.2, label=agent)
         axes.plot(ranks[-1], 1.0, "o", color=colour, markersize=6, clip_on=False, zorder=4)
-    axes.set_xscale("log")
     axes.set_xlim(1, num_tracks)
     axes.set_ylim(0, 1.03)
-    axes.xaxis.set_major_formatter(FuncFormatter(_thousands))
-    axes.xaxis.set_minor_formatter(NullFormatter())
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0, symbol=" %"))
-    _label(axes, theme, x="most played songs of the agent", y="share of all its plays")
-    _legend(axes, theme, [*drawn, even])
+    _legend(axes, [*drawn, even])
     return figure
 
 
@@ -458,18 +388,16 @@ def by_position(
     rates: Mapping[str, npt.NDArray[np.float64]],
     *,
     order: Sequence[str] = (),
-    theme: Theme = LIGHT,
 ) -> Figure:
     """Skip rate of the first, second, ... song recommended in a session.
 
     Args:
         rates: For each agent its rates ``(positions,)``, NaN where no session went so far.
         order: All agents of the report: an agent's place in it decides its colour.
-        theme: Colours.
     """
-    figure, axes = _canvas(5.2, theme)
+    figure, axes = _canvas(5.2, x="n-th song recommended in the session", y="skip rate")
     for agent, values in rates.items():
-        colour, marker, dash = _style(agent, order or list(rates), theme)
+        colour, marker, dash = _style(agent, order or list(rates))
         axes.plot(
             np.arange(1, len(values) + 1),
             values,
@@ -481,50 +409,6 @@ def by_position(
             label=agent,
         )
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    _percent_ticks(axes, "y", np.concatenate(list(rates.values())))
-    _label(axes, theme, x="n-th song recommended in the session", y="skip rate")
-    _legend(axes, theme, sorted(rates, key=lambda a: float(np.nanmean(rates[a])), reverse=True))
-    return figure
-
-
-def effects(
-    points: Mapping[str, tuple[Point, Point]],
-    *,
-    labels: tuple[str, str],
-    theme: Theme = LIGHT,
-) -> Figure:
-    """A row an option and a panel a metric: effect and interval about a line at 0.
-
-    Args:
-        points: For each option its effect on a share (drawn in points) and on a count.
-        labels: Names of the two metrics.
-        theme: Colours.
-    """
-    names = list(points)[::-1]
-    figure = new_figure(1.5 + 0.34 * len(names), theme)
-    for panel, (axes, scale) in enumerate(
-        zip(figure.subplots(1, 2, sharey=True), (100, 1), strict=True)
-    ):
-        dress(axes, theme)
-        axes.axvline(0, color=theme.muted, linewidth=1.2, linestyle=(0, (4, 3)))
-        for row, name in enumerate(names):
-            point = points[name][panel]
-            sure = point.low is not None and point.high is not None
-            sure = sure and (point.low > 0 or point.high < 0)  # type: ignore[operator]
-            axes.errorbar(
-                scale * point.value,
-                row,
-                xerr=scale * np.array(point.reach)[:, None],
-                fmt="o",
-                color=theme.highlight if sure else theme.muted,
-                markerfacecolor=theme.highlight if sure else theme.paper,
-                markersize=6,
-                elinewidth=2,
-                capsize=3,
-            )
-        axes.set_ylim(-0.7, len(names) - 0.3)
-        axes.grid(visible=False, axis="y")
-        axes.tick_params(axis="y", length=0)
-        _label(axes, theme, x=labels[panel])
-    figure.axes[0].set_yticks(range(len(names)), names, fontsize=11)
+    _percent_ticks(axes.yaxis, np.concatenate(list(rates.values())))
+    _legend(axes, sorted(rates, key=lambda a: float(np.nanmean(rates[a])), reverse=True))
     return figure

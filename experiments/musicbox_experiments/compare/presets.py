@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,8 +10,7 @@ from typing import Any, Final
 
 from musicbox_env.schema import require_known
 from musicbox_experiments.data.sources import Filters, Source
-
-FLAG: Final = "--preset"
+from musicbox_experiments.train.variants import parse_settings
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,19 @@ BASELINES: Final = (
 )
 LEARNERS: Final = ("ddpg", "lird", "sb3-ddpg", "sb3-ddpg+tuned")
 FIELD: Final = (*BASELINES, "bayes", *LEARNERS, "skyline")
+ABLATION: Final = (
+    "ddpg+content.embedding=content",
+    "ddpg+counted.quality=counted",
+    "ddpg+random-start.start=random",
+    "ddpg+gamma.gamma=0.9",
+    *("ddpg+no-log.offline_fraction=0", "ddpg+no-log.warmup_updates=0"),
+    "ddpg+no-noise.noise=0",
+    *("ddpg+one-session.num_envs=1", "ddpg+one-session.updates_per_step=1"),
+    "ddpg+nearest.rerank=0",
+    "ddpg+full-quality.quality_weight=1",
+    "ddpg+across-slates.within_slates=false",
+    "ddpg+last-critic.average_critic=false",
+)
 
 PRESETS: Final[Mapping[str, Preset]] = {
     "paper": Preset(
@@ -55,9 +68,9 @@ PRESETS: Final[Mapping[str, Preset]] = {
         needs_sessions=True,
     ),
     "transfer": Preset(
-        "what remains of a gain at listeners that did not teach it: trained with a learned "
-        "listener of fold A, as it is and made pessimistic, evaluated by the exact law and by a "
-        "learned listener of fold B",
+        "what remains of a gain at other listeners than that of the training: trained with a "
+        "learned listener of fold A, as it is and made pessimistic, evaluated by the exact law and "
+        "by a learned listener of fold B",
         {
             "agents": (
                 *("logged", "best-rate", "played-rate"),
@@ -85,6 +98,30 @@ PRESETS: Final[Mapping[str, Preset]] = {
             "train_horizon": 50 * 3,
         },
     ),
+    "ablation": Preset(
+        "what each part of ddpg adds: ddpg beside itself with one part taken away, over ten paired "
+        "seeds, on validation sessions",
+        {
+            "agents": ("logged", "ddpg", *parse_settings(ABLATION)),
+            "agent_settings": ABLATION,
+            "seeds": 10,
+            "split": "validation",
+        },
+    ),
+    "frontier": Preset(
+        "skips against variety: trained ddpg agents that choose among more or fewer songs, and "
+        "weigh the quality of songs more or less, on validation sessions",
+        {
+            "agents": (
+                *("logged", "popularity", "best-rate", "played-rate", "ddpg"),
+                *(f"ddpg@quality_weight={weight}" for weight in (0.1, 0.2, 0.5, 1)),
+                *(f"ddpg@rerank={number}" for number in (0, 10, 200)),
+                *("bayes", "skyline"),
+            ),
+            "seeds": 10,
+            "split": "validation",
+        },
+    ),
 }
 
 
@@ -94,12 +131,10 @@ def preset_in(arguments: Sequence[str]) -> str | None:
     >>> preset_in(["--seeds", "2", "--preset", "paper"]), preset_in(["--preset=real"])
     ('paper', 'real')
     """
-    for place, argument in enumerate(arguments):
-        name, equals, value = argument.partition("=")
-        if name == FLAG:
-            following = arguments[place + 1 : place + 2]
-            return value if equals else (following[0] if following else None)
-    return None
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--preset", nargs="?")
+    named: str | None = parser.parse_known_args(arguments)[0].preset
+    return named
 
 
 def options_of(name: str) -> dict[str, Any]:

@@ -1,8 +1,7 @@
 """Which listener agents learn with, which picks their checkpoints, and which evaluate them.
 
-Agents are never evaluated by the listener alone that they learned with. Which of a training's
-checkpoints is kept is decided on validation sessions, by a listener that neither taught nor
-evaluates:
+No agent is evaluated by the listener alone that it learned with. The checkpoint of a training is
+picked on validation sessions, by a listener that neither trained the agent nor evaluates it:
 
 ==================  ==================  =====================  ==========================
 learned with        fitted on           picked by              evaluated by, the main one first
@@ -15,10 +14,10 @@ any other           as it is            the same               the law if there 
                                                                ``replay``
 ==================  ==================  =====================  ==========================
 
-The law has no errors to be exploited, so that it may teach, pick and evaluator, each time on other
-sessions. Two fits on fold A have networks of their own, which saw other parts of its sessions, but
-count track rates from the same plays: picking by the second one guards against the first's
-networks, and not against the luck of fold A. That is left for fold B to show.
+The law has no errors that an agent could exploit, so that it may train, pick and evaluate, each
+time on other sessions. Two fits on fold A have networks of their own, which saw other parts of its
+sessions, but count track rates from the same plays: picking by the second one guards against errors
+of the first's networks, and not against the luck of fold A. That is left for fold B to show.
 """
 
 from __future__ import annotations
@@ -61,7 +60,7 @@ class Listeners:
 
 
 def knows_truth(data: str | None) -> bool:
-    """Whether the dataset was made by the generator, so that the exact law can evaluator."""
+    """Whether the dataset was made by the generator, so that the exact law can evaluate."""
     return (open_dataset(data).folder / "truth" / "law.json").is_file()
 
 
@@ -92,16 +91,17 @@ def choose_listeners(
 
     Args:
         listener: Name or path of a listener, or `AUTO`.
-        evaluators: Names or paths; none are all that the data supports at a bearable cost.
+        evaluators: Names or paths; by default the exact law where there is one, a learned
+            one of fold B if agents learn with one, and `replay`.
         data: The dataset.
         out: Where fitted listeners are kept.
     """
     truth = ("ground_truth",) if knows_truth(data) else ()
     if listener == AUTO:
         listener = truth[0] if truth else LEARNED
-    asked = tuple(evaluators) or (*truth, *((LEARNED,) if listener == LEARNED else ()), "replay")
+    defaults = (*truth, *((LEARNED,) if listener == LEARNED else ()), "replay")
     named: dict[str, str] = {}
-    for evaluator in asked:
+    for evaluator in tuple(evaluators) or defaults:
         fold_b = evaluator == LEARNED and listener == LEARNED
         name, keyword = _fitted(data, out, EVALUATION_FOLD) if fold_b else _found(evaluator, out)
         named[name] = keyword
@@ -124,12 +124,12 @@ def _found(listener: str, out: Path) -> tuple[str, str]:
     return listener, str(file)
 
 
-def pessimistic(listener: str, spreads: float) -> str:
-    """File of a learned listener that adds so many spreads to its skip logits.
+def pessimistic(listener: str, deviations: float) -> str:
+    """File of a learned listener that adds its uncertainty of a song to the logit of a skip.
 
     Args:
         listener: File of the listener as it was fitted.
-        spreads: How much it distrusts what it knows little of.
+        deviations: How many standard deviations of the song's effect it adds.
 
     Raises:
         ValueError: The listener was not learned.
@@ -140,9 +140,9 @@ def pessimistic(listener: str, spreads: float) -> str:
             "learned, or leave out the agents that train with a pessimistic listener."
         )
     about, arrays = read_fit(Path(listener))
-    file = Path(listener).with_name(f"{Path(listener).stem}-pessimism-{spreads:g}{FITTED_SUFFIX}")
+    file = Path(f"{listener.removesuffix(FITTED_SUFFIX)}-pessimism-{deviations:g}{FITTED_SUFFIX}")
     if not file.is_file():
-        write_fit(file, {**about, "pessimism": spreads}, arrays)
+        write_fit(file, {**about, "pessimism": deviations}, arrays)
     return str(file)
 
 

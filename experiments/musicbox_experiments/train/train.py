@@ -1,4 +1,4 @@
-"""Train one agent over seeds; `musicbox evaluate` evaluates it, `musicbox recommend` uses it."""
+"""Train one agent over seeds, for `musicbox evaluate` and `musicbox recommend`."""
 
 from __future__ import annotations
 

@@ -1,8 +1,12 @@
-"""Agents with other settings beside the untouched ones, each under a label of its own.
+"""Labels: an agent, a variant of it under other settings, or a trained one that acts otherwise.
 
-A label is the name of an agent, ``sb3-ddpg``, or of an agent and a variant of it,
-``sb3-ddpg+tuned``. `VARIANTS` holds those that are documented; ``AGENT+ANYTHING`` is a variant of
-your own, with the settings that ``--agent-settings AGENT+ANYTHING.NAME=VALUE`` gives it.
+=======================  =========================================================================
+``ddpg``                 the agent under its defaults
+``sb3-ddpg+tuned``       a documented variant, see `VARIANTS`
+``ddpg+mine``            a variant of your own: ``--agent-settings ddpg+mine.gamma=0.5``
+``ddpg@rerank=3``        the trainings of ``ddpg`` with other settings of acting; nothing is trained
+                         again; several are joined by commas
+=======================  =========================================================================
 """
 
 from __future__ import annotations
@@ -17,6 +21,7 @@ from musicbox_agents import AGENTS, Agent, agent_class
 from musicbox_env.schema import require_known
 
 PLUS: Final = "+"
+AT: Final = "@"
 
 
 @dataclass(frozen=True)
@@ -26,7 +31,8 @@ class Variant:
     Attributes:
         about: What it is, in a sentence for the report.
         settings: What differs from the agent's defaults.
-        pessimism: Spreads that the learned listener which it trains with adds to its skip logits.
+        pessimism: Standard deviations that the learned listener which it trains with adds to its
+            skip logits.
     """
 
     about: str
@@ -42,12 +48,12 @@ VARIANTS: Final[Mapping[str, Variant]] = {
         {"learning_rate": 1e-4, "gamma": 0.0},
     ),
     "ddpg+pessimistic": Variant(
-        "The same agent, trained with the learned listener made pessimistic: what it knows little "
-        "of counts as likelier to be skipped, by one standard deviation.",
+        "The same agent, trained with the learned listener made pessimistic: songs with few plays "
+        "count as likelier to be skipped, by one standard deviation.",
         pessimism=1.0,
     ),
     "lird+first": Variant(
-        "LIRD under the settings of the first MusicBox.",
+        "LIRD under the settings of the first MusicBox, its defects mended.",
         {
             "embedding": "colisten",
             "history_length": 10,
@@ -57,6 +63,7 @@ VARIANTS: Final[Mapping[str, Variant]] = {
             "critic_rate": 1e-3,
             "batch_size": 64,
             "buffer_size": 10_000,
+            "noise_theta": 0.5,
             "noise_sigma": 0.2,
         },
     ),
@@ -67,13 +74,22 @@ Settings = dict[str, dict[str, Any]]
 """Settings by label."""
 
 
+def training_of(label: str) -> str:
+    """The label whose trainings a label acts with.
+
+    >>> training_of("ddpg+mine@rerank=3"), training_of("ddpg+mine")
+    ('ddpg+mine', 'ddpg+mine')
+    """
+    return label.partition(AT)[0]
+
+
 def agent_of(label: str) -> str:
     """Name of the agent that a label is a variant of.
 
-    >>> agent_of("sb3-ddpg+tuned"), agent_of("ddpg")
+    >>> agent_of("sb3-ddpg+tuned"), agent_of("ddpg@rerank=3")
     ('sb3-ddpg', 'ddpg')
     """
-    return label.partition(PLUS)[0]
+    return training_of(label).partition(PLUS)[0]
 
 
 def class_of(label: str) -> type[Agent]:
@@ -81,38 +97,63 @@ def class_of(label: str) -> type[Agent]:
     return agent_class(agent_of(label))
 
 
+def acting_of(label: str) -> dict[str, Any]:
+    """The settings of acting that a label names, empty if it names none.
+
+    Raises:
+        ValueError: One is no setting of how the trained agent acts; with a suggestion.
+
+    >>> acting_of("ddpg@rerank=30,quality_weight=0.2"), acting_of("ddpg")
+    ({'rerank': 30, 'quality_weight': 0.2}, {})
+    """
+    training, at, text = label.partition(AT)
+    if not at:
+        return {}
+    found = parse_settings([f"{training}.{setting}" for setting in text.split(",")])[training]
+    for name in found:
+        require_known(
+            f"setting of how a trained {agent_of(label)} acts", name, class_of(label).acting
+        )
+    return found
+
+
 def require_label(label: str, given: Mapping[str, Any]) -> None:
-    """Refuse a label that says nothing: no agent, or a variant without settings.
+    """Refuse a label without meaning: no agent, or a variant without settings.
 
     Args:
-        label: An agent or a variant of one.
+        label: See the head of this module.
         given: Settings by label that the user gave.
 
     Raises:
         ValueError: With a suggestion.
     """
-    if PLUS in label and label not in given:
-        require_known("variant (none of yours either, it has no --agent-settings)", label, VARIANTS)
+    training = training_of(label)
+    if PLUS in training and training not in given:
+        require_known(
+            "variant (none of yours either, it has no --agent-settings)", training, VARIANTS
+        )
     require_known("agent", agent_of(label), AGENTS)
+    acting_of(label)
+
+
+def variant_of(label: str) -> Variant:
+    """What the trainings of a label differ in from the defaults, as far as it is documented."""
+    training = training_of(label)
+    return VARIANTS.get(training) or Variant((class_of(label).__doc__ or "").strip())
 
 
 def settings_of(label: str, given: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """What a label's settings are beside the defaults of its agent; those given win."""
-    documented = VARIANTS[label].settings if label in VARIANTS else {}
-    return {**documented, **given.get(label, {})}
-
-
-def pessimism_of(label: str) -> float:
-    """Spreads of pessimism of the listener that a label trains with."""
-    return VARIANTS[label].pessimism if label in VARIANTS else 0.0
+    """Settings of a label's training beside the defaults of its agent; those given win."""
+    return {**variant_of(label).settings, **given.get(training_of(label), {})}
 
 
 def about(label: str) -> str:
     """A line on what a label stands for."""
-    if label in VARIANTS:
-        return VARIANTS[label].about
-    first = (class_of(label).__doc__ or "").strip().partition("\n")[0]
-    return f"Under settings of its own: {first}" if PLUS in label else first
+    training, at, acting = label.partition(AT)
+    if at:
+        return f"The trainings of {training}, acting with {acting.replace(',', ', ')}."
+    own = "Under settings of its own: " if PLUS in label and label not in VARIANTS else ""
+    return own + variant_of(label).about.partition("\n")[0]
 
 
 def parse_settings(settings: Sequence[str]) -> Settings:

@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from musicbox_experiments.compare.plots import LIGHT, WIDTH_INCHES, Point, Theme, dress, new_figure
+from musicbox_experiments.compare.plots import THEME, WIDTH_INCHES, Point, Theme, dress, new_figure
 
 MARKERS: Final = ("o", "s", "^", "D", "v", "P", "X")
 CURVE_PANELS: Final = 3
@@ -27,7 +27,7 @@ Curve = Sequence[tuple[float, Point]]
 
 
 def _dress(axes: Axes, theme: Theme, *, title: str = "", x: str = "", y: str = "") -> None:
-    dress(axes, theme, labelsize=10)
+    dress(axes, labelsize=10)
     axes.set_title(title, color=theme.ink, fontsize=12, loc="left", pad=8)
     axes.set_xlabel(x, color=theme.ink, fontsize=11, labelpad=6)
     axes.set_ylabel(y, color=theme.ink, fontsize=11, labelpad=6)
@@ -79,7 +79,7 @@ def calibration(
     order: Sequence[str],
     x: str,
     y: str,
-    theme: Theme = LIGHT,
+    theme: Theme = THEME,
 ) -> Figure:
     """Predicted against real, a panel each; the dashed diagonal is what a perfect listener shows.
 
@@ -92,7 +92,7 @@ def calibration(
     """
     columns = 2 if len(panels) == 4 else min(CURVE_PANELS, len(panels))
     rows = -(-len(panels) // columns)
-    figure = new_figure(0.4 + rows * (WIDTH_INCHES / columns + 0.3), theme)
+    figure = new_figure(0.4 + rows * (WIDTH_INCHES / columns + 0.3))
     grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
     for place, axes in enumerate(grid.flat):
         axes.set_visible(place < len(panels))
@@ -133,7 +133,7 @@ def by_part(
     *,
     order: Sequence[str],
     y: str,
-    theme: Theme = LIGHT,
+    theme: Theme = THEME,
 ) -> Figure:
     """A figure of each listener in each part of the plays; one kind of parts a panel.
 
@@ -143,7 +143,7 @@ def by_part(
         y: Name of the figure.
         theme: Colours.
     """
-    figure = new_figure(7.2, theme)
+    figure = new_figure(7.2)
     grid = figure.add_gridspec(2, 2)
     spots = [grid[0, :], grid[1, 0], grid[1, 1]]
     first = None
@@ -182,7 +182,7 @@ def places(
     curves: Mapping[str, Sequence[Point]],
     *,
     order: Sequence[str],
-    theme: Theme = LIGHT,
+    theme: Theme = THEME,
 ) -> Figure:
     """Skip rate along the session: the log with its interval as a band, listeners as lines.
 
@@ -192,7 +192,7 @@ def places(
         order: Listeners of the report.
         theme: Colours.
     """
-    figure = new_figure(5.0, theme)
+    figure = new_figure(5.0)
     axes = figure.add_subplot()
     _dress(axes, theme, x="position in the session", y="skip rate")
     for name, points in curves.items():
@@ -221,7 +221,7 @@ def dots(
     targets: Mapping[str, float],
     bands: Mapping[str, Mapping[str, float]] | None = None,
     percent: Sequence[str] = (),
-    theme: Theme = LIGHT,
+    theme: Theme = THEME,
 ) -> Figure:
     """Figures with their intervals, a row each, a colour a listener; panels side by side.
 
@@ -235,7 +235,7 @@ def dots(
     """
     most = max(len(rows) for rows in panels.values())
     spread = max(len(by) for rows in panels.values() for by in rows.values())
-    figure = new_figure(1.4 + most * (0.22 + 0.15 * spread), theme)
+    figure = new_figure(1.4 + most * (0.22 + 0.15 * spread))
     alike = len({tuple(rows) for rows in panels.values()}) == 1
     grid = figure.subplots(1, len(panels), squeeze=False, sharex=alike, sharey=alike)[0]
     for axes, (title, rows) in zip(grid, panels.items(), strict=True):
@@ -269,14 +269,14 @@ def dots(
     return figure
 
 
-def shares(rows: Mapping[str, Mapping[str, float]], *, theme: Theme = LIGHT) -> Figure:
+def shares(rows: Mapping[str, Mapping[str, float]], *, theme: Theme = THEME) -> Figure:
     """Parts of a whole, a bar a row; the last part is drawn muted.
 
     Args:
         rows: For each listener the share of each part, summing to 1.
         theme: Colours.
     """
-    figure = new_figure(1.3 + 0.5 * len(rows), theme)
+    figure = new_figure(1.3 + 0.5 * len(rows))
     axes = figure.add_subplot()
     _dress(axes, theme, x="share of the variance of an answer (skipped or not)")
     parts = list(next(iter(rows.values())))
@@ -317,7 +317,7 @@ def shares(rows: Mapping[str, Mapping[str, float]], *, theme: Theme = LIGHT) -> 
     return figure
 
 
-def rankings(rates: Mapping[str, Mapping[str, Point]], *, theme: Theme = LIGHT) -> Figure:
+def rankings(rates: Mapping[str, Mapping[str, Point]], *, theme: Theme = THEME) -> Figure:
     """Skip rate of each agent (a line) at each listener (a column): lines cross where they differ.
 
     Args:
@@ -326,7 +326,7 @@ def rankings(rates: Mapping[str, Mapping[str, Point]], *, theme: Theme = LIGHT) 
     """
     evaluators = list(rates)
     agents = list(dict.fromkeys(agent for by in rates.values() for agent in by))
-    figure = new_figure(5.2, theme)
+    figure = new_figure(5.2)
     axes = figure.add_subplot()
     _dress(axes, theme, y="skip rate")
     for place, agent in enumerate(agents):

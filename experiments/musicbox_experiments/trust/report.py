@@ -68,8 +68,7 @@ Draw = Callable[[plots.Theme], plots.Figure]
 
 
 def _picture(name: str, section: str, title: str, caption: str, draw: Draw) -> Picture:
-    light, dark = (plots.png(draw(theme)) for theme in (plots.LIGHT, plots.DARK))
-    return Picture(name, section, title, caption, light, dark)
+    return Picture(name, section, title, caption, plots.png(draw(plots.THEME)))
 
 
 def pictures(findings: Findings) -> list[Picture]:
@@ -294,7 +293,7 @@ def write_trust_report(out: Path, findings: Findings, about: About) -> None:
     write_records(out / RECORDS_FILE, findings.records)
     drawn = pictures(findings)
     for picture in drawn:
-        (out / f"{picture.name}.png").write_bytes(picture.light)
+        (out / f"{picture.name}.png").write_bytes(picture.image)
     (out / "trust.html").write_text(render(findings, about, drawn), encoding="utf-8")
 
 

@@ -8,10 +8,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from musicbox_agents import make_agent
+from musicbox_agents import load_agent, make_agent
 from musicbox_experiments.compare import compare, evaluate
 from musicbox_experiments.compare.compare import CompareConfig
 from musicbox_experiments.data.sources import Source
+from musicbox_experiments.evaluate.metrics import Rollout
 from musicbox_experiments.evaluate.rollout import rerank, roll_out
 from musicbox_experiments.serve import recommend
 from musicbox_experiments.train.variants import parse_settings
@@ -27,7 +28,7 @@ def config(synthetic_folder, tmp_path_factory):
         agents=("logged", "popularity", "ddpg"),
         seeds=2,
         train_steps=160,
-        test_sessions=60,
+        evaluation_sessions=60,
         agent_settings=SMALL_DDPG,
         out=tmp_path_factory.mktemp("runs") / "small",
         workers=1,
@@ -83,8 +84,8 @@ def test_nothing_in_a_run_is_pickled(finished):
             assert arrays.files
 
 
-def test_same_command_gives_the_same_results(config, finished, tmp_path):
-    again = replace(config, out=tmp_path / "again")
+def test_same_command_gives_the_same_results_side_by_side(config, finished, tmp_path):
+    again = replace(config, out=tmp_path / "again", workers=2)
     compare.run(again)
     assert results(again.out) == results(finished)
 
@@ -148,11 +149,85 @@ def test_recommend_names_what_it_does_not_know(finished):
         recommend.recommend(replace(config, seed=7))
 
 
-def test_evaluate_repeats_a_run_again(finished, capsys):
+def test_evaluate_rolls_a_run_out_again(finished, capsys):
     evaluate.run(evaluate.EvaluateConfig(run=finished, sessions=30))
     shown = capsys.readouterr().out
     assert "30 validation sessions" in shown
     assert shown.count("ddpg") == 4
+
+
+@pytest.fixture(scope="module")
+def acting(synthetic_folder, tmp_path_factory):
+    """Trainings that other labels act with, evaluated on validation sessions."""
+    config = CompareConfig(
+        source=Source(data=synthetic_folder),
+        agents=("logged", "ddpg", "ddpg@rerank=0"),
+        seeds=2,
+        train_steps=40,
+        split="validation",
+        evaluation_sessions=30,
+        agent_settings=(*SMALL_DDPG, "ddpg.log_sessions=40"),
+        out=tmp_path_factory.mktemp("runs") / "acting",
+        workers=1,
+    )
+    compare.run(config)
+    return config
+
+
+def test_labels_that_act_otherwise_train_nothing(acting, synthetic):
+    """The same songs as those of the checkpoint, loaded and rolled out by hand."""
+    assert {folder.name for folder in (acting.out / "agents").iterdir()} == {"logged", "ddpg"}
+    kept = Rollout.load(acting.out / "rollouts" / "ground_truth-ddpg@rerank=0-1.npz")
+    checkpoint = acting.out / "agents" / "ddpg" / "seed-1" / "best"
+    agent = load_agent(checkpoint, synthetic, changed={"rerank": 0})
+    options = {"data": str(synthetic.folder), "split": "validation"}
+    made = roll_out(agent, options, kept.sessions, listener="ground_truth")
+    np.testing.assert_array_equal(made.slates, kept.slates)
+    untouched = Rollout.load(acting.out / "rollouts" / "ground_truth-ddpg-1.npz")
+    assert not np.array_equal(untouched.slates, kept.slates)
+    summary = json.loads((acting.out / "summary.json").read_text())
+    assert "ddpg@rerank=0" in summary["evaluators"]["ground_truth"]["against"]["ddpg"]
+    assert summary["descriptions"]["ddpg@rerank=0"].startswith("The trainings of ddpg")
+
+
+def test_sessions_that_picked_checkpoints_evaluate_nothing(acting, synthetic):
+    validation = synthetic.sessions.playable("validation")
+    training = json.loads((acting.out / "agents/ddpg/seed-0/training.json").read_text())
+    picking = validation[: training["validation_sessions"]]
+    assert len(picking) == len(validation) // 2
+    kept = Rollout.load(acting.out / "rollouts" / "ground_truth-logged-0.npz").sessions
+    assert set(kept) <= set(validation) - set(picking)
+
+
+def test_more_agents_and_seeds_add_to_a_run(acting):
+    kept = acting.out / "agents/ddpg/seed-0/training.json"
+    before = kept.stat().st_mtime_ns
+    agents = (*acting.agents, "ddpg@quality_weight=1")
+    compare.run(replace(acting, agents=agents, seeds=3))
+    assert kept.stat().st_mtime_ns == before
+    summary = json.loads((acting.out / "summary.json").read_text())
+    at = summary["evaluators"]["ground_truth"]["agents"]
+    assert list(at) == list(agents)
+    assert at["ddpg@quality_weight=1"]["seeds"] == [0, 1, 2]
+
+
+def test_trainings_under_other_settings_are_not_mixed_in(acting):
+    with pytest.raises(FileExistsError, match="hidden"):
+        compare.run(replace(acting, agent_settings=(*acting.agent_settings, "ddpg.hidden=7")))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"agents": ("logged", "ddpg@gamma=0.9")}, "setting of how a trained ddpg acts 'gamma'"),
+        ({"agents": ("logged", "ddpg@rerak=3")}, "did you mean 'rerank'"),
+        ({"agents": ("logged", "ddpg@rerank")}, "expected AGENT.NAME=VALUE"),
+        ({"against": "dppg"}, "did you mean 'ddpg'"),
+    ],
+)
+def test_labels_without_meaning_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        CompareConfig(**options)
 
 
 def test_settings_are_read_as_json():

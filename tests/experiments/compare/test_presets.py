@@ -14,6 +14,8 @@ from musicbox_experiments.train.variants import (
     VARIANTS,
     about,
     agent_of,
+    class_of,
+    parse_settings,
     require_label,
     settings_of,
 )
@@ -27,6 +29,15 @@ def test_every_preset_is_a_valid_configuration(name):
     config = CompareConfig(**options_of(name))
     assert config.preset == name
     assert config.out.name == name
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_label_of_a_preset_has_settings_of_its_agent(name):
+    options = PRESETS[name].options
+    given = parse_settings(options.get("agent_settings", ()))
+    for label in options["agents"]:
+        settings = class_of(label).Settings.from_mapping(settings_of(label, given))
+        assert (label in given) <= (settings != class_of(label).Settings())
 
 
 def parsed(monkeypatch, arguments):
@@ -62,7 +73,7 @@ def test_unknown_presets_are_refused_with_a_suggestion(capsys):
         CompareConfig(preset="frist")
 
 
-def test_real_asks_for_sessions(tmp_path, capsys):
+def test_real_needs_sessions(tmp_path, capsys):
     with pytest.raises(SystemExit):
         cli.run_command("compare", ["--preset", "real", "--out", str(tmp_path)])
     assert "--sessions" in capsys.readouterr().err
@@ -85,7 +96,7 @@ def test_first_is_the_first_musicbox_on_raw_logs(tmp_path, capsys):
             "agents": ("logged", "popularity", "lird+first"),
             "seeds": 1,
             "train_steps": 100,
-            "test_sessions": 40,
+            "evaluation_sessions": 40,
             "out": tmp_path / "run",
             "workers": 1,
         }
@@ -97,7 +108,7 @@ def test_first_is_the_first_musicbox_on_raw_logs(tmp_path, capsys):
     assert popularity.min() >= 95
     agent = json.loads((config.out / "agents/lird+first/seed-0/best/agent.json").read_text())
     assert agent["agent"] == "lird"
-    expected = {"history_length": 10, "slate_size": 3, "gamma": 0.99, "tau": 0.001}
+    expected = {"history_length": 10, "slate_size": 3, "gamma": 0.99, "actor_rate": 5e-5}
     assert expected.items() <= agent["settings"].items()
     training = json.loads((config.out / "agents/lird+first/seed-0/training.json").read_text())
     assert training["options"]["horizon"] == 150
@@ -178,7 +189,7 @@ def test_variants_stand_beside_the_untouched_agent(synthetic_folder, tmp_path):
         agents=("logged", "item-knn", "item-knn+kept"),
         agent_settings=("item-knn+kept.kept_only=true",),
         evaluator=("replay",),
-        test_sessions=40,
+        evaluation_sessions=40,
         out=tmp_path / "run",
     )
     compare.run(config)

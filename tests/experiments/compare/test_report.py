@@ -7,9 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from musicbox_experiments.compare import plots
-from musicbox_experiments.compare.report import Study, show, text_table, write_report
+from musicbox_experiments.compare.report import write_report
+from musicbox_experiments.compare.study import Study
 from musicbox_experiments.compare.summary import summarize
+from musicbox_experiments.compare.tables import text_table
 from musicbox_experiments.evaluate.metrics import (
     METRICS,
     CatalogStats,
@@ -17,7 +18,7 @@ from musicbox_experiments.evaluate.metrics import (
     Rollout,
     measure,
 )
-from musicbox_experiments.text import percent, signed_points
+from musicbox_experiments.text import percent, show, signed_points, with_interval
 
 SESSIONS, TRACKS = 160, 40
 RATES = {
@@ -150,9 +151,9 @@ def test_the_page_is_well_formed_and_loads_nothing(written: Path) -> None:
     assert "url(" not in (written / "report.html").read_text()
 
 
-def test_the_page_says_what_was_asked(written: Path) -> None:
+def test_the_page_holds_what_was_compared(written: Path) -> None:
     text = (written / "report.html").read_text()
-    for said in (
+    for text_part in (
         *RATES,
         "honest evaluator",
         "Learns what is there.",
@@ -162,7 +163,7 @@ def test_the_page_says_what_was_asked(written: Path) -> None:
         "runs/toy",
         *(metric.label for metric in METRICS.values()),
     ):
-        assert said in text
+        assert text_part in text
 
 
 def test_every_picture_is_a_file_and_in_the_page(written: Path) -> None:
@@ -291,8 +292,32 @@ def test_learned_agents_are_set_against_every_other(summary: dict) -> None:
     assert "honest against the others, evaluator honest evaluator" in table
 
 
+def test_variants_of_an_agent_are_paired_by_seed() -> None:
+    """Seeds differ by far more than the variants do, and their difference is known all the same."""
+    rates = {"logged": [0.5], "x": [0.2, 0.4, 0.6], "x+mine": [0.1, 0.3, 0.5], "y": [0.1, 0.3, 0.5]}
+    study = replace(
+        toy_study(),
+        curves={},
+        against="x+mine",
+        rollouts=[
+            toy_rollout(agent, "replay", rate, seed, SESSIONS)
+            for agent, by_seed in rates.items()
+            for seed, rate in enumerate(by_seed)
+        ],
+    )
+    [(ours, against)] = summarize(study, resamples=200)["evaluators"]["replay"]["against"].items()
+    assert ours == "x+mine"
+    paired, unpaired = (against[name]["skip_rate"] for name in ("x", "y"))
+    assert paired["value"] == pytest.approx(-0.1, abs=0.03)
+    assert paired["high"] < 0
+    assert unpaired["low"] < -0.2 < 0.2 < unpaired["high"]
+    size = against["x"]["effective_catalog_size"]
+    assert size["low"] < size["value"] < size["high"]
+    assert "x+mine against the others" in text_table(summarize(study, resamples=20))
+
+
 def test_the_headline_leaves_upper_bounds_aside(summary: dict) -> None:
-    assert summary["headline"][0].startswith("honest was skipped least")
+    assert summary["headline"][0].startswith("honest has the lowest skip rate")
     assert summary["evaluators"]["honest evaluator"]["training"]["learned"] == "honest"
     assert summary["evaluators"]["honest evaluator"]["training"]["rule"] == "random"
     assert any("Fewer than 10 training seeds" in c for c in summary["cautions"])
@@ -325,8 +350,7 @@ def test_the_table_for_the_terminal(summary: dict) -> None:
 
 
 def test_a_bare_study_is_enough(tmp_path: Path) -> None:
-    """One evaluator, no features known, nothing optional; a name that is HTML and ends in a "
-    "number."""
+    """One evaluator, no features known, nothing optional; a name that is HTML with a number."""
     world = replace(toy_world(), features=np.full((TRACKS, 8), np.nan))
     named = replace(toy_rollout("random", "replay", 0.2, 0, 30), agent="<b>sb3-2</b>")
     study = Study(
@@ -344,7 +368,7 @@ def test_a_bare_study_is_enough(tmp_path: Path) -> None:
     text = (out / "report.html").read_text()
     assert read(out / "report.html").open == []
     assert "<b>" not in text
-    assert "&lt;b&gt;sb3-2&lt;/b&gt; was skipped least" in text
+    assert "&lt;b&gt;sb3-2&lt;/b&gt; has the lowest skip rate" in text
     assert "(difference \N{MINUS SIGN}" in text
 
 
@@ -383,43 +407,17 @@ def test_a_study_that_cannot_be_compared_is_refused() -> None:
         (show(0.99712, "index"), "0.997"),
         (signed_points(-0.123), "-12.3"),
         (signed_points(0.04), "+4.0"),
+        (with_interval({"value": 0.5, "low": 0.25, "high": None}, "percent"), "50.0 %"),
+        (with_interval({"value": -0.5, "low": -1, "high": 0.1}, "points"), "-50.0 [-100.0, +10.0]"),
     ],
 )
 def test_numbers_as_text(text: str, expected: str) -> None:
     assert text == expected
 
 
-def test_curves_of_unlike_length_are_averaged_where_all_seeds_have_been() -> None:
-    figure = plots.learning_curves(
-        {"a": {0: [(0, 1.0), (10, 0.0)], 1: [(5, 1.0), (20, 0.0)]}}, label="loss", percent=False
-    )
-    line = figure.axes[0].lines[0]
-    assert list(line.get_xdata()) == [5, 10]
-    assert list(line.get_ydata()) == pytest.approx([(0.5 + 1.0) / 2, (0.0 + 2 / 3) / 2])
-
-
-def test_exposure_curve_ends_at_the_number_of_distinct_songs() -> None:
-    counts = np.array([0, 6, 0, 3, 1])
-    line = plots.exposure_curves({"a": counts}).axes[0].lines[1]
-    assert list(line.get_xdata()) == [1, 2, 3]
-    assert list(line.get_ydata()) == pytest.approx([0.6, 0.9, 1.0])
-
-
-def test_points_without_interval_and_many_agents_can_be_drawn() -> None:
-    names = [f"agent {i}" for i in range(12)]
-    points = {n: plots.Point(0.3 + 0.01 * i) for i, n in enumerate(names)}
-    songs = {n: plots.Point(10.0 + i, -5.0, 40.0) for i, n in enumerate(names)}
-    for figure in (
-        plots.forest(points, label="skip rate"),
-        plots.scatter(songs, points, x_label="songs", y_label="skip rate", theme=plots.DARK),
-        plots.by_position({n: np.array([0.5, np.nan]) for n in names}),
-    ):
-        assert plots.png(figure).startswith(b"\x89PNG")
-
-
 @pytest.mark.parametrize("evaluator", ["honest evaluator", "trained-with"])
-def test_a_evaluator_that_does_not_know_random_songs_is_named(evaluator, tmp_path, summary):
-    """In the headline if it is the first evaluator; never one that knows them."""
+def test_an_evaluator_that_does_not_tell_random_songs_apart_is_named(evaluator, tmp_path, summary):
+    """In the headline if it is the first evaluator; none is named that tells them apart."""
     study = toy_study()
     rollouts = [
         toy_rollout("random", evaluator, 0.5, 0, SESSIONS)
@@ -429,7 +427,9 @@ def test_a_evaluator_that_does_not_know_random_songs_is_named(evaluator, tmp_pat
     ]
     found = write_report(tmp_path, replace(study, rollouts=rollouts), resamples=RESAMPLES)
     where = "headline" if evaluator == next(iter(found["evaluators"])) else "cautions"
-    (told,) = [s for s in found["headline"] + found["cautions"] if "random songs" in s]
-    assert told in found[where]
-    assert told.startswith(f"At the evaluator {evaluator} random songs are not surely skipped more")
+    (warning,) = [s for s in found["headline"] + found["cautions"] if "random songs" in s]
+    assert warning in found[where]
+    assert warning.startswith(
+        f"At the evaluator {evaluator} random songs are not surely skipped more"
+    )
     assert not [s for s in summary["headline"] + summary["cautions"] if "random songs" in s]

@@ -1,4 +1,4 @@
-"""Who teaches, who picks checkpoints, who evaluators: never one learned listener for all."""
+"""Listeners that train, pick checkpoints and evaluate: never one learned listener for all."""
 
 from pathlib import Path
 
@@ -44,7 +44,7 @@ def read_fit_of(file):
     return read_fit(Path(file))
 
 
-def test_the_law_may_do_everything(small, tmp_path):
+def test_the_exact_law_trains_picks_and_evaluates(small, tmp_path):
     listeners = choose_listeners("auto", (), small, tmp_path)
     assert listeners.training == listeners.picking == "ground_truth"
     assert list(listeners.evaluators) == ["ground_truth", "replay"]
@@ -52,7 +52,7 @@ def test_the_law_may_do_everything(small, tmp_path):
 
 
 def test_the_picking_listener_picks(learned, small, tmp_path):
-    """The curve of a training is what the picking listener, and not the teacher, says of it."""
+    """The curve of a training is of the picking listener, and not of that of the training."""
     options = {"data": small, "split": "train", "reward": None}
     [job] = jobs_for(
         ["linucb"],
@@ -72,12 +72,12 @@ def test_the_picking_listener_picks(learned, small, tmp_path):
     best = min(float(row.split(",")[1]) for row in rows)
     agent = trained(job)
     sessions = agent.dataset.sessions.playable("validation")[:15]
-    picked, taught = (
+    picked, trained_with = (
         roll_out(agent, {**options, "split": "validation"}, sessions, listener=listener)
         for listener in (learned.picking, learned.training)
     )
     assert skip_rate(picked) == pytest.approx(best)
-    assert not np.array_equal(picked.levels, taught.levels)
+    assert not np.array_equal(picked.levels, trained_with.levels)
 
 
 def test_pessimism_is_that_of_the_variant_alone(learned, small, tmp_path):
@@ -107,7 +107,7 @@ def test_modes_of_the_similarity_listener_can_be_named(small, tmp_path):
 
 
 @pytest.mark.parametrize("listener", ["fits/mine.npz", "similarity", "ground_truth"])
-def test_the_listener_learned_with_evaluators_too(small, tmp_path, listener):
+def test_the_listener_learned_with_evaluates_too(small, tmp_path, listener):
     chosen = choose_listeners(listener, ("ground_truth", "replay"), small, tmp_path)
     assert chosen.training == listener
     assert chosen.evaluators[chosen.training_name] == listener

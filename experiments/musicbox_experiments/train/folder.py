@@ -1,4 +1,4 @@
-"""The claim of a run on its folder: what it was asked, so that a later call can go on with it."""
+"""The folder of a run: it holds the run's options, so that a later call can go on with it."""
 
 from __future__ import annotations
 
@@ -15,30 +15,29 @@ from musicbox_experiments.data.sources import without_home
 FILE = "config.json"
 
 
-def claim(
+def prepare_folder(
     out: Path, config: Any, *, incidental: Sequence[str] = (), overwrite: bool = False
 ) -> None:
-    """Make a folder this run's own, or find it to be so already.
+    """Make the folder of a run, or check that it holds this very run.
 
     Args:
         out: Folder of the run.
-        config: What was asked, a dataclass.
+        config: Its options, a dataclass.
         incidental: Fields of it that may change from call to call: they decide how the work is
-            done or how much of it, never what comes out.
-        overwrite: Throw away what another run left there.
+            done, or how much of it, and change nothing that is there.
+        overwrite: Delete what another run left there.
 
     Raises:
         FileExistsError: The folder holds a run with other options.
     """
     file = out / FILE
-    asked = as_stored(config)
-    for name in incidental:
-        asked.pop(name)
+    options = as_stored(config)
     if overwrite and out.exists():
         shutil.rmtree(out)
     if file.is_file():
         found = json.loads(file.read_text())
-        other = sorted(name for name in {*asked, *found} if found.get(name) != asked.get(name))
+        names = {*options, *found} - set(incidental)
+        other = sorted(name for name in names if found.get(name) != options.get(name))
         if other and _has_work_in(out):
             raise FileExistsError(
                 f"{out} holds a run with other options ({', '.join(other)}). Name another folder "
@@ -46,9 +45,8 @@ def claim(
             )
         if not other:
             print(f"Going on with the run in {out} (--overwrite starts anew).")
-            return
     out.mkdir(parents=True, exist_ok=True)
-    write_json(file, asked)
+    write_json(file, options)
 
 
 def as_stored(config: Any) -> dict[str, Any]:

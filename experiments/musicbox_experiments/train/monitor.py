@@ -1,0 +1,154 @@
+"""Follow a training: validate it, keep its best checkpoint, write its curve."""
+
+from __future__ import annotations
+
+import csv
+import json
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from musicbox_agents import Agent
+from musicbox_agents.ddpg import checkpoints
+
+from musicbox_env.data.dataset import write_json
+from musicbox_experiments.evaluate.rollout import roll_out, skip_rate
+
+BEST, CURVE = "best", "curve.csv"
+CHECKPOINTS, ELAPSED = "checkpoints", "elapsed.json"
+"""What an unfinished training leaves to go on from."""
+VALIDATION = "validation_skip_rate"
+
+
+class Monitor:
+    """Callback of `Agent.learn`; a context manager."""
+
+    def __init__(
+        self,
+        agent: Agent,
+        folder: Path,
+        sessions: npt.NDArray[np.int64],
+        *,
+        options: Mapping[str, Any],
+        listener: str,
+        progress: Callable[[int], object] | None,
+    ) -> None:
+        """Go on from the last checkpoint, if the folder holds one.
+
+        Args:
+            agent: What is trained.
+            folder: Of the training.
+            sessions: Validation sessions that pick the checkpoint; where there are none, the last
+                one is kept.
+            options: Keywords of the environment that it learns in.
+            listener: Keyword of the listener that picks the checkpoint.
+            progress: Called with the environment steps since its last call.
+        """
+        self._agent, self._folder, self._sessions = agent, folder, sessions
+        self._options = {**options, "split": "validation", "horizon": None}
+        self._options.pop("listener")
+        self._listener, self._progress = listener, progress
+        self._started = time.perf_counter() - seconds_before(folder)
+        self._rows = self._rows_before()
+        self._best = min((row[VALIDATION] for row in self._rows), default=np.inf)
+        self._steps = 0
+
+    def _rows_before(self) -> list[dict[str, float]]:
+        """The curve up to the checkpoint from which the training goes on."""
+        checkpoint = checkpoints.newest(self._folder / CHECKPOINTS)
+        if checkpoint is None:
+            return []
+        rows = read_curve(self._folder)
+        return [row for row in rows if row["steps"] <= checkpoints.steps_of(checkpoint)]
+
+    def __enter__(self) -> Monitor:
+        self._scalars = _ScalarFile(self._folder / "tensorboard")
+        for row in self._rows:
+            self._scalars.add(row)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._scalars.close()
+
+    def __call__(self, steps: int, metrics: Mapping[str, float]) -> None:
+        """Validate after so many steps of the training."""
+        value = self._validate()
+        row = {"steps": float(steps), VALIDATION: value, **metrics}
+        self._rows.append(row)
+        self._scalars.add(row)
+        self._write_curve()
+        if value <= self._best:
+            self._best = value
+            self._agent.save(self._folder / BEST)
+        if self._progress is not None:
+            self._progress(steps - self._steps)
+        self._steps = steps
+        write_json(self._folder / ELAPSED, {"seconds": time.perf_counter() - self._started})
+
+    def _validate(self) -> float:
+        """Skip rate on the validation sessions, with the listener that picks checkpoints.
+
+        An agent that learns from logs alone is evaluated by logs alone: on the first slate that it
+        chooses among the plays which each session still holds, whose labels are real.
+        """
+        if not len(self._sessions):
+            return -float(len(self._rows))
+        options, listener, steps = self._options, self._listener, None
+        if self._agent.offline:
+            options, listener, steps = {**options, "candidates": "session"}, "replay", 1
+        rollout = roll_out(self._agent, options, self._sessions, listener=listener, max_steps=steps)
+        return skip_rate(rollout)
+
+    def _write_curve(self) -> None:
+        names = list(dict.fromkeys(name for row in self._rows for name in row))
+        with (self._folder / CURVE).open("w", newline="") as file:
+            writer = csv.DictWriter(file, names)
+            writer.writeheader()
+            writer.writerows(self._rows)
+
+
+class _ScalarFile:
+    """Scalars for TensorBoard.
+
+    Its own writer names the file after the machine, which no run may reveal.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        from tensorboard.summary.writer.record_writer import RecordWriter
+
+        folder.mkdir(exist_ok=True)
+        self._records = RecordWriter((folder / "events.out.tfevents.training").open("wb"))
+        self._write(file_version="brain.Event:2")
+
+    def add(self, scalars: Mapping[str, float]) -> None:
+        from tensorboard.compat.proto.summary_pb2 import Summary  # type: ignore[attr-defined]
+
+        values = [Summary.Value(tag=name, simple_value=x) for name, x in scalars.items()]
+        self._write(step=int(scalars["steps"]), summary=Summary(value=values))
+        self._records.flush()
+
+    def _write(self, **content: Any) -> None:
+        from tensorboard.compat.proto.event_pb2 import Event  # type: ignore[attr-defined]
+
+        self._records.write(Event(wall_time=time.time(), **content).SerializeToString())
+
+    def close(self) -> None:
+        self._records.close()
+
+
+def read_curve(folder: Path) -> list[dict[str, float]]:
+    """Rows of a training's curve without their empty cells; no rows where it did not learn."""
+    file = folder / CURVE
+    if not file.is_file():
+        return []
+    with file.open(newline="") as rows:
+        return [{n: float(v) for n, v in row.items() if v} for row in csv.DictReader(rows)]
+
+
+def seconds_before(folder: Path) -> float:
+    """Time that interrupted attempts took until their last checkpoint."""
+    file = folder / ELAPSED
+    return float(json.loads(file.read_text())["seconds"]) if file.is_file() else 0.0

@@ -1,0 +1,31 @@
+"""Pictures of a comparison: what the lines show, and what has no interval."""
+
+import numpy as np
+import pytest
+from musicbox_experiments.compare import plots
+
+
+def test_curves_of_unlike_length_are_averaged_where_all_seeds_have_been() -> None:
+    figure = plots.learning_curves({"a": {0: [(0, 1.0), (10, 0.0)], 1: [(5, 1.0), (20, 0.0)]}})
+    line = figure.axes[0].lines[0]
+    assert list(line.get_xdata()) == [5, 10]
+    assert list(line.get_ydata()) == pytest.approx([(0.5 + 1.0) / 2, (0.0 + 2 / 3) / 2])
+
+
+def test_exposure_curve_ends_at_the_number_of_distinct_songs() -> None:
+    counts = np.array([0, 6, 0, 3, 1])
+    line = plots.exposure_curves({"a": counts}).axes[0].lines[1]
+    assert list(line.get_xdata()) == [1, 2, 3]
+    assert list(line.get_ydata()) == pytest.approx([0.6, 0.9, 1.0])
+
+
+def test_points_without_interval_and_many_agents_can_be_drawn() -> None:
+    names = [f"agent {i}" for i in range(12)]
+    points = {n: plots.Point(0.3 + 0.01 * i) for i, n in enumerate(names)}
+    songs = {n: plots.Point(10.0 + i, -5.0, 40.0) for i, n in enumerate(names)}
+    for figure in (
+        plots.forest(points),
+        plots.scatter(songs, points),
+        plots.by_position({n: np.array([0.5, np.nan]) for n in names}),
+    ):
+        assert plots.png(figure).startswith(b"\x89PNG")
