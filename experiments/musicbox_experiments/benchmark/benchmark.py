@@ -1,8 +1,8 @@
 """Measure speed and memory side by side with peers and limits.
 
 Every figure is a ratio within one run on one machine; seconds of different machines cannot be
-compared, ratios mostly can. Written to --out: benchmark.json, benchmark.png (cost against size)
-and the table that is printed.
+compared, ratios mostly can. Written to --out: benchmark.json, benchmark.txt (the table that is
+printed) and benchmark.png (cost against size).
 
 Peers that the project does not depend on are measured with a Python of their own: make a virtual
 environment, `pip install sardine-rec==1.0.8 faiss-cpu sbx-rl` there, and pass its Python as
@@ -15,19 +15,32 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter
+from musicbox_agents.threads import one_thread
 
 from musicbox_env.schema import require_known
-from musicbox_experiments.benchmark.measure import Found, Point, Record, Setting
-from musicbox_experiments.benchmark.sections import SECTIONS
-from musicbox_experiments.compare.plots import LIGHT, png
+from musicbox_experiments.benchmark.agents import agents, statistics
+from musicbox_experiments.benchmark.environment import environment, listeners
+from musicbox_experiments.benchmark.ingest import ingest
+from musicbox_experiments.benchmark.measure import COSTS, Context, Result, Row, measure
+from musicbox_experiments.benchmark.retrieval import retrieval
+from musicbox_experiments.text import columns
 
 BYTES_A_GIGABYTE = 1e9
+SECTIONS: dict[str, Callable[[Context], Iterator[Row]]] = {
+    "environment": environment,
+    "listeners": listeners,
+    "retrieval": retrieval,
+    "ingest": ingest,
+    "agents": agents,
+    "statistics": statistics,
+}
 
 
 @dataclass(frozen=True)
@@ -35,12 +48,11 @@ class BenchmarkConfig:
     """What to measure, and how often."""
 
     only: tuple[str, ...] = ()
-    """Sections: environment, retrieval, approximate, training, ingest, memory, statistics; all if
-    left out."""
+    """Sections: environment, listeners, retrieval, ingest, agents, statistics; all if left out."""
     runs: int = 3
     """Turns of each comparison."""
     full: bool = False
-    """Measure the largest sizes too: 3.7 million tracks, millions of plays."""
+    """Measure the largest sizes too: 3.7 million tracks, millions of plays, whole trainings."""
     peers: Path | None = None
     """Python of a virtual environment that holds sardine-rec, faiss-cpu and sbx-rl."""
     out: Path = Path("runs/benchmark")
@@ -57,32 +69,36 @@ class BenchmarkConfig:
 
 def run(config: BenchmarkConfig) -> None:
     """Measure, print the table, and write everything."""
-    worlds = config.out / "worlds"
-    worlds.mkdir(parents=True, exist_ok=True)
-    setting = Setting(config.runs, config.full, config.peers, worlds, _say)
-    whole = Found([], [])
-    for section in config.only or SECTIONS:
-        found = SECTIONS[section](setting)
-        whole.records += found.records
-        whole.points += found.points
-        _write(config.out, whole)  # after each: sections take minutes
-    print(f"{machine()}\n{text_table(whole.records)}")
+    folder = config.out / "worlds"
+    folder.mkdir(parents=True, exist_ok=True)
+    context = Context(config.full, config.peers, folder)
+    results: list[Result] = []
+    with one_thread():
+        for section in config.only or SECTIONS:
+            print(f"measuring {section} ...", file=sys.stderr, flush=True)
+            for row in SECTIONS[section](context):
+                print(f"  {row.name}", file=sys.stderr, flush=True)
+                results.append(measure(row, runs=config.runs, section=section))
+            _write(config.out, results)  # after each: sections take minutes
+    print(f"{machine()}\n{text_table(results)}")
     print(f"Written to {config.out}: benchmark.json, benchmark.txt, benchmark.png.")
 
 
-def _write(out: Path, found: Found) -> None:
-    content = {
-        "machine": machine(),
-        "records": [asdict(record) for record in found.records],
-        "points": [asdict(point) for point in found.points],
-    }
+def _write(out: Path, results: Sequence[Result]) -> None:
+    content = {"machine": machine(), "results": [as_plain(result) for result in results]}
     (out / "benchmark.json").write_text(json.dumps(content, indent=2) + "\n")
-    (out / "benchmark.txt").write_text(f"{machine()}\n{text_table(found.records)}\n")
-    (out / "benchmark.png").write_bytes(png(picture(found.points)))
+    (out / "benchmark.txt").write_text(f"{machine()}\n{text_table(results)}\n")
+    picture(results).savefig(out / "benchmark.png", dpi=150)
 
 
-def _say(what: str) -> None:
-    print(f"measuring {what} ...", file=sys.stderr, flush=True)
+def as_plain(result: Result) -> dict[str, Any]:
+    """A result as JSON has it."""
+    return {
+        **{"section": result.section, "name": result.row.name, "unit": result.row.unit},
+        **{name: result.median(name) for name in ("ours", "theirs", "ratio")},
+        **{"target": result.row.target, "reached": result.reached, "notes": result.notes},
+        "runs": [run._asdict() for run in result.runs],
+    }
 
 
 def machine() -> str:
@@ -94,62 +110,56 @@ def machine() -> str:
     )
 
 
-def text_table(records: Sequence[Record]) -> str:
-    """The records as a table: one line each, notes below."""
-    rows: list[tuple[str, ...]]
-    rows = [("", "ours", "theirs", "unit", "ratio", "of runs", "bar", "")]
-    rows += [_row(record) for record in records]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = [
-        "  ".join(
-            cell.ljust(width) if column in (0, 3, 7) else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
+def text_table(results: Sequence[Result]) -> str:
+    """The results as a table: one line each, notes below."""
+    header = ("", "beside", "unit", "ours", "theirs", "ratio", "of runs", "target", "")
+    table = columns([header, *map(_cells, results)], left=3)
+    notes = [
+        f"  {result.row.name}: {'; '.join(result.notes)}" for result in results if result.notes
     ]
-    notes = [f"  {record.name}: {record.note}" for record in records if record.note]
-    return "\n".join([*lines, *(["", "Notes", *notes] if notes else [])])
+    return "\n".join([table, *(["", "Notes", *notes] if notes else [])])
 
 
-def _row(record: Record) -> tuple[str, ...]:
-    if record.ours is None:
-        return (record.name, "", "", "", "", "", "", "skipped")
-    spread = record.spread
+def _cells(result: Result) -> tuple[str, ...]:
+    ratios = [run.ratio for run in result.runs if run.ratio is not None]
+    outcome = {True: "reached", False: "SHORT", None: ""}[result.reached]
     return (
-        record.name,
-        _short(record.ours),
-        "" if record.theirs is None else _short(record.theirs),
-        record.unit,
-        "" if record.ratio is None else f"{record.ratio:.3g}",
-        "" if spread is None else f"{spread[0]:.3g} .. {spread[1]:.3g}",
-        "" if record.bar is None else f"{record.bar:g}",
-        {True: "reached", False: "SHORT", None: ""}[record.reached],
+        result.row.name,
+        result.runs[-1].peer if result.runs else "",
+        result.row.unit,
+        *(_short(result.median(name)) for name in ("ours", "theirs", "ratio")),
+        f"{_short(min(ratios))} .. {_short(max(ratios))}" if ratios else "",
+        "" if result.row.target is None else f"{result.row.target:g}",
+        outcome if result.runs else "not measured",
     )
 
 
-def _short(value: float) -> str:
+def _short(value: float | None) -> str:
+    if value is None:
+        return ""
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
-def picture(points: Sequence[Point]) -> Figure:
-    """Cost against size, an axis for each thing that grows, both scales logarithmic."""
-    kinds = list(dict.fromkeys(point.size_of for point in points))
-    figure = Figure(figsize=(9, 4 * max(1, (len(kinds) + 1) // 2)), layout="constrained")
-    for place, kind in enumerate(kinds):
-        axes = figure.add_subplot((len(kinds) + 1) // 2, 2, place + 1)
-        here = [point for point in points if point.size_of == kind]
-        for colour, curve in zip(
-            LIGHT.cycle, dict.fromkeys(point.curve for point in here), strict=False
-        ):
-            of_curve = [point for point in here if point.curve == curve]
-            sizes = sorted({point.size for point in of_curve})
-            least = [min(p.cost for p in of_curve if p.size == size) for size in sizes]
-            axes.plot(sizes, least, color=colour, marker="o", label=curve)
-            axes.scatter([p.size for p in of_curve], [p.cost for p in of_curve], s=8, color=colour)
-        axes.set(xscale="log", yscale="log", xlabel=kind, ylabel="processor seconds")
-        for axis in (axes.xaxis, axes.yaxis):
-            axis.set_minor_formatter(NullFormatter())
-        axes.set_ylim(bottom=min(p.cost for p in here) / 3, top=max(p.cost for p in here) * 3)
-        axes.grid(color=LIGHT.grid)
+def picture(results: Sequence[Result]) -> Figure:
+    """Least cost against size, axes for each thing that grows, both scales logarithmic."""
+    costs = pd.DataFrame(
+        [
+            (*result.row.point, run.ours if result.row.unit in COSTS else 1 / run.ours)
+            for result in results
+            for run in result.runs
+            if result.row.point is not None
+        ],
+        columns=["axis", "curve", "size", "cost"],
+    )
+    axes_of = costs.groupby("axis", sort=False)
+    figure = Figure(figsize=(9, 4 * max(1, (len(axes_of) + 1) // 2)), layout="constrained")
+    for place, (name, of_axis) in enumerate(axes_of, 1):
+        axes = figure.add_subplot((len(axes_of) + 1) // 2, 2, place)
+        for curve, of_curve in of_axis.groupby("curve", sort=False):
+            least = of_curve.groupby("size").cost.min()
+            axes.plot(least.index, least, marker="o", label=curve)
+        axes.set(xscale="log", yscale="log", xlabel=name, ylabel="processor seconds")
+        axes.set_ylim(bottom=of_axis.cost.min() / 3, top=of_axis.cost.max() * 3)
+        axes.grid(alpha=0.3)
         axes.legend(frameon=False)
     return figure
