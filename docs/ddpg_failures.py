@@ -16,8 +16,8 @@ from musicbox_agents import make_agent
 from musicbox_agents.ddpg.agent import mean_cosine
 from musicbox_experiments.compare import plots
 from musicbox_experiments.data.sampling import picking_sessions
-from musicbox_experiments.evaluate.metrics import effective_catalog_size, exposure
-from musicbox_experiments.evaluate.rollout import open_sessions, roll_out, skip_rate
+from musicbox_experiments.evaluate.metrics import effective_catalog_size, exposure, skip_rate
+from musicbox_experiments.evaluate.rollout import open_sessions, roll_out
 from musicbox_experiments.train.departures import departures, published
 from tqdm import tqdm
 
@@ -71,7 +71,7 @@ def signs(agent, dataset):
         points = agent.points(observation)
     rollout = roll_out(agent, options, sessions, listener=LISTENER)
     return {
-        "skip_rate": skip_rate(rollout),
+        "skip_rate": skip_rate(rollout).mean,
         "songs": effective_catalog_size(exposure(rollout, len(dataset.catalog))),
         "cosine": mean_cosine(points[:, 0]),
         "saturated": float((np.abs(points) > 0.95).mean()),

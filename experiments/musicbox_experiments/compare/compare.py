@@ -32,12 +32,8 @@ from musicbox_experiments.compare.summary import BOUNDS, EXACT_EVALUATOR
 from musicbox_experiments.data.enough import cautions
 from musicbox_experiments.data.sampling import draw_sessions
 from musicbox_experiments.data.sources import Source, without_home
-from musicbox_experiments.evaluate.metrics import (
-    CatalogStats,
-    PerSession,
-    Rollout,
-    first_musicbox_figures,
-)
+from musicbox_experiments.evaluate.first_musicbox import first_musicbox_figures
+from musicbox_experiments.evaluate.metrics import CatalogStats, PerSession, Rollout
 from musicbox_experiments.train.claims import as_stored, claim
 from musicbox_experiments.train.jobs import TrainingJob, curve, jobs_for, train_all
 from musicbox_experiments.train.simulators import AUTO, Listeners, choose_listeners, require_choice

@@ -79,7 +79,7 @@ class Study:
             counts as one that learned.
         curve_label: Name of the value of the curves.
         curve_percent: Whether that value is a share.
-        first_figures: For each agent the result of `metrics.first_musicbox_figures`.
+        first_figures: For each agent the result of `first_musicbox.first_musicbox_figures`.
         descriptions: A line for each agent and each evaluator, by name.
         favourites: Songs that each agent recommends most, with their shares of its
             recommendations; none where songs have no titles.

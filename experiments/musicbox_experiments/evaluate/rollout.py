@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -12,14 +14,82 @@ import numpy.typing as npt
 from musicbox_agents import Agent
 
 import musicbox_env
-from musicbox_env.data.dataset import Dataset
-from musicbox_env.schema import MAX_SESSION_LENGTH, is_skip
 from musicbox_env.vector_env import MusicSessionVectorEnv
-from musicbox_experiments.evaluate.metrics import PerSession, Rollout, reranking
 
+FloatArray = npt.NDArray[np.float64]
 BATCH = 512
 _SEED_STRIDE = 1_000_003
 """Prime; spreads the seeds of neighbouring evaluation seeds over the sessions."""
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """What one agent recommended to the evaluated sessions, and how it was heard.
+
+    Attributes:
+        agent: Name of the agent.
+        seed: Seed of its training (0 for an agent that does not learn).
+        evaluator: Name of the listener that answered.
+        sessions: Session indices ``(n,)`` int64.
+        slates: Track rows ``(n, steps, k)`` int32 in the order played, -1 where not heard.
+        levels: Listen levels ``(n, steps, k)`` int8, -1 where not heard.
+        logged: Where the level is a label from the log and not imputed, ``(n, steps, k)`` bool.
+        returns: Undiscounted sum of rewards of each session ``(n,)`` float64.
+    """
+
+    agent: str
+    seed: int
+    evaluator: str
+    sessions: npt.NDArray[np.int64]
+    slates: npt.NDArray[np.int32]
+    levels: npt.NDArray[np.int8]
+    logged: npt.NDArray[np.bool_]
+    returns: FloatArray
+
+    def __post_init__(self) -> None:
+        require_shape("sessions", self.sessions, ndim=1)
+        require_shape("slates", self.slates, ndim=3)
+        require_shape("returns", self.returns, shape=self.sessions.shape)
+        require_shape("levels", self.levels, shape=self.slates.shape)
+        require_shape("logged", self.logged, shape=self.slates.shape)
+        if len(self.slates) != len(self.sessions):
+            raise ValueError(
+                f"slates has {len(self.slates)} rows for {len(self.sessions)} sessions; "
+                "give one row for each session."
+            )
+        if not np.array_equal(self.slates >= 0, self.levels >= 0):
+            raise ValueError(
+                "slates and levels disagree about which songs were heard; "
+                "write -1 into both where a song was not heard."
+            )
+
+    @property
+    def heard(self) -> npt.NDArray[np.bool_]:
+        """Which places of the slates were heard, ``(n, steps, k)``."""
+        return self.levels >= 0
+
+    def save(self, path: Path) -> None:
+        """Write the rollout as an ``.npz`` file that needs no pickle."""
+        with path.open("wb") as file:
+            np.savez_compressed(file, **{f.name: getattr(self, f.name) for f in fields(self)})
+
+    @classmethod
+    def load(cls, path: Path) -> Rollout:
+        """Read what `save` wrote."""
+        with np.load(path, allow_pickle=False) as file:
+            return cls(
+                **{name: file[name] if file[name].ndim else file[name].item() for name in file}
+            )
+
+
+def require_shape(
+    name: str, array: npt.NDArray, *, ndim: int | None = None, shape: tuple[int, ...] | None = None
+) -> None:
+    """Refuse an array of other dimensions or another shape."""
+    if ndim is not None and array.ndim != ndim:
+        raise ValueError(f"{name} has shape {array.shape}; expected {ndim} dimensions.")
+    if shape is not None and array.shape != shape:
+        raise ValueError(f"{name} has shape {array.shape}; expected {shape}.")
 
 
 def session_seeds(seed: int, sessions: npt.NDArray[np.integer]) -> list[int]:
@@ -135,48 +205,3 @@ def _stack(parts: tuple[npt.NDArray, ...]) -> npt.NDArray:
         np.pad(p, ((0, 0), (0, steps - p.shape[1]), (0, 0)), constant_values=fill) for p in parts
     ]
     return np.concatenate(padded)
-
-
-def rerank(
-    agent: Agent,
-    options: Mapping[str, Any],
-    sessions: npt.NDArray[np.int64],
-    *,
-    seed: int = 0,
-    training_seed: int = 0,
-) -> PerSession:
-    """Let an agent choose its first slate among the plays that each session still holds.
-
-    Every label is then a logged one: the protocol for claims about real logs.
-
-    Returns:
-        For each session the skips of the slate, beside those that a random choice of as many of
-        the same plays would have on average.
-    """
-    options = {**options, "candidates": "session"}
-    rollout = roll_out(
-        agent,
-        options,
-        sessions,
-        listener="replay",
-        seed=seed,
-        training_seed=training_seed,
-        max_steps=1,
-    )
-    dataset: Dataset = _dataset_of(options)
-    levels = dataset.sessions.padded("level", sessions, MAX_SESSION_LENGTH)
-    shown = dataset.sessions.num_shown(sessions)
-    second_half = np.arange(levels.shape[1]) >= shown[:, None]
-    return reranking(rollout, np.where(second_half, levels, -1).astype(np.int8))
-
-
-def _dataset_of(options: Mapping[str, Any]) -> Dataset:
-    from musicbox_env.simulator.dynamics import open_dataset
-
-    return open_dataset(options.get("data"))
-
-
-def skip_rate(rollout: Rollout) -> float:
-    """Share of the songs heard that were skipped."""
-    heard = rollout.levels >= 0
-    return float(is_skip(rollout.levels).sum() / max(heard.sum(), 1))

@@ -32,7 +32,8 @@ from musicbox_env.data.dataset import write_json
 from musicbox_env.listeners import LISTENERS
 from musicbox_env.simulator.dynamics import open_dataset
 from musicbox_experiments.data.sampling import picking_sessions
-from musicbox_experiments.evaluate.rollout import roll_out, skip_rate
+from musicbox_experiments.evaluate.metrics import skip_rate
+from musicbox_experiments.evaluate.rollout import roll_out
 from musicbox_experiments.train.simulators import Listeners, pessimistic
 from musicbox_experiments.train.variants import agent_of, class_of, pessimism_of, settings_of
 
@@ -289,7 +290,7 @@ class _Monitor:
             options["candidates"] = "session"
             listener, steps = "replay", 1
         rollout = roll_out(self._agent, options, self._sessions, listener=listener, max_steps=steps)
-        return skip_rate(rollout)
+        return skip_rate(rollout).mean
 
     def _write_curve(self) -> None:
         names = list(dict.fromkeys(name for row in self._rows for name in row))

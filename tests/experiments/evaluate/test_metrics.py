@@ -5,27 +5,27 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pytest
+from musicbox_experiments.evaluate.first_musicbox import first_musicbox_figures
 from musicbox_experiments.evaluate.metrics import (
     METRICS,
     CatalogStats,
     PerSession,
-    Rollout,
     coverage,
     diversity,
     effective_catalog_size,
     exposure,
     features_known,
-    first_musicbox_figures,
     gini,
     imputed,
     measure,
     novelty,
     per_session,
     popularity,
-    reranking,
     session_return,
     skip_rate,
 )
+from musicbox_experiments.evaluate.reranking import reranking
+from musicbox_experiments.evaluate.rollout import Rollout
 
 from musicbox_env.data.dataset import Dataset, PlayBlock, SplitConfig, write_dataset
 from musicbox_env.schema import DIVERSITY_FEATURES
