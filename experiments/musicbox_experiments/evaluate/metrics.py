@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final, Literal
 
 import numpy as np
@@ -20,7 +19,7 @@ import numpy.typing as npt
 
 from musicbox_env.data.dataset import Dataset
 from musicbox_env.schema import DIVERSITY_FEATURES, is_skip
-from musicbox_experiments.evaluate.rollout import FloatArray, Rollout, require_shape
+from musicbox_experiments.evaluate.rollout import FloatArray, Rollout, Stored, require_shape
 
 
 @dataclass(frozen=True)
@@ -39,10 +38,9 @@ class CatalogStats:
 
     def __post_init__(self) -> None:
         require_shape("features", self.features, shape=(self.num_tracks, len(DIVERSITY_FEATURES)))
-        if self.embedding.ndim != 2 or len(self.embedding) != self.num_tracks:
-            raise ValueError(
-                f"embedding has shape {self.embedding.shape}; expected ({self.num_tracks}, d)."
-            )
+        require_shape(
+            "embedding", self.embedding, shape=(self.num_tracks, *self.embedding.shape[1:2])
+        )
 
     @classmethod
     def of(cls, dataset: Dataset) -> CatalogStats:
@@ -60,7 +58,7 @@ class CatalogStats:
 
 
 @dataclass(frozen=True)
-class PerSession:
+class PerSession(Stored):
     """A mean in parts: it is the sum of the numerators over the sum of the denominators.
 
     Attributes:
@@ -80,17 +78,6 @@ class PerSession:
         """The metric over all sessions; NaN where nothing was counted."""
         total = float(self.denominator.sum())
         return float(self.numerator.sum()) / total if total else float("nan")
-
-    def save(self, path: Path) -> None:
-        """Write both arrays as an ``.npz`` file that needs no pickle."""
-        with path.open("wb") as file:
-            np.savez_compressed(file, numerator=self.numerator, denominator=self.denominator)
-
-    @classmethod
-    def load(cls, path: Path) -> PerSession:
-        """Read what `save` wrote."""
-        with np.load(path, allow_pickle=False) as file:
-            return cls(file["numerator"], file["denominator"])
 
 
 def _over_songs(values: npt.NDArray, counted: npt.NDArray[np.bool_]) -> PerSession:

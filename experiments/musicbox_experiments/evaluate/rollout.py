@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import gymnasium as gym
 import numpy as np
@@ -22,8 +23,24 @@ _SEED_STRIDE = 1_000_003
 """Prime; spreads the seeds of neighbouring evaluation seeds over the sessions."""
 
 
+class Stored:
+    """A dataclass of arrays and plain values that is kept as an ``.npz`` file without pickles."""
+
+    def save(self, path: Path) -> None:
+        """Write all fields."""
+        with path.open("wb") as file:
+            np.savez_compressed(file, **vars(self))
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read what `save` wrote."""
+        with np.load(path, allow_pickle=False) as file:
+            found = {name: file[name] for name in file}
+        return cls(**{name: a if a.ndim else a.item() for name, a in found.items()})
+
+
 @dataclass(frozen=True)
-class Rollout:
+class Rollout(Stored):
     """What one agent recommended to the evaluated sessions, and how it was heard.
 
     Attributes:
@@ -67,19 +84,6 @@ class Rollout:
     def heard(self) -> npt.NDArray[np.bool_]:
         """Which places of the slates were heard, ``(n, steps, k)``."""
         return self.levels >= 0
-
-    def save(self, path: Path) -> None:
-        """Write the rollout as an ``.npz`` file that needs no pickle."""
-        with path.open("wb") as file:
-            np.savez_compressed(file, **{f.name: getattr(self, f.name) for f in fields(self)})
-
-    @classmethod
-    def load(cls, path: Path) -> Rollout:
-        """Read what `save` wrote."""
-        with np.load(path, allow_pickle=False) as file:
-            return cls(
-                **{name: file[name] if file[name].ndim else file[name].item() for name in file}
-            )
 
 
 def require_shape(
@@ -145,63 +149,49 @@ def roll_out(
         seed: Of the evaluator's random numbers: the same for every agent that is compared.
         training_seed: The agent's own, noted in the result.
         max_steps: Stop after this many slates.
-        progress: Told how many sessions are done after each batch.
+        progress: Called with the number of sessions of each batch that is done.
     """
     options = {**options, "listener": listener}
-    parts = []
+    returns = np.zeros(len(sessions))
+    outcomes: list[tuple[slice, int, dict[str, npt.NDArray]]] = []
     for start in range(0, len(sessions), BATCH):
-        batch = sessions[start : start + BATCH]
-        parts.append(_roll_out_batch(agent, options, batch, seed, max_steps))
+        batch = slice(start, start + BATCH)
+        steps = _steps(agent, options, sessions[batch], seed)
+        for step, (reward, info) in enumerate(islice(steps, max_steps)):
+            returns[batch] += reward
+            outcomes.append((batch, step, info))
         if progress is not None:
-            progress(len(batch))
-    slates, levels, logged, returns = (_stack(column) for column in zip(*parts, strict=True))
+            progress(len(sessions[batch]))
+    shape = (len(sessions), 1 + max(step for _, step, _ in outcomes), *info["slate"].shape[1:])
+    slates = np.full(shape, -1, np.int32)
+    levels = np.full(shape, -1, np.int8)
+    logged = np.zeros(shape, np.bool_)
+    for batch, step, info in outcomes:
+        slates[batch, step] = info["slate"]
+        levels[batch, step] = info["levels"]
+        logged[batch, step] = info["logged"]
     return Rollout(
         agent=label or agent.name,
         seed=training_seed,
         evaluator=evaluator or listener,
         sessions=sessions,
-        slates=slates.astype(np.int32),
+        slates=slates,
         levels=levels,
-        logged=logged.astype(np.bool_),
+        logged=logged,
         returns=returns,
     )
 
 
-def _roll_out_batch(
-    agent: Agent,
-    options: Mapping[str, Any],
-    sessions: npt.NDArray[np.int64],
-    seed: int,
-    max_steps: int | None,
-) -> tuple[npt.NDArray, npt.NDArray, npt.NDArray, npt.NDArray]:
-    """Slates, levels, logged marks ``(n, steps, k)`` and returns ``(n,)`` of one batch."""
-    slates: list[npt.NDArray] = []
-    levels: list[npt.NDArray] = []
-    logged: list[npt.NDArray] = []
-    returns = np.zeros(len(sessions))
+def _steps(
+    agent: Agent, options: Mapping[str, Any], sessions: npt.NDArray[np.int64], seed: int
+) -> Iterator[tuple[npt.NDArray, dict[str, npt.NDArray]]]:
+    """Rewards ``(n,)`` and infos of one batch, step by step until all its sessions are over."""
     state: Any = None
     start = np.ones(len(sessions), np.bool_)
+    over = np.zeros_like(start)
     with open_sessions(agent, options, sessions, seed) as (env, observation):
-        while max_steps is None or len(slates) < max_steps:
+        while not over.all():
             action, state = agent.predict(observation, state, start, deterministic=True)
             observation, reward, terminated, truncated, info = env.step(action)
-            start = np.zeros(len(sessions), np.bool_)
-            slates.append(info["slate"])
-            levels.append(info["levels"])
-            logged.append(info["logged"])
-            returns += reward
-            if (terminated | truncated).all():
-                break
-    return np.stack(slates, 1), np.stack(levels, 1), np.stack(logged, 1), returns
-
-
-def _stack(parts: tuple[npt.NDArray, ...]) -> npt.NDArray:
-    """Join batches along the sessions; shorter ones get steps in which nothing was heard."""
-    if parts[0].ndim == 1:
-        return np.concatenate(parts)
-    steps = max(part.shape[1] for part in parts)
-    fill = 0 if parts[0].dtype == np.bool_ else -1
-    padded = [
-        np.pad(p, ((0, 0), (0, steps - p.shape[1]), (0, 0)), constant_values=fill) for p in parts
-    ]
-    return np.concatenate(padded)
+            start, over = np.zeros_like(start), terminated | truncated
+            yield reward, info

@@ -74,16 +74,15 @@ class Difference:
     improvement_high: float
 
 
-def interquartile_mean(values: npt.ArrayLike, axis: int = -1) -> Array:
-    """Mean without the lowest and highest quarter of the values.
+def interquartile_mean(values: npt.ArrayLike) -> Array:
+    """Mean over the last axis without the lowest and highest quarter of the values.
 
     As `scipy.stats.trim_mean` and Agarwal et al.: ``floor(n / 4)`` values are cut at each end, so
     up to three values are simply averaged.
     """
-    ordered = np.sort(np.asarray(values, dtype=np.float64), axis=axis)
-    cut = int(TRIM * ordered.shape[axis])
-    kept = np.take(ordered, np.arange(cut, ordered.shape[axis] - cut), axis=axis)
-    return np.asarray(kept.mean(axis=axis))
+    ordered = np.sort(np.asarray(values, dtype=np.float64))
+    cut = int(TRIM * ordered.shape[-1])
+    return np.asarray(ordered[..., cut : ordered.shape[-1] - cut].mean(axis=-1))
 
 
 def resampled_means(
