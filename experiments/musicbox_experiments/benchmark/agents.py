@@ -32,7 +32,7 @@ from musicbox_experiments.evaluate.rollout import open_sessions, roll_out
 from musicbox_experiments.evaluate.statistics import paired_bootstrap
 from musicbox_experiments.train.variants import agent_of, settings_of
 
-UPDATED_SLATES = 640
+UPDATED_SLATES = 320
 """Slates of a training that are followed by updates, after as many that are not."""
 UPDATES_A_SLATE = 2
 LEARNERS: Mapping[str, Mapping[str, Any]] = {

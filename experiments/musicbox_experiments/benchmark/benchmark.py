@@ -5,8 +5,8 @@ compared, ratios mostly can. Written to --out: benchmark.json, benchmark.txt (th
 printed) and benchmark.png (cost against size).
 
 Peers that the project does not depend on are measured with a Python of their own: make a virtual
-environment, `pip install sardine-rec==1.0.8 faiss-cpu sbx-rl` there, and pass its Python as
---peers. Without it their figures are left out, by name.
+environment, `pip install sardine-rec==1.0.8 sbx-rl` there, and pass its Python as --peers. Without
+it their figures are left out, by name.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -54,7 +53,7 @@ class BenchmarkConfig:
     full: bool = False
     """Measure the largest sizes too: 3.7 million tracks, millions of plays, whole trainings."""
     peers: Path | None = None
-    """Python of a virtual environment that holds sardine-rec, faiss-cpu and sbx-rl."""
+    """Python of a virtual environment that holds sardine-rec and sbx-rl."""
     out: Path = Path("runs/benchmark")
     """Where results are written; datasets to measure on are kept below it."""
 
@@ -85,20 +84,10 @@ def run(config: BenchmarkConfig) -> None:
 
 
 def _write(out: Path, results: Sequence[Result]) -> None:
-    content = {"machine": machine(), "results": [as_plain(result) for result in results]}
+    content = {"machine": machine(), "results": results}
     (out / "benchmark.json").write_text(json.dumps(content, indent=2) + "\n")
     (out / "benchmark.txt").write_text(f"{machine()}\n{text_table(results)}\n")
     picture(results).savefig(out / "benchmark.png", dpi=150)
-
-
-def as_plain(result: Result) -> dict[str, Any]:
-    """A result as JSON has it."""
-    return {
-        **{"section": result.section, "name": result.row.name, "unit": result.row.unit},
-        **{name: result.median(name) for name in ("ours", "theirs", "ratio")},
-        **{"target": result.row.target, "reached": result.reached, "notes": result.notes},
-        "runs": [run._asdict() for run in result.runs],
-    }
 
 
 def machine() -> str:
@@ -114,23 +103,21 @@ def text_table(results: Sequence[Result]) -> str:
     """The results as a table: one line each, notes below."""
     header = ("", "beside", "unit", "ours", "theirs", "ratio", "of runs", "target", "")
     table = columns([header, *map(_cells, results)], left=3)
-    notes = [
-        f"  {result.row.name}: {'; '.join(result.notes)}" for result in results if result.notes
-    ]
+    notes = [f"  {r['name']}: {'; '.join(r['notes'])}" for r in results if r["notes"]]
     return "\n".join([table, *(["", "Notes", *notes] if notes else [])])
 
 
 def _cells(result: Result) -> tuple[str, ...]:
-    ratios = [run.ratio for run in result.runs if run.ratio is not None]
-    outcome = {True: "reached", False: "SHORT", None: ""}[result.reached]
+    ratios = [run["ratio"] for run in result["runs"] if run["ratio"] is not None]
+    outcome = {True: "reached", False: "SHORT", None: ""}[result["reached"]]
     return (
-        result.row.name,
-        result.runs[-1].peer if result.runs else "",
-        result.row.unit,
-        *(_short(result.median(name)) for name in ("ours", "theirs", "ratio")),
+        result["name"],
+        result["runs"][-1]["peer"] if result["runs"] else "",
+        result["unit"],
+        *(_short(result[name]) for name in ("ours", "theirs", "ratio")),
         f"{_short(min(ratios))} .. {_short(max(ratios))}" if ratios else "",
-        "" if result.row.target is None else f"{result.row.target:g}",
-        outcome if result.runs else "not measured",
+        _short(result["target"]),
+        outcome if result["runs"] else "not measured",
     )
 
 
@@ -144,10 +131,10 @@ def picture(results: Sequence[Result]) -> Figure:
     """Least cost against size, axes for each thing that grows, both scales logarithmic."""
     costs = pd.DataFrame(
         [
-            (*result.row.point, run.ours if result.row.unit in COSTS else 1 / run.ours)
+            (*result["point"], run["ours"] if result["unit"] in COSTS else 1 / run["ours"])
             for result in results
-            for run in result.runs
-            if result.row.point is not None
+            for run in result["runs"]
+            if result["point"] is not None
         ],
         columns=["axis", "curve", "size", "cost"],
     )

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
-from typing import NamedTuple
+from typing import Any
 
 from musicbox_experiments.benchmark.worlds import random_dataset
 
@@ -59,34 +59,8 @@ class Row:
     point: tuple[str, str, float] | None = None
 
 
-class Run(NamedTuple):
-    """What one run gave, and the best peer in it; without a peer there is no ratio."""
-
-    ours: float
-    theirs: float | None = None
-    ratio: float | None = None
-    peer: str = ""
-
-
-@dataclass(frozen=True)
-class Result:
-    """What the runs of a row gave, and notes on what could not be measured."""
-
-    section: str
-    row: Row
-    runs: list[Run]
-    notes: list[str]
-
-    def median(self, name: str) -> float | None:
-        """Median over the runs of ``ours``, ``theirs`` or ``ratio``; None where there is none."""
-        values = [value for run in self.runs if (value := getattr(run, name)) is not None]
-        return median(values) if values else None
-
-    @property
-    def reached(self) -> bool | None:
-        """Whether the target is reached; None where there is none, or no ratio."""
-        ratio = self.median("ratio")
-        return None if self.row.target is None or ratio is None else ratio >= self.row.target
+Result = dict[str, Any]
+"""What the runs of a row gave, as benchmark.json has it."""
 
 
 def measure(row: Row, *, runs: int, section: str) -> Result:
@@ -101,15 +75,30 @@ def measure(row: Row, *, runs: int, section: str) -> Result:
                 notes[f"{name} {reason}".strip()] = None
         if "" in values:
             done.append(_beside_the_best(values.pop(""), values, is_cost=row.unit in COSTS))
-    return Result(section, row, done, list(notes))
+    medians = {name: _median([run[name] for run in done]) for name in ("ours", "theirs", "ratio")}
+    asked = row.target is not None and medians["ratio"] is not None
+    return {
+        **{"section": section, "name": row.name, "unit": row.unit, "point": row.point},
+        **medians,
+        "target": row.target,
+        "reached": medians["ratio"] >= row.target if asked else None,
+        "runs": done,
+        "notes": list(notes),
+    }
 
 
-def _beside_the_best(ours: float, theirs: Mapping[str, float], *, is_cost: bool) -> Run:
+def _beside_the_best(ours: float, theirs: Mapping[str, float], *, is_cost: bool) -> Result:
+    """One run, beside the best peer in it; without a peer there is no ratio."""
     if not theirs:
-        return Run(ours)
+        return {"ours": ours, "theirs": None, "ratio": None, "peer": ""}
     best = (min if is_cost else max)(theirs, key=lambda name: theirs[name])
-    value = theirs[best]
-    return Run(ours, value, value / max(ours, 1e-12) if is_cost else ours / value, best)
+    ratio = theirs[best] / max(ours, 1e-12) if is_cost else ours / theirs[best]
+    return {"ours": ours, "theirs": theirs[best], "ratio": ratio, "peer": best}
+
+
+def _median(values: list[float | None]) -> Any:
+    there = [value for value in values if value is not None]
+    return median(there) if there else None
 
 
 @dataclass(frozen=True)
