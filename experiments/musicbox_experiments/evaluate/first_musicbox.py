@@ -38,21 +38,11 @@ def first_musicbox_figures(
     found = plays > 0
 
     places = MAX_SESSION_LENGTH // slate_size * slate_size
-    shape = (n, -1, slate_size)
-    logged = Rollout(
-        agent="logged",
-        seed=0,
-        evaluator="log",
-        sessions=rollout.sessions,
-        slates=tracks[:, :places].reshape(shape),
-        levels=log.padded("level", rollout.sessions)[:, :places].reshape(shape),
-        logged=np.ones((n, places), dtype=np.bool_).reshape(shape),
-        returns=np.zeros(n),
-    )
+    played = tracks[:, :places].reshape(n, -1, slate_size)
     return {
         "skip_rate": float(np.mean(skips[found] / plays[found])) if found.any() else float("nan"),
         "skip_rate_all_data": float(is_skip(log.column("level")).mean()),
         "share_in_session": float(found.sum() / max((recommended >= 0).sum(), 1)),
-        "diversity_percent": 100 * diversity(rollout, catalog.features).mean,
-        "diversity_percent_sessions": 100 * diversity(logged, catalog.features).mean,
+        "diversity_percent": 100 * diversity(rollout.slates, catalog.features).mean,
+        "diversity_percent_sessions": 100 * diversity(played, catalog.features).mean,
     }

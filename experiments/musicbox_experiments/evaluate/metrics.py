@@ -107,7 +107,7 @@ def session_return(rollout: Rollout) -> PerSession:
     return PerSession(rollout.returns.astype(np.float64), np.ones(len(rollout.returns)))
 
 
-def diversity(rollout: Rollout, vectors: npt.NDArray[np.floating]) -> PerSession:
+def diversity(slates: npt.NDArray[np.int32], vectors: npt.NDArray[np.floating]) -> PerSession:
     """One minus the mean pairwise cosine within a slate, averaged over the slates.
 
     ``1 - 2 / (m (m - 1)) sum_{i<j} cos(v_i, v_j)`` over the m songs of the slate whose vectors are
@@ -116,21 +116,20 @@ def diversity(rollout: Rollout, vectors: npt.NDArray[np.floating]) -> PerSession
     even unrelated songs have cosines near 0.9: read differences, not the level.
 
     Args:
-        rollout: What was recommended.
+        slates: Track rows ``(n, steps, k)``, -1 where nothing was heard.
         vectors: A row a track ``(num_tracks, d)``; a row with a NaN or of norm 0 is unknown.
     """
-    total = np.zeros(len(rollout.sessions))
-    slates = np.zeros(len(rollout.sessions))
-    for step in range(rollout.slates.shape[1]):
-        units, known = _unit_vectors(rollout.slates[:, step], vectors)
+    total, num_slates = np.zeros(len(slates)), np.zeros(len(slates))
+    for step in range(slates.shape[1]):
+        units, known = _unit_vectors(slates[:, step], vectors)
         m = known.sum(axis=1)
         pairs = m * (m - 1) / 2
         # |sum of m unit vectors|^2 = m + 2 (sum of the cosines of all pairs).
         cosines = (np.square(units.sum(axis=1)).sum(axis=1) - m) / 2
         counted = pairs > 0
         total[counted] += 1 - cosines[counted] / pairs[counted]
-        slates += counted
-    return PerSession(total, slates)
+        num_slates += counted
+    return PerSession(total, num_slates)
 
 
 def _unit_vectors(
@@ -294,7 +293,7 @@ METRICS: Final[Mapping[str, Metric]] = {
         "for everybody; read the differences.",
         "neither",
         "percent",
-        parts=lambda rollout, catalog: diversity(rollout, catalog.features),
+        parts=lambda rollout, catalog: diversity(rollout.slates, catalog.features),
         limits=(0.0, 2.0),
     ),
     "diversity_embedding": Metric(
@@ -302,7 +301,7 @@ METRICS: Final[Mapping[str, Metric]] = {
         "The same over the songs' embeddings, where unrelated songs have a cosine near 0.",
         "neither",
         "percent",
-        parts=lambda rollout, catalog: diversity(rollout, catalog.embedding),
+        parts=lambda rollout, catalog: diversity(rollout.slates, catalog.embedding),
         limits=(0.0, 2.0),
     ),
     "features_known": Metric(

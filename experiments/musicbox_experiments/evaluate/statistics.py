@@ -266,13 +266,11 @@ def paired_bootstrap(
     """
     flat = [p for seeds in parts.values() for p in seeds]
     means = resampled_means(flat, rng=rng, resamples=resamples)
-    ends = np.cumsum([len(seeds) for seeds in parts.values()])
-    agents = {
-        agent: Resampled.draw(np.array([p.mean for p in seeds]), of_agent, rng)
-        for (agent, seeds), of_agent in zip(
-            parts.items(), np.split(means, ends[:-1], axis=1), strict=True
-        )
-    }
+    agents, first = {}, 0
+    for agent, seeds in parts.items():
+        of_agent = means[:, first : first + len(seeds)]
+        agents[agent] = Resampled.draw(np.array([p.mean for p in seeds]), of_agent, rng)
+        first += len(seeds)
     return PairedBootstrap(agents, len(flat[0].numerator), confidence)
 
 

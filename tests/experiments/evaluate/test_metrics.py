@@ -129,28 +129,27 @@ def test_means_over_songs_against_loops(rollout: Rollout, world: CatalogStats) -
 
 def test_diversity_against_all_pairs(rollout: Rollout, world: CatalogStats) -> None:
     for vectors in (world.features, world.embedding):
-        assert diversity(rollout, vectors).mean == pytest.approx(
+        assert diversity(rollout.slates, vectors).mean == pytest.approx(
             brute_force_diversity(rollout, vectors)
         )
 
 
 def test_diversity_of_known_slates() -> None:
     vectors = np.array([[1.0, 0.0], [0.0, 2.0], [3.0, 0.0], [0.0, 0.0], [-1.0, 0.0]])
-    levels = np.full((1, 1, 3), 4)
     for slate, expected in (
         ([0, 2, 2], 0.0),  # parallel vectors of different length
         ([0, 1, 3], 1.0),  # orthogonal; a zero vector has no direction and is left out
         ([0, 4, 3], 2.0),  # opposite
         ([0, 1, 2], 2 / 3),
     ):
-        assert diversity(rollout_of([[slate]], levels), vectors).mean == pytest.approx(expected)
+        assert diversity(np.array([[slate]]), vectors).mean == pytest.approx(expected)
 
 
 def test_a_slate_without_a_pair_counts_nowhere() -> None:
     vectors = np.array([[1.0, 0.0], [0.0, 1.0]])
-    alone = rollout_of([[[0, 1], [0, -1]]], [[[4, 4], [4, -1]]])
+    alone = np.array([[[0, 1], [0, -1]]])
     assert diversity(alone, vectors).denominator.tolist() == [1.0]
-    assert np.isnan(diversity(rollout_of([[[0, -1]]], [[[4, -1]]]), vectors).mean)
+    assert np.isnan(diversity(np.array([[[0, -1]]]), vectors).mean)
 
 
 def test_novelty_counts_bits() -> None:
