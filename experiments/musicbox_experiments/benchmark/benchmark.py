@@ -1,8 +1,8 @@
 """Measure speed and memory side by side with peers and limits.
 
 Every figure is a ratio within one run on one machine; seconds of different machines cannot be
-compared, ratios mostly can. Written to --out: benchmark.json, benchmark.txt (the table that is
-printed) and benchmark.png (cost against size).
+compared, ratios mostly can. Written to --out: benchmark.json, with every run, and benchmark.txt,
+the table that is printed.
 
 Peers that the project does not depend on are measured with a Python of their own: make a virtual
 environment, `pip install sardine-rec==1.0.8 sbx-rl` there, and pass its Python as --peers. Without
@@ -19,15 +19,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import pandas as pd
-from matplotlib.figure import Figure
 from musicbox_agents.threads import one_thread
 
 from musicbox_env.schema import require_known
 from musicbox_experiments.benchmark.agents import agents, statistics
 from musicbox_experiments.benchmark.environment import environment, listeners
 from musicbox_experiments.benchmark.ingest import ingest
-from musicbox_experiments.benchmark.measure import COSTS, Context, Result, Row, measure
+from musicbox_experiments.benchmark.measure import Context, Result, Row, measure
 from musicbox_experiments.benchmark.retrieval import retrieval
 from musicbox_experiments.text import columns
 
@@ -80,14 +78,13 @@ def run(config: BenchmarkConfig) -> None:
                 results.append(measure(row, runs=config.runs, section=section))
             _write(config.out, results)  # after each: sections take minutes
     print(f"{machine()}\n{text_table(results)}")
-    print(f"Written to {config.out}: benchmark.json, benchmark.txt, benchmark.png.")
+    print(f"Written to {config.out}: benchmark.json, benchmark.txt.")
 
 
 def _write(out: Path, results: Sequence[Result]) -> None:
     content = {"machine": machine(), "results": results}
     (out / "benchmark.json").write_text(json.dumps(content, indent=2) + "\n")
     (out / "benchmark.txt").write_text(f"{machine()}\n{text_table(results)}\n")
-    picture(results).savefig(out / "benchmark.png", dpi=150)
 
 
 def machine() -> str:
@@ -125,28 +122,3 @@ def _short(value: float | None) -> str:
     if value is None:
         return ""
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
-
-
-def picture(results: Sequence[Result]) -> Figure:
-    """Least cost against size, axes for each thing that grows, both scales logarithmic."""
-    costs = pd.DataFrame(
-        [
-            (*result["point"], run["ours"] if result["unit"] in COSTS else 1 / run["ours"])
-            for result in results
-            for run in result["runs"]
-            if result["point"] is not None
-        ],
-        columns=["axis", "curve", "size", "cost"],
-    )
-    axes_of = costs.groupby("axis", sort=False)
-    figure = Figure(figsize=(9, 4 * max(1, (len(axes_of) + 1) // 2)), layout="constrained")
-    for place, (name, of_axis) in enumerate(axes_of, 1):
-        axes = figure.add_subplot((len(axes_of) + 1) // 2, 2, place)
-        for curve, of_curve in of_axis.groupby("curve", sort=False):
-            least = of_curve.groupby("size").cost.min()
-            axes.plot(least.index, least, marker="o", label=curve)
-        axes.set(xscale="log", yscale="log", xlabel=name, ylabel="processor seconds")
-        axes.set_ylim(bottom=of_axis.cost.min() / 3, top=of_axis.cost.max() * 3)
-        axes.grid(alpha=0.3)
-        axes.legend(frameon=False)
-    return figure

@@ -55,10 +55,8 @@ def environment(context: Context) -> Iterator[Row]:
     yield from _growth("tracks, no retrieval", catalogs)
     for number, data in catalogs.items():
         in_new_process(make_environments, data, 1)  # the space with the rate is written once
-        made = partial(make_seconds, data)
-        point = ("tracks, gym.make", "gym.make", number)
         name = f"gym.make with {number:,} tracks, and a step"
-        yield Row(name, "s", made, {"limit": 1.0}, 1.0, point=point)
+        yield Row(name, "s", partial(make_seconds, data), {"limit": 1.0}, 1.0)
     name = f"1,000 environments over one, {tracks[-1]:,} tracks"
     one, many = (in_new_process(make_environments, data, n)["own"] for n in (1, 1_000))
     note = "of their own: the catalog's vectors are mapped and shared"
@@ -76,7 +74,6 @@ def _growth(what: str, datasets: Mapping[int, str]) -> Iterator[Row]:
             {f"{smallest:,}": partial(vector_speed, datasets[smallest], "replay")},
             FLAT if size == largest else None,
             "random plays: every look-up misses the processor's cache" if size == largest else "",
-            point=(what, "a step of one session", size),
         )
 
 

@@ -70,7 +70,6 @@ def _one_file(file: Path, sessions: int, *, is_largest: bool) -> Iterator[Row]:
         {"pyarrow": lambda: size / in_new_process(to_parquet, file, out)["seconds"]},
         0.5 if is_largest else None,
         "one process each; pyarrow turns CSV into Parquet and checks nothing",
-        point=("sessions ingested", "a MiB", sessions),
     )
     peak = f"ingest of {sessions:,} sessions: peak memory"
     yield Row(peak, "MiB", max(peaks), {"limit": 1536.0}, 1.0)

@@ -47,7 +47,6 @@ class Row:
         target: The least ratio to the best, above 1 where ours is to be better; None where the
             ratio is only reported.
         note: What the reader must know.
-        point: Its place in the picture, if it has one: what grows, which curve, and the size.
     """
 
     name: str
@@ -56,7 +55,6 @@ class Row:
     theirs: Mapping[str, Measure | float] = field(default_factory=dict)
     target: float | None = None
     note: str = ""
-    point: tuple[str, str, float] | None = None
 
 
 Result = dict[str, Any]
@@ -78,7 +76,7 @@ def measure(row: Row, *, runs: int, section: str) -> Result:
     medians = {name: _median([run[name] for run in done]) for name in ("ours", "theirs", "ratio")}
     asked = row.target is not None and medians["ratio"] is not None
     return {
-        **{"section": section, "name": row.name, "unit": row.unit, "point": row.point},
+        **{"section": section, "name": row.name, "unit": row.unit},
         **medians,
         "target": row.target,
         "reached": medians["ratio"] >= row.target if asked else None,

@@ -46,7 +46,6 @@ def retrieval(context: Context) -> Iterator[Row]:
                     "FAISS": partial(faiss_speed, queries, items, K),
                 },
                 target=1.0,
-                point=(f"tracks, exact top {K}", f"queries: {num_queries}", num_items),
             )
     yield from _approximate(context, 3_700_000 if context.full else 1_000_000)
 
