@@ -24,7 +24,7 @@ from musicbox_experiments.evaluate.rollout import FloatArray, Rollout, Stored, r
 
 @dataclass(frozen=True)
 class CatalogStats:
-    """What metrics need to know of the catalog.
+    """Features, embedding and popularity of the tracks, as metrics need them.
 
     Attributes:
         features: The eight `schema.DIVERSITY_FEATURES` ``(num_tracks, 8)``, NaN where unknown.
@@ -44,7 +44,7 @@ class CatalogStats:
 
     @classmethod
     def of(cls, dataset: Dataset) -> CatalogStats:
-        """Take it from a dataset; ``diversity_embedding`` is of its best embedding."""
+        """Statistics of a dataset's catalog; the embedding is its best."""
         return cls(
             features=dataset.catalog.features(DIVERSITY_FEATURES),
             embedding=dataset.embedding(dataset.best_embedding),

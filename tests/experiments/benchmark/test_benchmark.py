@@ -1,4 +1,4 @@
-"""Figures are what their runs say, absent peers are named, and everything is written."""
+"""Rows are measured in turns, absent peers are named, and everything is written."""
 
 import json
 import sys
@@ -60,7 +60,7 @@ def allocate(mebibytes: int) -> dict[str, float]:
     return {"sum": float(np.ones(mebibytes << 17).sum())}
 
 
-def test_a_new_process_tells_its_own_time_and_peak():
+def test_a_new_process_reports_its_own_time_and_peak():
     found = in_new_process(allocate, 400)
     assert found["sum"] == 400 << 17
     assert found["peak"] > 400
@@ -82,7 +82,7 @@ def absent() -> float:
     raise NotMeasured("not installed")
 
 
-def test_everything_is_written_and_short_figures_are_told(tmp_path, monkeypatch, capsys):
+def test_everything_is_written_and_missed_targets_are_marked(tmp_path, monkeypatch, capsys):
     rows = [
         Row("fast", "x/s", lambda: 4.0, {"peer": lambda: 2.0}, 1.0),
         Row("slow", "x/s", lambda: 1.0, {"peer": 2.0}, 1.0, "why"),
@@ -137,7 +137,7 @@ def test_numpy_in_tiles_and_torch_are_fair_rivals():
     np.testing.assert_array_equal(torch_top_k(queries, items, 3), exact)
 
 
-def test_a_training_that_does_not_close_the_gap_tells_how_far_it_came(monkeypatch):
+def test_a_training_that_does_not_close_the_gap_reports_how_far_it_came(monkeypatch):
     monkeypatch.setattr(agents, "SESSIONS_OF_A_CHECK", 50)
     small = {"warmup_updates": 0, "log_sessions": 10, "start": "random"}
     with pytest.raises(NotMeasured, match=r"seed 3 not reached: closed -?\d+% in \d+ s"):
