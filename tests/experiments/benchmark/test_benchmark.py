@@ -146,7 +146,8 @@ def test_a_training_that_does_not_close_the_gap_reports_how_far_it_came(monkeypa
 
 def test_an_agent_trains_and_recommends_on_a_folder(tmp_path):
     folder = random_dataset(tmp_path / "world", 200, 300)
-    found = agents.train_at_large(str(folder), 64)
-    assert found["training"] > 0
-    assert found["recommending"] > 0
+    trained = agents.train_at_large(str(folder), tmp_path / "agent", 64)
+    acting = agents.recommend_at_large(str(folder), tmp_path / "agent")
+    assert trained["slate"] > 0
+    assert acting["slate"] > 0
     assert 0 < agents.transition_bytes() < 200
