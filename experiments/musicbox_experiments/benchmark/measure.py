@@ -1,8 +1,8 @@
 """How speeds are compared: side by side, in turns, several times, in processor time.
 
 Processor time of the process and its children does not count what other programs on the machine
-do, so that a busy machine disturbs a ratio little. A run takes turns, ours and theirs, and each
-figure is the median of the runs with the smallest and the largest beside it.
+do, so that a busy machine disturbs a ratio little. Each run takes turns, ours and theirs; a figure
+is the median of the runs, and the smallest and largest ratio stand beside it.
 """
 
 from __future__ import annotations
@@ -11,122 +11,121 @@ import json
 import resource
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
+from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
+from typing import Any
+
+from musicbox_experiments.benchmark.worlds import random_dataset
 
 MEBIBYTE = 2**20
 SHORTEST_SECONDS = 0.2
 """A speed is measured for at least this long."""
 PEER_SCRIPT = Path(__file__).with_name("peers.py")
+COSTS = ("s", "MiB", "bytes", "hours")
+"""Units of which less is better."""
+
+Measure = Callable[[], float]
+
+
+class NotMeasured(Exception):
+    """A figure cannot be measured here; the message says why."""
 
 
 @dataclass(frozen=True)
-class Run:
-    """One turn each."""
-
-    ours: float
-    theirs: float
-    ratio: float
-
-
-@dataclass(frozen=True)
-class Record:
-    """One figure.
+class Row:
+    """A figure to measure: the system under test beside peers and limits.
 
     Attributes:
-        section: Where it belongs.
         name: What is measured.
-        unit: Of ``ours`` and ``theirs``.
-        ours: Median over the runs.
-        theirs: The peer's or limit's; None where there is none.
-        ratio: What ``bar`` asks of, above 1 where ours is better; None where nothing is asked.
-        bar: The least ratio; None where it is only reported.
-        runs: What each run gave.
+        unit: Of all values; less is better where it is one of `COSTS`.
+        ours: Measures the system under test; a number is taken as it is, in one run.
+        theirs: Measures of peers by name, or numbers that are limits. The best of them counts.
+        target: The least ratio to the best, above 1 where ours is to be better; None where the
+            ratio is only reported.
         note: What the reader must know.
     """
 
-    section: str
     name: str
     unit: str
-    ours: float | None = None
-    theirs: float | None = None
-    ratio: float | None = None
-    bar: float | None = None
-    runs: Sequence[Run] = field(default_factory=tuple)
+    ours: Measure | float
+    theirs: Mapping[str, Measure | float] = field(default_factory=dict)
+    target: float | None = None
     note: str = ""
 
-    @property
-    def reached(self) -> bool | None:
-        """Whether the bar is reached; None where there is none, or nothing was measured."""
-        return None if self.bar is None or self.ratio is None else self.ratio >= self.bar
 
-    @property
-    def spread(self) -> tuple[float, float] | None:
-        """Smallest and largest ratio over the runs."""
-        if self.ratio is None or not self.runs:
-            return None
-        return min(run.ratio for run in self.runs), max(run.ratio for run in self.runs)
+Result = dict[str, Any]
+"""What the runs of a row gave, as benchmark.json has it."""
+
+
+def measure(row: Row, *, runs: int, section: str) -> Result:
+    """Measure a row, ours and theirs in turns; what cannot be measured is noted with its reason."""
+    done, notes = [], dict.fromkeys([row.note] if row.note else [])
+    for _ in range(runs if callable(row.ours) else 1):
+        values = {}
+        for name, value in {"": row.ours, **row.theirs}.items():
+            try:
+                values[name] = value() if callable(value) else value
+            except NotMeasured as reason:
+                notes[f"{name} {reason}".strip()] = None
+        if "" in values:
+            done.append(_beside_the_best(values.pop(""), values, is_cost=row.unit in COSTS))
+    medians = {name: _median([run[name] for run in done]) for name in ("ours", "theirs", "ratio")}
+    asked = row.target is not None and medians["ratio"] is not None
+    return {
+        **{"section": section, "name": row.name, "unit": row.unit},
+        **medians,
+        "target": row.target,
+        "reached": medians["ratio"] >= row.target if asked else None,
+        "runs": done,
+        "notes": list(notes),
+    }
+
+
+def _beside_the_best(ours: float, theirs: Mapping[str, float], *, is_cost: bool) -> Result:
+    """One run, beside the best peer in it; without a peer there is no ratio."""
+    if not theirs:
+        return {"ours": ours, "theirs": None, "ratio": None, "peer": ""}
+    best = (min if is_cost else max)(theirs, key=lambda name: theirs[name])
+    ratio = theirs[best] / max(ours, 1e-12) if is_cost else ours / theirs[best]
+    return {"ours": ours, "theirs": theirs[best], "ratio": ratio, "peer": best}
+
+
+def _median(values: list[float | None]) -> Any:
+    there = [value for value in values if value is not None]
+    return median(there) if there else None
 
 
 @dataclass(frozen=True)
-class Point:
-    """Cost at one size, for the picture.
+class Context:
+    """What all sections are given.
 
     Attributes:
-        curve: Which line it belongs to.
-        size_of: What grows, the axis.
-        size: How large it is.
-        cost: Processor time in seconds.
-    """
-
-    curve: str
-    size_of: str
-    size: float
-    cost: float
-
-
-@dataclass(frozen=True)
-class Setting:
-    """What all sections are told.
-
-    Attributes:
-        runs: Turns of each comparison.
         full: Whether the largest sizes are measured too.
         peers: Python of an environment that holds the peers, or None.
-        worlds: Folder for datasets made to measure on; kept between runs.
-        say: Called with what is being measured.
+        folder: Where datasets made to measure on are kept between runs.
     """
 
-    runs: int
     full: bool
     peers: Path | None
-    worlds: Path
-    say: Callable[[str], None]
+    folder: Path
 
-    def peer(self, name: str, *arguments: object) -> Callable[[], float] | str:
-        """Give the function that measures a peer, or say why it cannot be."""
+    def peer(self, name: str, *arguments: object) -> float:
+        """Speed of a peer, measured by the Python that has it; may be `NotMeasured`."""
         if self.peers is None:
-            return "peers are not measured; pass --peers PYTHON, see --help"
+            raise NotMeasured("is not measured without --peers PYTHON, see --help")
         command = [str(self.peers), str(PEER_SCRIPT), name, *map(str, arguments)]
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
-            return f"{name} does not run there ({done.stderr.strip().splitlines()[-1]})"
+            raise NotMeasured(f"does not run there ({done.stderr.strip().splitlines()[-1]})")
+        return float(json.loads(done.stdout.splitlines()[-1])["speed"])
 
-        def measure() -> float:
-            output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-            return float(json.loads(output.splitlines()[-1])["speed"])
-
-        return measure
-
-
-@dataclass
-class Found:
-    """What a section found."""
-
-    records: list[Record]
-    points: list[Point]
+    def dataset(self, sessions: int, tracks: int) -> str:
+        """Folder of a dataset of random plays of that size."""
+        return str(random_dataset(self.folder / f"random-{sessions}-{tracks}", sessions, tracks))
 
 
 def processor_seconds() -> float:
@@ -145,63 +144,31 @@ def speed(action: Callable[[], object], units: float = 1.0) -> float:
     return units * calls / (time.process_time() - began)
 
 
-def compare(
-    section: str,
-    name: str,
-    unit: str,
-    ours: Callable[[], float],
-    theirs: Callable[[], float],
-    *,
-    runs: int,
-    bar: float | None,
-    less_is_better: bool = False,
-    note: str = "",
-) -> Record:
-    """Measure in turns; the ratio is that of ours over theirs, or the inverse of costs."""
-    pairs = [(ours(), theirs()) for _ in range(runs)]
-    return summed_up(section, name, unit, pairs, bar, less_is_better=less_is_better, note=note)
+Action = Callable[..., Mapping[str, float] | None]
 
 
-def summed_up(
-    section: str,
-    name: str,
-    unit: str,
-    pairs: Sequence[tuple[float, float]],
-    bar: float | None,
-    *,
-    less_is_better: bool = False,
-    note: str = "",
-) -> Record:
-    """Medians over runs that gave (ours, theirs)."""
-    done = [Run(a, b, b / max(a, 1e-12) if less_is_better else a / b) for a, b in pairs]
-    return Record(
-        section,
-        name,
-        unit,
-        median(run.ours for run in done),
-        median(run.theirs for run in done),
-        median(run.ratio for run in done),
-        bar,
-        done,
-        note,
-    )
+def in_new_process(action: Action, *arguments: object) -> dict[str, float]:
+    """Run an importable function in a process of its own.
+
+    Returns:
+        ``seconds`` (processor time) and ``clock`` of the call, without imports, ``peak`` memory of
+        the process in MiB, and what the function returns.
+    """
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(_usage, action, arguments).result()
 
 
-def against_limit(
-    section: str,
-    name: str,
-    unit: str,
-    ours: Callable[[], float],
-    limit: float,
-    *,
-    runs: int,
-    note: str = "",
-) -> Record:
-    """A cost that must stay below a limit; the ratio is how many times it fits."""
-    pairs = [(ours(), limit) for _ in range(runs)]
-    return summed_up(section, name, unit, pairs, 1.0, less_is_better=True, note=note)
+def _usage(action: Action, arguments: tuple[object, ...]) -> dict[str, float]:
+    began, clock = processor_seconds(), time.perf_counter()
+    found = action(*arguments) or {}
+    seconds, clock = processor_seconds() - began, time.perf_counter() - clock
+    return {"seconds": seconds, "clock": clock, "peak": process_memory("VmHWM"), **found}
 
 
-def skipped(section: str, name: str, why: str) -> Record:
-    """A figure that could not be measured here, and what it needs."""
-    return Record(section, name, "", note=f"skipped: {why}")
+def process_memory(kind: str) -> float:
+    """MiB of this process as Linux counts them: ``VmHWM``, its peak, or ``RssAnon``, its own.
+
+    The peak of `resource.getrusage` would be that of the parent process too.
+    """
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(f"{kind}:"))

@@ -1,7 +1,7 @@
 """What peers do, measured in an environment of their own: run by another Python, by path.
 
-Only the standard library, numpy and the peer are imported. Usage: ``PYTHON benchmark_peers.py
-NAME ARGUMENTS``; one JSON object is printed.
+Only the standard library, numpy and the peer are imported. Usage: ``PYTHON peers.py NAME
+ARGUMENTS``; one JSON object is printed.
 """
 
 from __future__ import annotations
@@ -46,22 +46,6 @@ def sardine(env_id: str) -> dict[str, Any]:
     return {"speed": speed(step)}
 
 
-def faiss(num_items: int, num_queries: int, dim: int, k: int, seed: int) -> dict[str, Any]:
-    """Searches a second of FAISS's flat inner product index, one thread."""
-    import numpy as np
-
-    library = import_module("faiss")
-
-    library.omp_set_num_threads(1)
-    rng = np.random.default_rng(seed)
-    items = rng.standard_normal((num_items, dim), dtype=np.float32)
-    items /= np.linalg.norm(items, axis=1, keepdims=True)
-    queries = rng.standard_normal((num_queries, dim), dtype=np.float32)
-    index = library.IndexFlatIP(dim)
-    index.add(items)
-    return {"speed": speed(lambda: index.search(queries, k))}
-
-
 def sbx(batch: int, width: int, observation: int, action: int) -> dict[str, Any]:
     """Gradient updates a second of SBX's DDPG on a task of these sizes; compiling is left out."""
     import gymnasium as gym
@@ -90,9 +74,9 @@ def sbx(batch: int, width: int, observation: int, action: int) -> dict[str, Any]
     return {"speed": 20 * speed(lambda: model.train(gradient_steps=20, batch_size=batch))}
 
 
+PEERS: dict[str, Callable[..., dict[str, Any]]] = {"sardine": sardine, "sbx": sbx}
+
 if __name__ == "__main__":
     name, *arguments = sys.argv[1:]
     given = [int(a) if a.isdigit() else a for a in arguments]
-    peers: dict[str, Callable[..., dict[str, Any]]]
-    peers = {"sardine": sardine, "faiss": faiss, "sbx": sbx}
-    print(json.dumps(peers[name](*given)))
+    print(json.dumps(PEERS[name](*given)))

@@ -1,4 +1,4 @@
-"""Datasets and embeddings of any size, made in seconds; a clock does not mind what they say."""
+"""Random datasets and embeddings of any size, made in seconds, to measure speed on."""
 
 from __future__ import annotations
 

@@ -35,12 +35,8 @@ from musicbox_experiments.compare.tables import text_first, text_table
 from musicbox_experiments.data.enough import cautions
 from musicbox_experiments.data.sampling import draw_sessions, picking_sessions
 from musicbox_experiments.data.sources import Source, without_home
-from musicbox_experiments.evaluate.metrics import (
-    CatalogStats,
-    PerSession,
-    Rollout,
-    first_musicbox_figures,
-)
+from musicbox_experiments.evaluate.first_musicbox import first_musicbox_figures
+from musicbox_experiments.evaluate.metrics import CatalogStats, PerSession, Rollout
 from musicbox_experiments.train.folder import as_stored, prepare_folder
 from musicbox_experiments.train.jobs import (
     VALIDATION_SESSIONS,

@@ -13,7 +13,8 @@ from musicbox_agents import Agent
 from tqdm import tqdm
 
 from musicbox_experiments.evaluate.metrics import PerSession, Rollout
-from musicbox_experiments.evaluate.rollout import rerank, roll_out
+from musicbox_experiments.evaluate.reranking import rerank
+from musicbox_experiments.evaluate.rollout import roll_out
 from musicbox_experiments.train.jobs import TrainingJob, trained
 
 SKYLINE_EVALUATORS = ("ground_truth", "replay")

@@ -11,99 +11,20 @@ A song that was recommended after the session's end was never heard and counts n
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Final, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from musicbox_env.data.dataset import Dataset
-from musicbox_env.data.sessions import SessionLog
-from musicbox_env.schema import DIVERSITY_FEATURES, MAX_SESSION_LENGTH, is_skip
-
-FloatArray = npt.NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Rollout:
-    """What one agent recommended to the evaluated sessions, and how it was heard.
-
-    Attributes:
-        agent: Name of the agent.
-        seed: Seed of its training (0 for an agent that does not learn).
-        evaluator: Name of the listener that answered.
-        sessions: Session indices ``(n,)`` int64.
-        slates: Track rows ``(n, steps, k)`` int32 in the order played, -1 where not heard.
-        levels: Listen levels ``(n, steps, k)`` int8, -1 where not heard.
-        logged: Where the level is a label from the log and not imputed, ``(n, steps, k)`` bool.
-        returns: Undiscounted sum of rewards of each session ``(n,)`` float64.
-    """
-
-    agent: str
-    seed: int
-    evaluator: str
-    sessions: npt.NDArray[np.int64]
-    slates: npt.NDArray[np.int32]
-    levels: npt.NDArray[np.int8]
-    logged: npt.NDArray[np.bool_]
-    returns: FloatArray
-
-    def __post_init__(self) -> None:
-        _require_shape("sessions", self.sessions, ndim=1)
-        _require_shape("slates", self.slates, ndim=3)
-        _require_shape("returns", self.returns, shape=self.sessions.shape)
-        _require_shape("levels", self.levels, shape=self.slates.shape)
-        _require_shape("logged", self.logged, shape=self.slates.shape)
-        if len(self.slates) != len(self.sessions):
-            raise ValueError(
-                f"slates has {len(self.slates)} rows for {len(self.sessions)} sessions; "
-                "give one row for each session."
-            )
-        if not np.array_equal(self.slates >= 0, self.levels >= 0):
-            raise ValueError(
-                "slates and levels disagree about which songs were heard; "
-                "write -1 into both where a song was not heard."
-            )
-
-    @property
-    def heard(self) -> npt.NDArray[np.bool_]:
-        """Which places of the slates were heard, ``(n, steps, k)``."""
-        return self.levels >= 0
-
-    def save(self, path: Path) -> None:
-        """Write the rollout as an ``.npz`` file that needs no pickle."""
-        with path.open("wb") as file:
-            np.savez_compressed(file, **{f.name: getattr(self, f.name) for f in fields(self)})
-
-    @classmethod
-    def load(cls, path: Path) -> Rollout:
-        """Read what `save` wrote."""
-        with np.load(path, allow_pickle=False) as file:
-            return cls(
-                agent=str(file["agent"]),
-                seed=int(file["seed"]),
-                evaluator=str(file["evaluator"]),
-                sessions=file["sessions"],
-                slates=file["slates"],
-                levels=file["levels"],
-                logged=file["logged"],
-                returns=file["returns"],
-            )
-
-
-def _require_shape(
-    name: str, array: npt.NDArray, *, ndim: int | None = None, shape: tuple[int, ...] | None = None
-) -> None:
-    if ndim is not None and array.ndim != ndim:
-        raise ValueError(f"{name} has shape {array.shape}; expected {ndim} dimensions.")
-    if shape is not None and array.shape != shape:
-        raise ValueError(f"{name} has shape {array.shape}; expected {shape}.")
+from musicbox_env.schema import DIVERSITY_FEATURES, is_skip
+from musicbox_experiments.evaluate.rollout import FloatArray, Rollout, Stored, require_shape
 
 
 @dataclass(frozen=True)
 class CatalogStats:
-    """What metrics need to know of the catalog.
+    """Features, embedding and popularity of the tracks, as metrics need them.
 
     Attributes:
         features: The eight `schema.DIVERSITY_FEATURES` ``(num_tracks, 8)``, NaN where unknown.
@@ -116,15 +37,14 @@ class CatalogStats:
     plays: npt.NDArray[np.integer]
 
     def __post_init__(self) -> None:
-        _require_shape("features", self.features, shape=(self.num_tracks, len(DIVERSITY_FEATURES)))
-        if self.embedding.ndim != 2 or len(self.embedding) != self.num_tracks:
-            raise ValueError(
-                f"embedding has shape {self.embedding.shape}; expected ({self.num_tracks}, d)."
-            )
+        require_shape("features", self.features, shape=(self.num_tracks, len(DIVERSITY_FEATURES)))
+        require_shape(
+            "embedding", self.embedding, shape=(self.num_tracks, *self.embedding.shape[1:2])
+        )
 
     @classmethod
     def of(cls, dataset: Dataset) -> CatalogStats:
-        """Take it from a dataset; ``diversity_embedding`` is of its best embedding."""
+        """Statistics of a dataset's catalog; the embedding is its best."""
         return cls(
             features=dataset.catalog.features(DIVERSITY_FEATURES),
             embedding=dataset.embedding(dataset.best_embedding),
@@ -138,7 +58,7 @@ class CatalogStats:
 
 
 @dataclass(frozen=True)
-class PerSession:
+class PerSession(Stored):
     """A mean in parts: it is the sum of the numerators over the sum of the denominators.
 
     Attributes:
@@ -150,25 +70,14 @@ class PerSession:
     denominator: FloatArray
 
     def __post_init__(self) -> None:
-        _require_shape("numerator", self.numerator, ndim=1)
-        _require_shape("denominator", self.denominator, shape=self.numerator.shape)
+        require_shape("numerator", self.numerator, ndim=1)
+        require_shape("denominator", self.denominator, shape=self.numerator.shape)
 
     @property
     def mean(self) -> float:
         """The metric over all sessions; NaN where nothing was counted."""
         total = float(self.denominator.sum())
         return float(self.numerator.sum()) / total if total else float("nan")
-
-    def save(self, path: Path) -> None:
-        """Write both arrays as an ``.npz`` file that needs no pickle."""
-        with path.open("wb") as file:
-            np.savez_compressed(file, numerator=self.numerator, denominator=self.denominator)
-
-    @classmethod
-    def load(cls, path: Path) -> PerSession:
-        """Read what `save` wrote."""
-        with np.load(path, allow_pickle=False) as file:
-            return cls(file["numerator"], file["denominator"])
 
 
 def _over_songs(values: npt.NDArray, counted: npt.NDArray[np.bool_]) -> PerSession:
@@ -198,7 +107,7 @@ def session_return(rollout: Rollout) -> PerSession:
     return PerSession(rollout.returns.astype(np.float64), np.ones(len(rollout.returns)))
 
 
-def diversity(rollout: Rollout, vectors: npt.NDArray[np.floating]) -> PerSession:
+def diversity(slates: npt.NDArray[np.int32], vectors: npt.NDArray[np.floating]) -> PerSession:
     """One minus the mean pairwise cosine within a slate, averaged over the slates.
 
     ``1 - 2 / (m (m - 1)) sum_{i<j} cos(v_i, v_j)`` over the m songs of the slate whose vectors are
@@ -207,21 +116,20 @@ def diversity(rollout: Rollout, vectors: npt.NDArray[np.floating]) -> PerSession
     even unrelated songs have cosines near 0.9: read differences, not the level.
 
     Args:
-        rollout: What was recommended.
+        slates: Track rows ``(n, steps, k)``, -1 where nothing was heard.
         vectors: A row a track ``(num_tracks, d)``; a row with a NaN or of norm 0 is unknown.
     """
-    total = np.zeros(len(rollout.sessions))
-    slates = np.zeros(len(rollout.sessions))
-    for step in range(rollout.slates.shape[1]):
-        units, known = _unit_vectors(rollout.slates[:, step], vectors)
+    total, num_slates = np.zeros(len(slates)), np.zeros(len(slates))
+    for step in range(slates.shape[1]):
+        units, known = _unit_vectors(slates[:, step], vectors)
         m = known.sum(axis=1)
         pairs = m * (m - 1) / 2
         # |sum of m unit vectors|^2 = m + 2 (sum of the cosines of all pairs).
         cosines = (np.square(units.sum(axis=1)).sum(axis=1) - m) / 2
         counted = pairs > 0
         total[counted] += 1 - cosines[counted] / pairs[counted]
-        slates += counted
-    return PerSession(total, slates)
+        num_slates += counted
+    return PerSession(total, num_slates)
 
 
 def _unit_vectors(
@@ -235,28 +143,28 @@ def _unit_vectors(
     return np.where(known[..., None], rows / safe, 0), known
 
 
-def features_known(rollout: Rollout, world: CatalogStats) -> PerSession:
+def features_known(rollout: Rollout, catalog: CatalogStats) -> PerSession:
     """Share of the songs heard whose eight features are all known; diversity rests on these."""
-    complete = np.isfinite(world.features).all(axis=1)
+    complete = np.isfinite(catalog.features).all(axis=1)
     return _over_songs(complete[np.maximum(rollout.slates, 0)], rollout.heard)
 
 
-def novelty(rollout: Rollout, world: CatalogStats) -> PerSession:
+def novelty(rollout: Rollout, catalog: CatalogStats) -> PerSession:
     """Mean surprisal of the songs heard, in bits.
 
     ``-log2((plays_i + 1) / (sum_j plays_j + num_tracks))``: the self-information of Zhou et al.
     (PNAS 107, 2010) with add-one smoothing, so that songs never played in training have one too.
     """
-    share = (world.plays + 1) / (world.plays.sum() + world.num_tracks)
+    share = (catalog.plays + 1) / (catalog.plays.sum() + catalog.num_tracks)
     return _over_songs(-np.log2(share)[np.maximum(rollout.slates, 0)], rollout.heard)
 
 
-def popularity(rollout: Rollout, world: CatalogStats) -> PerSession:
+def popularity(rollout: Rollout, catalog: CatalogStats) -> PerSession:
     """Mean number of training plays of the songs heard.
 
     ``sum_i plays_i / #heard``: the average recommendation popularity of Yin et al. (VLDB 2012).
     """
-    return _over_songs(world.plays[np.maximum(rollout.slates, 0)], rollout.heard)
+    return _over_songs(catalog.plays[np.maximum(rollout.slates, 0)], rollout.heard)
 
 
 def imputed(rollout: Rollout) -> PerSession:
@@ -302,89 +210,6 @@ def gini(counts: npt.NDArray[np.integer]) -> float:
     return float(((2 * ranks - len(counts) - 1) * ordered).sum() / (len(counts) * total))
 
 
-def reranking(rollout: Rollout, candidate_levels: npt.NDArray[np.integer]) -> PerSession:
-    """Skips of the first slate, and those expected of a random choice of the same plays.
-
-    Its mean is ``sum(skips) / sum(m * candidates' skip rate)`` with m the songs of the slate:
-    1 for a random choice, 0.94 for 6 % fewer skips. Every label is real. The expectation over all
-    random choices is exact, since a play drawn at random is a skip with the rate of its session.
-
-    Args:
-        rollout: Made with ``candidates="session"`` and the replay listener.
-        candidate_levels: Levels of all plays that the logged session still held
-            ``(n, c)``, -1 pads; row i belongs to ``rollout.sessions[i]``.
-
-    Raises:
-        ValueError: A label of a first slate is imputed, or a session has no candidates.
-    """
-    first = rollout.levels[:, 0]
-    heard = first >= 0
-    if not rollout.logged[:, 0][heard].all():
-        raise ValueError(
-            "Re-ranking needs real labels, and some levels of the first slates are imputed; "
-            'make the rollout with candidates="session" and listener="replay".'
-        )
-    candidates = (candidate_levels >= 0).sum(axis=1)
-    if len(candidates) != len(first) or (candidates < heard.sum(axis=1)).any():
-        raise ValueError(
-            f"candidate_levels has shape {candidate_levels.shape}; expected {len(first)} rows, "
-            "each with at least as many plays as its first slate has songs."
-        )
-    rate = is_skip(candidate_levels).sum(axis=1) / np.maximum(candidates, 1)
-    return PerSession(
-        numerator=is_skip(first).sum(axis=1, dtype=np.float64),
-        denominator=rate * heard.sum(axis=1),
-    )
-
-
-def first_musicbox_figures(
-    rollout: Rollout, world: CatalogStats, log: SessionLog
-) -> dict[str, float]:
-    """The two figures that the first MusicBox reported, by its own definition.
-
-    The skip rate of recommended tracks that happen to be in the test session, beside the rate of
-    all data; and the diversity of the eight raw features within the slate, in percent. Neither
-    proves much: songs that are not in the session are dropped (see ``share_in_session``), and the
-    two rates belong to different populations of plays.
-
-    Where a session holds a track more than once, the track's mean over these plays counts (the
-    first MusicBox kept an arbitrary one).
-
-    Returns:
-        ``skip_rate`` and ``skip_rate_all_data`` (shares), ``share_in_session`` of the recommended
-        songs, ``diversity_percent`` of the slates and ``diversity_percent_sessions`` of the
-        logged plays of the same sessions, cut into slates of the same size.
-    """
-    n, _, slate_size = rollout.slates.shape
-    tracks = log.padded("track", rollout.sessions)
-    skipped = is_skip(log.padded("level", rollout.sessions))
-    recommended = rollout.slates.reshape(n, -1)
-    same = (recommended[:, :, None] == tracks[:, None, :]) & (recommended >= 0)[:, :, None]
-    plays = same.sum(axis=2)
-    skips = (same & skipped[:, None, :]).sum(axis=2)
-    found = plays > 0
-
-    places = MAX_SESSION_LENGTH // slate_size * slate_size
-    shape = (n, -1, slate_size)
-    logged = Rollout(
-        agent="logged",
-        seed=0,
-        evaluator="log",
-        sessions=rollout.sessions,
-        slates=tracks[:, :places].reshape(shape),
-        levels=log.padded("level", rollout.sessions)[:, :places].reshape(shape),
-        logged=np.ones((n, places), dtype=np.bool_).reshape(shape),
-        returns=np.zeros(n),
-    )
-    return {
-        "skip_rate": float(np.mean(skips[found] / plays[found])) if found.any() else float("nan"),
-        "skip_rate_all_data": float(is_skip(log.column("level")).mean()),
-        "share_in_session": float(found.sum() / max((recommended >= 0).sum(), 1)),
-        "diversity_percent": 100 * diversity(rollout, world.features).mean,
-        "diversity_percent_sessions": 100 * diversity(logged, world.features).mean,
-    }
-
-
 @dataclass(frozen=True)
 class Metric:
     """How a metric is named, read and shown to people.
@@ -395,8 +220,9 @@ class Metric:
         better: Which way is better for the listener, if any is.
         unit: ``"percent"`` (a share), ``"count"``, ``"number"`` or ``"index"`` (0 to 1, read to
             three decimals).
-        per_session: True for means, whose intervals come from sessions and seeds; False for
-            figures of the whole set of songs, whose intervals come from seeds alone.
+        parts: Measures a mean, in parts; its interval comes from sessions and seeds.
+        of_exposure: Measures a figure of the whole set of songs, from how often each track was
+            heard; its interval comes from seeds alone.
         limits: Values that it cannot leave.
     """
 
@@ -404,8 +230,14 @@ class Metric:
     text: str
     better: Literal["lower", "higher", "neither"]
     unit: Literal["percent", "count", "number", "index"]
-    per_session: bool
+    parts: Callable[[Rollout, CatalogStats], PerSession] | None = None
+    of_exposure: Callable[[npt.NDArray[np.integer]], float] | None = None
     limits: tuple[float, float] = (0.0, float("inf"))
+
+    @property
+    def per_session(self) -> bool:
+        """Whether it is a mean over sessions."""
+        return self.parts is not None
 
 
 METRICS: Final[Mapping[str, Metric]] = {
@@ -415,8 +247,8 @@ METRICS: Final[Mapping[str, Metric]] = {
         "briefly).",
         "lower",
         "percent",
-        True,
-        (0.0, 1.0),
+        parts=lambda rollout, _: skip_rate(rollout),
+        limits=(0.0, 1.0),
     ),
     "return": Metric(
         "Return",
@@ -424,8 +256,8 @@ METRICS: Final[Mapping[str, Metric]] = {
         "are trained for.",
         "higher",
         "number",
-        True,
-        (-float("inf"), float("inf")),
+        parts=lambda rollout, _: session_return(rollout),
+        limits=(-float("inf"), float("inf")),
     ),
     "effective_catalog_size": Metric(
         "Effective catalog size",
@@ -434,16 +266,16 @@ METRICS: Final[Mapping[str, Metric]] = {
         "grows with the number of songs played, so compare it only within one report.",
         "higher",
         "count",
-        False,
-        (1.0, float("inf")),
+        of_exposure=effective_catalog_size,
+        limits=(1.0, float("inf")),
     ),
     "coverage": Metric(
         "Coverage",
         "Share of the catalog that was recommended and heard at least once.",
         "higher",
         "percent",
-        False,
-        (0.0, 1.0),
+        of_exposure=coverage,
+        limits=(0.0, 1.0),
     ),
     "gini": Metric(
         "Gini",
@@ -451,8 +283,8 @@ METRICS: Final[Mapping[str, Metric]] = {
         "often, near 1 where a few songs have everything.",
         "lower",
         "index",
-        False,
-        (0.0, 1.0),
+        of_exposure=gini,
+        limits=(0.0, 1.0),
     ),
     "diversity": Metric(
         "Diversity (features)",
@@ -461,16 +293,16 @@ METRICS: Final[Mapping[str, Metric]] = {
         "for everybody; read the differences.",
         "neither",
         "percent",
-        True,
-        (0.0, 2.0),
+        parts=lambda rollout, catalog: diversity(rollout.slates, catalog.features),
+        limits=(0.0, 2.0),
     ),
     "diversity_embedding": Metric(
         "Diversity (embedding)",
         "The same over the songs' embeddings, where unrelated songs have a cosine near 0.",
         "neither",
         "percent",
-        True,
-        (0.0, 2.0),
+        parts=lambda rollout, catalog: diversity(rollout.slates, catalog.embedding),
+        limits=(0.0, 2.0),
     ),
     "features_known": Metric(
         "Features known",
@@ -478,8 +310,8 @@ METRICS: Final[Mapping[str, Metric]] = {
         "rests on these alone.",
         "neither",
         "percent",
-        True,
-        (0.0, 1.0),
+        parts=features_known,
+        limits=(0.0, 1.0),
     ),
     "novelty": Metric(
         "Novelty (bits)",
@@ -487,14 +319,14 @@ METRICS: Final[Mapping[str, Metric]] = {
         "is a song half as popular.",
         "neither",
         "number",
-        True,
+        parts=novelty,
     ),
     "popularity": Metric(
         "Popularity (plays)",
         "Mean number of training plays of the songs heard.",
         "neither",
         "count",
-        True,
+        parts=popularity,
     ),
     "imputed": Metric(
         "Imputed",
@@ -502,41 +334,26 @@ METRICS: Final[Mapping[str, Metric]] = {
         "not hold the song at that point. 0 % would be real labels only.",
         "neither",
         "percent",
-        True,
-        (0.0, 1.0),
+        parts=lambda rollout, _: imputed(rollout),
+        limits=(0.0, 1.0),
     ),
 }
 """All metrics of `measure`, in the order of the report's tables."""
 
-_PER_SESSION: Final[Mapping[str, Callable[[Rollout, CatalogStats], PerSession]]] = {
-    "skip_rate": lambda rollout, _: skip_rate(rollout),
-    "return": lambda rollout, _: session_return(rollout),
-    "diversity": lambda rollout, world: diversity(rollout, world.features),
-    "diversity_embedding": lambda rollout, world: diversity(rollout, world.embedding),
-    "features_known": features_known,
-    "novelty": novelty,
-    "popularity": popularity,
-    "imputed": lambda rollout, _: imputed(rollout),
-}
 
-
-def per_session(rollout: Rollout, world: CatalogStats) -> dict[str, PerSession]:
+def per_session(rollout: Rollout, catalog: CatalogStats) -> dict[str, PerSession]:
     """Those metrics that are means, in parts that can be resampled by session."""
-    return {name: metric(rollout, world) for name, metric in _PER_SESSION.items()}
+    return {name: m.parts(rollout, catalog) for name, m in METRICS.items() if m.parts}
 
 
-def of_the_set(rollout: Rollout, world: CatalogStats) -> dict[str, float]:
+def of_the_set(rollout: Rollout, catalog: CatalogStats) -> dict[str, float]:
     """Those metrics that describe the whole set of songs heard."""
-    counts = exposure(rollout, world.num_tracks)
-    return {
-        "effective_catalog_size": effective_catalog_size(counts),
-        "coverage": coverage(counts),
-        "gini": gini(counts),
-    }
+    counts = exposure(rollout, catalog.num_tracks)
+    return {name: m.of_exposure(counts) for name, m in METRICS.items() if m.of_exposure}
 
 
-def measure(rollout: Rollout, world: CatalogStats) -> dict[str, float]:
+def measure(rollout: Rollout, catalog: CatalogStats) -> dict[str, float]:
     """All metrics of one rollout, named and ordered as in `METRICS`."""
-    values = {name: parts.mean for name, parts in per_session(rollout, world).items()}
-    values |= of_the_set(rollout, world)
+    values = {name: parts.mean for name, parts in per_session(rollout, catalog).items()}
+    values |= of_the_set(rollout, catalog)
     return {name: values[name] for name in METRICS}

@@ -6,14 +6,12 @@ them are paired.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
-
-from musicbox_experiments.evaluate.statistics import session_weights
 
 Array = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -21,6 +19,24 @@ Ints = npt.NDArray[np.int64]
 CONFIDENCE: Final = 0.95
 CHUNK_CELLS: Final = 4_000_000
 """Numbers held at once while resampling, 32 MB."""
+_CHUNK_DRAWS: Final = 2_000_000
+
+
+def session_weights(n: int, resamples: int, rng: np.random.Generator) -> Iterator[Array]:
+    """Draw n sessions with replacement, many times: how often each is drawn, ``(chunk, n)``.
+
+    A sum over the sessions drawn is then a product in place of gathers.
+
+    Args:
+        n: Number of sessions.
+        resamples: How many times they are drawn: rows over all chunks.
+        rng: Source of randomness; how the rows are cut into chunks does not matter.
+    """
+    chunk = max(1, _CHUNK_DRAWS // n)
+    for start in range(0, resamples, chunk):
+        rows = min(chunk, resamples - start)
+        draws = rng.integers(0, n, size=(rows, n)) + np.arange(rows)[:, None] * n
+        yield np.bincount(draws.ravel(), minlength=rows * n).reshape(rows, n).astype(np.float64)
 
 
 @dataclass(frozen=True)
@@ -108,9 +124,6 @@ class Resampling:
         return Measured(float(statistic.of(self._all)[0]), statistic.of(self._weights))
 
 
-# One number a session.
-
-
 def by_session(values: npt.NDArray, session: Ints, num_sessions: int) -> Array:
     """Sum of the plays' values ``(p,)`` for each session ``(num_sessions,)``."""
     total = np.bincount(session, weights=values, minlength=num_sessions)
@@ -121,6 +134,3 @@ def ratio(numerator: npt.NDArray, denominator: npt.NDArray) -> Sums:
     """Sum of the numerators over sum of the denominators, both ``(n,)``."""
     parts = np.stack([numerator, denominator], axis=1).astype(np.float64)
     return Sums(parts, lambda total: total[:, 0] / total[:, 1])
-
-
-# Single predictions.

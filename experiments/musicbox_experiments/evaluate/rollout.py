@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, Self
 
 import gymnasium as gym
 import numpy as np
@@ -12,14 +15,85 @@ import numpy.typing as npt
 from musicbox_agents import Agent
 
 import musicbox_env
-from musicbox_env.data.dataset import Dataset
-from musicbox_env.schema import MAX_SESSION_LENGTH, is_skip
 from musicbox_env.vector_env import MusicSessionVectorEnv
-from musicbox_experiments.evaluate.metrics import PerSession, Rollout, reranking
 
+FloatArray = npt.NDArray[np.float64]
 BATCH = 512
 _SEED_STRIDE = 1_000_003
 """Prime; spreads the seeds of neighbouring evaluation seeds over the sessions."""
+
+
+class Stored:
+    """A dataclass of arrays and plain values that is kept as an ``.npz`` file without pickles."""
+
+    def save(self, path: Path) -> None:
+        """Write all fields."""
+        with path.open("wb") as file:
+            np.savez_compressed(file, **vars(self))
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read what `save` wrote."""
+        with np.load(path, allow_pickle=False) as file:
+            found = {name: file[name] for name in file}
+        return cls(**{name: a if a.ndim else a.item() for name, a in found.items()})
+
+
+@dataclass(frozen=True)
+class Rollout(Stored):
+    """What one agent recommended to the evaluated sessions, and how it was heard.
+
+    Attributes:
+        agent: Name of the agent.
+        seed: Seed of its training (0 for an agent that does not learn).
+        evaluator: Name of the listener that answered.
+        sessions: Session indices ``(n,)`` int64.
+        slates: Track rows ``(n, steps, k)`` int32 in the order played, -1 where not heard.
+        levels: Listen levels ``(n, steps, k)`` int8, -1 where not heard.
+        logged: Where the level is a label from the log and not imputed, ``(n, steps, k)`` bool.
+        returns: Undiscounted sum of rewards of each session ``(n,)`` float64.
+    """
+
+    agent: str
+    seed: int
+    evaluator: str
+    sessions: npt.NDArray[np.int64]
+    slates: npt.NDArray[np.int32]
+    levels: npt.NDArray[np.int8]
+    logged: npt.NDArray[np.bool_]
+    returns: FloatArray
+
+    def __post_init__(self) -> None:
+        require_shape("sessions", self.sessions, ndim=1)
+        require_shape("slates", self.slates, ndim=3)
+        require_shape("returns", self.returns, shape=self.sessions.shape)
+        require_shape("levels", self.levels, shape=self.slates.shape)
+        require_shape("logged", self.logged, shape=self.slates.shape)
+        if len(self.slates) != len(self.sessions):
+            raise ValueError(
+                f"slates has {len(self.slates)} rows for {len(self.sessions)} sessions; "
+                "give one row for each session."
+            )
+        if not np.array_equal(self.slates >= 0, self.levels >= 0):
+            raise ValueError(
+                "slates and levels disagree about which songs were heard; "
+                "write -1 into both where a song was not heard."
+            )
+
+    @property
+    def heard(self) -> npt.NDArray[np.bool_]:
+        """Which places of the slates were heard, ``(n, steps, k)``."""
+        return self.levels >= 0
+
+
+def require_shape(
+    name: str, array: npt.NDArray, *, ndim: int | None = None, shape: tuple[int, ...] | None = None
+) -> None:
+    """Refuse an array of other dimensions or another shape."""
+    if ndim is not None and array.ndim != ndim:
+        raise ValueError(f"{name} has shape {array.shape}; expected {ndim} dimensions.")
+    if shape is not None and array.shape != shape:
+        raise ValueError(f"{name} has shape {array.shape}; expected {shape}.")
 
 
 def session_seeds(seed: int, sessions: npt.NDArray[np.integer]) -> list[int]:
@@ -75,108 +149,49 @@ def roll_out(
         seed: Of the evaluator's random numbers: the same for every agent that is compared.
         training_seed: The agent's own, noted in the result.
         max_steps: Stop after this many slates.
-        progress: Told how many sessions are done after each batch.
+        progress: Called with the number of sessions of each batch that is done.
     """
     options = {**options, "listener": listener}
-    parts = []
+    returns = np.zeros(len(sessions))
+    outcomes: list[tuple[slice, int, dict[str, npt.NDArray]]] = []
     for start in range(0, len(sessions), BATCH):
-        batch = sessions[start : start + BATCH]
-        parts.append(_roll_out_batch(agent, options, batch, seed, max_steps))
+        batch = slice(start, start + BATCH)
+        steps = _steps(agent, options, sessions[batch], seed)
+        for step, (reward, info) in enumerate(islice(steps, max_steps)):
+            returns[batch] += reward
+            outcomes.append((batch, step, info))
         if progress is not None:
-            progress(len(batch))
-    slates, levels, logged, returns = (_stack(column) for column in zip(*parts, strict=True))
+            progress(len(sessions[batch]))
+    shape = (len(sessions), 1 + max(step for _, step, _ in outcomes), *info["slate"].shape[1:])
+    slates = np.full(shape, -1, np.int32)
+    levels = np.full(shape, -1, np.int8)
+    logged = np.zeros(shape, np.bool_)
+    for batch, step, info in outcomes:
+        slates[batch, step] = info["slate"]
+        levels[batch, step] = info["levels"]
+        logged[batch, step] = info["logged"]
     return Rollout(
         agent=label or agent.name,
         seed=training_seed,
         evaluator=evaluator or listener,
         sessions=sessions,
-        slates=slates.astype(np.int32),
+        slates=slates,
         levels=levels,
-        logged=logged.astype(np.bool_),
+        logged=logged,
         returns=returns,
     )
 
 
-def _roll_out_batch(
-    agent: Agent,
-    options: Mapping[str, Any],
-    sessions: npt.NDArray[np.int64],
-    seed: int,
-    max_steps: int | None,
-) -> tuple[npt.NDArray, npt.NDArray, npt.NDArray, npt.NDArray]:
-    """Slates, levels, logged marks ``(n, steps, k)`` and returns ``(n,)`` of one batch."""
-    slates: list[npt.NDArray] = []
-    levels: list[npt.NDArray] = []
-    logged: list[npt.NDArray] = []
-    returns = np.zeros(len(sessions))
+def _steps(
+    agent: Agent, options: Mapping[str, Any], sessions: npt.NDArray[np.int64], seed: int
+) -> Iterator[tuple[npt.NDArray, dict[str, npt.NDArray]]]:
+    """Rewards ``(n,)`` and infos of one batch, step by step until all its sessions are over."""
     state: Any = None
     start = np.ones(len(sessions), np.bool_)
+    over = np.zeros_like(start)
     with open_sessions(agent, options, sessions, seed) as (env, observation):
-        while max_steps is None or len(slates) < max_steps:
+        while not over.all():
             action, state = agent.predict(observation, state, start, deterministic=True)
             observation, reward, terminated, truncated, info = env.step(action)
-            start = np.zeros(len(sessions), np.bool_)
-            slates.append(info["slate"])
-            levels.append(info["levels"])
-            logged.append(info["logged"])
-            returns += reward
-            if (terminated | truncated).all():
-                break
-    return np.stack(slates, 1), np.stack(levels, 1), np.stack(logged, 1), returns
-
-
-def _stack(parts: tuple[npt.NDArray, ...]) -> npt.NDArray:
-    """Join batches along the sessions; shorter ones get steps in which nothing was heard."""
-    if parts[0].ndim == 1:
-        return np.concatenate(parts)
-    steps = max(part.shape[1] for part in parts)
-    fill = 0 if parts[0].dtype == np.bool_ else -1
-    padded = [
-        np.pad(p, ((0, 0), (0, steps - p.shape[1]), (0, 0)), constant_values=fill) for p in parts
-    ]
-    return np.concatenate(padded)
-
-
-def rerank(
-    agent: Agent,
-    options: Mapping[str, Any],
-    sessions: npt.NDArray[np.int64],
-    *,
-    seed: int = 0,
-    training_seed: int = 0,
-) -> PerSession:
-    """Let an agent choose its first slate among the plays that each session still holds.
-
-    Every label is then a logged one: the protocol for claims about real logs.
-
-    Returns:
-        For each session the skips of the slate, beside those that a random choice of as many of
-        the same plays would have on average.
-    """
-    options = {**options, "candidates": "session"}
-    rollout = roll_out(
-        agent,
-        options,
-        sessions,
-        listener="replay",
-        seed=seed,
-        training_seed=training_seed,
-        max_steps=1,
-    )
-    dataset: Dataset = _dataset_of(options)
-    levels = dataset.sessions.padded("level", sessions, MAX_SESSION_LENGTH)
-    shown = dataset.sessions.num_shown(sessions)
-    second_half = np.arange(levels.shape[1]) >= shown[:, None]
-    return reranking(rollout, np.where(second_half, levels, -1).astype(np.int8))
-
-
-def _dataset_of(options: Mapping[str, Any]) -> Dataset:
-    from musicbox_env.simulator.dynamics import open_dataset
-
-    return open_dataset(options.get("data"))
-
-
-def skip_rate(rollout: Rollout) -> float:
-    """Share of the songs heard that were skipped."""
-    heard = rollout.levels >= 0
-    return float(is_skip(rollout.levels).sum() / max(heard.sum(), 1))
+            start, over = np.zeros_like(start), terminated | truncated
+            yield reward, info

@@ -22,7 +22,7 @@ intervals come from the seeds alone (`seed_estimate`), and with one seed there i
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,10 +30,10 @@ import numpy.typing as npt
 from scipy.special import ndtri, stdtrit
 
 from musicbox_env.schema import require_known
-from musicbox_experiments.evaluate.metrics import FloatArray, PerSession
+from musicbox_experiments.evaluate.metrics import PerSession
+from musicbox_experiments.evaluate.resampling import CONFIDENCE, Array, Sums, session_weights
 
 TRIM = 0.25
-_CHUNK_DRAWS = 2_000_000
 
 
 @dataclass(frozen=True)
@@ -74,21 +74,20 @@ class Difference:
     improvement_high: float
 
 
-def interquartile_mean(values: npt.ArrayLike, axis: int = -1) -> FloatArray:
-    """Mean without the lowest and highest quarter of the values.
+def interquartile_mean(values: npt.ArrayLike) -> Array:
+    """Mean over the last axis without the lowest and highest quarter of the values.
 
     As `scipy.stats.trim_mean` and Agarwal et al.: ``floor(n / 4)`` values are cut at each end, so
     up to three values are simply averaged.
     """
-    ordered = np.sort(np.asarray(values, dtype=np.float64), axis=axis)
-    cut = int(TRIM * ordered.shape[axis])
-    kept = np.take(ordered, np.arange(cut, ordered.shape[axis] - cut), axis=axis)
-    return np.asarray(kept.mean(axis=axis))
+    ordered = np.sort(np.asarray(values, dtype=np.float64))
+    cut = int(TRIM * ordered.shape[-1])
+    return np.asarray(ordered[..., cut : ordered.shape[-1] - cut].mean(axis=-1))
 
 
 def resampled_means(
     parts: Sequence[PerSession], *, rng: np.random.Generator, resamples: int
-) -> FloatArray:
+) -> Array:
     """Each mean over sessions drawn with replacement, the same sessions for all of them.
 
     Args:
@@ -108,33 +107,10 @@ def resampled_means(
             f"Paired resampling needs the same sessions everywhere, and there are {sorted(sizes)} "
             "of them; evaluate all agents on the same sessions."
         )
-    n = sizes.pop()
-    sums = np.stack([p.numerator for p in parts] + [p.denominator for p in parts], axis=1)
-    drawn = np.concatenate([w @ sums for w in session_weights(n, resamples, rng)])
-    numerators, denominators = np.split(drawn, 2, axis=1)
-    return np.divide(
-        numerators,
-        denominators,
-        out=np.full(numerators.shape, np.nan),
-        where=denominators != 0,
-    )
-
-
-def session_weights(n: int, resamples: int, rng: np.random.Generator) -> Iterator[FloatArray]:
-    """Draw n sessions with replacement, many times: how often each is drawn, ``(chunk, n)``.
-
-    A sum over the sessions drawn is then a product in place of gathers.
-
-    Args:
-        n: Number of sessions.
-        resamples: How many times they are drawn: rows over all chunks.
-        rng: Source of randomness; how the rows are cut into chunks does not matter.
-    """
-    chunk = max(1, _CHUNK_DRAWS // n)
-    for start in range(0, resamples, chunk):
-        rows = min(chunk, resamples - start)
-        draws = rng.integers(0, n, size=(rows, n)) + np.arange(rows)[:, None] * n
-        yield np.bincount(draws.ravel(), minlength=rows * n).reshape(rows, n).astype(np.float64)
+    columns = [p.numerator for p in parts] + [p.denominator for p in parts]
+    c = len(parts)
+    means = Sums(np.stack(columns, axis=1), lambda total: total[:, :c] / total[:, c:])
+    return np.concatenate([means.of(w) for w in session_weights(sizes.pop(), resamples, rng)])
 
 
 @dataclass(frozen=True)
@@ -148,13 +124,13 @@ class Resampled:
         draws: Values of the seeds drawn in each resample, ``(resamples, seeds)``.
     """
 
-    by_seed: FloatArray
-    centre: FloatArray
-    spread: FloatArray
-    draws: FloatArray
+    by_seed: Array
+    centre: Array
+    spread: Array
+    draws: Array
 
     @classmethod
-    def draw(cls, by_seed: FloatArray, means: FloatArray, rng: np.random.Generator) -> Resampled:
+    def draw(cls, by_seed: Array, means: Array, rng: np.random.Generator) -> Resampled:
         """Draw seeds anew.
 
         Args:
@@ -177,31 +153,28 @@ class Resampled:
         return len(self.by_seed)
 
 
-def _interval(
+def _estimate(
     value: float,
-    centre: FloatArray,
-    spreads: Sequence[tuple[FloatArray, int]],
+    centre: Array,
+    spreads: Sequence[tuple[Array, int]],
     *,
+    sessions: int,
     confidence: float,
-    widen: bool = True,
-) -> tuple[float, float]:
-    """Percentile interval of a value with a part from sessions and parts from seeds.
+) -> Estimate:
+    """A value with its percentile interval: a part from sessions and parts from seeds.
 
     Args:
         value: On all sessions and seeds.
         centre: On the sessions of each resample ``(resamples,)``.
         spreads: For each agent involved the deviations ``(resamples,)`` that its seeds bring, and
-            the number of its seeds.
+            the number of its seeds; widened for few seeds (see the head of this module).
+        sessions: Number of sessions.
         confidence: Coverage of the interval.
-        widen: Correct for few seeds (see the head of this module).
     """
-    quantiles = [(1 - confidence) / 2, (1 + confidence) / 2]
-    factors = [np.sqrt(seeds / (seeds - 1)) if seeds > 1 and widen else 1.0 for _, seeds in spreads]
-    parts = [factor * spread for factor, (spread, _) in zip(factors, spreads, strict=True)]
-    resampled = np.sum([centre, *parts], axis=0)
-    if not widen:
-        low, high = np.nanquantile(resampled, quantiles)
-        return float(low), float(high)
+    fewest = min(seeds for _, seeds in spreads)
+    if not np.isfinite(value):
+        return Estimate(float("nan"), None, None, fewest, sessions)
+    parts = [s * (np.sqrt(seeds / (seeds - 1)) if seeds > 1 else 1.0) for s, seeds in spreads]
     uncertain = sum(
         np.nanvar(part) ** 2 / (seeds - 1)
         for part, (_, seeds) in zip(parts, spreads, strict=True)
@@ -209,9 +182,11 @@ def _interval(
     )
     total = np.nanvar(centre) + sum(np.nanvar(part) for part in parts)
     freedom = total**2 / uncertain if uncertain > 0 else np.inf
-    reach = stdtrit(freedom, quantiles[1]) / ndtri(quantiles[1])
+    low, high = quantiles = (1 - confidence) / 2, (1 + confidence) / 2
+    reach = stdtrit(freedom, high) / ndtri(high)
+    resampled = np.sum([centre, *parts], axis=0)
     low, high = np.nanquantile(value + reach * (resampled - value), quantiles)
-    return float(low), float(high)
+    return Estimate(value, float(low), float(high), fewest, sessions)
 
 
 @dataclass(frozen=True)
@@ -222,19 +197,16 @@ class PairedBootstrap:
         agents: For each agent its resampled values.
         sessions: Number of sessions.
         confidence: Coverage of the intervals.
-        widen: Whether intervals are corrected for few seeds.
     """
 
     agents: Mapping[str, Resampled]
     sessions: int
     confidence: float
-    widen: bool
 
     def estimate(self, agent: str) -> Estimate:
         """Value of an agent with its interval."""
-        require_known("agent", agent, self.agents)
-        of = self.agents[agent]
-        return self._estimate(of.value, of.centre, [(of.spread, of.seeds)], seeds=of.seeds)
+        of = self._resampled(agent)
+        return self._estimate(of.value, of.centre, [(of.spread, of.seeds)])
 
     def difference(self, agent: str, reference: str, *, lower_is_better: bool) -> Difference:
         """An agent minus a reference, resample by resample, and the probability that it is better.
@@ -244,9 +216,7 @@ class PairedBootstrap:
             reference: Name of the agent that it is compared with.
             lower_is_better: Direction of the metric.
         """
-        for name in (agent, reference):
-            require_known("agent", name, self.agents)
-        ours, theirs = self.agents[agent], self.agents[reference]
+        ours, theirs = self._resampled(agent), self._resampled(reference)
         sign = -1.0 if lower_is_better else 1.0
         draws = _share_better(sign * ours.draws, sign * theirs.draws)
         low, high = np.quantile(draws, [(1 - self.confidence) / 2, (1 + self.confidence) / 2])
@@ -255,7 +225,6 @@ class PairedBootstrap:
                 ours.value - theirs.value,
                 ours.centre - theirs.centre,
                 [(ours.spread, ours.seeds), (theirs.spread, theirs.seeds)],
-                seeds=min(ours.seeds, theirs.seeds),
             ),
             improvement=float(
                 _share_better(sign * ours.by_seed[None], sign * theirs.by_seed[None])[0]
@@ -264,21 +233,17 @@ class PairedBootstrap:
             improvement_high=float(high),
         )
 
+    def _resampled(self, agent: str) -> Resampled:
+        require_known("agent", agent, self.agents)
+        return self.agents[agent]
+
     def _estimate(
-        self,
-        value: float,
-        centre: FloatArray,
-        spreads: Sequence[tuple[FloatArray, int]],
-        *,
-        seeds: int,
+        self, value: float, centre: Array, spreads: Sequence[tuple[Array, int]]
     ) -> Estimate:
-        if not np.isfinite(value):
-            return Estimate(float("nan"), None, None, seeds, self.sessions)
-        low, high = _interval(value, centre, spreads, confidence=self.confidence, widen=self.widen)
-        return Estimate(value, low, high, seeds, self.sessions)
+        return _estimate(value, centre, spreads, sessions=self.sessions, confidence=self.confidence)
 
 
-def _share_better(ours: FloatArray, theirs: FloatArray) -> FloatArray:
+def _share_better(ours: Array, theirs: Array) -> Array:
     """Share of pairs in which ours is higher, ties half; ``(r, s)`` and ``(r, u)`` -> ``(r,)``."""
     gap = ours[:, :, None] - theirs[:, None, :]
     return np.asarray(((gap > 0) + 0.5 * (gap == 0)).mean(axis=(1, 2)))
@@ -289,8 +254,7 @@ def paired_bootstrap(
     *,
     rng: np.random.Generator,
     resamples: int = 2000,
-    confidence: float = 0.95,
-    widen: bool = True,
+    confidence: float = CONFIDENCE,
 ) -> PairedBootstrap:
     """Resample sessions, paired across agents, and seeds, within each agent.
 
@@ -299,23 +263,15 @@ def paired_bootstrap(
         rng: Source of randomness; the same generator state gives the same result.
         resamples: Number of resamples.
         confidence: Coverage of the intervals.
-        widen: Correct the intervals for few seeds; False is the plain percentile bootstrap of
-            Agarwal et al.
     """
     flat = [p for seeds in parts.values() for p in seeds]
     means = resampled_means(flat, rng=rng, resamples=resamples)
-    ends = np.cumsum([len(seeds) for seeds in parts.values()])
-    return PairedBootstrap(
-        agents={
-            agent: Resampled.draw(np.array([p.mean for p in seeds]), of_agent, rng)
-            for (agent, seeds), of_agent in zip(
-                parts.items(), np.split(means, ends[:-1], axis=1), strict=True
-            )
-        },
-        sessions=len(flat[0].numerator),
-        confidence=confidence,
-        widen=widen,
-    )
+    agents, first = {}, 0
+    for agent, seeds in parts.items():
+        of_agent = means[:, first : first + len(seeds)]
+        agents[agent] = Resampled.draw(np.array([p.mean for p in seeds]), of_agent, rng)
+        first += len(seeds)
+    return PairedBootstrap(agents, len(flat[0].numerator), confidence)
 
 
 def paired_change(
@@ -324,7 +280,7 @@ def paired_change(
     *,
     rng: np.random.Generator,
     resamples: int = 2000,
-    confidence: float = 0.95,
+    confidence: float = CONFIDENCE,
 ) -> Estimate:
     """After minus before, same seeds and sessions, as for one agent at two evaluators.
 
@@ -344,10 +300,13 @@ def paired_change(
     means = resampled_means([*before, *after], rng=rng, resamples=resamples)
     observed = np.array([b.mean - a.mean for a, b in zip(before, after, strict=True)])
     change = Resampled.draw(observed, means[:, seeds:] - means[:, :seeds], rng)
-    low, high = _interval(
-        change.value, change.centre, [(change.spread, seeds)], confidence=confidence
+    return _estimate(
+        change.value,
+        change.centre,
+        [(change.spread, seeds)],
+        sessions=len(before[0].numerator),
+        confidence=confidence,
     )
-    return Estimate(change.value, low, high, seeds, len(before[0].numerator))
 
 
 @dataclass(frozen=True)
@@ -369,7 +328,7 @@ def gain_share(
     *,
     rng: np.random.Generator,
     resamples: int = 2000,
-    confidence: float = 0.95,
+    confidence: float = CONFIDENCE,
 ) -> Estimate:
     """One gain as a share of another, ``(r - a) / (r' - a')`` of interquartile means over seeds.
 
@@ -390,7 +349,7 @@ def gain_share(
     Raises:
         ValueError: The numbers of seeds do not fit.
     """
-    seeds, of = len(part.agent), len(whole.agent)
+    seeds, of, sessions = len(part.agent), len(whole.agent), len(part.reference.numerator)
     if of not in (1, seeds):
         raise ValueError(f"{seeds} seeds above the line and {of} below; expected {seeds} or 1.")
     parts = [*part.agent, *whole.agent, part.reference, whole.reference]
@@ -403,16 +362,16 @@ def gain_share(
     observed = [p.mean for p in parts]
     value_whole = observed[-1] - float(interquartile_mean(observed[seeds : seeds + of]))
     if not value_whole > 0:
-        return Estimate(float("nan"), None, None, seeds, len(parts[0].numerator))
+        return Estimate(float("nan"), None, None, seeds, sessions)
     value = (observed[-2] - float(interquartile_mean(observed[:seeds]))) / value_whole
     if min(gains.min() for gains in whole_gains) <= 0:
-        return Estimate(value, None, None, seeds, len(parts[0].numerator))
+        return Estimate(value, None, None, seeds, sessions)
     centre, anew = (
         (references[:, 0] - interquartile_mean(a)) / gains
         for a, gains in zip((above, above_drawn), whole_gains, strict=True)
     )
-    low, high = _interval(value, centre, [(anew - centre, seeds)], confidence=confidence)
-    return Estimate(value, low, high, seeds, len(parts[0].numerator))
+    spreads = [(anew - centre, seeds)]
+    return _estimate(value, centre, spreads, sessions=sessions, confidence=confidence)
 
 
 def seed_difference(
@@ -420,7 +379,7 @@ def seed_difference(
     theirs: Sequence[float],
     *,
     sessions: int,
-    confidence: float = 0.95,
+    confidence: float = CONFIDENCE,
 ) -> Estimate:
     """Difference of two figures that have one value a seed, over seeds alone.
 
@@ -460,7 +419,7 @@ def seed_estimate(
     values: Sequence[float],
     *,
     sessions: int,
-    confidence: float = 0.95,
+    confidence: float = CONFIDENCE,
     limits: tuple[float, float] = (-np.inf, np.inf),
 ) -> Estimate:
     """Interquartile mean of a figure that has one value a seed, with an interval over seeds alone.

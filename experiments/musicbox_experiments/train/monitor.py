@@ -15,7 +15,8 @@ from musicbox_agents import Agent
 from musicbox_agents.ddpg import checkpoints
 
 from musicbox_env.data.dataset import write_json
-from musicbox_experiments.evaluate.rollout import roll_out, skip_rate
+from musicbox_experiments.evaluate.metrics import skip_rate
+from musicbox_experiments.evaluate.rollout import roll_out
 
 BEST, CURVE = "best", "curve.csv"
 CHECKPOINTS, ELAPSED = "checkpoints", "elapsed.json"
@@ -100,7 +101,7 @@ class Monitor:
         if self._agent.offline:
             options, listener, steps = {**options, "candidates": "session"}, "replay", 1
         rollout = roll_out(self._agent, options, self._sessions, listener=listener, max_steps=steps)
-        return skip_rate(rollout)
+        return skip_rate(rollout).mean
 
     def _write_curve(self) -> None:
         names = list(dict.fromkeys(name for row in self._rows for name in row))

@@ -13,7 +13,8 @@ from musicbox_experiments.compare import compare, evaluate
 from musicbox_experiments.compare.compare import CompareConfig
 from musicbox_experiments.data.sources import Source
 from musicbox_experiments.evaluate.metrics import Rollout
-from musicbox_experiments.evaluate.rollout import rerank, roll_out
+from musicbox_experiments.evaluate.reranking import rerank
+from musicbox_experiments.evaluate.rollout import roll_out
 from musicbox_experiments.serve import recommend
 from musicbox_experiments.train.variants import parse_settings
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator

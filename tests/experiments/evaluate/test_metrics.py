@@ -5,27 +5,27 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pytest
+from musicbox_experiments.evaluate.first_musicbox import first_musicbox_figures
 from musicbox_experiments.evaluate.metrics import (
     METRICS,
     CatalogStats,
     PerSession,
-    Rollout,
     coverage,
     diversity,
     effective_catalog_size,
     exposure,
     features_known,
-    first_musicbox_figures,
     gini,
     imputed,
     measure,
     novelty,
     per_session,
     popularity,
-    reranking,
     session_return,
     skip_rate,
 )
+from musicbox_experiments.evaluate.reranking import reranking
+from musicbox_experiments.evaluate.rollout import Rollout
 
 from musicbox_env.data.dataset import Dataset, PlayBlock, SplitConfig, write_dataset
 from musicbox_env.schema import DIVERSITY_FEATURES
@@ -129,28 +129,27 @@ def test_means_over_songs_against_loops(rollout: Rollout, world: CatalogStats) -
 
 def test_diversity_against_all_pairs(rollout: Rollout, world: CatalogStats) -> None:
     for vectors in (world.features, world.embedding):
-        assert diversity(rollout, vectors).mean == pytest.approx(
+        assert diversity(rollout.slates, vectors).mean == pytest.approx(
             brute_force_diversity(rollout, vectors)
         )
 
 
 def test_diversity_of_known_slates() -> None:
     vectors = np.array([[1.0, 0.0], [0.0, 2.0], [3.0, 0.0], [0.0, 0.0], [-1.0, 0.0]])
-    levels = np.full((1, 1, 3), 4)
     for slate, expected in (
         ([0, 2, 2], 0.0),  # parallel vectors of different length
         ([0, 1, 3], 1.0),  # orthogonal; a zero vector has no direction and is left out
         ([0, 4, 3], 2.0),  # opposite
         ([0, 1, 2], 2 / 3),
     ):
-        assert diversity(rollout_of([[slate]], levels), vectors).mean == pytest.approx(expected)
+        assert diversity(np.array([[slate]]), vectors).mean == pytest.approx(expected)
 
 
 def test_a_slate_without_a_pair_counts_nowhere() -> None:
     vectors = np.array([[1.0, 0.0], [0.0, 1.0]])
-    alone = rollout_of([[[0, 1], [0, -1]]], [[[4, 4], [4, -1]]])
+    alone = np.array([[[0, 1], [0, -1]]])
     assert diversity(alone, vectors).denominator.tolist() == [1.0]
-    assert np.isnan(diversity(rollout_of([[[0, -1]]], [[[4, -1]]]), vectors).mean)
+    assert np.isnan(diversity(np.array([[[0, -1]]]), vectors).mean)
 
 
 def test_novelty_counts_bits() -> None:

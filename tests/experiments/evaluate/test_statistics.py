@@ -130,17 +130,6 @@ def test_intervals_cover_the_truth(seeds: int, seed_sd: float) -> None:
         assert 0.90 <= share <= 0.995
 
 
-def test_without_widening_three_seeds_cover_too_little() -> None:
-    """What the widening mends: the plain percentile bootstrap is far below its 95 %."""
-    hits = 0
-    for repetition in range(200):
-        rng = np.random.default_rng(repetition)
-        parts = two_level(rng, rng.normal(0, 0.15, 250), seeds=3, seed_sd=0.06)
-        estimate = paired_bootstrap({"a": parts}, rng=rng, resamples=300, widen=False).estimate("a")
-        hits += estimate.low <= 0.5 <= estimate.high
-    assert hits / 200 < 0.88
-
-
 def test_agents_may_have_different_numbers_of_seeds() -> None:
     rng = np.random.default_rng(0)
     propensity = rng.normal(0, 0.15, 300)
