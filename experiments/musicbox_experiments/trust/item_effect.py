@@ -1,0 +1,100 @@
+"""Is the effect of the choice of song calibrated: slopes, re-ranking by real labels, variance.
+
+An agent changes nothing but the song. A listener that overstates the effect of that choice promises
+gains that real listeners do not give.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from musicbox_env.data.summaries import repeats
+from musicbox_env.listeners import Listener
+from musicbox_experiments.evaluate.resampling import Measured
+from musicbox_experiments.listeners.calibration import songs_instead
+from musicbox_experiments.trust import metrics
+from musicbox_experiments.trust.context import Context, ListenerUnderTest
+from musicbox_experiments.trust.queries import Array, Ints, Log, predict_second_half, query
+
+ITEM_EFFECT: Final = "item effect"
+RERANKED_SONGS: Final = 3
+VARIANCE_SONGS: Final = 10
+
+
+@dataclass(frozen=True)
+class SongEffects:
+    """Every play of the second halves beside the songs that could have come in its place.
+
+    Attributes:
+        rows: Session of each play ``(p,)``.
+        places: Its place ``(p,)``.
+        probability: Skip probability given the true past ``(p,)``.
+        effect: The same less the mean over the `songs_instead` ``(p,)``.
+        repeat: Whether the session had heard the song before ``(p,)``.
+    """
+
+    rows: Ints
+    places: Ints
+    probability: Array
+    effect: Array
+    repeat: npt.NDArray[np.bool_]
+
+
+def song_effects(listener: Listener[Any], log: Log) -> SongEffects:
+    """Query, before each play of the second halves, it and new songs that followed."""
+    rows, places = np.nonzero(log.second_half)
+    candidates, compared = songs_instead(log.tracks, rows, places)
+    tracks = log.tracks[rows[:, None], candidates].astype(np.int64)
+    chances = query(listener, log, rows, places, tracks, candidates)
+    mean = np.where(compared, chances, 0).sum(axis=1) / compared.sum(axis=1)
+    repeat = repeats(log.tracks)[rows, places]
+    return SongEffects(rows, places, chances[:, 0], chances[:, 0] - mean, repeat)
+
+
+def measure_slopes(context: Context, tested: ListenerUnderTest) -> None:
+    """Calibration slope of the item effect: of all plays, first hearings and repeats."""
+    effects = song_effects(tested.listener, context.log)
+    error = context.skipped[effects.rows, effects.places] - effects.probability
+    for metric, chosen in (
+        ("slope", np.ones(len(error), np.bool_)),
+        ("slope_first_hearings", ~effects.repeat),
+        ("slope_repeats", effects.repeat),
+    ):
+        slope = metrics.item_effect_slope(
+            effects.effect, error, chosen, effects.rows, context.num_sessions
+        )
+        context.add(tested.name, ITEM_EFFECT, metric, slope, 1.0)
+
+
+def measure_reranking(context: Context, tested: ListenerUnderTest) -> None:
+    """Three plays of each second half chosen by the listener: predicted and real gain."""
+
+    def gains(answers: Array) -> tuple[Measured, Measured]:
+        real, predicted = metrics.rerank(
+            answers,
+            context.skipped,
+            context.log.second_half,
+            size=RERANKED_SONGS,
+            rng=context.rng(4),
+        )
+        return context.measure(real), context.measure(predicted)
+
+    real, predicted = gains(predict_second_half(tested.listener, context.log))
+    boosting = gains(context.boosting[tested.split].second_half_as_next)
+    context.add(tested.name, ITEM_EFFECT, "reranking_real", real, boosting[0].value)
+    context.add(tested.name, ITEM_EFFECT, "reranking_predicted", predicted, boosting[1].value)
+    context.add(tested.name, ITEM_EFFECT, "reranking_excess", predicted.minus(real), 0.0)
+
+
+def measure_variance(context: Context, tested: ListenerUnderTest) -> None:
+    """Session effect against song, over songs drawn as the log draws them, of other sessions."""
+    log = context.log
+    pool = log.tracks[log.second_half].astype(np.int64)
+    songs = context.rng(7).choice(pool, size=(context.num_sessions, VARIANCE_SONGS))
+    chances = query(tested.listener, log, np.arange(len(songs)), log.shown, songs)
+    for part, statistic in metrics.variance_shares(chances).items():
+        context.add(tested.name, ITEM_EFFECT, f"variance_{part}", statistic)
