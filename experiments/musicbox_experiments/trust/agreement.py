@@ -1,13 +1,12 @@
-"""Do listeners, as evaluators, rank the same agents alike, and what of a gain is lost between them.
+"""Do listeners, as evaluators, rank the same agents alike.
 
 The agents are those of a run of `musicbox compare`, or baselines that need no training.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from itertools import permutations
 from pathlib import Path
 from typing import Final
 
@@ -17,7 +16,7 @@ from musicbox_agents import Agent, load_agent, make_agent
 from musicbox_env.data.dataset import Dataset
 from musicbox_experiments.compare.evaluation import RERANKED
 from musicbox_experiments.evaluate.metrics import PerSession, Rollout, skip_rate
-from musicbox_experiments.evaluate.resampling import Measured, ratio
+from musicbox_experiments.evaluate.resampling import ratio
 from musicbox_experiments.evaluate.rollout import roll_out
 from musicbox_experiments.train.variants import class_of
 from musicbox_experiments.trust import metrics
@@ -26,32 +25,20 @@ from musicbox_experiments.trust.context import Context, ListenerUnderTest
 AGREEMENT: Final = "agreement"
 BASELINES: Final = ("random", "popularity", "content", "best-rate", "played-rate")
 """Agents that need no training: rolled out where no run is given."""
-REFERENCE: Final = "logged"
 
 
-@dataclass(frozen=True)
-class Evaluated:
-    """Skips of each agent at each evaluator, on the same sessions.
-
-    Attributes:
-        skips: For each evaluator and agent the skips, the seeds of an agent together.
-        num_sessions: Sessions evaluated.
-        trained_with: Evaluator that the agents were trained with, if they were.
-    """
-
-    skips: Mapping[str, Mapping[str, PerSession]]
-    num_sessions: int
-    trained_with: str | None = None
+Skips = Mapping[str, Mapping[str, PerSession]]
+"""For each evaluator and agent the skips of the same sessions, the seeds of an agent together."""
 
 
 def evaluate_baselines(
     context: Context, listeners: Sequence[ListenerUnderTest], *, sessions: int
-) -> Evaluated:
+) -> Skips:
     """Roll out the agents that need no training with every listener."""
     chosen = context.log.sessions[:sessions]
     options = {"data": str(context.dataset.folder), "split": "test"}
     agents = [make_agent(name, context.dataset, seed=context.seed) for name in BASELINES]
-    skips = {
+    return {
         tested.name: {
             agent.name: skip_rate(
                 roll_out(agent, options, chosen, listener=tested.spec, seed=context.seed)
@@ -60,11 +47,10 @@ def evaluate_baselines(
         }
         for tested in listeners
     }
-    return Evaluated(skips, len(chosen))
 
 
-def evaluated_in_run(run: Path) -> Evaluated:
-    """The rollouts of a run of `musicbox compare`.
+def evaluated_in_run(run: Path) -> Skips:
+    """Skips in the rollouts of a run of `musicbox compare`.
 
     Raises:
         FileNotFoundError: The folder holds no finished run.
@@ -76,26 +62,17 @@ def evaluated_in_run(run: Path) -> Evaluated:
         raise FileNotFoundError(
             f"{run} holds no rollouts; pass a folder made by `musicbox compare`."
         )
-    sessions = rollouts[0].sessions
-    if any(not np.array_equal(r.sessions, sessions) for r in rollouts):
+    if any(not np.array_equal(r.sessions, rollouts[0].sessions) for r in rollouts):
         raise ValueError(f"The rollouts of {run} are over different sessions; start it anew.")
     skips: dict[str, dict[str, PerSession]] = {}
     for rollout in rollouts:
         agents, found = skips.setdefault(rollout.evaluator, {}), skip_rate(rollout)
-        if rollout.agent in agents:
-            before = agents[rollout.agent]
+        if before := agents.get(rollout.agent):
             found = PerSession(
                 before.numerator + found.numerator, before.denominator + found.denominator
             )
         agents[rollout.agent] = found
-    return Evaluated(skips, len(sessions), _listener_of(run))
-
-
-def _listener_of(run: Path) -> str | None:
-    """Name of the listener that a run's agents were trained with: of a fitted one, its file's."""
-    for file in sorted((run / "agents").glob("*/seed-*/training.json")):
-        return Path(json.loads(file.read_text())["options"]["listener"]).stem
-    return None
+    return skips
 
 
 def trained_agents(run: Path, dataset: Dataset) -> dict[str, Agent]:
@@ -108,36 +85,20 @@ def trained_agents(run: Path, dataset: Dataset) -> dict[str, Agent]:
     }
 
 
-def measure_agreement(context: Context, evaluated: Evaluated) -> None:
-    """Skip rate of each agent at each evaluator, and Kendall's tau between their rankings.
-
-    With agents trained on one of the evaluators, ``gain_lost[agent]`` is how much of the gain over
-    the logged order, in skip rate, is gone at another one.
-    """
-    rates: dict[str, dict[str, Measured]] = {}
-    for evaluator, agents in evaluated.skips.items():
-        rates[evaluator] = {
+def measure_agreement(context: Context, skips: Skips) -> None:
+    """Skip rate of each agent at each evaluator, and Kendall's tau between their rankings."""
+    rates = {
+        evaluator: {
             agent: context.add(
-                evaluator,
-                AGREEMENT,
-                f"skip_rate[{agent}]",
-                ratio(skips.numerator, skips.denominator),
+                evaluator, AGREEMENT, f"skip_rate[{agent}]", ratio(of.numerator, of.denominator)
             )
-            for agent, skips in agents.items()
+            for agent, of in agents.items()
         }
-    home = rates.get(evaluated.trained_with or "", {})
-    for evaluator, figures in rates.items():
-        for other, theirs in rates.items():
-            both = [agent for agent in figures if agent in theirs]
-            if other != evaluator and len(both) > 1:
-                tau = metrics.ranking_agreement(
-                    [figures[a] for a in both], [theirs[a] for a in both]
-                )
-                context.add(evaluator, AGREEMENT, f"tau[{other}]", tau, 1.0)
-        if evaluator == evaluated.trained_with or REFERENCE not in figures.keys() & home.keys():
-            continue
-        for agent in figures:
-            if agent in home and agent != REFERENCE:
-                at_home = home[agent].minus(home[REFERENCE])
-                lost = figures[agent].minus(figures[REFERENCE]).minus(at_home)
-                context.add(evaluator, AGREEMENT, f"gain_lost[{agent}]", lost, 0.0)
+        for evaluator, agents in skips.items()
+    }
+    for evaluator, other in permutations(rates, 2):
+        ours, theirs = rates[evaluator], rates[other]
+        both = [agent for agent in ours if agent in theirs]
+        if len(both) > 1:
+            tau = metrics.ranking_agreement([ours[a] for a in both], [theirs[a] for a in both])
+            context.add(evaluator, AGREEMENT, f"tau[{other}]", tau, 1.0)

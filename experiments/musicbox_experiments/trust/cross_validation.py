@@ -25,17 +25,23 @@ from musicbox_experiments.listeners.fit_listener import (
     listeners_out_of_fold,
 )
 from musicbox_experiments.listeners.sessions import TrainingSplit, session_arrays
-from musicbox_experiments.trust import second_halves
+from musicbox_experiments.trust import prediction
 from musicbox_experiments.trust.boosting import BOOSTING, BoostingBaseline, TrackRates
 from musicbox_experiments.trust.context import Context
-from musicbox_experiments.trust.next_play import NEXT, NEXT_LEVELS, measure_scores
+from musicbox_experiments.trust.prediction import (
+    CHALLENGE,
+    FREE,
+    LAST_ACTION,
+    NEXT,
+    NEXT_LEVELS,
+    measure_scores,
+)
 from musicbox_experiments.trust.queries import (
     Ints,
     Log,
     predict_next,
     predict_next_from_levels,
 )
-from musicbox_experiments.trust.second_halves import CHALLENGE, FREE, LAST_ACTION
 
 LEARNED: Final = "learned"
 CONSTANT: Final = "constant"
@@ -74,11 +80,11 @@ def cross_validate(
     for name, answers in (
         (LEARNED, networks[CHALLENGE]),
         (BOOSTING, trees[CHALLENGE]),
-        (LAST_ACTION, second_halves.last_action(log)),
+        (LAST_ACTION, prediction.last_action(log)),
     ):
-        second_halves.measure_challenge(context, name, answers)
+        prediction.measure_challenge(context, name, answers)
     levels = networks[FREE].swapaxes(0, 1)
-    second_halves.measure_free_runs(context, LEARNED, levels, networks[CONSTANT])
+    prediction.measure_free_runs(context, LEARNED, levels, networks[CONSTANT])
     return context
 
 
@@ -95,12 +101,12 @@ def answers_of_networks(
         log = Log.of(dataset, some)
         others = chosen[fold_of(split, chosen) != fold_of(split, some[:1])]
         leaving = leaving_seen(dataset, others)
-        levels, constant = second_halves.free_runs(
+        levels, constant = prediction.free_runs(
             listener, log, leaving, samples=samples, rngs=(rng, rng, rng)
         )
         parts.append(
             {
-                CHALLENGE: second_halves.predict(listener, log, leaving, draws=draws, rng=rng),
+                CHALLENGE: prediction.predict(listener, log, leaving, draws=draws, rng=rng),
                 NEXT: predict_next(listener, log),
                 NEXT_LEVELS: predict_next_from_levels(listener, log),
                 FREE: levels.swapaxes(0, 1),

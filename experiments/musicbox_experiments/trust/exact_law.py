@@ -77,19 +77,15 @@ def measure_truth(context: Context, tested: ListenerUnderTest, agents: Mapping[s
         )
         session = np.repeat(rows, there.sum(axis=1))
         made = Predictions(predicted, exact, session, context.num_sessions)
-        figures = {
-            "bias": (metrics.bias(made), 0.0),
-            "mean_distance": (made.mean_of(np.abs(predicted - exact)), 0.0),
-            "calibration_error": (metrics.calibration_error(made), 0.0),
-            "correlation": (
-                metrics.correlation(predicted, exact, session, context.num_sessions),
-                1.0,
-            ),
-            "slope": (metrics.within_session_slope(made), 1.0),
-            "predicted": (made.mean_of(predicted), None),
-            "true": (made.mean_of(exact), None),
-        }
-        for metric, (statistic, reference) in figures.items():
+        for metric, statistic, reference in (
+            ("bias", metrics.bias(made), 0.0),
+            ("mean_distance", made.mean_of(np.abs(predicted - exact)), 0.0),
+            ("calibration_error", metrics.calibration_error(made), 0.0),
+            ("correlation", metrics.correlation(made), 1.0),
+            ("slope", metrics.within_session_slope(made), 1.0),
+            ("predicted", made.mean_of(predicted), None),
+            ("true", made.mean_of(exact), None),
+        ):
             context.add(tested.name, TRUTH, f"{metric}[{kind}]", statistic, reference)
         curve = metrics.calibration_curve(made, context.resampling)
         context.findings.truth.setdefault(kind, {})[tested.name] = curve

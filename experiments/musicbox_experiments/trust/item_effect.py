@@ -6,7 +6,6 @@ gains that real listeners do not give.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -14,59 +13,47 @@ import numpy.typing as npt
 
 from musicbox_env.data.summaries import repeats
 from musicbox_env.listeners import Listener
+from musicbox_env.schema import is_skip
 from musicbox_experiments.evaluate.resampling import Measured
 from musicbox_experiments.listeners.calibration import songs_instead
 from musicbox_experiments.trust import metrics
 from musicbox_experiments.trust.context import Context, ListenerUnderTest
-from musicbox_experiments.trust.queries import Array, Ints, Log, predict_second_half, query
+from musicbox_experiments.trust.metrics import Predictions
+from musicbox_experiments.trust.queries import Array, Log, predict_second_half, query
 
 ITEM_EFFECT: Final = "item effect"
 RERANKED_SONGS: Final = 3
 VARIANCE_SONGS: Final = 10
 
 
-@dataclass(frozen=True)
-class SongEffects:
-    """Every play of the second halves beside the songs that could have come in its place.
+def song_effects(
+    listener: Listener[Any], log: Log
+) -> tuple[Predictions, Array, npt.NDArray[np.bool_]]:
+    """Query, before each play of the second halves, it and new songs that followed.
 
-    Attributes:
-        rows: Session of each play ``(p,)``.
-        places: Its place ``(p,)``.
-        probability: Skip probability given the true past ``(p,)``.
-        effect: The same less the mean over the `songs_instead` ``(p,)``.
-        repeat: Whether the session had heard the song before ``(p,)``.
+    Returns:
+        Predictions of the plays given the true past; their effects ``(p,)``, which are the skip
+        probabilities less the mean over the `songs_instead`; and which songs are repeats ``(p,)``.
     """
-
-    rows: Ints
-    places: Ints
-    probability: Array
-    effect: Array
-    repeat: npt.NDArray[np.bool_]
-
-
-def song_effects(listener: Listener[Any], log: Log) -> SongEffects:
-    """Query, before each play of the second halves, it and new songs that followed."""
     rows, places = np.nonzero(log.second_half)
     candidates, compared = songs_instead(log.tracks, rows, places)
     tracks = log.tracks[rows[:, None], candidates].astype(np.int64)
     chances = query(listener, log, rows, places, tracks, candidates)
     mean = np.where(compared, chances, 0).sum(axis=1) / compared.sum(axis=1)
-    repeat = repeats(log.tracks)[rows, places]
-    return SongEffects(rows, places, chances[:, 0], chances[:, 0] - mean, repeat)
+    skipped = is_skip(log.levels[rows, places])
+    made = Predictions(chances[:, 0], skipped, rows, len(log.sessions))
+    return made, chances[:, 0] - mean, repeats(log.tracks)[rows, places]
 
 
 def measure_slopes(context: Context, tested: ListenerUnderTest) -> None:
     """Calibration slope of the item effect: of all plays, first hearings and repeats."""
-    effects = song_effects(tested.listener, context.log)
-    error = context.skipped[effects.rows, effects.places] - effects.probability
+    made, effect, repeat = song_effects(tested.listener, context.log)
     for metric, chosen in (
-        ("slope", np.ones(len(error), np.bool_)),
-        ("slope_first_hearings", ~effects.repeat),
-        ("slope_repeats", effects.repeat),
+        ("slope", np.ones_like(repeat)),
+        ("slope_first_hearings", ~repeat),
+        ("slope_repeats", repeat),
     ):
-        slope = metrics.item_effect_slope(
-            effects.effect, error, chosen, effects.rows, context.num_sessions
-        )
+        slope = metrics.item_effect_slope(made, effect, chosen)
         context.add(tested.name, ITEM_EFFECT, metric, slope, 1.0)
 
 

@@ -8,7 +8,7 @@ can change.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -27,6 +27,7 @@ from musicbox_env.rewards import RewardConfig
 from musicbox_experiments.evaluate.resampling import Measured
 from musicbox_experiments.trust import metrics
 from musicbox_experiments.trust.context import Context, ListenerUnderTest
+from musicbox_experiments.trust.metrics import Predictions
 from musicbox_experiments.trust.queries import Array, Ints, Log, draw
 
 LISTS: Final = "list reward"
@@ -54,9 +55,8 @@ class Lists:
     """Lists of the log, end to end over the second halves.
 
     Attributes:
-        log: The sessions.
-        rows: Session of each list ``(m,)``.
-        shown: Plays heard before it ``(m,)``.
+        log: The session of each list, of which the shown plays come before it ``(m,)``.
+        rows: Which session it is ``(m,)``.
         tracks: Its songs ``(m, LIST_SIZE)``.
         dealt: The same lists dealt to other sessions ``(m, LIST_SIZE)``.
         reward: Logged reward ``(m,)``.
@@ -64,7 +64,6 @@ class Lists:
 
     log: Log
     rows: Ints
-    shown: Ints
     tracks: Ints
     dealt: Ints
     reward: Array
@@ -80,27 +79,37 @@ class Lists:
         tracks = log.tracks[rows[:, None], places].astype(np.int64)
         kept = ~context.skipped[rows[:, None], places]
         dealt = tracks[context.rng(5).permutation(len(tracks))]
-        return cls(log, rows, shown, tracks, dealt, list_reward(kept, GAMMA))
-
-
-Predict = Callable[[Ints], Array]
-"""Expected rewards of lists ``(m, LIST_SIZE)``, one after each history -> ``(m,)``."""
+        part = replace(log.part(rows), shown=shown)
+        return cls(part, rows, tracks, dealt, list_reward(kept, GAMMA))
 
 
 def measure_listener(context: Context, tested: ListenerUnderTest) -> None:
     """A listener that hears the songs of a list one after the other."""
     lists = Lists.of(context)
-
-    def predict(tracks: Ints) -> Array:
-        return expected_list_reward(
-            tested.listener,
-            replace(context.log.part(lists.rows), shown=lists.shown),
-            tracks,
-            samples=LIST_SAMPLES,
-            rng=context.rng(6),
+    rewards = [
+        expected_list_reward(
+            tested.listener, lists.log, tracks, samples=LIST_SAMPLES, rng=context.rng(6)
         )
+        for tracks in (lists.tracks, lists.dealt)
+    ]
+    _correlate(context, tested.name, lists, *rewards)
 
-    _correlate(context, tested.name, lists, predict)
+
+def measure_simulators(context: Context) -> None:
+    """LIRD's simulators, which answer a list at once, from the training log."""
+    lists = Lists.of(context)
+    both = lists.tracks, lists.dealt
+    history = lists.log.history(np.arange(len(lists.rows)), lists.log.shown)
+    vectors = context.dataset.embedding(context.dataset.best_embedding)
+    for name, config in SIMULATORS.items():
+        simulator = SimilarityListener(context.dataset, config, list_size=LIST_SIZE)
+        rewards = [simulator.predict_lists(history, tracks).reward(GAMMA) for tracks in both]
+        _correlate(context, name, lists, *rewards)
+        if config.mode == "grouped_cosine":
+            groups = simulator.memory.groups()
+            states = kept_songs(vectors, history.tracks, history.levels)
+            rewards = [first_musicbox_reward(groups, states, vectors[tracks]) for tracks in both]
+            _correlate(context, FIRST_MUSICBOX, lists, *rewards)
 
 
 def expected_list_reward(
@@ -129,28 +138,6 @@ def expected_list_reward(
     _, skips = draw(listener, continued, uniforms)
     kept = 1 - np.take_along_axis(skips, places[None], axis=2)
     return np.asarray((kept @ GAMMA ** np.arange(size)).mean(axis=0))
-
-
-def measure_simulators(context: Context) -> None:
-    """LIRD's simulators, which answer a list at once, from the training log."""
-    lists = Lists.of(context)
-    history = lists.log.history(lists.rows, lists.shown)
-    vectors = context.dataset.embedding(context.dataset.best_embedding)
-    for name, config in SIMULATORS.items():
-        simulator = SimilarityListener(context.dataset, config, list_size=LIST_SIZE)
-
-        def predict(tracks: Ints, simulator: SimilarityListener = simulator) -> Array:
-            return simulator.predict_lists(history, tracks).reward(GAMMA)
-
-        _correlate(context, name, lists, predict)
-        if config.mode == "grouped_cosine":
-            groups = simulator.memory.groups()
-            states = kept_songs(vectors, history.tracks, history.levels)
-
-            def first(tracks: Ints, groups: Groups = groups, states: npt.NDArray = states) -> Array:
-                return first_musicbox_reward(groups, states, vectors[tracks])
-
-            _correlate(context, FIRST_MUSICBOX, lists, first)
 
 
 def first_musicbox_reward(
@@ -183,12 +170,17 @@ def first_musicbox_reward(
     return reward
 
 
-def _correlate(context: Context, name: str, lists: Lists, predict: Predict) -> None:
+def _correlate(
+    context: Context, name: str, lists: Lists, predicted: Array, of_dealt: Array
+) -> None:
     """Correlation with the logged reward, of the logged lists and of those dealt; the spread."""
-    predicted = predict(lists.tracks)
     logged, shuffled = (
-        context.measure(metrics.correlation(values, lists.reward, lists.rows, context.num_sessions))
-        for values in (predicted, predict(lists.dealt))
+        context.measure(
+            metrics.correlation(
+                Predictions(rewards, lists.reward, lists.rows, context.num_sessions)
+            )
+        )
+        for rewards in (predicted, of_dealt)
     )
     context.add(name, LISTS, "correlation", logged, shuffled.value)
     context.add(name, LISTS, "shuffled", shuffled)

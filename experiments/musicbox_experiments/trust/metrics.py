@@ -7,7 +7,7 @@ skipped (``skip_2``), a label whether it was.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -37,7 +37,7 @@ LEAST_SQUARES: Final = 1e-12
 
 @dataclass(frozen=True)
 class Predictions:
-    """Predicted plays of some sessions.
+    """Predicted plays of some sessions, or other predictions of theirs.
 
     Attributes:
         probability: Predicted probability of a skip ``(p,)``.
@@ -51,19 +51,19 @@ class Predictions:
     session: Ints
     num_sessions: int
 
-    def where(self, chosen: Mask) -> Predictions:
-        """Some of the plays."""
-        return Predictions(
-            self.probability[chosen],
-            self.outcome[chosen],
-            self.session[chosen],
-            self.num_sessions,
-        )
+    def sums(self, formula: Callable[[Array], Array], *columns: npt.NDArray) -> Sums:
+        """A figure made from the totals ``(r, c)`` of c columns of values ``(p,)``."""
+        parts = [by_session(c, self.session, self.num_sessions) for c in columns]
+        return Sums(np.stack(parts, axis=1), formula)
 
     def mean_of(self, values: npt.NDArray) -> Sums:
         """Mean over the plays of values ``(p,)``."""
-        total = by_session(values, self.session, self.num_sessions)
-        return ratio(total, by_session(np.ones(len(values)), self.session, self.num_sessions))
+        return self.sums(_quotient, values, np.ones(len(values)))
+
+
+def _quotient(total: Array) -> Array:
+    """The first total over the second ``(r, 2)``."""
+    return np.asarray(total[:, 0] / total[:, 1])
 
 
 def log_loss(predictions: Predictions) -> Sums:
@@ -164,14 +164,14 @@ def calibration_noise(
 
 def calibration_curve(
     predictions: Predictions, resampling: Resampling
-) -> list[tuple[float, Measured, int]]:
-    """For each bin the mean prediction, the real skip rate and the number of plays."""
+) -> list[tuple[float, Measured]]:
+    """For each bin the mean prediction and the real skip rate."""
     bins = probability_bins(predictions.probability)
     curve = []
     for b in np.unique(bins):
-        part = predictions.where(bins == b)
-        real = resampling.measure(part.mean_of(part.outcome))
-        curve.append((float(part.probability.mean()), real, len(part.outcome)))
+        here = bins == b
+        rate = predictions.sums(_quotient, predictions.outcome * here, here)
+        curve.append((float(predictions.probability[here].mean()), resampling.measure(rate)))
     return curve
 
 
@@ -249,13 +249,12 @@ def _autocorrelation(skipped: Mask, counted: Mask, lag: int) -> Sums:
     both = counted[..., lag:] & counted[..., :-lag]
     x, y = skipped[..., :-lag] & both, skipped[..., lag:] & both
     parts = [cells.sum(axis=(0, 2), dtype=np.float64) for cells in (both, x, y, x & y)]
-    return Sums(np.stack(parts, axis=1), _binary_correlation)
 
+    def pearson(total: Array) -> Array:
+        n, x, y, xy = total.T
+        return np.asarray((n * xy - x * y) / np.sqrt((n * x - x * x) * (n * y - y * y)))
 
-def _binary_correlation(total: Array) -> Array:
-    """Correlation of two 0/1 variables from n, sum x, sum y, sum xy ``(r, 4)``."""
-    n, x, y, xy = total.T
-    return (n * xy - x * y) / np.sqrt((n * x - x * x) * (n * y - y * y))
+    return Sums(np.stack(parts, axis=1), pearson)
 
 
 def _spread(rates: Array) -> Sums:
@@ -294,33 +293,27 @@ def within_session_slope(predictions: Predictions) -> Sums:
         return np.where(counts[session] > 1, values - means[session], 0)
 
     p, y = centered(predictions.probability), centered(predictions.outcome.astype(np.float64))
-    parts = np.stack([by_session(p * y, session, n), by_session(p**2, session, n)], axis=1)
-    return Sums(parts, lambda total: total[:, 0] / _more_than_rounding(total[:, 1]))
+    return predictions.sums(lambda total: total[:, 0] / _nonzero(total[:, 1]), p * y, p * p)
 
 
-def _more_than_rounding(squares: Array) -> Array:
+def _nonzero(squares: Array) -> Array:
     """A sum of squares, NaN where it is 0 but for rounding: nothing varies, so no slope."""
     return np.where(squares > LEAST_SQUARES, squares, np.nan)
 
 
-def correlation(x: Array, y: Array, session: Ints, num_sessions: int) -> Sums:
-    """Pearson correlation over all pairs ``(p,)``."""
-    columns = (np.ones(len(x)), x, y, x * x, y * y, x * y)
-    parts = np.stack([by_session(c, session, num_sessions) for c in columns], axis=1)
+def correlation(predictions: Predictions) -> Sums:
+    """Pearson correlation of prediction and outcome."""
+    x, y = predictions.probability, predictions.outcome.astype(np.float64)
 
     def pearson(total: Array) -> Array:
         n, x, y, xx, yy, xy = total.T
-        varied = [
-            _more_than_rounding(square / n - (mean / n) ** 2) for square, mean in ((xx, x), (yy, y))
-        ]
-        return (xy / n - x * y / n**2) / np.sqrt(varied[0] * varied[1])
+        varied = [_nonzero(square / n - (mean / n) ** 2) for square, mean in ((xx, x), (yy, y))]
+        return np.asarray((xy / n - x * y / n**2) / np.sqrt(varied[0] * varied[1]))
 
-    return Sums(parts, pearson)
+    return predictions.sums(pearson, np.ones(len(x)), x, y, x * x, y * y, x * y)
 
 
-def item_effect_slope(
-    effect: Array, error: Array, chosen: Mask, session: Ints, num_sessions: int
-) -> Sums:
+def item_effect_slope(predictions: Predictions, effect: Array, chosen: Mask) -> Sums:
     """Calibration slope of the item effect: 1 where the predicted effect of songs is the real one.
 
     The effect x of a song is its predicted skip probability less the mean of the songs that the
@@ -332,21 +325,17 @@ def item_effect_slope(
     for a perfect listener.
 
     Args:
+        predictions: The plays.
         effect: Predicted effect of the song played ``(p,)``.
-        error: Real less predicted skip ``(p,)``.
         chosen: The plays of interest ``(p,)``, such as first hearings.
-        session: Their sessions ``(p,)``.
-        num_sessions: Number of sessions.
     """
-    x = np.where(chosen, effect, 0.0)
-    columns = (x * x, x * error, x, error, np.ones(len(x)))
-    parts = np.stack([by_session(c, session, num_sessions) for c in columns], axis=1)
+    x, error = np.where(chosen, effect, 0.0), predictions.outcome - predictions.probability
 
     def slope(total: Array) -> Array:
         xx, xe, of_x, of_e, n = total.T
-        return 1 + (xe - of_e / n * of_x) / _more_than_rounding(xx)
+        return 1 + (xe - of_e / n * of_x) / _nonzero(xx)
 
-    return Sums(parts, slope)
+    return predictions.sums(slope, x * x, x * error, x, error, np.ones(len(x)))
 
 
 def rerank(

@@ -21,8 +21,8 @@ Key = tuple[str, str, str]
 """Listener, protocol, metric."""
 Rows = dict[str, dict[str, "Record"]]
 """Records of each listener, by metric or by part of the data."""
-CurvePoint = tuple[float, Measured, int]
-"""Mean prediction of a bin, real rate, number of plays."""
+CurvePoint = tuple[float, Measured]
+"""Mean prediction of a bin, and its real rate."""
 
 
 @dataclass(frozen=True)

@@ -25,11 +25,8 @@ from musicbox_experiments import text
 from musicbox_experiments.compare import plots
 from musicbox_experiments.compare.report import template_environment
 from musicbox_experiments.trust.context import Context
-from musicbox_experiments.trust.exact_law import OWN_FAVORITES, TRUTH
-from musicbox_experiments.trust.item_effect import ITEM_EFFECT
-from musicbox_experiments.trust.next_play import NEXT
+from musicbox_experiments.trust.prediction import FREE, LOG_NAME
 from musicbox_experiments.trust.records import CurvePoint, Findings, rows_of, write_records
-from musicbox_experiments.trust.second_halves import FREE, LOG_NAME
 from musicbox_experiments.trust.tables import REFERENCES, listeners_of, tables_of, verdicts
 
 THEME: Final = plots.LIGHT
@@ -69,7 +66,6 @@ def write_trust_report(
             command=command,
             sees_session=sees_session,
             listeners=listeners_of(records),
-            headline=headline(findings, sees_session),
             verdicts=verdicts(records),
             tables=tables_of(records),
             references=REFERENCES,
@@ -82,46 +78,6 @@ def write_trust_report(
         )
     )
     (out / "trust.html").write_text(page, encoding="utf-8")
-
-
-def headline(findings: Findings, sees_session: Sequence[str]) -> list[str]:
-    """What was found, in a few sentences."""
-    found = []
-    order = [name for name in listeners_of(findings.records) if name not in sees_session]
-    if aucs := [r for name in order if (r := findings.get(name, NEXT, "auc"))]:
-        best = max(aucs, key=lambda r: r.value or 0.0)
-        found.append(
-            f"Given the true past, {best.listener} predicts the next play best: AUC "
-            f"{best.value:.3f} [{best.low:.3f}, {best.high:.3f}], beside {best.reference:.3f} of "
-            "gradient boosting on the same past."
-        )
-    song, session = (
-        [r.value or 0.0 for n in order if (r := findings.get(n, ITEM_EFFECT, f"variance_{part}"))]
-        for part in ("song", "session")
-    )
-    if song and session:
-        found.append(
-            f"By the listeners that see the past alone, the song is {_percent_range(song)} of the "
-            f"variance of a skip, and the session {_percent_range(session)}."
-        )
-    for name in order:
-        record = findings.get(name, TRUTH, f"bias[{OWN_FAVORITES}]")
-        if record and record.value and abs(record.value) > 1e-9:
-            found.append(
-                f"The favorite songs of {name} are skipped {abs(100 * record.value):.0f} points "
-                f"{'more' if record.value < 0 else 'less'} often than it predicts."
-            )
-    return found or ["Only listeners that see the whole session were tested."]
-
-
-def _percent_range(shares: Sequence[float]) -> str:
-    """Shares from the least to the greatest, as text.
-
-    >>> _percent_range([0.0061, 0.0049])
-    '0.5 to 0.6 %'
-    """
-    low, high = (f"{100 * share:.1f}" for share in (min(shares), max(shares)))
-    return f"{low} %" if low == high else f"{low} to {high} %"
 
 
 # Pictures: a color and a mark for each listener.
@@ -153,10 +109,10 @@ def _calibration(
         axes.plot([0, 1], [0, 1], color=THEME.muted, linewidth=1.2, linestyle=(0, (4, 3)))
         for name, curve in curves.items():
             color, marker = _style(name, order)
-            reach = [plots.Point(real.value, real.low, real.high).reach for _, real, _ in curve]
+            reach = [plots.Point(real.value, real.low, real.high).reach for _, real in curve]
             axes.errorbar(
-                [predicted for predicted, _, _ in curve],
-                [real.value for _, real, _ in curve],
+                [predicted for predicted, _ in curve],
+                [real.value for _, real in curve],
                 yerr=np.array(reach).T,
                 fmt=f"{marker}-",
                 color=color,

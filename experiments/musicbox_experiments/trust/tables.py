@@ -14,9 +14,15 @@ from musicbox_experiments.trust.exact_law import OWN_FAVORITES, RANDOM_SONGS, TR
 from musicbox_experiments.trust.item_effect import ITEM_EFFECT
 from musicbox_experiments.trust.list_reward import LISTS
 from musicbox_experiments.trust.metrics import LAGS
-from musicbox_experiments.trust.next_play import NEXT, NEXT_LEVELS
+from musicbox_experiments.trust.prediction import (
+    CHALLENGE,
+    FREE,
+    LAST_ACTION,
+    LOG_NAME,
+    NEXT,
+    NEXT_LEVELS,
+)
 from musicbox_experiments.trust.records import Record, Rows, rows_of
-from musicbox_experiments.trust.second_halves import CHALLENGE, FREE, LAST_ACTION, LOG_NAME
 
 REFERENCES: Final = (LAST_ACTION, *BOOSTING_NAMES.values(), LOG_NAME)
 """Rows that are no listeners."""
@@ -208,7 +214,6 @@ TABLES: Final[Mapping[str, tuple[str, str, tuple[Column, ...]]]] = {
 _AGREEMENT: Final = {
     "skip_rate": ("Skip rate of each agent", True),
     "tau": ("Agents ranked alike (Kendall's tau)", False),
-    "gain_lost": ("Gain lost at another evaluator, in skip rate", False),
 }
 
 
@@ -276,9 +281,9 @@ def _cell(column: Column, row: Mapping[str, Record]) -> Cell:
         return f"{100 * value:{sign}.1f}" if column.percent else f"{value:{sign}.3f}"
 
     unit = " %" if column.percent and record.value is not None else ""
-    judged = row.get(f"{column.metric}_off", record)
-    band = BANDS.get((judged.protocol, judged.metric))
-    verdict = answer(judged, band) if band and judged.value is not None else ""
+    checked = row.get(f"{column.metric}_off", record)
+    band = BANDS.get((checked.protocol, checked.metric))
+    verdict = answer(checked, band) if band and checked.value is not None else ""
     interval = text.bracketed(record.low, record.high, written)
     return Cell(written(record.value) + unit, interval, verdict)
 

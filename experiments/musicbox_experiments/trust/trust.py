@@ -14,11 +14,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from musicbox_agents import Agent, make_agent
+from musicbox_agents import make_agent
 from tqdm import tqdm
 from tyro.conf import Positional
 
@@ -42,12 +43,12 @@ from musicbox_experiments.trust import (
     exact_law,
     item_effect,
     list_reward,
-    second_halves,
+    prediction,
 )
 from musicbox_experiments.trust.boosting import BoostingBaseline
 from musicbox_experiments.trust.context import Context, ListenerUnderTest
 from musicbox_experiments.trust.cross_validation import cross_validate
-from musicbox_experiments.trust.next_play import NEXT, NEXT_LEVELS, measure_scores
+from musicbox_experiments.trust.prediction import NEXT, NEXT_LEVELS, measure_scores
 from musicbox_experiments.trust.queries import (
     Log,
     predict_next,
@@ -71,8 +72,9 @@ class TrustConfig:
     listener: tuple[str, ...] = ()
     """Listeners to test, by name or by the path of a fitted one; none named means all that the
     data supports."""
-    out: Path = Path("runs/trust")
-    """Where the report is written."""
+    out: Path | None = None
+    """Where the report is written; by default runs/trust, runs/trust-pooled or
+    runs/trust-cross-validated."""
     run: Path | None = None
     """A run of `musicbox compare` on the same data: its agents are ranked, and the songs of its
     trained ones are queried. Without it the agents that need no training are rolled out."""
@@ -99,6 +101,12 @@ class TrustConfig:
     network: NetworkConfig = field(default_factory=NetworkConfig)
     seed: int = 0
     """Of everything random, the same for every listener."""
+
+    @property
+    def folder(self) -> Path:
+        """Where the report is written."""
+        mode = "-pooled" if self.pool else "-cross-validated" if self.cross_validate else ""
+        return self.out or Path(f"runs/trust{mode}")
 
     def __post_init__(self) -> None:
         for name in (
@@ -129,9 +137,9 @@ def run(config: TrustConfig) -> None:
     """Measure, print the tables, write the report."""
     if config.pool:
         records = pooled([read_records(folder) for folder in config.pool])
-        write_records(config.out, records)
+        write_records(config.folder, records)
         print(printed(records, f"Means of {len(config.pool)} test folds"))
-        print(f"\nEvery figure: {config.out / RECORDS_FILE}")
+        print(f"\nEvery figure: {config.folder / RECORDS_FILE}")
         return
     dataset = open_dataset(config.data)
     if config.cross_validate:
@@ -148,16 +156,16 @@ def run(config: TrustConfig) -> None:
             draws=config.draws,
             resamples=config.resamples,
         )
-        write_records(config.out, context.findings.records)
+        write_records(config.folder, context.findings.records)
         print(printed(context.findings.records, _count(context, "training")))
-        print(f"\nEvery figure: {config.out / RECORDS_FILE}")
+        print(f"\nEvery figure: {config.folder / RECORDS_FILE}")
         return
     listeners, notes = open_listeners(dataset, config.listener)
     context = make_context(dataset, config, {tested.split for tested in listeners})
     context.findings.notes.extend(notes)
     measure(config, context, listeners)
     write_trust_report(
-        config.out,
+        config.folder,
         context,
         config={
             name: without_home(str(value)) if isinstance(value, Path) else value
@@ -167,7 +175,7 @@ def run(config: TrustConfig) -> None:
         sees_session=[tested.name for tested in listeners if tested.sees_session],
     )
     print(printed(context.findings.records, _count(context, "test")))
-    print(f"\nReport: {config.out / 'trust.html'}")
+    print(f"\nReport: {config.folder / 'trust.html'}")
 
 
 def _count(context: Context, split: str) -> str:
@@ -239,27 +247,33 @@ def _resampling(config: TrustConfig, sessions: int) -> Resampling:
 
 def measure(config: TrustConfig, context: Context, listeners: Sequence[ListenerUnderTest]) -> None:
     """Go through all protocols, with progress; what is found joins the findings of the context."""
-    agents = _choosing_agents(config, context) if knows_truth(str(context.dataset.folder)) else {}
-    of_listener: dict[str, Callable[[Context, ListenerUnderTest], None]] = {
-        "next play": measure_next_play,
-        "second halves": measure_second_halves,
-        "item effect": measure_item_effect,
-    }
-    if agents:
-        of_listener["exact law"] = lambda of, tested: exact_law.measure_truth(of, tested, agents)
-    steps: list[tuple[str, Callable[[], None]]] = [
-        ("gradient boosting", lambda: measure_boosting(context))
+    dataset, run = context.dataset, config.run
+    protocols: list[Callable[[Context, ListenerUnderTest], None]] = [
+        measure_next_play,
+        measure_second_halves,
+        measure_item_effect,
     ]
-    for tested in listeners:
-        for name, protocol in of_listener.items():
-            step = (lambda p, t: lambda: p(context, t))(protocol, tested)
-            steps.append((f"{tested.name}: {name}", step))
-    steps.append(("LIRD: list reward", lambda: list_reward.measure_simulators(context)))
-    steps.append(("agreement", lambda: _measure_agreement(config, context, listeners)))
-    with tqdm(steps, unit="step") as bar:
-        for name, step in bar:
-            bar.set_description(name)
-            step()
+    if knows_truth(str(dataset.folder)):
+        known = make_agent(CHOOSING_AGENT, dataset, seed=config.seed)
+        trained = agreement.trained_agents(run, dataset) if run else {}
+        agents = {known.name: known, **trained}
+        protocols.append(partial(exact_law.measure_truth, agents=agents))
+    measure_boosting(context)
+    with tqdm(total=len(listeners) * len(protocols), unit="step") as bar:
+        for tested in listeners:
+            bar.set_description(tested.name)
+            for protocol in protocols:
+                protocol(context, tested)
+                bar.update()
+    list_reward.measure_simulators(context)
+    if run is None:
+        most = config.evaluated_sessions
+        skips = agreement.evaluate_baselines(context, listeners, sessions=most)
+    else:
+        skips = agreement.evaluated_in_run(run)
+    num_sessions = len(next(iter(next(iter(skips.values())).values())).numerator)
+    of_them = replace(context, resampling=_resampling(config, num_sessions))
+    agreement.measure_agreement(of_them, skips)
 
 
 def measure_boosting(context: Context) -> None:
@@ -270,9 +284,9 @@ def measure_boosting(context: Context) -> None:
             (NEXT_LEVELS, baseline.next_play_from_levels),
         ):
             measure_scores(context, baseline.name, protocol, answers, None)
-        second_halves.measure_challenge(context, baseline.name, baseline.second_half)
-    repeated = second_halves.last_action(context.log)
-    second_halves.measure_challenge(context, second_halves.LAST_ACTION, repeated)
+        prediction.measure_challenge(context, baseline.name, baseline.second_half)
+    repeated = prediction.last_action(context.log)
+    prediction.measure_challenge(context, prediction.LAST_ACTION, repeated)
 
 
 def measure_next_play(context: Context, tested: ListenerUnderTest) -> None:
@@ -290,11 +304,11 @@ def measure_second_halves(context: Context, tested: ListenerUnderTest) -> None:
     listener, log, leaving = tested.listener, context.log, context.leaving
     if not tested.sees_session:
         rng = context.rng(11)
-        answers = second_halves.predict(listener, log, leaving, draws=context.draws, rng=rng)
-        second_halves.measure_challenge(context, tested.name, answers)
+        answers = prediction.predict(listener, log, leaving, draws=context.draws, rng=rng)
+        prediction.measure_challenge(context, tested.name, answers)
     rngs = [context.rng(purpose) for purpose in (2, 3, 10)]
-    runs = second_halves.free_runs(listener, log, leaving, samples=context.samples, rngs=rngs)
-    second_halves.measure_free_runs(context, tested.name, *runs)
+    runs = prediction.free_runs(listener, log, leaving, samples=context.samples, rngs=rngs)
+    prediction.measure_free_runs(context, tested.name, *runs)
 
 
 def measure_item_effect(context: Context, tested: ListenerUnderTest) -> None:
@@ -304,23 +318,3 @@ def measure_item_effect(context: Context, tested: ListenerUnderTest) -> None:
         item_effect.measure_slopes(context, tested)
         item_effect.measure_reranking(context, tested)
         list_reward.measure_listener(context, tested)
-
-
-def _choosing_agents(config: TrustConfig, context: Context) -> dict[str, Agent]:
-    """Agents whose songs are queried, by label."""
-    known = make_agent(CHOOSING_AGENT, context.dataset, seed=config.seed)
-    trained = agreement.trained_agents(config.run, context.dataset) if config.run else {}
-    return {known.name: known, **trained}
-
-
-def _measure_agreement(
-    config: TrustConfig, context: Context, listeners: Sequence[ListenerUnderTest]
-) -> None:
-    if config.run is not None:
-        evaluated = agreement.evaluated_in_run(config.run)
-    else:
-        evaluated = agreement.evaluate_baselines(
-            context, listeners, sessions=config.evaluated_sessions
-        )
-    resampling = _resampling(config, evaluated.num_sessions)
-    agreement.measure_agreement(replace(context, resampling=resampling), evaluated)

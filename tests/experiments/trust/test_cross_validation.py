@@ -11,10 +11,9 @@ from musicbox_experiments.trust.cross_validation import (
     answers_of_networks,
 )
 from musicbox_experiments.trust.metrics import is_constant
-from musicbox_experiments.trust.next_play import NEXT, NEXT_LEVELS
+from musicbox_experiments.trust.prediction import CHALLENGE, FREE, LAST_ACTION, NEXT, NEXT_LEVELS
 from musicbox_experiments.trust.queries import Log
 from musicbox_experiments.trust.records import read_records
-from musicbox_experiments.trust.second_halves import CHALLENGE, FREE, LAST_ACTION
 
 SMALL = {"members": 1, "memory": 8, "head": 4}
 
@@ -65,7 +64,9 @@ def test_sessions_held_out_do_not_count_in_the_rates_of_trees(synthetic):
 
 
 def test_both_are_reported_beside_the_last_action(synthetic_folder, tmp_path, capsys):
-    options = [f"--{name}={value}" for name, value in {**SMALL, "max-epochs": 6}.items()]
+    options = [
+        f"--{name}={value}" for name, value in {**SMALL, "max-epochs": 6, "draws": 20}.items()
+    ]
     out = tmp_path / "cv"
     main(["trust", str(synthetic_folder), "--cross-validate", "--out", str(out), *options])
     assert "training sessions" in capsys.readouterr().out

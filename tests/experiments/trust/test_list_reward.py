@@ -23,10 +23,10 @@ def lists(context):
     return Lists.of(context)
 
 
-def test_lists_and_their_rewards_written_out(synthetic, lists):
-    found = list(zip(lists.rows, lists.shown, lists.tracks, lists.reward, strict=True))
+def test_lists_and_their_rewards_written_out(synthetic, log, lists):
+    found = list(zip(lists.rows, lists.log.shown, lists.tracks, lists.reward, strict=True))
     expected = []
-    for row, session in enumerate(lists.log.sessions):
+    for row, session in enumerate(log.sessions):
         plays = synthetic.sessions.frame(session)
         for start in range(len(plays) // 2, len(plays) - 2, 3):
             kept = plays["level"][start : start + 3].to_numpy() >= 2
@@ -45,7 +45,7 @@ def test_every_simulator_is_correlated_with_the_log(synthetic, context, lists):
     list_reward.measure_simulators(context)
     findings = context.findings
     assert {r.listener for r in findings.records} == {*SIMULATORS, FIRST_MUSICBOX}
-    history = lists.log.history(lists.rows, lists.shown)
+    history = lists.log.history(np.arange(len(lists.rows)), lists.log.shown)
     for name in ("LIRD grouped_average", "nearest_k, k = 10"):
         simulator = SimilarityListener(synthetic, SIMULATORS[name])
         predicted = simulator.predict_lists(history, lists.tracks).reward()
@@ -60,7 +60,10 @@ def test_every_simulator_is_correlated_with_the_log(synthetic, context, lists):
 
 def test_the_first_formula_pair_by_pair(synthetic, lists):
     memory = SimilarityListener(synthetic, mode="grouped_cosine", memory=300).memory
-    vectors, history = synthetic.embedding("hybrid"), lists.log.history(lists.rows, lists.shown)
+    vectors, history = (
+        synthetic.embedding("hybrid"),
+        lists.log.history(np.arange(len(lists.rows)), lists.log.shown),
+    )
     states = kept_songs(vectors, history.tracks, history.levels)[:20]
     songs = vectors[lists.tracks[:20]]
     got = first_musicbox_reward(memory.groups(), states, songs)

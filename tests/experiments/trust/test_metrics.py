@@ -32,7 +32,12 @@ def brute_auc(probability, skipped):
 def repeated(predictions, times):
     """The plays with each session there as often as ``times`` says."""
     rows = np.repeat(np.arange(len(predictions.session)), times[predictions.session])
-    return predictions.where(rows)
+    return Predictions(
+        predictions.probability[rows],
+        predictions.outcome[rows],
+        predictions.session[rows],
+        predictions.num_sessions,
+    )
 
 
 STATISTICS = {
@@ -139,9 +144,11 @@ def test_calibration_curve_lies_on_the_real_rates():
     made = some_predictions(sessions=50)
     resampling = Resampling(50, rng=np.random.default_rng(7), resamples=20)
     curve = metrics.calibration_curve(made, resampling)
-    assert sum(plays for _, _, plays in curve) == len(made.session)
-    total = sum(plays * real.value for _, real, plays in curve)
-    assert total == pytest.approx(made.outcome.sum())
+    bins = metrics.probability_bins(made.probability)
+    assert len(curve) == len(np.unique(bins))
+    for b, (predicted, real) in zip(np.unique(bins), curve, strict=True):
+        assert predicted == pytest.approx(made.probability[bins == b].mean())
+        assert real.value == pytest.approx(made.outcome[bins == b].mean())
 
 
 def test_average_accuracy_by_the_formula_of_the_challenge():
@@ -229,14 +236,13 @@ def test_slopes_find_how_much_of_a_songs_effect_is_real(real):
     skipped = rng.random(n * plays) < session_effect + 0.05 + real * effect
     probability = session_effect + effect
     everything = np.ones(n * plays, np.bool_)
-    slope = metrics.item_effect_slope(effect, skipped - probability, everything, session, n)
+    made = Predictions(probability, skipped, session, n)
+    slope = metrics.item_effect_slope(made, effect, everything)
     resampling = Resampling(n, rng=rng, resamples=100)
     measured = resampling.measure(slope)
     assert measured.low <= real <= measured.high
     assert measured.high - measured.low < 0.5
-    plain = resampling.measure(
-        metrics.within_session_slope(Predictions(probability, skipped, session, n))
-    )
+    plain = resampling.measure(metrics.within_session_slope(made))
     assert plain.low <= real <= plain.high
 
 
@@ -279,9 +285,10 @@ def test_correlation_equals_numpys():
     rng = np.random.default_rng(11)
     x, session = rng.random(60), np.repeat(np.arange(12), 5)
     y = x + rng.random(60)
-    found = metrics.correlation(x, y, session, 12).of(np.ones((1, 12)))[0]
+    found = metrics.correlation(Predictions(x, y, session, 12)).of(np.ones((1, 12)))[0]
     assert found == pytest.approx(np.corrcoef(x, y)[0, 1])
-    flat = metrics.correlation(np.full(60, 0.3), y, session, 12).of(np.ones((1, 12)))[0]
+    alike = Predictions(np.full(60, 0.3), y, session, 12)
+    flat = metrics.correlation(alike).of(np.ones((1, 12)))[0]
     assert np.isnan(flat)
 
 

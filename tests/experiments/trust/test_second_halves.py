@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
-from musicbox_experiments.trust import metrics, second_halves
+from musicbox_experiments.trust import metrics, prediction
 from musicbox_experiments.trust.queries import run_free
 from scipy.special import expit
 
@@ -36,7 +36,7 @@ def test_constant_sessions_are_drawn_anew_and_others_left_alone(log, constant):
     drawn, _ = run_free(listener, log, samples=5, rng=rng)
     alike = metrics.is_constant(drawn)
     assert alike.any()
-    filtered = second_halves.redraw_constant(listener, log, drawn, rng=rng)
+    filtered = prediction.redraw_constant(listener, log, drawn, rng=rng)
     assert not metrics.is_constant(filtered).any()
     np.testing.assert_array_equal(filtered[~alike], drawn[~alike])
 
@@ -47,7 +47,7 @@ def test_continuations_that_last_as_long_follow_the_hazard(log, constant):
     leaving = LeavingModel(10, (-2.0,) * 10, last=(-2.0, -1.0, 0.0, 0.5, 1.0))
     part = log.part(np.arange(30))
     drawn, _ = run_free(constant(chances), part, samples=800, rng=np.random.default_rng(0))
-    got = second_halves.select_lasting(part, drawn, leaving, rng=np.random.default_rng(1))
+    got = prediction.select_lasting(part, drawn, leaving, rng=np.random.default_rng(1))
     hazard = expit(-2.0 + np.array(leaving.last))
     full = np.flatnonzero(part.lengths == 20)
     stayed = chances * (1 - hazard) / (chances @ (1 - hazard))
@@ -70,7 +70,7 @@ def test_predicted_skips_are_those_of_all_continuations_that_last_as_long(log, a
     short = np.flatnonzero(log.lengths <= 12)[:12]
     part = log.part(short)
     seen = None if all_count_alike else leaving
-    got = second_halves.predict(Moody(), part, seen, draws=10_000, rng=np.random.default_rng(0))
+    got = prediction.predict(Moody(), part, seen, draws=10_000, rng=np.random.default_rng(0))
     assert np.array_equal(np.isfinite(got), part.second_half)
     off = []
     for row, (shown, length) in enumerate(zip(part.shown, part.lengths, strict=True)):
@@ -91,15 +91,15 @@ def test_predicted_skips_are_those_of_all_continuations_that_last_as_long(log, a
 
 
 def test_repeating_the_last_action_is_its_own_baseline(context):
-    log, name = context.log, second_halves.LAST_ACTION
-    second_halves.measure_challenge(context, name, second_halves.last_action(log))
+    log, name = context.log, prediction.LAST_ACTION
+    prediction.measure_challenge(context, name, prediction.last_action(log))
     metric = "mean_average_accuracy"
-    gain = context.findings.get(name, second_halves.CHALLENGE, f"{metric}_over_last_action")
+    gain = context.findings.get(name, prediction.CHALLENGE, f"{metric}_over_last_action")
     assert gain.value == gain.low == gain.high == 0
     expected = []
     for row, first in enumerate(log.shown):
         skips = is_skip(log.levels[row, : log.lengths[row]])
         right = skips[first:] == skips[first - 1]
         expected.append(np.mean([right[: i + 1].mean() * right[i] for i in range(len(right))]))
-    found = context.findings.get(name, second_halves.CHALLENGE, metric)
+    found = context.findings.get(name, prediction.CHALLENGE, metric)
     assert found.value == pytest.approx(np.mean(expected))

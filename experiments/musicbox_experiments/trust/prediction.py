@@ -1,4 +1,4 @@
-"""Second halves from first halves: the challenge's protocol, and free runs beside the log.
+"""Next plays from the true past, second halves from first halves, and free runs.
 
 A log shows late plays only of listeners who had not left, and they leave by what they heard
 (`musicbox_env.listeners.leaving`). The published log also holds no session that was skipped or kept
@@ -9,7 +9,7 @@ to last as long.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -17,17 +17,54 @@ import numpy as np
 from musicbox_env.listeners import Listener
 from musicbox_env.listeners.leaving import LeavingModel
 from musicbox_env.schema import is_skip
-from musicbox_experiments.evaluate.resampling import Measured, ratio
+from musicbox_experiments.evaluate.resampling import Measured, Statistic, ratio
 from musicbox_experiments.trust import metrics
 from musicbox_experiments.trust.context import Context
+from musicbox_experiments.trust.metrics import Predictions
 from musicbox_experiments.trust.queries import Array, Levels, Log, draw, run_free
 
+NEXT: Final = "next play"
+NEXT_LEVELS: Final = "next play, levels only"
+"""Given only what a simulation knows."""
 CHALLENGE: Final = "challenge"
 FREE: Final = "free running"
 LAST_ACTION: Final = "last action"
 LOG_NAME: Final = "the log"
 REDRAWS: Final = 50
 _SESSIONS_AT_ONCE: Final = 500
+
+SCORES: Final[Mapping[str, Callable[[Predictions], Statistic]]] = {
+    "auc": metrics.AUC,
+    "log_loss": metrics.log_loss,
+    "brier": metrics.brier,
+    "accuracy": metrics.accuracy,
+    "bias": metrics.bias,
+}
+
+
+def measure_scores(
+    context: Context, name: str, protocol: str, answers: Array, boosting: Array | None
+) -> None:
+    """All scores of predictions ``(n, width)``, beside those of boosting where they are given.
+
+    Those of `NEXT` leave a calibration curve too.
+    """
+    made = context.log.predicted(answers)
+    for metric, score in SCORES.items():
+        if boosting is None:
+            context.add(name, protocol, metric, score(made))
+            continue
+        theirs = context.measure(score(context.log.predicted(boosting)))
+        ours = context.add(name, protocol, metric, score(made), theirs.value)
+        if metric != "bias":
+            context.add(name, protocol, f"{metric}_over_boosting", ours.minus(theirs), 0.0)
+    noise = metrics.calibration_noise(made, context.rng(1))
+    error = context.measure(metrics.calibration_error(made)).centred()
+    context.add(name, protocol, "calibration_error", error, noise)
+    context.add(name, protocol, "calibration_excess", error.less(noise), 0.0)
+    if protocol == NEXT:
+        curve = metrics.calibration_curve(made, context.resampling)
+        context.findings.calibration[name] = curve
 
 
 def chance_to_stay(log: Log, levels: Levels, leaving: LeavingModel) -> Array:
