@@ -19,7 +19,7 @@ from musicbox_env.data.catalog import RATE_PRIOR_PLAYS
 from musicbox_env.data.dataset import Dataset
 from musicbox_env.data.summaries import repeats, running_skips
 from musicbox_env.schema import Level, is_skip
-from musicbox_experiments.trust.queries import FIRST_PREDICTED, Array, Ints, Log
+from musicbox_experiments.trust.queries import Array, Ints, Log, Targets
 
 BOOSTING: Final = "gradient boosting"
 BOOSTING_NAMES: Final = {
@@ -76,33 +76,6 @@ class TrackRates:
         plays, skips = self._plays[fold, tracks], self._skips[fold, tracks]
         rate = (skips + RATE_PRIOR_PLAYS * self._mean) / (plays + RATE_PRIOR_PLAYS)
         return rate, np.log1p(plays)
-
-
-@dataclass(frozen=True)
-class Targets:
-    """Plays to predict: in which session, after how many plays heard, which play.
-
-    Attributes:
-        rows: Session of each play ``(m,)``.
-        shown: Plays of it that were heard ``(m,)``, at least 1.
-        places: Place of the play to predict ``(m,)``, at or after ``shown``.
-    """
-
-    rows: Ints
-    shown: Ints
-    places: Ints
-
-    @classmethod
-    def next_plays(cls, log: Log) -> Targets:
-        """Every play but the first, given all before it."""
-        rows, places = np.nonzero(log.heard & (np.arange(log.width) >= FIRST_PREDICTED))
-        return cls(rows, places, places)
-
-    @classmethod
-    def second_halves(cls, log: Log) -> Targets:
-        """Every play of the second half, given the first half."""
-        rows, places = np.nonzero(log.second_half)
-        return cls(rows, log.shown[rows], places)
 
 
 def features(
@@ -269,11 +242,9 @@ class Boosting:
         """
         targets = targets or self._targets(log)
         table = self._features(log, targets)
-        answers = np.full(log.tracks.shape, np.nan)
         with threadpool_limits(1):
             chances = self._model.predict_proba(table[:, self._columns])
-        answers[targets.rows, targets.places] = chances[:, 1]
-        return answers
+        return targets.fill(log, chances[:, 1])
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,8 @@ from musicbox_experiments.trust.prediction import (
 from musicbox_experiments.trust.queries import (
     Ints,
     Log,
-    predict_next,
+    Targets,
+    predict,
     predict_next_from_levels,
 )
 
@@ -106,8 +107,10 @@ def answers_of_networks(
         )
         parts.append(
             {
-                CHALLENGE: prediction.predict(listener, log, leaving, draws=draws, rng=rng),
-                NEXT: predict_next(listener, log),
+                CHALLENGE: prediction.predict_second_halves(
+                    listener, log, leaving, draws=draws, rng=rng
+                ),
+                NEXT: predict(listener, log, Targets.next_plays(log)),
                 NEXT_LEVELS: predict_next_from_levels(listener, log),
                 FREE: levels.swapaxes(0, 1),
                 CONSTANT: constant,

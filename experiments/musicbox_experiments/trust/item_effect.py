@@ -19,7 +19,7 @@ from musicbox_experiments.listeners.calibration import songs_instead
 from musicbox_experiments.trust import metrics
 from musicbox_experiments.trust.context import Context, ListenerUnderTest
 from musicbox_experiments.trust.metrics import Predictions
-from musicbox_experiments.trust.queries import Array, Log, predict_second_half, query
+from musicbox_experiments.trust.queries import Array, Log, Targets, predict, query
 
 ITEM_EFFECT: Final = "item effect"
 RERANKED_SONGS: Final = 3
@@ -70,7 +70,9 @@ def measure_reranking(context: Context, tested: ListenerUnderTest) -> None:
         )
         return context.measure(real), context.measure(predicted)
 
-    real, predicted = gains(predict_second_half(tested.listener, context.log))
+    real, predicted = gains(
+        predict(tested.listener, context.log, Targets.second_halves(context.log))
+    )
     boosting = gains(context.boosting[tested.split].second_half_as_next)
     context.add(tested.name, ITEM_EFFECT, "reranking_real", real, boosting[0].value)
     context.add(tested.name, ITEM_EFFECT, "reranking_predicted", predicted, boosting[1].value)

@@ -93,7 +93,7 @@ def chance_to_stay(log: Log, levels: Levels, leaving: LeavingModel) -> Array:
 # The challenge.
 
 
-def predict(
+def predict_second_halves(
     listener: Listener[Any],
     log: Log,
     leaving: LeavingModel | None,

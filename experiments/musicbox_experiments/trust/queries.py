@@ -158,6 +158,39 @@ class Log:
         return History.logged(self.dataset, self.sessions[rows], shown, self.width)
 
 
+@dataclass(frozen=True)
+class Targets:
+    """Plays to predict: in which session, after how many plays heard, which play.
+
+    Attributes:
+        rows: Session of each play ``(m,)``.
+        shown: Plays of it that were heard ``(m,)``, at least 1.
+        places: Place of the play to predict ``(m,)``, at or after ``shown``.
+    """
+
+    rows: Ints
+    shown: Ints
+    places: Ints
+
+    @classmethod
+    def next_plays(cls, log: Log) -> Targets:
+        """Every play but the first, given all that the log holds before it."""
+        rows, places = np.nonzero(log.heard & (np.arange(log.width) >= FIRST_PREDICTED))
+        return cls(rows, places, places)
+
+    @classmethod
+    def second_halves(cls, log: Log) -> Targets:
+        """Every play of the second half, were it the next after the first half."""
+        rows, places = np.nonzero(log.second_half)
+        return cls(rows, log.shown[rows], places)
+
+    def fill(self, log: Log, answers: Array) -> Array:
+        """Answers ``(m,)`` as a rectangle ``(n, width)``, NaN elsewhere."""
+        filled = np.full(log.tracks.shape, np.nan)
+        filled[self.rows, self.places] = answers
+        return filled
+
+
 def _chunks(rows: npt.NDArray, size: int = _CHUNK_ROWS) -> Iterator[npt.NDArray]:
     for start in range(0, len(rows), size):
         yield rows[start : start + size]
@@ -194,41 +227,24 @@ def query(
     return answers
 
 
-def predict_next(listener: Listener[Any], log: Log) -> Array:
-    """Skip probability of every play but the first, given all that the log holds before it.
+def predict(listener: Listener[Any], log: Log, targets: Targets) -> Array:
+    """Skip probability of plays given the true past ``(n, width)``, NaN elsewhere.
 
     Everything logged of the past may be used, behavior such as what ended a play included.
-
-    Returns:
-        ``(n, width)``, NaN at the first place and after the end.
     """
-    queried = log.heard & (np.arange(log.width) >= FIRST_PREDICTED)
-    rows, places = np.nonzero(queried)
-    answers = np.full(log.tracks.shape, np.nan)
-    tracks = log.tracks[queried].astype(np.int64)
-    answers[queried] = query(listener, log, rows, places, tracks[:, None], places[:, None])[:, 0]
-    return answers
+    tracks = log.tracks[targets.rows, targets.places][:, None].astype(np.int64)
+    places = targets.places[:, None]
+    answers = query(listener, log, targets.rows, targets.shown, tracks, places)
+    return targets.fill(log, answers[:, 0])
 
 
 def predict_next_from_levels(listener: Listener[Any], log: Log) -> Array:
-    """The same given only what a simulation knows: one play shown, of all others the level."""
+    """The same of all next plays, given one play shown, and of all others the level."""
 
     def logged(chances: Array, rows: Ints, place: int) -> Levels:
         return log.levels[rows, place]
 
     return _roll(listener, log, np.full(len(log.sessions), FIRST_PREDICTED), logged)[1]
-
-
-def predict_second_half(listener: Listener[Any], log: Log) -> Array:
-    """Skip probability of each play of the second half, were it the next after the first half.
-
-    Returns:
-        ``(n, width)``, NaN elsewhere. Plays of one session differ only by their song.
-    """
-    tracks = np.maximum(log.tracks, 0).astype(np.int64)
-    places = np.where(log.second_half, np.arange(log.width), UNKNOWN)
-    answers = query(listener, log, np.arange(len(tracks)), log.shown, tracks, places)
-    return np.where(log.second_half, answers, np.nan)
 
 
 Rolled = tuple[Levels, Array]

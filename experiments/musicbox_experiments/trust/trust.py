@@ -51,7 +51,8 @@ from musicbox_experiments.trust.cross_validation import cross_validate
 from musicbox_experiments.trust.prediction import NEXT, NEXT_LEVELS, measure_scores
 from musicbox_experiments.trust.queries import (
     Log,
-    predict_next,
+    Targets,
+    predict,
     predict_next_from_levels,
     without_answers,
 )
@@ -80,7 +81,7 @@ class TrustConfig:
     trained ones are queried. Without it the agents that need no training are rolled out."""
     pool: tuple[Path, ...] = ()
     """Two or more folders that `musicbox trust` wrote, one for each test fold of the same sessions
-    (`musicbox ingest --test-fold`): write and print their means, and test nothing."""
+    that `musicbox ingest` made: write and print their means, and test nothing."""
     cross_validate: bool = False
     """Compare a learned listener with gradient boosting on held-out folds of the training sessions;
     --members and the options of the network say how it is fitted. Test nothing else."""
@@ -292,7 +293,8 @@ def measure_boosting(context: Context) -> None:
 def measure_next_play(context: Context, tested: ListenerUnderTest) -> None:
     """Every play but the first, given the true past, and given only what a simulation knows."""
     baseline, listener, log = context.boosting[tested.split], tested.listener, context.log
-    measure_scores(context, tested.name, NEXT, predict_next(listener, log), baseline.next_play)
+    answers = predict(listener, log, Targets.next_plays(log))
+    measure_scores(context, tested.name, NEXT, answers, baseline.next_play)
     if not tested.sees_session:
         answers = predict_next_from_levels(listener, log)
         beside = baseline.next_play_from_levels
@@ -304,7 +306,9 @@ def measure_second_halves(context: Context, tested: ListenerUnderTest) -> None:
     listener, log, leaving = tested.listener, context.log, context.leaving
     if not tested.sees_session:
         rng = context.rng(11)
-        answers = prediction.predict(listener, log, leaving, draws=context.draws, rng=rng)
+        answers = prediction.predict_second_halves(
+            listener, log, leaving, draws=context.draws, rng=rng
+        )
         prediction.measure_challenge(context, tested.name, answers)
     rngs = [context.rng(purpose) for purpose in (2, 3, 10)]
     runs = prediction.free_runs(listener, log, leaving, samples=context.samples, rngs=rngs)

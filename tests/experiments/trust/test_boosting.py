@@ -10,11 +10,10 @@ from musicbox_experiments.trust import metrics
 from musicbox_experiments.trust.boosting import (
     RATE_FOLDS,
     Boosting,
-    Targets,
     TrackRates,
     features,
 )
-from musicbox_experiments.trust.queries import Log
+from musicbox_experiments.trust.queries import Log, Targets
 
 from musicbox_env.data.dataset import Dataset
 from musicbox_env.schema import PLAY_COLUMNS, UNKNOWN

@@ -5,7 +5,7 @@ import shutil
 import numpy as np
 import pytest
 from musicbox_experiments.trust import queries
-from musicbox_experiments.trust.queries import ImputingReplay, Log, without_answers
+from musicbox_experiments.trust.queries import ImputingReplay, Log, Targets, without_answers
 
 from musicbox_env.data.dataset import Dataset
 from musicbox_env.listeners import History, ReplayListener, sample_levels, skip_probability
@@ -13,7 +13,7 @@ from musicbox_env.schema import UNKNOWN, is_skip
 
 
 def test_next_plays_are_queried_with_the_true_past(truth, log):
-    found = queries.predict_next(truth, log)
+    found = queries.predict(truth, log, Targets.next_plays(log))
     assert np.isnan(found[:, 0]).all()
     assert np.array_equal(np.isfinite(found[:, 1:]), log.heard[:, 1:])
     for row, place in ((0, 1), (3, 7), (5, int(log.lengths[5]) - 1)):
@@ -34,7 +34,10 @@ def test_levels_alone_are_the_whole_past_where_the_context_never_changes(truth, 
     ]
     same = alike[0] & alike[1]
     assert same.sum() > 20
-    full, levels = queries.predict_next(truth, log), queries.predict_next_from_levels(truth, log)
+    full, levels = (
+        queries.predict(truth, log, Targets.next_plays(log)),
+        queries.predict_next_from_levels(truth, log),
+    )
     np.testing.assert_allclose(levels[same], full[same])
 
 
@@ -49,10 +52,10 @@ def test_a_tested_replay_listener_does_not_know_the_answer(
     column[at] = np.where(is_skip(column[at]), 4, 0)
     column.flush()
     answers = [
-        queries.predict_next(
-            without_answers(ReplayListener(dataset)), Log.of(dataset, log.sessions)
+        queries.predict(
+            without_answers(ReplayListener(each.dataset)), each, Targets.next_plays(each)
         )
-        for dataset in (synthetic, Dataset(changed))
+        for each in (log, Log.of(Dataset(changed), log.sessions))
     ]
     np.testing.assert_array_equal(answers[0][:, place], answers[1][:, place])
     assert not np.allclose(answers[0][:, place + 1], answers[1][:, place + 1])

@@ -70,7 +70,9 @@ def test_predicted_skips_are_those_of_all_continuations_that_last_as_long(log, a
     short = np.flatnonzero(log.lengths <= 12)[:12]
     part = log.part(short)
     seen = None if all_count_alike else leaving
-    got = prediction.predict(Moody(), part, seen, draws=10_000, rng=np.random.default_rng(0))
+    got = prediction.predict_second_halves(
+        Moody(), part, seen, draws=10_000, rng=np.random.default_rng(0)
+    )
     assert np.array_equal(np.isfinite(got), part.second_half)
     off = []
     for row, (shown, length) in enumerate(zip(part.shown, part.lengths, strict=True)):
