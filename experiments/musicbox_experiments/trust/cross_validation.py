@@ -46,10 +46,12 @@ from musicbox_experiments.trust.queries import (
 
 LEARNED: Final = "learned"
 CONSTANT: Final = "constant"
+SESSIONS: Final = "sessions"
 _CONTINUATIONS: Final = 1
 Answers = dict[str, Any]
 """By protocol: skip probabilities of plays ``(n, width)``, NaN where it queries none; for free
-runs their levels ``(n, samples, width)``, and the share of constant ones ``(n,)``."""
+runs their levels ``(n, samples, width)``, and the share of constant ones ``(n,)``. Which sessions
+these are stands under `SESSIONS`, ``(n,)``."""
 
 
 def cross_validate(
@@ -70,10 +72,11 @@ def cross_validate(
     rng = np.random.default_rng(config.seed)
     split = TrainingSplit.of(dataset, "train", progress=config.progress)
     chosen = drawn_sessions(dataset, "train", config.max_sessions, rng)
-    held_out, trees = answers_of_boosting(config, split, chosen)
+    trees = answers_of_boosting(config, split, chosen)
     networks = answers_of_networks(config, split, chosen, samples=samples, draws=draws)
-    resampling = Resampling(len(held_out), rng=rng, resamples=resamples)
-    log = Log.of(dataset, held_out)
+    log = Log.of(dataset, trees[SESSIONS])
+    assert np.array_equal(log.sessions, networks[SESSIONS])
+    resampling = Resampling(len(log.sessions), rng=rng, resamples=resamples)
     context = Context(log, resampling, {}, samples, draws, config.seed)
     for protocol in (NEXT, NEXT_LEVELS):
         measure_scores(context, LEARNED, protocol, networks[protocol], trees[protocol])
@@ -92,7 +95,7 @@ def cross_validate(
 def answers_of_networks(
     config: EnsembleConfig, split: TrainingSplit, chosen: Ints, *, samples: int, draws: int
 ) -> Answers:
-    """Answers of networks about each session, fitted without its fold, in the order of trees."""
+    """Answers of networks about each session, fitted without its fold."""
     dataset = split.dataset
     parts: list[Answers] = []
     validation = dataset.sessions.sessions_in("validation")
@@ -107,6 +110,7 @@ def answers_of_networks(
         )
         parts.append(
             {
+                SESSIONS: some,
                 CHALLENGE: prediction.predict_second_halves(
                     listener, log, leaving, draws=draws, rng=rng
                 ),
@@ -119,12 +123,9 @@ def answers_of_networks(
     return _joined(parts)
 
 
-def answers_of_boosting(
-    config: EnsembleConfig, split: TrainingSplit, chosen: Ints
-) -> tuple[Ints, Answers]:
-    """Sessions, fold by fold, and answers of gradient-boosted trees fitted without their fold."""
+def answers_of_boosting(config: EnsembleConfig, split: TrainingSplit, chosen: Ints) -> Answers:
+    """Answers of gradient-boosted trees about each session, fitted without its fold."""
     dataset = split.dataset
-    sessions: list[Ints] = []
     parts: list[Answers] = []
     bar = tqdm(folds(split, chosen), BOOSTING, FOLDS_TO_HOLD_OUT, disable=not config.progress)
     for fold, others, held_out in bar:
@@ -133,9 +134,9 @@ def answers_of_boosting(
         baseline = BoostingBaseline(
             Log.of(dataset, some), Log.of(dataset, others), rates, config.seed
         )
-        sessions.append(some)
         parts.append(
             {
+                SESSIONS: some,
                 NEXT: baseline.next_play,
                 NEXT_LEVELS: baseline.next_play_from_levels,
                 CHALLENGE: baseline.second_half,
@@ -146,7 +147,7 @@ def answers_of_boosting(
             f"{dataset.folder} has {len(chosen)} training sessions, too few to hold some out; "
             f"expected sessions in at least two of {FOLDS_TO_HOLD_OUT} folds."
         )
-    return np.concatenate(sessions), _joined(parts)
+    return _joined(parts)
 
 
 def _joined(parts: list[Answers]) -> Answers:

@@ -7,6 +7,7 @@ from musicbox_experiments.listeners.sessions import TrainingSplit
 from musicbox_experiments.trust.boosting import BOOSTING, TrackRates
 from musicbox_experiments.trust.cross_validation import (
     LEARNED,
+    SESSIONS,
     answers_of_boosting,
     answers_of_networks,
 )
@@ -33,7 +34,9 @@ def test_networks_and_trees_are_queried_alike(synthetic):
     split = TrainingSplit.of(synthetic, "train")
     chosen = synthetic.sessions.sessions_in("train")[::4]
     ours = answers_of_networks(config, split, chosen, samples=10, draws=5)
-    sessions, theirs = answers_of_boosting(config, split, chosen)
+    theirs = answers_of_boosting(config, split, chosen)
+    sessions = ours[SESSIONS]
+    np.testing.assert_array_equal(sessions, theirs[SESSIONS])
     np.testing.assert_array_equal(np.sort(sessions), np.sort(chosen))
     log = Log.of(synthetic, sessions)
     queried = {NEXT: log.heard.copy(), CHALLENGE: log.second_half}
