@@ -1,7 +1,7 @@
-"""The bar of the trust report: gradient boosting on the same past, fitted on training sessions.
+"""The baseline of next-play prediction: gradient boosting on the same past, fitted on training.
 
-A listener that predicts worse than this has not used what the log holds. It is no simulator: it
-predicts one play at a time, from features of the past laid out in a table.
+A listener that predicts worse has not used what the log holds. Boosting is no simulator: it
+predicts one play at a time, from a table of features of the past.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from musicbox_env.data.catalog import RATE_PRIOR_PLAYS
 from musicbox_env.data.dataset import Dataset
 from musicbox_env.data.summaries import repeats, running_skips
 from musicbox_env.schema import Level, is_skip
-from musicbox_experiments.trust.asking import FIRST_ASKED, Array, Ints, Log
+from musicbox_experiments.trust.queries import Array, Ints, Log, Targets
 
-BAR_NAME: Final = "gradient boosting"
-BAR_NAMES: Final = {
-    "train": BAR_NAME,
-    "train_a": f"{BAR_NAME}, fold A",
-    "train_b": f"{BAR_NAME}, fold B",
+BOOSTING: Final = "gradient boosting"
+BOOSTING_NAMES: Final = {
+    "train": BOOSTING,
+    "train_a": f"{BOOSTING}, fold A",
+    "train_b": f"{BOOSTING}, fold B",
 }
 RATE_FOLDS: Final = 5
 _RATES_PURPOSE: Final = 0
@@ -33,7 +33,7 @@ MOST_TRAINING_PLAYS: Final = 150_000
 HELD_OUT: Final = 0.15
 _LEVELS_SEEN: Final = 10
 _DECAYS: Final = (0.5, 0.75, 0.9)
-_BEHAVIOUR: Final = (
+_BEHAVIOR: Final = (
     "reason_end",
     "reason_start",
     "pause",
@@ -41,15 +41,15 @@ _BEHAVIOUR: Final = (
     "seek_forward",
     "seek_back",
 )
-_BEHAVIOUR_SEEN: Final = 3
+_BEHAVIOR_SEEN: Final = 3
 
 
 class TrackRates:
     """Shrunken skip rate and plays of each track, of training sessions, out of fold.
 
-    A training play must not see its own label in its track's rate: the rate of a session of fold f
-    is counted on the other folds. (Leaving out the play alone would tell its label by subtraction.)
-    Sessions that are not in training see all of it.
+    The rate of a track for a training session of fold f is counted on the other folds, so that no
+    play's own label enters its features. (Leaving out the play alone would reveal its label by
+    subtraction.) For sessions outside training it is counted on all folds.
     """
 
     def __init__(self, dataset: Dataset, train: Ints, *, rng: np.random.Generator) -> None:
@@ -78,64 +78,30 @@ class TrackRates:
         return rate, np.log1p(plays)
 
 
-@dataclass(frozen=True)
-class Question:
-    """Plays to predict: in which session, after how many plays heard, which play.
-
-    Attributes:
-        rows: Session of each question ``(m,)``.
-        shown: Plays of it that were heard ``(m,)``, at least 1.
-        places: Place of the play in question ``(m,)``, at or after ``shown``.
-    """
-
-    rows: Ints
-    shown: Ints
-    places: Ints
-
-    @classmethod
-    def next_plays(cls, log: Log) -> Question:
-        """Every play but the first, given all before it."""
-        rows, places = np.nonzero(log.heard & (np.arange(log.width) >= FIRST_ASKED))
-        return cls(rows, places, places)
-
-    @classmethod
-    def second_halves(cls, log: Log) -> Question:
-        """Every play of the second half, given the first half."""
-        rows, places = np.nonzero(log.second_half)
-        return cls(rows, log.shown[rows], places)
-
-    def fill(self, log: Log, answers: Array) -> Array:
-        """Answers ``(m,)`` as a rectangle ``(n, width)``, NaN elsewhere."""
-        filled = np.full(log.tracks.shape, np.nan)
-        filled[self.rows, self.places] = answers
-        return filled
-
-
 def features(
-    log: Log, question: Question, rates: TrackRates, *, behaviour: bool, predict: bool
+    log: Log, targets: Targets, rates: TrackRates, *, behavior: bool, distance: bool
 ) -> npt.NDArray[np.float32]:
-    """What may be known of each play in question before it starts ``(m, f)``, NaN if unknown.
+    """What may be known of each play before it starts ``(m, f)``, NaN if unknown.
 
     Args:
         log: The sessions.
-        question: The plays.
+        targets: The plays.
         rates: Of the tracks.
-        behaviour: Whether the past's behaviour columns may be used, and the context of the last
+        behavior: Whether the past's behavior columns may be used, and the context of the last
             play heard; else levels alone, and the context of the first play, as in a simulation.
-        predict: Whether the distance from the plays heard to the play in question counts.
+        distance: Whether the distance from the plays heard to the play to predict is a feature.
     """
-    last = question.shown - 1
+    last = targets.shown - 1
     columns = [
-        *_levels(log, question.rows, last),
-        *_running(log, question.rows, last),
-        *_track(log, question, rates),
-        question.shown.astype(np.float64),
-        *_context(log, question.rows, last if behaviour else np.zeros_like(last)),
+        *_levels(log, targets.rows, last),
+        *_track(log, targets, rates),
+        targets.shown.astype(np.float64),
+        *_context(log, targets.rows, last if behavior else np.zeros_like(last)),
     ]
-    if behaviour:
-        columns += _behaviour(log, question.rows, last)
-    if predict:
-        columns.append((question.places - question.shown).astype(np.float64))
+    if behavior:
+        columns += _behavior(log, targets.rows, last)
+    if distance:
+        columns.append((targets.places - targets.shown).astype(np.float64))
     return np.stack(columns, axis=1).astype(np.float32)
 
 
@@ -145,12 +111,14 @@ def _back(values: npt.NDArray, rows: Ints, last: Ints, ago: int) -> Array:
     return np.where((last >= ago) & (found >= 0), found, np.nan)
 
 
+def _means_so_far(values: npt.NDArray) -> Array:
+    """Mean of the values ``(n, width)`` up to each place."""
+    means: Array = np.cumsum(values, axis=1) / np.arange(1, values.shape[1] + 1)
+    return means
+
+
 def _levels(log: Log, rows: Ints, last: Ints) -> list[Array]:
-    return [_back(log.levels, rows, last, ago) for ago in range(_LEVELS_SEEN)]
-
-
-def _running(log: Log, rows: Ints, last: Ints) -> list[Array]:
-    """Means of the skips and levels heard, decayed and plain, and how long the run has been."""
+    """The last levels, means of skips and levels, plain and decayed, and the length of the run."""
     skipped = is_skip(log.levels).astype(np.float64)
     graded = np.maximum(log.levels, 0) / float(Level.FULL)
     found = [_means_so_far(values) for values in (skipped, graded, log.levels == Level.FULL)]
@@ -159,41 +127,29 @@ def _running(log: Log, rows: Ints, last: Ints) -> list[Array]:
     for place in range(1, log.width):
         same = skipped[:, place] == skipped[:, place - 1]
         run[:, place] = np.where(same, run[:, place - 1] + 1, 1)
-    found.append(run)
-    return [values[rows, last] for values in found]
+    seen = [_back(log.levels, rows, last, ago) for ago in range(_LEVELS_SEEN)]
+    return seen + [values[rows, last] for values in (*found, run)]
 
 
-def _means_so_far(values: npt.NDArray) -> Array:
-    """Mean of the values ``(n, width)`` up to each place."""
-    means: Array = np.cumsum(values, axis=1) / np.arange(1, values.shape[1] + 1)
-    return means
-
-
-def _track(log: Log, question: Question, rates: TrackRates) -> list[Array]:
+def _track(log: Log, targets: Targets, rates: TrackRates) -> list[Array]:
     """The song: its rate and plays, whether and how it was heard before; the songs heard."""
-    rows, shown = question.rows, question.shown
-    track = log.tracks[rows, question.places]
-    sessions = log.sessions[rows]
+    rows, shown = targets.rows, targets.shown
+    track, sessions = log.tracks[rows, targets.places], log.sessions[rows]
     rate, plays = rates.of(sessions, track[:, None])
     past = np.arange(log.width) < shown[:, None]
     past_rate, past_plays = rates.of(sessions, np.maximum(log.tracks[rows], 0))
-    unexpected = np.where(past, is_skip(log.levels[rows]) - past_rate, 0).sum(1) / shown
+    skipped = is_skip(log.levels[rows])
     same = past & (log.tracks[rows] == track[:, None])
-    times = same.sum(axis=1)
+    times = same.sum(axis=1).astype(np.float64)
     latest = np.where(same, np.arange(log.width), -1).max(axis=1)
-    level = np.where(times > 0, log.levels[rows, np.maximum(latest, 0)], np.nan)
-    ago = np.where(times > 0, shown - latest, np.nan)
-    skips = np.where(times > 0, (same & is_skip(log.levels[rows])).sum(axis=1), np.nan)
-    mean_plays = np.where(past, past_plays, 0).sum(axis=1) / shown
+    before = (log.levels[rows, np.maximum(latest, 0)], shown - latest, (same & skipped).sum(axis=1))
     return [
         rate[:, 0],
         plays[:, 0],
-        unexpected,
-        mean_plays,
-        times.astype(np.float64),
-        level,
-        ago,
-        skips,
+        np.where(past, skipped - past_rate, 0).sum(axis=1) / shown,
+        np.where(past, past_plays, 0).sum(axis=1) / shown,
+        times,
+        *(np.where(times > 0, value, np.nan) for value in before),
         _means_so_far(repeats(log.tracks))[rows, shown - 1],
     ]
 
@@ -205,26 +161,26 @@ def _context(log: Log, rows: Ints, place: Ints) -> list[Array]:
     return [np.where(v >= 0, v, np.nan) for v in values]
 
 
-def _behaviour(log: Log, rows: Ints, last: Ints) -> list[Array]:
+def _behavior(log: Log, rows: Ints, last: Ints) -> list[Array]:
     found = []
-    for name in _BEHAVIOUR:
+    for name in _BEHAVIOR:
         column = log.dataset.sessions.padded(name, log.sessions, log.width)
-        found += [_back(column, rows, last, ago) for ago in range(_BEHAVIOUR_SEEN)]
+        found += [_back(column, rows, last, ago) for ago in range(_BEHAVIOR_SEEN)]
         if name.startswith("reason"):
             found.append(_means_so_far(column == 0)[rows, last])
     return found
 
 
 class Boosting:
-    """Gradient-boosted trees that predict plays of sessions which they never saw."""
+    """Gradient-boosted trees, fitted on plays of some sessions to predict those of others."""
 
     def __init__(
         self,
         training: Log,
         rates: TrackRates,
         *,
-        behaviour: bool,
-        predict: bool = False,
+        behavior: bool,
+        second_halves: bool = False,
         seed: int = 0,
     ) -> None:
         """Fit.
@@ -232,21 +188,21 @@ class Boosting:
         Args:
             training: Sessions to learn from.
             rates: Track rates, out of fold for those sessions.
-            behaviour: See `features`.
-            predict: Learn second halves from first halves, in place of each next play.
+            behavior: See `features`.
+            second_halves: Learn second halves from first halves, in place of each next play.
             seed: Of the part that early stopping holds out, and of the choice of plays where there
                 are more than `MOST_TRAINING_PLAYS`.
         """
-        self._rates, self._behaviour, self._foresee = rates, behaviour, predict
+        self._rates, self._behavior, self._second_halves = rates, behavior, second_halves
         rng = np.random.default_rng(seed)
-        question = self.question(training)
-        if len(question.rows) > MOST_TRAINING_PLAYS:
-            some = np.sort(rng.choice(len(question.rows), MOST_TRAINING_PLAYS, replace=False))
-            question = Question(question.rows[some], question.shown[some], question.places[some])
-        table = self._features(training, question)
-        skipped = is_skip(training.levels[question.rows, question.places])
-        # Whole sessions are held out to stop on: plays of one session tell of each other.
-        held_out = (rng.random(len(training.sessions)) < HELD_OUT)[question.rows]
+        targets = self._targets(training)
+        if len(targets.rows) > MOST_TRAINING_PLAYS:
+            some = np.sort(rng.choice(len(targets.rows), MOST_TRAINING_PLAYS, replace=False))
+            targets = Targets(targets.rows[some], targets.shown[some], targets.places[some])
+        table = self._features(training, targets)
+        skipped = is_skip(training.levels[targets.rows, targets.places])
+        # Whole sessions are held out to stop on, since plays of one session are alike.
+        held_out = (rng.random(len(training.sessions)) < HELD_OUT)[targets.rows]
         # A column that is unknown throughout, as hours may be, has no values to cut into bins.
         self._columns = np.flatnonzero(~np.isnan(table[~held_out]).all(axis=0))
         table = table[:, self._columns]
@@ -269,63 +225,58 @@ class Boosting:
                 y_val=skipped[held_out],
             )
 
-    def question(self, log: Log) -> Question:
-        """The plays that it is asked about."""
-        return Question.second_halves(log) if self._foresee else Question.next_plays(log)
+    def _targets(self, log: Log) -> Targets:
+        return Targets.second_halves(log) if self._second_halves else Targets.next_plays(log)
 
-    def _features(self, log: Log, question: Question) -> npt.NDArray[np.float32]:
+    def _features(self, log: Log, targets: Targets) -> npt.NDArray[np.float32]:
         return features(
-            log, question, self._rates, behaviour=self._behaviour, predict=self._foresee
+            log, targets, self._rates, behavior=self._behavior, distance=self._second_halves
         )
 
-    def predict(self, log: Log) -> Array:
-        """Skip probability of the plays in question ``(n, width)``, NaN elsewhere."""
-        return self._answer(log, self.question(log))
+    def predict(self, log: Log, targets: Targets | None = None) -> Array:
+        """Skip probability of plays ``(n, width)``, NaN elsewhere.
 
-    def predict_second_half(self, log: Log) -> Array:
-        """Skip probability of each play of the second half, were it the next after the first.
-
-        For a model of next plays, as `trust_asking.predict_second_half` for a listener.
+        Args:
+            log: The sessions.
+            targets: Which plays; by default all of the kind that the model was fitted on.
         """
-        return self._answer(log, Question.second_halves(log))
-
-    def _answer(self, log: Log, question: Question) -> Array:
-        table = self._features(log, question)
+        targets = targets or self._targets(log)
+        table = self._features(log, targets)
         with threadpool_limits(1):
-            return question.fill(log, self._model.predict_proba(table[:, self._columns])[:, 1])
+            chances = self._model.predict_proba(table[:, self._columns])
+        return targets.fill(log, chances[:, 1])
 
 
 @dataclass(frozen=True)
-class Bars:
-    """What gradient boosting makes of the same test sessions, fitted on one training split.
+class BoostingBaseline:
+    """Predictions of gradient boosting for the sessions that listeners are queried about.
 
     Attributes:
-        log: Test sessions.
-        training: Training sessions of the split.
-        split: Its name; tracks' rates are counted on all of it.
+        log: Those sessions.
+        training: Sessions to fit on.
+        rates: Of the tracks, out of fold for training sessions.
         seed: Of the fits.
+        name: Its name in the report.
     """
 
     log: Log
     training: Log
-    split: str
+    rates: TrackRates
     seed: int
+    name: str = BOOSTING
 
-    @property
-    def name(self) -> str:
-        """How the report calls it."""
-        return BAR_NAMES[self.split]
-
-    @cached_property
-    def rates(self) -> TrackRates:
-        """Of the tracks, out of fold for training sessions."""
-        dataset, rng = self.log.dataset, np.random.default_rng([self.seed, _RATES_PURPOSE])
-        return TrackRates(dataset, dataset.sessions.sessions_in(self.split), rng=rng)
+    @classmethod
+    def of_split(cls, log: Log, training: Log, split: str, seed: int) -> BoostingBaseline:
+        """Fitted on some sessions of a training split; track rates are counted on all of it."""
+        sessions = log.dataset.sessions.sessions_in(split)
+        rng = np.random.default_rng([seed, _RATES_PURPOSE])
+        rates = TrackRates(log.dataset, sessions, rng=rng)
+        return cls(log, training, rates, seed, BOOSTING_NAMES[split])
 
     @cached_property
     def model(self) -> Boosting:
-        """Of the next play, behaviour included."""
-        return Boosting(self.training, self.rates, behaviour=True, seed=self.seed)
+        """Of the next play, behavior included."""
+        return Boosting(self.training, self.rates, behavior=True, seed=self.seed)
 
     @cached_property
     def next_play(self) -> Array:
@@ -334,12 +285,19 @@ class Bars:
 
     @cached_property
     def next_play_from_levels(self) -> Array:
-        """Predictions from levels, tracks and the first context alone."""
-        model = Boosting(self.training, self.rates, behaviour=False, seed=self.seed)
+        """Predictions from levels, tracks and the first context alone ``(n, width)``."""
+        model = Boosting(self.training, self.rates, behavior=False, seed=self.seed)
         return model.predict(self.log)
 
     @cached_property
     def second_half(self) -> Array:
-        """Predictions of second halves from first halves."""
-        model = Boosting(self.training, self.rates, behaviour=True, predict=True, seed=self.seed)
+        """Second halves by a model that was fitted to predict them from first halves."""
+        model = Boosting(
+            self.training, self.rates, behavior=True, second_halves=True, seed=self.seed
+        )
         return model.predict(self.log)
+
+    @cached_property
+    def second_half_as_next(self) -> Array:
+        """Plays of second halves, were each the next after the first half ``(n, width)``."""
+        return self.model.predict(self.log, Targets.second_halves(self.log))

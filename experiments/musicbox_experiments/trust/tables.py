@@ -1,62 +1,34 @@
-"""The trust report in words and tables: which figures are close enough, and what they say."""
+"""Tables of a simulator validation report, for a terminal and for the page, and its verdicts."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Final
+from dataclasses import dataclass
+from typing import Final
 
-from musicbox_experiments.trust.boosting import BAR_NAMES
-from musicbox_experiments.trust.evaluators import AGREEMENT, TRUTH
-from musicbox_experiments.trust.lists import LISTS
-from musicbox_experiments.trust.measures import (
+from musicbox_experiments import text
+from musicbox_experiments.trust.agreement import AGREEMENT
+from musicbox_experiments.trust.boosting import BOOSTING_NAMES
+from musicbox_experiments.trust.exact_law import OWN_FAVORITES, RANDOM_SONGS, TRUTH
+from musicbox_experiments.trust.item_effect import ITEM_EFFECT
+from musicbox_experiments.trust.list_reward import LISTS
+from musicbox_experiments.trust.metrics import LAGS
+from musicbox_experiments.trust.prediction import (
     CHALLENGE,
     FREE,
-    FREE_FILTERED,
-    FREE_LASTING,
-    GREEDY,
     LAST_ACTION,
     LOG_NAME,
     NEXT,
     NEXT_LEVELS,
-    PRICE,
-    Findings,
-    Record,
 )
-from musicbox_experiments.trust.protocols import LAGS
+from musicbox_experiments.trust.records import Record, Rows, rows_of
 
-INFINITE: Final = math.inf
-REFERENCES: Final = (LAST_ACTION, *BAR_NAMES.values())
+REFERENCES: Final = (LAST_ACTION, *BOOSTING_NAMES.values(), LOG_NAME)
 """Rows that are no listeners."""
 Band = tuple[float, float]
-
-
-@dataclass(frozen=True)
-class About:
-    """What a report is about.
-
-    Attributes:
-        dataset: ``Dataset.about``.
-        sessions: Sessions asked about.
-        plays: Their plays.
-        config: The options in force.
-        command: Command line that makes it again.
-        sees_session: Listeners whose answers use labels of the whole session.
-        split: Which sessions these are.
-    """
-
-    dataset: Mapping[str, Any]
-    sessions: int
-    plays: int
-    config: Mapping[str, Any] = field(default_factory=dict)
-    command: str = ""
-    sees_session: Sequence[str] = ()
-    split: str = "test"
-
-
-# How close is close enough.
-
+AT_LEAST_0: Final = (0.0, math.inf)
+SLOPE_BAND: Final = (0.85, 1.15)
 NEAR: Final[Mapping[str, float]] = {
     "skip_rate": 0.03,
     "skip_after_keep": 0.03,
@@ -65,74 +37,52 @@ NEAR: Final[Mapping[str, float]] = {
     "spread": 0.025,
 }
 """How far from the log a figure of free running may be."""
-NEAR_BY_POSITION: Final = 0.03
-SLOPE_BAND: Final = (0.85, 1.15)
 
-
-@dataclass(frozen=True)
-class Check:
-    """A question that a reader asks of a listener.
-
-    Attributes:
-        question: In plain words.
-        protocol: Where the answer is found.
-        bands: For each metric the values at which the answer is yes.
-    """
-
-    question: str
-    protocol: str
-    bands: Mapping[str, Band]
-
-
-CHECKS: Final = (
-    Check(
-        "Does it get out of the past what gradient boosting does?",
+CHECKS: Final[Mapping[str, tuple[str, Mapping[str, Band]]]] = {
+    "Does it get out of the past what gradient boosting does?": (
         NEXT,
-        {"auc_over_bar": (-0.005, INFINITE)},
+        {"auc_over_boosting": (-0.005, math.inf)},
     ),
-    Check(
-        "Do its probabilities come true?",
+    "Are its probabilities calibrated?": (
         NEXT,
-        {"calibration_excess": (-INFINITE, 0.01), "bias": (-0.02, 0.02)},
+        {"calibration_excess": (-math.inf, 0.01), "bias": (-0.02, 0.02)},
     ),
-    Check(
-        "Does it predict second halves better than repeating the last action?",
+    "Does it predict second halves better than repeating the last action?": (
         CHALLENGE,
-        {"mean_average_accuracy_over_bar": (0.0, INFINITE)},
+        {"mean_average_accuracy_over_last_action": AT_LEAST_0},
     ),
-    Check(
-        "Do sessions left to it run like real ones?",
+    "Do its free runs go like real sessions?": (
         FREE,
         {f"{metric}_off": (-near, near) for metric, near in NEAR.items()},
     ),
-    Check(
-        "Do skips change along a session as in real ones that lasted as long?",
-        FREE_LASTING,
-        {"skip_by_position_distance": (0.0, NEAR_BY_POSITION)},
+    "Do skips change along its free runs as along real sessions?": (
+        FREE,
+        {"skip_by_position_distance": (0.0, 0.03)},
     ),
-    Check(
-        "Is a song heard for the first time priced rightly?",
-        PRICE,
+    "Is the effect of a song heard for the first time calibrated?": (
+        ITEM_EFFECT,
         {"slope_first_hearings": SLOPE_BAND},
     ),
-    Check("Is a repeated song priced rightly?", PRICE, {"slope_repeats": SLOPE_BAND}),
-    Check(
-        "Is the gain that it promises for re-ranking kept by real labels?",
-        PRICE,
-        {"reranking_unkept": (-0.03, INFINITE)},
+    "Is the effect of a repeated song calibrated?": (ITEM_EFFECT, {"slope_repeats": SLOPE_BAND}),
+    "Do real labels confirm the gain that it predicts for re-ranking?": (
+        ITEM_EFFECT,
+        {"reranking_excess": (-0.03, math.inf)},
     ),
-    Check(
-        "Does it know songs that the session was never offered?",
+    "Does it predict songs that the session was never offered?": (
         TRUTH,
-        {"slope[random songs]": SLOPE_BAND, "bias[random songs]": (-0.03, 0.03)},
+        {f"slope[{RANDOM_SONGS}]": SLOPE_BAND, f"bias[{RANDOM_SONGS}]": (-0.03, 0.03)},
     ),
-    Check(
-        "Are the songs that it likes best as good as it says?",
+    "Are its favorite songs as good as it predicts?": (
         TRUTH,
-        {"bias[own favourites]": (-0.03, INFINITE)},
+        {f"bias[{OWN_FAVORITES}]": (-0.03, math.inf)},
     ),
-)
-
+}
+"""For each question to a listener the protocol, and the bands in which its metrics must lie."""
+BANDS: Final = {
+    (protocol, metric): band
+    for protocol, bands in CHECKS.values()
+    for metric, band in bands.items()
+} | {(LISTS, "of_songs"): AT_LEAST_0}
 ANSWERS: Final = ("yes", "probably", "doubtful", "no")
 """Answers from good to bad; a question has the worst of its figures' answers."""
 
@@ -155,315 +105,213 @@ def answer(record: Record, band: Band) -> str:
     return "probably" if band[0] <= record.value <= band[1] else "doubtful"
 
 
-def verdicts(findings: Findings, listeners: Sequence[str]) -> list[tuple[str, dict[str, str]]]:
-    """For each question the answer for each listener; none where it was not measured."""
-    found = []
-    for check in CHECKS:
-        row = {}
-        for listener in listeners:
-            answers = [
-                answer(record, band)
-                for metric, band in check.bands.items()
-                if (record := findings.value(listener, check.protocol, metric)) is not None
-                and record.value is not None
-            ]
-            if answers:
-                row[listener] = max(answers, key=ANSWERS.index)
-        if row:
-            found.append((check.question, row))
-    return found
-
-
-# Tables.
-
-
 @dataclass(frozen=True)
 class Column:
-    """One figure in a table.
-
-    Attributes:
-        metric: Its name in the records.
-        label: Its name for people.
-        percent: Whether it is a share, shown in percent.
-        band: Values that are good, where such can be said.
-        signed: Whether to write a plus sign.
-    """
+    """A figure in a table: its metric, its name for people, and how it is written."""
 
     metric: str
     label: str
     percent: bool = False
-    band: Band | None = None
     signed: bool = False
 
-    def text(self, value: float | None) -> str:
-        """The value as text."""
-        if value is None or math.isnan(value):
-            return "-"
-        sign = "+" if self.signed else ""
-        if self.percent:
-            return f"{100 * value:{sign}.1f} %"
-        return f"{value:{sign}.3f}"
 
-    def bare(self, value: float | None) -> str:
-        """The same without the unit."""
-        return self.text(value).removesuffix(" %")
+@dataclass(frozen=True)
+class Cell:
+    """A figure as text, its interval in brackets, and the answer where its band is known."""
 
-    def interval(self, record: Record) -> str:
-        """The record's interval in brackets."""
-        if record.low is None or record.high is None:
-            return ""
-        return f"[{self.bare(record.low)}, {self.bare(record.high)}]"
+    text: str = ""
+    interval: str = ""
+    verdict: str = ""
 
-    def verdict(self, cells: Mapping[str, Record]) -> str:
-        """Answer by the band, or for a figure of the log by the distance to it; else nothing."""
-        record, band = cells.get(self.metric), self.band
-        if self.metric in NEAR and f"{self.metric}_off" in cells:
-            record, band = cells[f"{self.metric}_off"], (-NEAR[self.metric], NEAR[self.metric])
-        if record is None or band is None or record.value is None:
-            return ""
-        return answer(record, band)
+    def __str__(self) -> str:
+        return f"{self.text} {self.interval}".rstrip()
 
 
 @dataclass(frozen=True)
 class Table:
-    """One table of the report.
+    """A table as written: what it shows, names across, and for each label down its cells."""
 
-    Attributes:
-        key: Anchor of its section.
-        title: Short title.
-        protocol: Whose records it shows.
-        columns: Its figures.
-        bar_row: Name of a row made of the records' bars, if they stand for one thing.
-        down: Whether listeners go down and figures across: there are many of them, few figures.
-    """
-
-    key: str
     title: str
-    protocol: str
-    columns: tuple[Column, ...]
-    bar_row: str | None = None
-    down: bool = False
+    head: tuple[str, ...]
+    rows: tuple[tuple[str, tuple[Cell, ...]], ...]
+
+    def __str__(self) -> str:
+        lines = [(self.title, *self.head), *((n, *map(str, cells)) for n, cells in self.rows)]
+        first, *others = text.columns(lines, left=len(lines[0])).splitlines()
+        return "\n".join([first, "-" * max(map(len, [first, *others])), *others])
 
 
 _SCORES: Final = (
     Column("auc", "AUC"),
-    Column("auc_over_bar", "AUC over boosting", signed=True, band=(-0.005, INFINITE)),
+    Column("auc_over_boosting", "AUC over boosting", signed=True),
     Column("log_loss", "log-loss"),
     Column("brier", "Brier"),
     Column("accuracy", "accuracy", percent=True),
-    Column("bias", "predicted - real", percent=True, signed=True, band=(-0.02, 0.02)),
+    Column("bias", "predicted - real", percent=True, signed=True),
     Column("calibration_error", "calibration error"),
-    Column("calibration_excess", "of it beyond noise", signed=True, band=(-INFINITE, 0.01)),
+    Column("calibration_excess", "of it beyond noise", signed=True),
 )
-
-
-def _shape_columns() -> tuple[Column, ...]:
-    names = {
-        "skip_rate": ("skip rate", True),
-        "skip_after_keep": ("skip after keep", True),
-        "skip_after_skip": ("skip after skip", True),
-        **{f"autocorrelation_{lag}": (f"lag {lag}", False) for lag in LAGS},
-        "skip_run": ("run of skips", False),
-        "keep_run": ("run of keeps", False),
-        "spread": ("spread", False),
-        "constant": ("constant sessions", True),
-    }
-    return tuple(Column(metric, label, percent=share) for metric, (label, share) in names.items())
-
-
-SHAPE_COLUMNS: Final = _shape_columns()
-_POSITION: Final = Column(
-    "skip_by_position_distance",
-    "off by position",
-    percent=True,
-    band=(0.0, NEAR_BY_POSITION),
+SHAPE: Final = (
+    Column("skip_rate", "skip rate", percent=True),
+    Column("skip_after_keep", "skip after keep", percent=True),
+    Column("skip_after_skip", "skip after skip", percent=True),
+    *(Column(f"autocorrelation_{lag}", f"lag {lag}") for lag in LAGS),
+    Column("skip_run", "run of skips"),
+    Column("keep_run", "run of keeps"),
+    Column("spread", "spread"),
+    Column("constant", "constant before selection", percent=True),
 )
-TABLES: Final = (
-    Table("next", "Next play, given all that was logged before it", NEXT, _SCORES),
-    Table("next-levels", "Next play, given only what a simulation knows", NEXT_LEVELS, _SCORES),
-    Table(
-        "challenge",
+_TRUTH: Final = (
+    Column("predicted", "predicted skip rate", percent=True),
+    Column("true", "true skip rate", percent=True),
+    Column("bias", "predicted - true", percent=True, signed=True),
+    Column("mean_distance", "mean distance", percent=True),
+    Column("correlation", "correlation"),
+    Column("slope", "slope within sessions"),
+)
+TABLES: Final[Mapping[str, tuple[str, str, tuple[Column, ...]]]] = {
+    "next": ("Next play, given all that was logged before it", NEXT, _SCORES),
+    "next-levels": ("Next play, given only what a simulation knows", NEXT_LEVELS, _SCORES),
+    "challenge": (
         "Second halves without feedback",
         CHALLENGE,
         (
             Column("mean_average_accuracy", "mean average accuracy"),
-            Column(
-                "mean_average_accuracy_over_bar",
-                "over the last action",
-                signed=True,
-                band=(0.0, INFINITE),
-            ),
+            Column("mean_average_accuracy_over_last_action", "over the last action", signed=True),
             Column("first_accuracy", "first prediction"),
-            Column(f"mean_average_accuracy{GREEDY}", "the likeliest way: mean average accuracy"),
-            Column(
-                f"mean_average_accuracy_over_bar{GREEDY}",
-                "the likeliest way: over the last action",
-                signed=True,
-            ),
         ),
     ),
-    Table("free", "Left to itself", FREE, (*SHAPE_COLUMNS, _POSITION), LOG_NAME),
-    Table(
-        "free-filtered",
-        "The same, constant sessions drawn anew",
-        FREE_FILTERED,
-        (*SHAPE_COLUMNS, _POSITION),
-        LOG_NAME,
+    "free": (
+        "Free runs",
+        FREE,
+        (*SHAPE, Column("skip_by_position_distance", "off by position", percent=True)),
     ),
-    Table(
-        "free-lasting",
-        "The same, lasting as long as the log's sessions",
-        FREE_LASTING,
-        (*SHAPE_COLUMNS, _POSITION),
-        LOG_NAME,
-    ),
-    Table(
-        "price",
-        "What the choice of a song is worth",
-        PRICE,
+    "item": (
+        "Effect of the choice of song",
+        ITEM_EFFECT,
         (
             Column("slope", "slope"),
-            Column("slope_first_hearings", "slope, first hearings", band=SLOPE_BAND),
-            Column("slope_repeats", "slope, repeats", band=SLOPE_BAND),
-            Column("slope_within_session", "from the half: slope"),
-            Column("slope_within_session_first_hearings", "from the half: first hearings"),
-            Column("slope_within_session_repeats", "from the half: repeats"),
-            Column("reranking_promised", "re-ranking promised", percent=True, signed=True),
+            Column("slope_first_hearings", "slope, first hearings"),
+            Column("slope_repeats", "slope, repeats"),
+            Column("reranking_predicted", "re-ranking predicted", percent=True, signed=True),
             Column("reranking_real", "re-ranking real", percent=True, signed=True),
-            Column("variance_mood", "mood", percent=True),
-            Column("variance_song", "song", percent=True),
+            Column("variance_session", "variance: session", percent=True),
+            Column("variance_song", "variance: song", percent=True),
         ),
     ),
-    Table(
-        "lists",
+    "lists": (
         "Reward of lists of three",
         LISTS,
         (
             Column("correlation", "r with the logged reward"),
             Column("shuffled", "lists shuffled"),
-            Column("of_songs", "of the songs", signed=True, band=(0.0, INFINITE)),
+            Column("of_songs", "of the songs", signed=True),
             Column("sd", "sd of the prediction"),
         ),
-        down=True,
     ),
-)
+}
+"""By section: title, protocol and figures."""
+_AGREEMENT: Final = {
+    "skip_rate": ("Skip rate of each agent", True),
+    "tau": ("Agents ranked alike (Kendall's tau)", False),
+}
 
 
-def listeners_of(findings: Findings) -> list[str]:
-    """The listeners examined, in order, bars left out."""
-    named = dict.fromkeys(r.listener for r in findings.records if r.protocol == FREE)
-    return list(named)
-
-
-def rows_of(table: Table, records: Sequence[Record]) -> dict[str, dict[str, Record]]:
-    """For each row of a table its records by metric; what is no listener comes last."""
-    rows: dict[str, dict[str, Record]] = {}
-    for record in records:
-        if record.protocol == table.protocol:
-            rows.setdefault(record.listener, {})[record.metric] = record
-    if table.bar_row and rows:
-        first = next(iter(rows.values()))
-        bars = {
-            m: Record(table.bar_row, table.protocol, m, r.bar)
-            for m, r in first.items()
-            if not m.endswith("_off")
-        }
-        # The bar of a distance is what noise alone would make of it, not a figure of the log.
-        bars.pop(_POSITION.metric, None)
-        rows = {table.bar_row: bars, **rows}
-    last = [name for name in rows if name in REFERENCES]
-    ordered = [*(name for name in rows if name not in last), *last]
-    return {
-        name: rows[name]
-        for name in ordered
-        if any(column.metric in rows[name] for column in table.columns)
-    }
-
-
-def truth_table(records: Sequence[Record]) -> dict[str, dict[str, dict[str, Record]]]:
-    """For each kind of songs and listener the records against exact probabilities."""
-    found: dict[str, dict[str, dict[str, Record]]] = {}
-    for record in records:
-        if record.protocol == TRUTH:
-            metric, _, kind = record.metric.removesuffix("]").partition("[")
-            found.setdefault(kind, {}).setdefault(record.listener, {})[metric] = record
-    return found
-
-
-TRUTH_COLUMNS: Final = (
-    Column("predicted", "predicted skip rate", percent=True),
-    Column("true", "true skip rate", percent=True),
-    Column("bias", "predicted - true", percent=True, signed=True, band=(-0.03, 0.03)),
-    Column("mean_distance", "mean distance", percent=True),
-    Column("correlation", "correlation"),
-    Column("slope", "slope within sessions", band=SLOPE_BAND),
-)
-
-
-def bracketed(records: Sequence[Record], metric: str) -> dict[str, dict[str, Record]]:
-    """Records named ``metric[part]``: for each listener by part."""
-    found: dict[str, dict[str, Record]] = {}
-    for record in records:
-        if record.metric.startswith(f"{metric}["):
-            part = record.metric.removeprefix(f"{metric}[").removesuffix("]")
-            found.setdefault(record.listener, {})[part] = record
-    return found
-
-
-# For a terminal.
-
-
-def text_table(records: Sequence[Record], about: About) -> str:
-    """The tables as text, under a line that says what they are about."""
-    about_line = (
-        f"{about.sessions:,} {about.split} sessions, {about.plays:,} plays; [ ] 95 % intervals."
-    )
-    return "\n\n".join([about_line, *text_blocks(records)])
-
-
-def text_blocks(records: Sequence[Record]) -> list[str]:
-    """Each table as text."""
-    blocks = []
-    for table in TABLES:
-        rows = rows_of(table, records)
-        if rows:
-            blocks.append(_text_block(table.title, table.columns, rows, down=table.down))
-    for kind, rows in truth_table(records).items():
-        blocks.append(_text_block(f"Against the truth: {kind}", TRUTH_COLUMNS, rows))
-    for name, metric in (
-        ("Agents ranked alike (Kendall's tau)", "tau"),
-        ("Gain lost at another evaluator, in skip rate", "gain_lost"),
-    ):
-        found = bracketed([r for r in records if r.protocol == AGREEMENT], metric)
-        if found:
-            parts = dict.fromkeys(part for row in found.values() for part in row)
-            columns = tuple(Column(part, part, signed=True) for part in parts)
-            blocks.append(_text_block(name, columns, found))
-    return blocks
-
-
-def _text_block(
-    title: str,
-    columns: Sequence[Column],
-    rows: Mapping[str, Mapping[str, Record]],
-    *,
-    down: bool = False,
-) -> str:
-    """A figure a line, a listener a column: intervals need room; or the other way round."""
-    lines = [[title, *rows]]
-    for column in columns:
-        cells = [row.get(column.metric) for row in rows.values()]
-        if any(cell is not None for cell in cells):
-            texts = [
-                f"{column.text(cell.value)} {column.interval(cell)}".rstrip() if cell else ""
-                for cell in cells
-            ]
-            lines.append([column.label, *texts])
-    if down:
-        lines = [list(line) for line in zip(*lines, strict=True)]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
-    text = [
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-        for line in lines
+def tables_of(records: Sequence[Record]) -> dict[str, list[Table]]:
+    """All tables that the records fill, by section of the page."""
+    found: dict[str, list[Table]] = {}
+    for section, (title, protocol, columns) in TABLES.items():
+        rows = rows_of(records, protocol)
+        if section == "free":
+            rows = _log_row(rows) | rows
+        found[section] = [_table(title, columns, rows, across=section == "lists")]
+    found["truth"] = [
+        _table(f"Exact law: {kind}", _TRUTH, rows) for kind, rows in _by_kind(records).items()
     ]
-    return "\n".join([text[0], "-" * max(map(len, text)), *text[1:]])
+    found["agreement"] = []
+    for metric, (title, percent) in _AGREEMENT.items():
+        rows = rows_of(records, AGREEMENT, metric)
+        parts = dict.fromkeys(part for row in rows.values() for part in row)
+        columns = tuple(Column(part, part, percent, signed=not percent) for part in parts)
+        found["agreement"].append(_table(title, columns, rows))
+    return {key: kept for key, made in found.items() if (kept := [t for t in made if t.rows])}
+
+
+def _by_kind(records: Sequence[Record]) -> dict[str, Rows]:
+    """Records beside the exact law, for each kind of songs by metric."""
+    kinds: dict[str, Rows] = {}
+    for column in _TRUTH:
+        for name, by_kind in rows_of(records, TRUTH, column.metric).items():
+            for kind, record in by_kind.items():
+                kinds.setdefault(kind, {}).setdefault(name, {})[column.metric] = record
+    return kinds
+
+
+def _log_row(rows: Rows) -> Rows:
+    """The log's figures, which are the references of those of free runs."""
+    first: Mapping[str, Record] = next(iter(rows.values()), {})
+    shape = [column.metric for column in SHAPE if column.metric in first]
+    row = {m: Record(LOG_NAME, FREE, m, first[m].reference) for m in shape}
+    return {LOG_NAME: row} if row else {}
+
+
+def _table(title: str, columns: Sequence[Column], rows: Rows, *, across: bool = False) -> Table:
+    """A figure a line, a listener a column, since intervals need room; or the other way round."""
+    used = [c for c in columns if any(c.metric in row for row in rows.values())]
+    named = [name for name, row in rows.items() if any(c.metric in row for c in used)]
+    names = sorted(named, key=lambda name: name in REFERENCES and name != LOG_NAME)
+    cells = [tuple(_cell(column, rows[name]) for name in names) for column in used]
+    head, labels = tuple(names), [column.label for column in used]
+    if across:
+        head, labels = tuple(labels), names
+        cells = list(zip(*cells, strict=True))
+    return Table(title, head, tuple(zip(labels, cells, strict=True)))
+
+
+def _cell(column: Column, row: Mapping[str, Record]) -> Cell:
+    """The figure, and the answer by its band or, for a figure of the log, that of its distance."""
+    record = row.get(column.metric)
+    if record is None:
+        return Cell()
+
+    def written(value: float | None) -> str:
+        if value is None or math.isnan(value):
+            return "-"
+        sign = "+" if column.signed else ""
+        return f"{100 * value:{sign}.1f}" if column.percent else f"{value:{sign}.3f}"
+
+    unit = " %" if column.percent and record.value is not None else ""
+    checked = row.get(f"{column.metric}_off", record)
+    band = BANDS.get((checked.protocol, checked.metric))
+    verdict = answer(checked, band) if band and checked.value is not None else ""
+    interval = text.bracketed(record.low, record.high, written)
+    return Cell(written(record.value) + unit, interval, verdict)
+
+
+def verdicts(records: Sequence[Record]) -> list[tuple[str, dict[str, str]]]:
+    """For each question the answer for each listener; none where it was not measured."""
+    found = []
+    for question, (protocol, bands) in CHECKS.items():
+        answers = {}
+        for name, row in rows_of(records, protocol).items():
+            given = [
+                answer(row[metric], band)
+                for metric, band in bands.items()
+                if metric in row and row[metric].value is not None
+            ]
+            if given and name not in REFERENCES:
+                answers[name] = max(given, key=ANSWERS.index)
+        if answers:
+            found.append((question, answers))
+    return found
+
+
+def listeners_of(records: Sequence[Record]) -> list[str]:
+    """The listeners under test, in order."""
+    return list(rows_of(records, FREE))
+
+
+def printed(records: Sequence[Record], about: str) -> str:
+    """All tables as text, under a line that says what they are about."""
+    tables = [str(table) for made in tables_of(records).values() for table in made]
+    return "\n\n".join([f"{about}; [ ] 95 % intervals.", *tables])

@@ -1,20 +1,25 @@
-"""Report how far each listener can be believed, on test sessions that it never saw.
+"""Validate each listener, as a user simulator, on test sessions that it was not fitted on.
 
-Every listener is asked about the same sessions: the next play given the true past, second halves
-from first halves, whole continuations left to itself, what the choice of a song is worth, and which
-agents it prefers. Where the data is synthetic, it is also held against the exact law.
+Every listener is queried about the same sessions: the next play given the true past, second halves
+given first halves, whole continuations, the effect of the choice of song, and the ranking of
+agents. On synthetic data it is also compared with the exact law.
+
+--pool averages reports over test folds of the same sessions. --cross-validate compares the learned
+listener with gradient boosting on held-out folds of the training sessions, and leaves the test
+sessions alone.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from musicbox_agents import Agent, make_agent
+from musicbox_agents import make_agent
 from tqdm import tqdm
 from tyro.conf import Positional
 
@@ -30,13 +35,33 @@ from musicbox_env.simulator.dynamics import open_dataset
 from musicbox_experiments.data.sampling import draw_sessions
 from musicbox_experiments.data.sources import without_home
 from musicbox_experiments.evaluate.resampling import Resampling
+from musicbox_experiments.listeners.fit_listener import EnsembleConfig
+from musicbox_experiments.listeners.network import NetworkConfig
 from musicbox_experiments.train.simulators import knows_truth
-from musicbox_experiments.trust import evaluators, lists, measures
-from musicbox_experiments.trust.asking import Log, without_answers
-from musicbox_experiments.trust.boosting import Bars
-from musicbox_experiments.trust.measures import Bench, Findings, Subject
+from musicbox_experiments.trust import (
+    agreement,
+    exact_law,
+    item_effect,
+    list_reward,
+    prediction,
+)
+from musicbox_experiments.trust.boosting import BoostingBaseline
+from musicbox_experiments.trust.context import Context, ListenerUnderTest
+from musicbox_experiments.trust.cross_validation import cross_validate
+from musicbox_experiments.trust.prediction import NEXT, NEXT_LEVELS, measure_scores
+from musicbox_experiments.trust.queries import (
+    Log,
+    Targets,
+    predict,
+    predict_next_from_levels,
+    without_answers,
+)
+from musicbox_experiments.trust.records import RECORDS_FILE, pooled, read_records, write_records
 from musicbox_experiments.trust.report import write_trust_report
-from musicbox_experiments.trust.tables import About, text_table
+from musicbox_experiments.trust.tables import printed
+
+CHOOSING_AGENT = "played-rate"
+"""Agent whose songs are queried beside the exact law, needing no training."""
 
 
 @dataclass(frozen=True)
@@ -46,17 +71,24 @@ class TrustConfig:
     data: Positional[Path | None] = None
     """Dataset folder; the bundled synthetic one if none is named."""
     listener: tuple[str, ...] = ()
-    """Listeners to examine, by name or by the path of a fitted one; none named means all that the
+    """Listeners to test, by name or by the path of a fitted one; none named means all that the
     data supports."""
-    out: Path = Path("runs/trust")
-    """Where the report is written."""
+    out: Path | None = None
+    """Where the report is written; by default runs/trust, runs/trust-pooled or
+    runs/trust-cross-validated."""
     run: Path | None = None
-    """A run of `musicbox compare` on the same data: its agents are ranked, and its trained ones say
-    which songs to ask about. Without it the agents that need no training are rolled out."""
+    """A run of `musicbox compare` on the same data: its agents are ranked, and the songs of its
+    trained ones are queried. Without it the agents that need no training are rolled out."""
+    pool: tuple[Path, ...] = ()
+    """Two or more folders that `musicbox trust` wrote, one for each test fold of the same sessions
+    that `musicbox ingest` made: write and print their means, and test nothing."""
+    cross_validate: bool = False
+    """Compare a learned listener with gradient boosting on held-out folds of the training sessions;
+    --members and the options of the network say how it is fitted. Test nothing else."""
     sessions: int = 1_000
-    """Most test sessions to ask about."""
+    """Most test sessions to query."""
     training_sessions: int = 10_000
-    """Most training sessions for the gradient-boosting bar."""
+    """Most training sessions for gradient boosting, and in all for --cross-validate."""
     evaluated_sessions: int = 300
     """Sessions in which agents are rolled out."""
     samples: int = 10
@@ -65,8 +97,17 @@ class TrustConfig:
     """Continuations of each session from which its second half is predicted."""
     resamples: int = 500
     """Times that the sessions are drawn anew for the intervals."""
+    members: int = 3
+    """Networks of the listener that --cross-validate fits."""
+    network: NetworkConfig = field(default_factory=NetworkConfig)
     seed: int = 0
     """Of everything random, the same for every listener."""
+
+    @property
+    def folder(self) -> Path:
+        """Where the report is written."""
+        mode = "-pooled" if self.pool else "-cross-validated" if self.cross_validate else ""
+        return self.out or Path(f"runs/trust{mode}")
 
     def __post_init__(self) -> None:
         for name in (
@@ -76,60 +117,103 @@ class TrustConfig:
             "samples",
             "draws",
             "resamples",
+            "members",
         ):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be 1 or more.")
+        if self.pool and len({path.resolve() for path in self.pool}) < max(2, len(self.pool)):
+            raise ValueError(
+                f"--pool is {', '.join(map(str, self.pool))}; expected two different folders or "
+                "more that `musicbox trust` wrote."
+            )
+        alone = "--pool" if self.pool else "--cross-validate" if self.cross_validate else ""
+        others: dict[str, object] = {"--listener": self.listener, "--run": self.run}
+        if self.pool:
+            others |= {"a dataset": self.data, "--cross-validate": self.cross_validate}
+        if alone and (given := [name for name, value in others.items() if value]):
+            raise ValueError(f"{alone} does not go with {' and '.join(given)}; leave one out.")
 
 
 def run(config: TrustConfig) -> None:
-    """Examine the listeners, print the table, write the report."""
+    """Measure, print the tables, write the report."""
+    if config.pool:
+        records = pooled([read_records(folder) for folder in config.pool])
+        write_records(config.folder, records)
+        print(printed(records, f"Means of {len(config.pool)} test folds"))
+        print(f"\nEvery figure: {config.folder / RECORDS_FILE}")
+        return
     dataset = open_dataset(config.data)
-    findings = Findings()
-    subjects = open_subjects(dataset, config.listener, findings)
-    bench = lay_out(dataset, config, {subject.split for subject in subjects})
-    examine(config, bench, subjects, findings)
-    about = About(
-        dataset=dataset.about,
-        sessions=bench.num_sessions,
-        plays=int(bench.log.heard.sum()),
+    if config.cross_validate:
+        networks = EnsembleConfig(
+            **asdict(config.network),
+            members=config.members,
+            max_sessions=config.training_sessions,
+            seed=config.seed,
+        )
+        context = cross_validate(
+            networks,
+            dataset,
+            samples=config.samples,
+            draws=config.draws,
+            resamples=config.resamples,
+        )
+        write_records(config.folder, context.findings.records)
+        print(printed(context.findings.records, _count(context, "training")))
+        print(f"\nEvery figure: {config.folder / RECORDS_FILE}")
+        return
+    listeners, notes = open_listeners(dataset, config.listener)
+    context = make_context(dataset, config, {tested.split for tested in listeners})
+    context.findings.notes.extend(notes)
+    measure(config, context, listeners)
+    write_trust_report(
+        config.folder,
+        context,
         config={
             name: without_home(str(value)) if isinstance(value, Path) else value
             for name, value in asdict(config).items()
         },
         command=without_home("musicbox trust " + " ".join(sys.argv[2:])),
-        sees_session=tuple(s.name for s in subjects if s.sees_session),
+        sees_session=[tested.name for tested in listeners if tested.sees_session],
     )
-    write_trust_report(config.out, findings, about)
-    print(text_table(findings.records, about))
-    print(f"\nReport: {config.out / 'trust.html'}")
+    print(printed(context.findings.records, _count(context, "test")))
+    print(f"\nReport: {config.folder / 'trust.html'}")
 
 
-def open_subjects(dataset: Dataset, specs: Sequence[str], findings: Findings) -> list[Subject]:
-    """Open the listeners named, or all that the data supports; the rest is noted."""
-    subjects: list[Subject] = []
-    for spec in specs or (*LISTENERS, *fitted_on_folds(dataset)):
+def _count(context: Context, split: str) -> str:
+    return f"{context.num_sessions:,} {split} sessions, {context.log.heard.sum():,} plays"
+
+
+def open_listeners(
+    dataset: Dataset, specs: Sequence[str]
+) -> tuple[list[ListenerUnderTest], list[str]]:
+    """The listeners named, or all that the data supports; and notes on those left out.
+
+    Without names these are the registered ones and the dataset's own that were fitted on one fold,
+    such as learned-A.npz. A fitted listener is called by its file, or by its path if that is taken.
+    """
+    listeners: list[ListenerUnderTest] = []
+    notes = []
+    fitted = sorted(str(file) for file in (dataset.folder / "listeners").glob("*-[AB].npz"))
+    for spec in specs or (*LISTENERS, *fitted):
         try:
             listener = make_listener(spec, dataset)
         except (OSError, ValueError) as error:
             if specs:
                 raise
-            findings.notes.append(f"Listener {spec} was left out: {error}")
+            notes.append(f"Listener {spec} was left out: {error}")
             continue
-        subjects.append(
-            Subject(
-                _name_of(spec, [s.name for s in subjects]),
+        name = spec if spec in LISTENERS else Path(spec).stem
+        taken = name in [tested.name for tested in listeners]
+        listeners.append(
+            ListenerUnderTest(
+                spec if taken else name,
                 without_answers(listener),
                 spec,
                 sees_session=listener.answers_from_log,
                 split=fitted_split(listener),
             )
         )
-    return subjects
-
-
-def fitted_on_folds(dataset: Dataset) -> list[str]:
-    """The dataset's own listeners that were fitted on one fold, such as learned-A.npz."""
-    return sorted(str(file) for file in (dataset.folder / "listeners").glob("*-[AB].npz"))
+    return listeners, notes
 
 
 def fitted_split(listener: Listener[Any]) -> str:
@@ -139,92 +223,102 @@ def fitted_split(listener: Listener[Any]) -> str:
     return listener.config.split if isinstance(listener, SimilarityListener) else "train"
 
 
-def _name_of(spec: str, taken: Sequence[str]) -> str:
-    """Short name of a listener: a fitted one is called by its file, or by its path if taken."""
-    name = spec if spec in LISTENERS else Path(spec).stem
-    return spec if name in taken else name
-
-
-def lay_out(dataset: Dataset, config: TrustConfig, splits: Collection[str] = ()) -> Bench:
-    """The sessions to ask about, and bars fitted on all of train and on the given splits."""
-    sessions = draw_sessions(dataset, "test", config.sessions, config.seed)
-    log, bars = Log.of(dataset, sessions), {}
+def make_context(dataset: Dataset, config: TrustConfig, splits: Collection[str] = ()) -> Context:
+    """The sessions to query, and boosting fitted on all of train and on the given splits."""
+    log = Log.of(dataset, draw_sessions(dataset, "test", config.sessions, config.seed))
+    boosting = {}
     for split in sorted({"train", *splits}):
-        training = draw_sessions(dataset, split, config.training_sessions, config.seed)
-        bars[split] = Bars(log, Log.of(dataset, training), split, config.seed)
-    rng = np.random.default_rng(config.seed)
-    return Bench(
+        sessions = draw_sessions(dataset, split, config.training_sessions, config.seed)
+        training = Log.of(dataset, sessions)
+        boosting[split] = BoostingBaseline.of_split(log, training, split, config.seed)
+    return Context(
         log=log,
-        resampling=Resampling(len(sessions), rng=rng, resamples=config.resamples),
-        bars=bars,
+        resampling=_resampling(config, len(log.sessions)),
+        boosting=boosting,
         samples=config.samples,
         draws=config.draws,
         seed=config.seed,
     )
 
 
-def examine(
-    config: TrustConfig, bench: Bench, subjects: Sequence[Subject], findings: Findings
-) -> None:
-    """Go through all protocols, with progress; what they find joins ``findings``."""
-    steps: list[tuple[str, Callable[[], None]]] = [
-        ("gradient boosting: next play", lambda: measures.next_play_bars(bench, findings)),
-        ("gradient boosting: second halves", lambda: measures.challenge_bars(bench, findings)),
-    ]
-    agents = _picking_agents(config, bench) if knows_truth(str(bench.dataset.folder)) else {}
-    for subject in subjects:
-        steps += [
-            (f"{subject.name}: next play", _step(measures.next_play, bench, subject, findings)),
-            (
-                f"{subject.name}: second halves",
-                _step(measures.second_halves, bench, subject, findings),
-            ),
-            (f"{subject.name}: price of a song", _step(measures.price, bench, subject, findings)),
-        ]
-        if not subject.sees_session:
-            step = _step(lists.of_listener, bench, subject, findings)
-            steps.append((f"{subject.name}: list reward", step))
-        if agents:
-            steps.append(
-                (
-                    f"{subject.name}: against the truth",
-                    lambda s=subject: evaluators.against_truth(bench, s, agents, findings),  # type: ignore[misc]
-                )
-            )
-    steps.append(("LIRD: list reward", lambda: lists.of_simulators(bench, findings)))
-    steps.append(("agreement", lambda: _agree(config, bench, subjects, findings)))
-    with tqdm(total=len(steps), unit="step") as bar:
-        for name, step in steps:
-            bar.set_description(name)
-            step()
-            bar.update()
-
-
-def _step(
-    protocol: Callable[[Bench, Subject, Findings], None],
-    bench: Bench,
-    subject: Subject,
-    findings: Findings,
-) -> Callable[[], None]:
-    return lambda: protocol(bench, subject, findings)
-
-
-def _picking_agents(config: TrustConfig, bench: Bench) -> dict[str, Agent]:
-    """Agents that say which songs to ask about, by label."""
-    known = make_agent(evaluators.PICKING_AGENT, bench.dataset, seed=config.seed)
-    trained = evaluators.trained_agents(config.run, bench.dataset) if config.run else {}
-    return {known.name: known, **trained}
-
-
-def _agree(
-    config: TrustConfig, bench: Bench, subjects: Sequence[Subject], findings: Findings
-) -> None:
-    if config.run is not None:
-        evaluated = evaluators.evaluated_in_run(config.run)
-    else:
-        evaluated = evaluators.evaluate_baselines(
-            bench, subjects, sessions=config.evaluated_sessions
-        )
+def _resampling(config: TrustConfig, sessions: int) -> Resampling:
     rng = np.random.default_rng(config.seed)
-    resampling = Resampling(evaluated.num_sessions, rng=rng, resamples=config.resamples)
-    evaluators.agreement(evaluated, resampling, findings)
+    return Resampling(sessions, rng=rng, resamples=config.resamples)
+
+
+def measure(config: TrustConfig, context: Context, listeners: Sequence[ListenerUnderTest]) -> None:
+    """Go through all protocols, with progress; what is found joins the findings of the context."""
+    dataset, run = context.dataset, config.run
+    protocols: list[Callable[[Context, ListenerUnderTest], None]] = [
+        measure_next_play,
+        measure_second_halves,
+        measure_item_effect,
+    ]
+    if knows_truth(str(dataset.folder)):
+        known = make_agent(CHOOSING_AGENT, dataset, seed=config.seed)
+        trained = agreement.trained_agents(run, dataset) if run else {}
+        agents = {known.name: known, **trained}
+        protocols.append(partial(exact_law.measure_truth, agents=agents))
+    measure_boosting(context)
+    with tqdm(total=len(listeners) * len(protocols), unit="step") as bar:
+        for tested in listeners:
+            bar.set_description(tested.name)
+            for protocol in protocols:
+                protocol(context, tested)
+                bar.update()
+    list_reward.measure_simulators(context)
+    if run is None:
+        most = config.evaluated_sessions
+        skips = agreement.evaluate_baselines(context, listeners, sessions=most)
+    else:
+        skips = agreement.evaluated_in_run(run)
+    num_sessions = len(next(iter(next(iter(skips.values())).values())).numerator)
+    of_them = replace(context, resampling=_resampling(config, num_sessions))
+    agreement.measure_agreement(of_them, skips)
+
+
+def measure_boosting(context: Context) -> None:
+    """The baselines themselves."""
+    for baseline in context.boosting.values():
+        for protocol, answers in (
+            (NEXT, baseline.next_play),
+            (NEXT_LEVELS, baseline.next_play_from_levels),
+        ):
+            measure_scores(context, baseline.name, protocol, answers, None)
+        prediction.measure_challenge(context, baseline.name, baseline.second_half)
+    repeated = prediction.last_action(context.log)
+    prediction.measure_challenge(context, prediction.LAST_ACTION, repeated)
+
+
+def measure_next_play(context: Context, tested: ListenerUnderTest) -> None:
+    """Every play but the first, given the true past, and given only what a simulation knows."""
+    baseline, listener, log = context.boosting[tested.split], tested.listener, context.log
+    answers = predict(listener, log, Targets.next_plays(log))
+    measure_scores(context, tested.name, NEXT, answers, baseline.next_play)
+    if not tested.sees_session:
+        answers = predict_next_from_levels(listener, log)
+        beside = baseline.next_play_from_levels
+        measure_scores(context, tested.name, NEXT_LEVELS, answers, beside)
+
+
+def measure_second_halves(context: Context, tested: ListenerUnderTest) -> None:
+    """The challenge's protocol and free runs."""
+    listener, log, leaving = tested.listener, context.log, context.leaving
+    if not tested.sees_session:
+        rng = context.rng(11)
+        answers = prediction.predict_second_halves(
+            listener, log, leaving, draws=context.draws, rng=rng
+        )
+        prediction.measure_challenge(context, tested.name, answers)
+    rngs = [context.rng(purpose) for purpose in (2, 3, 10)]
+    runs = prediction.free_runs(listener, log, leaving, samples=context.samples, rngs=rngs)
+    prediction.measure_free_runs(context, tested.name, *runs)
+
+
+def measure_item_effect(context: Context, tested: ListenerUnderTest) -> None:
+    """The effect of the choice of song, and the reward of lists."""
+    item_effect.measure_variance(context, tested)
+    if not tested.sees_session:
+        item_effect.measure_slopes(context, tested)
+        item_effect.measure_reranking(context, tested)
+        list_reward.measure_listener(context, tested)

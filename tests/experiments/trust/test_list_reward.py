@@ -1,40 +1,32 @@
 """Rewards of lists: what is predicted against what was logged, done another way."""
 
+import itertools
+
 import numpy as np
 import pytest
-from musicbox_experiments.evaluate.resampling import Resampling
-from musicbox_experiments.trust import lists as trust_lists
-from musicbox_experiments.trust.asking import Log
-from musicbox_experiments.trust.boosting import Bars
-from musicbox_experiments.trust.lists import (
+from musicbox_experiments.trust import list_reward
+from musicbox_experiments.trust.list_reward import (
     FIRST_MUSICBOX,
     LISTS,
     SIMULATORS,
     Lists,
     first_musicbox_reward,
 )
-from musicbox_experiments.trust.measures import Bench, Findings
 
-from musicbox_env.listeners import SimilarityListener
+from musicbox_env.listeners import History, SimilarityListener, skip_probability
 from musicbox_env.listeners.similarity import Memory, kept_songs
+from musicbox_env.schema import NUM_LEVELS, UNKNOWN
 
 
-@pytest.fixture(scope="module")
-def bench(synthetic):
-    log = Log.of(synthetic, synthetic.sessions.sessions_in("test"))
-    resampling = Resampling(len(log.sessions), rng=np.random.default_rng(0), resamples=50)
-    return Bench(log, resampling, {"train": Bars(log, log, "train", 0)}, 2, 20, 0)
+@pytest.fixture
+def lists(context):
+    return Lists.of(context)
 
 
-@pytest.fixture(scope="module")
-def lists(bench):
-    return Lists.of(bench)
-
-
-def test_lists_and_their_rewards_written_out(synthetic, lists):
-    found = list(zip(lists.rows, lists.shown, lists.tracks, lists.reward, strict=True))
+def test_lists_and_their_rewards_written_out(synthetic, log, lists):
+    found = list(zip(lists.rows, lists.log.shown, lists.tracks, lists.reward, strict=True))
     expected = []
-    for row, session in enumerate(lists.log.sessions):
+    for row, session in enumerate(log.sessions):
         plays = synthetic.sessions.frame(session)
         for start in range(len(plays) // 2, len(plays) - 2, 3):
             kept = plays["level"][start : start + 3].to_numpy() >= 2
@@ -49,26 +41,29 @@ def test_lists_and_their_rewards_written_out(synthetic, lists):
     np.testing.assert_array_equal(dealt, own)
 
 
-def test_every_simulator_is_correlated_with_the_log(synthetic, bench, lists):
-    findings = Findings()
-    trust_lists.of_simulators(bench, findings)
+def test_every_simulator_is_correlated_with_the_log(synthetic, context, lists):
+    list_reward.measure_simulators(context)
+    findings = context.findings
     assert {r.listener for r in findings.records} == {*SIMULATORS, FIRST_MUSICBOX}
-    history = lists.log.history(lists.rows, lists.shown)
+    history = lists.log.history(np.arange(len(lists.rows)), lists.log.shown)
     for name in ("LIRD grouped_average", "nearest_k, k = 10"):
         simulator = SimilarityListener(synthetic, SIMULATORS[name])
         predicted = simulator.predict_lists(history, lists.tracks).reward()
-        record = findings.value(name, LISTS, "correlation")
+        record = findings.get(name, LISTS, "correlation")
         assert record.value == pytest.approx(np.corrcoef(predicted, lists.reward)[0, 1])
         assert record.low < record.value < record.high
         shuffled = simulator.predict_lists(history, lists.dealt).reward()
         expected = np.corrcoef(shuffled, lists.reward)[0, 1]
-        assert findings.value(name, LISTS, "shuffled").value == pytest.approx(expected)
-        assert record.bar == pytest.approx(expected)
+        assert findings.get(name, LISTS, "shuffled").value == pytest.approx(expected)
+        assert record.reference == pytest.approx(expected)
 
 
 def test_the_first_formula_pair_by_pair(synthetic, lists):
     memory = SimilarityListener(synthetic, mode="grouped_cosine", memory=300).memory
-    vectors, history = synthetic.embedding("hybrid"), lists.log.history(lists.rows, lists.shown)
+    vectors, history = (
+        synthetic.embedding("hybrid"),
+        lists.log.history(np.arange(len(lists.rows)), lists.log.shown),
+    )
     states = kept_songs(vectors, history.tracks, history.levels)[:20]
     songs = vectors[lists.tracks[:20]]
     got = first_musicbox_reward(memory.groups(), states, songs)
@@ -109,3 +104,30 @@ def test_the_first_formula_says_the_same_of_everything_where_cosines_are_alike()
     got = first_musicbox_reward(memory.groups(), biased(50), biased(50, 3))
     assert got.mean() == pytest.approx(2.71 / 2, abs=0.01)
     assert got.std() < 0.01
+
+
+def test_expected_list_reward_equals_all_ways_the_list_can_go(truth, log):
+    rows, shown = np.array([0, 1]), log.shown[:2]
+    slates = np.array([[5, 9, 70], [3, 3, 11]])
+    found = list_reward.expected_list_reward(
+        truth, log.part(rows), slates, samples=20_000, rng=np.random.default_rng(2)
+    )
+    for row in range(2):
+        expected = 0.0
+        for path in itertools.product(range(NUM_LEVELS), repeat=2):
+            history = History.logged(log.dataset, log.sessions[[row]], shown[[row]], log.width + 3)
+            state, only, weight = truth.begin(history), np.array([0]), 1.0
+            for k in range(3):
+                track = slates[[row], k]
+                chances = truth.level_probabilities(
+                    state, history, only, track[:, None], np.array([[UNKNOWN]])
+                )[:, 0]
+                # The last song's reward needs the path up to it, the earlier ones' do not.
+                reward = 0.9**k * (1 - skip_probability(chances)[0])
+                expected += weight * reward / NUM_LEVELS ** (2 - k)
+                if k < 2:
+                    weight *= chances[0, path[k]]
+                    level = np.array([path[k]], np.int8)
+                    truth.advance(state, history, only, track, level)
+                    history.record(only, track, level)
+        assert found[row] == pytest.approx(expected, abs=0.01)

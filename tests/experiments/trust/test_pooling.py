@@ -1,4 +1,4 @@
-"""Averages of trust reports over divisions of the same sessions."""
+"""Means of simulator validation reports over test folds of the same sessions."""
 
 import json
 from dataclasses import asdict
@@ -6,8 +6,8 @@ from dataclasses import asdict
 import numpy as np
 import pytest
 from musicbox_experiments.cli import main
-from musicbox_experiments.trust.measures import Record
-from musicbox_experiments.trust.pool import PoolTrustConfig, pooled, run
+from musicbox_experiments.trust.records import Record, pooled, read_records
+from musicbox_experiments.trust.trust import TrustConfig, run
 
 NEXT = ("learned", "next play")
 
@@ -46,17 +46,16 @@ def test_only_shared_figures_are_averaged(tmp_path, capsys):
         write(tmp_path / "a", shared[0], unknown[0], exact[0], Record(*NEXT, "log_loss", 0.5)),
         write(tmp_path / "b", shared[1], unknown[1], exact[1]),
     ]
-    found = keyed(*run(PoolTrustConfig(tuple(folders), out=tmp_path / "out")))
+    run(TrustConfig(pool=tuple(folders), out=tmp_path / "out"))
+    found = read_records(tmp_path / "out")
     assert set(found) == {(*NEXT, m) for m in ("auc", "brier", "accuracy")}
     auc = found[*NEXT, "auc"]
-    assert (auc.value, auc.bar) == (pytest.approx(0.82), pytest.approx(0.81))
+    assert (auc.value, auc.reference) == (pytest.approx(0.82), pytest.approx(0.81))
     assert auc.high - auc.low == pytest.approx(np.hypot(0.2, 0.08) / 2)
     assert found[*NEXT, "brier"].value is None
     assert found[*NEXT, "accuracy"] == Record(*NEXT, "accuracy", 0.6)
-    written = json.loads((tmp_path / "out" / "trust.json").read_text())
-    assert keyed(*(Record(**figure) for figure in written)) == found
     told = capsys.readouterr().out
-    assert "Means of 2 test splits" in told
+    assert "Means of 2 test folds" in told
     assert "0.820 [0.766, 0.874]" in told
 
 
@@ -73,6 +72,6 @@ def test_mistakes_are_told(tmp_path, capsys):
         ([some, other], "no figure in common"),
     ):
         with pytest.raises(SystemExit):
-            main(["pool-trust", *map(str, reports), "--out", str(tmp_path / "out")])
+            main(["trust", "--pool", *map(str, reports), "--out", str(tmp_path / "out")])
         assert message in " ".join(capsys.readouterr().err.replace("│", " ").split())
     assert not (tmp_path / "out").exists()

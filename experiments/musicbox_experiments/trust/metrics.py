@@ -1,17 +1,14 @@
-"""How far a listener can be believed: the measurements, on plain arrays.
+"""Metrics of a user simulator, on plain arrays.
 
-Nothing here asks a listener or reads a dataset: probabilities, labels and sessions come in, figures
-with their uncertainty go out. Plays of one session are alike, so every interval draws whole
-sessions anew. All figures of a report are drawn with the same `Resampling`, so that differences
-between listeners, and between a listener and the log, are paired.
-
-A prediction is a probability that a play is skipped (``skip_2``), a label whether it was.
+Probabilities, labels and sessions come in; a `Statistic` goes out, which a `Resampling` of whole
+sessions turns into a figure with an interval. A prediction is the probability that a play is
+skipped (``skip_2``), a label whether it was.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -40,7 +37,7 @@ LEAST_SQUARES: Final = 1e-12
 
 @dataclass(frozen=True)
 class Predictions:
-    """Predicted plays of some sessions.
+    """Predicted plays of some sessions, or other predictions of theirs.
 
     Attributes:
         probability: Predicted probability of a skip ``(p,)``.
@@ -54,19 +51,19 @@ class Predictions:
     session: Ints
     num_sessions: int
 
-    def where(self, chosen: Mask) -> Predictions:
-        """Some of the plays."""
-        return Predictions(
-            self.probability[chosen],
-            self.outcome[chosen],
-            self.session[chosen],
-            self.num_sessions,
-        )
+    def sums(self, formula: Callable[[Array], Array], *columns: npt.NDArray) -> Sums:
+        """A figure made from the totals ``(r, c)`` of c columns of values ``(p,)``."""
+        parts = [by_session(c, self.session, self.num_sessions) for c in columns]
+        return Sums(np.stack(parts, axis=1), formula)
 
     def mean_of(self, values: npt.NDArray) -> Sums:
         """Mean over the plays of values ``(p,)``."""
-        total = by_session(values, self.session, self.num_sessions)
-        return ratio(total, by_session(np.ones(len(values)), self.session, self.num_sessions))
+        return self.sums(_quotient, values, np.ones(len(values)))
+
+
+def _quotient(total: Array) -> Array:
+    """The first total over the second ``(r, 2)``."""
+    return np.asarray(total[:, 0] / total[:, 1])
 
 
 def log_loss(predictions: Predictions) -> Sums:
@@ -151,35 +148,34 @@ def calibration_error(predictions: Predictions) -> Sums:
 def calibration_noise(
     predictions: Predictions, rng: np.random.Generator, times: int = 100
 ) -> float:
-    """The calibration error that a perfect listener with these probabilities would show on average.
+    """Mean calibration error of a perfect listener with these probabilities, which is noise alone.
 
-    Labels are drawn from the probabilities themselves; what is left is noise.
+    Labels are drawn from the probabilities themselves.
     """
-    errors = []
-    for _ in range(times):
-        drawn = rng.random(len(predictions.probability)) < predictions.probability
-        alike = Predictions(
-            predictions.probability, drawn, predictions.session, predictions.num_sessions
-        )
-        statistic = calibration_error(alike)
-        errors.append(statistic.of(np.ones((1, predictions.num_sessions)))[0])
+    probability, everyone = predictions.probability, np.ones((1, predictions.num_sessions))
+    errors = [
+        calibration_error(
+            replace(predictions, outcome=rng.random(len(probability)) < probability)
+        ).of(everyone)[0]
+        for _ in range(times)
+    ]
     return float(np.mean(errors))
 
 
 def calibration_curve(
     predictions: Predictions, resampling: Resampling
-) -> list[tuple[float, Measured, int]]:
-    """For each bin the mean prediction, the real skip rate and the number of plays."""
+) -> list[tuple[float, Measured]]:
+    """For each bin the mean prediction and the real skip rate."""
     bins = probability_bins(predictions.probability)
     curve = []
     for b in np.unique(bins):
-        part = predictions.where(bins == b)
-        real = resampling.measure(part.mean_of(part.outcome))
-        curve.append((float(part.probability.mean()), real, len(part.outcome)))
+        here = bins == b
+        rate = predictions.sums(_quotient, predictions.outcome * here, here)
+        curve.append((float(predictions.probability[here].mean()), resampling.measure(rate)))
     return curve
 
 
-# The challenge's protocol.
+# The protocol of the challenge.
 
 
 def average_accuracy(correct: Mask, counted: Mask) -> Array:
@@ -209,7 +205,7 @@ def first_correct(correct: Mask, counted: Mask) -> Mask:
 
 
 def session_shape(levels: npt.NDArray[np.int8], shown: Ints) -> dict[str, Sums]:
-    """Figures that a faithful simulator must reproduce, over the songs after the shown ones.
+    """Figures of how sessions run, over the songs after the shown ones.
 
     Args:
         levels: Whole sessions, shown plays first ``(samples, n, places)``, -1 after the end. All
@@ -220,8 +216,7 @@ def session_shape(levels: npt.NDArray[np.int8], shown: Ints) -> dict[str, Sums]:
         ``skip_rate``; ``skip_after_keep`` and ``skip_after_skip`` (the first one follows the last
         play shown); ``autocorrelation_1`` to ``_5``, of plays both of which come after the shown
         ones; ``skip_run`` and ``keep_run``, the mean length of runs; ``spread``, the standard
-        deviation between sessions of their skip rate; ``constant``, the share of whole sessions
-        skipped or kept throughout.
+        deviation between sessions of their skip rate.
     """
     skipped, heard = is_skip(levels), levels >= 0
     late = heard & (np.arange(levels.shape[-1]) >= shown[:, None])
@@ -240,7 +235,6 @@ def session_shape(levels: npt.NDArray[np.int8], shown: Ints) -> dict[str, Sums]:
     figures["skip_run"] = ratio(total(skipped & late), total(skipped & begins))
     figures["keep_run"] = ratio(total(~skipped & late), total(~skipped & begins))
     figures["spread"] = _spread((skipped & late).sum(-1) / np.maximum(late.sum(-1), 1))
-    figures["constant"] = ratio(is_constant(levels).mean(axis=0), np.ones(levels.shape[1]))
     return figures
 
 
@@ -255,13 +249,12 @@ def _autocorrelation(skipped: Mask, counted: Mask, lag: int) -> Sums:
     both = counted[..., lag:] & counted[..., :-lag]
     x, y = skipped[..., :-lag] & both, skipped[..., lag:] & both
     parts = [cells.sum(axis=(0, 2), dtype=np.float64) for cells in (both, x, y, x & y)]
-    return Sums(np.stack(parts, axis=1), _binary_correlation)
 
+    def pearson(total: Array) -> Array:
+        n, x, y, xy = total.T
+        return np.asarray((n * xy - x * y) / np.sqrt((n * x - x * x) * (n * y - y * y)))
 
-def _binary_correlation(total: Array) -> Array:
-    """Correlation of two 0/1 variables from n, sum x, sum y, sum xy ``(r, 4)``."""
-    n, x, y, xy = total.T
-    return (n * xy - x * y) / np.sqrt((n * x - x * x) * (n * y - y * y))
+    return Sums(np.stack(parts, axis=1), pearson)
 
 
 def _spread(rates: Array) -> Sums:
@@ -282,100 +275,67 @@ def skip_by_place(levels: npt.NDArray[np.int8], shown: Ints, place: int) -> Sums
     return ratio(skipped.sum(axis=0), counted.sum(axis=0))
 
 
-# Is the song priced rightly?
+# The effect of the choice of song.
 
 
-def within_session_slope(predictions: Predictions, chosen: Mask | None = None) -> Sums:
+def within_session_slope(predictions: Predictions) -> Sums:
     """Slope of real on predicted skips within sessions, whatever each session's level.
 
     ``sum (p - mean p)(y - mean y) / sum (p - mean p)^2``, the means those of the session: only
-    differences between plays of one session count. Below 1 the listener believes that the choice
-    of song matters more than it does.
-
-    Args:
-        predictions: The plays.
-        chosen: Those over which to sum ``(p,)``, such as repeats; the means remain those of all.
+    differences between plays of one session count. Below 1 the predicted effect of the choice of
+    song is larger than the real one.
     """
-    centred_p, _ = _centred(predictions.probability, predictions)
-    centred_y, counts = _centred(predictions.outcome.astype(np.float64), predictions)
-    counted = counts > 1 if chosen is None else (counts > 1) & chosen
-    n = predictions.num_sessions
-    together = by_session(np.where(counted, centred_p * centred_y, 0), predictions.session, n)
-    alone = by_session(np.where(counted, centred_p**2, 0), predictions.session, n)
-    parts = np.stack([together, alone], axis=1)
-    return Sums(parts, lambda total: total[:, 0] / _more_than_rounding(total[:, 1]))
+    session, n = predictions.session, predictions.num_sessions
+    counts = by_session(np.ones(len(session)), session, n)
+
+    def centered(values: npt.NDArray) -> Array:
+        means = by_session(values, session, n) / np.maximum(counts, 1)
+        return np.where(counts[session] > 1, values - means[session], 0)
+
+    p, y = centered(predictions.probability), centered(predictions.outcome.astype(np.float64))
+    return predictions.sums(lambda total: total[:, 0] / _nonzero(total[:, 1]), p * y, p * p)
 
 
-def _more_than_rounding(squares: Array) -> Array:
+def _nonzero(squares: Array) -> Array:
     """A sum of squares, NaN where it is 0 but for rounding: nothing varies, so no slope."""
     return np.where(squares > LEAST_SQUARES, squares, np.nan)
 
 
-def _centred(values: Array, predictions: Predictions) -> tuple[Array, Array]:
-    """Values less their session's mean, and the number of plays of that session, both ``(p,)``."""
-    session, n = predictions.session, predictions.num_sessions
-    counts = by_session(np.ones(len(values)), session, n)
-    means = by_session(values, session, n) / np.maximum(counts, 1)
-    return values - means[session], counts[session]
-
-
-def correlation(x: Array, y: Array, session: Ints, num_sessions: int) -> Sums:
-    """Pearson correlation over all pairs ``(p,)``."""
-    columns = (np.ones(len(x)), x, y, x * x, y * y, x * y)
-    parts = np.stack([by_session(c, session, num_sessions) for c in columns], axis=1)
+def correlation(predictions: Predictions) -> Sums:
+    """Pearson correlation of prediction and outcome."""
+    x, y = predictions.probability, predictions.outcome.astype(np.float64)
 
     def pearson(total: Array) -> Array:
         n, x, y, xx, yy, xy = total.T
-        varied = [
-            _more_than_rounding(square / n - (mean / n) ** 2) for square, mean in ((xx, x), (yy, y))
-        ]
-        return (xy / n - x * y / n**2) / np.sqrt(varied[0] * varied[1])
+        varied = [_nonzero(square / n - (mean / n) ** 2) for square, mean in ((xx, x), (yy, y))]
+        return np.asarray((xy / n - x * y / n**2) / np.sqrt(varied[0] * varied[1]))
 
-    return Sums(parts, pearson)
+    return predictions.sums(pearson, np.ones(len(x)), x, y, x * x, y * y, x * y)
 
 
-@dataclass(frozen=True)
-class Reranking:
-    """What choosing among the real plays left is worth, promised and kept.
-
-    Attributes:
-        real: Skips of the plays chosen, relative to a random choice: -.05 is 5 % fewer.
-        promised: The same by the listener's own probabilities.
-    """
-
-    real: Sums
-    promised: Sums
-
-
-def price_slope(
-    effect: Array, error: Array, chosen: Mask, session: Ints, num_sessions: int
-) -> Sums:
-    """How much of a song's predicted effect is real: 1 where songs are priced rightly.
+def item_effect_slope(predictions: Predictions, effect: Array, chosen: Mask) -> Sums:
+    """Calibration slope of the item effect: 1 where the predicted effect of songs is the real one.
 
     The effect x of a song is its predicted skip probability less the mean of the songs that the
     session could have played in its place at that moment; e is real less predicted skip. If the
     real effect is b times the predicted one, e = (b - 1) x + noise, so
-    ``b = 1 + sum x (e - mean e) / sum x^2``. The mean error, over all plays, is a matter of the
-    listener's mood and not of songs. Since the past is the same for all songs compared, what it
-    does to the next play cancels; a plain slope of real on predicted within sessions falls below 1
-    even for a perfect listener.
+    ``b = 1 + sum x (e - mean e) / sum x^2``. The mean error, over all plays, belongs to the
+    sessions and not to songs. Since the past is the same for all songs compared, what it does to
+    the next play cancels; a plain slope of real on predicted within sessions falls below 1 even
+    for a perfect listener.
 
     Args:
+        predictions: The plays.
         effect: Predicted effect of the song played ``(p,)``.
-        error: Real less predicted skip ``(p,)``.
         chosen: The plays of interest ``(p,)``, such as first hearings.
-        session: Their sessions ``(p,)``.
-        num_sessions: Number of sessions.
     """
-    x = np.where(chosen, effect, 0.0)
-    columns = (x * x, x * error, x, error, np.ones(len(x)))
-    parts = np.stack([by_session(c, session, num_sessions) for c in columns], axis=1)
+    x, error = np.where(chosen, effect, 0.0), predictions.outcome - predictions.probability
 
     def slope(total: Array) -> Array:
         xx, xe, of_x, of_e, n = total.T
-        return 1 + (xe - of_e / n * of_x) / _more_than_rounding(xx)
+        return 1 + (xe - of_e / n * of_x) / _nonzero(xx)
 
-    return Sums(parts, slope)
+    return predictions.sums(slope, x * x, x * error, x, error, np.ones(len(x)))
 
 
 def rerank(
@@ -385,7 +345,7 @@ def rerank(
     *,
     size: int,
     rng: np.random.Generator,
-) -> Reranking:
+) -> tuple[Sums, Sums]:
     """Choose the ``size`` candidates least likely to be skipped, in each session.
 
     Args:
@@ -393,7 +353,11 @@ def rerank(
         skipped: Real labels ``(n, places)``.
         candidates: Plays to choose among ``(n, places)``.
         size: Plays to choose; of fewer candidates, all are taken.
-        rng: Breaks ties: the order of the log would tell something.
+        rng: Breaks ties, since the order of the log is informative.
+
+    Returns:
+        Skips of the plays chosen relative to a random choice (-.05 is 5 % fewer), by the real
+        labels and by the predicted probabilities.
     """
     key = np.where(candidates, probability, np.inf)
     order = np.lexsort((rng.random(key.shape), key), axis=1)[:, :size]
@@ -407,16 +371,16 @@ def rerank(
         parts = np.stack([np.where(chosen, values, 0).sum(axis=1), expected], axis=1)
         return Sums(parts, lambda total: total[:, 0] / total[:, 1] - 1)
 
-    return Reranking(relative(skipped.astype(np.float64)), relative(probability))
+    return relative(skipped.astype(np.float64)), relative(probability)
 
 
 def variance_shares(probability: Array) -> dict[str, Sums]:
-    """What an answer depends on: the listener's mood, the song, or chance alone.
+    """Shares of the variance of a skip: between sessions, between songs; the rest is chance.
 
-    Of the variance of a skip, ``m (1 - m)`` with m the mean probability: the part between sessions
-    (mood), the part within a session between songs drawn at random (song), and the rest (chance).
-    One-way analysis of variance with random effects, so that the mean of c songs does not pass
-    for mood.
+    Of the variance ``m (1 - m)``, with m the mean probability: the part between sessions (the
+    session effect), and the part within a session between songs drawn at random. One-way analysis
+    of variance with random effects, so that the noise of a mean of c songs does not count as a
+    session effect.
 
     Args:
         probability: Of songs drawn alike for each session ``(n, c)``.
@@ -432,7 +396,7 @@ def variance_shares(probability: Array) -> dict[str, Sums]:
         return (square - mean**2 - song / c) / whole, song / whole
 
     return {
-        "mood": Sums(parts, lambda total: shares(total)[0]),
+        "session": Sums(parts, lambda total: shares(total)[0]),
         "song": Sums(parts, lambda total: shares(total)[1]),
     }
 
@@ -455,10 +419,10 @@ def kendall_tau(x: Array, y: Array) -> Array:
 
 
 def ranking_agreement(one: Sequence[Measured], other: Sequence[Measured]) -> Measured:
-    """Kendall's tau between what two listeners make of the same agents."""
+    """Kendall's tau between the figures that two evaluators give the same agents."""
 
-    def stacked(figures: Sequence[Measured]) -> tuple[Array, Array]:
-        return np.array([[f.value for f in figures]]), np.stack([f.draws for f in figures], axis=1)
+    def stacked(figures: Sequence[Measured]) -> Array:
+        return np.stack([np.append(f.value, f.draws) for f in figures], axis=1)
 
-    (value, draws), (other_value, other_draws) = stacked(one), stacked(other)
-    return Measured(float(kendall_tau(value, other_value)[0]), kendall_tau(draws, other_draws))
+    tau = kendall_tau(stacked(one), stacked(other))
+    return Measured(float(tau[0]), tau[1:])

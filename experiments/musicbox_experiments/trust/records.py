@@ -1,0 +1,152 @@
+"""Figures of a simulator validation report: how they are kept, written, read and averaged."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from statistics import NormalDist
+from typing import Final
+
+from musicbox_env.data.dataset import write_json
+from musicbox_experiments.evaluate.resampling import CONFIDENCE, Measured
+
+RECORDS_FILE: Final = "trust.json"
+WIDTHS: Final = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
+"""Standard errors from the middle of an interval to its end."""
+
+Key = tuple[str, str, str]
+"""Listener, protocol, metric."""
+Rows = dict[str, dict[str, "Record"]]
+"""Records of each listener, by metric or by part of the data."""
+CurvePoint = tuple[float, Measured]
+"""Mean prediction of a bin, and its real rate."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """One figure of the report.
+
+    Attributes:
+        listener: Whose it is.
+        protocol: How it was taken.
+        metric: What it is; a figure of a part of the data names it: ``auc[position=5]``.
+        value: The figure; None where there was nothing to measure.
+        low: Lower end of its 95 % interval, None where it has none.
+        high: Upper end.
+        reference: What it is compared with (the log, a baseline, a perfect listener's figure);
+            None where there is nothing.
+    """
+
+    listener: str
+    protocol: str
+    metric: str
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    reference: float | None = None
+
+    @property
+    def key(self) -> Key:
+        """What the figure is of."""
+        return self.listener, self.protocol, self.metric
+
+
+@dataclass
+class Findings:
+    """What was found, on its way to the report.
+
+    Attributes:
+        records: All figures.
+        calibration: For each listener and for boosting the calibration curve on next plays.
+        truth: For each kind of songs and listener its curve against exact probabilities.
+        by_place: For each listener, and the log, the skip rate at each place of free-running
+            second halves ``(width,)``.
+        notes: What was left out, and why.
+    """
+
+    records: list[Record] = field(default_factory=list)
+    calibration: dict[str, list[CurvePoint]] = field(default_factory=dict)
+    truth: dict[str, dict[str, list[CurvePoint]]] = field(default_factory=dict)
+    by_place: dict[str, list[Measured]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def get(self, listener: str, protocol: str, metric: str) -> Record | None:
+        """The record of that name, if there is one with a value."""
+        wanted = (listener, protocol, metric)
+        return next((r for r in self.records if r.key == wanted and r.value is not None), None)
+
+
+def rows_of(records: Iterable[Record], protocol: str, metric: str | None = None) -> Rows:
+    """Records of a protocol for each listener: all by metric, or ``metric[part]`` by part."""
+    rows: Rows = {}
+    for record in records:
+        name, _, part = record.metric.removesuffix("]").partition("[")
+        if record.protocol == protocol and (metric is None or (part and name == metric)):
+            row = rows.setdefault(record.listener, {})
+            row[record.metric if metric is None else part] = record
+    return rows
+
+
+def write_records(folder: Path, records: Sequence[Record]) -> None:
+    """Write every figure into `RECORDS_FILE` of a folder, made if missing."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / RECORDS_FILE, [asdict(record) for record in records])  # type: ignore[arg-type]
+
+
+def read_records(folder: Path) -> dict[Key, Record]:
+    """The figures of a report.
+
+    Raises:
+        FileNotFoundError: The folder holds none.
+        ValueError: It holds something else.
+    """
+    file = folder / RECORDS_FILE
+    if not file.is_file():
+        raise FileNotFoundError(
+            f"There is no {file}; write it with `musicbox trust --out {folder}`."
+        )
+    try:
+        records = [Record(**figure) for figure in json.loads(file.read_text())]
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"{file} is not a list of figures ({error}); it must be a file that `musicbox trust` "
+            "wrote."
+        ) from None
+    return {record.key: record for record in records}
+
+
+def pooled(reports: Sequence[dict[Key, Record]]) -> list[Record]:
+    """Means of the figures that all reports hold, over test folds of the same sessions.
+
+    Test folds are disjoint, so the variance of a mean is the sum of theirs over their number
+    squared, each read from its interval. Listeners were fitted on sessions that they share in part,
+    which makes the intervals a little too narrow (Bengio & Grandvalet, JMLR 5, 2004).
+
+    Raises:
+        ValueError: They have no figure in common.
+    """
+    shared = [key for key in reports[0] if all(key in report for report in reports)]
+    if not shared:
+        raise ValueError(
+            "The reports have no figure in common; expected reports on the same listeners, by name."
+        )
+    return [_mean(key, [report[key] for report in reports]) for key in shared]
+
+
+def _mean(key: Key, records: Sequence[Record]) -> Record:
+    number = len(records)
+
+    def mean(values: Iterable[float | None]) -> float | None:
+        known = [value for value in values if value is not None]
+        return sum(known) / number if len(known) == number else None
+
+    value, reference = mean(r.value for r in records), mean(r.reference for r in records)
+    widths = [r.high - r.low for r in records if r.low is not None and r.high is not None]
+    if value is None or len(widths) < number:
+        return Record(*key, value, reference=reference)
+    errors = [width / (2 * WIDTHS) for width in widths]
+    off = WIDTHS * math.sqrt(sum(e**2 for e in errors)) / number
+    return Record(*key, value, value - off, value + off, reference)
