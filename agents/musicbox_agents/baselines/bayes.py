@@ -102,8 +102,8 @@ class BayesAgent(SlateAgent):
     def quality(self) -> Array:
         """Estimate of the tracks' quality ``(num_tracks,)`` from their training rate.
 
-        The rate is shrunken as `Catalog.skip_rate` does, but with the weight that the law asks
-        for: a rate of mean m varies with quality of variance s**2 by (m (1 - m) s)**2, and a beta
+        The rate is shrunken as `Catalog.skip_rate` does, but with the weight that the law
+        needs: a rate of mean m varies with quality of variance s**2 by (m (1 - m) s)**2, and a beta
         prior of that variance weighs ``1 / (m (1 - m) s**2) - 1`` plays.
         """
         plays, skips = self.dataset.catalog.plays(), self.dataset.catalog.skips()

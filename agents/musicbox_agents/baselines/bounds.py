@@ -53,7 +53,7 @@ class PrivilegedAgent(SlateAgent):
             )
         if self._simulator.num_envs != len(batch["tracks"]):
             raise RuntimeError(
-                f"The {self.name} agent was asked about {len(batch['tracks'])} sessions and is "
+                f"The {self.name} agent got {len(batch['tracks'])} sessions and is "
                 f"attached to a simulator of {self._simulator.num_envs}; attach it to the "
                 "environment that made the observation."
             )
