@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar, Final, Self
@@ -12,14 +12,15 @@ from typing import Any, ClassVar, Final, Self
 import numpy as np
 import numpy.typing as npt
 
+from musicbox_agents.progress import Callback, Progress
 from musicbox_env.data.dataset import Dataset, write_json
 from musicbox_env.schema import require_known
 from musicbox_env.simulator.dynamics import Simulator
 
 WEIGHTS: Final = "weights.npz"
 Observation = Mapping[str, npt.NDArray]
-Callback = Callable[[int, Mapping[str, float]], None]
-"""Called during learning with the environment steps so far and what is worth plotting."""
+Options = Mapping[str, Any]
+"""Keywords of `gymnasium.make`."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,13 @@ class AgentSettings:
             require_known(f"setting of {cls.__name__}", name, [f.name for f in fields(cls)])
         lists_as_tuples = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
         return cls(**lists_as_tuples)
+
+
+def as_batch(observation: Observation) -> tuple[dict[str, npt.NDArray], bool]:
+    """An observation with a leading axis of sessions, and whether that had to be added."""
+    single = np.ndim(observation["context"]) == 1
+    batch = {name: np.asarray(part) for name, part in observation.items()}
+    return ({name: part[None] for name, part in batch.items()} if single else batch), single
 
 
 def require_ranges(settings: AgentSettings, ranges: Mapping[str, tuple[float, float]]) -> None:
@@ -93,7 +101,6 @@ class Agent(ABC):
     def env_options(self) -> dict[str, Any]:
         """Keywords of `gymnasium.make` that this agent needs: kinds of action and observation."""
 
-    @abstractmethod
     def predict(
         self,
         observation: Observation,
@@ -112,6 +119,13 @@ class Agent(ABC):
         Returns:
             The action or actions, and the state for the next call.
         """
+        batch, single = as_batch(observation)
+        actions = self.act(batch, deterministic=deterministic)
+        return (actions[0] if single else actions), state
+
+    @abstractmethod
+    def act(self, batch: Observation, *, deterministic: bool) -> npt.NDArray:
+        """Actions ``(n, ...)`` for n sessions; see `predict`."""
 
     def attach(self, simulator: Simulator) -> None:
         """Read the simulator itself: only for bounds and the logged policy, which are no agents."""
@@ -137,7 +151,14 @@ class Agent(ABC):
                 holds a checkpoint, the training goes on from there, to the same end as if it had
                 never stopped. Agents without ``resumes`` pass it over.
         """
+        options = {**env_options, **self.env_options}
+        self.train(options, total_steps, Progress(callback, callback_every), checkpoint)
         return self
+
+    def train(
+        self, options: Options, total_steps: int, progress: Progress, checkpoint: Path | None
+    ) -> None:
+        """Learn as `learn` says; ``options`` are the environment's, the agent's own included."""
 
     def save(self, folder: Path) -> None:
         """Write the agent: settings as JSON, weights as arrays, nothing pickled."""

@@ -30,14 +30,15 @@ from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from musicbox_agents.base import Agent, AgentSettings, Callback, Observation
+from musicbox_agents.base import Agent, AgentSettings, Observation, Options
+from musicbox_agents.progress import Progress
 from musicbox_agents.sessions import one_thread, open_env
 from musicbox_env.data.dataset import Dataset
 from musicbox_env.retrieval.embeddings import embedding_space
@@ -147,16 +148,9 @@ class LIRDAgent(Agent):
         return {"action": "proto_list", "observation": "ids", "embedding": self.embedding, **sizes}
 
     @torch.no_grad()
-    def predict(
-        self,
-        observation: Observation,
-        state: Any = None,
-        episode_start: npt.NDArray[np.bool_] | None = None,
-        deterministic: bool = False,
-    ) -> tuple[npt.NDArray, Any]:
-        """mu(s); see `Agent.predict`. Noise belongs to learning alone."""
-        points = mu(self.networks, self.read(self.kept(observation))).numpy()
-        return (points[0] if observation["tracks"].ndim == 1 else points), None
+    def act(self, batch: Observation, *, deterministic: bool) -> npt.NDArray[np.float32]:
+        """mu(s) ``(n, K * d)``. Noise belongs to learning alone."""
+        return mu(self.networks, self.read(self.kept(batch))).numpy()
 
     def noise(self) -> Iterator[npt.NDArray[np.float32]]:
         """Ornstein-Uhlenbeck: ``x <- x - theta * x + sigma * N(0, 1)`` from 0 on ``(K * d,)``."""
@@ -213,18 +207,11 @@ class LIRDAgent(Agent):
             slow.lerp_(fast.detach(), self.settings.tau)
         return losses
 
-    def learn(
-        self,
-        env_options: Mapping[str, Any],
-        total_steps: int,
-        *,
-        callback: Callback | None = None,
-        callback_every: int = 1_000,
-        checkpoint: Path | None = None,
-    ) -> Self:
-        """Play one session after the other, with an update after each list; see `Agent.learn`."""
-        seen: list[dict[str, float]] = []
-        noise, options = self.noise(), {**env_options, **self.env_options}
+    def train(
+        self, options: Options, total_steps: int, progress: Progress, checkpoint: Path | None
+    ) -> None:
+        """Play one session after the other, with an update after each list."""
+        noise = self.noise()
         with one_thread(), open_env(self.dataset, options, num_envs=1) as env:
             before, _ = env.reset(seed=int(self.rng.integers(2**31)))
             for step in range(1, total_steps + 1):
@@ -235,11 +222,10 @@ class LIRDAgent(Agent):
                 if ended[0] or truncated[0]:
                     # NEXT_STEP autoreset: the step after an end plays nothing and is not stored.
                     before, noise = env.step(action)[0], self.noise()
-                seen.append({"reward": reward.item(), **self.update(self.sample())})
-                if callback is not None and (step % callback_every == 0 or step == total_steps):
-                    callback(step, {n: float(np.mean([m[n] for m in seen])) for n in seen[0]})
-                    seen.clear()
-        return self
+                progress.gather("reward", reward)
+                for name, value in self.update(self.sample()).items():
+                    progress.gather(name, value)
+                progress.call(step, last=step == total_steps)
 
     def arrays(self) -> dict[str, npt.NDArray]:
         """See `Agent.arrays`."""

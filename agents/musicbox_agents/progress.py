@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
+import numpy.typing as npt
 
-from musicbox_agents.base import Callback
+Callback = Callable[[int, Mapping[str, float]], None]
+"""Called during learning with the environment steps so far and what is worth plotting."""
+Summary = Callable[[npt.NDArray], float]
 
 
 class Progress:
-    """Gathers numbers and gives their means since the last call to the callback.
+    """Gathers numbers and gives their summaries since the last call to the callback.
 
     Attributes:
         due: Steps from which on the callback is called.
@@ -25,12 +27,12 @@ class Progress:
             every: Steps between calls.
         """
         self._callback, self._every, self.due = callback, every, every
-        self._values: dict[str, list[float]] = defaultdict(list)
+        self._gathered: dict[str, tuple[list[npt.NDArray], Summary]] = {}
 
-    def add(self, values: Mapping[str, float]) -> None:
-        """Gather one number for each name."""
-        for name, value in values.items():
-            self._values[name].append(value)
+    def gather(self, name: str, values: npt.ArrayLike, summary: Summary = np.mean) -> None:
+        """Gather values, a row each, whose summary is plotted."""
+        rows, _ = self._gathered.setdefault(name, ([], summary))
+        rows.append(np.atleast_1d(values))
 
     def call(self, steps: int, *, last: bool) -> bool:
         """Call the callback if it is due or the training ends; gives whether it was."""
@@ -38,14 +40,20 @@ class Progress:
             return False
         self.due = steps + self._every
         if self._callback is not None:
-            self._callback(steps, self.metrics())
-        self.clear()
+            found = self._gathered.items()
+            metrics = {name: float(of(np.concatenate(rows))) for name, (rows, of) in found}
+            self._callback(steps, metrics)
+        self._gathered.clear()
         return True
 
-    def metrics(self) -> dict[str, float]:
-        """Means since the last call."""
-        return {name: float(np.mean(values)) for name, values in self._values.items()}
 
-    def clear(self) -> None:
-        """Forget what was gathered."""
-        self._values.clear()
+def count_distinct(values: npt.NDArray) -> float:
+    """Number of different values."""
+    return float(len(np.unique(values)))
+
+
+def mean_cosine(vectors: npt.NDArray[np.float32]) -> float:
+    """Mean cosine of all pairs of vectors ``(n, d)``: 1 where all sessions get the same."""
+    units = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    n = len(units)
+    return float((np.square(units.sum(axis=0)).sum() - n) / max(n * (n - 1), 1))

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import gymnasium as gym
 import numpy as np
@@ -35,7 +35,8 @@ from stable_baselines3.sac.policies import MultiInputPolicy as SACMultiInputPoli
 from stable_baselines3.td3.policies import MultiInputPolicy as TD3MultiInputPolicy
 
 import musicbox_env
-from musicbox_agents.base import Agent, AgentSettings, Callback, Observation
+from musicbox_agents.base import Agent, AgentSettings, Observation, Options
+from musicbox_agents.progress import Progress
 from musicbox_agents.sessions import one_thread
 from musicbox_env.data.dataset import Dataset
 from musicbox_env.simulator.dynamics import EnvAssets, SessionConfig
@@ -150,41 +151,27 @@ class SB3Agent(Agent):
                 **self._policy_options(),
             )
 
-    def predict(
-        self,
-        observation: Observation,
-        state: Any = None,
-        episode_start: npt.NDArray[np.bool_] | None = None,
-        deterministic: bool = False,
-    ) -> tuple[npt.NDArray, Any]:
+    def act(self, batch: Observation, *, deterministic: bool) -> npt.NDArray:
         """SB3's own ``policy.predict``; exploration noise belongs to learning alone."""
         with one_thread():
-            actions, _ = self.policy.predict(dict(observation), deterministic=deterministic)
-        return actions, state
+            return self.policy.predict(dict(batch), deterministic=deterministic)[0]
 
-    def learn(
-        self,
-        env_options: Mapping[str, Any],
-        total_steps: int,
-        *,
-        callback: Callback | None = None,
-        callback_every: int = 1_000,
-        checkpoint: Path | None = None,
-    ) -> Self:
+    def train(
+        self, options: Options, total_steps: int, progress: Progress, checkpoint: Path | None
+    ) -> None:
         """SB3's own ``learn``; replay buffer and optimisers start anew, the policy does not."""
         with as_if_alone():
-            env = Monitor(gym.make(musicbox_env.ENV_ID, **{**env_options, **self.env_options}))
+            env = Monitor(gym.make(musicbox_env.ENV_ID, **options))
             try:
                 model = self.model(env, total_steps)
                 model.policy.load_state_dict(self.policy.state_dict())
                 self.policy = model.policy
-                relay = _Relay(callback, callback_every, total_steps)
+                relay = _Relay(progress, total_steps)
                 # The default logger leaves an empty folder among the temporary files.
                 model.set_logger(Logger(folder=None, output_formats=[]))
                 model.learn(total_steps, callback=relay, log_interval=_NEVER)
             finally:
                 env.close()
-        return self
 
     def model(self, env: gym.Env, total_steps: int) -> OffPolicyAlgorithm:
         """SB3's algorithm with these settings, untrained."""
@@ -249,29 +236,27 @@ class SB3SACAgent(SB3Agent):
 
 
 class _Relay(BaseCallback):
-    """Calls our callback from SB3's loop."""
+    """Reports progress from SB3's loop."""
 
-    def __init__(self, callback: Callback | None, every: int, total_steps: int) -> None:
+    def __init__(self, progress: Progress, total_steps: int) -> None:
         super().__init__()
-        self._callback, self._every, self._total = callback, every, total_steps
+        self._progress, self._total = progress, total_steps
 
     def _on_step(self) -> bool:
-        due = self.num_timesteps % self._every == 0 or self.num_timesteps == self._total
-        if due and self._callback is not None:
-            self._callback(self.num_timesteps, self._metrics())
+        steps, last = self.num_timesteps, self.num_timesteps == self._total
+        if steps >= self._progress.due or last:
+            self._gather()
+            self._progress.call(steps, last=last)
         return True
 
-    def _metrics(self) -> dict[str, float]:
+    def _gather(self) -> None:
         """The losses of the last update, and the mean return of the last hundred sessions."""
-        metrics = {
-            name: float(value)
-            for name, value in self.logger.name_to_value.items()
-            if name.startswith("train/") and name not in _CONSTANT
-        }
+        for name, value in self.logger.name_to_value.items():
+            if name.startswith("train/") and name not in _CONSTANT:
+                self._progress.gather(name, value)
         returns = [episode["r"] for episode in self.model.ep_info_buffer or ()]
         if returns:
-            metrics["rollout/return"] = float(np.mean(returns))
-        return metrics
+            self._progress.gather("rollout/return", returns)
 
 
 @contextmanager

@@ -2,37 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import numpy.typing as npt
 
-from musicbox_agents.base import Observation
-from musicbox_env.retrieval.exact import Find, top_k_among
+from musicbox_env.retrieval.exact import Find, top_k, top_k_among
 
-Batch = dict[str, npt.NDArray]
+Batch = Mapping[str, npt.NDArray]
 Floats = npt.NDArray[np.floating]
 Slates = npt.NDArray[np.int64]
 
 
-def as_batch(observation: Observation) -> tuple[Batch, bool]:
-    """An observation with a leading axis of sessions, and whether that had to be added."""
-    single = np.ndim(observation["context"]) == 1
-    batch = {name: np.asarray(part) for name, part in observation.items()}
-    return ({name: part[None] for name, part in batch.items()} if single else batch), single
-
-
-def nearest(observation: Observation, queries: Floats, items: Floats, k: int, find: Find) -> Slates:
+def nearest(
+    batch: Batch, queries: Floats, items: Floats, k: int, find: Find | None = None
+) -> Slates:
     """The k tracks of highest dot product that may be recommended ``(n, k)``, -1 for none.
 
     Args:
-        observation: Of n sessions: ``candidates`` to choose among, or the tracks ``barred``.
+        batch: Observation of n sessions: ``candidates`` to choose among, or the tracks ``barred``.
         queries: A vector for each session ``(n, d)``.
         items: Vectors of all tracks ``(num_tracks, d)``.
         k: How many.
-        find: Searches the items; see `Search.top_k`.
+        find: Searches the items, as `Search.top_k`; None is `top_k`.
     """
-    if "candidates" not in observation:
-        return find(queries, k, observation["barred"])[0]
-    candidates = observation["candidates"].astype(np.int64)
+    if "candidates" not in batch:
+        barred = batch["barred"]
+        found, _ = find(queries, k, barred) if find else top_k(queries, items, k, barred)
+        return found
+    candidates = batch["candidates"].astype(np.int64)
     # They come sorted by track, so that their places tell nothing of the log's order.
     order = np.broadcast_to(np.arange(candidates.shape[1]), candidates.shape)
     places = top_k_among(queries, items, candidates, k, order)

@@ -7,7 +7,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 from musicbox_agents import AGENTS, agent_class, load_agent, make_agent
-from musicbox_agents.baselines.heuristics import history_matrix
+from musicbox_agents.baselines.neighbors import history_matrix
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.monitor import Monitor
 

@@ -24,6 +24,7 @@ from musicbox_env.data.dataset import Dataset
 from musicbox_env.listeners import LISTENERS
 from musicbox_env.retrieval.embeddings import fit_embeddings
 from musicbox_env.schema import Level
+from musicbox_env.simulator.dynamics import CONTEXT_SIZE
 
 SMALL = {"hidden": 8, "batch_size": 16}
 
@@ -48,6 +49,7 @@ def seen(tracks: list[int], levels: list[int]) -> dict[str, npt.NDArray]:
     return {
         "tracks": np.array([-1] * pads + tracks, np.int32),
         "levels": np.array([-1] * pads + levels, np.int8),
+        "context": np.zeros(CONTEXT_SIZE, np.float32),
     }
 
 

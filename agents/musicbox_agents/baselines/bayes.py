@@ -16,16 +16,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import log_expit, logit, logsumexp, softmax
 
-from musicbox_agents.base import AgentSettings, Observation
-from musicbox_agents.baselines.heuristics import (
-    MAX_SCORES,
-    Batch,
-    SlateAgent,
-    Slates,
-    SlateSettings,
-    as_batch,
-    in_chunks,
-)
+from musicbox_agents.base import AgentSettings, Observation, as_batch, require_ranges
+from musicbox_agents.baselines.base import SlateAgent, SlateSettings, in_chunks
+from musicbox_agents.slates import Batch, Slates
 from musicbox_env.data.dataset import Dataset
 from musicbox_env.data.summaries import repeats
 from musicbox_env.schema import CONTEXT_TYPES, is_skip
@@ -54,10 +47,7 @@ class BayesSettings(SlateSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if min(self.draws, self.plausible) < 1:
-            raise ValueError(
-                f"draws is {self.draws} and plausible {self.plausible}; both must be 1 or more."
-            )
+        require_ranges(self, {"draws": (1, np.inf), "plausible": (1, np.inf)})
 
 
 class BayesAgent(SlateAgent):
@@ -76,6 +66,7 @@ class BayesAgent(SlateAgent):
 
     name = "bayes"
     Settings = BayesSettings
+    settings: BayesSettings
 
     def __init__(
         self, dataset: Dataset, *, seed: int = 0, settings: AgentSettings | None = None
@@ -88,35 +79,31 @@ class BayesAgent(SlateAgent):
         super().__init__(dataset, seed=seed, settings=settings)
         self.truth = GroundTruth.open(dataset.folder)
         sessions = dataset.sessions.sessions_in("train")
-        if len(sessions) > self._options.draws:
+        if len(sessions) > self.settings.draws:
             rng = np.random.default_rng(seed)
-            sessions = np.sort(rng.choice(sessions, self._options.draws, replace=False))
+            sessions = np.sort(rng.choice(sessions, self.settings.draws, replace=False))
         self._tastes = np.asarray(self.truth.session_taste[sessions])
         self._propensities = np.asarray(self.truth.session_propensity[sessions], np.float64)
-
-    @property
-    def _options(self) -> BayesSettings:
-        assert isinstance(self.settings, BayesSettings)
-        return self.settings
 
     @cached_property
     def _log_normalizer(self) -> Array:
         """``log sum_i w_i exp(kappa t . v_i)`` of each draw, ``(draws,)``."""
         truth, kappa = self.truth, self.truth.choice.kappa
         log_weight = np.log(np.maximum(truth.track_weight, 1e-30))
-        chunk = max(1, MAX_SCORES // self.num_tracks)
-        parts = []
-        for start in range(0, len(self._tastes), chunk):
-            affinity = self._tastes[start : start + chunk] @ truth.track_vectors.T
-            parts.append(logsumexp(kappa * affinity + log_weight, axis=1))
-        return np.concatenate(parts).astype(np.float64)
+
+        def of_some(part: Batch) -> Array:
+            affinity = part["taste"] @ truth.track_vectors.T
+            return logsumexp(kappa * affinity + log_weight, axis=1)
+
+        found = in_chunks({"taste": self._tastes}, self.num_tracks, of_some)
+        return found.astype(np.float64)
 
     @cached_property
     def quality(self) -> Array:
         """Estimate of the tracks' quality ``(num_tracks,)`` from their training rate.
 
-        The rate is shrunken as `Catalog.skip_rate` does, but with the weight that the law asks
-        for: a rate of mean m varies with quality of variance s**2 by (m (1 - m) s)**2, and a beta
+        The rate is shrunken as `Catalog.skip_rate` does, but with the weight that the law
+        needs: a rate of mean m varies with quality of variance s**2 by (m (1 - m) s)**2, and a beta
         prior of that variance weighs ``1 / (m (1 - m) s**2) - 1`` plays.
         """
         plays, skips = self.dataset.catalog.plays(), self.dataset.catalog.skips()
@@ -142,24 +129,25 @@ class BayesAgent(SlateAgent):
         count = (batch["tracks"] >= 0).sum(axis=1)
         begun = np.zeros(len(count), np.bool_) if episode_start is None else episode_start
         shown = count if state is None else np.where(begun, count, state)
-        actions = self._act({**batch, "shown": shown}, deterministic)
+        actions = self.act({**batch, "shown": shown}, deterministic=deterministic)
         return (actions[0] if single else actions), shown
 
-    def _act(self, batch: Batch, deterministic: bool) -> Slates:
-        return in_chunks(batch, MAX_SCORES // len(self._tastes), self._slates)
+    def act(self, batch: Batch, *, deterministic: bool) -> Slates:
+        """See `Agent.act`."""
+        return in_chunks(batch, len(self._tastes), self._slates)
 
     def _slates(self, batch: Batch) -> Slates:
-        taste = self._posterior_taste(batch)
-        points = np.column_stack([self.truth.law.taste * taste, np.ones(len(taste))])
-        return self._best_by_points(batch, points, self._items)
+        taste = self.posterior_taste(batch)
+        queries = np.column_stack([self.truth.law.taste * taste, np.ones(len(taste))])
+        return self._nearest(batch, queries, self._items)
 
-    def _posterior_taste(self, batch: Batch) -> Array:
+    def posterior_taste(self, batch: Batch) -> Array:
         """Posterior mean of the taste ``(n, d)``."""
         log_weights = self._log_choice(batch)
-        plausible = min(self._options.plausible, log_weights.shape[1])
+        plausible = min(self.settings.plausible, log_weights.shape[1])
         draws = np.argpartition(-log_weights, plausible - 1, axis=1)[:, :plausible]
         log_weights = np.take_along_axis(log_weights, draws, axis=1)
-        if self._options.use_levels:
+        if self.settings.use_levels:
             log_weights = log_weights + self._log_levels(batch, draws)
         weights = softmax(log_weights, axis=1)
         return np.einsum("np,npd->nd", weights, self._tastes[draws])

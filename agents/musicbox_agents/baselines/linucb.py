@@ -11,22 +11,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
 
-import gymnasium as gym
 import numpy as np
 import numpy.typing as npt
 
-import musicbox_env
-from musicbox_agents.base import AgentSettings, Callback
-from musicbox_agents.baselines.heuristics import (
-    MAX_SCORES,
-    Batch,
-    SlateAgent,
-    Slates,
-    SlateSettings,
-    in_chunks,
-)
+from musicbox_agents.base import AgentSettings, Options, require_ranges
+from musicbox_agents.baselines.base import SlateAgent, SlateSettings, in_chunks
+from musicbox_agents.progress import Progress
+from musicbox_agents.sessions import open_env
+from musicbox_agents.slates import Batch, Slates
 from musicbox_env.data.dataset import RATE_SUFFIX, Dataset
 from musicbox_env.data.summaries import mean_vectors
 from musicbox_env.retrieval.search import Search
@@ -55,11 +48,8 @@ class LinUCBSettings(SlateSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.alpha < 0 or self.ridge <= 0 or self.num_envs < 1:
-            raise ValueError(
-                f"alpha is {self.alpha}, ridge {self.ridge} and num_envs {self.num_envs}; alpha "
-                "must not be negative, ridge must be above 0 and num_envs 1 or more."
-            )
+        ranges = {"alpha": (0, np.inf), "ridge": (1e-12, np.inf), "num_envs": (1, np.inf)}
+        require_ranges(self, ranges)
 
 
 class LinUCBAgent(SlateAgent):
@@ -79,6 +69,7 @@ class LinUCBAgent(SlateAgent):
 
     name = "linucb"
     Settings = LinUCBSettings
+    settings: LinUCBSettings
     learns = True
 
     def __init__(
@@ -87,25 +78,20 @@ class LinUCBAgent(SlateAgent):
         """See `Agent`."""
         super().__init__(dataset, seed=seed, settings=settings)
         size = 2 * self._dim + 3 + NUM_STATE_FEATURES
-        self._precision: Array = self._options.ridge * np.eye(size)
+        self._precision: Array = self.settings.ridge * np.eye(size)
         self._kept: Array = np.zeros(size)
 
     @property
-    def _options(self) -> LinUCBSettings:
-        assert isinstance(self.settings, LinUCBSettings)
-        return self.settings
-
-    @property
     def _spec(self) -> str:
-        return self._options.embedding or self.dataset.default_embedding
+        return self.settings.embedding or self.dataset.default_embedding
 
     @cached_property
     def _search(self) -> Search:
         return Search(self.dataset, self._spec)
 
     @cached_property
-    def _tracks(self) -> Array:
-        """Vector, rate and 1 (z above) of every track ``(num_tracks, d + 2)``: vector, rate, 1."""
+    def tracks(self) -> Array:
+        """Vector, rate and 1 (z above) of every track ``(num_tracks, d + 2)``."""
         space = self._search.space
         if not self._spec.endswith(RATE_SUFFIX):
             space = np.pad(space, ((0, 0), (0, 1)))
@@ -113,71 +99,59 @@ class LinUCBAgent(SlateAgent):
 
     @property
     def _dim(self) -> int:
-        return self._tracks.shape[1] - 2
+        return self.tracks.shape[1] - 2
 
-    def _act(self, batch: Batch, deterministic: bool) -> Slates:
-        sessions = session_matrices(batch, self._tracks)
+    def act(self, batch: Batch, *, deterministic: bool) -> Slates:
+        """See `Agent.act`."""
+        sessions = session_matrices(batch, self.tracks)
         theta = np.linalg.solve(self._precision, self._kept)
-        points = np.einsum("nxz,x->nz", sessions, theta)
-        if deterministic or self._options.alpha == 0:
+        queries = np.einsum("nxz,x->nz", sessions, theta)
+        if deterministic or self.settings.alpha == 0:
             # The last axis is the same for all songs, and the rate's place is empty without one.
             space = self._search.space
-            points = points[:, : space.shape[1]]
-            return self._best_by_points(batch, points, space, self._search.top_k)
+            queries = queries[:, : space.shape[1]]
+            return self._nearest(batch, queries, space, self._search.top_k)
         covariance = np.linalg.inv(self._precision)
         spread = np.einsum("nxz,xy,nyw->nzw", sessions, covariance, sessions, optimize=True)
-        chunk = MAX_SCORES // self.num_tracks
-        return in_chunks({**batch, "points": points, "spread": spread}, chunk, self._optimistic)
+        return in_chunks(
+            {**batch, "queries": queries, "spread": spread}, self.num_tracks, self._optimistic
+        )
 
     def _optimistic(self, batch: Batch) -> Slates:
         variance = np.stack(
-            [((self._tracks @ spread) * self._tracks).sum(axis=1) for spread in batch["spread"]]
+            [((self.tracks @ spread) * self.tracks).sum(axis=1) for spread in batch["spread"]]
         )
-        bound = self._options.alpha * np.sqrt(np.maximum(variance, 0))
-        return self._best_by_scores(batch, batch["points"] @ self._tracks.T + bound)
+        bound = self.settings.alpha * np.sqrt(np.maximum(variance, 0))
+        return self._best_by_scores(batch, batch["queries"] @ self.tracks.T + bound)
 
-    def learn(
-        self,
-        env_options: Mapping[str, Any],
-        total_steps: int,
-        *,
-        callback: Callback | None = None,
-        callback_every: int = 1_000,
-        checkpoint: Path | None = None,
-    ) -> Self:
-        """Recommend optimistically and take every answer into the regression."""
-        env = gym.make_vec(
-            musicbox_env.ENV_ID,
-            num_envs=self._options.num_envs,
-            vectorization_mode="vector_entry_point",
-            **{**env_options, **self.env_options},
-        )
-        observation, _ = env.reset(seed=self.seed)
-        steps = reported = 0
-        kept: list[float] = []
-        while steps < total_steps:
-            slates, _ = self.predict(observation)
-            following, _, _, _, info = env.step(slates)
-            # In the step after an end nothing is heard, and so nothing is learned.
-            kept += self._take_in(observation, info["slate"], info["levels"])
-            observation = following
-            steps += env.num_envs
-            due = steps - reported >= callback_every or steps >= total_steps
-            if callback is not None and due:
-                callback(steps, {"train/kept": float(np.mean(kept)) if kept else 0.0})
-                reported, kept = steps, []
-        env.close()
-        return self
+    def train(
+        self, options: Options, total_steps: int, progress: Progress, checkpoint: Path | None
+    ) -> None:
+        """Recommend optimistically and add every answer to the regression."""
+        with open_env(self.dataset, options, self.settings.num_envs) as env:
+            observation, _ = env.reset(seed=self.seed)
+            steps = 0
+            while steps < total_steps:
+                slates, _ = self.predict(observation)
+                following, _, _, _, info = env.step(slates)
+                # In the step after an end nothing is heard, and so nothing is learned.
+                kept = self._update(observation, info["slate"], info["levels"])
+                progress.gather("train/kept", kept)
+                observation = following
+                steps += env.num_envs
+                progress.call(steps, last=steps >= total_steps)
 
-    def _take_in(self, batch: Batch, slates: npt.NDArray, levels: npt.NDArray) -> list[float]:
-        """Update the regression with the songs heard ``(n, k)``; gives 1 for each song kept."""
+    def _update(
+        self, batch: Batch, slates: npt.NDArray, levels: npt.NDArray
+    ) -> npt.NDArray[np.bool_]:
+        """Update the regression with the songs heard ``(n, k)``; gives which were kept."""
         session, place = np.nonzero(levels >= 0)
-        tracks = self._tracks[slates[session, place]]
-        features = np.einsum("sxz,sz->sx", session_matrices(batch, self._tracks)[session], tracks)
+        tracks = self.tracks[slates[session, place]]
+        features = np.einsum("sxz,sz->sx", session_matrices(batch, self.tracks)[session], tracks)
         kept = ~is_skip(levels[session, place])
         self._precision = self._precision + features.T @ features
         self._kept = self._kept + kept @ features
-        return kept.astype(float).tolist()
+        return kept
 
     def arrays(self) -> dict[str, npt.NDArray]:
         """See `Agent.arrays`."""

@@ -52,7 +52,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from pathlib import Path
-from typing import Any, ClassVar, Final, Self
+from typing import Any, ClassVar, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -60,19 +60,19 @@ import torch
 from torch import Tensor
 from torch.optim import Adam, AdamW
 
-from musicbox_agents.base import Agent, AgentSettings, Callback, Observation
+from musicbox_agents.base import Agent, AgentSettings, Observation, Options
 from musicbox_agents.ddpg import checkpoints, networks
 from musicbox_agents.ddpg.checkpoints import Loop
 from musicbox_agents.ddpg.replay import ReplayBuffer, Transitions, draw_batches
-from musicbox_agents.ddpg.report import Report
 from musicbox_agents.ddpg.settings import DDPGSettings
 from musicbox_agents.ddpg.space import Batch, SongSpace, divided, perturbed
 from musicbox_agents.ddpg.state import State
 from musicbox_agents.log import read_log
+from musicbox_agents.progress import Progress, count_distinct, mean_cosine
 from musicbox_agents.sessions import one_thread, open_env, session_seeds
-from musicbox_agents.slates import as_batch
 from musicbox_env.data.dataset import Dataset
 from musicbox_env.rewards import RewardConfig
+from musicbox_env.schema import is_skip
 
 NETWORKS: Final = ("actor", "critic", "target_actor", "target_critic", "average_critic")
 CRITIC_DECAY: Final = 1.0
@@ -93,7 +93,7 @@ class DDPGAgent(Agent):
         actor, critic: mu and Q; ``target_actor`` and ``target_critic`` are mu' and Q'.
         average_critic: Running average of the critic.
         memory, log: Transitions of the agent's own slates, and of the log.
-        critic_updates: Updates of the critic so far.
+        updates, critic_updates: Updates so far, and those of the critic, warm-up included.
         rng: Of everything random but the networks' first weights.
     """
 
@@ -128,7 +128,7 @@ class DDPGAgent(Agent):
         )
         self.memory = ReplayBuffer(config.buffer_size)
         self.log: ReplayBuffer | None = None
-        self.critic_updates = 0
+        self.updates = self.critic_updates = 0
 
     @property
     def env_options(self) -> dict[str, Any]:
@@ -143,20 +143,10 @@ class DDPGAgent(Agent):
 
     # Acting
 
-    def predict(
-        self,
-        observation: Observation,
-        state: Any = None,
-        episode_start: npt.NDArray[np.bool_] | None = None,
-        deterministic: bool = False,
-    ) -> tuple[npt.NDArray, Any]:
-        """Choose slates; see `Agent.predict`. The observation holds all: ``state`` is None."""
-        batch, single = as_batch(observation)
+    def act(self, batch: Observation, *, deterministic: bool) -> npt.NDArray[np.int64]:
+        """Slates ``(n, slate_size)``."""
         proto_actions = self.proto_actions(batch)
-        if not deterministic:
-            proto_actions = self.explore(proto_actions)
-        slates = self.choose(batch, proto_actions)
-        return (slates[0] if single else slates), None
+        return self.choose(batch, proto_actions if deterministic else self.explore(proto_actions))
 
     @torch.no_grad()
     def proto_actions(self, observation: Observation) -> npt.NDArray[np.float32]:
@@ -190,6 +180,7 @@ class DDPGAgent(Agent):
         """One update of the critic, the actor and their targets."""
         losses = self.update_critic(batch)
         actor_loss = self.actor_loss(self.actor, self.critic, batch.state)
+        self.updates += 1
         losses["actor_loss"] = networks.descend(self.actor_optimizer, actor_loss)
         if self.settings.gamma:  # else nothing reads the targets
             networks.follow(self.target_actor, self.actor, self.settings.tau)
@@ -248,26 +239,19 @@ class DDPGAgent(Agent):
 
     # Learning: the loop
 
-    def learn(
-        self,
-        env_options: Mapping[str, Any],
-        total_steps: int,
-        *,
-        callback: Callback | None = None,
-        callback_every: int = 1_000,
-        checkpoint: Path | None = None,
-    ) -> Self:
-        """Learn from recommending; see `Agent.learn`. It uses one thread of torch."""
-        config, options = self.settings, {**env_options, **self.env_options}
-        report = Report(callback, callback_every)
+    def train(
+        self, options: Options, total_steps: int, progress: Progress, checkpoint: Path | None
+    ) -> None:
+        """Recommend, remember and update; one thread of torch is used."""
+        config = self.settings
         with one_thread(), open_env(self.dataset, options, config.num_envs) as env:
             kept = None if checkpoint is None else checkpoints.newest(checkpoint)
             if kept is None:
-                self.prepare(env_options)
+                self.prepare(options)
                 observation, _ = env.reset(seed=session_seeds(self.rng, config.num_envs))
                 loop = Loop(observation, just_reset=np.zeros(config.num_envs, np.bool_))
             else:
-                loop = checkpoints.restore(kept, self, env, report)
+                loop = checkpoints.restore(kept, self, env, progress)
             while loop.steps < total_steps:
                 random_phase = config.start == "random" and loop.steps < config.learning_starts
                 greedy = self.proto_actions(loop.observation)
@@ -282,25 +266,29 @@ class DDPGAgent(Agent):
                 )[real]
                 self.memory.add(happened)
                 self.learn_quality(happened)
-                report.played(proto_actions[real], happened, reward[real])
+                progress.gather("reward", reward[real])
+                progress.gather("skip_rate", is_skip(happened.slate_levels)[happened.heard])
+                progress.gather("distinct_songs", happened.slate[happened.heard], count_distinct)
+                progress.gather("action_cosine", proto_actions[real], mean_cosine)
                 loop.observation, loop.just_reset = following, terminated | truncated
                 loop.steps += len(happened)
                 if loop.steps >= config.learning_starts:
                     loop.update_budget += config.updates_per_step * len(happened)
                 for batch in self.batches(int(loop.update_budget)):
-                    report.learned(self.update(batch))
+                    for name, value in self.update(batch).items():
+                        progress.gather(name, value)
                 loop.update_budget %= 1
-                called = report.call(loop.steps, last=loop.steps >= total_steps)
+                progress.gather("updates", self.updates, np.max)
+                called = progress.call(loop.steps, last=loop.steps >= total_steps)
                 if called and checkpoint is not None:
-                    checkpoints.keep(checkpoint, self, env, report, loop)
-        return self
+                    checkpoints.keep(checkpoint, self, env, progress, loop)
 
-    def prepare(self, env_options: Mapping[str, Any]) -> None:
+    def prepare(self, options: Options) -> None:
         """Read the log [3, 6] and let the critic learn from it; nothing if that was done."""
         if self.log is not None:
             return
-        config, options = self.settings, {**env_options, **self.env_options}
-        reward = RewardConfig.from_mapping(env_options.get("reward"))
+        config = self.settings
+        reward = RewardConfig.from_mapping(options.get("reward"))
         axes = self.space.read_quality(config, reward)
         if config.offline_fraction == 0:
             return

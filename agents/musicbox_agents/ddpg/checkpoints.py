@@ -21,7 +21,7 @@ from torch.optim import Optimizer
 
 from musicbox_agents.base import Observation
 from musicbox_agents.ddpg.replay import ReplayBuffer
-from musicbox_agents.ddpg.report import Report
+from musicbox_agents.progress import Progress
 from musicbox_env.rng import packed, unpacked
 from musicbox_env.vector_env import MusicSessionVectorEnv
 
@@ -64,7 +64,7 @@ def steps_of(checkpoint: Path) -> int:
 
 
 def keep(
-    folder: Path, agent: DDPGAgent, env: MusicSessionVectorEnv, report: Report, loop: Loop
+    folder: Path, agent: DDPGAgent, env: MusicSessionVectorEnv, progress: Progress, loop: Loop
 ) -> None:
     """Write all that a training is into ``folder``, and remove older checkpoints."""
     arrays = {
@@ -72,8 +72,8 @@ def keep(
         "just_reset": loop.just_reset,
         "steps": np.array(loop.steps),
         "update_budget": np.array(loop.update_budget),
-        "updates": np.array(report.updates),
-        "due": np.array(report.due),
+        "updates": np.array(agent.updates),
+        "due": np.array(progress.due),
         "critic_updates": np.array(agent.critic_updates),
         "rng": packed(agent.rng),
         **_named("env", env.arrays()),
@@ -95,8 +95,10 @@ def keep(
             shutil.rmtree(other)
 
 
-def restore(checkpoint: Path, agent: DDPGAgent, env: MusicSessionVectorEnv, report: Report) -> Loop:
-    """Give an agent, its sessions and its report the state that `keep` wrote.
+def restore(
+    checkpoint: Path, agent: DDPGAgent, env: MusicSessionVectorEnv, progress: Progress
+) -> Loop:
+    """Give an agent, its sessions and its progress the state that `keep` wrote.
 
     Raises:
         ValueError: Another version of MusicBox wrote the checkpoint.
@@ -112,12 +114,13 @@ def restore(checkpoint: Path, agent: DDPGAgent, env: MusicSessionVectorEnv, repo
     agent.load_weights(checkpoint)
     _set_moments(agent.actor_optimizer, _part("actor_optimizer", arrays))
     _set_moments(agent.critic_optimizer, _part("critic_optimizer", arrays))
+    agent.updates = int(arrays["updates"])
     agent.critic_updates = int(arrays["critic_updates"])
     agent.rng = unpacked(arrays["rng"])
     agent.memory = ReplayBuffer.restored(agent.memory.capacity, _part("memory", arrays))
     if "log.added" in arrays:
         agent.log = ReplayBuffer.restored(int(arrays["log.added"]), _part("log", arrays))
-    report.updates, report.due = int(arrays["updates"]), int(arrays["due"])
+    progress.due = int(arrays["due"])
     observation = env.restore(_part("env", arrays))
     steps, budget = int(arrays["steps"]), float(arrays["update_budget"])
     return Loop(observation, arrays["just_reset"], steps, budget)

@@ -23,7 +23,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Final, Self
+from typing import Any, ClassVar, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -31,7 +31,13 @@ import torch
 from torch import Tensor
 from torch.optim import Adam
 
-from musicbox_agents.base import Agent, AgentSettings, Callback, Observation, require_ranges
+from musicbox_agents.base import (
+    Agent,
+    AgentSettings,
+    Observation,
+    Options,
+    require_ranges,
+)
 from musicbox_agents.ddpg.networks import Actor, arrays_of, descend, set_arrays, unit
 from musicbox_agents.ddpg.replay import ReplayBuffer
 from musicbox_agents.ddpg.settings import STARTS, DDPGSettings
@@ -40,7 +46,6 @@ from musicbox_agents.ddpg.state import State
 from musicbox_agents.log import read_log
 from musicbox_agents.progress import Progress
 from musicbox_agents.sessions import one_thread
-from musicbox_agents.slates import as_batch
 from musicbox_env.data.dataset import Dataset
 from musicbox_env.schema import require_known
 
@@ -113,8 +118,8 @@ class BCAgent(Agent):
 
     def make_networks(self) -> None:
         """Make `networks`, with random weights."""
-        shape = {"hidden": self.settings.hidden, "rate": self.space.has_rate}
-        self.actor = Actor(self.space.dim, **shape)
+        hidden, rate = self.settings.hidden, self.space.has_rate
+        self.actor = Actor(self.space.dim, hidden=hidden, rate=rate)
         if self.settings.start == "heuristic":
             self.actor.start_at_heuristic()
 
@@ -128,60 +133,37 @@ class BCAgent(Agent):
             "history_length": self.settings.history_length,
         }
 
-    def predict(
-        self,
-        observation: Observation,
-        state: Any = None,
-        episode_start: npt.NDArray[np.bool_] | None = None,
-        deterministic: bool = False,
-    ) -> tuple[npt.NDArray, Any]:
-        """Choose actions; see `Agent.predict`. These agents never explore."""
-        batch, single = as_batch(observation)
-        read = self.space.state(batch)
+    def act(self, batch: Observation, *, deterministic: bool) -> npt.NDArray:
+        """Actions ``(n, ...)``; these agents never explore."""
+        state = self.space.state(batch)
         with torch.no_grad():
-            actions = self.act(batch, read, self.actor(read).numpy())
-        return (actions[0] if single else actions), None
+            return self.choose(batch, state, self.actor(state).numpy())
 
-    def act(self, batch: Observation, state: State, proto_actions: npt.NDArray) -> npt.NDArray:
+    def choose(self, batch: Observation, state: State, proto_actions: npt.NDArray) -> npt.NDArray:
         """Actions ``(n, ...)`` from mu(s) ``(n, d)``; out of the catalog quality counts less."""
         return proto_actions * self.space.weights(batch, DDPGSettings.quality_weight)
 
-    def learn(
-        self,
-        env_options: Mapping[str, Any],
-        total_steps: int,
-        *,
-        callback: Callback | None = None,
-        callback_every: int = 1_000,
-        checkpoint: Path | None = None,
-    ) -> Self:
-        """Learn from the logged sessions of the training split.
+    def train(
+        self, options: Options, total_steps: int, progress: Progress, checkpoint: Path | None
+    ) -> None:
+        """Learn from the logged sessions of the training split; no slate is recommended.
 
-        Of ``env_options`` the data, the split and the reward count; the listener is never used.
-
-        Args:
-            env_options: Keywords of `gymnasium.make`.
-            total_steps: Updates, a batch of logged slates each; no slate is recommended. (At its
-                defaults `ddpg` makes one update for four slates, after 1,000 on the log.)
-            callback: Called every ``callback_every`` updates and at the end.
-            callback_every: In updates.
-            checkpoint: Passed over.
+        Of ``options`` the data, the split and the reward count; the listener is never used. A step
+        is an update from a batch of logged slates. (At its defaults `ddpg` makes one update for
+        four slates, after 1,000 on the log.)
         """
-        config, progress = self.settings, Progress(callback, callback_every)
+        config, axes = self.settings, self.space.counted_axes()
         with one_thread():
             self.log = read_log(
-                self.dataset,
-                {**env_options, **self.env_options},
-                self.rng,
-                sessions=config.log_sessions,
-                axes=self.space.counted_axes(),
+                self.dataset, options, self.rng, sessions=config.log_sessions, axes=axes
             )
             for step in range(1, total_steps + 1):
                 rows = self.log.sample(self.rng, config.batch_size)
                 self.updates += 1
-                progress.add(self.update(self.space.batch(rows, future=self.gamma > 0)))
+                losses = self.update(self.space.batch(rows, future=self.gamma > 0))
+                for name, value in losses.items():
+                    progress.gather(name, value)
                 progress.call(step, last=step == total_steps)
-        return self
 
     @property
     def gamma(self) -> float:

@@ -50,7 +50,7 @@ class CriticAgent(BCAgent):
     """An actor and two critics, the smaller of which counts in targets (TD3, arXiv:1802.09477).
 
     Attributes:
-        critics: Both; ``target_critics`` are their slow copies.
+        twins, critics: Both; ``target_critics`` are their slow copies.
     """
 
     networks: ClassVar[tuple[str, ...]] = ("actor", "critics", "target_critics")
@@ -68,8 +68,9 @@ class CriticAgent(BCAgent):
     def make_networks(self) -> None:
         """See `BCAgent`."""
         super().make_networks()
-        shape = {"hidden": self.settings.hidden, "rate": self.space.has_rate}
-        self.critics = nn.ModuleList(Critic(self.space.dim, **shape) for _ in range(2))
+        dim, hidden, rate = self.space.dim, self.settings.hidden, self.space.has_rate
+        self.twins = Critic(dim, hidden=hidden, rate=rate), Critic(dim, hidden=hidden, rate=rate)
+        self.critics = nn.ModuleList(self.twins)
         self.target_critics = deepcopy(self.critics).requires_grad_(False)
 
     @property
@@ -83,15 +84,15 @@ class CriticAgent(BCAgent):
         slates = {"action": "slate", "slate_size": SLATE_SIZE} if self.settings.rerank else {}
         return super().env_options | slates
 
-    def act(self, batch: Observation, state: State, proto_actions: npt.NDArray) -> npt.NDArray:
+    def choose(self, batch: Observation, state: State, proto_actions: npt.NDArray) -> npt.NDArray:
         """Proto-actions, or the songs among the nearest that the first critic values most."""
         if not self.settings.rerank:
-            return super().act(batch, state, proto_actions)
+            return super().choose(batch, state, proto_actions)
         weight = self.space.weights(batch, DDPGSettings.quality_weight)
         near = self.space.nearest(
             batch, proto_actions * weight, max(self.settings.rerank, SLATE_SIZE)
         )
-        return self.space.best(batch, near, weight, self.critics[0], SLATE_SIZE)
+        return self.space.best(batch, near, weight, self.twins[0], SLATE_SIZE)
 
     @torch.no_grad()
     def least_target(self, state: State, actions: Tensor) -> Tensor:

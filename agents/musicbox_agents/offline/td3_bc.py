@@ -84,7 +84,7 @@ class TD3BCAgent(CriticAgent):
         target = self.target(batch)
         first, second = (
             DDPGAgent.critic_loss(critic, batch, target, within_slates=True)[0]
-            for critic in self.critics
+            for critic in self.twins
         )
         return first + second
 
@@ -92,6 +92,6 @@ class TD3BCAgent(CriticAgent):
         """``alpha`` times `DDPGAgent.actor_loss`, and the pull towards kept songs."""
         loss = self.cloning_loss(batch)
         if self.settings.alpha:
-            climb = DDPGAgent.actor_loss(self.actor, self.critics[0], batch.state)
+            climb = DDPGAgent.actor_loss(self.actor, self.twins[0], batch.state)
             loss = loss + self.settings.alpha * climb
         return loss

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 from handmade import HISTORY, KEPT, SESSIONS, SKIPPED, observe, write_sessions
 from musicbox_agents import make_agent
-from musicbox_agents.baselines import heuristics as baselines
-from musicbox_agents.baselines.heuristics import most_popular, nth_allowed, strongest
+from musicbox_agents.baselines import base, bounds
+from musicbox_agents.baselines.neighbors import strongest
+from musicbox_agents.baselines.popularity import most_popular, nth_allowed
+from scipy import sparse
 
 import musicbox_env
 from musicbox_env.retrieval.embeddings import embedding_space
@@ -232,7 +234,7 @@ def test_session_knn_adds_up_its_nearest_sessions(synthetic, neighbors):
 def test_strongest_keeps_the_largest_of_each_row():
     rng = np.random.default_rng(0)
     dense = rng.integers(0, 6, (20, 9)).astype(np.float32)
-    kept = strongest(baselines.sparse.csr_array(dense), 3).toarray()
+    kept = strongest(sparse.csr_array(dense), 3).toarray()
     for row, out in zip(dense, kept, strict=True):
         best = sorted(range(9), key=lambda j: (-row[j], j))[:3]
         np.testing.assert_array_equal(out, np.where(np.isin(range(9), best), row, 0))
@@ -250,7 +252,7 @@ def test_neighbours_choose_among_candidates_where_there_are_some(synthetic, name
 def test_chunks_change_nothing(synthetic, monkeypatch):
     names = ("item-knn", "session-knn", "skyline", "bayes")
     whole = {name: play_out(make_agent(name, synthetic), synthetic, 12) for name in names}
-    monkeypatch.setattr(baselines, "MAX_SCORES", 1_500)
+    monkeypatch.setattr(base, "MAX_SCORES", 1_500)
     for name in names:
         np.testing.assert_array_equal(
             play_out(make_agent(name, synthetic), synthetic, 12)[0], whole[name][0]
@@ -328,8 +330,8 @@ def test_skyline_takes_the_songs_least_likely_to_be_skipped(synthetic, listener,
         over = terminated | truncated
 
 
-def test_skyline_asks_replay_about_a_shortlist_and_what_the_log_holds(synthetic, monkeypatch):
-    monkeypatch.setattr(baselines, "SHORTLIST", 20)
+def test_skyline_on_replay_searches_a_shortlist_and_what_the_log_holds(synthetic, monkeypatch):
+    monkeypatch.setattr(bounds, "SHORTLIST", 20)
     agent = make_agent("skyline", synthetic)
     env, observation = sessions_begun(agent, synthetic, 60, listener="replay")
     action, rows = act(agent, observation), np.arange(60)
@@ -344,7 +346,7 @@ def test_skyline_asks_replay_about_a_shortlist_and_what_the_log_holds(synthetic,
 
 @pytest.mark.parametrize("listener", ["learned", "similarity"])
 def test_skyline_takes_likely_songs_where_nothing_orders_them(synthetic, listener, monkeypatch):
-    monkeypatch.setattr(baselines, "SHORTLIST", 20)
+    monkeypatch.setattr(bounds, "SHORTLIST", 20)
     agent = make_agent("skyline", synthetic)
     env, observation = sessions_begun(agent, synthetic, 40, listener=listener)
     assert env.simulator.ranking_space(np.arange(40)) is None

@@ -41,7 +41,7 @@ def test_posterior_is_prior_times_likelihood(synthetic, use_levels):
     weights = np.array(weights) / np.sum(weights)
     batch = {**observation, "shown": np.array([4])}
     expected = weights @ truth.session_taste[sessions]
-    np.testing.assert_allclose(agent._posterior_taste(batch)[0], expected, atol=1e-4)
+    np.testing.assert_allclose(agent.posterior_taste(batch)[0], expected, atol=1e-4)
     score = law.taste * vectors @ expected + agent.quality
     score[[3, 8, 40]] = -np.inf
     assert agent.predict(observation)[0][0].tolist() == np.argsort(-score)[:3].tolist()
@@ -55,9 +55,9 @@ def test_songs_recommended_do_not_tell_the_taste_by_being_played(synthetic):
     longer = observe([(3, KEPT), (8, KEPT), (100, KEPT), (101, KEPT)])
     told = {**longer, "shown": np.array([2])}
     untold = {**longer, "shown": np.array([4])}
-    first = agent._posterior_taste({**shown, "shown": np.array([2])})
-    np.testing.assert_allclose(agent._posterior_taste(told), first, atol=1e-6)
-    assert not np.allclose(agent._posterior_taste(untold), first, atol=1e-3)
+    first = agent.posterior_taste({**shown, "shown": np.array([2])})
+    np.testing.assert_allclose(agent.posterior_taste(told), first, atol=1e-6)
+    assert not np.allclose(agent.posterior_taste(untold), first, atol=1e-3)
     _, state = agent.predict(longer, state, np.array([False]))
     assert state.tolist() == [2]
     _, state = agent.predict(shown, np.array([7]), np.array([True]))
@@ -73,7 +73,7 @@ def test_finds_the_taste_behind_the_songs_played(synthetic):
     ]
     batch = observe(*plays)
     shown = (batch["tracks"] >= 0).sum(axis=1)
-    posterior = agent._posterior_taste({**batch, "shown": shown})
+    posterior = agent.posterior_taste({**batch, "shown": shown})
     tastes = truth.session_taste[sessions]
     prior = truth.session_taste[log.sessions_in("train")].mean(axis=0)
     assert ((posterior - tastes) ** 2).sum() < 0.8 * ((prior - tastes) ** 2).sum()

@@ -37,11 +37,11 @@ def features(observation, i, space, track):
 def test_features_are_linear_in_the_track(synthetic, begun):
     agent, env = begun
     observation, _ = env.reset(seed=1)
-    matrices = session_matrices(observation, agent._tracks)
+    matrices = session_matrices(observation, agent.tracks)
     space = embedding_space(synthetic, "hybrid+rate")
     for i, track in ((0, 5), (3, 77)):
         expected = features(observation, i, space, track)
-        np.testing.assert_allclose(matrices[i] @ agent._tracks[track], expected, atol=1e-6)
+        np.testing.assert_allclose(matrices[i] @ agent.tracks[track], expected, atol=1e-6)
 
 
 def test_learns_the_ridge_regression_and_acts_on_its_upper_bound(synthetic, begun):
@@ -68,9 +68,14 @@ def test_learns_the_ridge_regression_and_acts_on_its_upper_bound(synthetic, begu
     agent.learn({"data": str(synthetic.folder), "listener": "ground_truth"}, 12 * 8)
     design = np.array(rows)
     np.testing.assert_allclose(
-        agent._precision, 2.0 * np.eye(design.shape[1]) + design.T @ design, rtol=1e-5, atol=1e-4
+        agent.arrays()["precision"],
+        2.0 * np.eye(design.shape[1]) + design.T @ design,
+        rtol=1e-5,
+        atol=1e-4,
     )
-    np.testing.assert_allclose(agent._kept, design.T @ np.array(kept), rtol=1e-5, atol=1e-4)
+    np.testing.assert_allclose(
+        agent.arrays()["kept"], design.T @ np.array(kept), rtol=1e-5, atol=1e-4
+    )
 
 
 @pytest.mark.parametrize("wrong", [{"alpha": -1.0}, {"ridge": 0.0}, {"num_envs": 0}])

@@ -15,10 +15,10 @@ import torch
 from musicbox_agents import load_agent, make_agent
 from musicbox_agents.ddpg.agent import RESIDUALS_FROM, DDPGAgent
 from musicbox_agents.ddpg.replay import ReplayBuffer, Transitions
-from musicbox_agents.ddpg.report import mean_cosine
 from musicbox_agents.ddpg.settings import DDPGSettings
 from musicbox_agents.ddpg.space import Batch
 from musicbox_agents.ddpg.state import State
+from musicbox_agents.progress import mean_cosine
 from musicbox_agents.sessions import one_thread
 from musicbox_experiments.evaluate.metrics import effective_catalog_size, exposure, skip_rate
 from musicbox_experiments.evaluate.rollout import roll_out
@@ -367,7 +367,7 @@ def test_a_song_earns_what_a_slate_of_such_songs_would(played: Transitions) -> N
 
 def log_of(agent: DDPGAgent, **more: Any) -> Transitions:
     """All logged training sessions as the agent reads them."""
-    agent.prepare(options(agent.dataset, **more))
+    agent.prepare({**options(agent.dataset, **more), **agent.env_options})
     assert agent.log is not None
     return agent.log.stored
 
