@@ -182,7 +182,8 @@ def _splits(dataset: Dataset) -> list[str]:
     sessions = np.bincount(split, minlength=len(SPLITS))
     plays = np.bincount(split, weights=lengths, minlength=len(SPLITS)).astype(int)
     division = dataset.about.get("split", {})
-    seed, turn = division.get("seed", "unknown"), division.get("turn", 0)
+    seed = division.get("seed", "unknown")
+    fold = division.get("test_fold", division.get("turn", 0))  # turn: of datasets before 0.2
     runs = "history" in dataset.about
     key = "the run of plays, all sessions of a run together" if runs else "the session id"
     return [
@@ -191,7 +192,7 @@ def _splits(dataset: Dataset) -> list[str]:
             f"{plays[code]:>16,} plays"
             for code, name in enumerate(SPLITS)
         ),
-        f"by hash of {key}, seed {seed}, turn {turn}",
+        f"by hash of {key}, seed {seed}, test fold {fold}",
     ]
 
 
