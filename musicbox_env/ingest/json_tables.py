@@ -18,12 +18,11 @@ import pyarrow as pa
 
 from musicbox_env.ingest.tables import (
     BYTE_ORDER_MARK,
-    TEXT_CODES,
     DamagedFileError,
-    MalformedRow,
     PeekedStream,
     Rows,
     damage_reported,
+    text_codes,
 )
 
 RECORDS_A_BLOCK = 16_384
@@ -112,7 +111,7 @@ class JsonTable:
         yield from self._records
 
     def records_lost(self) -> int:
-        """About how many records lie behind the damage, evaluated by the bytes that are left."""
+        """About how many records lie behind the damage, estimated from the bytes that are left."""
         given, taken = self._source.records_given, self._source.bytes_of_records
         each = taken / given if given else TYPICAL_RECORD_BYTES
         return max(1, round((self._source.bytes_left() + 1) / max(each, 1)))
@@ -205,6 +204,5 @@ def _rows(
     columns: dict[str, pa.Array] = {}
     for name in wanted:
         column = pa.array([record.get(name) for record in records], pa.string())
-        columns[name] = column.dictionary_encode().cast(TEXT_CODES) if name in as_codes else column
-    malformed = tuple(MalformedRow(int(bad), 1) for bad in lines[~good])
-    return Rows(columns, lines[good], malformed)
+        columns[name] = text_codes(column) if name in as_codes else column
+    return Rows(columns, lines[good], lines[~good])

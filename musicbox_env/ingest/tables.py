@@ -8,6 +8,7 @@ import re
 import tarfile
 import zipfile
 import zlib
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -40,16 +41,19 @@ class DamagedFileError(ValueError):
 
 
 @dataclass(frozen=True)
-class MalformedRow:
-    """A place in a file that cannot be cut into as many fields as the header has.
+class PassedOver:
+    """A file, or member of an archive, that holds no table, or none of those looked for.
 
     Attributes:
-        line: First line of it.
-        rows: How many lines it swallows: more than one after a quote that is never closed.
+        name: Which one.
+        why: What it is instead, to follow the name in a message.
     """
 
-    line: int
-    rows: int
+    name: str
+    why: str
+
+
+NO_LINES: Final = np.empty(0, np.int64)
 
 
 @dataclass(frozen=True)
@@ -62,12 +66,13 @@ class Rows:
             field is an empty string in CSV and null in Parquet.
         lines: Line of each row in its file, the header being line 1, ``(rows,)``; from Parquet,
             which has no lines, the row counted from 1.
-        malformed: Rows that could not be cut into fields.
+        malformed: Lines that could not be cut into as many fields as the header has, ascending;
+            a quote that is never closed takes several.
     """
 
     columns: dict[str, pa.Array]
     lines: npt.NDArray[np.int64]
-    malformed: tuple[MalformedRow, ...] = ()
+    malformed: npt.NDArray[np.int64] = field(default_factory=NO_LINES.copy)
 
     def __len__(self) -> int:
         return len(self.lines)
@@ -75,20 +80,19 @@ class Rows:
     @property
     def num_read(self) -> int:
         """Rows seen, malformed ones with them."""
-        return len(self) + sum(row.rows for row in self.malformed)
+        return len(self) + len(self.malformed)
 
     def first(self, count: int) -> Rows:
         """The first ``count`` rows in the order of the file, malformed ones counted."""
         if count >= self.num_read:
             return self
-        bad_lines = [row.line + i for row in self.malformed for i in range(row.rows)]
-        last = np.sort(np.concatenate([self.lines, np.array(bad_lines, np.int64)]))[:count]
+        last = np.sort(np.concatenate([self.lines, self.malformed]))[:count]
         end = last[-1] if count else 0
         keep = int(np.searchsorted(self.lines, end, side="right"))
         return Rows(
             {name: column.slice(0, keep) for name, column in self.columns.items()},
             self.lines[:keep],
-            tuple(row for row in self.malformed if row.line <= end),
+            self.malformed[self.malformed <= end],
         )
 
 
@@ -205,22 +209,22 @@ class CsvTable:
         their lines come out right.
         """
         self._require_once(wanted)
-        spoilt: list[MalformedRow] = []
-        reader = self._reader(wanted, as_codes, spoilt)
+        malformed: list[int] = []
+        reader = self._reader(wanted, as_codes, malformed)
         next_line = 2
         while (batch := self._next(reader)) is not None:
-            lines = _lines_of(len(batch), next_line, spoilt)
-            # The parser runs ahead: malformed rows beyond this batch are told with the next.
-            num_behind = sum(row.line < lines[-1] for row in spoilt) if len(batch) else 0
-            behind = tuple(spoilt[:num_behind])
-            del spoilt[:num_behind]
-            next_line += len(batch) + sum(row.rows for row in behind)
+            lines = _lines_of(len(batch), next_line, malformed)
+            # The parser runs ahead: malformed lines beyond this batch go with the next.
+            num_within = bisect_left(malformed, lines[-1]) if len(batch) else 0
+            within = np.array(malformed[:num_within], np.int64)
+            del malformed[:num_within]
+            next_line += len(batch) + num_within
             rows = _without_blank_lines(Rows(dict(zip(wanted, batch.columns, strict=True)), lines))
             columns = {name: _as_text(column) for name, column in rows.columns.items()}
-            yield Rows(columns, rows.lines, behind)
-        if spoilt:
+            yield Rows(columns, rows.lines, within)
+        if malformed:
             columns = {name: pa.array([], _type(name, as_codes, text=True)) for name in wanted}
-            yield Rows(columns, np.empty(0, np.int64), tuple(spoilt))
+            yield Rows(columns, NO_LINES, np.array(malformed, np.int64))
 
     def _require_once(self, wanted: Sequence[str]) -> None:
         twice = [name for name, count in Counter(self.columns).items() if count > 1]
@@ -231,16 +235,16 @@ class CsvTable:
             )
 
     def _reader(
-        self, wanted: Sequence[str], as_codes: Collection[str], spoilt: list[MalformedRow]
+        self, wanted: Sequence[str], as_codes: Collection[str], malformed: list[int]
     ) -> pc_csv.CSVStreamingReader | None:
         extra_lines = 0
 
         def note(row: pc_csv.InvalidRow) -> str:
             nonlocal extra_lines
-            num_lines = 1 + row.text.count("\n")
-            spoilt.append(MalformedRow(row.number + extra_lines, num_lines))
+            first, more = row.number + extra_lines, row.text.count("\n")
+            malformed.extend(range(first, first + more + 1))
             # Arrow counts a row that runs over several lines as one.
-            extra_lines += num_lines - 1
+            extra_lines += more
             return "skip"
 
         # Columns that nobody wants may share a name; Arrow asks for distinct ones.
@@ -303,7 +307,7 @@ class ParquetTable:
             batches = self._parquet.iter_batches(PARQUET_ROWS, columns=list(wanted))
             for batch in batches:
                 columns = {
-                    name: _text_codes(batch[name]) if name in as_codes else batch[name]
+                    name: text_codes(batch[name]) if name in as_codes else batch[name]
                     for name in wanted
                 }
                 yield Rows(columns, np.arange(count + 1, count + 1 + len(batch)))
@@ -351,21 +355,19 @@ def _as_text(column: pa.Array) -> pa.Array:
     return as_strings(column)
 
 
-def _text_codes(column: pa.Array) -> pa.DictionaryArray:
+def text_codes(column: pa.Array) -> pa.DictionaryArray:
+    """A column of any simple type as codes of its distinct values, which are strings."""
     codes = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
     return pa.DictionaryArray.from_arrays(
         codes.indices.cast(pa.int32()), as_strings(codes.dictionary)
     )
 
 
-def _lines_of(count: int, next_line: int, spoilt: Sequence[MalformedRow]) -> npt.NDArray[np.int64]:
-    """Lines of the next ``count`` good rows, given the malformed ones that may stand among them."""
+def _lines_of(count: int, next_line: int, malformed: Sequence[int]) -> npt.NDArray[np.int64]:
+    """Lines of the next ``count`` good rows, given malformed lines that may stand among them."""
     good = np.arange(count)
-    if not spoilt:
-        return next_line + good
-    skipped = np.concatenate([[0], np.cumsum([row.rows for row in spoilt])])
-    good_before = np.array([row.line for row in spoilt]) - next_line - skipped[:-1]
-    return next_line + good + skipped[np.searchsorted(good_before, good, side="right")]
+    good_before = np.array(malformed, np.int64) - next_line - np.arange(len(malformed))
+    return next_line + good + np.searchsorted(good_before, good, side="right")
 
 
 def _without_blank_lines(rows: Rows) -> Rows:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -14,9 +13,10 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from musicbox_env.ingest.mssd import EMPTY_VALUES, TRACK_ID_NAMES, Rejects
-from musicbox_env.ingest.readers import PassedOver, describe_source, open_tables
-from musicbox_env.ingest.tables import Rows, Table, as_strings, found_columns
+from musicbox_env.ingest.mssd import TRACK_ID_NAMES
+from musicbox_env.ingest.plays import EMPTY_VALUES, Rejects, RowCheck
+from musicbox_env.ingest.readers import OnBytes, describe_source, ignore_bytes, open_tables
+from musicbox_env.ingest.tables import PassedOver, Rows, Table, as_strings, found_columns
 from musicbox_env.schema import TRACK_FEATURES
 
 MODES: Final = {"major": "1", "minor": "0"}
@@ -65,7 +65,7 @@ def read_track_features(
     *,
     named: set[Path],
     scratch: Path | None = None,
-    on_bytes: Callable[[int], None] = lambda count: None,
+    on_bytes: OnBytes = ignore_bytes,
 ) -> TrackFeatures:
     """Read track feature files in the published 30 columns, of which any but the id may lack.
 
@@ -73,7 +73,7 @@ def read_track_features(
         files: The files; of a track told twice the first row is kept.
         named: Those that the user named one by one, which must hold track features.
         scratch: Folder for unnamed temporary files.
-        on_bytes: Told how many bytes were just read.
+        on_bytes: Receives how many bytes were just read.
 
     Raises:
         ValueError: A file that was named holds no track features.
@@ -120,26 +120,24 @@ def _read(table: Table, found: TrackFeatures) -> list[pd.DataFrame]:
     frames = []
     for rows in table.rows([track, *features]):
         found.num_rows += rows.num_read
-        for row in rows.malformed:
-            rejects.add(row.line + np.arange(row.rows), "track row: wrong number of fields")
-        frames.append(_evaluator(rows, track, features, rejects))
+        rejects.add(rows.malformed, "track row: wrong number of fields")
+        frames.append(_frame(rows, track, features, rejects))
     found.rejected += rejects.counts
     found.reject_tables.append(rejects.take(table.name))
     return frames
 
 
-def _evaluator(rows: Rows, track: str, features: list[str], rejects: Rejects) -> pd.DataFrame:
+def _frame(rows: Rows, track: str, features: list[str], rejects: Rejects) -> pd.DataFrame:
     ids = as_strings(rows.columns[track]).to_numpy(zero_copy_only=False)
     ids = np.array(["" if i is None else i.strip() for i in ids], dtype=object)
-    good = ids != ""
-    rejects.add(rows.lines[~good], "track row: track id is empty")
+    check = RowCheck(rows.lines, rejects)
+    check.reject(ids == "", "track row: track id is empty")
     columns: dict[str, npt.NDArray] = {"track_id": ids}
     for name in features:
         values, bad = _numbers(rows.columns[name], name)
-        rejects.add(rows.lines[good & bad], f"track row: {name} is not a finite number")
-        good &= ~bad
+        check.reject(bad, f"track row: {name} is not a finite number")
         columns[name] = values
-    return pd.DataFrame(columns).loc[good]
+    return pd.DataFrame(columns).loc[check.kept]
 
 
 def _numbers(column: pa.Array, name: str) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:

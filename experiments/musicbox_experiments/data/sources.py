@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from musicbox_env.data.dataset import Dataset
-from musicbox_env.ingest.histories.pipeline import HistoryConfig
+from musicbox_env.ingest.histories.formats import HistoryConfig
 from musicbox_env.ingest.readers import source_files
 from musicbox_env.schema import require_known
 from musicbox_env.synthetic.generator import (

@@ -1,8 +1,8 @@
 """Average the trust reports of several divisions of the same sessions.
 
 A test split of a few hundred sessions is harder or easier than another by as much as good listeners
-differ. `musicbox ingest --test-fold` divides the same sessions so that each is a test session once; what
-is found on all these test splits together is told here.
+differ. `musicbox ingest --test-fold` splits the same sessions so that each is a test session once;
+what is found on all these test splits together is averaged here.
 """
 
 from __future__ import annotations

@@ -19,8 +19,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from musicbox_env.ingest.histories.formats import HistoryFormat
-from musicbox_env.ingest.mssd import EMPTY_VALUES, UNPARSABLE, Rejects, parse_flag
-from musicbox_env.ingest.tables import Rows, as_strings
+from musicbox_env.ingest.plays import (
+    EMPTY_VALUES,
+    UNPARSABLE,
+    Rejects,
+    RowCheck,
+    parse_codes,
+    parse_flag,
+    parse_name,
+)
+from musicbox_env.ingest.tables import Rows, as_strings, text_codes
 from musicbox_env.schema import CONTEXT_TYPES, REASONS_END, REASONS_START, UNKNOWN
 
 LISTEN: Final = np.dtype(
@@ -122,19 +130,20 @@ class ListenReader:
         users: Salted hashes of the users.
         tracks: The tracks.
         left_out: Rows that are no listening to music, by what they are.
-        unknown: Values stored as unknown, by column.
     """
 
-    def __init__(self, salt: bytes) -> None:
+    def __init__(self, salt: bytes, rejects: Rejects, notes: Counter[str]) -> None:
         """Begin.
 
         Args:
             salt: Key of the users' hashes.
+            rejects: Receives rows that cannot be plays.
+            notes: Receives values stored as unknown: how many, by what they are.
         """
         self.users = Names()
         self.tracks = Tracks()
         self.left_out: Counter[str] = Counter()
-        self.unknown: Counter[str] = Counter()
+        self._rejects, self._notes = rejects, notes
         self._devices = Names()
         self._salt = salt
         self._order = 0
@@ -143,28 +152,26 @@ class ListenReader:
         """Code of a user; the name goes no further than this."""
         return self.users.code(blake2b(name.encode(), key=self._salt, digest_size=8).hexdigest())
 
-    def read(self, rows: Rows, fmt: HistoryFormat, rejects: Rejects, owner: str) -> npt.NDArray:
-        """Turn rows into records; those that cannot be are added to ``rejects``.
+    def read(self, rows: Rows, fmt: HistoryFormat, owner: str) -> npt.NDArray:
+        """Turn rows into records.
 
         Args:
-            rows: Rows of a table, all columns of the format, coded ones among `coded_columns`.
+            rows: Rows of a table, all columns of the format.
             fmt: How the table is read.
-            rejects: Where rejected rows go.
             owner: Whose plays they are where the table names no user.
 
         Returns:
             ``(plays,)`` of `LISTEN`, in the order of the rows.
         """
-        for row in rows.malformed:
-            rejects.add(row.line + np.arange(row.rows), "no record, or wrong number of fields")
+        self._rejects.add(rows.malformed, "no record, or wrong number of fields")
         records = np.zeros(len(rows), LISTEN)
-        reading = _Reading(rows, fmt, self.unknown)
+        reading = _Reading(rows, fmt, self._notes)
         records["track"] = self._tracks(rows, fmt)
         keep = self._music(records["track"], reading)
         for name, parse in _CODED.items():
             records[name] = reading.coded(name, parse)
         users = reading.text("user")
-        keep = self._possible(records, reading, users, rejects, keep)
+        keep = self._possible(records, reading, users, keep)
         records["user"] = self._users(users, owner, len(rows))
         records["device"] = reading.coded("platform", self._devices.code)
         records["resolution"] = fmt.resolution_ms
@@ -225,42 +232,41 @@ class ListenReader:
         records: npt.NDArray,
         reading: _Reading,
         users: npt.NDArray[np.object_] | None,
-        rejects: Rejects,
-        evaluated: npt.NDArray[np.bool_],
+        music: npt.NDArray[np.bool_],
     ) -> npt.NDArray[np.bool_]:
-        """Fill in times and lengths; tell which of the evaluated rows can be plays."""
+        """Fill in times and lengths; reject rows of music that cannot be plays."""
         times, in_range = reading.times()
         heard, heard_bad = reading.milliseconds("played")
         length, length_bad = reading.milliseconds("duration")
-        self.unknown["track length"] += int(length_bad.sum())
+        reading.note("track length", int(length_bad.sum()))
         records["time"] = times
         records["ms"] = heard
         records["length"] = np.where(length > 0, length, UNKNOWN)
-        good = evaluated.copy()
-
-        def reject(mask: npt.NDArray[np.bool_], reason: str) -> None:
-            rejects.add(reading.lines[good & mask], reason)
-            good[mask] = False
-
+        check = RowCheck(reading.lines, self._rejects, music)
         if reading.fmt.flags_trusted:
-            reject(records["track"] == UNKNOWN, "track is empty")
+            check.reject(records["track"] == UNKNOWN, "track is empty")
             if users is not None:
-                reject(users == "", "user is empty")
-        reject(~in_range, "time is neither ISO 8601 nor Unix time, or not from 2000 to 2100")
-        reject(heard_bad, "time heard is no number from 0 to a day")
+                check.reject(users == "", "user is empty")
+        check.reject(~in_range, "time is neither ISO 8601 nor Unix time, or not from 2000 to 2100")
+        check.reject(heard_bad, "time heard is no number from 0 to a day")
         nothing = (heard < 0) & (records["completed"] < 0) & (records["skipped"] < 0)
-        reject(nothing, "nothing says how far it was heard")
-        return good
+        check.reject(nothing, "nothing says how far it was heard")
+        return check.kept
 
 
 class _Reading:
     """The columns of some rows, by the keys of the mapping."""
 
-    def __init__(self, rows: Rows, fmt: HistoryFormat, unknown: Counter[str]) -> None:
+    def __init__(self, rows: Rows, fmt: HistoryFormat, notes: Counter[str]) -> None:
         self.fmt = fmt
         self.lines = rows.lines
         self._rows = rows
-        self._unknown = unknown
+        self._notes = notes
+
+    def note(self, what: str, count: int) -> None:
+        """Count values stored as unknown."""
+        if count:
+            self._notes[f"{what} stored as unknown"] += count
 
     def text(self, key: str) -> npt.NDArray[np.object_] | None:
         column = getattr(self.fmt.mapping, key)
@@ -271,14 +277,10 @@ class _Reading:
         column = getattr(self.fmt.mapping, key.removesuffix("_type"))
         if column is None:
             return np.full(len(self._rows), UNKNOWN, np.int32)
-        texts = _texts(self._rows, column)
-        codes, names = pd.factorize(texts)
-        values = [UNKNOWN if name.lower() in EMPTY_VALUES else parse(name) for name in names]
-        if UNPARSABLE in values:
-            strange = np.isin(codes, np.flatnonzero(np.array(values) == UNPARSABLE))
-            self._unknown[key] += int(strange.sum())
-        lookup = np.array([UNKNOWN if v == UNPARSABLE else v for v in values] or [0], np.int32)
-        return lookup[codes]
+        values, strange = parse_codes(text_codes(self._rows.columns[column]), parse)
+        unparsable = values == UNPARSABLE
+        self.note(key, strange.total() + int(unparsable.sum()))
+        return np.where(unparsable, UNKNOWN, values)
 
     def filled(self, columns: Sequence[str]) -> npt.NDArray[np.bool_]:
         """Rows in which any of the columns holds something."""
@@ -361,16 +363,11 @@ def _stripped(column: pa.Array) -> npt.NDArray[np.object_]:
     return values
 
 
-def _name_code(vocabulary: Sequence[str]) -> Callable[[str], int]:
-    codes = {name: code for code, name in enumerate(vocabulary)}
-    return lambda text: codes.get(text, UNPARSABLE)
-
-
 _CODED: Final[dict[str, Callable[[str], int]]] = {
     "skipped": parse_flag,
     "completed": parse_flag,
     "shuffle": parse_flag,
-    "reason_start": _name_code(REASONS_START),
-    "reason_end": _name_code(REASONS_END),
-    "context_type": _name_code(CONTEXT_TYPES),
+    "reason_start": parse_name(REASONS_START),
+    "reason_end": parse_name(REASONS_END),
+    "context_type": parse_name(CONTEXT_TYPES),
 }

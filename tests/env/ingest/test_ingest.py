@@ -3,7 +3,6 @@
 import gzip
 import hashlib
 import json
-import multiprocessing
 import os
 import resource
 import signal
@@ -24,7 +23,7 @@ from musicbox_experiments.data import describe as describe_command
 from musicbox_env.data.dataset import Dataset, SplitConfig
 from musicbox_env.ingest import assembly, tables
 from musicbox_env.ingest.assembly import IdSet, SessionAssembler
-from musicbox_env.ingest.parts import _Turns, make_parts
+from musicbox_env.ingest.parts import make_parts
 from musicbox_env.ingest.pipeline import IngestConfig, ingest
 from musicbox_env.schema import (
     CONTEXT_TYPES,
@@ -318,7 +317,7 @@ def test_memory_holds_only_unfinished_sessions(tmp_path, monkeypatch):
     class Watched(SessionAssembler):
         def add(self, plays):
             batch = super().add(plays)
-            held.append(len(self._held))
+            held.append(len(self.held))
             return batch
 
     monkeypatch.setattr("musicbox_env.ingest.parts.SessionAssembler", Watched)
@@ -519,15 +518,6 @@ def test_track_features_are_needed_where_named(tmp_path):
         run(tmp_path, path, tracks=(str(bare),), min_popularity=95)
 
 
-def test_turns_give_each_file_to_one_process_until_they_are_stopped():
-    turns = _Turns(5, multiprocessing.get_context("spawn"))
-    assert [turns.take() for _ in range(6)] == [0, 1, 2, 3, 4, None]
-    turns = _Turns(5, multiprocessing.get_context("spawn"))
-    assert turns.take() == 0
-    turns.stop()
-    assert turns.take() is None
-
-
 def test_a_worker_need_not_wait_for_the_compiler():
     code = "import sys, musicbox_env.ingest.parts; print('numba' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -555,7 +545,7 @@ def test_parts_are_used_again_until_what_they_depend_on_changes(tmp_path):
     files = [write_csv(make_log(5, seed=i), tmp_path / f"{i}.csv") for i in range(2)]
 
     def parts(max_rows=None):
-        made = make_parts(files, tmp_path / "parts", named=set(), max_rows=max_rows, workers=1)
+        made = make_parts(files, tmp_path / "parts", max_rows=max_rows, workers=1)
         return [part.folder for part in made]
 
     first = parts()
@@ -660,9 +650,7 @@ def test_a_full_disk_is_told_and_survived(tmp_path, where):
     write_many_logs(tmp_path, num_files=2)
     limit = 20_000
     if where == "columns":
-        make_parts(
-            sorted((tmp_path / "logs").iterdir()), _parts_folder(tmp_path), named=set(), workers=1
-        )
+        make_parts(sorted((tmp_path / "logs").iterdir()), tmp_path / "out.partial/parts", workers=1)
     process = start_ingest(tmp_path, file_limit=limit)
     _, error = process.communicate()
     assert process.returncode == 1, error
@@ -676,12 +664,6 @@ def test_a_full_disk_is_told_and_survived(tmp_path, where):
     process.communicate()
     undisturbed = run(tmp_path, tmp_path / "logs", out="undisturbed")
     assert contents(tmp_path / "out") == contents(undisturbed.folder)
-
-
-def _parts_folder(tmp_path):
-    folder = tmp_path / "out.partial/parts"
-    folder.mkdir(parents=True)
-    return folder
 
 
 def test_archive_members_are_never_written_to_their_paths(tmp_path):
