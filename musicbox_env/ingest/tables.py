@@ -19,6 +19,7 @@ import ijson
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv as pc_csv
 import pyarrow.parquet as pq
 
@@ -32,7 +33,6 @@ DELIMITERS: Final = ",;\t|"
 MAX_COLUMNS_NAMED: Final = 25
 _VALUE: Final = re.compile(r"^[-+.:/ \d]*\d[-+.:/ \d]*$|\d{4}-\d\d-\d\d|\S@\S")
 """What a column is hardly called: a number, a time, an address."""
-TEXT_CODES: Final = pa.dictionary(pa.int32(), pa.string())
 BYTE_CODES: Final = pa.dictionary(pa.int32(), pa.binary())
 
 
@@ -208,35 +208,36 @@ class CsvTable:
         A row is taken to be a line: rows are counted past blank lines and malformed rows, so that
         their lines come out right.
         """
-        self._require_once(wanted)
-        malformed: list[int] = []
-        reader = self._reader(wanted, as_codes, malformed)
-        next_line = 2
-        while (batch := self._next(reader)) is not None:
-            lines = _lines_of(len(batch), next_line, malformed)
-            # The parser runs ahead: malformed lines beyond this batch go with the next.
-            num_within = bisect_left(malformed, lines[-1]) if len(batch) else 0
-            within = np.array(malformed[:num_within], np.int64)
-            del malformed[:num_within]
-            next_line += len(batch) + num_within
-            rows = _without_blank_lines(Rows(dict(zip(wanted, batch.columns, strict=True)), lines))
-            columns = {name: _as_text(column) for name, column in rows.columns.items()}
-            yield Rows(columns, rows.lines, within)
-        if malformed:
-            columns = {name: pa.array([], _type(name, as_codes, text=True)) for name in wanted}
-            yield Rows(columns, NO_LINES, np.array(malformed, np.int64))
-
-    def _require_once(self, wanted: Sequence[str]) -> None:
         twice = [name for name, count in Counter(self.columns).items() if count > 1]
         if unclear := [name for name in twice if name in wanted]:
             raise ValueError(
                 f"{self.name}: the header names {', '.join(unclear)} more than once; "
                 "which of them is meant cannot be told."
             )
+        # Bytes while parsing, so that bad UTF-8 spoils no whole file.
+        types = {name: BYTE_CODES if name in as_codes else pa.binary() for name in wanted}
+        malformed: list[int] = []
+        next_line = 2
+        for batch in self._batches(types, malformed):
+            lines = _lines_of(len(batch), next_line, malformed)
+            # The parser runs ahead: malformed lines beyond this batch go with the next.
+            num_within = bisect_left(malformed, lines[-1]) if len(batch) else 0
+            within = np.array(malformed[:num_within], np.int64)
+            del malformed[:num_within]
+            next_line += len(batch) + num_within
+            filled = ~_blank_lines(batch)
+            if not filled.all():
+                batch, lines = batch.filter(pa.array(filled)), lines[filled]
+            columns = {name: _as_text(batch[name]) for name in wanted}
+            yield Rows(columns, lines, within)
+        if malformed:
+            columns = {name: _as_text(pa.array([], kind)) for name, kind in types.items()}
+            yield Rows(columns, NO_LINES, np.array(malformed, np.int64))
 
-    def _reader(
-        self, wanted: Sequence[str], as_codes: Collection[str], malformed: list[int]
-    ) -> pc_csv.CSVStreamingReader | None:
+    def _batches(
+        self, types: dict[str, pa.DataType], malformed: list[int]
+    ) -> Iterator[pa.RecordBatch]:
+        """Parse the columns of these types; lines that cannot be are added to ``malformed``."""
         extra_lines = 0
 
         def note(row: pc_csv.InvalidRow) -> str:
@@ -247,38 +248,24 @@ class CsvTable:
             extra_lines += more
             return "skip"
 
-        # Columns that nobody wants may share a name; Arrow asks for distinct ones.
-        names = [n if n in wanted else f"{n}#{i}" for i, n in enumerate(self.columns)]
         if len(self.stream.head) < HEAD_BYTES and len(self.stream.head.splitlines()) < 2:
-            return None
+            return
+        # Columns that nobody wants may share a name; Arrow needs distinct ones. Only one thread
+        # counts rows as it goes.
+        names = [n if n in types else f"{n}#{i}" for i, n in enumerate(self.columns)]
+        reading = pc_csv.ReadOptions(
+            use_threads=False, block_size=BLOCK_BYTES, column_names=names, skip_rows=1
+        )
+        parsing = pc_csv.ParseOptions(
+            delimiter=self.delimiter, ignore_empty_lines=False, invalid_row_handler=note
+        )
+        converting = pc_csv.ConvertOptions(
+            include_columns=list(types), column_types=types, strings_can_be_null=False
+        )
         with damage_reported(self.name):
-            return pc_csv.open_csv(
-                pa.PythonFile(self.stream, mode="r"),
-                # Only one thread counts rows as it goes.
-                read_options=pc_csv.ReadOptions(
-                    use_threads=False,
-                    block_size=BLOCK_BYTES,
-                    column_names=names,
-                    skip_rows=1,
-                ),
-                parse_options=pc_csv.ParseOptions(
-                    delimiter=self.delimiter, ignore_empty_lines=False, invalid_row_handler=note
-                ),
-                convert_options=pc_csv.ConvertOptions(
-                    include_columns=list(wanted),
-                    column_types={name: _type(name, as_codes, text=False) for name in wanted},
-                    strings_can_be_null=False,
-                ),
+            yield from pc_csv.open_csv(
+                pa.PythonFile(self.stream, mode="r"), reading, parsing, converting
             )
-
-    def _next(self, reader: pc_csv.CSVStreamingReader | None) -> pa.RecordBatch | None:
-        if reader is None:
-            return None
-        with damage_reported(self.name):
-            try:
-                return reader.read_next_batch()
-            except StopIteration:
-                return None
 
 
 @dataclass
@@ -342,17 +329,8 @@ def as_strings(column: pa.Array) -> pa.StringArray:
         )
 
 
-def _type(name: str, as_codes: Collection[str], *, text: bool) -> pa.DataType:
-    """Arrow type of a CSV column; bytes while parsing, so that bad UTF-8 spoils no whole file."""
-    if name in as_codes:
-        return TEXT_CODES if text else BYTE_CODES
-    return pa.string() if text else pa.binary()
-
-
 def _as_text(column: pa.Array) -> pa.Array:
-    if pa.types.is_dictionary(column.type):
-        return pa.DictionaryArray.from_arrays(column.indices, as_strings(column.dictionary))
-    return as_strings(column)
+    return text_codes(column) if pa.types.is_dictionary(column.type) else as_strings(column)
 
 
 def text_codes(column: pa.Array) -> pa.DictionaryArray:
@@ -370,20 +348,14 @@ def _lines_of(count: int, next_line: int, malformed: Sequence[int]) -> npt.NDArr
     return next_line + good + np.searchsorted(good_before, good, side="right")
 
 
-def _without_blank_lines(rows: Rows) -> Rows:
-    """Leave out blank lines, which the parser gives as rows of empty fields."""
-    lengths = [
-        np.diff(np.frombuffer(c.buffers()[1], np.int32, len(c) + 1, 4 * c.offset))
-        for c in rows.columns.values()
-        if pa.types.is_binary(c.type)
-    ]
-    filled = np.max(lengths, axis=0) > 0 if lengths else np.ones(len(rows), bool)
-    if filled.all():
-        return rows
-    empty = ~filled
-    for column in rows.columns.values():
-        empty[empty] &= np.array([v in (None, b"") for v in column.filter(empty).to_pylist()])
-    keep = pa.array(~empty)
-    return Rows(
-        {name: column.filter(keep) for name, column in rows.columns.items()}, rows.lines[~empty]
-    )
+def _blank_lines(batch: pa.RecordBatch) -> npt.NDArray[np.bool_]:
+    """Rows of empty fields alone ``(rows,)``, as the parser gives blank lines."""
+    blank = np.ones(len(batch), np.bool_)
+    for column in batch.columns:
+        if not blank.any():
+            break
+        coded = pa.types.is_dictionary(column.type)
+        values = column.dictionary if coded else column
+        empty = pc.call_function("binary_length", [values]).to_numpy(zero_copy_only=False) == 0
+        blank &= empty[column.indices.to_numpy()] if coded else empty
+    return blank

@@ -108,9 +108,10 @@ class PlayMapping:
         """Key and column of everything that is mapped, for people."""
         return {**self.pairs(), "time": f"{self.time} ({self.time_is} of the play)"}
 
-    def lines(self) -> list[str]:
-        """The mapping for people, a line a key."""
-        return [f"  {key:<13}from column {column}" for key, column in self.described().items()]
+
+def mapping_lines(columns: Mapping[str, str]) -> list[str]:
+    """Keys and columns for people, a line a key."""
+    return [f"  {key:<13}from column {column}" for key, column in columns.items()]
 
 
 def read_mapping(text: str) -> PlayMapping:
@@ -218,24 +219,21 @@ def propose_mapping(columns: Sequence[str]) -> PlayMapping | None:
 def explain_proposal(name: str, columns: Sequence[str]) -> str:
     """What to do with a table that looks like plays but comes without a mapping."""
     mapping = propose_mapping(columns)
-    told = [f"{name} looks like a table of plays. By the names of its columns it says:"]
+    found = usual_columns(columns) if mapping is None else mapping.described()
+    lines = [
+        f"{name} looks like a table of plays. By the names of its columns it says:",
+        *mapping_lines(found),
+    ]
     if mapping is not None:
-        return "\n".join(
-            [
-                *told,
-                *mapping.lines(),
-                "Nothing was read, since only you know whether that is so. If it is, run the same "
-                f"command with --map {AUTO}; if not, with what is right, as in",
-                f'  --map "{mapping.option()}"',
-            ]
-        )
-    found = usual_columns(columns)
-    return "\n".join(
-        [
-            *told,
-            *(f"  {key:<13}from column {column}" for key, column in found.items()),
+        lines += [
+            "Nothing was read, since only you know whether that is so. If it is, run the same "
+            f"command with --map {AUTO}; if not, with what is right, as in",
+            f'  --map "{mapping.option()}"',
+        ]
+    else:
+        lines += [
             f"Which of its columns ({', '.join(columns)}) tell the rest, above all one of "
             f"{', '.join(EVIDENCE)}, only you know: say it with --map, as in",
             "  --map user=COLUMN,time=COLUMN,track=COLUMN,played_ms=COLUMN,duration_ms=COLUMN",
         ]
-    )
+    return "\n".join(lines)
