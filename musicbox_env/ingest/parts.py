@@ -12,7 +12,7 @@ import multiprocessing
 import os
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack
@@ -33,7 +33,7 @@ from musicbox_env.ingest.histories.sessionize import run_of
 from musicbox_env.ingest.mssd import LogReader, log_refusal
 from musicbox_env.ingest.plays import REJECTS_SCHEMA, Rejects
 from musicbox_env.ingest.readers import OnBytes, describe_source, ignore_bytes, open_tables
-from musicbox_env.ingest.tables import PassedOver, Table
+from musicbox_env.ingest.tables import PassedOver, Rows, Table
 
 PART_VERSION: Final = 3
 """Belongs to every part's key: raise it when parts come out differently."""
@@ -119,9 +119,10 @@ class PartWriter(ExitStack):
         passed_over: Tables and files that were not read.
     """
 
-    def __init__(self, folder: Path) -> None:
-        """Begin a part in an empty folder."""
+    def __init__(self, folder: Path, max_rows: int | None) -> None:
+        """Begin a part in an empty folder, of no more rows than ``max_rows``."""
         super().__init__()
+        self._max_rows = max_rows
         self.tables = self.rows = self.sessions = 0
         self.rejects = Rejects()
         self.notes: Counter[str] = Counter()
@@ -134,6 +135,25 @@ class PartWriter(ExitStack):
         self._rejects = self.enter_context(
             pc_csv.CSVWriter(str(folder / "rejects.csv"), REJECTS_SCHEMA, write_options=headless)
         )
+
+    @property
+    def full(self) -> bool:
+        """Whether the limit of rows is reached."""
+        return self.rows == self._max_rows
+
+    def read(
+        self, table: Table, name: str, wanted: Sequence[str], as_codes: Collection[str] = ()
+    ) -> Iterator[Rows]:
+        """Rows of a table, counted, up to the limit; their rejects are written under a name."""
+        self.tables += 1
+        for rows in table.rows(wanted, as_codes=as_codes):
+            if self._max_rows is not None:
+                rows = rows.first(self._max_rows - self.rows)
+            self.rows += rows.num_read
+            yield rows
+            self.write_rejects(name)
+            if self.full:
+                break
 
     def write(self, batch: pa.RecordBatch | None, table: str) -> None:
         """Write whole sessions from the table of that name, a batch of `assembly.BLOCK_SCHEMA`."""
@@ -263,15 +283,15 @@ def make_part(
         on_bytes(read)
 
     def write(unfinished: Path) -> dict[str, Any]:
-        with PartWriter(unfinished) as writer:
+        with PartWriter(unfinished, max_rows) as writer:
             for table in open_tables(file, on_bytes=count, scratch=unfinished):
                 refusal = table if isinstance(table, PassedOver) else log_refusal(table)
                 if refusal is not None:
                     writer.passed_over.append(refusal)
                 elif not isinstance(table, PassedOver):
-                    if writer.rows == max_rows:
+                    if writer.full:
                         break
-                    _read_log(table, writer, unfinished, max_rows)
+                    _read_log(table, writer, unfinished)
         about = writer.about()
         found = {name: about[name] for name in ("rows", "sessions")}
         return {"sources": [{**source, **found}], **about}
@@ -282,20 +302,13 @@ def make_part(
     return part
 
 
-def _read_log(table: Table, writer: PartWriter, scratch: Path, max_rows: int | None) -> None:
+def _read_log(table: Table, writer: PartWriter, scratch: Path) -> None:
     """Read a table; write whole sessions as they come, and at the end those cut short."""
     reader = LogReader(table, writer.rejects, writer.notes)
     assembler = SessionAssembler(scratch, writer.rejects)
-    for rows in table.rows(reader.wanted, as_codes=reader.as_codes):
-        if max_rows is not None:
-            rows = rows.first(max_rows - writer.rows)
-        writer.rows += rows.num_read
+    for rows in writer.read(table, table.name, reader.wanted, reader.as_codes):
         writer.write(assembler.add(reader.read(rows)), table.name)
-        writer.write_rejects(table.name)
-        if writer.rows == max_rows:
-            break
     for batch in assembler.finish():
         writer.write(batch, table.name)
         writer.write_rejects(table.name)
     writer.write_rejects(table.name)
-    writer.tables += 1

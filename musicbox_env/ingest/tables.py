@@ -97,7 +97,12 @@ class Rows:
 
 
 class Table(Protocol):
-    """One table of a source file; read it before asking for the next."""
+    """One table of a source file; it must be read before the next.
+
+    Attributes:
+        name: Its file, and member if the file is an archive.
+        columns: Names of its columns.
+    """
 
     name: str
     columns: tuple[str, ...]
@@ -179,28 +184,17 @@ def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [""])[0].strip()
 
 
-@dataclass
 class CsvTable:
-    """A CSV read as a stream.
+    """A CSV read as a stream; its columns are those of the header line, without outer blanks."""
 
-    Attributes:
-        name: Its file, and member if the file is an archive.
-        stream: Where it is read from.
-        columns: Names of the header line, without surrounding blanks.
-        delimiter: What stands between fields: whichever of `DELIMITERS` the header has most of.
-    """
-
-    name: str
-    stream: PeekedStream
-    columns: tuple[str, ...] = field(init=False)
-    delimiter: str = field(init=False)
-
-    def __post_init__(self) -> None:
-        line = self.stream.head.removeprefix(BYTE_ORDER_MARK).splitlines()[:1]
+    def __init__(self, name: str, stream: PeekedStream) -> None:
+        """Read the header line; fields are cut at whichever of `DELIMITERS` it has most of."""
+        line = stream.head.removeprefix(BYTE_ORDER_MARK).splitlines()[:1]
         text = line[0].decode(errors="replace") if line else ""
-        self.delimiter = max(DELIMITERS, key=text.count)
-        fields = next(csv.reader([text], delimiter=self.delimiter), [])
-        self.columns = tuple(name.strip() for name in fields)
+        self.name, self._stream = name, stream
+        self._delimiter = max(DELIMITERS, key=text.count)
+        fields = next(csv.reader([text], delimiter=self._delimiter), [])
+        self.columns = tuple(field.strip() for field in fields)
 
     def rows(self, wanted: Sequence[str], *, as_codes: Collection[str] = ()) -> Iterator[Rows]:
         """Stream the wanted columns.
@@ -248,7 +242,7 @@ class CsvTable:
             extra_lines += more
             return "skip"
 
-        if len(self.stream.head) < HEAD_BYTES and len(self.stream.head.splitlines()) < 2:
+        if len(self._stream.head) < HEAD_BYTES and len(self._stream.head.splitlines()) < 2:
             return
         # Columns that nobody wants may share a name; Arrow needs distinct ones. Only one thread
         # counts rows as it goes.
@@ -257,48 +251,35 @@ class CsvTable:
             use_threads=False, block_size=BLOCK_BYTES, column_names=names, skip_rows=1
         )
         parsing = pc_csv.ParseOptions(
-            delimiter=self.delimiter, ignore_empty_lines=False, invalid_row_handler=note
+            delimiter=self._delimiter, ignore_empty_lines=False, invalid_row_handler=note
         )
         converting = pc_csv.ConvertOptions(
             include_columns=list(types), column_types=types, strings_can_be_null=False
         )
         with damage_reported(self.name):
             yield from pc_csv.open_csv(
-                pa.PythonFile(self.stream, mode="r"), reading, parsing, converting
+                pa.PythonFile(self._stream, mode="r"), reading, parsing, converting
             )
 
 
-@dataclass
 class ParquetTable:
-    """A Parquet file read a few row groups' pages at a time.
+    """A Parquet file read a few row groups' pages at a time."""
 
-    Attributes:
-        name: Its file, and member if the file is an archive.
-        file: Where it is read from.
-        columns: Names of its columns.
-    """
-
-    name: str
-    file: IO[bytes]
-    columns: tuple[str, ...] = field(init=False)
-
-    def __post_init__(self) -> None:
-        with damage_reported(self.name):
-            self._parquet = pq.ParquetFile(self.file)
+    def __init__(self, name: str, file: IO[bytes]) -> None:
+        """Read the schema."""
+        self.name = name
+        with damage_reported(name):
+            self._parquet = pq.ParquetFile(file)
             self.columns = tuple(self._parquet.schema_arrow.names)
 
     def rows(self, wanted: Sequence[str], *, as_codes: Collection[str] = ()) -> Iterator[Rows]:
         """Stream the wanted columns."""
-        count = 0
+        line = 1
         with damage_reported(self.name):
-            batches = self._parquet.iter_batches(PARQUET_ROWS, columns=list(wanted))
-            for batch in batches:
-                columns = {
-                    name: text_codes(batch[name]) if name in as_codes else batch[name]
-                    for name in wanted
-                }
-                yield Rows(columns, np.arange(count + 1, count + 1 + len(batch)))
-                count += len(batch)
+            for batch in self._parquet.iter_batches(PARQUET_ROWS, columns=list(wanted)):
+                columns = {n: text_codes(batch[n]) if n in as_codes else batch[n] for n in wanted}
+                yield Rows(columns, np.arange(line, line + len(batch)))
+                line += len(batch)
 
 
 def found_columns(table: Table) -> str:

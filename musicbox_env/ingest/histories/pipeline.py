@@ -96,13 +96,14 @@ def make_history_part(
     }
 
     def write(unfinished: Path) -> dict[str, Any]:
-        with ExitStack() as stack:
-            maker = _HistoryMaker(files, unfinished, config, stack)
-            rows = maker.read(max_rows, on_bytes)
+        with (
+            PartWriter(unfinished, max_rows) as writer,
+            _HistoryMaker(files, unfinished, config, writer) as maker,
+        ):
+            rows = maker.read(on_bytes)
             history = maker.write()
-        about = maker.writer.about()
         found = [{**source, "rows": n} for source, n in zip(sources, rows, strict=True)]
-        return {"sources": found, **about, "history": history}
+        return {"sources": found, **writer.about(), "history": history}
 
     return Part.make(folder, settings, write)
 
@@ -119,64 +120,52 @@ def content_salt(files: Sequence[Path]) -> bytes:
     return salt.digest()
 
 
-class _HistoryMaker:
-    """Histories on their way into a part.
-
-    Attributes:
-        writer: The part.
-    """
+class _HistoryMaker(ExitStack):
+    """Histories on their way into a part."""
 
     def __init__(
-        self, files: Sequence[Path], folder: Path, config: HistoryConfig, stack: ExitStack
+        self, files: Sequence[Path], folder: Path, config: HistoryConfig, writer: PartWriter
     ) -> None:
-        self.writer = stack.enter_context(PartWriter(folder))
+        super().__init__()
         self._files, self._folder, self._config = files, folder, config
+        self._writer = writer
         self._salt = content_salt(files)
-        self._reader = ListenReader(self._salt, self.writer.rejects, self.writer.notes)
+        self._reader = ListenReader(self._salt, self._writer.rejects, self._writer.notes)
         self._owners: set[int] = set()
-        self._buckets = [stack.enter_context(_unnamed_file(folder)) for _ in range(NUM_BUCKETS)]
+        self._buckets = [self.enter_context(_unnamed_file(folder)) for _ in range(NUM_BUCKETS)]
         self._counts: Counter[str] = Counter()
         self._evidence = np.zeros(len(Evidence), np.int64)
         self._formats: dict[str, dict[str, str]] = {}
         self._damaged: list[str] = []
         self._longest: dict[str, int] = dict.fromkeys(("played", "duration"), UNKNOWN)
 
-    def read(self, max_rows: int | None, on_bytes: OnBytes) -> list[int]:
+    def read(self, on_bytes: OnBytes) -> list[int]:
         """Read all tables of all files into the buckets; how many rows each file has."""
         found = []
         for file in self._files:
-            before = self.writer.rows
+            before = self._writer.rows
             for table in open_tables(file, on_bytes=on_bytes, scratch=self._folder):
-                if self.writer.rows == max_rows:
+                if self._writer.full:
                     break
                 # The folder that a file lies in is nobody's business.
                 name = file.name + table.name.removeprefix(str(file))
                 if isinstance(table, PassedOver):
-                    self.writer.passed_over.append(PassedOver(name, table.why))
+                    self._writer.passed_over.append(PassedOver(name, table.why))
                 elif (fmt := history_format(table, self._config)) is None:
-                    self.writer.passed_over.append(PassedOver(name, "is no listening history"))
+                    self._writer.passed_over.append(PassedOver(name, "is no listening history"))
                 else:
                     owner = _owner(file, table) if self._config.archives_apart else ""
-                    self._read_table(table, name, fmt, owner, max_rows)
-            found.append(self.writer.rows - before)
+                    self._read_table(table, name, fmt, owner)
+            found.append(self._writer.rows - before)
         return found
 
-    def _read_table(
-        self, table: Table, name: str, fmt: HistoryFormat, owner: str, max_rows: int | None
-    ) -> None:
-        writer, before = self.writer, self.writer.rows
-        writer.tables += 1
+    def _read_table(self, table: Table, name: str, fmt: HistoryFormat, owner: str) -> None:
+        writer, before = self._writer, self._writer.rows
         self._formats.setdefault(fmt.name, fmt.mapping.described())
         self._owners.add(self._reader.user_code(owner))
         try:
-            for rows in table.rows(fmt.columns):
-                if max_rows is not None:
-                    rows = rows.first(max_rows - writer.rows)
-                writer.rows += rows.num_read
+            for rows in writer.read(table, name, fmt.columns):
                 self._keep(self._reader.read(rows, fmt, owner))
-                writer.write_rejects(name)
-                if writer.rows == max_rows:
-                    break
         except DamagedFileError:
             if not isinstance(table, JsonTable):
                 raise
@@ -211,8 +200,8 @@ class _HistoryMaker:
             plays, rows = self._sessions(listens, estimate, hashes)
             mentioned[listens["track"][rows]] = True
             listeners += len(np.unique(listens["user"][rows]))
-            assembler = SessionAssembler(self._folder, self.writer.rejects)
-            self.writer.write(assembler.add(plays), "listening history")
+            assembler = SessionAssembler(self._folder, self._writer.rejects)
+            self._writer.write(assembler.add(plays), "listening history")
         _write_names(self._folder / "names.parquet", tracks, mentioned)
         return self._account(listeners)
 
@@ -293,8 +282,8 @@ class _HistoryMaker:
             "listeners": listeners,
             "read_as": self._formats,
             "rows": {
-                "read": self.writer.rows,
-                "rejected": self.writer.rejects.counts.total(),
+                "read": self._writer.rows,
+                "rejected": self._writer.rejects.counts.total(),
                 **{f"left out: {what}": n for what, n in self._reader.left_out.items()},
                 **{name: counts[name] for name in (DUPLICATES, *FATES)},
             },
