@@ -28,7 +28,7 @@ RECORDS_A_BLOCK = 16_384
 BYTES_A_BLOCK = 32 << 20
 """A block of long records ends before it holds so many of them."""
 RECORDS_LOOKED_AT: Final = 200
-"""How many records tell the columns."""
+"""How many records give the columns."""
 READ_BYTES: Final = 1 << 14
 MAX_RECORD_BYTES = 4 << 20
 MAX_DEPTH: Final = 64

@@ -53,7 +53,7 @@ class IngestConfig:
     Attributes:
         sources: Listening logs in the MSSD schema, a Spotify streaming history, or tables of
             plays: CSV, JSON, gzip, tar, zip, Parquet, a folder or a glob of those. What they are
-            is told from the content.
+            is recognized from the content.
         out: Dataset folder to write.
         tracks: Track feature files, in the same formats. They may cover few of the tracks.
         incomplete: What becomes of sessions with missing plays: kept or dropped as a whole.
@@ -104,7 +104,7 @@ class IngestConfig:
             )
         if self.min_popularity is not None and not self.tracks:
             raise ValueError(
-                "min_popularity needs track features, where the popularity stands: name them "
+                "min_popularity needs track features, which hold the popularity: name them "
                 "with --tracks."
             )
 

@@ -1,4 +1,4 @@
-"""Tables of text in whatever wrapping they come: told from the content, streamed, never extracted.
+"""Tables of text in any wrapping: recognized from the content, streamed, never extracted.
 
 A source file may be a CSV, JSON, a gzip of one, a tar of many (gzipped or not), a zip of many, or
 Parquet; its name is not looked at. Members of an archive are read as a stream and never written
@@ -67,7 +67,7 @@ def named_files(sources: Iterable[str | Path]) -> set[Path]:
 
 
 def describe_source(file: Path) -> dict[str, Any]:
-    """Name, size and sha256 of a source file, as they stand in ``dataset.json``."""
+    """Name, size and sha256 of a source file, as in ``dataset.json``."""
     with file.open("rb") as content:
         sha256 = hashlib.file_digest(content, "sha256").hexdigest()
     return {"file": str(file), "bytes": file.stat().st_size, "sha256": sha256}
@@ -88,7 +88,7 @@ def _expand(source: str) -> list[Path]:
 
 
 def ignore_bytes(count: int) -> None:
-    """Receive a number of bytes where nobody shows progress."""
+    """Receive a number of bytes where no progress is shown."""
 
 
 def open_tables(
@@ -132,7 +132,7 @@ class CountedFile(io.FileIO):
 def _tables_in(
     stream: PeekedStream, name: str, scratch: Path | None, *, member: bool
 ) -> Iterator[Table | PassedOver]:
-    """Tell by its first bytes what a stream is, and give its tables."""
+    """Recognize a stream by its first bytes, and give its tables."""
     head = stream.head
     with damage_reported(name):
         if not head:

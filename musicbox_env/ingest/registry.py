@@ -1,4 +1,4 @@
-"""What a source file is, told from its content: the one registry of readers.
+"""What a source file is, by its content: the one registry of readers.
 
 A table is a log in the schema of the Music Streaming Sessions Dataset (`mssd`), a listening history
 that one of `SERVICES` recognizes, or a table of plays whose columns the user maps. A new service is
@@ -70,7 +70,7 @@ def history_format(table: Table, config: HistoryConfig) -> HistoryFormat | None:
 
 
 def sort_sources(files: Sequence[Path], config: HistoryConfig) -> SourceKinds:
-    """Tell logs from histories, reading only the beginnings of their tables."""
+    """Sort files into logs and histories, reading only the beginnings of their tables."""
     found = SourceKinds()
     for file in files:
         refusals: list[PassedOver] = []

@@ -28,7 +28,7 @@ BLOCK_BYTES = 8 << 20
 """Text parsed at a time: some 50,000 rows of a published log."""
 PARQUET_ROWS: Final = 65_536
 HEAD_BYTES: Final = 1 << 16
-"""How much of a stream is looked at to tell what it is; a header line must fit in."""
+"""How much of a stream is looked at to recognize its format; a header line must fit in."""
 DELIMITERS: Final = ",;\t|"
 MAX_COLUMNS_NAMED: Final = 25
 _VALUE: Final = re.compile(r"^[-+.:/ \d]*\d[-+.:/ \d]*$|\d{4}-\d\d-\d\d|\S@\S")
@@ -61,7 +61,7 @@ class Rows:
     """Some rows of one table, as text.
 
     Attributes:
-        columns: Equally long arrays: ``dictionary<string>`` for columns that were asked for as
+        columns: Equally long arrays: ``dictionary<string>`` for columns that are read as
             codes; others are strings from CSV and of their stored type from Parquet. An empty
             field is an empty string in CSV and null in Parquet.
         lines: Line of each row in its file, the header being line 1, ``(rows,)``; from Parquet,
@@ -121,7 +121,7 @@ class Readable(Protocol):
 
 
 class PeekedStream:
-    """A stream whose beginning was looked at and is given again to whoever reads it.
+    """A stream whose beginning can be looked at before it is read.
 
     Attributes:
         head: Its first `HEAD_BYTES` bytes, fewer if it is shorter.
@@ -206,7 +206,7 @@ class CsvTable:
         if unclear := [name for name in twice if name in wanted]:
             raise ValueError(
                 f"{self.name}: the header names {', '.join(unclear)} more than once; "
-                "which of them is meant cannot be told."
+                "which of them is meant is not clear."
             )
         # Bytes while parsing, so that bad UTF-8 spoils no whole file.
         types = {name: BYTE_CODES if name in as_codes else pa.binary() for name in wanted}

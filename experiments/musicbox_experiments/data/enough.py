@@ -121,4 +121,4 @@ def _embedding(dataset: Dataset) -> list[str]:
 def _listeners(dataset: Dataset) -> list[str]:
     if dataset.about.get("history", {}).get("listeners") != 1:
         return []
-    return ["All sessions are one listener's: what is found here holds for nobody else."]
+    return ["All sessions are one listener's: what is found here holds for no other."]

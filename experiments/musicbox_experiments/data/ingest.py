@@ -1,9 +1,9 @@
 """Turn listening logs or streaming histories into a dataset folder.
 
-Formats are told from the content: CSV, JSON, gzip, tar, zip, Parquet, folders and globs of those,
-in the schema of the Music Streaming Sessions Dataset; or a Spotify streaming history, the zip as
-downloaded; or any table of plays, with --map. Rows that cannot be are listed in rejects.csv. A run
-that was stopped goes on where it was.
+Formats are recognized from the content: CSV, JSON, gzip, tar, zip, Parquet, folders and globs of
+those, in the schema of the Music Streaming Sessions Dataset; or a Spotify streaming history, the
+zip as downloaded; or any table of plays, with --map. Rows that cannot be are listed in rejects.csv.
+A run that was stopped goes on where it was.
 
 Of a history the dataset keeps no user name, address, country, device, date or time of a play.
 """

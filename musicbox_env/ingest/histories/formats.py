@@ -22,8 +22,8 @@ class HistoryConfig:
         map: Columns of a table of plays, as user=COLUMN,time=COLUMN,track=COLUMN,
             played_ms=COLUMN and so on, or a TOML file of the same keys; auto takes the mapping
             that is proposed. Spotify's own files need none.
-        timezone: Where the listener lives, such as Europe/Berlin: hours of the day are told from
-            the times, which are in UTC. Left out, hours are unknown. The zone is not stored.
+        timezone: Where the listener lives, such as Europe/Berlin: hours of the day are computed
+            from the times, which are in UTC. Left out, hours are unknown. The zone is not stored.
         archives_apart: Each archive or table that names no user has a listener of its own; by
             default they are all one listener's.
         session: What a session is.

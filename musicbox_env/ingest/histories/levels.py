@@ -10,7 +10,7 @@ length. Three rules say more than the share, where there is something to apply t
 2. A play that the *listener ended* (any other known reason, or a flag) is cut at best. In the
    challenge data set itself 99 % of the full plays ended by themselves, and 2 % of all others.
 3. Where no time heard is known, "completed" and "not skipped" are full, and "skipped" and "not
-   completed" are short, since nobody knows how short.
+   completed" are short: how short is not known.
 
 Where a length is not stated it is estimated (`LengthEstimate`). `Evidence` counts which of all
 this gave how many levels.
@@ -29,12 +29,12 @@ from musicbox_env.schema import REASONS_END, UNKNOWN, Level
 
 TRACK_DONE: Final = REASONS_END.index("trackdone")
 LENGTH_SAMPLES: Final = 16
-"""Plays of a track that ended by themselves and are remembered to estimate its length."""
+"""Plays of a track that ended by themselves and are kept to estimate its length."""
 TRUSTED_SAMPLES: Final = 3
 SAME_LENGTH_MS: Final = 1_500
 """Two plays that stop no further apart than this stopped at the same place: the track's end."""
 SHORTEST_AGREEING: Final = 0.4
-"""Part of the typical length from which on two plays that stop together tell the track's length;
+"""Part of the typical length from which on two plays that stop together give the track's length;
 before, skips meet by chance."""
 TYPICAL_LENGTH_MS: Final = 210_000
 """Length of a track where nothing at all is known."""
@@ -119,7 +119,7 @@ class LengthEstimate:
         self._longest = np.full((num_tracks, 2), UNKNOWN, np.int32)
 
     def add(self, listens: npt.NDArray) -> None:
-        """Learn from plays, duplicates left out."""
+        """Add plays, duplicates left out."""
         ended = ended_itself(listens) & (listens["ms"] > 0)
         self._sample(listens["track"][ended], listens["ms"][ended])
         known = listens["ms"] >= 0

@@ -26,9 +26,9 @@ class PlayMapping:
     """Names of the columns of a table of plays; those left out are unknown.
 
     Attributes:
-        time: When the play started or ended: ISO 8601 (UTC where no zone stands), or Unix seconds,
-            milliseconds, microseconds or nanoseconds.
-        time_is: Which of both, ``start`` or ``end``; where left out, told by the column's name,
+        time: When the play started or ended: ISO 8601 (UTC where it names no zone), or Unix
+            seconds, milliseconds, microseconds or nanoseconds.
+        time_is: Which of both, ``start`` or ``end``; where left out, by the column's name,
             and ``start`` where that does not say.
         user: Who listened; without it all plays are one listener's.
         track: Id of the track; without it title and artist together are the id.
@@ -44,7 +44,7 @@ class PlayMapping:
         shuffle: True where shuffle was on.
         reason_start: What started the play, in the words of `schema.REASONS_START`.
         reason_end: What ended it, in the words of `schema.REASONS_END`.
-        platform: Device; never stored, it tells players apart that ran at once.
+        platform: Device; never stored, it separates players that ran at once.
     """
 
     time: str
@@ -73,7 +73,7 @@ class PlayMapping:
             raise ValueError("A mapping must name track, or both title and artist.")
         if not self.evidence:
             raise ValueError(
-                "A mapping must name what tells how far a play was heard: one or more of "
+                "A mapping must name what says how far a play was heard: one or more of "
                 f"{', '.join(EVIDENCE)}."
             )
         for name in ("played", "duration"):
@@ -82,7 +82,7 @@ class PlayMapping:
 
     @property
     def evidence(self) -> list[str]:
-        """Keys that tell how far a play was heard."""
+        """Keys that say how far a play was heard."""
         return [name for name in EVIDENCE if getattr(self, name)]
 
     @property
@@ -232,7 +232,7 @@ def explain_proposal(name: str, columns: Sequence[str]) -> str:
         ]
     else:
         lines += [
-            f"Which of its columns ({', '.join(columns)}) tell the rest, above all one of "
+            f"Which of its columns ({', '.join(columns)}) say the rest, above all one of "
             f"{', '.join(EVIDENCE)}, only you know: say it with --map, as in",
             "  --map user=COLUMN,time=COLUMN,track=COLUMN,played_ms=COLUMN,duration_ms=COLUMN",
         ]

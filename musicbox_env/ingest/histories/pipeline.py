@@ -9,7 +9,7 @@ What is private ends here. User names become hashes under a salt that is drawn f
 of the very files and kept nowhere: the same files give the same dataset, and without them no
 guess of a name can be tried. Times become the order within a session, and hours of the day; a
 session's id is made of hashes of its listener, of its run of plays and of its window of the run,
-and sessions are stored in the order of their ids, so that nothing tells when, or in which order,
+and sessions are stored in the order of their ids, so that nothing shows when, or in which order,
 they were.
 """
 
@@ -147,7 +147,7 @@ class _HistoryMaker(ExitStack):
             for table in open_tables(file, on_bytes=on_bytes, scratch=self._folder):
                 if self._writer.full:
                     break
-                # The folder that a file lies in is nobody's business.
+                # The folder that a file lies in may name its owner.
                 name = file.name + table.name.removeprefix(str(file))
                 if isinstance(table, PassedOver):
                     self._writer.passed_over.append(PassedOver(name, table.why))
@@ -267,7 +267,7 @@ class _HistoryMaker(ExitStack):
         return play_table(columns, np.ones(len(order), np.bool_)), order
 
     def _hours(self, start: npt.NDArray[np.int64]) -> npt.NDArray[np.int8]:
-        """Hours of the day where the listener lives; unknown if nobody said where."""
+        """Hours of the day where the listener lives; unknown without a timezone."""
         if self._config.timezone is None:
             return np.full(len(start), UNKNOWN, np.int8)
         utc = pd.DatetimeIndex(start.astype("datetime64[ms]"), tz="UTC")

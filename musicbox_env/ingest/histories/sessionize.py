@@ -2,8 +2,8 @@
 
 A session is a run of plays with at most 60 seconds without play between two of them, 10 to 20
 plays long. Longer runs are cut, or divided into windows; shorter ones are no sessions. Windows of
-one run are so alike that they must not be divided between training and test: a session's id tells
-which run it is of.
+one run are so alike that they must not be divided between training and test: a session's id names
+its run.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ class Clock:
 
     @classmethod
     def of(cls, listens: npt.NDArray, lengths: npt.NDArray[np.int32]) -> Clock:
-        """Tell times from records of `listens.LISTEN`, lengths of their tracks given."""
+        """Times of records of `listens.LISTEN`, lengths of their tracks given."""
         measured = listens["ms"] >= 0
         heard = np.where(measured, listens["ms"], lengths).astype(np.int64)
         start = np.where(listens["time_is_start"], listens["time"], listens["time"] - heard)
@@ -109,10 +109,10 @@ class Clock:
 
 
 def without_duplicates(listens: npt.NDArray) -> tuple[npt.NDArray, int]:
-    """Leave out plays told twice, the later row each time; also says how many.
+    """Leave out plays that are listed twice, the later row each time; also returns how many.
 
     Twice is the same user, track, moment and time heard. Times exact to the minute are those of
-    an archive that may tell the plays of another archive, exact to the second, once more: there
+    an archive that may list the plays of another archive, exact to the second, once more: there
     the minute counts.
     """
     if not len(listens):
@@ -153,7 +153,7 @@ def find_runs(
         listens: Plays ``(plays,)`` of `listens.LISTEN`, duplicates left out.
         clock: When they were.
         config: What a session is.
-        counts: Told of overlapping plays.
+        counts: Receives overlapping plays.
 
     Returns:
         The order of the plays, and the number of each one's run in that order, both ``(plays,)``.
@@ -249,7 +249,7 @@ def cut_sessions(
     Args:
         run: Number of each play's run ``(plays,)``, ascending from 0.
         config: What a session is.
-        counts: Told what was found and left out.
+        counts: Receives what was found and left out.
 
     Returns:
         Session of each play (`NO_SESSION` where it is in none), its position in it from 1, and
