@@ -24,6 +24,7 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
 from musicbox_env.schema import REASONS_END, UNKNOWN, Level
 
@@ -126,8 +127,6 @@ class LengthEstimate:
         self._stretch(listens["track"][known], listens["ms"][known])
 
     def _sample(self, track: npt.NDArray[np.int32], ms: npt.NDArray[np.int32]) -> None:
-        order = np.argsort(track, kind="stable")
-        track, ms = track[order], ms[order]
         place = self._count[track] + _place_in_group(track)
         room = place < LENGTH_SAMPLES
         self._samples[track[room], place[room]] = ms[room]
@@ -138,11 +137,11 @@ class LengthEstimate:
         mentioned = np.unique(track)
         track = np.concatenate([track, np.repeat(mentioned, 2)])
         ms = np.concatenate([ms, self._longest[mentioned].ravel()])
-        order = np.lexsort((-ms, track))
+        order = np.argsort(-ms)
         track, ms = track[order], ms[order]
         place = _place_in_group(track)
-        for rank in (0, 1):
-            self._longest[track[place == rank], rank] = ms[place == rank]
+        longest = place < 2
+        self._longest[track[longest], place[longest]] = ms[longest]
 
     def finish(self) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int8]]:
         """Length in milliseconds of each track, and the `Evidence` behind it, ``(tracks,)``."""
@@ -173,11 +172,9 @@ def _typical(lengths: npt.NDArray[np.int32]) -> int:
     return int(np.median(lengths)) if len(lengths) else TYPICAL_LENGTH_MS
 
 
-def _place_in_group(sorted_keys: npt.NDArray) -> npt.NDArray[np.int64]:
-    """Place of each entry among those of the same key, from 0; keys are sorted."""
-    starts = np.flatnonzero(np.diff(sorted_keys, prepend=-1))
-    lengths = np.diff(starts, append=len(sorted_keys))
-    return np.arange(len(sorted_keys)) - np.repeat(starts, lengths)
+def _place_in_group(keys: npt.NDArray) -> npt.NDArray[np.int64]:
+    """Place of each entry among those of the same key, from 0."""
+    return np.asarray(pd.Series(keys).groupby(keys).cumcount(), np.int64)
 
 
 def listen_levels(
