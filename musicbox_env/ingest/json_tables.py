@@ -81,6 +81,7 @@ class JsonTable:
             if not block:
                 return
             line += len(block)
+            del block  # so that memory never holds two
 
     def _block(
         self, records: Iterator[Record | None], count: int
