@@ -518,6 +518,23 @@ def test_track_features_are_needed_where_named(tmp_path):
         run(tmp_path, path, tracks=(str(bare),), min_popularity=95)
 
 
+def test_a_row_limit_counts_the_lines_of_a_quote_that_is_never_closed(tmp_path):
+    log = write_csv(make_log(20), tmp_path / "log.csv")
+    lines = log.read_text().splitlines()
+    lines[30] = '"' + lines[30]
+    log.write_text("\n".join(lines))
+    dataset = run(tmp_path, log, max_rows=35, max_rejects=0.5)
+    assert dataset.about["rows_read"] == 35
+    assert rejects_of(dataset.folder)["line"].tolist() == list(range(31, 37))
+
+
+def test_a_damaged_file_beside_logs_is_an_error(tmp_path):
+    write_csv(make_log(5), tmp_path / "logs/a.csv")
+    (tmp_path / "logs/b.gz").write_bytes(gzip.compress(b"x" * 1000)[:-5])
+    with pytest.raises(ValueError, match=r"b\.gz: cannot be read to its end"):
+        run(tmp_path, tmp_path / "logs")
+
+
 def test_a_worker_need_not_wait_for_the_compiler():
     code = "import sys, musicbox_env.ingest.parts; print('numba' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
