@@ -63,15 +63,15 @@ class SplitConfig:
         validation: Share for choosing settings and checkpoints.
         test: Share for the figures that are reported.
         seed: Key of the hash: another seed, another division.
-        turn: Which of the disjoint test splits that a seed gives, from 0: over all turns (five of a
-            test share of .2) each session is a test session once.
+        test_fold: Which of the disjoint test splits that a seed gives, from 0: over all folds (five
+            of a test share of .2) each session is a test session once.
     """
 
     train: float = 0.7
     validation: float = 0.1
     test: float = 0.2
     seed: int = 42
-    turn: int = 0
+    test_fold: int = 0
 
     def __post_init__(self) -> None:
         shares = self.shares
@@ -81,11 +81,11 @@ class SplitConfig:
                 f"{self.test}; they must not be negative, train must be above 0, and their sum 1."
             )
         # Shares such as .2 are a little off as binary numbers.
-        turns = int(1 / self.test + 1e-9) if self.test else 1
-        if not 0 <= self.turn < turns:
+        folds = int(1 / self.test + 1e-9) if self.test else 1
+        if not 0 <= self.test_fold < folds:
             raise ValueError(
-                f"turn is {self.turn}; with a test share of {self.test} it must be from 0 to "
-                f"{turns - 1}."
+                f"test_fold is {self.test_fold}; with a test share of {self.test} it must be from "
+                f"0 to {folds - 1}."
             )
 
     @property
@@ -201,7 +201,7 @@ def write_dataset(
             "split": {
                 **dict(zip(("train", "validation", "test"), split.shares, strict=True)),
                 "seed": split.seed,
-                "turn": split.turn,
+                "test_fold": split.test_fold,
             },
             **about,
         },
@@ -300,9 +300,8 @@ class _PlayWriter(ExitStack):
             file.write(rows[values] if name == "track" else values)
         ids = list(block.session_ids)
         keys = ids if block.split_keys is None else list(block.split_keys)
-        codes = assign_splits(
-            keys, seed=self._split.seed, shares=self._split.shares, turn=self._split.turn
-        )
+        split = self._split
+        codes = assign_splits(keys, seed=split.seed, shares=split.shares, test_fold=split.test_fold)
         self._count(rows, block, np.repeat(codes, block.lengths))
         self.lengths.append(block.lengths)
         self.codes.append(codes)

@@ -158,7 +158,7 @@ class SessionLog:
 
 
 def assign_splits(
-    keys: Sequence[str], *, seed: int, shares: tuple[float, float, float], turn: int = 0
+    keys: Sequence[str], *, seed: int, shares: tuple[float, float, float], test_fold: int = 0
 ) -> npt.NDArray[np.uint8]:
     """Draw each session's split from a hash of its key, so that it never depends on the others.
 
@@ -166,7 +166,7 @@ def assign_splits(
         keys: Ids of the sessions, or whatever sessions that belong together have in common.
         seed: Key of the hash.
         shares: Train, validation and test share; train is halved into its folds A and B.
-        turn: How often the test split is moved on by its own share.
+        test_fold: How often the test split is moved on by its own share.
 
     Returns:
         Split codes ``(len(keys),)``.
@@ -183,6 +183,6 @@ def assign_splits(
         count=len(keys),
     ) / float(1 << 56)
     train, validation, test = shares
-    uniform = (uniform + turn * test) % 1.0
+    uniform = (uniform + test_fold * test) % 1.0
     edges = np.array([train / 2, train, train + validation])
     return np.searchsorted(edges, uniform, side="right").astype(np.uint8)

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
-from musicbox_env.ingest.mssd import PLAY_SCHEMA, Rejects
+from musicbox_env.ingest.plays import PLAY_SCHEMA, Rejects
 from musicbox_env.schema import MAX_SESSION_LENGTH
 
 MAX_HELD_PLAYS = 2_000_000
@@ -38,18 +38,20 @@ class SessionAssembler:
     """Takes plays in any order and gives them back session by session.
 
     Attributes:
-        rejects: Plays whose place in their session is taken, or whose session contradicts them.
+        held: Plays of sessions that are not whole yet, a table of `plays.PLAY_SCHEMA`.
     """
 
-    def __init__(self, scratch: Path) -> None:
+    def __init__(self, scratch: Path, rejects: Rejects) -> None:
         """Begin a log.
 
         Args:
             scratch: An empty folder for buckets, if they are needed.
+            rejects: Receives plays whose place in their session is taken, or whose session
+                contradicts them.
         """
-        self.rejects = Rejects()
+        self._rejects = rejects
         self._scratch = scratch
-        self._held = PLAY_SCHEMA.empty_table()
+        self.held = PLAY_SCHEMA.empty_table()
         self._given = IdSet()
         self._spilled = IdSet()
         self._buckets: dict[int, pa.RecordBatchStreamWriter] = {}
@@ -58,17 +60,17 @@ class SessionAssembler:
         """Take plays; give the sessions that are whole now, as a batch of `BLOCK_SCHEMA`."""
         if self._buckets:
             plays = self._without_spilled(plays)
-        sessions = _Sessions(pa.concat_tables([self._held, plays]), self.rejects)
+        sessions = _Sessions(pa.concat_tables([self.held, plays]), self._rejects)
         whole = sessions.whole
-        self._held = sessions.plays_of(~whole)
-        if len(self._held) > MAX_HELD_PLAYS:
-            self._spill(self._held)
-            self._held = PLAY_SCHEMA.empty_table()
+        self.held = sessions.plays_of(~whole)
+        if len(self.held) > MAX_HELD_PLAYS:
+            self._spill(self.held)
+            self.held = PLAY_SCHEMA.empty_table()
         return self._give(sessions.plays_of(whole))
 
     def finish(self) -> Iterator[pa.RecordBatch]:
         """Give what is left: sessions with missing plays, and whole ones joined from disk."""
-        yield from self._last(self._held)
+        yield from self._last(self.held)
         for writer in self._buckets.values():
             writer.close()
         for bucket in sorted(self._buckets):
@@ -80,9 +82,9 @@ class SessionAssembler:
 
     def _last(self, plays: pa.Table) -> Iterator[pa.RecordBatch]:
         """Give sessions as they are; plays of one that was given whole before are duplicates."""
-        sessions = _Sessions(plays, self.rejects)
+        sessions = _Sessions(plays, self._rejects)
         late = ~sessions.whole & self._given.contains(hash_ids(sessions.ids))
-        self.rejects.add(sessions.plays_of(late)["line"].to_numpy(), DUPLICATE_PLAY)
+        self._rejects.add(sessions.plays_of(late)["line"].to_numpy(), DUPLICATE_PLAY)
         if (batch := self._give(sessions.plays_of(~late))) is not None:
             yield batch
 

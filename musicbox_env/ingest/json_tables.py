@@ -8,7 +8,6 @@ values nested without end, are damage and not read on.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, field
 from itertools import chain, islice
 from typing import Any, Final
 
@@ -18,19 +17,18 @@ import pyarrow as pa
 
 from musicbox_env.ingest.tables import (
     BYTE_ORDER_MARK,
-    TEXT_CODES,
     DamagedFileError,
-    MalformedRow,
     PeekedStream,
     Rows,
     damage_reported,
+    text_codes,
 )
 
 RECORDS_A_BLOCK = 16_384
 BYTES_A_BLOCK = 32 << 20
 """A block of long records ends before it holds so many of them."""
 RECORDS_LOOKED_AT: Final = 200
-"""How many records tell the columns."""
+"""How many records give the columns."""
 READ_BYTES: Final = 1 << 14
 MAX_RECORD_BYTES = 4 << 20
 MAX_DEPTH: Final = 64
@@ -46,31 +44,23 @@ def looks_like_json(head: bytes) -> bool:
     return head.removeprefix(BYTE_ORDER_MARK).lstrip()[:1] in (b"[", b"{")
 
 
-@dataclass
 class JsonTable:
     """Records of a JSON stream; a value is its text, an absent one or ``null`` is null.
 
+    Its columns are those of the first records.
+
     Attributes:
-        name: Its file, and member if the file is an archive.
-        stream: Where it is read from.
-        columns: Names that the first records have.
         damage: Why not even the first records can be read to their end, if so.
     """
 
-    name: str
-    stream: PeekedStream
-    columns: tuple[str, ...] = field(init=False)
-    damage: str | None = field(init=False, default=None)
-
-    def __post_init__(self) -> None:
-        self._source = _RecordSource(self.stream)
+    def __init__(self, name: str, stream: PeekedStream) -> None:
+        """Read the first records."""
+        self.name = name
+        self.stream = stream
+        self._source = _RecordSource(stream)
         self._records = self._source.records()
-        self._first: list[Record | None] = []
-        try:
-            with damage_reported(self.name):
-                self._first.extend(self._some(self._records, RECORDS_LOOKED_AT))
-        except DamagedFileError as error:
-            self.damage = str(error)
+        self._first, damage = self._block(self._records, RECORDS_LOOKED_AT)
+        self.damage = None if damage is None else str(damage)
         names = chain.from_iterable(record for record in self._first if record is not None)
         self.columns = tuple(dict.fromkeys(names))
 
@@ -81,30 +71,33 @@ class JsonTable:
             DamagedFileError: The JSON breaks off, after all records before that place were given.
         """
         line = 1
-        block: list[Record | None] = []
-        damage: DamagedFileError | None = None
         records = chain(self._first, self._rest())
-        while damage is None:
-            try:
-                with damage_reported(self.name):
-                    block.extend(self._some(records, RECORDS_A_BLOCK))
-            except DamagedFileError as error:
-                damage = error
+        while True:
+            block, damage = self._block(records, RECORDS_A_BLOCK)
+            if block:
+                yield _rows(block, line, wanted, as_codes)
+            if damage is not None:
+                raise damage
             if not block:
-                break
-            yield _rows(block, line, wanted, as_codes)
+                return
             line += len(block)
-            block = []
-        if damage is not None:
-            raise damage
+            del block  # so that memory never holds two
 
-    def _some(self, records: Iterator[Record | None], count: int) -> Iterator[Record | None]:
-        """The next records, ``count`` at most, fewer if they are long."""
+    def _block(
+        self, records: Iterator[Record | None], count: int
+    ) -> tuple[list[Record | None], DamagedFileError | None]:
+        """The next records, ``count`` at most, fewer if they are long; and the damage behind."""
+        block: list[Record | None] = []
         before = self._source.bytes_read
-        for record in islice(records, count):
-            yield record
-            if self._source.bytes_read - before > BYTES_A_BLOCK:
-                break
+        try:
+            with damage_reported(self.name):
+                for record in islice(records, count):
+                    block.append(record)
+                    if self._source.bytes_read - before > BYTES_A_BLOCK:
+                        break
+        except DamagedFileError as error:
+            return block, error
+        return block, None
 
     def _rest(self) -> Iterator[Record | None]:
         if self.damage is not None:
@@ -112,7 +105,7 @@ class JsonTable:
         yield from self._records
 
     def records_lost(self) -> int:
-        """About how many records lie behind the damage, evaluated by the bytes that are left."""
+        """About how many records lie behind the damage, estimated from the bytes that are left."""
         given, taken = self._source.records_given, self._source.bytes_of_records
         each = taken / given if given else TYPICAL_RECORD_BYTES
         return max(1, round((self._source.bytes_left() + 1) / max(each, 1)))
@@ -205,6 +198,5 @@ def _rows(
     columns: dict[str, pa.Array] = {}
     for name in wanted:
         column = pa.array([record.get(name) for record in records], pa.string())
-        columns[name] = column.dictionary_encode().cast(TEXT_CODES) if name in as_codes else column
-    malformed = tuple(MalformedRow(int(bad), 1) for bad in lines[~good])
-    return Rows(columns, lines[good], malformed)
+        columns[name] = text_codes(column) if name in as_codes else column
+    return Rows(columns, lines[good], lines[~good])

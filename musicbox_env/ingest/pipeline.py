@@ -1,10 +1,10 @@
 """Raw listening logs made into a dataset folder: streaming, resumable, all or nothing.
 
-Three steps. Each source file becomes a finished *part* in ``OUT.partial/parts``: its rows evaluated
-(`plays`), gathered into sessions (`assembly`), rejects listed; files are worked on side by side,
-and a part that stands is not made again. Then all parts stream, in the order of the sources,
-through the filters into the dataset's columns. Then embeddings are fitted, and the folder moves
-to its name.
+Three steps. Each log becomes a finished *part* in ``OUT.partial/parts``, and so do all histories
+together: rows are read as plays (`mssd`, `histories`), gathered into sessions (`assembly`), rejects
+listed. Logs are worked on side by side, and a finished part is not made again. Then all parts
+stream, in the order of the sources, through the filters (`chooser`) into the dataset's columns.
+Then embeddings are fitted, and the folder moves to its name.
 """
 
 from __future__ import annotations
@@ -16,10 +16,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import IO, Any, Final, Literal
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 import pyarrow.csv as pc_csv
@@ -32,20 +31,19 @@ from musicbox_env.data.dataset import (
     staged_folder,
     write_dataset,
 )
-from musicbox_env.ingest.assembly import IdSet, hash_ids
+from musicbox_env.ingest.chooser import MIN_SESSION_PLAYS, SessionChooser
+from musicbox_env.ingest.histories.formats import HistoryConfig
 from musicbox_env.ingest.histories.mapping import explain_proposal
-from musicbox_env.ingest.histories.pipeline import HistoryConfig, make_history_part, sort_sources
-from musicbox_env.ingest.mssd import REJECTS_SCHEMA, Rejects
+from musicbox_env.ingest.histories.pipeline import make_history_part
 from musicbox_env.ingest.parts import Part, make_parts
+from musicbox_env.ingest.plays import REJECTS_SCHEMA
 from musicbox_env.ingest.readers import named_files, source_files
+from musicbox_env.ingest.registry import SourceKinds, sort_sources
 from musicbox_env.ingest.track_features import TrackFeatures, read_track_features
-from musicbox_env.schema import MAX_SESSION_LENGTH, PLAY_COLUMNS
+from musicbox_env.schema import MAX_SESSION_LENGTH
 
-MIN_SESSION_PLAYS: Final = 2
-"""A session needs a play to show and one to recommend for."""
 POPULARITY: Final = "us_popularity_estimate"
 MAX_NAMES_KEPT: Final = 20
-DUPLICATE_SESSION: Final = "duplicate session (each of its plays)"
 
 
 @dataclass(frozen=True)
@@ -55,7 +53,7 @@ class IngestConfig:
     Attributes:
         sources: Listening logs in the MSSD schema, a Spotify streaming history, or tables of
             plays: CSV, JSON, gzip, tar, zip, Parquet, a folder or a glob of those. What they are
-            is told from the content.
+            is recognized from the content.
         out: Dataset folder to write.
         tracks: Track feature files, in the same formats. They may cover few of the tracks.
         incomplete: What becomes of sessions with missing plays: kept or dropped as a whole.
@@ -106,7 +104,7 @@ class IngestConfig:
             )
         if self.min_popularity is not None and not self.tracks:
             raise ValueError(
-                "min_popularity needs track features, where the popularity stands: name them "
+                "min_popularity needs track features, which hold the popularity: name them "
                 "with --tracks."
             )
 
@@ -132,8 +130,9 @@ def ingest(config: IngestConfig) -> Path:
     with staged_folder(out, overwrite=config.overwrite) as folder, full_disk_explained(folder):
         _clear(folder, but="parts")
         features = _track_features(config, track_files, folder)
-        parts = _parts(config, files, folder / "parts")
-        _write(config, parts, features, folder)
+        found = _sorted_sources(config, files)
+        parts = _parts(config, found, folder / "parts")
+        _DatasetWriter(config, parts, features, folder).write(_passed_over(found, parts))
         if config.embeddings:
             from musicbox_env.retrieval.embeddings import fit_embeddings
 
@@ -142,58 +141,60 @@ def ingest(config: IngestConfig) -> Path:
     return out
 
 
-def _parts(config: IngestConfig, files: list[Path], folder: Path) -> list[Part]:
-    """Parts of all logs and histories; foreign files beside them are passed over."""
-    named = named_files(config.sources)
+def _parts(config: IngestConfig, found: SourceKinds, folder: Path) -> list[Part]:
+    """Parts of all histories and logs: one of the histories together, one of each log."""
+    parts = []
+    left = config.max_rows
+    if found.histories:
+        with tqdm(
+            total=sum(file.stat().st_size for file in found.histories),
+            unit="B",
+            unit_scale=True,
+            desc="reading histories",
+            disable=not config.progress,
+        ) as bar:
+            parts.append(
+                make_history_part(
+                    found.histories, folder, config.history, max_rows=left, on_bytes=bar.update
+                )
+            )
+        left = None if left is None else left - parts[0].about["rows"]
+    if found.logs and left != 0:
+        parts += make_parts(
+            found.logs, folder, max_rows=left, workers=config.workers, progress=config.progress
+        )
+    return parts
+
+
+def _sorted_sources(config: IngestConfig, files: list[Path]) -> SourceKinds:
+    """Logs and histories among the files; foreign ones beside them are passed over.
+
+    Raises:
+        ValueError: A file that was named, or all of a folder, is neither.
+    """
     found = sort_sources(files, config.history)
+    named = named_files(config.sources)
     if not found.histories and not found.logs and found.unmapped:
         file, columns = next(iter(found.unmapped.items()))
         mapping = config.history.mapping()
-        if mapping is not None:
-            missing = ", ".join(name for name in mapping.columns if name not in columns)
-            raise ValueError(
-                f"{file}: no column {missing}, which --map names; found {', '.join(columns)}."
-            )
-        raise ValueError(explain_proposal(str(file), columns))
-    if not found.histories:
-        return make_parts(
-            files,
-            folder,
-            named=named,
-            max_rows=config.max_rows,
-            workers=config.workers,
-            progress=config.progress,
+        if mapping is None:
+            raise ValueError(explain_proposal(str(file), columns))
+        missing = ", ".join(name for name in mapping.columns if name not in columns)
+        raise ValueError(
+            f"{file}: no column {missing}, which --map names; found {', '.join(columns)}."
         )
-    for file, why in found.foreign.items():
+    for file, refusals in found.foreign.items():
+        if file in found.damage and (file in named or not found.histories):
+            raise found.damage[file]
         if file in named:
-            raise ValueError(f"{file}: {why}.")
-    with tqdm(
-        total=sum(file.stat().st_size for file in found.histories),
-        unit="B",
-        unit_scale=True,
-        desc="reading histories",
-        disable=not config.progress,
-    ) as bar:
-        history = make_history_part(
-            found.histories,
-            folder,
-            config.history,
-            foreign=[file.name for file in found.foreign],
-            max_rows=config.max_rows,
-            on_bytes=bar.update,
+            raise ValueError(f"{refusals[0].name}: {refusals[0].why}.")
+    if not found.histories and not found.logs:
+        first = [f"{r[0].name}: {r[0].why}." for r in list(found.foreign.values())[:3]]
+        raise ValueError(
+            f"No listening log among the {len(files)} files found: "
+            f"{'; '.join(first) or 'nothing there'}"
         )
-    left = None if config.max_rows is None else config.max_rows - history.about["rows"]
-    if not found.logs or left == 0:
-        return [history]
-    logs = make_parts(
-        found.logs,
-        folder,
-        named=named,
-        max_rows=left,
-        workers=config.workers,
-        progress=config.progress,
-    )
-    return [history, *logs]
+    return found
 
 
 @contextmanager
@@ -234,156 +235,156 @@ def _track_features(config: IngestConfig, files: list[Path], folder: Path) -> Tr
     return features
 
 
-def _write(
-    config: IngestConfig, parts: list[Part], features: TrackFeatures | None, folder: Path
-) -> None:
-    """Stream the parts through the filters into the dataset's columns."""
-    rejects_file = folder / "rejects.csv"
-    _write_rejects(rejects_file, parts, features)
-    rows = sum(part.about["rows"] for part in parts)
-    rejected = _summed(parts, "rejected")
-    _refuse_excess("logs", rejected, rows, config, rejects_file)
-    if features is not None:
-        num_rows = features.num_rows
-        _refuse_excess("track files", features.rejected, num_rows, config, rejects_file)
+def _passed_over(found: SourceKinds, parts: list[Part]) -> list[str]:
+    """Tables that were not read; without folders, which may name somebody, beside histories."""
+    within = [name for part in parts for name in part.about["passed_over"]]
+    foreign = [
+        file.name if found.histories else refusal.name
+        for file, refusals in found.foreign.items()
+        for refusal in (refusals[:1] if found.histories else refusals)
+    ]
+    return within + foreign
 
-    chooser = SessionChooser(config, features)
-    about: dict[str, Any] = {}
 
-    def blocks() -> Iterator[PlayBlock]:
-        sessions = sum(part.about["sessions"] for part in parts)
+class _DatasetWriter:
+    """Streams the parts through the filters into the dataset's columns."""
+
+    def __init__(
+        self,
+        config: IngestConfig,
+        parts: list[Part],
+        features: TrackFeatures | None,
+        folder: Path,
+    ) -> None:
+        self._config, self._parts, self._features = config, parts, features
+        self._folder = folder
+        self._rejects_file = folder / "rejects.csv"
+        self._rows = sum(part.about["rows"] for part in parts)
+        self._rejected = _summed(parts, "rejected")
+        popular = None
+        if config.min_popularity is not None and features is not None:
+            popular = set(features.frame["track_id"])
+        self._chooser = SessionChooser(config.incomplete, config.session_length, popular)
+
+    def write(self, passed_over: list[str]) -> None:
+        """Write all but the embeddings.
+
+        Raises:
+            ValueError: Too many rows are rejected, or no session is left.
+        """
+        features = self._features
+        self._begin_rejects()
+        self._refuse_excess("logs", self._rejected, self._rows)
+        if features is not None:
+            self._refuse_excess("track files", features.rejected, features.num_rows)
+        about: dict[str, Any] = {}
+        names = [part.names for part in self._parts if part.names is not None]
+        write_dataset(
+            self._folder,
+            self._blocks(about, passed_over),
+            features=None if features is None else features.frame,
+            split=self._config.split,
+            about=about,
+            # The first part's where several name a track.
+            names=pd.concat(names).drop_duplicates("track_id") if names else None,
+        )
+
+    def _blocks(self, about: dict[str, Any], passed_over: list[str]) -> Iterator[PlayBlock]:
+        """The sessions that are kept; at the end ``about`` is filled."""
+        chooser = self._chooser
+        sessions = sum(part.about["sessions"] for part in self._parts)
         with (
-            rejects_file.open("ab") as file,
-            tqdm(total=sessions, desc="writing sessions", disable=not config.progress) as bar,
+            self._rejects_file.open("ab") as file,
+            tqdm(total=sessions, desc="writing sessions", disable=not self._config.progress) as bar,
         ):
-            for part in parts:
+            for part in self._parts:
                 for table, batch in part.blocks():
                     block = chooser.choose(batch)
                     block.split_keys = part.split_keys(block.session_ids)
                     yield block
                     _append_rejects(file, chooser.rejects.take(table))
                     bar.update(len(batch["session_id"].dictionary))
-        all_rejected = rejected + chooser.rejects.counts
-        _refuse_excess("logs", all_rejected, rows, config, rejects_file)
+        self._rejected += chooser.rejects.counts
+        self._refuse_excess("logs", self._rejected, self._rows)
         if not chooser.counts["sessions_kept"]:
-            left_out = sum((_fates(part) for part in parts), chooser.counts)
-            notes = [note for part in parts for note in _history_notes(part)]
-            raise ValueError("\n".join([_nothing_left(rows, all_rejected, left_out), *notes]))
-        about.update(_about(config, parts, features, all_rejected, chooser.counts))
+            raise ValueError(self._nothing_left())
+        about.update(self._about(passed_over))
 
-    write_dataset(
-        folder,
-        blocks(),
-        features=None if features is None else features.frame,
-        split=config.split,
-        about=about,
-        names=_names(parts),
-    )
+    def _begin_rejects(self) -> None:
+        with self._rejects_file.open("wb") as target:
+            target.write((",".join(f'"{name}"' for name in REJECTS_SCHEMA.names) + "\n").encode())
+            for table in self._features.reject_tables if self._features is not None else ():
+                _append_rejects(target, table)
+            for part in self._parts:
+                with part.rejects_file.open("rb") as source:
+                    shutil.copyfileobj(source, target)
 
+    def _refuse_excess(self, what: str, rejected: Counter[str], rows: int) -> None:
+        """Stop where more rows are bad than the user allows: the file is then not what it seems."""
+        count, most = rejected.total(), self._config.max_rejects
+        if count <= most * rows:
+            return
+        share = count / rows
+        allowing = f", or allow them with --max-rejects {np.ceil(share * 1000) / 1000:.3f}"
+        reasons = "\n".join(_lines(rejected))
+        raise ValueError(
+            f"{count:,} of {rows:,} rows of the {what} ({share:.2%}) cannot be used, more than the "
+            f"{most:.2%} that max_rejects allows:\n{reasons}\nEach is listed in "
+            f"{self._rejects_file}. Mend the source{allowing if share < 0.5 else ''}."
+        )
 
-def _names(parts: list[Part]) -> pd.DataFrame | None:
-    """Titles and artists of tracks, the first part's where several name them."""
-    found = [part.names for part in parts]
-    known = [names for names in found if names is not None]
-    return pd.concat(known).drop_duplicates("track_id") if known else None
+    def _nothing_left(self) -> str:
+        counts = Counter({n.replace("_", " "): c for n, c in self._chooser.counts.items() if c})
+        notes: list[str] = []
+        for part in self._parts:
+            fates = part.history.get("rows", {})
+            counts.update({n: c for n, c in fates.items() if c and n not in ("read", "rejected")})
+            notes += part.history.get("notes", [])
+        said = f"No session is left of {self._rows:,} rows read."
+        return "\n".join([said, *_lines(self._rejected + counts), *notes])
 
+    def _about(self, passed_over: list[str]) -> dict[str, Any]:
+        """What ``dataset.json`` says of where the dataset comes from and what was left out."""
+        config, counts = self._config, self._chooser.counts
+        read = [part for part in self._parts if part.about["tables"]]
 
-class SessionChooser:
-    """Decides which whole sessions, and which of their plays, enter the dataset.
+        def dropped(rule: str) -> dict[str, int]:
+            return {
+                "sessions_dropped": counts[f"{rule}_sessions"],
+                "plays_dropped": counts[f"{rule}_plays"],
+            }
 
-    Attributes:
-        rejects: Plays of sessions that came before.
-        counts: What each rule left out.
-    """
-
-    def __init__(self, config: IngestConfig, features: TrackFeatures | None) -> None:
-        """Set the rules.
-
-        Args:
-            config: The filters.
-            features: Tracks that are popular enough, if there is such a filter.
-        """
-        self.rejects = Rejects()
-        self.counts: Counter[str] = Counter()
-        self._config = config
-        self._seen = IdSet()
-        self._popular: set[str] | None = None
-        if config.min_popularity is not None and features is not None:
-            self._popular = set(features.frame["track_id"])
-
-    def choose(self, batch: pa.RecordBatch) -> PlayBlock:
-        """Filter a batch of `assembly.BLOCK_SCHEMA`.
-
-        Sessions are evaluated by all their logged plays first; only then do plays fall out. The
-        other order would keep sessions for how many of their songs are popular.
-        """
-        ids = batch["session_id"].dictionary
-        session = batch["session_id"].indices.to_numpy()
-        lengths = np.bincount(session, minlength=len(ids))
-        starts = np.cumsum(lengths) - lengths
-        kept = self._unseen(ids, session, batch["line"].to_numpy())
-        whole = lengths == batch["session_length"].to_numpy()[starts]
-        self.counts["incomplete_sessions"] += int((kept & ~whole).sum())
-        if self._config.incomplete == "drop":
-            kept &= whole
-        if self._config.session_length is not None:
-            fits = lengths == self._config.session_length
-            self.counts["other_length_sessions"] += int((kept & ~fits).sum())
-            self.counts["other_length_plays"] += int(lengths[kept & ~fits].sum())
-            kept &= fits
-        keep_play = self._popular_plays(batch["track_id"], kept[session])
-        left = np.bincount(session[keep_play], minlength=len(ids))
-        short = kept & (left < MIN_SESSION_PLAYS)
-        self.counts["short_sessions"] += int(short.sum())
-        self.counts["short_plays"] += int(left[short].sum())
-        kept &= ~short
-        self.counts["sessions_kept"] += int(kept.sum())
-        return _block(batch, kept, keep_play & kept[session], left[kept])
-
-    def _unseen(
-        self, ids: pa.StringArray, session: npt.NDArray[np.int32], lines: npt.NDArray[np.int64]
-    ) -> npt.NDArray[np.bool_]:
-        hashes = hash_ids(ids)
-        seen = self._seen.contains(hashes)
-        self._seen.add(hashes[~seen])
-        self.counts["duplicate_sessions"] += int(seen.sum())
-        self.rejects.add(lines[seen[session]], DUPLICATE_SESSION)
-        return ~seen
-
-    def _popular_plays(
-        self, tracks: pa.DictionaryArray, keep_play: npt.NDArray[np.bool_]
-    ) -> npt.NDArray[np.bool_]:
-        if self._popular is None:
-            return keep_play
-        popular = np.array([t in self._popular for t in tracks.dictionary.to_pylist()], bool)
-        of_play = popular[tracks.indices.to_numpy()]
-        self.counts["unpopular_plays"] += int((keep_play & ~of_play).sum())
-        return keep_play & of_play
-
-
-def _block(
-    batch: pa.RecordBatch,
-    kept: npt.NDArray[np.bool_],
-    keep_play: npt.NDArray[np.bool_],
-    lengths: npt.NDArray[np.int64],
-) -> PlayBlock:
-    """The chosen plays, with only the tracks that they mention."""
-    columns = {n: batch[n].to_numpy()[keep_play] for n in PLAY_COLUMNS if n != "track"}
-    tracks = batch["track_id"]
-    used = tracks.indices.to_numpy()[keep_play]
-    mentioned = np.zeros(len(tracks.dictionary), bool)
-    mentioned[used] = True
-    columns["track"] = (np.cumsum(mentioned) - 1)[used]
-    return PlayBlock(
-        session_ids=_strings(batch["session_id"].dictionary)[kept],
-        lengths=lengths,
-        vocabulary=_strings(tracks.dictionary)[mentioned],
-        columns=columns,
-    )
-
-
-def _strings(ids: pa.StringArray) -> npt.NDArray[np.object_]:
-    return ids.to_numpy(zero_copy_only=False).astype(object)
+        about: dict[str, Any] = {
+            "sources": [source for part in read for source in part.about["sources"]],
+            "rows_read": self._rows,
+            "rejected": {
+                "rows": self._rejected.total(),
+                "reasons": dict(self._rejected.most_common()),
+            },
+            "max_rejects": config.max_rejects,
+            "duplicate_sessions": counts["duplicate_sessions"],
+            "incomplete_sessions": {
+                "found": counts["incomplete_sessions"],
+                "rule": config.incomplete,
+            },
+            "filters": {
+                "max_rows": config.max_rows,
+                "session_length": {"exactly": config.session_length, **dropped("other_length")},
+                "min_popularity": {
+                    "least": config.min_popularity,
+                    "plays_dropped": counts["unpopular_plays"],
+                },
+                "fewer_than_two_plays": dropped("short"),
+            },
+            "notes": dict(_summed(self._parts, "notes").most_common()),
+            "passed_over": {"files": len(passed_over), "names": passed_over[:MAX_NAMES_KEPT]},
+        }
+        for part in self._parts:
+            if part.history:
+                about["history"] = part.history
+        if self._features is not None:
+            about["track_features"] = self._features.about()
+        return about
 
 
 def _summed(parts: list[Part], what: str) -> Counter[str]:
@@ -393,102 +394,10 @@ def _summed(parts: list[Part], what: str) -> Counter[str]:
     return total
 
 
-def _write_rejects(file: Path, parts: list[Part], features: TrackFeatures | None) -> None:
-    with file.open("wb") as target:
-        target.write((",".join(f'"{name}"' for name in REJECTS_SCHEMA.names) + "\n").encode())
-        for table in features.reject_tables if features is not None else ():
-            _append_rejects(target, table)
-        for part in parts:
-            with part.rejects_file.open("rb") as source:
-                shutil.copyfileobj(source, target)
-
-
-def _append_rejects(file: Any, table: pa.Table) -> None:
+def _append_rejects(file: IO[bytes], table: pa.Table) -> None:
     if len(table):
         pc_csv.write_csv(table, file, pc_csv.WriteOptions(include_header=False))
 
 
-def _refuse_excess(
-    what: str, rejected: Counter[str], rows: int, config: IngestConfig, rejects_file: Path
-) -> None:
-    """Stop where more rows are bad than the user allows: the file is then not what it seems."""
-    count = rejected.total()
-    if count <= config.max_rejects * rows:
-        return
-    share = count / rows
-    allowing = f", or allow them with --max-rejects {np.ceil(share * 1000) / 1000:.3f}"
-    raise ValueError(
-        f"{count:,} of {rows:,} rows of the {what} ({share:.2%}) cannot be used, more than the "
-        f"{config.max_rejects:.2%} that max_rejects allows:\n{_listed(rejected)}\nEach is listed "
-        f"in {rejects_file}. Mend the source{allowing if share < 0.5 else ''}."
-    )
-
-
-def _listed(counts: Counter[str]) -> str:
-    return "\n".join(_lines(counts))
-
-
 def _lines(counts: Counter[str]) -> list[str]:
     return [f"{count:>12,}  {reason}" for reason, count in counts.most_common()]
-
-
-def _fates(part: Part) -> Counter[str]:
-    """What became of the rows of a listening history."""
-    rows = part.about.get("history", {}).get("rows", {})
-    return Counter({what: n for what, n in rows.items() if what not in ("read", "rejected")})
-
-
-def _history_notes(part: Part) -> list[str]:
-    return list(part.about.get("history", {}).get("notes", []))
-
-
-def _nothing_left(rows: int, rejected: Counter[str], counts: Counter[str]) -> str:
-    told = Counter({name.replace("_", " "): n for name, n in counts.items() if n})
-    return "\n".join([f"No session is left of {rows:,} rows read.", *_lines(rejected + told)])
-
-
-def _about(
-    config: IngestConfig,
-    parts: list[Part],
-    features: TrackFeatures | None,
-    rejected: Counter[str],
-    counts: Counter[str],
-) -> dict[str, Any]:
-    """What ``dataset.json`` says of where the dataset comes from and what was left out."""
-    rows = sum(part.about["rows"] for part in parts)
-    passed_over = [name for part in parts for name, _ in part.about["passed_over"]]
-    about: dict[str, Any] = {
-        "sources": [source for part in parts for source in part.sources],
-        "rows_read": rows,
-        "rejected": {"rows": rejected.total(), "reasons": dict(rejected.most_common())},
-        "max_rejects": config.max_rejects,
-        "duplicate_sessions": counts["duplicate_sessions"],
-        "incomplete_sessions": {
-            "found": counts["incomplete_sessions"],
-            "rule": config.incomplete,
-        },
-        "filters": {
-            "max_rows": config.max_rows,
-            "session_length": {
-                "exactly": config.session_length,
-                "sessions_dropped": counts["other_length_sessions"],
-                "plays_dropped": counts["other_length_plays"],
-            },
-            "min_popularity": {
-                "least": config.min_popularity,
-                "plays_dropped": counts["unpopular_plays"],
-            },
-            "fewer_than_two_plays": {
-                "sessions_dropped": counts["short_sessions"],
-                "plays_dropped": counts["short_plays"],
-            },
-        },
-        "notes": dict(_summed(parts, "notes").most_common()),
-        "passed_over": {"files": len(passed_over), "names": passed_over[:MAX_NAMES_KEPT]},
-    }
-    for part in parts:
-        if "history" in part.about:
-            about["history"] = part.about["history"]
-    if features is not None:
-        about["track_features"] = features.about()
-    return about

@@ -1,4 +1,4 @@
-"""Tables of text in whatever wrapping they come: told from the content, streamed, never extracted.
+"""Tables of text in any wrapping: recognized from the content, streamed, never extracted.
 
 A source file may be a CSV, JSON, a gzip of one, a tar of many (gzipped or not), a zip of many, or
 Parquet; its name is not looked at. Members of an archive are read as a stream and never written
@@ -18,7 +18,6 @@ import tempfile
 import zipfile
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Final, cast
 
@@ -27,30 +26,19 @@ from musicbox_env.ingest.tables import (
     CsvTable,
     DamagedFileError,
     ParquetTable,
+    PassedOver,
     PeekedStream,
     Readable,
     Table,
     damage_reported,
 )
 
+OnBytes = Callable[[int], object]
 TAR_BUFFER_BYTES: Final = 1 << 20
 MAX_EXPANSION: Final = 200
 """Times its size that an archive may unpack to: text packs to a twentieth, a bomb to a 1,000th."""
 HARMLESS_BYTES: Final = 64 << 20
 """What unpacks to no more than this is no bomb, however small it was packed."""
-
-
-@dataclass(frozen=True)
-class PassedOver:
-    """A file, or member of an archive, that holds no table.
-
-    Attributes:
-        name: Which one.
-        why: What it is instead, to follow the name in a message.
-    """
-
-    name: str
-    why: str
 
 
 def source_files(sources: Iterable[str | Path], *, exclude: Collection[Path] = ()) -> list[Path]:
@@ -79,7 +67,7 @@ def named_files(sources: Iterable[str | Path]) -> set[Path]:
 
 
 def describe_source(file: Path) -> dict[str, Any]:
-    """Name, size and sha256 of a source file, as they stand in ``dataset.json``."""
+    """Name, size and sha256 of a source file, as in ``dataset.json``."""
     with file.open("rb") as content:
         sha256 = hashlib.file_digest(content, "sha256").hexdigest()
     return {"file": str(file), "bytes": file.stat().st_size, "sha256": sha256}
@@ -99,14 +87,18 @@ def _expand(source: str) -> list[Path]:
     return [file for match in matches for file in _expand(str(match))]
 
 
+def ignore_bytes(count: int) -> None:
+    """Receive a number of bytes where no progress is shown."""
+
+
 def open_tables(
-    path: Path, *, on_bytes: Callable[[int], object], scratch: Path | None = None
+    path: Path, *, on_bytes: OnBytes = ignore_bytes, scratch: Path | None = None
 ) -> Generator[Table | PassedOver, None, None]:
     """Give the tables of one source file, one after the other.
 
     Args:
         path: The file.
-        on_bytes: Told how many bytes of the file were just read.
+        on_bytes: Receives how many bytes of the file were just read.
         scratch: Folder for unnamed temporary files: Parquet inside an archive must be seekable.
 
     Raises:
@@ -119,7 +111,7 @@ def open_tables(
 class CountedFile(io.FileIO):
     """An unbuffered file that reports the bytes read from it."""
 
-    def __init__(self, path: Path, on_bytes: Callable[[int], object]) -> None:
+    def __init__(self, path: Path, on_bytes: OnBytes) -> None:
         """Open a file for reading."""
         super().__init__(path)
         self._on_bytes = on_bytes
@@ -140,7 +132,7 @@ class CountedFile(io.FileIO):
 def _tables_in(
     stream: PeekedStream, name: str, scratch: Path | None, *, member: bool
 ) -> Iterator[Table | PassedOver]:
-    """Tell by its first bytes what a stream is, and give its tables."""
+    """Recognize a stream by its first bytes, and give its tables."""
     head = stream.head
     with damage_reported(name):
         if not head:

@@ -8,6 +8,7 @@ import re
 import tarfile
 import zipfile
 import zlib
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ import ijson
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv as pc_csv
 import pyarrow.parquet as pq
 
@@ -26,12 +28,11 @@ BLOCK_BYTES = 8 << 20
 """Text parsed at a time: some 50,000 rows of a published log."""
 PARQUET_ROWS: Final = 65_536
 HEAD_BYTES: Final = 1 << 16
-"""How much of a stream is looked at to tell what it is; a header line must fit in."""
+"""How much of a stream is looked at to recognize its format; a header line must fit in."""
 DELIMITERS: Final = ",;\t|"
 MAX_COLUMNS_NAMED: Final = 25
 _VALUE: Final = re.compile(r"^[-+.:/ \d]*\d[-+.:/ \d]*$|\d{4}-\d\d-\d\d|\S@\S")
 """What a column is hardly called: a number, a time, an address."""
-TEXT_CODES: Final = pa.dictionary(pa.int32(), pa.string())
 BYTE_CODES: Final = pa.dictionary(pa.int32(), pa.binary())
 
 
@@ -40,16 +41,19 @@ class DamagedFileError(ValueError):
 
 
 @dataclass(frozen=True)
-class MalformedRow:
-    """A place in a file that cannot be cut into as many fields as the header has.
+class PassedOver:
+    """A file, or member of an archive, that holds no table, or none of those looked for.
 
     Attributes:
-        line: First line of it.
-        rows: How many lines it swallows: more than one after a quote that is never closed.
+        name: Which one.
+        why: What it is instead, to follow the name in a message.
     """
 
-    line: int
-    rows: int
+    name: str
+    why: str
+
+
+NO_LINES: Final = np.empty(0, np.int64)
 
 
 @dataclass(frozen=True)
@@ -57,17 +61,18 @@ class Rows:
     """Some rows of one table, as text.
 
     Attributes:
-        columns: Equally long arrays: ``dictionary<string>`` for columns that were asked for as
+        columns: Equally long arrays: ``dictionary<string>`` for columns that are read as
             codes; others are strings from CSV and of their stored type from Parquet. An empty
             field is an empty string in CSV and null in Parquet.
         lines: Line of each row in its file, the header being line 1, ``(rows,)``; from Parquet,
             which has no lines, the row counted from 1.
-        malformed: Rows that could not be cut into fields.
+        malformed: Lines that could not be cut into as many fields as the header has, ascending;
+            a quote that is never closed takes several.
     """
 
     columns: dict[str, pa.Array]
     lines: npt.NDArray[np.int64]
-    malformed: tuple[MalformedRow, ...] = ()
+    malformed: npt.NDArray[np.int64] = field(default_factory=NO_LINES.copy)
 
     def __len__(self) -> int:
         return len(self.lines)
@@ -75,25 +80,29 @@ class Rows:
     @property
     def num_read(self) -> int:
         """Rows seen, malformed ones with them."""
-        return len(self) + sum(row.rows for row in self.malformed)
+        return len(self) + len(self.malformed)
 
     def first(self, count: int) -> Rows:
         """The first ``count`` rows in the order of the file, malformed ones counted."""
         if count >= self.num_read:
             return self
-        bad_lines = [row.line + i for row in self.malformed for i in range(row.rows)]
-        last = np.sort(np.concatenate([self.lines, np.array(bad_lines, np.int64)]))[:count]
+        last = np.sort(np.concatenate([self.lines, self.malformed]))[:count]
         end = last[-1] if count else 0
         keep = int(np.searchsorted(self.lines, end, side="right"))
         return Rows(
             {name: column.slice(0, keep) for name, column in self.columns.items()},
             self.lines[:keep],
-            tuple(row for row in self.malformed if row.line <= end),
+            self.malformed[self.malformed <= end],
         )
 
 
 class Table(Protocol):
-    """One table of a source file; read it before asking for the next."""
+    """One table of a source file; it must be read before the next.
+
+    Attributes:
+        name: Its file, and member if the file is an archive.
+        columns: Names of its columns.
+    """
 
     name: str
     columns: tuple[str, ...]
@@ -112,7 +121,7 @@ class Readable(Protocol):
 
 
 class PeekedStream:
-    """A stream whose beginning was looked at and is given again to whoever reads it.
+    """A stream whose beginning can be looked at before it is read.
 
     Attributes:
         head: Its first `HEAD_BYTES` bytes, fewer if it is shorter.
@@ -175,28 +184,17 @@ def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [""])[0].strip()
 
 
-@dataclass
 class CsvTable:
-    """A CSV read as a stream.
+    """A CSV read as a stream; its columns are those of the header line, without outer blanks."""
 
-    Attributes:
-        name: Its file, and member if the file is an archive.
-        stream: Where it is read from.
-        columns: Names of the header line, without surrounding blanks.
-        delimiter: What stands between fields: whichever of `DELIMITERS` the header has most of.
-    """
-
-    name: str
-    stream: PeekedStream
-    columns: tuple[str, ...] = field(init=False)
-    delimiter: str = field(init=False)
-
-    def __post_init__(self) -> None:
-        line = self.stream.head.removeprefix(BYTE_ORDER_MARK).splitlines()[:1]
+    def __init__(self, name: str, stream: PeekedStream) -> None:
+        """Read the header line; fields are cut at whichever of `DELIMITERS` it has most of."""
+        line = stream.head.removeprefix(BYTE_ORDER_MARK).splitlines()[:1]
         text = line[0].decode(errors="replace") if line else ""
-        self.delimiter = max(DELIMITERS, key=text.count)
-        fields = next(csv.reader([text], delimiter=self.delimiter), [])
-        self.columns = tuple(name.strip() for name in fields)
+        self.name, self._stream = name, stream
+        self._delimiter = max(DELIMITERS, key=text.count)
+        fields = next(csv.reader([text], delimiter=self._delimiter), [])
+        self.columns = tuple(field.strip() for field in fields)
 
     def rows(self, wanted: Sequence[str], *, as_codes: Collection[str] = ()) -> Iterator[Rows]:
         """Stream the wanted columns.
@@ -204,110 +202,84 @@ class CsvTable:
         A row is taken to be a line: rows are counted past blank lines and malformed rows, so that
         their lines come out right.
         """
-        self._require_once(wanted)
-        spoilt: list[MalformedRow] = []
-        reader = self._reader(wanted, as_codes, spoilt)
-        next_line = 2
-        while (batch := self._next(reader)) is not None:
-            lines = _lines_of(len(batch), next_line, spoilt)
-            # The parser runs ahead: malformed rows beyond this batch are told with the next.
-            num_behind = sum(row.line < lines[-1] for row in spoilt) if len(batch) else 0
-            behind = tuple(spoilt[:num_behind])
-            del spoilt[:num_behind]
-            next_line += len(batch) + sum(row.rows for row in behind)
-            rows = _without_blank_lines(Rows(dict(zip(wanted, batch.columns, strict=True)), lines))
-            columns = {name: _as_text(column) for name, column in rows.columns.items()}
-            yield Rows(columns, rows.lines, behind)
-        if spoilt:
-            columns = {name: pa.array([], _type(name, as_codes, text=True)) for name in wanted}
-            yield Rows(columns, np.empty(0, np.int64), tuple(spoilt))
-
-    def _require_once(self, wanted: Sequence[str]) -> None:
         twice = [name for name, count in Counter(self.columns).items() if count > 1]
         if unclear := [name for name in twice if name in wanted]:
             raise ValueError(
                 f"{self.name}: the header names {', '.join(unclear)} more than once; "
-                "which of them is meant cannot be told."
+                "which of them is meant is not clear."
             )
+        # Bytes while parsing, so that bad UTF-8 spoils no whole file.
+        types = {name: BYTE_CODES if name in as_codes else pa.binary() for name in wanted}
+        malformed: list[int] = []
+        next_line = 2
+        for batch in self._batches(types, malformed):
+            lines = _lines_of(len(batch), next_line, malformed)
+            # The parser runs ahead: malformed lines beyond this batch go with the next.
+            num_within = bisect_left(malformed, lines[-1]) if len(batch) else 0
+            within = np.array(malformed[:num_within], np.int64)
+            del malformed[:num_within]
+            next_line += len(batch) + num_within
+            filled = ~_blank_lines(batch)
+            if not filled.all():
+                batch, lines = batch.filter(pa.array(filled)), lines[filled]
+            columns = {name: _as_text(batch[name]) for name in wanted}
+            yield Rows(columns, lines, within)
+        if malformed:
+            columns = {name: _as_text(pa.array([], kind)) for name, kind in types.items()}
+            yield Rows(columns, NO_LINES, np.array(malformed, np.int64))
 
-    def _reader(
-        self, wanted: Sequence[str], as_codes: Collection[str], spoilt: list[MalformedRow]
-    ) -> pc_csv.CSVStreamingReader | None:
+    def _batches(
+        self, types: dict[str, pa.DataType], malformed: list[int]
+    ) -> Iterator[pa.RecordBatch]:
+        """Parse the columns of these types; lines that cannot be are added to ``malformed``."""
         extra_lines = 0
 
         def note(row: pc_csv.InvalidRow) -> str:
             nonlocal extra_lines
-            num_lines = 1 + row.text.count("\n")
-            spoilt.append(MalformedRow(row.number + extra_lines, num_lines))
+            first, more = row.number + extra_lines, row.text.count("\n")
+            malformed.extend(range(first, first + more + 1))
             # Arrow counts a row that runs over several lines as one.
-            extra_lines += num_lines - 1
+            extra_lines += more
             return "skip"
 
-        # Columns that nobody wants may share a name; Arrow asks for distinct ones.
-        names = [n if n in wanted else f"{n}#{i}" for i, n in enumerate(self.columns)]
-        if len(self.stream.head) < HEAD_BYTES and len(self.stream.head.splitlines()) < 2:
-            return None
+        if len(self._stream.head) < HEAD_BYTES and len(self._stream.head.splitlines()) < 2:
+            return
+        # Columns that nobody wants may share a name; Arrow needs distinct ones. Only one thread
+        # counts rows as it goes.
+        names = [n if n in types else f"{n}#{i}" for i, n in enumerate(self.columns)]
+        reading = pc_csv.ReadOptions(
+            use_threads=False, block_size=BLOCK_BYTES, column_names=names, skip_rows=1
+        )
+        parsing = pc_csv.ParseOptions(
+            delimiter=self._delimiter, ignore_empty_lines=False, invalid_row_handler=note
+        )
+        converting = pc_csv.ConvertOptions(
+            include_columns=list(types), column_types=types, strings_can_be_null=False
+        )
         with damage_reported(self.name):
-            return pc_csv.open_csv(
-                pa.PythonFile(self.stream, mode="r"),
-                # Only one thread counts rows as it goes.
-                read_options=pc_csv.ReadOptions(
-                    use_threads=False,
-                    block_size=BLOCK_BYTES,
-                    column_names=names,
-                    skip_rows=1,
-                ),
-                parse_options=pc_csv.ParseOptions(
-                    delimiter=self.delimiter, ignore_empty_lines=False, invalid_row_handler=note
-                ),
-                convert_options=pc_csv.ConvertOptions(
-                    include_columns=list(wanted),
-                    column_types={name: _type(name, as_codes, text=False) for name in wanted},
-                    strings_can_be_null=False,
-                ),
+            yield from pc_csv.open_csv(
+                pa.PythonFile(self._stream, mode="r"), reading, parsing, converting
             )
 
-    def _next(self, reader: pc_csv.CSVStreamingReader | None) -> pa.RecordBatch | None:
-        if reader is None:
-            return None
-        with damage_reported(self.name):
-            try:
-                return reader.read_next_batch()
-            except StopIteration:
-                return None
 
-
-@dataclass
 class ParquetTable:
-    """A Parquet file read a few row groups' pages at a time.
+    """A Parquet file read a few row groups' pages at a time."""
 
-    Attributes:
-        name: Its file, and member if the file is an archive.
-        file: Where it is read from.
-        columns: Names of its columns.
-    """
-
-    name: str
-    file: IO[bytes]
-    columns: tuple[str, ...] = field(init=False)
-
-    def __post_init__(self) -> None:
-        with damage_reported(self.name):
-            self._parquet = pq.ParquetFile(self.file)
+    def __init__(self, name: str, file: IO[bytes]) -> None:
+        """Read the schema."""
+        self.name = name
+        with damage_reported(name):
+            self._parquet = pq.ParquetFile(file)
             self.columns = tuple(self._parquet.schema_arrow.names)
 
     def rows(self, wanted: Sequence[str], *, as_codes: Collection[str] = ()) -> Iterator[Rows]:
         """Stream the wanted columns."""
-        count = 0
+        line = 1
         with damage_reported(self.name):
-            batches = self._parquet.iter_batches(PARQUET_ROWS, columns=list(wanted))
-            for batch in batches:
-                columns = {
-                    name: _text_codes(batch[name]) if name in as_codes else batch[name]
-                    for name in wanted
-                }
-                yield Rows(columns, np.arange(count + 1, count + 1 + len(batch)))
-                count += len(batch)
+            for batch in self._parquet.iter_batches(PARQUET_ROWS, columns=list(wanted)):
+                columns = {n: text_codes(batch[n]) if n in as_codes else batch[n] for n in wanted}
+                yield Rows(columns, np.arange(line, line + len(batch)))
+                line += len(batch)
 
 
 def found_columns(table: Table) -> str:
@@ -338,50 +310,33 @@ def as_strings(column: pa.Array) -> pa.StringArray:
         )
 
 
-def _type(name: str, as_codes: Collection[str], *, text: bool) -> pa.DataType:
-    """Arrow type of a CSV column; bytes while parsing, so that bad UTF-8 spoils no whole file."""
-    if name in as_codes:
-        return TEXT_CODES if text else BYTE_CODES
-    return pa.string() if text else pa.binary()
-
-
 def _as_text(column: pa.Array) -> pa.Array:
-    if pa.types.is_dictionary(column.type):
-        return pa.DictionaryArray.from_arrays(column.indices, as_strings(column.dictionary))
-    return as_strings(column)
+    return text_codes(column) if pa.types.is_dictionary(column.type) else as_strings(column)
 
 
-def _text_codes(column: pa.Array) -> pa.DictionaryArray:
+def text_codes(column: pa.Array) -> pa.DictionaryArray:
+    """A column of any simple type as codes of its distinct values, which are strings."""
     codes = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
     return pa.DictionaryArray.from_arrays(
         codes.indices.cast(pa.int32()), as_strings(codes.dictionary)
     )
 
 
-def _lines_of(count: int, next_line: int, spoilt: Sequence[MalformedRow]) -> npt.NDArray[np.int64]:
-    """Lines of the next ``count`` good rows, given the malformed ones that may stand among them."""
+def _lines_of(count: int, next_line: int, malformed: Sequence[int]) -> npt.NDArray[np.int64]:
+    """Lines of the next ``count`` good rows, given malformed lines that may stand among them."""
     good = np.arange(count)
-    if not spoilt:
-        return next_line + good
-    skipped = np.concatenate([[0], np.cumsum([row.rows for row in spoilt])])
-    good_before = np.array([row.line for row in spoilt]) - next_line - skipped[:-1]
-    return next_line + good + skipped[np.searchsorted(good_before, good, side="right")]
+    good_before = np.array(malformed, np.int64) - next_line - np.arange(len(malformed))
+    return next_line + good + np.searchsorted(good_before, good, side="right")
 
 
-def _without_blank_lines(rows: Rows) -> Rows:
-    """Leave out blank lines, which the parser gives as rows of empty fields."""
-    lengths = [
-        np.diff(np.frombuffer(c.buffers()[1], np.int32, len(c) + 1, 4 * c.offset))
-        for c in rows.columns.values()
-        if pa.types.is_binary(c.type)
-    ]
-    filled = np.max(lengths, axis=0) > 0 if lengths else np.ones(len(rows), bool)
-    if filled.all():
-        return rows
-    empty = ~filled
-    for column in rows.columns.values():
-        empty[empty] &= np.array([v in (None, b"") for v in column.filter(empty).to_pylist()])
-    keep = pa.array(~empty)
-    return Rows(
-        {name: column.filter(keep) for name, column in rows.columns.items()}, rows.lines[~empty]
-    )
+def _blank_lines(batch: pa.RecordBatch) -> npt.NDArray[np.bool_]:
+    """Rows of empty fields alone ``(rows,)``, as the parser gives blank lines."""
+    blank = np.ones(len(batch), np.bool_)
+    for column in batch.columns:
+        if not blank.any():
+            break
+        coded = pa.types.is_dictionary(column.type)
+        values = column.dictionary if coded else column
+        empty = pc.call_function("binary_length", [values]).to_numpy(zero_copy_only=False) == 0
+        blank &= empty[column.indices.to_numpy()] if coded else empty
+    return blank

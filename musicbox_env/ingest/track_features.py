@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -14,9 +14,10 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from musicbox_env.ingest.mssd import EMPTY_VALUES, TRACK_ID_NAMES, Rejects
-from musicbox_env.ingest.readers import PassedOver, describe_source, open_tables
-from musicbox_env.ingest.tables import Rows, Table, as_strings, found_columns
+from musicbox_env.ingest.mssd import TRACK_ID_NAMES
+from musicbox_env.ingest.plays import EMPTY_VALUES, Rejects, RowCheck
+from musicbox_env.ingest.readers import describe_source, open_tables
+from musicbox_env.ingest.tables import PassedOver, Rows, Table, as_strings, found_columns
 from musicbox_env.schema import TRACK_FEATURES
 
 MODES: Final = {"major": "1", "minor": "0"}
@@ -65,15 +66,13 @@ def read_track_features(
     *,
     named: set[Path],
     scratch: Path | None = None,
-    on_bytes: Callable[[int], None] = lambda count: None,
 ) -> TrackFeatures:
     """Read track feature files in the published 30 columns, of which any but the id may lack.
 
     Args:
-        files: The files; of a track told twice the first row is kept.
+        files: The files; where several rows are of one track the first is kept.
         named: Those that the user named one by one, which must hold track features.
         scratch: Folder for unnamed temporary files.
-        on_bytes: Told how many bytes were just read.
 
     Raises:
         ValueError: A file that was named holds no track features.
@@ -82,64 +81,55 @@ def read_track_features(
     frames = [found.frame]
     for file in files:
         found.sources.append(describe_source(file))
-        for table in open_tables(file, on_bytes=on_bytes, scratch=scratch):
-            if (refusal := _refusal(table)) is not None:
-                if file in named and table.name == str(file):
-                    raise ValueError(f"{refusal.name}: {refusal.why}.")
-                found.passed_over.append(refusal)
-            elif not isinstance(table, PassedOver):
-                frames.extend(_read(table, found))
+        for table in open_tables(file, scratch=scratch):
+            if isinstance(table, PassedOver):
+                refusal = table
+            elif (columns := _columns(table)) is not None:
+                frames.extend(_read(table, columns, found))
+                continue
+            else:
+                refusal = PassedOver(
+                    table.name,
+                    f"holds no track features: track_id and some of "
+                    f"{', '.join(TRACK_FEATURES[:3])}, ... expected, columns "
+                    f"{found_columns(table)} found",
+                )
+            if file in named and table.name == str(file):
+                raise ValueError(f"{refusal.name}: {refusal.why}.")
+            found.passed_over.append(refusal)
     frame = pd.concat(frames, ignore_index=True)
     features = [name for name in TRACK_FEATURES if name in frame]
     found.frame = _first_of_each(frame[["track_id", *features]], found)
     return found
 
 
-def _refusal(table: Table | PassedOver) -> PassedOver | None:
-    if isinstance(table, PassedOver):
-        return table
+def _columns(table: Table) -> list[str] | None:
+    """The track's column and those of features; None if the table holds no track features."""
+    track = [name for name in reversed(TRACK_ID_NAMES) if name in table.columns]
     features = [name for name in TRACK_FEATURES if name in table.columns]
-    if features and _track_column(table) is not None:
-        return None
-    return PassedOver(
-        table.name,
-        f"holds no track features: track_id and some of {', '.join(TRACK_FEATURES[:3])}, ... "
-        f"expected, columns {found_columns(table)} found",
-    )
+    return [track[0], *features] if track and features else None
 
 
-def _track_column(table: Table) -> str | None:
-    return next((n for n in reversed(TRACK_ID_NAMES) if n in table.columns), None)
-
-
-def _read(table: Table, found: TrackFeatures) -> list[pd.DataFrame]:
-    track = _track_column(table)
-    assert track is not None
-    features = [name for name in TRACK_FEATURES if name in table.columns]
-    rejects = Rejects()
-    frames = []
-    for rows in table.rows([track, *features]):
+def _read(table: Table, columns: list[str], found: TrackFeatures) -> Iterator[pd.DataFrame]:
+    rejects = Rejects(found.rejected)
+    for rows in table.rows(columns):
         found.num_rows += rows.num_read
-        for row in rows.malformed:
-            rejects.add(row.line + np.arange(row.rows), "track row: wrong number of fields")
-        frames.append(_evaluator(rows, track, features, rejects))
-    found.rejected += rejects.counts
+        rejects.add(rows.malformed, "track row: wrong number of fields")
+        yield _frame(rows, columns, rejects)
     found.reject_tables.append(rejects.take(table.name))
-    return frames
 
 
-def _evaluator(rows: Rows, track: str, features: list[str], rejects: Rejects) -> pd.DataFrame:
-    ids = as_strings(rows.columns[track]).to_numpy(zero_copy_only=False)
+def _frame(rows: Rows, names: list[str], rejects: Rejects) -> pd.DataFrame:
+    ids = as_strings(rows.columns[names[0]]).to_numpy(zero_copy_only=False)
     ids = np.array(["" if i is None else i.strip() for i in ids], dtype=object)
-    good = ids != ""
-    rejects.add(rows.lines[~good], "track row: track id is empty")
+    check = RowCheck(rows.lines, rejects)
+    check.reject(ids == "", "track row: track id is empty")
     columns: dict[str, npt.NDArray] = {"track_id": ids}
-    for name in features:
+    for name in names[1:]:
         values, bad = _numbers(rows.columns[name], name)
-        rejects.add(rows.lines[good & bad], f"track row: {name} is not a finite number")
-        good &= ~bad
+        check.reject(bad, f"track row: {name} is not a finite number")
         columns[name] = values
-    return pd.DataFrame(columns).loc[good]
+    return pd.DataFrame(columns).loc[check.kept]
 
 
 def _numbers(column: pa.Array, name: str) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:

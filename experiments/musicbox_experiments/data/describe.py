@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +27,20 @@ from musicbox_env.schema import (
     is_skip,
 )
 from musicbox_experiments.data.enough import cautions
+from musicbox_experiments.text import columns, percent
 
 CHUNK_SESSIONS = 100_000
 """Sessions counted at a time: memory holds two million plays at most."""
+CONTEXTS = (*PLAY_COLUMNS["context_type"].vocabulary, "unknown")
+LEVEL_NAMES = {
+    Level.BRIEF: "brief (skip_1)",
+    Level.SHORT: "short (skip_2)",
+    Level.MOST: "most (skip_3)",
+    Level.CUT: "cut (no label)",
+    Level.FULL: "full (not_skipped)",
+}
+SHOWN_APART = ("sources", "rows_read", "rejected", "format_version", "sessions", "plays", "tracks")
+"""Keys of ``dataset.json`` that have lines of their own."""
 
 
 @dataclass(frozen=True)
@@ -66,8 +77,10 @@ def describe(dataset: Dataset, *, top: int = 10) -> str:
         f"{dataset.folder}": _overview(dataset, counts),
         "Splits": _splits(dataset),
         "How plays were heard": _levels(counts),
-        "Skipped (skip_2) by position": _by_position(counts),
-        "Session lengths": _lengths(counts),
+        "Skipped (skip_2) by position": _grid(counts.skip_rates("position")),
+        "Session lengths": _grid(
+            _ratio(np.where(counts.length > 0, counts.length, np.nan), counts.length.sum())
+        ),
         "Context": _contexts(counts),
         "Known values of the plays": _known_plays(counts),
         f"Most played tracks (in training, first {top})": _top_tracks(dataset, top),
@@ -81,99 +94,101 @@ def describe(dataset: Dataset, *, top: int = 10) -> str:
     )
 
 
-@dataclass
 class PlayCounts:
     """Sums over all plays.
 
     Attributes:
-        level: Plays by position and level, ``(21, 5)``; positions count from 1.
+        by: Plays by a value and by level, ``(values + 1, 5 + 1)`` each, what is unknown last: by
+            `position` (from 1), by whether the `previous` play was skipped, by whether the track
+            is a `repeat` within the session, by `context_type`, `premium` and `shuffle`.
         length: Sessions by number of plays, ``(21,)``.
-        after: Plays by whether the play before was skipped and whether they are, ``(2, 2)``.
-        repeats: Plays by whether their track was in the session before and whether they are
-            skipped, ``(2, 2)``.
-        context: Plays by context and whether skipped, ``(contexts + 1, 2)``; unknown comes last.
-        flags: Of ``premium`` and ``shuffle``, plays by value (unknown last) and skip, ``(3, 2)``.
         unknown: Unknown values of each column.
     """
 
-    level: npt.NDArray[np.int64]
-    length: npt.NDArray[np.int64]
-    after: npt.NDArray[np.int64]
-    repeats: npt.NDArray[np.int64]
-    context: npt.NDArray[np.int64]
-    flags: dict[str, npt.NDArray[np.int64]]
-    unknown: dict[str, int] = field(default_factory=dict)
+    def __init__(self) -> None:
+        """Begin with no plays."""
+        flags = dict.fromkeys(("previous", "repeat", "premium", "shuffle"), 2)
+        sizes = {"position": MAX_SESSION_LENGTH + 1, "context_type": len(CONTEXTS) - 1, **flags}
+        self.by = {n: np.zeros((size + 1, NUM_LEVELS + 1), np.int64) for n, size in sizes.items()}
+        self.length = np.zeros(MAX_SESSION_LENGTH + 1, np.int64)
+        self.unknown = dict.fromkeys(PLAY_COLUMNS, 0)
 
     @classmethod
     def of(cls, dataset: Dataset) -> PlayCounts:
         """Count a dataset, some sessions at a time."""
-        num_contexts = len(PLAY_COLUMNS["context_type"].vocabulary)
-        places = MAX_SESSION_LENGTH + 1
-        counts = cls(
-            level=np.zeros((places, NUM_LEVELS), np.int64),
-            length=np.zeros(places, np.int64),
-            after=np.zeros((2, 2), np.int64),
-            repeats=np.zeros((2, 2), np.int64),
-            context=np.zeros((num_contexts + 1, 2), np.int64),
-            flags={name: np.zeros((3, 2), np.int64) for name in ("premium", "shuffle")},
-            unknown=dict.fromkeys(PLAY_COLUMNS, 0),
-        )
-        for columns, lengths in _chunks(dataset):
-            counts._add(columns, lengths)
+        counts = cls()
+        offsets = dataset.sessions.offsets
+        for first in range(0, dataset.sessions.num_sessions, CHUNK_SESSIONS):
+            bounds = offsets[first : first + CHUNK_SESSIONS + 1]
+            rows = slice(int(bounds[0]), int(bounds[-1]))
+            plays = {name: np.array(dataset.sessions.column(name)[rows]) for name in PLAY_COLUMNS}
+            counts.add(plays, np.diff(bounds))
         return counts
 
-    def _add(self, columns: Mapping[str, npt.NDArray], lengths: npt.NDArray[np.int64]) -> None:
-        level, position = columns["level"], np.clip(columns["position"], 0, MAX_SESSION_LENGTH)
-        skip = is_skip(level).astype(np.int64)
-        heard = level >= 0
-        np.add.at(self.level, (position[heard], level[heard]), 1)
-        self.length += np.bincount(
-            np.minimum(lengths, MAX_SESSION_LENGTH), minlength=MAX_SESSION_LENGTH + 1
-        )
-        session = np.repeat(np.arange(len(lengths)), lengths)
-        follows = session[1:] == session[:-1]
-        np.add.at(self.after, (skip[:-1][follows], skip[1:][follows]), 1)
-        songs = np.full((len(lengths), int(lengths.max())), UNKNOWN, columns["track"].dtype)
-        fill_rows(columns["track"], np.cumsum(lengths) - lengths, lengths, songs)
-        again = repeats(songs)[songs != UNKNOWN]
-        np.add.at(self.repeats, (again.astype(np.int64), skip), 1)
-        # Code -1, unknown, counts in the last row.
-        np.add.at(self.context, (columns["context_type"], skip), 1)
-        for name, table in self.flags.items():
-            np.add.at(table, (columns[name], skip), 1)
-        for name, values in columns.items():
-            self.unknown[name] += int((values == UNKNOWN).sum())
+    def add(self, plays: Mapping[str, npt.NDArray], lengths: npt.NDArray[np.int64]) -> None:
+        """Count whole sessions: columns ``(plays,)`` and plays of each session ``(sessions,)``."""
+        starts = np.cumsum(lengths) - lengths
+        previous = np.roll(is_skip(plays["level"]).astype(np.int64), 1)
+        previous[starts] = UNKNOWN
+        songs = np.full((len(lengths), int(lengths.max())), UNKNOWN, plays["track"].dtype)
+        fill_rows(plays["track"], starts, lengths, songs)
+        values = {
+            **plays,
+            "position": np.clip(plays["position"], 0, MAX_SESSION_LENGTH),
+            "previous": previous,
+            "repeat": repeats(songs)[songs != UNKNOWN].astype(np.int64),
+        }
+        for name, table in self.by.items():
+            np.add.at(table, (values[name], plays["level"]), 1)  # -1, unknown, is the last
+        np.add.at(self.length, np.minimum(lengths, MAX_SESSION_LENGTH), 1)
+        for name, column in plays.items():
+            self.unknown[name] += int((column == UNKNOWN).sum())
 
     @property
     def plays(self) -> int:
         """Number of plays."""
-        return int(self.context.sum())
+        return int(self.by["position"].sum())
+
+    @property
+    def level(self) -> npt.NDArray[np.int64]:
+        """Plays of known level, by level ``(5,)``."""
+        return self.by["position"][:, :NUM_LEVELS].sum(axis=0)
+
+    def shares(self, name: str) -> npt.NDArray[np.float64]:
+        """Share of the plays that has each value, unknown last; NaN without plays."""
+        return _ratio(self.by[name].sum(axis=1), self.plays)
+
+    def skip_rates(self, name: str) -> npt.NDArray[np.float64]:
+        """Share of the plays with each value that was skipped; NaN where there are none."""
+        table = self.by[name]
+        return _ratio(table[:, : Level.MOST].sum(axis=1), table.sum(axis=1))
 
 
-def _chunks(
-    dataset: Dataset,
-) -> Iterator[tuple[dict[str, npt.NDArray], npt.NDArray[np.int64]]]:
-    offsets = dataset.sessions.offsets
-    for first in range(0, dataset.sessions.num_sessions, CHUNK_SESSIONS):
-        bounds = offsets[first : first + CHUNK_SESSIONS + 1]
-        rows = slice(int(bounds[0]), int(bounds[-1]))
-        columns = {name: np.array(dataset.sessions.column(name)[rows]) for name in PLAY_COLUMNS}
-        yield columns, np.diff(bounds)
+def _ratio(part: npt.ArrayLike, whole: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    """Shares, NaN where there is nothing to take a share of."""
+    whole = np.asarray(whole, np.float64)
+    return np.asarray(part) / np.where(whole > 0, whole, np.nan)
+
+
+def _share(part: npt.ArrayLike, whole: npt.ArrayLike) -> str:
+    return percent(float(_ratio(part, whole)))
+
+
+def _table(rows: Sequence[Sequence[str]], left: int = 1) -> list[str]:
+    return columns(rows, left=left).splitlines() if rows else []
 
 
 def _overview(dataset: Dataset, counts: PlayCounts) -> list[str]:
     sessions, catalog = dataset.sessions, dataset.catalog
     in_training = int((catalog.plays() > 0).sum())
-    after, repeats = counts.after, counts.repeats
+    after, again = counts.skip_rates("previous"), counts.skip_rates("repeat")
     return [
         f"{sessions.num_sessions:,} sessions, {sessions.num_plays:,} plays, {len(catalog):,} "
         f"tracks ({in_training:,} of them played in training)",
-        f"Skipped: {_share(counts.level[:, : Level.MOST].sum(), counts.level.sum())} of plays; "
-        f"{_share(after[0, 1], after[0].sum())} after a play that was kept, "
-        f"{_share(after[1, 1], after[1].sum())} after a skip",
-        f"Repeats: {_share(repeats[1].sum(), repeats.sum())} of plays are of a track heard before "
-        f"in the session; skipped {_share(repeats[1, 1], repeats[1].sum())}, first hearings "
-        f"{_share(repeats[0, 1], repeats[0].sum())}",
+        f"Skipped: {_share(counts.level[: Level.MOST].sum(), counts.level.sum())} of plays; "
+        f"{percent(after[0])} after a play that was kept, {percent(after[1])} after a skip",
+        f"Repeats: {percent(counts.shares('repeat')[1])} of plays are of a track heard before in "
+        f"the session; skipped {percent(again[1])}, first hearings {percent(again[0])}",
     ]
 
 
@@ -181,98 +196,69 @@ def _splits(dataset: Dataset) -> list[str]:
     split, lengths = dataset.sessions.split, np.diff(dataset.sessions.offsets)
     sessions = np.bincount(split, minlength=len(SPLITS))
     plays = np.bincount(split, weights=lengths, minlength=len(SPLITS)).astype(int)
-    division = dataset.about.get("split", {})
-    seed, turn = division.get("seed", "unknown"), division.get("turn", 0)
+    about = dataset.about.get("split", {})
+    fold = about.get("test_fold", about.get("turn", 0))  # "turn" before it was renamed
     runs = "history" in dataset.about
     key = "the run of plays, all sessions of a run together" if runs else "the session id"
+    rows = [
+        (name, f"{sessions[i]:,} sessions", _share(sessions[i], len(split)), f"{plays[i]:,} plays")
+        for i, name in enumerate(SPLITS)
+    ]
     return [
-        *(
-            f"{name:<12}{sessions[code]:>14,} sessions {_share(sessions[code], len(split)):>8}"
-            f"{plays[code]:>16,} plays"
-            for code, name in enumerate(SPLITS)
-        ),
-        f"by hash of {key}, seed {seed}, turn {turn}",
+        *_table(rows),
+        f"by hash of {key}, seed {about.get('seed', 'unknown')}, test fold {fold}",
     ]
 
 
 def _levels(counts: PlayCounts) -> list[str]:
-    meaning = {
-        Level.BRIEF: "brief (skip_1)",
-        Level.SHORT: "short (skip_2)",
-        Level.MOST: "most (skip_3)",
-        Level.CUT: "cut (no label)",
-        Level.FULL: "full (not_skipped)",
-    }
-    by_level = counts.level.sum(axis=0)
-    return [
-        f"{level} {name:<20}{by_level[level]:>14,} {_share(by_level[level], by_level.sum()):>8}"
-        for level, name in meaning.items()
+    plays = counts.level
+    rows = [
+        (f"{level} {name}", f"{plays[level]:,}", _share(plays[level], plays.sum()))
+        for level, name in LEVEL_NAMES.items()
     ]
+    return _table(rows)
 
 
-def _by_position(counts: PlayCounts) -> list[str]:
-    plays = counts.level.sum(axis=1)
-    skips = counts.level[:, : Level.MOST].sum(axis=1)
-    cells = [
-        f"{position:>3} {_share(skips[position], plays[position]):>7}"
-        for position in range(1, MAX_SESSION_LENGTH + 1)
-        if plays[position]
-    ]
-    return ["  ".join(cells[i : i + 5]) for i in range(0, len(cells), 5)] or ["no plays"]
-
-
-def _lengths(counts: PlayCounts) -> list[str]:
-    cells = [
-        f"{length:>3} {_share(count, counts.length.sum()):>7}"
-        for length, count in enumerate(counts.length)
-        if count
-    ]
-    return ["  ".join(cells[i : i + 5]) for i in range(0, len(cells), 5)] or ["no sessions"]
+def _grid(shares: npt.NDArray[np.float64]) -> list[str]:
+    """Shares by number, five a line, without those that are NaN."""
+    known = np.flatnonzero(~np.isnan(shares))
+    cells = [f"{number:>3} {percent(shares[number]):>7}" for number in known]
+    return ["  ".join(cells[i : i + 5]) for i in range(0, len(cells), 5)] or ["nothing"]
 
 
 def _contexts(counts: PlayCounts) -> list[str]:
-    names = [*PLAY_COLUMNS["context_type"].vocabulary, "unknown"]
-    order = np.argsort(-counts.context.sum(axis=1), kind="stable")
-    lines = [_group(names[code], counts.context[code], counts.plays) for code in order]
-    for flag, table in counts.flags.items():
-        for value, name in enumerate(("off", "on", "unknown")):
-            lines.append(_group(f"{flag} {name}", table[value], counts.plays))
-    return [line for line in lines if line]
-
-
-def _group(name: str, skip_counts: npt.NDArray[np.int64], plays: int) -> str:
-    """A line on the plays of a group, given how many were kept and how many skipped."""
-    total = int(skip_counts.sum())
-    if not total:
-        return ""
-    return f"{name:<24}{_share(total, plays):>8} of plays, skipped {_share(skip_counts[1], total)}"
+    order = np.argsort(-counts.shares("context_type"), kind="stable")
+    named = [("context_type", code, CONTEXTS[code]) for code in order]
+    for flag in ("premium", "shuffle"):
+        named += [(flag, i, f"{flag} {value}") for i, value in enumerate(("off", "on", "unknown"))]
+    rows = []
+    for column, code, name in named:
+        share, skipped = counts.shares(column)[code], counts.skip_rates(column)[code]
+        if share > 0:
+            rows.append((name, percent(share), f"of plays, skipped {percent(skipped)}"))
+    return _table(rows)
 
 
 def _known_plays(counts: PlayCounts) -> list[str]:
-    gaps = {name: count for name, count in counts.unknown.items() if count}
-    if not gaps:
-        return ["every column is known for every play"]
-    return [
-        f"{name:<20}unknown for {_share(count, counts.plays)} of plays"
-        for name, count in sorted(gaps.items(), key=lambda item: -item[1])
-    ]
+    gaps = sorted(((n, c) for n, c in counts.unknown.items() if c), key=lambda gap: -gap[1])
+    rows = [(name, f"unknown for {_share(count, counts.plays)} of plays") for name, count in gaps]
+    return _table(rows, left=2) or ["every column is known for every play"]
 
 
 def _top_tracks(dataset: Dataset, top: int) -> list[str]:
     catalog = dataset.catalog
     plays, skips = catalog.plays(), catalog.skips()
-    total = plays.sum()
-    lines = [
-        f"{catalog.titles[row]:<40}{plays[row]:>10,} plays, skipped "
-        f"{_share(skips[row], plays[row])}"
+    rows = [
+        (catalog.titles[row], f"{plays[row]:,} plays", f"skipped {_share(skips[row], plays[row])}")
         for row in range(min(top, len(catalog)))
     ]
-    for count in (100, 1_000, 10_000):
-        if count < len(catalog):
-            share = _share(plays[:count].sum(), total)
-            lines.append(f"the {count:,} most played have {share} of the plays")
+    most = [
+        f"the {count:,} most played have {_share(plays[:count].sum(), plays.sum())} of the plays"
+        for count in (100, 1_000, 10_000)
+        if count < len(catalog)
+    ]
     once = _share((plays == 1).sum(), (plays > 0).sum())
-    return [*lines, f"{once} of the tracks played in training were played once"]
+    return [*_table(rows), *most, f"{once} of the tracks played in training were played once"]
 
 
 def _features(dataset: Dataset) -> list[str]:
@@ -282,11 +268,15 @@ def _features(dataset: Dataset) -> list[str]:
         return ["none: the dataset was made without track features"]
     plays = catalog.plays()
     known = {n: ~np.isnan(catalog.features((n,))[:, 0]) for n in catalog.feature_names}
-    lines = [
-        f"{name:<24}known for {_share(mask.sum(), len(catalog)):>7} of tracks, "
-        f"{_share(plays[mask].sum(), plays.sum()):>7} of training plays"
+    rows = [
+        (
+            name,
+            f"known for {_share(mask.sum(), len(catalog))} of tracks",
+            f"{_share(plays[mask].sum(), plays.sum())} of training plays",
+        )
         for name, mask in known.items()
     ]
+    lines = _table(rows)
     if absent := [name for name in TRACK_FEATURES if name not in known]:
         lines.append(f"absent: {', '.join(absent)}")
     if all(name in known for name in DIVERSITY_FEATURES):
@@ -299,24 +289,23 @@ def _features(dataset: Dataset) -> list[str]:
 
 
 def _embeddings(dataset: Dataset) -> list[str]:
-    lines = []
+    lines: list[str] = []
     notes: dict[str, dict[str, Any]] = {}
     for name in dataset.embedding_names:
         rows, dim = dataset.embedding(name).shape
         file = dataset.folder / "embeddings" / f"{name}.json"
         note = json.loads(file.read_text()) if file.is_file() else {}
         note.pop("name", None)
-        twin = next((other for other, told in notes.items() if note and told == note), None)
+        twin = next((other for other, known in notes.items() if note and known == note), None)
         lines.append(f"{name}: {rows:,} tracks in {dim} dimensions{f', as {twin}' * bool(twin)}")
         if twin is None:
-            lines.extend(f"  {line}" for line in _flat(note))
+            lines += _flat(note, "  ")
         notes[name] = note
     return lines or ["none fitted"]
 
 
 def _origin(about: Mapping[str, Any]) -> list[str]:
     """Sources, rejects, filters and whatever else ``dataset.json`` says."""
-    shown = {"format_version", "sessions", "plays", "tracks", "longest_session", "split"}
     sources = about.get("sources", [])
     lines = [
         f"{s['file']}: {s['rows']:,} rows, "
@@ -326,41 +315,30 @@ def _origin(about: Mapping[str, Any]) -> list[str]:
     ]
     if len(sources) > 10:
         lines.append(f"and {len(sources) - 10:,} files more")
-    lines.extend(_rejects(about))
-    rest = {
-        key: value
-        for key, value in about.items()
-        if key not in shown and key not in ("sources", "rows_read", "rejected")
-    }
-    return [*lines, *_flat(rest)]
+    if "rejected" in about:
+        rows, read = about["rejected"]["rows"], about.get("rows_read", 0)
+        share = _share(rows, read)
+        lines.append(f"{rows:,} of {read:,} rows rejected ({share}), listed in rejects.csv")
+        lines += [f"  {count:>10,}  {why}" for why, count in about["rejected"]["reasons"].items()]
+    apart = {*SHOWN_APART, "longest_session", "split"}
+    return lines + list(_flat({key: value for key, value in about.items() if key not in apart}))
 
 
-def _rejects(about: Mapping[str, Any]) -> list[str]:
-    if "rejected" not in about:
-        return []
-    rows, read = about["rejected"]["rows"], about.get("rows_read", 0)
-    lines = [f"{rows:,} of {read:,} rows rejected ({_share(rows, read)}), listed in rejects.csv"]
-    for reason, count in about["rejected"]["reasons"].items():
-        lines.append(f"  {count:>10,}  {reason}")
-    return lines
-
-
-def _flat(content: Mapping[str, Any], indent: str = "") -> list[str]:
+def _flat(content: Mapping[str, Any], indent: str = "") -> Iterator[str]:
     """Nested settings as indented lines."""
-    lines = []
     for key, value in content.items():
         if isinstance(value, list) and value and isinstance(value[0], Mapping):
-            lines.append(f"{indent}{key}:")
-            lines.extend(f"{indent}  {_on_one_line(entry)}" for entry in value)
+            yield f"{indent}{key}:"
+            for entry in value:
+                yield f"{indent}  {', '.join(f'{k} {_plain(v)}' for k, v in entry.items())}"
         elif isinstance(value, Mapping) and set(value) == {"value", "low", "high"}:
-            low, high = _plain(value["low"]), _plain(value["high"])
-            lines.append(f"{indent}{key}: {_plain(value['value'])} [{low}, {high}]")
+            point, low, high = (_plain(value[name]) for name in ("value", "low", "high"))
+            yield f"{indent}{key}: {point} [{low}, {high}]"
         elif isinstance(value, Mapping) and value:
-            lines.append(f"{indent}{key}:")
-            lines.extend(_flat(value, indent + "  "))
+            yield f"{indent}{key}:"
+            yield from _flat(value, indent + "  ")
         else:
-            lines.append(f"{indent}{key}: {_plain(value)}")
-    return lines
+            yield f"{indent}{key}: {_plain(value)}"
 
 
 def _plain(value: Any) -> str:
@@ -376,12 +354,3 @@ def _plain(value: Any) -> str:
         case list():
             return ", ".join(map(_plain, value))
     return str(value)
-
-
-def _on_one_line(content: Mapping[str, Any]) -> str:
-    return ", ".join(f"{key} {_plain(value)}" for key, value in content.items())
-
-
-def _share(part: float | np.number, whole: float | np.number) -> str:
-    """A share in per cent, or that there is nothing to take a share of."""
-    return f"{100 * float(part) / float(whole):.1f} %" if whole else "unknown"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -22,45 +23,54 @@ WIDER = 1.1
 
 def cautions(dataset: Dataset) -> list[str]:
     """What this dataset is too small for; nothing where it is large enough."""
-    return [
-        *_empty_splits(dataset),
-        *_interval(dataset),
-        *_thin_tracks(dataset),
-        *_embedding(dataset),
-        *_listeners(dataset),
-    ]
+    return [*_interval(dataset), *_counts(dataset)]
 
 
-def _empty_splits(dataset: Dataset) -> list[str]:
-    empty = [name for name in SPLITS if not len(dataset.sessions.sessions_in(name))]
-    if not empty:
-        return []
-    count = dataset.sessions.num_sessions
-    return [
-        f"Of {count:,} sessions none fell to {', '.join(empty)}: too few to learn from or to "
-        "evaluate by."
-    ]
-
-
-def _interval(dataset: Dataset) -> list[str]:
+def _interval(dataset: Dataset) -> Iterator[str]:
+    sessions = dataset.sessions
+    if empty := [name for name in SPLITS if not len(sessions.sessions_in(name))]:
+        yield (
+            f"Of {sessions.num_sessions:,} sessions none fell to {', '.join(empty)}: too few to "
+            "learn from or to evaluate by."
+        )
     runs = _runs_of_test_sessions(dataset)
     half = skip_rate_interval(dataset, runs)
     if half is None:
-        return [f"With {len(runs):,} test sessions nothing can be measured: no claim is possible."]
-    found = []
+        yield f"With {len(runs):,} test sessions nothing can be measured: no claim is possible."
+        return
     if half > WORTH_SEEING:
-        found.append(
+        yield (
             f"Too little for fine claims: on {len(runs):,} test sessions a skip rate is known to "
             f"± {100 * half:.1f} points (95 %), and how two agents differ not much better."
         )
     alone = skip_rate_interval(dataset, np.arange(len(runs)))
     if alone and half > WIDER * alone:
-        found.append(
+        yield (
             f"The {len(runs):,} test sessions are windows of {runs.max() + 1:,} runs of plays, and "
             "alike within a run. Reports take them for independent: their intervals should be "
             f"{half / alone:.1f} times as wide."
         )
-    return found
+
+
+def _counts(dataset: Dataset) -> Iterator[str]:
+    plays = dataset.catalog.plays()
+    thin = float((plays < FEW_PLAYS).mean())
+    if thin >= 0.5:
+        yield (
+            f"{100 * thin:.0f} % of the {len(plays):,} tracks have fewer than {FEW_PLAYS} plays in "
+            "training. What is said of one of them rests on next to nothing."
+        )
+    name = dataset.best_embedding if dataset.embedding_names else ""
+    file = dataset.folder / "embeddings" / f"{name}.json"
+    about = json.loads(file.read_text()) if file.is_file() else {}
+    found = about.get("held_out", {}).get("mean_percentile_of_plays")
+    if found is not None and found["high"] >= 0.5:
+        yield (
+            f"The embedding ({name}) finds songs left out of unseen sessions no better than "
+            "chance. Agents that choose by likeness have nothing to go by."
+        )
+    if dataset.about.get("history", {}).get("listeners") == 1:
+        yield "All sessions are one listener's: what is found here holds for no other."
 
 
 def _runs_of_test_sessions(dataset: Dataset) -> npt.NDArray[np.int64]:
@@ -89,36 +99,3 @@ def skip_rate_interval(dataset: Dataset, groups: npt.NDArray[np.int64]) -> float
     rate = skips.sum() / max(plays.sum(), 1)
     deviation = (skips - rate * plays) / max(plays.mean(), 1)
     return float(NORMAL_95 * deviation.std(ddof=1) / np.sqrt(len(skips)))
-
-
-def _thin_tracks(dataset: Dataset) -> list[str]:
-    plays = dataset.catalog.plays()
-    thin = float((plays < FEW_PLAYS).mean())
-    if thin < 0.5:
-        return []
-    return [
-        f"{100 * thin:.0f} % of the {len(plays):,} tracks have fewer than {FEW_PLAYS} plays in "
-        "training. What is said of one of them rests on next to nothing."
-    ]
-
-
-def _embedding(dataset: Dataset) -> list[str]:
-    if not dataset.embedding_names:
-        return []
-    name = dataset.best_embedding
-    file = dataset.folder / "embeddings" / f"{name}.json"
-    if not file.is_file():
-        return []
-    found = json.loads(file.read_text()).get("held_out", {}).get("mean_percentile_of_plays")
-    if found is None or found["high"] < 0.5:
-        return []
-    return [
-        f"The embedding ({name}) finds songs left out of unseen sessions no better than chance. "
-        "Agents that choose by likeness have nothing to go by."
-    ]
-
-
-def _listeners(dataset: Dataset) -> list[str]:
-    if dataset.about.get("history", {}).get("listeners") != 1:
-        return []
-    return ["All sessions are one listener's: what is found here holds for nobody else."]

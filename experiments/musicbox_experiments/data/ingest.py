@@ -1,9 +1,9 @@
 """Turn listening logs or streaming histories into a dataset folder.
 
-Formats are told from the content: CSV, JSON, gzip, tar, zip, Parquet, folders and globs of those,
-in the schema of the Music Streaming Sessions Dataset; or a Spotify streaming history, the zip as
-downloaded; or any table of plays, with --map. Rows that cannot be are listed in rejects.csv. A run
-that was stopped goes on where it was.
+Formats are recognized from the content: CSV, JSON, gzip, tar, zip, Parquet, folders and globs of
+those, in the schema of the Music Streaming Sessions Dataset; or a Spotify streaming history, the
+zip as downloaded; or any table of plays, with --map. Rows that cannot be are listed in rejects.csv.
+A run that was stopped goes on where it was.
 
 Of a history the dataset keeps no user name, address, country, device, date or time of a play.
 """
@@ -18,6 +18,7 @@ from tyro.conf import Positional
 
 from musicbox_env.data.dataset import Dataset
 from musicbox_env.ingest import pipeline as ingest
+from musicbox_env.ingest.histories.mapping import mapping_lines
 from musicbox_experiments.data.enough import cautions
 
 
@@ -54,26 +55,24 @@ def history_account(about: Mapping[str, Any]) -> list[str]:
     if "history" not in about:
         return []
     history = about["history"]
-    sessions = history["sessions"]
+    sessions, passed_over = history["sessions"], about["passed_over"]
     lines = []
-    for name, columns in history["read_as"].items():
-        lines.append(f"Read as {name}:")
-        lines += [f"  {key:<13}from column {column}" for key, column in columns.items()]
-    lines.append("Rows:")
-    lines += [f"{count:>12,}  {what}" for what, count in history["rows"].items() if count]
-    lines += [f"{count:>12,}  {what}" for what, count in history["overlaps"].items() if count]
+    for name, mapping in history["read_as"].items():
+        lines += [f"Read as {name}:", *mapping_lines(mapping)]
+    rows = {**history["rows"], **history["overlaps"]}
+    lines += ["Rows:", *_counted({what: count for what, count in rows.items() if count})]
     lines.append(
         f"Sessions: at most {sessions['max_gap']:g} s without play between two tracks, "
         f"{sessions['min_plays']} to {sessions['max_plays']} plays."
     )
-    lines += [f"{count:>12,}  {what}" for what, count in sessions["found"].items()]
-    lines.append("Listen levels by what they rest on:")
-    lines += [
-        f"{found['plays']:>12,}  {found['share']:>6.1%}  {what}"
-        for what, found in history["levels"]["evidence"].items()
-    ]
+    lines += [*_counted(sessions["found"]), "Listen levels by what they rest on:"]
+    evidence = history["levels"]["evidence"]
+    lines += _counted({f"{e['share']:>6.1%}  {what}": e["plays"] for what, e in evidence.items()})
     lines += [f"Note: {note}" for note in history["notes"]]
-    passed_over = about["passed_over"]
     if passed_over["files"]:
         lines.append(f"Passed over: {'; '.join(passed_over['names'])}")
     return lines
+
+
+def _counted(counts: Mapping[str, int]) -> list[str]:
+    return [f"{count:>12,}  {what}" for what, count in counts.items()]

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from musicbox_env.data.dataset import Dataset
-from musicbox_env.ingest.histories.pipeline import HistoryConfig
+from musicbox_env.ingest.histories.formats import HistoryConfig
 from musicbox_env.ingest.readers import source_files
 from musicbox_env.schema import require_known
 from musicbox_env.synthetic.generator import (
@@ -112,7 +112,7 @@ class Source:
 
 
 def _require_made_from(folder: Path, sessions: tuple[str, ...]) -> None:
-    """Refuse a dataset of other files; told by name and size, since logs may be large."""
+    """Refuse a dataset of other files; compared by name and size, since logs may be large."""
     named = {(file.name, file.stat().st_size) for file in source_files(sessions)}
     made_from = Dataset(folder).about["sources"]
     other = [s["file"] for s in made_from if (Path(s["file"]).name, s["bytes"]) not in named]

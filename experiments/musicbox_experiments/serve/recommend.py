@@ -13,11 +13,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
+import pandas as pd
 import tyro
-from musicbox_agents import Agent, load_agent
+from musicbox_agents import load_agent
 
 from musicbox_env.schema import CONTEXT_TYPES, Level, require_known, suggest
 from musicbox_env.simulator.dynamics import (
@@ -98,47 +99,37 @@ def parse_heard(text: str) -> tuple[list[str], list[int]]:
 
 def run(config: RecommendConfig) -> None:
     """Print one song a line, best first: its title where the dataset knows it, and its id."""
-    catalog = open_dataset(_training(config)["options"]["data"]).catalog
+    folder = find_training(config.run, config.agent, config.seed)
+    catalog = open_dataset(read_training(folder)["options"]["data"]).catalog
     for track_id, row in zip(ids := recommend(config), catalog.index_of(ids), strict=True):
         title = catalog.titles[row]
         print(track_id if title == track_id else f"{title}  ({track_id})")
 
 
-def _training(config: RecommendConfig) -> dict[str, Any]:
-    """What is known of the training that is asked."""
-    return read_training(find_training(config.run, config.agent, config.seed))
-
-
 def recommend(config: RecommendConfig) -> list[str]:
     """Track ids that the agent recommends next, best first."""
     folder = find_training(config.run, config.agent, config.seed)
-    data = _training(config)["options"]["data"]
+    data = read_training(folder)["options"]["data"]
     dataset = open_dataset(data)
     agent = load_agent(folder / "best", dataset)
     tracks, levels = parse_heard(config.heard)
-    options = {**agent.env_options, "data": data}
-    world = EnvAssets(SessionConfig.from_keywords(options))
-    room = max(world.capacity, len(tracks))  # every song heard is barred, however many they are
-    simulator = Simulator(world, num_envs=1, capacity=room)
+    assets = EnvAssets(SessionConfig.from_keywords({**agent.env_options, "data": data}))
+    room = max(assets.capacity, len(tracks))  # every song heard is barred, however many they are
+    simulator = Simulator(assets, num_envs=1, capacity=room)
     simulator.show(0, dataset.catalog.find(tracks), np.array(levels), _context(config))
-    rows = _choose(agent, simulator)
-    return [str(dataset.catalog.track_ids[row]) for row in rows if row >= 0]
+    only = np.zeros(1, np.intp)
+    agent.attach(simulator)
+    action, _ = agent.predict(
+        simulator.observe(only), None, np.ones(1, np.bool_), deterministic=True
+    )
+    slates, _, _ = simulator.choose(only, action)
+    return [str(dataset.catalog.track_ids[row]) for row in slates[0] if row >= 0]
 
 
 def _context(config: RecommendConfig) -> np.ndarray:
     context_type = -1 if config.context is None else CONTEXT_TYPES.index(config.context)
     values = (config.hour, config.premium, config.shuffle, context_type)
     return context_features(*(np.array([value]) for value in values))[0]
-
-
-def _choose(agent: Agent, simulator: Simulator) -> np.ndarray:
-    only = np.zeros(1, np.intp)
-    agent.attach(simulator)
-    action, _ = agent.predict(
-        simulator.observe(only), None, np.ones(1, np.bool_), deterministic=True
-    )
-    slate, _, _ = simulator.choose(only, action)
-    return slate[0]
 
 
 def find_training(run_folder: Path, agent: str, seed: int | None) -> Path:
@@ -172,8 +163,4 @@ def find_training(run_folder: Path, agent: str, seed: int | None) -> Path:
 
 def _best_validation(folder: Path) -> float:
     file = folder / "curve.csv"
-    if not file.is_file():
-        return 0.0
-    header, *rows = file.read_text().splitlines()
-    column = header.split(",").index("validation_skip_rate")
-    return min(float(row.split(",")[column]) for row in rows)
+    return float(pd.read_csv(file)["validation_skip_rate"].min()) if file.is_file() else 0.0

@@ -10,7 +10,7 @@ length. Three rules say more than the share, where there is something to apply t
 2. A play that the *listener ended* (any other known reason, or a flag) is cut at best. In the
    challenge data set itself 99 % of the full plays ended by themselves, and 2 % of all others.
 3. Where no time heard is known, "completed" and "not skipped" are full, and "skipped" and "not
-   completed" are short, since nobody knows how short.
+   completed" are short: how short is not known.
 
 Where a length is not stated it is estimated (`LengthEstimate`). `Evidence` counts which of all
 this gave how many levels.
@@ -24,17 +24,18 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
 from musicbox_env.schema import REASONS_END, UNKNOWN, Level
 
 TRACK_DONE: Final = REASONS_END.index("trackdone")
 LENGTH_SAMPLES: Final = 16
-"""Plays of a track that ended by themselves and are remembered to estimate its length."""
+"""Plays of a track that ended by themselves and are kept to estimate its length."""
 TRUSTED_SAMPLES: Final = 3
 SAME_LENGTH_MS: Final = 1_500
 """Two plays that stop no further apart than this stopped at the same place: the track's end."""
 SHORTEST_AGREEING: Final = 0.4
-"""Part of the typical length from which on two plays that stop together tell the track's length;
+"""Part of the typical length from which on two plays that stop together give the track's length;
 before, skips meet by chance."""
 TYPICAL_LENGTH_MS: Final = 210_000
 """Length of a track where nothing at all is known."""
@@ -119,15 +120,13 @@ class LengthEstimate:
         self._longest = np.full((num_tracks, 2), UNKNOWN, np.int32)
 
     def add(self, listens: npt.NDArray) -> None:
-        """Learn from plays, duplicates left out."""
+        """Add plays, duplicates left out."""
         ended = ended_itself(listens) & (listens["ms"] > 0)
         self._sample(listens["track"][ended], listens["ms"][ended])
         known = listens["ms"] >= 0
         self._stretch(listens["track"][known], listens["ms"][known])
 
     def _sample(self, track: npt.NDArray[np.int32], ms: npt.NDArray[np.int32]) -> None:
-        order = np.argsort(track, kind="stable")
-        track, ms = track[order], ms[order]
         place = self._count[track] + _place_in_group(track)
         room = place < LENGTH_SAMPLES
         self._samples[track[room], place[room]] = ms[room]
@@ -138,11 +137,11 @@ class LengthEstimate:
         mentioned = np.unique(track)
         track = np.concatenate([track, np.repeat(mentioned, 2)])
         ms = np.concatenate([ms, self._longest[mentioned].ravel()])
-        order = np.lexsort((-ms, track))
+        order = np.argsort(-ms)
         track, ms = track[order], ms[order]
         place = _place_in_group(track)
-        for rank in (0, 1):
-            self._longest[track[place == rank], rank] = ms[place == rank]
+        longest = place < 2
+        self._longest[track[longest], place[longest]] = ms[longest]
 
     def finish(self) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int8]]:
         """Length in milliseconds of each track, and the `Evidence` behind it, ``(tracks,)``."""
@@ -173,11 +172,9 @@ def _typical(lengths: npt.NDArray[np.int32]) -> int:
     return int(np.median(lengths)) if len(lengths) else TYPICAL_LENGTH_MS
 
 
-def _place_in_group(sorted_keys: npt.NDArray) -> npt.NDArray[np.int64]:
-    """Place of each entry among those of the same key, from 0; keys are sorted."""
-    starts = np.flatnonzero(np.diff(sorted_keys, prepend=-1))
-    lengths = np.diff(starts, append=len(sorted_keys))
-    return np.arange(len(sorted_keys)) - np.repeat(starts, lengths)
+def _place_in_group(keys: npt.NDArray) -> npt.NDArray[np.int64]:
+    """Place of each entry among those of the same key, from 0."""
+    return np.asarray(pd.Series(keys).groupby(keys).cumcount(), np.int64)
 
 
 def listen_levels(

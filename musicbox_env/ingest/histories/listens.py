@@ -19,8 +19,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from musicbox_env.ingest.histories.formats import HistoryFormat
-from musicbox_env.ingest.mssd import EMPTY_VALUES, UNPARSABLE, Rejects, parse_flag
-from musicbox_env.ingest.tables import Rows, as_strings
+from musicbox_env.ingest.plays import (
+    EMPTY_VALUES,
+    UNPARSABLE,
+    Rejects,
+    RowCheck,
+    parse_codes,
+    parse_flag,
+    parse_name,
+)
+from musicbox_env.ingest.tables import Rows, as_strings, text_codes
 from musicbox_env.schema import CONTEXT_TYPES, REASONS_END, REASONS_START, UNKNOWN
 
 LISTEN: Final = np.dtype(
@@ -122,19 +130,20 @@ class ListenReader:
         users: Salted hashes of the users.
         tracks: The tracks.
         left_out: Rows that are no listening to music, by what they are.
-        unknown: Values stored as unknown, by column.
     """
 
-    def __init__(self, salt: bytes) -> None:
+    def __init__(self, salt: bytes, rejects: Rejects, notes: Counter[str]) -> None:
         """Begin.
 
         Args:
             salt: Key of the users' hashes.
+            rejects: Receives rows that cannot be plays.
+            notes: Receives values stored as unknown: how many, by what they are.
         """
         self.users = Names()
         self.tracks = Tracks()
         self.left_out: Counter[str] = Counter()
-        self.unknown: Counter[str] = Counter()
+        self._rejects, self._notes = rejects, notes
         self._devices = Names()
         self._salt = salt
         self._order = 0
@@ -143,30 +152,28 @@ class ListenReader:
         """Code of a user; the name goes no further than this."""
         return self.users.code(blake2b(name.encode(), key=self._salt, digest_size=8).hexdigest())
 
-    def read(self, rows: Rows, fmt: HistoryFormat, rejects: Rejects, owner: str) -> npt.NDArray:
-        """Turn rows into records; those that cannot be are added to ``rejects``.
+    def read(self, rows: Rows, fmt: HistoryFormat, owner: str) -> npt.NDArray:
+        """Turn rows into records.
 
         Args:
-            rows: Rows of a table, all columns of the format, coded ones among `coded_columns`.
+            rows: Rows of a table, all columns of the format.
             fmt: How the table is read.
-            rejects: Where rejected rows go.
             owner: Whose plays they are where the table names no user.
 
         Returns:
             ``(plays,)`` of `LISTEN`, in the order of the rows.
         """
-        for row in rows.malformed:
-            rejects.add(row.line + np.arange(row.rows), "no record, or wrong number of fields")
+        self._rejects.add(rows.malformed, "no record, or wrong number of fields")
         records = np.zeros(len(rows), LISTEN)
-        reading = _Reading(rows, fmt, self.unknown)
+        users = _texts(rows, fmt.mapping.user)
         records["track"] = self._tracks(rows, fmt)
-        keep = self._music(records["track"], reading)
-        for name, parse in _CODED.items():
-            records[name] = reading.coded(name, parse)
-        users = reading.text("user")
-        keep = self._possible(records, reading, users, rejects, keep)
-        records["user"] = self._users(users, owner, len(rows))
-        records["device"] = reading.coded("platform", self._devices.code)
+        for name, parse in {**_CODED, "device": self._devices.code}.items():
+            records[name] = self._coded(rows, fmt, name, parse)
+        music = self._music(records["track"], rows, fmt)
+        keep = self._possible(records, users, rows, fmt, music)
+        user, names = pd.factorize(users)
+        codes = [self.user_code(str(name) or owner) for name in names]
+        records["user"] = np.array(codes, np.int32)[user]
         records["resolution"] = fmt.resolution_ms
         records["time_is_start"] = fmt.mapping.time_is == "start"
         records["flags_trusted"] = fmt.flags_trusted
@@ -179,39 +186,44 @@ class ListenReader:
 
     def _tracks(self, rows: Rows, fmt: HistoryFormat) -> npt.NDArray[np.int32]:
         """Codes of tracks; each distinct combination of id and names is looked up once."""
-        parts = [
-            _texts(rows, column)
-            for column in (fmt.mapping.track, fmt.mapping.title, fmt.mapping.artist)
-        ]
-        frame = pd.DataFrame({str(i): part for i, part in enumerate(parts)})
-        group = frame.groupby(list(frame), sort=False).ngroup().to_numpy()
-        _, first = np.unique(group, return_index=True)
+        keys = ("track", "title", "artist")
+        frame = pd.DataFrame({key: _texts(rows, getattr(fmt.mapping, key)) for key in keys})
+        group = frame.groupby(list(keys), sort=False).ngroup().to_numpy()
         codes = [
             self.tracks.of(track.removeprefix(TRACK_PREFIX), title, artist)
-            for track, title, artist in zip(*(part[first] for part in parts), strict=True)
+            for track, title, artist in frame.drop_duplicates().itertuples(index=False)
         ]
-        return np.array(codes, np.int32)[group] if len(rows) else np.empty(0, np.int32)
+        return np.array(codes, np.int32)[group]
 
-    def _users(
-        self, users: npt.NDArray[np.object_] | None, owner: str, num_rows: int
+    def _coded(
+        self, rows: Rows, fmt: HistoryFormat, key: str, parse: Callable[[str], int]
     ) -> npt.NDArray[np.int32]:
-        if users is None:
-            return np.full(num_rows, self.user_code(owner), np.int32)
-        codes, names = pd.factorize(users)
-        found = [self.user_code(str(name) or owner) for name in names]
-        return np.array(found, np.int32)[codes] if num_rows else np.empty(0, np.int32)
+        """Codes of a column of few distinct values, -1 where empty or unknown."""
+        column = getattr(fmt.mapping, _KEYS.get(key, key))
+        if column is None:
+            return np.full(len(rows), UNKNOWN, np.int32)
+        values, strange = parse_codes(text_codes(rows.columns[column]), parse)
+        unparsable = values == UNPARSABLE
+        self._note(key, strange.total() + int(unparsable.sum()))
+        return np.where(unparsable, UNKNOWN, values)
 
-    def _music(self, tracks: npt.NDArray[np.int32], reading: _Reading) -> npt.NDArray[np.bool_]:
+    def _note(self, what: str, count: int) -> None:
+        if count:
+            self._notes[f"{what} stored as unknown"] += count
+
+    def _music(
+        self, tracks: npt.NDArray[np.int32], rows: Rows, fmt: HistoryFormat
+    ) -> npt.NDArray[np.bool_]:
         """Rows that are music heard in public; the others are counted, each once."""
-        keep = np.ones(len(tracks), np.bool_)
+        private = [parse_flag(text) == 1 for text in _texts(rows, fmt.private)]
+        no_track = (tracks == UNKNOWN) & (not fmt.flags_trusted)
+        keep = np.ones(len(rows), np.bool_)
         for mask, what in (
-            (reading.private(), PRIVATE),
-            (reading.filled(reading.fmt.podcast), PODCAST),
-            (reading.filled(reading.fmt.audiobook), AUDIOBOOK),
-            (tracks == UNKNOWN, OTHER_MEDIA),
+            (np.array(private, np.bool_), PRIVATE),
+            (_filled(rows, fmt.podcast), PODCAST),
+            (_filled(rows, fmt.audiobook), AUDIOBOOK),
+            (no_track, OTHER_MEDIA),
         ):
-            if what == OTHER_MEDIA and reading.fmt.flags_trusted:
-                continue
             self._leave_out(keep & mask, what)
             keep &= ~mask
         return keep
@@ -223,94 +235,44 @@ class ListenReader:
     def _possible(
         self,
         records: npt.NDArray,
-        reading: _Reading,
-        users: npt.NDArray[np.object_] | None,
-        rejects: Rejects,
-        evaluated: npt.NDArray[np.bool_],
+        users: npt.NDArray[np.object_],
+        rows: Rows,
+        fmt: HistoryFormat,
+        music: npt.NDArray[np.bool_],
     ) -> npt.NDArray[np.bool_]:
-        """Fill in times and lengths; tell which of the evaluated rows can be plays."""
-        times, in_range = reading.times()
-        heard, heard_bad = reading.milliseconds("played")
-        length, length_bad = reading.milliseconds("duration")
-        self.unknown["track length"] += int(length_bad.sum())
-        records["time"] = times
+        """Fill in times and lengths; reject rows of music that cannot be plays."""
+        records["time"], in_range = parse_times(rows.columns[fmt.mapping.time])
+        heard, heard_bad = _milliseconds(rows, fmt, "played")
+        length, length_bad = _milliseconds(rows, fmt, "duration")
+        self._note("track length", int(length_bad.sum()))
         records["ms"] = heard
         records["length"] = np.where(length > 0, length, UNKNOWN)
-        good = evaluated.copy()
-
-        def reject(mask: npt.NDArray[np.bool_], reason: str) -> None:
-            rejects.add(reading.lines[good & mask], reason)
-            good[mask] = False
-
-        if reading.fmt.flags_trusted:
-            reject(records["track"] == UNKNOWN, "track is empty")
-            if users is not None:
-                reject(users == "", "user is empty")
-        reject(~in_range, "time is neither ISO 8601 nor Unix time, or not from 2000 to 2100")
-        reject(heard_bad, "time heard is no number from 0 to a day")
+        check = RowCheck(rows.lines, self._rejects, music)
+        if fmt.flags_trusted:
+            check.reject(records["track"] == UNKNOWN, "track is empty")
+            if fmt.mapping.user is not None:
+                check.reject(users == "", "user is empty")
+        check.reject(~in_range, "time is neither ISO 8601 nor Unix time, or not from 2000 to 2100")
+        check.reject(heard_bad, "time heard is no number from 0 to a day")
         nothing = (heard < 0) & (records["completed"] < 0) & (records["skipped"] < 0)
-        reject(nothing, "nothing says how far it was heard")
-        return good
+        check.reject(nothing, "nothing says how far it was heard")
+        return check.kept
 
 
-class _Reading:
-    """The columns of some rows, by the keys of the mapping."""
-
-    def __init__(self, rows: Rows, fmt: HistoryFormat, unknown: Counter[str]) -> None:
-        self.fmt = fmt
-        self.lines = rows.lines
-        self._rows = rows
-        self._unknown = unknown
-
-    def text(self, key: str) -> npt.NDArray[np.object_] | None:
-        column = getattr(self.fmt.mapping, key)
-        return None if column is None else _texts(self._rows, column)
-
-    def coded(self, key: str, parse: Callable[[str], int]) -> npt.NDArray[np.int32]:
-        """Codes of a column of few distinct values, -1 where empty or unknown."""
-        column = getattr(self.fmt.mapping, key.removesuffix("_type"))
-        if column is None:
-            return np.full(len(self._rows), UNKNOWN, np.int32)
-        texts = _texts(self._rows, column)
-        codes, names = pd.factorize(texts)
-        values = [UNKNOWN if name.lower() in EMPTY_VALUES else parse(name) for name in names]
-        if UNPARSABLE in values:
-            strange = np.isin(codes, np.flatnonzero(np.array(values) == UNPARSABLE))
-            self._unknown[key] += int(strange.sum())
-        lookup = np.array([UNKNOWN if v == UNPARSABLE else v for v in values] or [0], np.int32)
-        return lookup[codes]
-
-    def filled(self, columns: Sequence[str]) -> npt.NDArray[np.bool_]:
-        """Rows in which any of the columns holds something."""
-        mask = np.zeros(len(self._rows), np.bool_)
-        for column in columns:
-            mask |= _texts(self._rows, column) != ""
-        return mask
-
-    def private(self) -> npt.NDArray[np.bool_]:
-        column = self.fmt.private
-        if column is None:
-            return np.zeros(len(self._rows), np.bool_)
-        return np.array([parse_flag(t) == 1 for t in _texts(self._rows, column)], np.bool_)
-
-    def times(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
-        return parse_times(self._rows.columns[self.fmt.mapping.time])
-
-    def milliseconds(self, what: str) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
-        """Milliseconds, -1 where empty, and a mask of values that cannot be."""
-        for unit, scale in (("ms", 1), ("s", 1000)):
-            column = getattr(self.fmt.mapping, f"{what}_{unit}")
-            if column is not None:
-                return _milliseconds(_texts(self._rows, column), scale)
-        nothing = np.zeros(len(self._rows), np.bool_)
-        return np.full(len(self._rows), UNKNOWN, np.int64), nothing
+def _filled(rows: Rows, columns: Sequence[str]) -> npt.NDArray[np.bool_]:
+    """Rows in which any of the columns holds something."""
+    return np.any([np.zeros(len(rows), bool), *(_texts(rows, c) != "" for c in columns)], axis=0)
 
 
 def _milliseconds(
-    texts: npt.NDArray[np.object_], scale: int
+    rows: Rows, fmt: HistoryFormat, what: str
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
-    numbers = pd.to_numeric(pd.Series(texts), errors="coerce").to_numpy(np.float64) * scale
-    empty = np.array([text.lower() in EMPTY_VALUES for text in texts], np.bool_)
+    """Milliseconds, -1 where empty, and a mask of values that cannot be."""
+    in_ms, in_seconds = (getattr(fmt.mapping, f"{what}_{unit}") for unit in ("ms", "s"))
+    texts = pd.Series(_texts(rows, in_ms or in_seconds), dtype=object)
+    numbers = pd.to_numeric(texts, errors="coerce").to_numpy(np.float64)
+    numbers = numbers * (1 if in_ms else 1000)
+    empty = texts.str.lower().isin(EMPTY_VALUES).to_numpy()
     bad = ~empty & ~((numbers >= 0) & (numbers <= LONGEST_MS))
     return np.where(empty | bad, UNKNOWN, np.nan_to_num(numbers)).astype(np.int64), bad
 
@@ -361,16 +323,13 @@ def _stripped(column: pa.Array) -> npt.NDArray[np.object_]:
     return values
 
 
-def _name_code(vocabulary: Sequence[str]) -> Callable[[str], int]:
-    codes = {name: code for code, name in enumerate(vocabulary)}
-    return lambda text: codes.get(text, UNPARSABLE)
-
-
 _CODED: Final[dict[str, Callable[[str], int]]] = {
     "skipped": parse_flag,
     "completed": parse_flag,
     "shuffle": parse_flag,
-    "reason_start": _name_code(REASONS_START),
-    "reason_end": _name_code(REASONS_END),
-    "context_type": _name_code(CONTEXT_TYPES),
+    "reason_start": parse_name(REASONS_START),
+    "reason_end": parse_name(REASONS_END),
+    "context_type": parse_name(CONTEXT_TYPES),
 }
+_KEYS: Final = {"context_type": "context", "device": "platform"}
+"""Keys of a mapping, where they differ from the names of `LISTEN`."""

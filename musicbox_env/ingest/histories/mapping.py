@@ -26,9 +26,9 @@ class PlayMapping:
     """Names of the columns of a table of plays; those left out are unknown.
 
     Attributes:
-        time: When the play started or ended: ISO 8601 (UTC where no zone stands), or Unix seconds,
-            milliseconds, microseconds or nanoseconds.
-        time_is: Which of both, ``start`` or ``end``; where left out, told by the column's name,
+        time: When the play started or ended: ISO 8601 (UTC where it names no zone), or Unix
+            seconds, milliseconds, microseconds or nanoseconds.
+        time_is: Which of both, ``start`` or ``end``; where left out, by the column's name,
             and ``start`` where that does not say.
         user: Who listened; without it all plays are one listener's.
         track: Id of the track; without it title and artist together are the id.
@@ -44,7 +44,7 @@ class PlayMapping:
         shuffle: True where shuffle was on.
         reason_start: What started the play, in the words of `schema.REASONS_START`.
         reason_end: What ended it, in the words of `schema.REASONS_END`.
-        platform: Device; never stored, it tells players apart that ran at once.
+        platform: Device; never stored, it separates players that ran at once.
     """
 
     time: str
@@ -73,7 +73,7 @@ class PlayMapping:
             raise ValueError("A mapping must name track, or both title and artist.")
         if not self.evidence:
             raise ValueError(
-                "A mapping must name what tells how far a play was heard: one or more of "
+                "A mapping must name what says how far a play was heard: one or more of "
                 f"{', '.join(EVIDENCE)}."
             )
         for name in ("played", "duration"):
@@ -82,7 +82,7 @@ class PlayMapping:
 
     @property
     def evidence(self) -> list[str]:
-        """Keys that tell how far a play was heard."""
+        """Keys that say how far a play was heard."""
         return [name for name in EVIDENCE if getattr(self, name)]
 
     @property
@@ -108,9 +108,10 @@ class PlayMapping:
         """Key and column of everything that is mapped, for people."""
         return {**self.pairs(), "time": f"{self.time} ({self.time_is} of the play)"}
 
-    def lines(self) -> list[str]:
-        """The mapping for people, a line a key."""
-        return [f"  {key:<13}from column {column}" for key, column in self.described().items()]
+
+def mapping_lines(columns: Mapping[str, str]) -> list[str]:
+    """Keys and columns for people, a line a key."""
+    return [f"  {key:<13}from column {column}" for key, column in columns.items()]
 
 
 def read_mapping(text: str) -> PlayMapping:
@@ -218,24 +219,21 @@ def propose_mapping(columns: Sequence[str]) -> PlayMapping | None:
 def explain_proposal(name: str, columns: Sequence[str]) -> str:
     """What to do with a table that looks like plays but comes without a mapping."""
     mapping = propose_mapping(columns)
-    told = [f"{name} looks like a table of plays. By the names of its columns it says:"]
+    found = usual_columns(columns) if mapping is None else mapping.described()
+    lines = [
+        f"{name} looks like a table of plays. By the names of its columns it says:",
+        *mapping_lines(found),
+    ]
     if mapping is not None:
-        return "\n".join(
-            [
-                *told,
-                *mapping.lines(),
-                "Nothing was read, since only you know whether that is so. If it is, run the same "
-                f"command with --map {AUTO}; if not, with what is right, as in",
-                f'  --map "{mapping.option()}"',
-            ]
-        )
-    found = usual_columns(columns)
-    return "\n".join(
-        [
-            *told,
-            *(f"  {key:<13}from column {column}" for key, column in found.items()),
-            f"Which of its columns ({', '.join(columns)}) tell the rest, above all one of "
+        lines += [
+            "Nothing was read, since only you know whether that is so. If it is, run the same "
+            f"command with --map {AUTO}; if not, with what is right, as in",
+            f'  --map "{mapping.option()}"',
+        ]
+    else:
+        lines += [
+            f"Which of its columns ({', '.join(columns)}) say the rest, above all one of "
             f"{', '.join(EVIDENCE)}, only you know: say it with --map, as in",
             "  --map user=COLUMN,time=COLUMN,track=COLUMN,played_ms=COLUMN,duration_ms=COLUMN",
         ]
-    )
+    return "\n".join(lines)

@@ -9,22 +9,19 @@ What is private ends here. User names become hashes under a salt that is drawn f
 of the very files and kept nowhere: the same files give the same dataset, and without them no
 guess of a name can be tried. Times become the order within a session, and hours of the day; a
 session's id is made of hashes of its listener, of its run of plays and of its window of the run,
-and sessions are stored in the order of their ids, so that nothing tells when, or in which order,
+and sessions are stored in the order of their ids, so that nothing shows when, or in which order,
 they were.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
-import os
-import shutil
 import tempfile
 import zoneinfo
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, closing
-from dataclasses import asdict, dataclass, field
+from contextlib import ExitStack
+from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any, Final, cast
 
@@ -34,31 +31,16 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from musicbox_env.data.dataset import write_json
 from musicbox_env.ingest.assembly import SessionAssembler
-from musicbox_env.ingest.histories.formats import HistoryFormat, history_format
-from musicbox_env.ingest.histories.levels import (
-    MEANING,
-    Evidence,
-    LengthEstimate,
-    LevelConfig,
-    listen_levels,
-)
+from musicbox_env.ingest.histories.formats import HistoryConfig, HistoryFormat
+from musicbox_env.ingest.histories.levels import MEANING, Evidence, LengthEstimate, listen_levels
 from musicbox_env.ingest.histories.listens import LISTEN, ListenReader, Tracks, full_title
-from musicbox_env.ingest.histories.mapping import (
-    AUTO,
-    PlayMapping,
-    looks_like_plays,
-    propose_mapping,
-    read_mapping,
-)
 from musicbox_env.ingest.histories.sessionize import (
     FATES,
     FOUND,
     NO_SESSION,
     OVERLAPS,
     Clock,
-    SessionConfig,
     cut_sessions,
     find_runs,
     overlaps_if_flipped,
@@ -66,11 +48,12 @@ from musicbox_env.ingest.histories.sessionize import (
     without_duplicates,
 )
 from musicbox_env.ingest.json_tables import JsonTable
-from musicbox_env.ingest.mssd import PLAY_SCHEMA, Rejects
-from musicbox_env.ingest.parts import PART_VERSION, OnBytes, Part, PartWriter, log_refusal
-from musicbox_env.ingest.readers import PassedOver, describe_source, open_tables
-from musicbox_env.ingest.tables import DamagedFileError, Table, found_columns
-from musicbox_env.schema import PLAY_COLUMNS, UNKNOWN
+from musicbox_env.ingest.parts import Part, PartWriter
+from musicbox_env.ingest.plays import play_table
+from musicbox_env.ingest.readers import OnBytes, describe_source, ignore_bytes, open_tables
+from musicbox_env.ingest.registry import history_format
+from musicbox_env.ingest.tables import DamagedFileError, PassedOver, Table
+from musicbox_env.schema import UNKNOWN
 
 NUM_BUCKETS = 16
 DAMAGED: Final = "damaged JSON: about so many records behind this place are lost"
@@ -80,110 +63,6 @@ FLIPPED: Final = "overlaps if times were the other end"
 SUSPICIOUS_OVERLAP: Final = 0.05
 SECONDS_BELOW: Final = 10_000
 """Where all times heard, or all lengths, are below this many milliseconds, they may be seconds."""
-HISTORY_KEYS: Final = (b'"ms_played"', b'"msPlayed"')
-"""What even the ruins of a streaming history show."""
-
-
-@dataclass(frozen=True)
-class HistoryConfig:
-    """How listening histories are read: Spotify's archives, and tables of plays.
-
-    Attributes:
-        map: Columns of a table of plays, as user=COLUMN,time=COLUMN,track=COLUMN,
-            played_ms=COLUMN and so on, or a TOML file of the same keys; auto takes the mapping
-            that is proposed. Spotify's own files need none.
-        timezone: Where the listener lives, such as Europe/Berlin: hours of the day are told from
-            the times, which are in UTC. Left out, hours are unknown. The zone is not stored.
-        archives_apart: Each archive or table that names no user has a listener of its own; by
-            default they are all one listener's.
-        session: What a session is.
-        level: Which share of a track's length makes which listen level.
-    """
-
-    map: str | None = None
-    timezone: str | None = None
-    archives_apart: bool = False
-    session: SessionConfig = field(default_factory=SessionConfig)
-    level: LevelConfig = field(default_factory=LevelConfig)
-
-    def __post_init__(self) -> None:
-        self.mapping()
-        if self.timezone is not None:
-            try:
-                zoneinfo.ZoneInfo(self.timezone)
-            except (zoneinfo.ZoneInfoNotFoundError, ValueError) as error:
-                raise ValueError(
-                    f"No timezone {self.timezone!r}; a name such as Europe/Berlin or UTC expected."
-                ) from error
-
-    def mapping(self) -> PlayMapping | None:
-        """The mapping that the user gave, if it is not the proposed one."""
-        return None if self.map in (None, AUTO) else read_mapping(str(self.map))
-
-    def format_of(self, columns: Sequence[str]) -> HistoryFormat | None:
-        """How to read a table with these columns, None if it is no history."""
-        found = history_format(columns, self.mapping())
-        if found is None and self.map == AUTO and (proposed := propose_mapping(columns)):
-            return history_format(columns, proposed)
-        return found
-
-
-@dataclass(frozen=True)
-class Sorted:
-    """Source files by what they hold.
-
-    Attributes:
-        logs: Logs in the MSSD schema.
-        histories: Listening histories.
-        foreign: All else, with what they hold instead.
-        unmapped: Columns of tables of plays among the foreign files.
-    """
-
-    logs: list[Path] = field(default_factory=list)
-    histories: list[Path] = field(default_factory=list)
-    foreign: dict[Path, str] = field(default_factory=dict)
-    unmapped: dict[Path, tuple[str, ...]] = field(default_factory=dict)
-
-
-def sort_sources(files: Sequence[Path], config: HistoryConfig) -> Sorted:
-    """Tell logs from histories, reading only the beginnings of their tables."""
-    found = Sorted()
-    for file in files:
-        why = "holds no table"
-        with closing(open_tables(file, on_bytes=_nobody)) as tables:
-            try:
-                for table in tables:
-                    if isinstance(table, PassedOver):
-                        why = table.why
-                    elif _format(table, config) is not None:
-                        found.histories.append(file)
-                        break
-                    elif log_refusal(table) is None:
-                        found.logs.append(file)
-                        break
-                    else:
-                        why = f"is no listening log or history: columns {found_columns(table)}"
-                        if looks_like_plays(table.columns):
-                            found.unmapped[file] = table.columns
-                else:
-                    found.foreign[file] = why
-            except DamagedFileError as error:
-                found.foreign[file] = str(error)
-    return found
-
-
-def _nobody(count: int) -> None:
-    """Nobody is told of the bytes."""
-
-
-def _format(table: Table, config: HistoryConfig) -> HistoryFormat | None:
-    """How to read a table; what is left of a damaged history counts as one."""
-    found = config.format_of(table.columns)
-    if found is None and isinstance(table, JsonTable) and table.damage is not None:
-        for key in HISTORY_KEYS:
-            if key in table.stream.head:
-                return history_format(("ts", "ms_played", "spotify_track_uri"), None)
-    return found
 
 
 def make_history_part(
@@ -191,47 +70,42 @@ def make_history_part(
     folder: Path,
     config: HistoryConfig,
     *,
-    foreign: Sequence[str] = (),
     max_rows: int | None = None,
-    on_bytes: OnBytes = _nobody,
+    on_bytes: OnBytes = ignore_bytes,
 ) -> Part:
-    """Make one part of all histories, or take the one that stands.
+    """Make one part of all histories, or take the one that is finished.
 
     Args:
         files: Files with histories.
         folder: Where parts go.
         config: How they are read.
-        foreign: Names of files beside them that are none.
         max_rows: Read no more rows than that, over all files.
-        on_bytes: Told how many bytes were read.
+        on_bytes: Receives how many bytes were read.
 
     Raises:
         DamagedFileError: A file other than JSON, or an archive, is broken.
         OSError: Reading or writing failed.
     """
-    folder.mkdir(exist_ok=True)
     sources = [{**describe_source(file), "file": file.name} for file in files]
+    mapping = config.mapping()
     settings = {
         "sources": sources,
         "config": asdict(config),
-        "mapping": None if (mapping := config.mapping()) is None else mapping.option(),
-        "foreign": list(foreign),
+        "mapping": None if mapping is None else mapping.option(),
         "max_rows": max_rows,
-        "v": PART_VERSION,
     }
-    key = hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:24]
-    finished, unfinished = folder / key, folder / f"{key}.tmp"
-    if not finished.is_dir():
-        shutil.rmtree(unfinished, ignore_errors=True)
-        unfinished.mkdir()
-        with ExitStack() as stack:
-            maker = _HistoryMaker(files, unfinished, config, stack)
-            maker.read(sources, max_rows, on_bytes)
-            about = maker.write()
-        about["passed_over"] = [*about["passed_over"], *([name, "is foreign"] for name in foreign)]
-        write_json(unfinished / "part.json", {"sources": sources, **about})
-        os.replace(unfinished, finished)
-    return Part.open(finished)
+
+    def write(unfinished: Path) -> dict[str, Any]:
+        with (
+            PartWriter(unfinished, max_rows) as writer,
+            _HistoryMaker(files, unfinished, config, writer) as maker,
+        ):
+            rows = maker.read(on_bytes)
+            history = maker.write()
+        found = [{**source, "rows": n} for source, n in zip(sources, rows, strict=True)]
+        return {"sources": found, **writer.about(), "history": history}
+
+    return Part.make(folder, settings, write)
 
 
 def content_salt(files: Sequence[Path]) -> bytes:
@@ -246,74 +120,62 @@ def content_salt(files: Sequence[Path]) -> bytes:
     return salt.digest()
 
 
-class _HistoryMaker:
+class _HistoryMaker(ExitStack):
     """Histories on their way into a part."""
 
     def __init__(
-        self, files: Sequence[Path], folder: Path, config: HistoryConfig, stack: ExitStack
+        self, files: Sequence[Path], folder: Path, config: HistoryConfig, writer: PartWriter
     ) -> None:
+        super().__init__()
         self._files, self._folder, self._config = files, folder, config
+        self._writer = writer
         self._salt = content_salt(files)
-        self._reader = ListenReader(self._salt)
+        self._reader = ListenReader(self._salt, self._writer.rejects, self._writer.notes)
         self._owners: set[int] = set()
-        self._writer = stack.enter_context(PartWriter(folder))
-        self._buckets = [stack.enter_context(_unnamed_file(folder)) for _ in range(NUM_BUCKETS)]
+        self._buckets = [self.enter_context(_unnamed_file(folder)) for _ in range(NUM_BUCKETS)]
         self._counts: Counter[str] = Counter()
-        self._rejected: Counter[str] = Counter()
         self._evidence = np.zeros(len(Evidence), np.int64)
         self._formats: dict[str, dict[str, str]] = {}
-        self._passed_over: list[tuple[str, str]] = []
-        self._tables = self._rows = 0
+        self._damaged: list[str] = []
         self._longest: dict[str, int] = dict.fromkeys(("played", "duration"), UNKNOWN)
 
-    def read(
-        self, sources: Sequence[dict[str, Any]], max_rows: int | None, on_bytes: OnBytes
-    ) -> None:
-        """Read all tables of all files into the buckets."""
-        for file, source in zip(self._files, sources, strict=True):
-            before = self._rows
+    def read(self, on_bytes: OnBytes) -> list[int]:
+        """Read all tables of all files into the buckets; how many rows each file has."""
+        found = []
+        for file in self._files:
+            before = self._writer.rows
             for table in open_tables(file, on_bytes=on_bytes, scratch=self._folder):
-                if self._rows == max_rows:
+                if self._writer.full:
                     break
-                # The folder that a file lies in is nobody's business.
+                # The folder that a file lies in may name its owner.
                 name = file.name + table.name.removeprefix(str(file))
                 if isinstance(table, PassedOver):
-                    self._passed_over.append((name, table.why))
-                elif (fmt := _format(table, self._config)) is None:
-                    self._passed_over.append((name, "is no listening history"))
+                    self._writer.passed_over.append(PassedOver(name, table.why))
+                elif (fmt := history_format(table, self._config)) is None:
+                    self._writer.passed_over.append(PassedOver(name, "is no listening history"))
                 else:
                     owner = _owner(file, table) if self._config.archives_apart else ""
-                    self._read_table(table, name, fmt, owner, max_rows)
-            source["rows"] = self._rows - before
+                    self._read_table(table, name, fmt, owner)
+            found.append(self._writer.rows - before)
+        return found
 
-    def _read_table(
-        self, table: Table, name: str, fmt: HistoryFormat, owner: str, max_rows: int | None
-    ) -> None:
-        self._tables += 1
+    def _read_table(self, table: Table, name: str, fmt: HistoryFormat, owner: str) -> None:
+        writer, before = self._writer, self._writer.rows
         self._formats.setdefault(fmt.name, fmt.mapping.described())
-        rejects = Rejects()
         self._owners.add(self._reader.user_code(owner))
-        line = 0
         try:
-            for rows in table.rows(fmt.columns):
-                if max_rows is not None:
-                    rows = rows.first(max_rows - self._rows)
-                self._rows += rows.num_read
-                line += rows.num_read
-                self._keep(self._reader.read(rows, fmt, rejects, owner))
-                self._writer.reject(rejects.take(name))
-                if self._rows == max_rows:
-                    break
+            for rows in writer.read(table, name, fmt.columns):
+                self._keep(self._reader.read(rows, fmt, owner))
         except DamagedFileError:
             if not isinstance(table, JsonTable):
                 raise
-            lost = table.records_lost()
-            self._rows += lost
-            rejects.add(np.array([line + 1]), DAMAGED)
-            rejects.counts[DAMAGED] = lost
-            self._passed_over.append((name, f"is damaged behind record {line:,}"))
-        self._writer.reject(rejects.take(name))
-        self._rejected += rejects.counts
+            line, lost = writer.rows - before, table.records_lost()
+            writer.rows += lost
+            writer.rejects.add(np.array([line + 1]), DAMAGED)
+            writer.rejects.counts[DAMAGED] += lost - 1
+            writer.passed_over.append(PassedOver(name, "is damaged"))
+            self._damaged.append(f"{name} is damaged behind record {line:,}")
+        writer.write_rejects(name)
 
     def _keep(self, listens: npt.NDArray) -> None:
         bucket = listens["user"] % NUM_BUCKETS
@@ -321,7 +183,7 @@ class _HistoryMaker:
             self._buckets[number].write(listens[bucket == number].tobytes())
 
     def write(self) -> dict[str, Any]:
-        """Cut the plays into sessions; say what was found."""
+        """Cut the plays into sessions; what became of the rows."""
         tracks = self._reader.tracks
         users = _users_by_code(self._reader.users.codes, self._owners)
         same_track = _tracks_by_code(tracks)
@@ -338,22 +200,10 @@ class _HistoryMaker:
             plays, rows = self._sessions(listens, estimate, hashes)
             mentioned[listens["track"][rows]] = True
             listeners += len(np.unique(listens["user"][rows]))
-            if (batch := SessionAssembler(self._folder).add(plays)) is not None:
-                self._writer.write(batch, "listening history")
+            assembler = SessionAssembler(self._folder, self._writer.rejects)
+            self._writer.write(assembler.add(plays), "listening history")
         _write_names(self._folder / "names.parquet", tracks, mentioned)
-        return {
-            "tables": self._tables,
-            "rows": self._rows,
-            "sessions": self._writer.sessions,
-            "rejected": dict(self._rejected),
-            "notes": {
-                f"{column} stored as unknown": count
-                for column, count in self._reader.unknown.items()
-                if count
-            },
-            "passed_over": self._passed_over,
-            "history": self._account(listeners),
-        }
+        return self._account(listeners)
 
     def _listens(
         self,
@@ -414,10 +264,10 @@ class _HistoryMaker:
                 for name in ("shuffle", "context_type", "reason_start", "reason_end")
             },
         }
-        return _play_table(columns, len(order)), order
+        return play_table(columns, np.ones(len(order), np.bool_)), order
 
     def _hours(self, start: npt.NDArray[np.int64]) -> npt.NDArray[np.int8]:
-        """Hours of the day where the listener lives; unknown if nobody said where."""
+        """Hours of the day where the listener lives; unknown without a timezone."""
         if self._config.timezone is None:
             return np.full(len(start), UNKNOWN, np.int8)
         utc = pd.DatetimeIndex(start.astype("datetime64[ms]"), tz="UTC")
@@ -432,8 +282,8 @@ class _HistoryMaker:
             "listeners": listeners,
             "read_as": self._formats,
             "rows": {
-                "read": self._rows,
-                "rejected": self._rejected.total(),
+                "read": self._writer.rows,
+                "rejected": self._writer.rejects.counts.total(),
                 **{f"left out: {what}": n for what, n in self._reader.left_out.items()},
                 **{name: counts[name] for name in (DUPLICATES, *FATES)},
             },
@@ -455,8 +305,7 @@ class _HistoryMaker:
 
     def _notes(self) -> list[str]:
         """What a user should know of how the histories were read."""
-        notes = [f"{name} {what}" for name, what in self._passed_over if "damaged" in what]
-        counts = self._counts
+        counts, notes = self._counts, [*self._damaged]
         if counts[OVERLAPS[1]] > SUSPICIOUS_OVERLAP * counts[PLAYS] > 3 * counts[FLIPPED]:
             notes.append(
                 "Many plays overlap the way the times are read, and few would if a time were the "
@@ -504,7 +353,7 @@ def _users_by_code(codes: dict[str, int], owners: set[int]) -> npt.NDArray[np.in
 
 
 def _tracks_by_code(tracks: Tracks) -> npt.NDArray[np.int32]:
-    """Which track each one is: those told by name alone are the one with that name and an id."""
+    """Which track each one is: those known by name alone are the one with that name and an id."""
     same = np.arange(len(tracks.codes), dtype=np.int32)
     with_id = {
         full_title(tracks.titles[code], tracks.artists[code]).casefold(): code
@@ -538,27 +387,11 @@ def _session_ids(
     return np.array(ids, dtype=object)
 
 
-def _play_table(columns: dict[str, Any], count: int) -> pa.Table:
-    arrays = []
-    for name, kind in zip(PLAY_SCHEMA.names, PLAY_SCHEMA.types, strict=True):
-        values = columns.get(name)
-        if values is None:
-            values = np.full(count, UNKNOWN, PLAY_COLUMNS[name].dtype)
-        if isinstance(values, np.ndarray):
-            values = pa.array(values.astype(kind.to_pandas_dtype()), kind)
-        arrays.append(values)
-    return pa.Table.from_arrays(arrays, schema=PLAY_SCHEMA)
-
-
 def _write_names(file: Path, tracks: Tracks, mentioned: npt.NDArray[np.bool_]) -> None:
     """Titles and artists of the tracks that sessions hold."""
     ids = list(tracks.codes)
     rows = [code for code in np.flatnonzero(mentioned).tolist() if tracks.titles[code]]
-    if not rows:
-        return
-    table = {
-        "track_id": pa.array([ids[code] for code in rows], pa.string()),
-        "title": pa.array([tracks.titles[code] for code in rows], pa.string()),
-        "artist": pa.array([tracks.artists[code] for code in rows], pa.string()),
-    }
-    pq.write_table(pa.table(table), file)
+    if rows:
+        named = {"track_id": ids, "title": tracks.titles, "artist": tracks.artists}
+        columns = {name: pa.array([of[r] for r in rows], pa.string()) for name, of in named.items()}
+        pq.write_table(pa.table(columns), file)

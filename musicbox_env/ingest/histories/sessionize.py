@@ -2,8 +2,8 @@
 
 A session is a run of plays with at most 60 seconds without play between two of them, 10 to 20
 plays long. Longer runs are cut, or divided into windows; shorter ones are no sessions. Windows of
-one run are so alike that they must not be divided between training and test: a session's id tells
-which run it is of.
+one run are so alike that they must not be divided between training and test: a session's id names
+its run.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ class Clock:
 
     @classmethod
     def of(cls, listens: npt.NDArray, lengths: npt.NDArray[np.int32]) -> Clock:
-        """Tell times from records of `listens.LISTEN`, lengths of their tracks given."""
+        """Times of records of `listens.LISTEN`, lengths of their tracks given."""
         measured = listens["ms"] >= 0
         heard = np.where(measured, listens["ms"], lengths).astype(np.int64)
         start = np.where(listens["time_is_start"], listens["time"], listens["time"] - heard)
@@ -109,39 +109,30 @@ class Clock:
 
 
 def without_duplicates(listens: npt.NDArray) -> tuple[npt.NDArray, int]:
-    """Leave out plays told twice, the later row each time; also says how many.
+    """Leave out plays that are listed twice, the later row each time; also returns how many.
 
     Twice is the same user, track, moment and time heard. Times exact to the minute are those of
-    an archive that may tell the plays of another archive, exact to the second, once more: there
+    an archive that may list the plays of another archive, exact to the second, once more: there
     the minute counts.
     """
     if not len(listens):
         return listens, 0
     minute = listens["time"] // 60_000
-    exactness = listens["resolution"]
-    order = np.lexsort(
-        (
-            listens["order"],
-            listens["time"],
-            exactness,
-            minute,
-            listens["ms"],
-            listens["track"],
-            listens["user"],
-        )
-    )
-    listens, minute, exactness = listens[order], minute[order], exactness[order]
-    same = np.ones(len(listens), np.bool_)
-    same[0] = False
-    for values in (listens["user"], listens["track"], listens["ms"], minute):
-        same[1:] &= values[1:] == values[:-1]
-    group = np.cumsum(~same) - 1
-    finest = np.minimum.reduceat(exactness, np.flatnonzero(~same))[group]
-    repeated = same.copy()
-    repeated[1:] &= listens["time"][1:] == listens["time"][:-1]
-    repeated[1:] &= exactness[1:] == exactness[:-1]
-    again = repeated | (exactness > finest)
+    user, track, ms = (listens[name] for name in ("user", "track", "ms"))
+    time, exactness = listens["time"], listens["resolution"]
+    order = np.lexsort((listens["order"], time, exactness, minute, ms, track, user))
+    listens, time, exactness = listens[order], time[order], exactness[order]
+    new = _changes(user[order], track[order], ms[order], minute[order])
+    finest = np.minimum.reduceat(exactness, np.flatnonzero(new))[np.cumsum(new) - 1]
+    again = ~(new | _changes(time, exactness)) | (exactness > finest)
     return listens[~again], int(again.sum())
+
+
+def _changes(*columns: npt.NDArray) -> npt.NDArray[np.bool_]:
+    """Rows in which a column differs from the row before ``(rows,)``; the first row is one."""
+    changes = np.ones(len(columns[0]), np.bool_)
+    changes[1:] = np.any([column[1:] != column[:-1] for column in columns], axis=0)
+    return changes
 
 
 def find_runs(
@@ -153,7 +144,7 @@ def find_runs(
         listens: Plays ``(plays,)`` of `listens.LISTEN`, duplicates left out.
         clock: When they were.
         config: What a session is.
-        counts: Told of overlapping plays.
+        counts: Receives overlapping plays.
 
     Returns:
         The order of the plays, and the number of each one's run in that order, both ``(plays,)``.
@@ -173,9 +164,8 @@ def find_runs(
         clock.take(regroup),
     )
     allowed = config.max_gap * 1000 + _shared_slack(clock)
-    breaks = np.ones(len(order), np.bool_)
-    breaks[1:] = clock.start[1:] - clock.end[:-1] > allowed
-    breaks[1:] |= (user[1:] != user[:-1]) | (player[1:] != player[:-1])
+    breaks = _changes(user, player)
+    breaks[1:] |= clock.start[1:] - clock.end[:-1] > allowed
     return order, np.cumsum(breaks) - 1
 
 
@@ -249,57 +239,32 @@ def cut_sessions(
     Args:
         run: Number of each play's run ``(plays,)``, ascending from 0.
         config: What a session is.
-        counts: Told what was found and left out.
+        counts: Receives what was found and left out.
 
     Returns:
         Session of each play (`NO_SESSION` where it is in none), its position in it from 1, and
         the session's length, all ``(plays,)``.
     """
-    if not len(run):
-        nothing = np.empty(0, np.int64)
-        return nothing, nothing, nothing
-    lengths = np.bincount(run)
-    place = np.arange(len(run)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-    windows = _even_windows(lengths, config)[run]
-    index, position = _window_of(place, lengths[run], windows, config.max_plays)
-    session_key = run * (len(run) + 1) + index
-    _, session, size = np.unique(session_key, return_inverse=True, return_counts=True)
-    size = size[session]
-    kept = (size >= config.min_plays) & (size <= config.max_plays)
+    lengths, most = np.bincount(run), config.max_plays
+    windows = -(-lengths // most)
+    even = (lengths // windows >= config.min_plays) & (config.long_runs == "window")
+    # One entry a window from here on: its run, and its number w within the run.
+    of_run = np.repeat(np.arange(len(lengths)), windows)
+    w = np.arange(len(of_run)) - np.repeat(np.cumsum(windows) - windows, windows)
+    n, k = lengths[of_run], windows[of_run]
+    # Of k even windows in a run of n plays, window w begins at ceil(w n / k).
+    begin, end = (
+        np.where(even[of_run], -(-i * n // k), np.minimum(i * most, n)) for i in (w, w + 1)
+    )
+    size = end - begin
+    kept = size >= config.min_plays
     if config.long_runs == "cut":
-        kept &= index == 0
-    short = lengths < config.min_plays
-    long = lengths > config.max_plays
-    cut = ~kept & ~short[run]
-    for what, count in zip(FATES, (lengths[short].sum(), cut.sum(), kept.sum()), strict=True):
+        kept &= w == 0
+    short, long = lengths < config.min_plays, lengths > most
+    fates = lengths[short].sum(), size[~kept & ~short[of_run]].sum(), size[kept].sum()
+    found = len(lengths), short.sum(), long.sum(), kept.sum()
+    for what, count in zip((*FATES, *FOUND), (*fates, *found), strict=True):
         counts[what] += int(count)
-    numbers = np.full(len(run), NO_SESSION, np.int64)
-    ids, numbers[kept] = np.unique(session[kept], return_inverse=True)
-    for what, count in zip(FOUND, (len(lengths), short.sum(), long.sum(), len(ids)), strict=True):
-        counts[what] += int(count)
-    return numbers, position + 1, np.where(kept, size, UNKNOWN)
-
-
-def _even_windows(lengths: npt.NDArray[np.int64], config: SessionConfig) -> npt.NDArray[np.int64]:
-    """Windows to divide each run into evenly; 0 where it is cut every ``max_plays`` plays."""
-    needed = -(-lengths // config.max_plays)
-    even = (lengths // needed >= config.min_plays) & (config.long_runs == "window")
-    return np.where(even, needed, 0)
-
-
-def _window_of(
-    place: npt.NDArray[np.int64],
-    length: npt.NDArray[np.int64],
-    windows: npt.NDArray[np.int64],
-    max_plays: int,
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Window of each play in its run and its place in it, from 0, ``(plays,)`` each.
-
-    Window w of k in a run of n plays begins at ``ceil(w n / k)``.
-    """
-    k = np.maximum(windows, 1)
-    even = place * k // length
-    begin = -(-even * length // k)
-    divided = windows > 0
-    index = np.where(divided, even, place // max_plays)
-    return index, np.where(divided, place - begin, place % max_plays)
+    session = np.where(kept, np.cumsum(kept) - 1, NO_SESSION)
+    position = np.arange(len(run)) - np.repeat(np.cumsum(size) - size, size) + 1
+    return np.repeat(session, size), position, np.repeat(np.where(kept, size, UNKNOWN), size)

@@ -174,20 +174,20 @@ def test_splits_have_their_shares_and_depend_on_nothing_else():
 
 
 @pytest.mark.parametrize("shares", [(0.7, 0.1, 0.2), (0.5, 0.2, 0.3)])
-def test_over_all_turns_no_session_is_tested_twice(shares):
+def test_over_all_test_folds_no_session_is_tested_twice(shares):
     ids = [f"session {i}" for i in range(4_000)]
-    turns = int(1 / shares[2] + 1e-9)
-    codes = [assign_splits(ids, seed=42, shares=shares, turn=turn) for turn in range(turns)]
+    folds = int(1 / shares[2] + 1e-9)
+    codes = [assign_splits(ids, seed=42, shares=shares, test_fold=fold) for fold in range(folds)]
     tested = sum(of == SPLITS.index("test") for of in codes)
     assert tested.max() == 1
-    assert tested.mean() == pytest.approx(turns * shares[2], abs=0.02)
+    assert tested.mean() == pytest.approx(folds * shares[2], abs=0.02)
     np.testing.assert_array_equal(codes[0], assign_splits(ids, seed=42, shares=shares))
     for of in codes:
         expected = [shares[0] / 2, shares[0] / 2, *shares[1:]]
         np.testing.assert_allclose(np.bincount(of, minlength=4) / len(ids), expected, atol=0.03)
-    SplitConfig(*shares, turn=turns - 1)
-    with pytest.raises(ValueError, match=f"it must be from 0 to {turns - 1}"):
-        SplitConfig(*shares, turn=turns)
+    SplitConfig(*shares, test_fold=folds - 1)
+    with pytest.raises(ValueError, match=f"it must be from 0 to {folds - 1}"):
+        SplitConfig(*shares, test_fold=folds)
 
 
 def test_split_shares_are_checked():

@@ -3,7 +3,6 @@
 import gzip
 import hashlib
 import json
-import multiprocessing
 import os
 import resource
 import signal
@@ -24,7 +23,7 @@ from musicbox_experiments.data import describe as describe_command
 from musicbox_env.data.dataset import Dataset, SplitConfig
 from musicbox_env.ingest import assembly, tables
 from musicbox_env.ingest.assembly import IdSet, SessionAssembler
-from musicbox_env.ingest.parts import _Turns, make_parts
+from musicbox_env.ingest.parts import make_parts
 from musicbox_env.ingest.pipeline import IngestConfig, ingest
 from musicbox_env.schema import (
     CONTEXT_TYPES,
@@ -318,7 +317,7 @@ def test_memory_holds_only_unfinished_sessions(tmp_path, monkeypatch):
     class Watched(SessionAssembler):
         def add(self, plays):
             batch = super().add(plays)
-            held.append(len(self._held))
+            held.append(len(self.held))
             return batch
 
     monkeypatch.setattr("musicbox_env.ingest.parts.SessionAssembler", Watched)
@@ -519,13 +518,21 @@ def test_track_features_are_needed_where_named(tmp_path):
         run(tmp_path, path, tracks=(str(bare),), min_popularity=95)
 
 
-def test_turns_give_each_file_to_one_process_until_they_are_stopped():
-    turns = _Turns(5, multiprocessing.get_context("spawn"))
-    assert [turns.take() for _ in range(6)] == [0, 1, 2, 3, 4, None]
-    turns = _Turns(5, multiprocessing.get_context("spawn"))
-    assert turns.take() == 0
-    turns.stop()
-    assert turns.take() is None
+def test_a_row_limit_counts_the_lines_of_a_quote_that_is_never_closed(tmp_path):
+    log = write_csv(make_log(20), tmp_path / "log.csv")
+    lines = log.read_text().splitlines()
+    lines[30] = '"' + lines[30]
+    log.write_text("\n".join(lines))
+    dataset = run(tmp_path, log, max_rows=35, max_rejects=0.5)
+    assert dataset.about["rows_read"] == 35
+    assert rejects_of(dataset.folder)["line"].tolist() == list(range(31, 37))
+
+
+def test_a_damaged_file_beside_logs_is_an_error(tmp_path):
+    write_csv(make_log(5), tmp_path / "logs/a.csv")
+    (tmp_path / "logs/b.gz").write_bytes(gzip.compress(b"x" * 1000)[:-5])
+    with pytest.raises(ValueError, match=r"b\.gz: cannot be read to its end"):
+        run(tmp_path, tmp_path / "logs")
 
 
 def test_a_worker_need_not_wait_for_the_compiler():
@@ -555,7 +562,7 @@ def test_parts_are_used_again_until_what_they_depend_on_changes(tmp_path):
     files = [write_csv(make_log(5, seed=i), tmp_path / f"{i}.csv") for i in range(2)]
 
     def parts(max_rows=None):
-        made = make_parts(files, tmp_path / "parts", named=set(), max_rows=max_rows, workers=1)
+        made = make_parts(files, tmp_path / "parts", max_rows=max_rows, workers=1)
         return [part.folder for part in made]
 
     first = parts()
@@ -660,9 +667,7 @@ def test_a_full_disk_is_told_and_survived(tmp_path, where):
     write_many_logs(tmp_path, num_files=2)
     limit = 20_000
     if where == "columns":
-        make_parts(
-            sorted((tmp_path / "logs").iterdir()), _parts_folder(tmp_path), named=set(), workers=1
-        )
+        make_parts(sorted((tmp_path / "logs").iterdir()), tmp_path / "out.partial/parts", workers=1)
     process = start_ingest(tmp_path, file_limit=limit)
     _, error = process.communicate()
     assert process.returncode == 1, error
@@ -676,12 +681,6 @@ def test_a_full_disk_is_told_and_survived(tmp_path, where):
     process.communicate()
     undisturbed = run(tmp_path, tmp_path / "logs", out="undisturbed")
     assert contents(tmp_path / "out") == contents(undisturbed.folder)
-
-
-def _parts_folder(tmp_path):
-    folder = tmp_path / "out.partial/parts"
-    folder.mkdir(parents=True)
-    return folder
 
 
 def test_archive_members_are_never_written_to_their_paths(tmp_path):
@@ -738,9 +737,9 @@ def test_describe_says_what_was_counted(tmp_path):
     level = dataset.sessions.column("level")
     counts = np.bincount(level, minlength=5)
     for code, count in enumerate(counts):
-        assert f"{count:,} {100 * count / len(level):>6.1f} %"[:12] in text, code
+        assert f"{count:,}  {100 * count / len(level):.1f} %" in text, code
     assert f"Skipped: {100 * is_skip(level).mean():.1f} % of plays" in text
-    assert "context_type        unknown for 100.0 % of plays" in text
+    assert "context_type  unknown for 100.0 % of plays" in text
     assert "absent: valence" in text
     assert "session_position is not a whole number" in text
     assert f"1 of {len(log):,} rows rejected" in text
@@ -762,6 +761,18 @@ def test_describe_counts_in_pieces(tmp_path, monkeypatch):
     assert f"Repeats: {100 * repeats / dataset.sessions.num_plays:.1f} % of plays" in whole
 
 
+def test_a_dataset_that_names_the_test_fold_as_it_was_is_described(tmp_path):
+    log = write_csv(make_log(50), tmp_path / "log.csv")
+    folder = run(tmp_path, log, split=SplitConfig(test_fold=3)).folder
+    about = json.loads((folder / "dataset.json").read_text())
+    assert about["split"]["test_fold"] == 3
+    text = describe_command.describe(Dataset(folder))
+    assert "seed 42, test fold 3" in text
+    about["split"]["turn"] = about["split"].pop("test_fold")
+    (folder / "dataset.json").write_text(json.dumps(about))
+    assert describe_command.describe(Dataset(folder)) == text
+
+
 SESSIONS, TRACKS = os.environ.get("MUSICBOX_SESSIONS"), os.environ.get("MUSICBOX_TRACKS")
 
 
@@ -776,19 +787,19 @@ def test_real_plays_have_the_published_figures(tmp_path):
     assert about["rejected"]["rows"] == 0
     assert about["notes"] == {}
     counts = describe_command.PlayCounts.of(dataset)
-    by_level = counts.level.sum(axis=0) / counts.level.sum()
+    by_level = counts.level / counts.level.sum()
     np.testing.assert_allclose(np.cumsum(by_level)[:3], [0.415, 0.509, 0.639], atol=0.02)
     np.testing.assert_allclose(by_level[3:], [0.019, 0.344], atol=0.02)
-    after = counts.after[:, 1] / counts.after.sum(axis=1)
+    after = counts.skip_rates("previous")[:2]
     np.testing.assert_allclose(after, [0.279, 0.750], atol=0.01)
-    by_position = counts.level[1:, :2].sum(axis=1) / counts.level[1:].sum(axis=1)
+    by_position = counts.skip_rates("position")[1:21]
     published = [37.4, 46.7, 49.4, 51.6, 52.4, 53.2, 53.1, 53.0, 52.1, 50.3]
     published += [50.7, 51.3, 51.7, 52.2, 52.5, 53.0, 53.3, 53.5, 53.6, 53.6]
     np.testing.assert_allclose(by_position, np.array(published) / 100, atol=0.03)
     lengths = counts.length / sessions.num_sessions
     published_lengths = [8.82, 7.69, 6.73, 5.88, 5.17, 4.53, 4.00, 3.52, 3.14, 2.78, 47.74]
     np.testing.assert_allclose(lengths[10:], np.array(published_lengths) / 100, atol=0.04)
-    assert counts.repeats[1].sum() / counts.plays == pytest.approx(0.128, abs=0.01)
+    assert counts.shares("repeat")[1] == pytest.approx(0.128, abs=0.01)
     assert not any(counts.unknown.values())
     assert about["track_features"]["rejected"]["rows"] == 0
     assert about["incomplete_sessions"]["found"] == 1, "the last session of the sample is cut short"

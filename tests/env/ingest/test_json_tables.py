@@ -25,7 +25,7 @@ def rows_of(table, columns=None, **options):
         values = [rows.columns[name].to_pylist() for name in columns]
         records += [dict(zip(columns, row, strict=True)) for row in zip(*values, strict=True)]
         lines += rows.lines.tolist()
-        malformed += [row.line for row in rows.malformed]
+        malformed += rows.malformed.tolist()
     return records, lines, malformed
 
 

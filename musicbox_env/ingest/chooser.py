@@ -1,0 +1,127 @@
+"""Which whole sessions, and which of their plays, enter the dataset."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection
+from typing import Final, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from musicbox_env.data.dataset import PlayBlock
+from musicbox_env.ingest.assembly import IdSet, hash_ids
+from musicbox_env.ingest.plays import Rejects
+from musicbox_env.schema import PLAY_COLUMNS
+
+MIN_SESSION_PLAYS: Final = 2
+"""A session needs a play to show and one to recommend for."""
+DUPLICATE_SESSION: Final = "duplicate session (each of its plays)"
+
+
+class SessionChooser:
+    """Filters sessions, and counts what each rule left out.
+
+    Attributes:
+        rejects: Plays of sessions that came before.
+        counts: Sessions, and plays, by the rule that left them out.
+    """
+
+    def __init__(
+        self,
+        incomplete: Literal["keep", "drop"],
+        session_length: int | None,
+        popular: Collection[str] | None,
+    ) -> None:
+        """Set the rules.
+
+        Args:
+            incomplete: What becomes of sessions with missing plays.
+            session_length: The only number of plays that is kept, if any is set.
+            popular: Ids of the only tracks that are kept, if any are set.
+        """
+        self.rejects = Rejects()
+        self.counts: Counter[str] = Counter()
+        self._incomplete, self._session_length, self._popular = incomplete, session_length, popular
+        self._seen = IdSet()
+
+    def choose(self, batch: pa.RecordBatch) -> PlayBlock:
+        """Filter a batch of `assembly.BLOCK_SCHEMA`.
+
+        Sessions are evaluated by all their logged plays first; only then do plays fall out. The
+        other order would keep sessions for how many of their songs are popular.
+        """
+        ids = batch["session_id"].dictionary
+        session = batch["session_id"].indices.to_numpy()
+        lengths = np.bincount(session, minlength=len(ids))
+        starts = np.cumsum(lengths) - lengths
+        kept = self._unseen(ids, session, batch["line"].to_numpy())
+        whole = lengths == batch["session_length"].to_numpy()[starts]
+        self.counts["incomplete_sessions"] += int((kept & ~whole).sum())
+        if self._incomplete == "drop":
+            kept &= whole
+        if self._session_length is not None:
+            kept = self._keep(kept, lengths == self._session_length, "other_length", lengths)
+        keep_play = self._popular_plays(batch["track_id"], kept[session])
+        left = np.bincount(session[keep_play], minlength=len(ids))
+        kept = self._keep(kept, left >= MIN_SESSION_PLAYS, "short", left)
+        self.counts["sessions_kept"] += int(kept.sum())
+        return _block(batch, kept, keep_play & kept[session], left[kept])
+
+    def _keep(
+        self,
+        kept: npt.NDArray[np.bool_],
+        fits: npt.NDArray[np.bool_],
+        rule: str,
+        plays: npt.NDArray[np.int64],
+    ) -> npt.NDArray[np.bool_]:
+        """The sessions that fit as well, and the count of the others and their plays."""
+        self.counts[f"{rule}_sessions"] += int((kept & ~fits).sum())
+        self.counts[f"{rule}_plays"] += int(plays[kept & ~fits].sum())
+        return kept & fits
+
+    def _unseen(
+        self, ids: pa.StringArray, session: npt.NDArray[np.int32], lines: npt.NDArray[np.int64]
+    ) -> npt.NDArray[np.bool_]:
+        hashes = hash_ids(ids)
+        seen = self._seen.contains(hashes)
+        self._seen.add(hashes[~seen])
+        self.counts["duplicate_sessions"] += int(seen.sum())
+        self.rejects.add(lines[seen[session]], DUPLICATE_SESSION)
+        return ~seen
+
+    def _popular_plays(
+        self, tracks: pa.DictionaryArray, keep_play: npt.NDArray[np.bool_]
+    ) -> npt.NDArray[np.bool_]:
+        if self._popular is None:
+            return keep_play
+        popular = np.array([t in self._popular for t in tracks.dictionary.to_pylist()], bool)
+        of_play = popular[tracks.indices.to_numpy()]
+        self.counts["unpopular_plays"] += int((keep_play & ~of_play).sum())
+        return keep_play & of_play
+
+
+def _block(
+    batch: pa.RecordBatch,
+    kept: npt.NDArray[np.bool_],
+    keep_play: npt.NDArray[np.bool_],
+    lengths: npt.NDArray[np.int64],
+) -> PlayBlock:
+    """The chosen plays, with only the tracks that they mention."""
+    columns = {n: batch[n].to_numpy()[keep_play] for n in PLAY_COLUMNS if n != "track"}
+    tracks = batch["track_id"]
+    used = tracks.indices.to_numpy()[keep_play]
+    mentioned = np.zeros(len(tracks.dictionary), bool)
+    mentioned[used] = True
+    columns["track"] = (np.cumsum(mentioned) - 1)[used]
+    return PlayBlock(
+        session_ids=_strings(batch["session_id"].dictionary)[kept],
+        lengths=lengths,
+        vocabulary=_strings(tracks.dictionary)[mentioned],
+        columns=columns,
+    )
+
+
+def _strings(ids: pa.StringArray) -> npt.NDArray[np.object_]:
+    return ids.to_numpy(zero_copy_only=False).astype(object)
