@@ -36,7 +36,7 @@ import numpy as np
 import numpy.typing as npt
 
 from musicbox_env.data.dataset import Dataset
-from musicbox_env.listeners.base import History, Rows, for_each
+from musicbox_env.listeners.base import Doubles, History, Ints, Listener, NoState, Rows, for_each
 from musicbox_env.retrieval.embeddings import unit_rows
 from musicbox_env.retrieval.exact import top_k
 from musicbox_env.schema import NUM_LEVELS, UNKNOWN, Level, is_skip, require_known
@@ -108,11 +108,6 @@ class SimilarityConfig:
         if self.alpha is not None:
             return self.alpha
         return 0.8 if self.mode == "nearest_k" else 0.2
-
-
-@dataclass
-class SimilarityState:
-    """The history says it all; nothing else is remembered."""
 
 
 @dataclass(frozen=True)
@@ -215,7 +210,7 @@ class ListPrediction:
         return self.probabilities @ list_reward(self.outcomes, gamma)
 
 
-class SimilarityListener:
+class SimilarityListener(Listener[NoState]):
     """Answers from a memory of logged lists; see the module for what each mode does.
 
     Attributes:
@@ -223,8 +218,6 @@ class SimilarityListener:
         config: Its settings.
         memory: The pairs.
     """
-
-    answers_from_log = False
 
     def __init__(self, dataset: Dataset, config: SimilarityConfig | None = None, **settings: Any):
         """Remember logged lists of a dataset.
@@ -292,19 +285,10 @@ class SimilarityListener:
             return level_states(levels, count, graded=self.config.graded, decay=self.config.decay)
         return kept_songs(self._vectors, tracks, levels)
 
-    def begin(self, history: History) -> SimilarityState:
-        """Nothing to do; see `Listener.begin`."""
-        return SimilarityState()
-
     def level_probabilities(
-        self,
-        state: SimilarityState,
-        history: History,
-        rows: Rows,
-        tracks: npt.NDArray[np.integer],
-        plays: npt.NDArray[np.integer],
-    ) -> npt.NDArray[np.float64]:
-        """Levels of similar pairs at the first place of their lists; see the protocol."""
+        self, state: NoState, history: History, rows: Rows, tracks: Ints, plays: Ints
+    ) -> Doubles:
+        """Levels of similar pairs at the first place of their lists; see the base class."""
         tracks = for_each(rows, tracks)
         m, c = tracks.shape
         states = self._states(history.tracks[rows], history.levels[rows], history.count[rows])
@@ -315,16 +299,6 @@ class SimilarityListener:
         nearest = self._nearest(states, lists)
         levels = self.memory.levels[nearest, 0]
         return (levels[..., None] == np.arange(NUM_LEVELS)).mean(axis=2)
-
-    def advance(
-        self,
-        state: SimilarityState,
-        history: History,
-        rows: Rows,
-        tracks: npt.NDArray[np.integer],
-        levels: npt.NDArray[np.int8],
-    ) -> None:
-        """Nothing to do; see the protocol."""
 
     def predict_lists(self, history: History, slates: npt.NDArray[np.integer]) -> ListPrediction:
         """How whole lists are received after a history.

@@ -294,7 +294,7 @@ def _roll(listener: Listener[Any], log: Log, shown: Ints, choose: Choose) -> Rol
             plays = np.full((len(rows), 1), place)
             chances = listener.level_probabilities(state, history, rows, tracks[:, None], plays)
             level = choose(chances[:, 0], log, who, place)
-            listener.advance(state, history, rows, tracks, level)
+            listener.update_state(state, history, rows, tracks, level)
             history.record(rows, tracks, level)
             levels[who, place] = level
             probability[who, place] = skip_probability(chances[:, 0])
@@ -529,6 +529,6 @@ def expected_list_reward(
             )[:, 0]
             reward[chunk] += gamma**k * (1 - skip_probability(chances))
             level = sample_levels(chances, uniforms[chunk, k])
-            listener.advance(state, history, everyone, tracks, level)
+            listener.update_state(state, history, everyone, tracks, level)
             history.record(everyone, tracks, level)
     return reward.reshape(samples, m).mean(axis=0)

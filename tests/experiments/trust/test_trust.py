@@ -32,6 +32,7 @@ from musicbox_env.data.dataset import Dataset
 from musicbox_env.listeners import (
     GroundTruthListener,
     History,
+    Listener,
     ReplayListener,
     sample_levels,
     skip_probability,
@@ -51,41 +52,26 @@ def truth(synthetic):
     return GroundTruthListener(synthetic)
 
 
-class Constant:
+class Constant(Listener):
     """Answers always alike."""
-
-    answers_from_log = False
 
     def __init__(self, chances):
         self.chances = np.asarray(chances, float)
 
-    def begin(self, history):
-        return None
-
     def level_probabilities(self, state, history, rows, tracks, plays):
         return np.broadcast_to(self.chances, (*tracks.shape, NUM_LEVELS)).copy()
 
-    def advance(self, state, history, rows, tracks, levels):
-        pass
 
-
-class Moody:
+class Moody(Listener):
     """Skips more after a skip than after a keep."""
 
-    answers_from_log = False
     after_keep = np.array([0.1, 0.1, 0.1, 0.2, 0.5])
     after_skip = np.array([0.5, 0.2, 0.1, 0.1, 0.1])
-
-    def begin(self, history):
-        return None
 
     def level_probabilities(self, state, history, rows, tracks, plays):
         last = history.levels[rows, history.count[rows] - 1]
         chances = np.where(is_skip(last)[:, None], self.after_skip, self.after_keep)
         return np.repeat(chances[:, None], tracks.shape[1], axis=1)
-
-    def advance(self, state, history, rows, tracks, levels):
-        pass
 
 
 def make_bench(log, training, samples=3, resamples=60):
@@ -201,7 +187,7 @@ def test_free_runs_equal_one_session_at_a_time(truth, log):
             )[:, 0]
             level = sample_levels(chances, uniforms[[row], place])
             assert level[0] == rolled.levels[0, row, place]
-            truth.advance(state, history, only, track, level)
+            truth.update_state(state, history, only, track, level)
             history.record(only, track, level)
 
 
@@ -333,7 +319,7 @@ def test_expected_list_reward_equals_all_ways_the_list_can_go(truth, log):
                 if k < 2:
                     weight *= chances[0, path[k]]
                     level = np.array([path[k]], np.int8)
-                    truth.advance(state, history, only, track, level)
+                    truth.update_state(state, history, only, track, level)
                     history.record(only, track, level)
         assert found[row] == pytest.approx(expected, abs=0.01)
 
