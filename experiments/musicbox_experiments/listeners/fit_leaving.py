@@ -197,16 +197,16 @@ def evidence(
     """Fitted against observed leaving on held-out sessions, and what each effect adds."""
     published = LeavingModel.published()
     ours, theirs = (m.chances(evaluated.levels, evaluated.count) for m in (model, published))
-    positions = [("leaving after song", "log", "fitted", "published")]
+    positions = [["leaving after song", "log", "fitted", "published"]]
     for count in range(evaluated.first, evaluated.last + 1):
         shares = _shares(evaluated, evaluated.count == count, resampling, (ours, theirs))
-        positions.append((str(count), *shares))
-    levels = [("leaving after a song heard", "log", "fitted")]
+        positions.append([str(count), *shares])
+    levels = [["leaving after a song heard", "log", "fitted"]]
     last = evaluated.levels[np.arange(len(evaluated.count)), evaluated.count - 1]
     for level in Level:
         if level >= 0:
             shares = _shares(evaluated, last == level, resampling, (ours,))
-            levels.append((level.name.lower(), *shares))
+            levels.append([level.name.lower(), *shares])
     likelihoods = [
         (f"  {name}", _with_interval(gain, lambda value: f"{value:+.1f}"))
         for name, gain in gains(moments, evaluated, resampling)

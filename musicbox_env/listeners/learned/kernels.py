@@ -58,8 +58,8 @@ def level_probabilities(
         before: Songs that each heard ``(m,)``.
         history: Tracks and levels of all sessions.
         table: `TrackTable.arrays`.
-        state: `LearnedState.arrays`.
-        model: `Network.head`, inputs of a usual track, `Calibration.song` and ``scale_shift``, how
+        state: `LearnedState.model_arrays`.
+        model: `Network.head`, inputs of a usual track, `Calibration.song` and ``simulated``, how
             many spreads are added to skip logits, and the songs of the longest session where
             constant sessions are avoided, otherwise 0.
     """
@@ -197,7 +197,7 @@ def hear_slates(
         uniforms: A random number in [0, 1) for each ``(m, k)``.
         history: Tracks, levels and count of all sessions; changed.
         table: `TrackTable.arrays`.
-        state: `LearnedState.arrays`; changed.
+        state: `LearnedState.model_arrays`; changed.
         model: See `level_probabilities`.
         of_play: `Network.of_play`.
 
@@ -255,9 +255,9 @@ def read_shown(
         shown: How many plays of each are read ``(m,)``.
         starts: The first of each in the columns ``(m,)``.
         columns: `features.log_columns`.
-        history: Tracks and levels of these plays, of all sessions ``(n, w)``.
+        history: Tracks and levels of all sessions ``(n, w)``.
         table: `TrackTable.arrays`.
-        state: `LearnedState.arrays`, nothing heard in these rows; changed.
+        state: `LearnedState.model_arrays`, nothing heard in these rows; changed.
         of_play: `Network.of_play`.
     """
     of_context, of_behaviour = columns
@@ -296,7 +296,7 @@ def add_plays(
         of_track: Inputs of the tracks ``(m, 1, TRACK_INPUTS)``.
         behaviour: See `features.play_inputs`.
         table: `TrackTable.arrays`.
-        state: `LearnedState.arrays`, with the context of the play; changed.
+        state: `LearnedState.model_arrays`, with the context of the play; changed.
         of_play: `Network.of_play`.
     """
     memory, context, heard = state

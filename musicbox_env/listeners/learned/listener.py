@@ -298,14 +298,14 @@ class LearnedListener(Listener[LearnedState]):
         self, state: LearnedState, history: History, rows: Rows, tracks: Ints, plays: Ints
     ) -> Doubles:
         """Calibrated probabilities of the network; see the base class. ``plays`` do not matter."""
-        tracks = for_each(rows, tracks).astype(np.int64, copy=False)
-        found = np.empty((*tracks.shape, NUM_LEVELS))
-        step = max(1, CANDIDATES_AT_ONCE // max(tracks.shape[1], 1))
+        each = for_each(rows, tracks).astype(np.int64, copy=False)
+        found = np.empty((*each.shape, NUM_LEVELS))
+        step = max(1, CANDIDATES_AT_ONCE // max(each.shape[1], 1))
         for first in range(0, len(rows), step):
             part = slice(first, first + step)
             found[part], _ = kernels.level_probabilities(
                 rows[part],
-                tracks[part],
+                each[part],
                 history.count[rows[part]],
                 (history.tracks, history.levels),
                 self.table.arrays,
