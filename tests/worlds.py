@@ -1,6 +1,5 @@
 """Small datasets with planted structure: what an embedding or a recommender ought to find."""
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +8,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from musicbox_env.data.dataset import Dataset, PlayBlock, SplitConfig, write_dataset
-from musicbox_env.listeners import History
+from musicbox_env.listeners import History, Listener, NoState
 from musicbox_env.schema import Level, is_skip
 
 PLAYS = 10
@@ -97,31 +96,16 @@ def is_cold(dataset: Dataset) -> np.ndarray:
     return np.array(["cold" in i for i in dataset.catalog.track_ids])
 
 
-@dataclass
-class Nothing:
-    """The state of a listener that remembers nothing."""
-
-
-class Picky:
+class Picky(Listener[NoState]):
     """Keeps good songs to the end, whoever listens, and skips all others at once."""
-
-    answers_from_log = False
 
     def __init__(self, good: npt.NDArray[np.bool_]) -> None:
         self.good = good
 
-    def begin(self, history: History) -> Nothing:
-        return Nothing()
-
     def level_probabilities(
-        self, state: Nothing, history: History, rows: Any, tracks: Any, plays: Any
+        self, state: NoState, history: History, rows: Any, tracks: Any, plays: Any
     ) -> npt.NDArray[np.float64]:
         return np.eye(5)[np.where(self.good[tracks], Level.FULL, Level.BRIEF)]
-
-    def advance(
-        self, state: Nothing, history: History, rows: Any, tracks: Any, levels: Any
-    ) -> None:
-        pass
 
 
 class Loyal(Picky):
@@ -131,10 +115,40 @@ class Loyal(Picky):
         self.genre = genre
 
     def level_probabilities(
-        self, state: Nothing, history: History, rows: Any, tracks: Any, plays: Any
+        self, state: NoState, history: History, rows: Any, tracks: Any, plays: Any
     ) -> npt.NDArray[np.float64]:
         levels = history.levels[rows]
         first = ((levels >= 0) & ~is_skip(levels)).argmax(axis=1)
         own = self.genre[history.tracks[rows, first]]
         kept = self.genre[tracks] == own[:, None]
         return np.eye(5)[np.where(kept, Level.FULL, Level.BRIEF)]
+
+
+def next_plays(
+    listener: Any, sessions: npt.NDArray[np.int64], *, shown: bool = True
+) -> npt.NDArray[np.float64]:
+    """Level probabilities of every play given all plays before it ``(n, width, 5)``, else NaN.
+
+    Args:
+        listener: Of a dataset.
+        sessions: Sessions of the log ``(n,)``.
+        shown: Whether the earlier plays are shown with all that the log holds of them. If not, the
+            first is, and of the others the listener is given the level. Then the first play is NaN.
+    """
+    dataset, width = listener.dataset, listener.dataset.longest_session
+    tracks, levels = (dataset.sessions.padded(n, sessions, width) for n in ("track", "level"))
+    found = np.full((*tracks.shape, 5), np.nan)
+    history = History.logged(dataset, sessions, np.ones_like(sessions), width)
+    state = listener.begin(history)
+    for place in range(0 if shown else 1, width):
+        rows = np.flatnonzero(tracks[:, place] >= 0)
+        songs = tracks[rows, place].astype(np.int64)
+        if shown:
+            history = History.logged(dataset, sessions, np.full(len(sessions), place), width)
+            state = listener.begin(history)
+        asked = songs[:, None], np.full((len(rows), 1), -1)
+        found[rows, place] = listener.level_probabilities(state, history, rows, *asked)[:, 0]
+        if not shown:
+            listener.update_state(state, history, rows, songs, levels[rows, place])
+            history.record(rows, songs, levels[rows, place])
+    return found

@@ -1,4 +1,4 @@
-"""Listeners: the user simulators, behind one small protocol (`base.Listener`)."""
+"""Listeners: the user simulators, all subclasses of `base.Listener`."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from musicbox_env.data.dataset import Dataset
 from musicbox_env.listeners.base import (
     History,
     Listener,
+    NoState,
     RankingSpace,
-    begin_by_copy,
-    hear_one_by_one,
+    for_each,
     put_rows,
     sample_levels,
     skip_probability,
@@ -26,7 +26,7 @@ from musicbox_env.schema import suggest
 
 
 def pessimistic_listener(dataset: Dataset) -> LearnedListener:
-    """Answers with a fitted network, what it does not know of a song counted against the song."""
+    """The learned listener, with one spread of its uncertainty added to every skip logit."""
     return LearnedListener(dataset, pessimism=1.0)
 
 
@@ -37,7 +37,7 @@ LISTENERS: dict[str, Callable[[Dataset], Any]] = {
     "pessimistic": pessimistic_listener,
     "ground_truth": GroundTruthListener,
 }
-"""Every listener that can be asked for by name; a new one joins here."""
+"""Every listener by name; add a new one here."""
 
 FITTED_SUFFIX = ".npz"
 
@@ -82,11 +82,11 @@ __all__ = [
     "History",
     "LearnedListener",
     "Listener",
+    "NoState",
     "RankingSpace",
     "ReplayListener",
     "SimilarityListener",
-    "begin_by_copy",
-    "hear_one_by_one",
+    "for_each",
     "make_listener",
     "put_rows",
     "require_listener",

@@ -1,4 +1,4 @@
-"""The ground-truth listener: the law that made a synthetic dataset, asked directly.
+"""The ground-truth listener: the law that made a synthetic dataset.
 
 It gives exact skip probabilities for any track in any session, hence the best that any policy
 could do, and the regret of every other. It is the evaluator of the default comparison.
@@ -15,49 +15,45 @@ import numpy.typing as npt
 
 from musicbox_env import kernels
 from musicbox_env.data.dataset import Dataset
-from musicbox_env.listeners.base import History, RankingSpace, Rows
+from musicbox_env.listeners.base import (
+    Doubles,
+    History,
+    Ints,
+    Levels,
+    Listener,
+    RankingSpace,
+    Rows,
+    Slates,
+)
 from musicbox_env.schema import UNHEARD
 from musicbox_env.synthetic.law import ListenerState
 from musicbox_env.synthetic.truth import GroundTruth
 
 
-@dataclass
-class GroundTruthState:
-    """Attributes hold one row for each session; see `law.ListenerState` for the first three.
+@dataclass(frozen=True)
+class GroundTruthState(ListenerState):
+    """What the law reads of n sessions; the arrays of `law.ListenerState` change in place.
 
     Attributes:
-        previous: 1 where the last song was skipped ``(n,)``.
-        running: Running mean of the skips ``(n,)``.
-        heard: Songs heard ``(n,)``.
         session_logit: Propensity and context ``(n,)``.
         taste: Unit taste vector ``(n, d)``.
     """
 
-    previous: npt.NDArray[np.float64]
-    running: npt.NDArray[np.float64]
-    heard: npt.NDArray[np.int64]
-    session_logit: npt.NDArray[np.float64]
+    session_logit: Doubles
     taste: npt.NDArray[np.float32]
 
-    def at(self, rows: Rows) -> ListenerState:
-        """What the law asks of some of the sessions."""
-        return ListenerState(self.previous[rows], self.running[rows], self.heard[rows])
-
     def put(self, rows: Rows, now: ListenerState) -> None:
-        """Overwrite what the law remembers of some of the sessions, in place."""
-        self.previous[rows] = now.previous
-        self.running[rows] = now.running
+        """Overwrite what the law knows of some of the sessions' histories, in place."""
+        self.previous[rows], self.running[rows] = now.previous, now.running
         self.heard[rows] = now.heard
 
 
-class GroundTruthListener:
+class GroundTruthListener(Listener[GroundTruthState]):
     """Answers with the generator's own law; context and shuffle stay those of the last shown play.
 
-    The generator redraws sessions that are skipped or kept throughout, as the release has none;
-    the law knows nothing of that, so simulated sessions can be either.
+    The generator redraws sessions that are skipped or kept throughout, as the release has none.
+    The law does not, so simulated sessions can be either.
     """
-
-    answers_from_log = False
 
     def __init__(self, dataset: Dataset) -> None:
         """Open the truth of a synthetic dataset.
@@ -73,7 +69,7 @@ class GroundTruthListener:
         return type(self), (self.dataset,)
 
     def begin(self, history: History) -> GroundTruthState:
-        """State after the shown history; see `Listener.begin`."""
+        """Taste, propensity and context of the logged sessions; see `Listener.begin`."""
         log, law = self.dataset.sessions, self.truth.law
         last = log.offsets[history.session] + history.count - 1
         heard = law.after(history.levels[:, : history.count.max()])
@@ -86,26 +82,17 @@ class GroundTruthListener:
         return GroundTruthState(heard.previous, heard.running, heard.heard, session_logit, taste)
 
     def level_probabilities(
-        self,
-        state: GroundTruthState,
-        history: History,
-        rows: Rows,
-        tracks: npt.NDArray[np.integer],
-        plays: npt.NDArray[np.integer],
-    ) -> npt.NDArray[np.float64]:
-        """Exact probabilities of the levels; see the protocol. ``plays`` do not matter."""
+        self, state: GroundTruthState, history: History, rows: Rows, tracks: Ints, plays: Ints
+    ) -> Doubles:
+        """Exact probabilities of the levels; see the base class. ``plays`` do not matter."""
         law = self.truth.law
         track_logit = self._track_logit(state, rows, tracks, history.holds(rows, tracks))
         logit = law.skip_logit(state.at(rows), state.session_logit[rows], track_logit)
         return law.level_probabilities(logit)
 
     def _track_logit(
-        self,
-        state: GroundTruthState,
-        rows: Rows,
-        tracks: npt.NDArray[np.integer],
-        is_repeat: npt.NDArray[np.bool_],
-    ) -> npt.NDArray[np.float64]:
+        self, state: GroundTruthState, rows: Rows, tracks: Ints, is_repeat: npt.NDArray[np.bool_]
+    ) -> Doubles:
         """What the songs add to the skip logit ``(m, c)``, whatever was heard before them."""
         truth = self.truth
         vectors = truth.track_vectors.take(tracks, axis=0, mode="clip")
@@ -132,16 +119,16 @@ class GroundTruthListener:
         """Track vector and quality of each song ``(num_tracks, d + 1)``."""
         return np.column_stack([self.truth.track_vectors, self.truth.track_quality])
 
-    def hear(
+    def simulate_response(
         self,
         state: GroundTruthState,
         history: History,
         rows: Rows,
-        slates: npt.NDArray[np.int64],
-        plays: npt.NDArray[np.int64],
-        uniforms: npt.NDArray[np.float64],
-    ) -> npt.NDArray[np.int8]:
-        """Hear whole slates; see `base.hear_one_by_one`. Only the history's part goes in order."""
+        slates: Slates,
+        plays: Slates,
+        uniforms: Doubles,
+    ) -> Levels:
+        """Play whole slates; see the base class. Only the history's part is computed in order."""
         law = self.truth.law
         repeats = kernels.heard_before(rows, history.tracks, slates)
         track_logit = self._track_logit(state, rows, slates, repeats)
@@ -156,13 +143,8 @@ class GroundTruthListener:
         history.record_slates(rows, slates, levels)
         return levels
 
-    def advance(
-        self,
-        state: GroundTruthState,
-        history: History,
-        rows: Rows,
-        tracks: npt.NDArray[np.integer],
-        levels: npt.NDArray[np.int8],
+    def update_state(
+        self, state: GroundTruthState, history: History, rows: Rows, tracks: Ints, levels: Levels
     ) -> None:
-        """Update persistence and position; see the protocol."""
+        """Update persistence and position; see the base class."""
         state.put(rows, self.truth.law.update(state.at(rows), levels))

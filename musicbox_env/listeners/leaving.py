@@ -10,14 +10,13 @@ as a discrete-time hazard, sessions that were cut being censored (Allison, Socio
                   + skip_rate * (share skipped of the songs before t - 1/2))
 
 and 0 as long as no logged session is so short: the published data hold none below 10 plays, by a
-filter of the release. Beyond the last position that the log tells of, the hazard stays as it is
-there; nobody knows it.
+filter of the release. Beyond the last position in the log the hazard is unknown, and stays as it
+is there.
 
-**What it can support.** How long simulated sessions last. **What it cannot.** Leaving is no
-verdict on the songs. In the published log listeners leave after songs heard to the end, and hardly
-ever after a skip: who skips is there to press the button, and who leaves lets the song end. So an
-agent that is rewarded for long sessions would learn to be skipped. That is why leaving is off
-unless asked for.
+The model supports claims about how long simulated sessions last. It supports none about songs. In
+the published log listeners leave after songs heard to the end, and hardly ever after a skip: who
+skips is there to press the button, and who leaves lets the song end. So an agent that is rewarded
+for long sessions would learn to be skipped. That is why leaving is off by default.
 """
 
 from __future__ import annotations

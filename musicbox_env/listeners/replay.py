@@ -1,12 +1,11 @@
-"""The replay listener: what the logged listener did, and where nobody knows, how they would.
+"""The replay listener: the logged response, and an imputed one where the log has none.
 
 A recommended track that the logged session still holds gets its logged level. Any other gets the
-level of one of the session's own plays, drawn by weight. So every answer is a level that this
-very listener gave, in this very session; but the level of an imputed answer carries almost no
-signal about the song: on real plays, imputing hidden ones from their own session gives an AUC of
-.743 with this rule where the session's mean gives .740. An agent can learn from it when to expect
-skips, hardly what to play instead. ``candidates="session"`` imputes nothing and is the protocol
-for claims about real logs.
+level of one of the session's own plays, drawn by weight. So every level was given by this listener
+in this session; but an imputed level says almost nothing about the song: on real plays, imputing
+hidden ones from their own session gives an AUC of .743 with this rule where the session's mean
+gives .740. An agent can learn from it when to expect skips, hardly what to play instead.
+``candidates="session"`` imputes nothing and is the protocol for claims about real logs.
 """
 
 from __future__ import annotations
@@ -19,7 +18,17 @@ import numpy.typing as npt
 
 from musicbox_env import kernels
 from musicbox_env.data.dataset import Dataset
-from musicbox_env.listeners.base import History, RankingSpace, Rows, for_each
+from musicbox_env.listeners.base import (
+    Doubles,
+    History,
+    Ints,
+    Levels,
+    Listener,
+    RankingSpace,
+    Rows,
+    Slates,
+    for_each,
+)
 from musicbox_env.schema import NUM_LEVELS, SKIP_THRESHOLD, is_skip
 
 
@@ -38,7 +47,7 @@ class ReplayState:
     skipped: npt.NDArray[np.bool_]
 
 
-class ReplayListener:
+class ReplayListener(Listener[ReplayState]):
     """Logged levels where the session holds the track, imputed ones elsewhere.
 
     A donor is any play of the logged session. Its weight is ``exp(cosine / temperature)``, with
@@ -77,7 +86,7 @@ class ReplayListener:
         return type(self), (self.dataset,)
 
     def begin(self, history: History) -> ReplayState:
-        """State after the shown history; see `Listener.begin`."""
+        """Read the logged sessions and the last shown response; see `Listener.begin`."""
         n, width = len(history.session), self.dataset.longest_session
         state = ReplayState(
             np.empty((n, width, self._vectors.shape[1]), np.float32),
@@ -88,7 +97,7 @@ class ReplayListener:
         return state
 
     def begin_rows(self, state: ReplayState, history: History, rows: Rows) -> None:
-        """Begin some of the sessions; see `base.begin_by_copy`."""
+        """Do the same in place; see `Listener.begin_rows`."""
         log = self.dataset.sessions
         kernels.begin_replay(
             rows,
@@ -105,14 +114,9 @@ class ReplayListener:
         )
 
     def level_probabilities(
-        self,
-        state: ReplayState,
-        history: History,
-        rows: Rows,
-        tracks: npt.NDArray[np.integer],
-        plays: npt.NDArray[np.integer],
-    ) -> npt.NDArray[np.float64]:
-        """Certainty for logged plays, donor shares for the rest; see the protocol."""
+        self, state: ReplayState, history: History, rows: Rows, tracks: Ints, plays: Ints
+    ) -> Doubles:
+        """Certainty for logged plays, donor shares for the rest; see the base class."""
         weights = self._weights(state, rows, for_each(rows, tracks))
         chances = np.empty((*weights.shape[:2], NUM_LEVELS))
         kernels.replay_probabilities(
@@ -123,9 +127,9 @@ class ReplayListener:
     def ranking_space(self, state: ReplayState, rows: Rows) -> RankingSpace:
         """Mean vector of the donors that were kept, less that of those that were skipped.
 
-        Of an imputed answer the log odds of a skip are ``log sum_skipped w - log sum_kept w`` with
-        the donors' weights w. To first order in the cosines they fall in proportion to the product
-        of the track's vector with this difference, in which donors weigh what persistence says.
+        The log odds of an imputed skip are ``log sum_skipped w - log sum_kept w`` with the donors'
+        weights w. To first order in the cosines they fall in proportion to the product of the
+        track's vector with this difference, where persistence alone weighs the donors.
         """
         levels = state.levels[rows]
         skipped, kept = is_skip(levels), levels >= SKIP_THRESHOLD
@@ -133,21 +137,21 @@ class ReplayListener:
         alike = skipped[:, :-1] == state.skipped[rows, None]
         weights[:, 1:] = np.where(alike, self.persistence, 1.0)
         shares = _shares(weights * kept) - _shares(weights * skipped)
-        # Vectors after the session's end are whatever the memory held.
+        # Vectors after the session's end are undefined.
         vectors = np.where((levels >= 0)[:, :, None], state.vectors[rows], 0)
         queries = np.matmul(shares[:, None], vectors)[:, 0]
         return RankingSpace(queries, self._vectors, exact=False)
 
-    def hear(
+    def simulate_response(
         self,
         state: ReplayState,
         history: History,
         rows: Rows,
-        slates: npt.NDArray[np.int64],
-        plays: npt.NDArray[np.int64],
-        uniforms: npt.NDArray[np.float64],
-    ) -> npt.NDArray[np.int8]:
-        """Hear whole slates; see `base.hear_one_by_one`."""
+        slates: Slates,
+        plays: Slates,
+        uniforms: Doubles,
+    ) -> Levels:
+        """Play whole slates in one kernel; see `Listener.simulate_response`."""
         weights = self._weights(state, rows, slates)
         return kernels.replay_slates(
             rows,
@@ -163,24 +167,17 @@ class ReplayListener:
             history.count,
         )
 
-    def _weights(
-        self, state: ReplayState, rows: Rows, tracks: npt.NDArray[np.integer]
-    ) -> npt.NDArray[np.float32]:
+    def _weights(self, state: ReplayState, rows: Rows, tracks: Ints) -> npt.NDArray[np.float32]:
         """``exp(cosine / temperature)`` of each candidate and donor ``(m, c, width)``."""
         alike = kernels.likeness_to_donors(
             rows, tracks, self._vectors, state.vectors, state.levels, self.temperature
         )
         return np.exp(alike, out=alike)
 
-    def advance(
-        self,
-        state: ReplayState,
-        history: History,
-        rows: Rows,
-        tracks: npt.NDArray[np.integer],
-        levels: npt.NDArray[np.int8],
+    def update_state(
+        self, state: ReplayState, history: History, rows: Rows, tracks: Ints, levels: Levels
     ) -> None:
-        """Remember whether the song was skipped; see the protocol."""
+        """Store whether the song was skipped; see the base class."""
         state.skipped[rows] = is_skip(levels)
 
 

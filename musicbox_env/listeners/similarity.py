@@ -1,12 +1,12 @@
-"""The similarity listener: answers like the most similar lists that the log has seen.
+"""The similarity listener: responds as logged listeners did to the most similar lists.
 
 It is the memory-based simulator of LIRD (Zhao et al., arXiv:1801.00209, section 3.2). A memory
-holds pairs of a state and a list of songs, with the levels at which that list was heard; what a
-listener does with a new pair is read off similar ones. Numbers beside the code are those of the
-paper's equations.
+holds pairs of a state and a list of songs, with the levels at which that list was heard; the
+response to a new pair comes from similar ones. Numbers beside the code are those of the paper's
+equations.
 
-Four ways to read it. The first three are the paper's and the first MusicBox's, kept as documented
-references; they predict badly. ``nearest_k`` is the one to use.
+There are four ways to do this. The first three are the paper's and the first MusicBox's, kept as
+documented references; they predict badly. ``nearest_k`` is the one to use.
 
 ================  ============================================================  ===============
 mode              answer                                                        state
@@ -20,10 +20,10 @@ nearest_k         levels of the k nearest pairs, each counted once              
 
 Probabilities are never negative, since similarities are cut off at 0, and always sum to one.
 
-LIRD hears a list at once; here songs are heard one by one. So the next song is taken as the first
-of its list: its state is all that was heard before it, songs of the same slate included, and its
-pair is compared with the state and first song of those in memory. `predict_lists` gives the whole
-list's answer, as the paper has it.
+LIRD evaluates a list at once; here songs are heard one by one. So the next song is taken as the
+first of its list: its state is all that was heard before it, songs of the same slate included, and
+its pair is compared with the state and first song of those in memory. `predict_lists` evaluates a
+whole list, as the paper does.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ import numpy as np
 import numpy.typing as npt
 
 from musicbox_env.data.dataset import Dataset
-from musicbox_env.listeners.base import History, Rows, for_each
+from musicbox_env.listeners.base import Doubles, History, Ints, Listener, NoState, Rows, for_each
 from musicbox_env.retrieval.embeddings import unit_rows
 from musicbox_env.retrieval.exact import top_k
 from musicbox_env.schema import NUM_LEVELS, UNKNOWN, Level, is_skip, require_known
@@ -49,8 +49,8 @@ LEVEL_DECAY: Final = 0.8
 """Weight of a play in a graded state, relative to the one after it."""
 USUAL_LEVEL: Final = 0.5
 """Graded levels are counted from here, so that skipped and kept plays point apart."""
-ASKED_AT_ONCE: Final = 1 << 22
-"""Similarities held at once, 16 MB."""
+SIMILARITIES_AT_ONCE: Final = 1 << 22
+"""16 MB of them."""
 
 Floats = npt.NDArray[np.float32]
 
@@ -63,13 +63,13 @@ class SimilarityConfig:
         mode: One of `MODES`.
         alpha: Weight of the state against the list, equation 1; by default 0.8 for ``nearest_k``
             and the first MusicBox's 0.2 for the others.
-        k: Pairs that ``nearest_k`` asks.
-        shortlist: ``nearest_k`` looks for them among so many pairs of nearest state.
+        k: Pairs that ``nearest_k`` averages.
+        shortlist: Pairs of nearest state among which ``nearest_k`` finds them.
         graded: Whether its state tells the levels apart, or only skipped from kept.
         decay: Weight of a play in its state, relative to the one after it.
-        memory: Pairs remembered; of more that the log has, as many are drawn.
+        memory: Pairs in memory; of more in the log, so many are drawn.
         list_size: Songs of a list.
-        split: Sessions remembered: train, train_a or train_b.
+        split: Sessions in memory: train, train_a or train_b.
         seed: Of the draw.
     """
 
@@ -110,14 +110,9 @@ class SimilarityConfig:
         return 0.8 if self.mode == "nearest_k" else 0.2
 
 
-@dataclass
-class SimilarityState:
-    """The history says it all; nothing else is remembered."""
-
-
 @dataclass(frozen=True)
 class Memory:
-    """What the log has seen: m pairs of state and list.
+    """m pairs of state and list, from the log.
 
     Attributes:
         states: Unit state vectors ``(m, s)``, 0 where there is none.
@@ -215,8 +210,8 @@ class ListPrediction:
         return self.probabilities @ list_reward(self.outcomes, gamma)
 
 
-class SimilarityListener:
-    """Answers from a memory of logged lists; see the module for what each mode does.
+class SimilarityListener(Listener[NoState]):
+    """Responds from a memory of logged lists; see the module for what each mode does.
 
     Attributes:
         dataset: Where the memory comes from.
@@ -224,10 +219,8 @@ class SimilarityListener:
         memory: The pairs.
     """
 
-    answers_from_log = False
-
     def __init__(self, dataset: Dataset, config: SimilarityConfig | None = None, **settings: Any):
-        """Remember logged lists of a dataset.
+        """Draw a memory from the log of a dataset.
 
         Args:
             dataset: Songs are compared by its first embedding.
@@ -235,19 +228,19 @@ class SimilarityListener:
             settings: Settings by name; they replace those of ``config``.
 
         Raises:
-            ValueError: A setting is out of range, or no session is long enough to remember.
+            ValueError: A setting is out of range, or no session is long enough for a list.
         """
         self.dataset = dataset
         self.config = replace(config or SimilarityConfig(), **settings)
         self._vectors = dataset.embedding(dataset.best_embedding)
-        self.memory = self._remember(np.random.default_rng(self.config.seed))
+        self.memory = self._draw_memory(np.random.default_rng(self.config.seed))
         self._groups = self.memory.groups()
 
     def __reduce__(self) -> tuple[Callable[..., SimilarityListener], tuple[Any, ...]]:
         """Pickle by the dataset's path."""
         return type(self), (self.dataset, self.config)
 
-    def _remember(self, rng: np.random.Generator) -> Memory:
+    def _draw_memory(self, rng: np.random.Generator) -> Memory:
         """Draw pairs among all of the split: a list begins after any but the last plays."""
         config, log = self.config, self.dataset.sessions
         sessions = log.sessions_in(config.split)
@@ -256,8 +249,8 @@ class SimilarityListener:
         total = int(ends[-1]) if len(ends) else 0
         if not total:
             raise ValueError(
-                f"No session of {config.split!r} has more than {config.list_size} plays; there is "
-                "no list to remember. Use a smaller list_size, or more sessions."
+                f"No session of {config.split!r} has more than {config.list_size} plays, so there "
+                "is no list for the memory. Use a smaller list_size, or more sessions."
             )
         size = min(config.memory, total)
         drawn = np.sort(rng.choice(total, size, replace=False, shuffle=False))
@@ -265,12 +258,8 @@ class SimilarityListener:
         begin = 1 + drawn - (ends[at] - starts[at])
         first = log.offsets[sessions[at]] + begin
         places = first[:, None] + np.arange(config.list_size)
-        states = np.concatenate(
-            [
-                self._logged_states(first[part], begin[part])
-                for part in np.array_split(np.arange(size), 1 + size // 4096)
-            ]
-        )
+        parts = np.array_split(np.arange(size), 1 + size // 4096)
+        states = np.concatenate([self._logged_states(first[part], begin[part]) for part in parts])
         lists = self._vectors[log.column("track")[places]]
         return Memory(states, lists, np.asarray(log.column("level")[places]))
 
@@ -292,19 +281,10 @@ class SimilarityListener:
             return level_states(levels, count, graded=self.config.graded, decay=self.config.decay)
         return kept_songs(self._vectors, tracks, levels)
 
-    def begin(self, history: History) -> SimilarityState:
-        """Nothing to do; see `Listener.begin`."""
-        return SimilarityState()
-
     def level_probabilities(
-        self,
-        state: SimilarityState,
-        history: History,
-        rows: Rows,
-        tracks: npt.NDArray[np.integer],
-        plays: npt.NDArray[np.integer],
-    ) -> npt.NDArray[np.float64]:
-        """Levels of similar pairs at the first place of their lists; see the protocol."""
+        self, state: NoState, history: History, rows: Rows, tracks: Ints, plays: Ints
+    ) -> Doubles:
+        """Levels of similar pairs at the first place of their lists; see the base class."""
         tracks = for_each(rows, tracks)
         m, c = tracks.shape
         states = self._states(history.tracks[rows], history.levels[rows], history.count[rows])
@@ -315,16 +295,6 @@ class SimilarityListener:
         nearest = self._nearest(states, lists)
         levels = self.memory.levels[nearest, 0]
         return (levels[..., None] == np.arange(NUM_LEVELS)).mean(axis=2)
-
-    def advance(
-        self,
-        state: SimilarityState,
-        history: History,
-        rows: Rows,
-        tracks: npt.NDArray[np.integer],
-        levels: npt.NDArray[np.int8],
-    ) -> None:
-        """Nothing to do; see the protocol."""
 
     def predict_lists(self, history: History, slates: npt.NDArray[np.integer]) -> ListPrediction:
         """How whole lists are received after a history.
@@ -353,12 +323,8 @@ class SimilarityListener:
         return ListPrediction(outcomes, same.mean(axis=1))
 
     def _group_chances(self, states: Floats, lists: Floats) -> npt.NDArray[np.float64]:
-        return self._groups.probabilities(
-            states,
-            lists,
-            self.config.state_weight,
-            cosine=self.config.mode == "grouped_cosine",
-        )
+        cosine = self.config.mode == "grouped_cosine"
+        return self._groups.probabilities(states, lists, self.config.state_weight, cosine=cosine)
 
     def _nearest(self, states: Floats, lists: Floats) -> npt.NDArray[np.int64]:
         """Nearest pairs by equation 1 of lists ``(m, c, places, d)``, best first ``(m, c, k)``."""
@@ -367,7 +333,7 @@ class SimilarityListener:
         size = min(self.config.shortlist, len(self.memory.states))
         shortlist, _ = top_k(states, self.memory.states, size)
         found = np.empty((*lists.shape[:2], min(self.config.k, size)), np.int64)
-        step = max(1, ASKED_AT_ONCE // (size * lists.shape[1]))
+        step = max(1, SIMILARITIES_AT_ONCE // (size * lists.shape[1]))
         for first in range(0, len(states), step):
             part = slice(first, first + step)
             found[part] = self._nearest_among(states[part], lists[part], shortlist[part])

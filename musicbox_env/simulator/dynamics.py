@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
-from functools import cached_property, lru_cache, partial
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,8 +22,6 @@ from musicbox_env.data.dataset import DEFAULT_EMBEDDING, Dataset
 from musicbox_env.listeners import (
     History,
     RankingSpace,
-    begin_by_copy,
-    hear_one_by_one,
     make_listener,
     put_rows,
     skip_probability,
@@ -302,10 +300,8 @@ class Simulator:
         self._key = np.zeros(num_envs, np.uint64)
         self._logged_tracks = np.full((num_envs, width), UNKNOWN, np.int32)
         self._held = np.zeros((num_envs, width), np.bool_)
-        one_by_one = partial(hear_one_by_one, assets.listener)
-        self._hear_all = getattr(assets.listener, "hear", one_by_one)
-        begin_rows = partial(begin_by_copy, assets.listener)
-        self._begin_listener = getattr(assets.listener, "begin_rows", begin_rows)
+        self._hear_all = assets.listener.simulate_response
+        self._begin_listener = assets.listener.begin_rows
 
     @property
     def num_envs(self) -> int:
@@ -688,8 +684,7 @@ class Simulator:
 
         For oracles, as `skip_probabilities`.
         """
-        ranks = getattr(self.assets.listener, "ranking_space", None)
-        return None if ranks is None else ranks(self._state, rows)
+        return self.assets.listener.ranking_space(self._state, rows)
 
     def remaining_log(self, rows: Rows) -> npt.NDArray[np.int32]:
         """Tracks that the log still holds, in logged order ``(m, width)``, -1 after the last.

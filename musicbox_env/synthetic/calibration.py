@@ -1,7 +1,7 @@
 """Figures of a dataset beside the published ones, row by row.
 
 Every figure is counted in the same way on any dataset, generated or ingested. Some rows are
-required of generated data, with a tolerance; the others are for people to look at.
+required of generated data, with a tolerance; the others are shown alone.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Row:
     Attributes:
         name: What it is.
         published: The published value.
-        found: The dataset's value; NaN where the dataset cannot say.
+        found: The dataset's value; NaN where the dataset lacks what it is counted on.
         tolerance: Largest difference that passes; None where the row is shown alone.
     """
 
@@ -111,7 +111,7 @@ class PaddedPlays:
         return self._log.padded(name, self.sessions, MAX_SESSION_LENGTH)
 
     def flat(self, name: str) -> npt.NDArray:
-        """One column of all plays, without those of which the log does not say it."""
+        """One column of all plays where it is known."""
         values = self.column(name)[self.played]
         return values[values != UNKNOWN]
 
@@ -178,23 +178,16 @@ def run_lengths(skips: Array, value: float) -> npt.NDArray[np.int64]:
 def _spread_rows(plays: PaddedPlays) -> Iterator[Row]:
     figures, skips = published.figures(), plays.skips
     rates = np.nanmean(skips, axis=1)
-    constant = float(np.mean((rates == 0) | (rates == 1)))
-    yield Row("sd of the session's skip rate", figures["session_rate_sd"], float(rates.std()), 0.03)
-    yield Row(
-        "intra-class correlation of skips",
-        figures["intraclass_correlation"],
-        intraclass_correlation(skips),
-        0.03,
-    )
-    yield Row("sessions skipped or kept throughout", figures["constant_sessions"], constant, 0.0)
+    found = float(rates.std())
+    yield Row("sd of the session's skip rate", figures["session_rate_sd"], found, 0.03)
+    found, expected = intraclass_correlation(skips), figures["intraclass_correlation"]
+    yield Row("intra-class correlation of skips", expected, found, 0.03)
+    found = float(np.mean((rates == 0) | (rates == 1)))
+    yield Row("sessions skipped or kept throughout", figures["constant_sessions"], found, 0.0)
     tracks = plays.column("track")
     fresh = plays.played & ~repeats(tracks)
-    yield Row(
-        "true sd of the track's skip rate",
-        figures["track_rate_sd"],
-        track_rate_sd(tracks[fresh], skips[fresh]),
-        0.02,
-    )
+    found = track_rate_sd(tracks[fresh], skips[fresh])
+    yield Row("true sd of the track's skip rate", figures["track_rate_sd"], found, 0.02)
 
 
 def intraclass_correlation(skips: Array) -> float:
@@ -236,23 +229,16 @@ def _repeat_rows(plays: PaddedPlays) -> Iterator[Row]:
     figures, tracks = published.figures(), plays.column("track")
     again, played = repeats(tracks), plays.played
     at_once = (tracks[:, 1:] == tracks[:, :-1]) & played[:, 1:]
-    without = float(np.mean(~again.any(axis=1)))
     num_plays = played.sum()
-    yield Row("repeats, share of plays", figures["repeat_share"], again.sum() / num_plays, 0.02)
-    yield Row(
-        "immediate repeats, share of plays",
-        figures["immediate_repeat_share"],
-        at_once.sum() / num_plays,
-        0.005,
-    )
-    yield Row("sessions without a repeat", figures["sessions_without_repeat"], without, 0.05)
+    found = again.sum() / num_plays
+    yield Row("repeats, share of plays", figures["repeat_share"], found, 0.02)
+    found, expected = at_once.sum() / num_plays, figures["immediate_repeat_share"]
+    yield Row("immediate repeats, share of plays", expected, found, 0.005)
+    found, expected = float(np.mean(~again.any(axis=1))), figures["sessions_without_repeat"]
+    yield Row("sessions without a repeat", expected, found, 0.05)
     yield Row("skip_2 of a repeat", figures["skip_on_repeat"], _mean(plays.skips[again]), 0.03)
-    yield Row(
-        "skip_2 of a first hearing",
-        figures["skip_on_first_hearing"],
-        _mean(plays.skips[played & ~again]),
-        0.03,
-    )
+    found = _mean(plays.skips[played & ~again])
+    yield Row("skip_2 of a first hearing", figures["skip_on_first_hearing"], found, 0.03)
 
 
 def _session_rows(plays: PaddedPlays) -> Iterator[Row]:
@@ -274,12 +260,8 @@ def _behaviour_rows(plays: PaddedPlays) -> Iterator[Row]:
         found = _mean(plays.skips[context == code])
         yield Row(f"skip_2 in {name}", expected, found, 0.03 if common else None)
     several = np.array([len(np.unique(row[row != UNKNOWN])) > 1 for row in context])
-    yield Row(
-        "sessions of several context types",
-        figures["sessions_with_several_contexts"],
-        float(several.mean()),
-        0.05,
-    )
+    found, expected = float(several.mean()), figures["sessions_with_several_contexts"]
+    yield Row("sessions of several context types", expected, found, 0.05)
     yield Row("shuffle, share", figures["shuffle_share"], _mean(plays.flat("shuffle")), 0.02)
     for code, name in enumerate(("without", "with")):
         found = _mean(plays.skips[shuffle == code])
@@ -313,12 +295,8 @@ def _popularity_rows(dataset: Dataset) -> Iterator[Row]:
     curve = published.play_counts(len(counts))
     expected = np.random.default_rng(0).poisson(curve / curve.sum() * len(tracks))
     for percent in (1, 10):
-        yield Row(
-            f"plays on the top {percent} % of tracks, share",
-            top_share(expected, percent),
-            top_share(counts, percent),
-            0.05,
-        )
+        wanted, found = (top_share(plays, percent) for plays in (expected, counts))
+        yield Row(f"plays on the top {percent} % of tracks, share", wanted, found, 0.05)
 
 
 def top_share(counts: npt.NDArray, percent: int) -> float:

@@ -32,7 +32,7 @@ Ints = npt.NDArray[np.integer]
 
 @dataclass(frozen=True)
 class ListenerState:
-    """What the law remembers of n sessions; a value, never changed in place.
+    """What the law reads of the histories of n sessions; `ListeningLaw.update` returns a new one.
 
     Attributes:
         previous: 1 where the last song heard was skipped, 0 where it was kept, ``(n,)``.
@@ -138,7 +138,7 @@ class ListeningLaw:
     def track_logit(
         self, quality: npt.ArrayLike, affinity: npt.ArrayLike, is_repeat: npt.ArrayLike = False
     ) -> Array:
-        """What the song adds.
+        """What the song adds to the skip logit.
 
         Args:
             quality: Quality of the tracks.
@@ -269,7 +269,7 @@ class ListeningLaw:
 def _hear(
     levels: npt.NDArray[np.integer], weight: float, previous: Array, running: Array, heard: Ints
 ) -> None:
-    """Take songs ``(n, plays)``, in order, into a state; -1 is none. See `ListeningLaw.update`."""
+    """Add songs ``(n, plays)``, in order, to a state; -1 is none. See `ListeningLaw.update`."""
     for i in range(len(levels)):
         for level in levels[i]:
             if level >= 0:

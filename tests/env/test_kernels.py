@@ -20,9 +20,8 @@ from musicbox_env.listeners import (
     GroundTruthListener,
     History,
     LearnedListener,
+    Listener,
     ReplayListener,
-    begin_by_copy,
-    hear_one_by_one,
     put_rows,
 )
 from musicbox_env.schema import is_skip
@@ -104,7 +103,7 @@ def test_sessions_begun_in_place_are_those_begun_anew(synthetic, everyone):
     others = History.logged(synthetic, rows + 300, synthetic.sessions.num_shown(rows + 300), 40)
     put_rows(history, rows, others)
     listener.begin_rows(fast, history, rows)
-    begin_by_copy(listener, plain, history, rows)
+    Listener.begin_rows(listener, plain, history, rows)
     for field in fields(plain):
         name = field.name
         np.testing.assert_array_equal(getattr(fast, name), getattr(plain, name))
@@ -132,12 +131,12 @@ def test_slates_heard_at_once_are_heard_as_one_by_one(synthetic, listener, every
     slates[:, ::2, 3] = slates[:, ::2, 1]  # the same song twice
     plays = np.where(rng.random(slates.shape) < 0.2, 4, -1)
     uniforms = rng.random(slates.shape)
-    for hear in (listener.hear, lambda *arguments: hear_one_by_one(listener, *arguments)):
+    for kind in (type(listener), Listener):
         history = History.logged(synthetic, sessions, shown, 40)
         state = listener.begin(history)
         results.append(
             [
-                hear(state, history, rows, *slate)
+                kind.simulate_response(listener, state, history, rows, *slate)
                 for slate in zip(slates, plays, uniforms, strict=True)
             ]
         )
@@ -254,9 +253,10 @@ def _skips_of_another_file(folder):
     """Skips among levels 0, 1, 4 as a kernel of `features` counts them, in a fresh process."""
     code = (
         "import numpy as np; from musicbox_env.listeners.learned.features import add_songs\n"
-        "one = np.zeros(3, np.int64); songs = np.zeros((1, 3, 0), 'f'), np.zeros((1, 3), 'f')\n"
-        "add_songs(one, one, np.array([0, 1, 4]), np.zeros((1, 0), 'f'), *songs,"
-        " np.zeros((1, 0), 'f'))\n"
+        "one, no_vectors = np.zeros(3, np.int64), np.zeros((1, 0), 'f')\n"
+        "songs = np.zeros((1, 3, 0), 'f'), np.zeros((1, 3), 'f'), no_vectors\n"
+        "levels = np.zeros((1, 12), 'f'), np.zeros((1, 4))\n"
+        "add_songs(one, one, np.array([0, 1, 4]), no_vectors, (*songs, *levels))\n"
         "print(int(songs[1][0, 2]))"
     )
     here = {**os.environ, "PYTHONPATH": str(folder), "NUMBA_CACHE_DIR": str(folder / "cache")}

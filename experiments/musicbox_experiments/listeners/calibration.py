@@ -1,7 +1,6 @@
-"""How far the networks of a learned listener are believed: its calibration.
+"""Calibration of a learned listener, on sessions that its networks were not fitted on.
 
-It is fitted on sessions that the networks were not fitted on; `listeners.learned.Calibration` says
-what becomes of it.
+`musicbox_env.listeners.learned.listener` says how the calibration enters the skip logit.
 """
 
 from __future__ import annotations
@@ -21,17 +20,17 @@ from musicbox_env.listeners.learned.listener import FittedNetwork, LearnedListen
 from musicbox_env.schema import UNKNOWN, is_skip
 
 Array = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
 Ints = npt.NDArray[np.int64]
 
 SCALE_SD: Final = 0.1
 SHIFT_SD: Final = 0.03
 """Prior standard deviations of scale around 1 and of shift around 0. The shift's is narrow: what a
-few hundred sessions skip more than others is mostly chance, and a simulated session goes on with
-it."""
-BELIEF_SD: Final = 0.25
-"""Prior standard deviation of the believed part of a song's effect around 1."""
+few hundred sessions skip more than others is mostly chance, and would be simulated on and on."""
+SHRINKAGE_SD: Final = 0.25
+"""Prior standard deviation of the shrinkage of a song's effect around 1."""
 ALTERNATIVES: Final = 4
-"""Plays to come that a play is compared with, as if they came in its place."""
+"""Later plays that a play is compared with, as if they came in its place."""
 
 
 def songs_instead(
@@ -40,7 +39,7 @@ def songs_instead(
     """Songs that could have come at a moment: the one that did, and new ones that followed.
 
     A song of the session that came again later is none of them. Listeners put it off, so its later
-    reception does not tell what it would have met with at once.
+    reception does not tell how it would have been received at once.
 
     Args:
         songs: Tracks of sessions ``(n, width)``, -1 after the end.
@@ -63,15 +62,15 @@ def songs_instead(
 
 @dataclass(frozen=True)
 class Moment:
-    """Second halves at one place: what comes next in sessions that reach it.
+    """The plays of second halves at one place, before they are heard.
 
     Attributes:
-        rows: Sessions that go on ``(m,)``.
+        rows: Sessions that have a play there ``(m,)``.
         place: Songs that they have heard.
         tracks: The next song of each ``(m,)``.
         levels: How far it was heard ``(m,)``.
-        state: The listener's state of all sessions, before that song.
-        history: What all sessions heard before it.
+        state: The listener's state of all sessions.
+        history: What all sessions heard.
     """
 
     rows: Ints
@@ -83,26 +82,24 @@ class Moment:
 
 
 def second_halves(listener: LearnedListener, sessions: Ints) -> Iterator[Moment]:
-    """Go through second halves as the environment plays them, but heard as they really were."""
+    """Go through second halves as the environment plays them, with the logged levels."""
     log, capacity = listener.dataset.sessions, listener.dataset.longest_session
     lengths = log.lengths(sessions)
-    shown = np.maximum(log.num_shown(sessions), 1)  # a single play leaves nothing to ask about
+    shown = np.maximum(log.num_shown(sessions), 1)  # a single play has no second half
     whole = History.logged(listener.dataset, sessions, lengths, capacity)
     history = History.logged(listener.dataset, sessions, shown, capacity)
     state = listener.begin(history)
     for place in range(capacity):
         rows = np.flatnonzero((place >= shown) & (place < lengths))
-        if not len(rows):
-            continue
         tracks, levels = whole.tracks[rows, place].astype(np.int64), whole.levels[rows, place]
         yield Moment(rows, place, tracks, levels, state, history)
-        listener.advance(state, history, rows, tracks, levels)
+        listener.update_state(state, history, rows, tracks, levels)
         history.record(rows, tracks, levels)
 
 
 @dataclass(frozen=True)
-class PricedSongs:
-    """Plays as the network prices them, each beside songs that could have been played instead.
+class SongLogits:
+    """Uncalibrated logits of plays, each beside songs that could have been played instead.
 
     Attributes:
         usual: Logit of a usual track at that point of the session ``(p,)``.
@@ -114,48 +111,38 @@ class PricedSongs:
 
     usual: Array
     logit: Array
-    repeat: npt.NDArray[np.bool_]
-    compared: npt.NDArray[np.bool_]
-    skipped: npt.NDArray[np.bool_]
+    repeat: Bools
+    compared: Bools
+    skipped: Bools
 
     @classmethod
-    def joined(cls, parts: list[PricedSongs]) -> PricedSongs:
+    def joined(cls, parts: list[SongLogits]) -> SongLogits:
         """Plays of several parts, one part after the other."""
         return cls(*(np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(cls)))
 
-    @classmethod
-    def none(cls) -> PricedSongs:
-        """No plays."""
-        songs = (0, 1 + ALTERNATIVES)
-        nothing = np.zeros(songs), np.zeros(songs, np.bool_), np.zeros(songs, np.bool_)
-        return cls(np.zeros(0), *nothing, np.zeros(0, np.bool_))
 
-
-def priced_songs(listener: LearnedListener, sessions: Ints) -> PricedSongs:
-    """Price the plays of second halves, and for each the next plays as if they came at once."""
+def song_logits(listener: LearnedListener, sessions: Ints) -> SongLogits:
+    """Logits of the plays of second halves, and of the next plays as if they came at once."""
     dataset = listener.dataset
     songs = dataset.sessions.padded("track", sessions, dataset.longest_session)
-    parts = [PricedSongs.none()]
-    for moment in second_halves(listener, sessions):
-        here = np.full(len(moment.rows), moment.place)
-        places, compared = songs_instead(songs, moment.rows, here)
-        tracks = songs[moment.rows[:, None], places]
-        usual, logits, repeat = listener.network_logits(
-            moment.state, moment.history, moment.rows, tracks
-        )
-        base, logit = usual.mean(axis=0)[:, 0], logits.mean(axis=0)
-        parts.append(PricedSongs(base, logit, repeat, compared, is_skip(moment.levels)))
-    return PricedSongs.joined(parts)
+    parts = []
+    for now in second_halves(listener, sessions):
+        places, compared = songs_instead(songs, now.rows, np.full(len(now.rows), now.place))
+        tracks = songs[now.rows[:, None], places]
+        usual, logits, repeat = listener.network_logits(now.state, now.history, now.rows, tracks)
+        base, skipped = usual.mean(axis=0)[:, 0], is_skip(now.levels)
+        parts.append(SongLogits(base, logits.mean(axis=0), repeat, compared, skipped))
+    return SongLogits.joined(parts)
 
 
-def believed_part(songs: PricedSongs) -> tuple[float, float]:
-    """Which part of a song's effect to believe, of first hearings and of repeats.
+def effect_shrinkage(songs: SongLogits) -> tuple[float, float]:
+    """Factors that shrink the effect of a song, of first hearings and of repeats.
 
-    The likeliest parts b in ``skip logit = a + s mean logit + (z - mean z)`` with z the song's
+    The likeliest factors b in ``skip logit = a + s mean logit + (z - mean z)`` with z the song's
     ``b (logit - usual)`` and means over the songs that could have been played at that moment. The
     past is the same for all of these, so what is compared are songs: the slope of real on
-    predicted effects becomes 1 (`trust_protocols.price_slope`). a and s take up what the network
-    misestimates in moods. A normal prior holds the parts near 1 where few songs speak.
+    predicted effects becomes 1 (`trust_protocols.price_slope`). a and s take up errors in session
+    effects. A normal prior holds the factors near 1 where there are few songs.
     """
     above = songs.logit - songs.usual[:, None]
     several = songs.compared.sum(axis=1)
@@ -164,20 +151,20 @@ def believed_part(songs: PricedSongs) -> tuple[float, float]:
         total: Array = np.where(songs.compared, values, 0).sum(axis=1) / several
         return total
 
-    mood = mean(songs.logit)
+    of_session = mean(songs.logit)
 
     def loss(weights: Array) -> float:
         effects = weights[2:][songs.repeat.astype(np.int64)] * above
-        scaled = weights[0] + weights[1] * mood + effects[:, 0] - mean(effects)
+        scaled = weights[0] + weights[1] * of_session + effects[:, 0] - mean(effects)
         misfit = np.sum(np.logaddexp(0, scaled) - songs.skipped * scaled)
-        return float(misfit + np.sum((weights[2:] - 1) ** 2) / (2 * BELIEF_SD**2))
+        return float(misfit + np.sum((weights[2:] - 1) ** 2) / (2 * SHRINKAGE_SD**2))
 
     bounds = [(None, None), (None, None), (0.0, 2.0), (0.0, 2.0)]
     found = minimize(loss, np.array([0.0, 1.0, 1.0, 1.0]), bounds=bounds, method="L-BFGS-B").x
     return float(found[2]), float(found[3])
 
 
-def scale_and_shift(logits: Array, skipped: npt.NDArray[np.bool_]) -> tuple[float, float]:
+def scale_and_shift(logits: Array, skipped: Bools) -> tuple[float, float]:
     """Platt's calibration: the likeliest ``scale * logits + shift``, held near 1 and 0 by a prior.
 
     Args:
@@ -188,53 +175,38 @@ def scale_and_shift(logits: Array, skipped: npt.NDArray[np.bool_]) -> tuple[floa
     def loss(parts: Array) -> float:
         scaled = parts[0] * logits + parts[1]
         misfit = np.sum(np.logaddexp(0, scaled) - skipped * scaled)
-        surprise = ((parts[0] - 1) / SCALE_SD) ** 2 + (parts[1] / SHIFT_SD) ** 2
-        return float(misfit + surprise / 2)
+        prior = ((parts[0] - 1) / SCALE_SD) ** 2 + (parts[1] / SHIFT_SD) ** 2
+        return float(misfit + prior / 2)
 
     found = minimize(loss, np.array([1.0, 0.0]), method="BFGS").x
     return float(found[0]), float(found[1])
 
 
 def calibrated(
-    listener: LearnedListener, validation: Ints, priced: list[PricedSongs]
+    listener: LearnedListener, validation: Ints, out_of_fold: list[SongLogits]
 ) -> FittedNetwork:
     """Fit the calibration of an ensemble.
 
     Args:
         listener: With the uncalibrated ensemble, neither pessimistic nor rejecting.
         validation: Sessions that no member was fitted on ``(v,)``.
-        priced: Songs of other sessions, by networks that were not fitted on these.
+        out_of_fold: Songs of other sessions, by networks that were not fitted on these.
     """
-    song = believed_part(PricedSongs.joined([*priced, priced_songs(listener, validation)]))
+    songs = SongLogits.joined([*out_of_fold, song_logits(listener, validation)])
+    song = effect_shrinkage(songs)
     fit = replace(listener.fit, calibration=replace(listener.fit.calibration, song=song))
-    listener = LearnedListener(listener.dataset, fit)
-    simulated = scale_and_shift(*predicted_as_simulated(listener, validation))
-    logged = scale_and_shift(*predicted_as_logged(listener, validation))
-    return replace(fit, calibration=replace(fit.calibration, simulated=simulated, logged=logged))
+    simulated = scale_and_shift(
+        *second_half_logits(LearnedListener(listener.dataset, fit), validation)
+    )
+    return replace(fit, calibration=replace(fit.calibration, simulated=simulated))
 
 
-def predicted_as_simulated(
-    listener: LearnedListener, sessions: Ints
-) -> tuple[Array, npt.NDArray[np.bool_]]:
+def second_half_logits(listener: LearnedListener, sessions: Ints) -> tuple[Array, Bools]:
     """Skip logits of all plays of `second_halves`, and which of these were skipped."""
     logits, skipped = [], []
-    for moment in second_halves(listener, sessions):
-        nowhere = np.full((len(moment.rows), 1), UNKNOWN)
-        chances = listener.level_probabilities(
-            moment.state, moment.history, moment.rows, moment.tracks[:, None], nowhere
-        )
-        logits.append(logit(skip_probability(chances[:, 0])))
-        skipped.append(is_skip(moment.levels))
+    for now in second_halves(listener, sessions):
+        tracks, nowhere = now.tracks[:, None], np.full((len(now.rows), 1), UNKNOWN)
+        asked = now.state, now.history, now.rows, tracks, nowhere
+        logits.append(logit(skip_probability(listener.level_probabilities(*asked)[:, 0])))
+        skipped.append(is_skip(now.levels))
     return np.concatenate(logits), np.concatenate(skipped)
-
-
-def predicted_as_logged(
-    listener: LearnedListener, sessions: Ints
-) -> tuple[Array, npt.NDArray[np.bool_]]:
-    """Skip logits of all plays given their true past, with its behaviour and without, and skips."""
-    dataset = listener.dataset
-    levels = dataset.sessions.padded("level", sessions, dataset.longest_session)
-    real = levels >= 0
-    chances = [listener.levels_given_past(sessions, behaviour=seen)[real] for seen in (True, False)]
-    logits = logit(skip_probability(np.concatenate(chances)))
-    return logits, np.tile(is_skip(levels[real]), len(chances))

@@ -1,14 +1,14 @@
-"""Fit when listeners leave, on logged sessions, and print what speaks for it.
+"""Fit when listeners leave, on logged sessions, and print the evidence.
 
 A session that is shorter than the longest ended because the listener left; one of full length was
-cut, and nobody knows when it would have ended. The model is `musicbox_env.listeners.leaving`; it
-is fitted on
-training sessions and evaluated on all others. ``leaving="fitted"`` opens it in an environment.
+cut, and nobody knows when it would have ended. The model is `musicbox_env.listeners.leaving`,
+fitted on training sessions and evaluated on all others. ``leaving="fitted"`` opens it in an
+environment.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -25,6 +25,7 @@ from musicbox_env.listeners.leaving import FILE, PUBLISHED, LeavingModel
 from musicbox_env.schema import Level
 from musicbox_env.simulator.dynamics import open_dataset
 from musicbox_experiments.evaluate.resampling import Measured, Resampling, Sums, by_session, ratio
+from musicbox_experiments.text import bracketed, columns, percent
 
 EFFECT_SD: Final = 1.0
 """Prior standard deviation around 0 of every effect, and of a position around the mean one."""
@@ -85,17 +86,10 @@ class Moments:
         counts = np.arange(first, width)
         session, which = np.nonzero(counts <= lengths[:, None])
         count = counts[which]
-        return cls(
-            session,
-            levels[session],
-            count,
-            count == lengths[session],
-            len(sessions),
-            first,
-            width - 1,
-        )
+        left = count == lengths[session]
+        return cls(session, levels[session], count, left, len(sessions), first, width - 1)
 
-    def columns(self) -> dict[str, Array]:
+    def regressors(self) -> dict[str, Array]:
         """What the hazard is linear in, each ``(m, columns)``; full plays are the reference."""
         rows, levels = np.arange(len(self.count)), np.arange(Level.FULL)
         parts = {
@@ -143,31 +137,25 @@ def leaving_seen(dataset: Dataset, sessions: Ints | None = None) -> LeavingModel
 
 def fit(moments: Moments, effects: Sequence[str] = EFFECTS) -> LeavingModel:
     """The likeliest hazard under normal priors, with some of the effects or all."""
-    columns = moments.columns()
-    table = np.concatenate([columns[name] for name in ("position", *effects)], axis=1)
-    table = np.column_stack([np.ones(len(table)), table])
+    names, regressors = ("position", *effects), moments.regressors()
+    table = np.column_stack([np.ones(len(moments.count)), *(regressors[name] for name in names)])
     precision = np.full(table.shape[1], EFFECT_SD**-2)
     precision[0] = 0.0
 
     def loss(weights: Array) -> tuple[float, Array]:
         hazard = table @ weights
-        surprise = (precision * weights**2).sum() / 2
-        value = np.logaddexp(0, hazard).sum() - hazard[moments.left].sum() + surprise
+        prior = (precision * weights**2).sum() / 2
+        value = np.logaddexp(0, hazard).sum() - hazard[moments.left].sum() + prior
         return float(value), table.T @ (expit(hazard) - moments.left) + precision * weights
 
     start = np.zeros(table.shape[1])
     found = minimize(loss, start, jac=True, method="L-BFGS-B").x
-    widths = [columns[name].shape[1] for name in ("position", *effects)]
-    parts = dict(
-        zip(("position", *effects), np.split(found[1:], np.cumsum(widths)[:-1]), strict=True)
-    )
-    for name in ("last", "before"):
-        if name in parts:
-            parts[name] = np.append(parts[name], 0.0)
-    values = {name: tuple(part) for name, part in parts.items() if name != "skip_rate"}
-    values["position"] = tuple(found[0] + parts["position"])
-    rate = float(parts["skip_rate"][0]) if "skip_rate" in parts else 0.0
-    return LeavingModel(moments.first, skip_rate=rate, **values)
+    ends = np.cumsum([regressors[name].shape[1] for name in names])
+    parts = dict(zip(names, np.split(found[1:], ends[:-1]), strict=True))
+    rate = float(parts.pop("skip_rate", [0.0])[0])
+    position = tuple(found[0] + parts.pop("position"))
+    levels = {name: (*part, 0.0) for name, part in parts.items()}
+    return LeavingModel(moments.first, position, skip_rate=rate, **levels)
 
 
 def log_likelihood(model: LeavingModel, moments: Moments) -> Array:
@@ -176,8 +164,6 @@ def log_likelihood(model: LeavingModel, moments: Moments) -> Array:
     each = np.log(np.where(moments.left, chances, 1 - chances))
     return by_session(each, moments.session, moments.num_sessions)
 
-
-# What speaks for it.
 
 COMPARED: Final[Mapping[str, Sequence[str]]] = {
     "level of the song just heard": ("last",),
@@ -208,26 +194,30 @@ def run(config: FitLeavingConfig) -> Path:
 def evidence(
     model: LeavingModel, moments: Moments, evaluated: Moments, resampling: Resampling
 ) -> str:
-    """Fitted against observed leaving on held-out sessions, and what each effect is worth."""
-    lines = [
-        f"{evaluated.num_sessions:,} held-out sessions, {evaluated.left.sum():,} of them left "
-        f"before play {evaluated.last + 1}; [ ] 95 % intervals.",
-        "",
-        f"{'leaving after song':<34}{'log':>22}{'fitted':>9}{'published':>11}",
-    ]
+    """Fitted against observed leaving on held-out sessions, and what each effect adds."""
     published = LeavingModel.published()
     ours, theirs = (m.chances(evaluated.levels, evaluated.count) for m in (model, published))
+    positions = [["leaving after song", "log", "fitted", "published"]]
     for count in range(evaluated.first, evaluated.last + 1):
-        there = evaluated.count == count
-        lines.append(_line(str(count), evaluated, there, resampling, (ours, theirs)))
-    lines += ["", f"{'leaving after a song heard':<34}{'log':>22}{'fitted':>9}"]
-    level = evaluated.levels[np.arange(len(evaluated.count)), evaluated.count - 1]
-    for which in Level:
-        if which >= 0:
-            lines.append(_line(which.name.lower(), evaluated, level == which, resampling, (ours,)))
-    lines += ["", "log-likelihood of the held-out sessions over position alone, in nats"]
-    lines += [f"  {name:<44}{_text(gain)}" for name, gain in gains(moments, evaluated, resampling)]
-    return "\n".join(lines)
+        shares = _shares(evaluated, evaluated.count == count, resampling, (ours, theirs))
+        positions.append([str(count), *shares])
+    levels = [["leaving after a song heard", "log", "fitted"]]
+    last = evaluated.levels[np.arange(len(evaluated.count)), evaluated.count - 1]
+    for level in Level:
+        if level >= 0:
+            shares = _shares(evaluated, last == level, resampling, (ours,))
+            levels.append([level.name.lower(), *shares])
+    likelihoods = [
+        (f"  {name}", _with_interval(gain, lambda value: f"{value:+.1f}"))
+        for name, gain in gains(moments, evaluated, resampling)
+    ]
+    return (
+        f"{evaluated.num_sessions:,} held-out sessions, {evaluated.left.sum():,} of them left "
+        f"before play {evaluated.last + 1}; [ ] 95 % intervals.\n\n"
+        f"{columns(positions)}\n\n{columns(levels)}\n\n"
+        "log-likelihood of the held-out sessions over position alone, in nats\n"
+        f"{columns(likelihoods)}"
+    )
 
 
 def gains(
@@ -243,27 +233,23 @@ def gains(
     return found
 
 
-def _line(
-    name: str,
+def _shares(
     evaluated: Moments,
     chosen: npt.NDArray[np.bool_],
     resampling: Resampling,
     models: tuple[Array, ...],
-) -> str:
+) -> list[str]:
+    """Share of the chosen moments at which listeners left: of the log, and by each model."""
+
     def of_session(values: npt.NDArray) -> Array:
         return by_session(values, evaluated.session, evaluated.num_sessions)
 
     observed = resampling.measure(ratio(of_session(evaluated.left & chosen), of_session(chosen)))
-    predicted = [f"{100 * chances[chosen].mean():.1f} %" for chances in models if chosen.any()]
-    widths = (9, 11)
-    cells = "".join(f"{text:>{width}}" for text, width in zip(predicted, widths, strict=False))
-    return f"{name:<34}{_text(observed, percent=True):>22}{cells}"
+    predicted = [percent(chances[chosen].mean() if chosen.any() else None) for chances in models]
+    return [_with_interval(observed, lambda value: f"{100 * value:.1f}", " %"), *predicted]
 
 
-def _text(measured: Measured, *, percent: bool = False) -> str:
-    if measured.low is None or measured.high is None or not np.isfinite(measured.value):
+def _with_interval(measured: Measured, text: Callable[[float], str], unit: str = "") -> str:
+    if measured.low is None or not np.isfinite(measured.value):
         return "-"
-    if percent:
-        low, value, high = (100 * v for v in (measured.low, measured.value, measured.high))
-        return f"{value:.1f} % [{low:.1f}, {high:.1f}]"
-    return f"{measured.value:+.1f} [{measured.low:+.1f}, {measured.high:+.1f}]"
+    return f"{text(measured.value)}{unit} {bracketed(measured.low, measured.high, text)}"

@@ -1,8 +1,8 @@
 """Fit a listener on logged sessions: the user simulator that environments answer with.
 
-The result is one file; its path is a `listener` for the environment and for every command. Fit
-one on fold A to train agents with, and one on fold B to evaluate them: no session fits both, though
-the same validation sessions stop and calibrate them.
+The result is one file; its path is a `listener` for the environment and for every command. One
+fitted on fold A is the training simulator, one fitted on fold B the evaluation simulator: no
+session fits both, though the same validation sessions stop and calibrate them.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from musicbox_env.listeners.learned.network import Network
 from musicbox_env.listeners.similarity import MODES, SimilarityConfig
 from musicbox_env.schema import require_known
 from musicbox_env.simulator.dynamics import open_dataset
-from musicbox_experiments.listeners.calibration import PricedSongs, calibrated, priced_songs
+from musicbox_experiments.listeners.calibration import SongLogits, calibrated, song_logits
 from musicbox_experiments.listeners.network import NetworkConfig, TorchNetwork, fit_member
 from musicbox_experiments.listeners.sessions import (
     SessionArrays,
@@ -35,9 +35,9 @@ from musicbox_experiments.listeners.sessions import (
 
 FOLDS: Final = {"A": "train_a", "B": "train_b", "both": "train"}
 FOLDS_TO_HOLD_OUT: Final = 5
-"""Folds of training sessions, each asked about of networks that were fitted on the others."""
-ENOUGH_TO_PRICE: Final = 1_000
-"""With so many validation sessions, these alone tell what is real of songs' effects."""
+"""Folds of training sessions, each evaluated by networks that were fitted on the others."""
+ENOUGH_TO_CALIBRATE: Final = 1_000
+"""With so many validation sessions, these alone determine the shrinkage of songs' effects."""
 
 Ints = npt.NDArray[np.int64]
 
@@ -49,7 +49,7 @@ class EnsembleConfig(NetworkConfig):
     members: int = 3
     """Networks of the ensemble."""
     max_sessions: int = 50_000
-    """Of more training sessions, as many are drawn."""
+    """Of more training sessions than this, so many are drawn."""
     seed: int = 0
     """Of everything drawn; member i has seed + i."""
     progress: bool = True
@@ -75,7 +75,7 @@ class FitListenerConfig(EnsembleConfig):
     listener: Literal["learned", "similarity"] = "learned"
     """Which kind. The similarity listener has nothing to fit: its file holds its settings."""
     pessimism: float = 0.0
-    """Spreads that the learned listener adds to its skip logits; see its documentation."""
+    """Standard deviations of its uncertainty that the learned listener adds to skip logits."""
     reject_constant: bool = False
     """Whether the learned listener avoids sessions skipped or kept throughout."""
     mode: str = "nearest_k"
@@ -89,7 +89,7 @@ class FitListenerConfig(EnsembleConfig):
 
 
 def fit_ensemble(config: FitListenerConfig, dataset: Dataset) -> FittedNetwork:
-    """Fit all members, then calibrate what they say together."""
+    """Fit all members, then calibrate their mean."""
     rng = np.random.default_rng(config.seed)
     sessions = TrainingSplit.of(dataset, FOLDS[config.fold], progress=config.progress)
     chosen = drawn_sessions(dataset, sessions.split, config.max_sessions, rng)
@@ -98,10 +98,10 @@ def fit_ensemble(config: FitListenerConfig, dataset: Dataset) -> FittedNetwork:
     train = sessions.arrays(chosen)
     fits = fit_members(config, train, evaluated)
     together = uncalibrated([network for network, _ in fits], sessions, train)
-    priced = []
-    if len(validation) < ENOUGH_TO_PRICE:
-        priced = priced_out_of_fold(config, sessions, chosen, evaluated)
-    fit = calibrated(LearnedListener(dataset, together), validation, priced)
+    out_of_fold = []
+    if len(validation) < ENOUGH_TO_CALIBRATE:
+        out_of_fold = out_of_fold_logits(config, sessions, chosen, evaluated)
+    fit = calibrated(LearnedListener(dataset, together), validation, out_of_fold)
     about = {
         **together.about,
         "pessimism": config.pessimism,
@@ -118,7 +118,7 @@ def fit_ensemble(config: FitListenerConfig, dataset: Dataset) -> FittedNetwork:
 def uncalibrated(
     networks: list[TorchNetwork], sessions: TrainingSplit, train: SessionArrays
 ) -> FittedNetwork:
-    """Networks fitted on sessions of a split, together, as they are."""
+    """Networks fitted on sessions of a split, as an ensemble without calibration."""
     return FittedNetwork(
         Network.stacked([network.exported() for network in networks]),
         Calibration.none(usual_track(train)),
@@ -126,22 +126,22 @@ def uncalibrated(
     )
 
 
-def priced_out_of_fold(
+def out_of_fold_logits(
     config: EnsembleConfig, sessions: TrainingSplit, chosen: Ints, evaluated: SessionArrays
-) -> list[PricedSongs]:
-    """Price songs of training sessions by networks that were fitted on other ones.
+) -> list[SongLogits]:
+    """Logits for songs of training sessions, by networks that were fitted on other ones.
 
     A few hundred validation sessions leave it open whether half or all of a song's effect is real.
     """
     one_each = replace(config, members=1, seed=config.seed + config.members)
-    out_of_fold = listeners_out_of_fold(one_each, sessions, chosen, evaluated, "pricing fold")
-    return [priced_songs(listener, some) for listener, some in out_of_fold]
+    fitted = listeners_out_of_fold(one_each, sessions, chosen, evaluated, "calibration fold")
+    return [song_logits(listener, some) for listener, some in fitted]
 
 
 def folds(sessions: TrainingSplit, chosen: Ints) -> Iterator[tuple[int, Ints, Ints]]:
     """Folds of sessions: the number of each, the others, and those that it holds out.
 
-    None of so few sessions that none would be left to fit on.
+    There are none where no session would be left to fit on.
     """
     fold_of_each = fold_of(sessions, chosen)
     numbers = np.unique(fold_of_each)
@@ -161,17 +161,17 @@ def listeners_out_of_fold(
     evaluated: SessionArrays,
     what: str = "fold",
 ) -> Iterator[tuple[LearnedListener, Ints]]:
-    """Listeners fitted without a fold of the sessions, and sessions of it to ask them about.
+    """Listeners fitted without a fold of the sessions, and sessions of it to evaluate them on.
 
     Args:
         config: The networks of each fold have seeds of their own.
         sessions: The split.
         chosen: Sessions of it.
         evaluated: Validation sessions, to stop on; nothing is calibrated.
-        what: What the progress bar calls a fold.
+        what: Name of a fold in the progress bar.
 
     Yields:
-        A listener that knows of tracks what sessions of a part may know of them, and those.
+        A listener with the track statistics of a part, and the sessions of that part.
     """
     for fold, others, held_out in folds(sessions, chosen):
         train = sessions.arrays(others, without=held_out)
@@ -200,21 +200,18 @@ def fit_members(
     config: EnsembleConfig, train: SessionArrays, validation: SessionArrays, what: str = ""
 ) -> list[tuple[TorchNetwork, float]]:
     """Fit all members, with a progress bar each; see `fit_member`."""
-    return [_fit_with_bar(config, train, validation, i, what) for i in range(config.members)]
+    fits = []
+    for number in range(config.members):
+        member = f"member {number + 1} of {config.members}"
+        name = f"{what}, {member}" if what else member
+        with tqdm(total=config.max_epochs, disable=not config.progress, desc=name) as bar:
 
+            def report(epoch: int, loss: float, bar: tqdm = bar) -> None:
+                bar.update()
+                bar.set_postfix(validation_log_loss=f"{loss:.4f}")
 
-def _fit_with_bar(
-    config: EnsembleConfig, train: SessionArrays, validation: SessionArrays, number: int, what: str
-) -> tuple[TorchNetwork, float]:
-    one_of = f"member {number + 1} of {config.members}" if config.members > 1 or not what else ""
-    description = ", ".join(part for part in (what, one_of) if part)
-    with tqdm(total=config.max_epochs, disable=not config.progress, desc=description) as bar:
-
-        def report(epoch: int, loss: float) -> None:
-            bar.update()
-            bar.set_postfix(validation_log_loss=f"{loss:.4f}")
-
-        return fit_member(config, train, validation, config.seed + number, report)
+            fits.append(fit_member(config, train, validation, config.seed + number, report))
+    return fits
 
 
 def output_file(config: FitListenerConfig, dataset: Dataset) -> Path:
@@ -226,7 +223,7 @@ def output_file(config: FitListenerConfig, dataset: Dataset) -> Path:
 
 
 def run(config: FitListenerConfig) -> Path:
-    """Fit, write, and say how well it went; returns the file."""
+    """Fit, write, and print how well it went; returns the file."""
     dataset = open_dataset(config.data)
     out = output_file(config, dataset)
     if config.listener == "similarity":
@@ -241,7 +238,7 @@ def run(config: FitListenerConfig) -> Path:
     print(
         f"{out}: learned listener, {config.members} members fitted on "
         f"{fit.about['fitted_sessions']:,} sessions of {fit.about['split']}; log-loss of skip on "
-        f"validation sessions {losses}; of a song's effect {song[0]:.2f} is believed on a first "
+        f"validation sessions {losses}; effects of songs shrunk by {song[0]:.2f} on a first "
         f"hearing and {song[1]:.2f} on a repeat."
     )
     return out

@@ -1,7 +1,7 @@
 """The network of the learned listener as torch fits it.
 
-`musicbox_env.listeners.learned.network` says what it computes, and is given its weights
-(`TorchNetwork.exported`).
+`musicbox_env.listeners.learned.network` describes it, and computes the same without torch from the
+weights that `TorchNetwork.exported` returns.
 """
 
 from __future__ import annotations
@@ -35,9 +35,8 @@ PLAY_DROPOUT: Final = 0.25
 """Inputs of plays are dropped less often than units, by this factor."""
 GRADIENT_NORM: Final = 1.0
 AVERAGE_DECAY: Final = 0.99
-"""Of the mean of the weights over the steps, which is evaluated and kept in place of the last ones
-(Polyak & Juditsky, SIAM J. Control Optim. 30, 1992): they still jump about when it is time to stop.
-"""
+"""Of the mean of the weights over the steps, which is evaluated and kept, since the latest weights
+still vary much when it is time to stop (Polyak & Juditsky, SIAM J. Control Optim. 30, 1992)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,7 +167,7 @@ def fit_member(
 
     Args:
         config: Settings.
-        train: Sessions to fit on; see `fit_sessions.TrainingSplit.arrays`.
+        train: Sessions to fit on; see `sessions.TrainingSplit.arrays`.
         validation: Sessions that decide when to stop.
         seed: Of weights, order of sessions, and what is hidden.
         report: Called after each pass with its number and the validation loss.
@@ -184,7 +183,7 @@ def fit_member(
         optimizer = torch.optim.AdamW(
             network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
         )
-        averaged = AveragedModel(network, avg_fn=_towards)
+        averaged = AveragedModel(network, avg_fn=running_mean)
         mean = averaged.module
         assert isinstance(mean, TorchNetwork)
         evaluated = [Inputs.with_behaviour(validation), Inputs.without_behaviour(validation)]
@@ -205,7 +204,7 @@ def fit_member(
     return best.eval(), best_loss
 
 
-def _towards(averaged: Tensor, weights: Tensor, steps: Tensor | int) -> Tensor:
+def running_mean(averaged: Tensor, weights: Tensor, steps: Tensor | int) -> Tensor:
     """Exponential mean of the weights over the steps, over fewer of them at first."""
     share = newest_share(int(steps), 1 - AVERAGE_DECAY)
     return averaged + share * (weights - averaged)

@@ -1,9 +1,8 @@
-"""What a listener is fitted on: sessions as arrays, each as the listener would have seen it.
+"""What a listener is fitted on: sessions as arrays, with only what a simulation would know.
 
-A training session sees tracks as they are without it: its own plays do not count in their rates,
-and their embedding was fitted without it (`musicbox_env.retrieval.crossfit`). A session that found
-itself
-there would teach to trust what no new session finds.
+A training session sees the tracks as they are without it: its own plays do not count in their
+rates, and their embedding was fitted without it (`musicbox_env.retrieval.crossfit`). Otherwise the
+network would learn to trust a trace of the session itself, which no new session leaves.
 """
 
 from __future__ import annotations
@@ -20,12 +19,13 @@ from musicbox_env.data.dataset import Dataset
 from musicbox_env.listeners.learned.features import (
     SUMMARY_INPUTS,
     TRACK_INPUTS,
-    HeardSongs,
+    HeardSums,
     TrackTable,
+    add_songs,
     behaviour_inputs,
     context_inputs,
     is_repeat,
-    level_summaries,
+    log_columns,
     play_inputs,
     state_inputs,
     track_inputs,
@@ -44,7 +44,8 @@ class SessionArrays:
     Attributes:
         levels: Listen levels ``(n, T)``, -1 after a session's last play.
         tracks: Inputs of each play's track just before it began ``(n, T, TRACK_INPUTS)``.
-        summary: `features.level_summaries` before each play ``(n, T, SUMMARY_INPUTS)``.
+        summary: Statistics of the levels before each play ``(n, T, SUMMARY_INPUTS)``; see
+            `features.state_inputs`.
         context: Context of each play ``(n, T, CONTEXT_INPUTS)``.
         behaviour: Behaviour around each play ``(n, T, BEHAVIOUR_INPUTS)``.
     """
@@ -74,30 +75,36 @@ class SessionArrays:
 
 
 def session_arrays(dataset: Dataset, sessions: Ints, table: TrackTable) -> SessionArrays:
-    """Read sessions, each place seen as the listener would see it when its turn comes."""
+    """Read sessions, each place as the listener would see it when its turn comes."""
     log, width = dataset.sessions, dataset.longest_session
-    levels = log.padded("level", sessions, width).astype(np.int64)
-    songs = log.padded("track", sessions, width)
+    songs, levels = (log.padded(name, sessions, width) for name in ("track", "level"))
     tracks = np.zeros((len(sessions), width, len(TRACK_INPUTS)), np.float32)
     summary = np.zeros((len(sessions), width, len(SUMMARY_INPUTS)), np.float32)
-    heard = HeardSongs.none(len(sessions), table)
+    heard, no_context = HeardSums.none(len(sessions), table), np.zeros((len(sessions), 0), "f")
     for place in range(width):
         rows = np.flatnonzero(levels[:, place] >= 0)
-        now, count = songs[rows, place], np.full(len(sessions), place)
-        asked = track_inputs(table, heard, rows, now[:, None], songs, levels, count)
-        tracks[rows, place] = asked[:, 0]
-        summary[rows, place] = level_summaries(levels[rows], count[rows])
-        heard.add(rows, table, now, levels[rows, place])
+        now, before = songs[rows, place].astype(np.int64), np.full(len(rows), place)
+        history = songs, levels
+        asked = rows, now[:, None], before, history, table.arrays, heard.arrays
+        tracks[rows, place] = track_inputs(*asked)[:, 0]
+        summary[rows, place] = state_inputs(rows, before, levels, heard.arrays, no_context)
+        add_songs(rows, now, levels[rows, place], table.vectors, heard.arrays)
     plays = np.minimum(log.offsets[sessions][:, None] + np.arange(width), log.num_plays - 1)
+    of_context, of_behaviour = log_columns(dataset)
+    context = context_inputs(plays.ravel(), of_context).reshape(*plays.shape, -1)
+    behaviour = behaviour_inputs(plays.ravel(), of_behaviour).reshape(*plays.shape, -1)
     real = (levels >= 0)[..., None]
-    context = np.where(real, context_inputs(dataset, plays), 0).astype(np.float32)
-    behaviour = np.where(real, behaviour_inputs(dataset, plays), 0).astype(np.float32)
-    return SessionArrays(levels, tracks, summary, context, behaviour)
+    return SessionArrays(
+        levels.astype(np.int64),
+        tracks,
+        summary,
+        *(np.where(real, part, np.float32(0)) for part in (context, behaviour)),
+    )
 
 
 @dataclass(frozen=True)
 class TrainingSplit:
-    """A training split, and what its plays tell of each track.
+    """A training split, and the statistics of each track that its sessions may use.
 
     Attributes:
         dataset: Where it is.
@@ -117,27 +124,27 @@ class TrainingSplit:
 
     @classmethod
     def of(cls, dataset: Dataset, split: str, *, progress: bool = False) -> TrainingSplit:
-        """Of a dataset, with its best embedding; ``progress`` shows the bar of its cross-fits."""
+        """Of a dataset, with its best embedding; ``progress`` shows a bar of its cross-fits."""
         embedding = dataset.best_embedding if dataset.embedding_names else None
         table = TrackTable.of(dataset, split, embedding)
         spaces = None if embedding is None else crossfitted(dataset, embedding, progress=progress)
         return cls(dataset, split, embedding, table, parts_of(dataset), spaces)
 
     def in_parts(self, sessions: Ints) -> Iterator[tuple[int, Ints]]:
-        """Parts, and those of the sessions that are in them."""
+        """Each part that holds some of the sessions, and these."""
         for part in range(PARTS):
             some = sessions[self.part[sessions] == part]
             if len(some):
                 yield part, some
 
     def table_of(self, part: int, without: Ints) -> TrackTable:
-        """What sessions of a part may know of each track.
+        """Statistics of each track for the sessions of a part.
 
         Args:
             part: The embedding was fitted without it.
             without: Sessions whose plays do not count, those of the part among them. With its own
-                play in a track's rate a session would read its own label there; and leaving out
-                just that play is no better: the rate then moves against the label.
+                play in a track's rate a session would read its own label there. Leaving out only
+                that play is no better: the rate then moves against the label.
         """
         log, catalog = self.dataset.sessions, self.dataset.catalog
         rows = log.plays_of(without)
@@ -148,7 +155,7 @@ class TrainingSplit:
         return TrackTable.counted(plays, catalog.skips(self.split) - skips, vectors)
 
     def arrays(self, sessions: Ints, *, without: Ints = NO_SESSIONS) -> SessionArrays:
-        """Sessions to fit on, each with what sessions of its part may know.
+        """Sessions to fit on, each with the track statistics of its part.
 
         Args:
             sessions: Of the split ``(n,)``.
@@ -170,7 +177,7 @@ def usual_track(sessions: SessionArrays) -> npt.NDArray[np.float32]:
 
 
 class Inputs:
-    """Tensors of sessions in which something is hidden from the network."""
+    """Tensors of sessions; what a simulation would not know is hidden from the network."""
 
     def __init__(self, sessions: SessionArrays, behaviour_until: Ints, context_until: Ints) -> None:
         """Hide what a simulated session does not know.
@@ -186,16 +193,17 @@ class Inputs:
         last_known = np.minimum(place, context_until[:, None] - 1)[..., None]
         context = np.take_along_axis(sessions.context, last_known, axis=1)
         behaviour = np.where(seen, sessions.behaviour, 0)
-        plays = play_inputs(sessions.levels, place, sessions.tracks, context, behaviour)
+        of_plays = (part.reshape(place.size, -1) for part in (sessions.tracks, context, behaviour))
+        plays = play_inputs(sessions.levels.ravel(), place.ravel(), *of_plays)
         before = np.concatenate([np.zeros_like(context[:, :1]), context[:, :-1]], axis=1)
-        self.plays = tensor(plays)
-        self.states = tensor(state_inputs(sessions.summary, before))
+        self.plays = tensor(plays.reshape(*place.shape, -1))
+        self.states = tensor(np.concatenate([sessions.summary, before], axis=-1))
         self.tracks = tensor(sessions.tracks)
         self.levels = torch.from_numpy(sessions.levels)
 
     @classmethod
     def with_behaviour(cls, sessions: SessionArrays) -> Inputs:
-        """Everything about the past is known."""
+        """The whole past is known."""
         whole = np.full(len(sessions), sessions.width)
         return cls(sessions, whole, whole)
 
@@ -209,8 +217,8 @@ class Inputs:
     def seen_twice(cls, sessions: SessionArrays, rng: np.random.Generator) -> Inputs:
         """Every session twice: with behaviour, half of them only up to some place, and without.
 
-        Where behaviour ends, a part of the sessions keeps the context too: that is how a simulated
-        session goes on after its shown half.
+        Where behaviour ends, the context of half of these sessions stays as it is too, as in the
+        simulated half of a session.
         """
         n, width = sessions.levels.shape
         some = rng.integers(1, width + 1, n)

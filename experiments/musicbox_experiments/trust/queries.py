@@ -272,7 +272,7 @@ def _roll(listener: Listener[Any], log: Log, shown: Ints, choose: Choose) -> Rol
             plays = np.full((len(rows), 1), place)
             chances = listener.level_probabilities(state, history, rows, tracks[:, None], plays)
             level = choose(chances[:, 0], sessions, place)
-            listener.advance(state, history, rows, tracks, level)
+            listener.update_state(state, history, rows, tracks, level)
             history.record(rows, tracks, level)
             levels[sessions, place] = level
             probability[sessions, place] = skip_probability(chances[:, 0])

@@ -1,88 +1,180 @@
-"""From what the network says to levels, and whole slates and shown halves at once.
+"""Compiled steps of the learned listener: probabilities of levels, whole slates, shown plays.
 
 A song takes a dozen kernels, each over many sessions. Called from Python, one after the other, they
-would spend as long on handing arrays over as on songs; `hear_slates` and `read_shown` call the same
-ones from compiled code. `hear_slates` knows the listener as it mostly is: nothing is added to the
-network's skip logit but its calibration.
+would spend as long on passing arrays as on songs; here compiled code calls them.
 """
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
-from numba.extending import register_jitable
 
 from musicbox_env import kernels
-from musicbox_env.kernels import compiled
+from musicbox_env.kernels import compiled, level_is_skip
 from musicbox_env.listeners.learned.features import (
+    EFFECT,
     Columns,
-    add_levels,
+    Doubles,
+    Sums,
+    Table,
     add_songs,
-    inputs_of_behaviour,
-    inputs_of_contexts,
-    inputs_of_plays,
-    inputs_of_states,
-    inputs_of_tracks,
+    behaviour_inputs,
+    context_inputs,
     is_repeat,
+    play_inputs,
+    state_inputs,
+    track_inputs,
 )
-from musicbox_env.listeners.learned.network import price_tracks, remember_plays
+from musicbox_env.listeners.learned.network import head_outputs, update_memory
 from musicbox_env.schema import NUM_LEVELS, SKIP_THRESHOLD, UNHEARD
 
 Array = npt.NDArray[np.float32]
-Doubles = npt.NDArray[np.float64]
-Floats = npt.NDArray[np.floating]
+Levels = npt.NDArray[np.int8]
 Ints = npt.NDArray[np.int64]
 Rows = npt.NDArray[np.integer]
-Table = tuple[Doubles, Doubles, Array]
-Heard = tuple[npt.NDArray[np.int32], npt.NDArray[np.int8], Ints]
-StateArrays = tuple[Array, Array, tuple[Array, Array, Array], tuple[Array, Doubles]]
+History = tuple[npt.NDArray[np.int32], Levels]
+State = tuple[Array, Array, Sums]
 OfPlay = tuple[Array, Array, Array]
 Head = tuple[Array, Array, Array, Array, int]
-
-
-@register_jitable
-def recommended_logit(usual: Any, logit: Any, believed: Any, scale: float, shift: float) -> Any:
-    """Calibrated skip logit of recommended songs: of many in numpy, of one in a kernel.
-
-    Args:
-        usual: Network's logit of a usual track.
-        logit: That of the song.
-        believed: Part of the song's effect that is believed.
-        scale: See `Calibration.simulated`.
-        shift: Likewise.
-    """
-    return scale * (usual + believed * (logit - usual)) + shift
-
-
-def level_chances(skip: Floats, outputs: Floats) -> Doubles:
-    """Probabilities of the levels ``(..., 5)``.
-
-    Args:
-        skip: Probability of a skip.
-        outputs: Of the network ``(..., 5)``: after that of a skip, which is not read, the logit of
-            a skip's being brief, and those of most, cut and full among plays that are kept.
-    """
-    return _share_out(skip.ravel(), outputs.reshape(-1, NUM_LEVELS)).reshape(outputs.shape)
+Pair = tuple[float, float]
+Model = tuple[Head, Array, Pair, Pair, np.float32, int]
 
 
 @compiled
-def _share_out(skip: Floats, outputs: Floats) -> Doubles:
-    """`level_chances` of ``(n,)`` songs."""
-    chances = np.empty((len(skip), NUM_LEVELS))
-    for i in range(len(skip)):
-        brief = 1.0 / (1.0 + np.exp(-np.float64(outputs[i, 1])))
-        chances[i, 0] = skip[i] * brief
-        chances[i, 1] = skip[i] * (1.0 - brief)
-        largest, total = outputs[i, SKIP_THRESHOLD], 0.0
-        for level in range(SKIP_THRESHOLD + 1, NUM_LEVELS):
-            largest = max(largest, outputs[i, level])
-        for level in range(SKIP_THRESHOLD, NUM_LEVELS):
-            chances[i, level] = np.exp(np.float64(outputs[i, level] - largest))
-            total += chances[i, level]
-        for level in range(SKIP_THRESHOLD, NUM_LEVELS):
-            chances[i, level] *= (1.0 - skip[i]) / total
+def level_probabilities(
+    rows: Rows,
+    tracks: Ints,
+    before: Ints,
+    history: History,
+    table: Table,
+    state: State,
+    model: Model,
+) -> tuple[Doubles, Array]:
+    """Level probabilities of candidates ``(m, c, 5)``, and their inputs; changes nothing.
+
+    Args:
+        rows: Sessions ``(m,)``.
+        tracks: Candidates of each ``(m, c)``.
+        before: Songs that each heard ``(m,)``.
+        history: Tracks and levels of all sessions.
+        table: `TrackTable.arrays`.
+        state: `LearnedState.model_arrays`.
+        model: `Network.head`, inputs of a usual track, `Calibration.song` and ``simulated``, how
+            many spreads are added to skip logits, and the songs of the longest session where
+            constant sessions are avoided, otherwise 0.
+    """
+    head, usual, song, (scale, shift), pessimism, longest = model
+    memory, context, heard = state
+    states = state_inputs(rows, before, history[1], heard, context)
+    inputs = track_inputs(rows, tracks, before, history, table, heard)
+    outputs, of_usual = head_outputs(rows, memory, states, inputs, usual, *head)
+    mean, base = _member_mean(outputs), np.zeros(len(rows), np.float32)
+    logits, skip = mean[:, :, 0].copy(), np.empty(tracks.shape)
+    if pessimism:
+        shifted = inputs.copy()
+        for i in range(len(rows)):
+            for c in range(tracks.shape[1]):
+                shifted[i, c, EFFECT] += table[2][tracks[i, c]]
+        other, _ = head_outputs(rows, memory, states, shifted, usual, *head)
+        _add_spread(outputs, other, pessimism, logits)
+    for i in range(len(rows)):
+        for member in range(len(of_usual)):
+            base[i] += of_usual[member, i]
+        base[i] /= np.float32(len(of_usual))
+        for c in range(tracks.shape[1]):
+            shrinkage = song[1] if is_repeat(inputs[i, c]) else song[0]
+            logit = scale * (base[i] + shrinkage * (logits[i, c] - base[i])) + shift
+            skip[i, c] = 1.0 / (1.0 + np.exp(-logit))
+            if longest:
+                levels = history[1][rows[i], : before[i]]
+                skip[i, c] = _not_constant(skip[i, c], levels, longest)
+    return share_out(skip, mean), inputs
+
+
+@compiled
+def _member_mean(outputs: Array) -> Array:
+    """Mean of outputs ``(M, m, c, 5)`` over the members, in single precision ``(m, c, 5)``."""
+    members, sessions, candidates, width = outputs.shape
+    mean = np.zeros((sessions, candidates, width), np.float32)
+    for i in range(sessions):
+        for c in range(candidates):
+            for output in range(width):
+                for member in range(members):
+                    mean[i, c, output] += outputs[member, i, c, output]
+                mean[i, c, output] /= np.float32(members)
+    return mean
+
+
+@compiled
+def _add_spread(outputs: Array, shifted: Array, pessimism: np.float32, logits: Array) -> None:
+    """Add the standard deviation of what is not known of each candidate's logit.
+
+    Members differ in seed alone and read the same track effects. So the uncertainty of an effect is
+    added to their variance: the change of the logit when the effect moves by its posterior sd.
+
+    Args:
+        outputs: Of the members ``(M, m, c, 5)``.
+        shifted: The same with the effect moved.
+        pessimism: How many standard deviations to add.
+        logits: Mean skip logits of the members ``(m, c)``; changed.
+    """
+    members = np.float32(len(outputs))
+    for i in range(logits.shape[0]):
+        for c in range(logits.shape[1]):
+            variance, by_effect = np.float32(0), np.float32(0)
+            for member in range(len(outputs)):
+                logit = outputs[member, i, c, 0]
+                variance += (logit - logits[i, c]) * (logit - logits[i, c])
+                by_effect += shifted[member, i, c, 0] - logit
+            by_effect /= members
+            logits[i, c] += pessimism * np.sqrt(variance / members + by_effect * by_effect)
+
+
+@compiled
+def _not_constant(skip: float, levels: Levels, longest: int) -> float:
+    """Skip probability, given that the session will not be skipped or kept throughout.
+
+    Only a session that was constant so far is concerned. With p the chance that the next song
+    goes on so and R the songs up to the longest session, all will with chance about ``p**R``, and
+    given that they do not, the next does with ``(p - p**R) / (1 - p**R)``. Two approximations: p
+    stays as it is, and sessions last as long as the longest.
+    """
+    skips, left = 0, longest - len(levels)
+    for level in levels:
+        skips += level_is_skip(level)
+    all_skipped = skips == len(levels)
+    if left <= 0 or not (all_skipped or skips == 0):
+        return skip
+    goes_on = min(max(skip if all_skipped else 1.0 - skip, 1e-9), 1.0 - 1e-9)
+    throughout = goes_on**left
+    goes_on = (goes_on - throughout) / (1.0 - throughout)
+    return goes_on if all_skipped else 1.0 - goes_on
+
+
+@compiled
+def share_out(skip: Doubles, outputs: Array) -> Doubles:
+    """Probabilities of the levels ``(m, c, 5)``.
+
+    Args:
+        skip: Probability of a skip ``(m, c)``.
+        outputs: Of the network ``(m, c, 5)``: after that of a skip, which is not read, the logit of
+            a skip's being brief, and those of most, cut and full among plays that are kept.
+    """
+    chances = np.empty(outputs.shape)
+    for i in range(skip.shape[0]):
+        for c in range(skip.shape[1]):
+            of, into = outputs[i, c], chances[i, c]
+            brief = 1.0 / (1.0 + np.exp(-np.float64(of[1])))
+            into[0] = skip[i, c] * brief
+            into[1] = skip[i, c] * (1.0 - brief)
+            largest, total = of[SKIP_THRESHOLD], 0.0
+            for level in range(SKIP_THRESHOLD + 1, NUM_LEVELS):
+                largest = max(largest, of[level])
+            for level in range(SKIP_THRESHOLD, NUM_LEVELS):
+                into[level] = np.exp(np.float64(of[level] - largest))
+                total += into[level]
+            for level in range(SKIP_THRESHOLD, NUM_LEVELS):
+                into[level] *= (1.0 - skip[i, c]) / total
     return chances
 
 
@@ -91,118 +183,42 @@ def hear_slates(
     rows: Rows,
     slates: Ints,
     uniforms: Doubles,
+    history: tuple[npt.NDArray[np.int32], Levels, Ints],
     table: Table,
-    history: Heard,
-    state: StateArrays,
+    state: State,
+    model: Model,
     of_play: OfPlay,
-    head: Head,
-    usual: Array,
-    calibration: tuple[tuple[float, float], tuple[float, float]],
-) -> npt.NDArray[np.int8]:
-    """Hear slates; see `LearnedListener.hear`.
+) -> Levels:
+    """Play slates to sessions; see `Listener.simulate_response`.
 
     Args:
-        rows: Sessions that hear ``(m,)``.
+        rows: Sessions ``(m,)``.
         slates: Tracks in the order heard ``(m, k)``, -1 for none.
         uniforms: A random number in [0, 1) for each ``(m, k)``.
-        table: `TrackTable.columns`.
         history: Tracks, levels and count of all sessions; changed.
-        state: `LearnedState.arrays`; changed.
+        table: `TrackTable.arrays`.
+        state: `LearnedState.model_arrays`; changed.
+        model: See `level_probabilities`.
         of_play: `Network.of_play`.
-        head: `Network.head`.
-        usual: Inputs of a usual track.
-        calibration: `Calibration.song` and ``simulated``.
 
     Returns:
         Listen levels ``(m, k)``, -1 where nothing was heard.
     """
     tracks, levels, count = history
-    memory, context, songs, listened = state
     heard = np.full(slates.shape, UNHEARD, np.int8)
     for place in range(slates.shape[1]):
         at, who, song, drawn = _songs_at(place, rows, slates, uniforms)
         before = count[who]
-        states = inputs_of_states(who, levels, before, *listened, context)
-        inputs = inputs_of_tracks(who, song, *table, *songs, tracks, levels, before)
-        prices, of_usual = price_tracks(who, memory, states, inputs, usual, *head)
-        level = kernels.sample_levels(_chances(prices, of_usual, inputs, *calibration), drawn)
-        nobody_knows = np.zeros((len(who), 0), np.float32)
-        take_in(who, song, level, before, inputs, nobody_knows, table, state, of_play)
+        chances, inputs = level_probabilities(
+            who, song, before, (tracks, levels), table, state, model
+        )
+        level = kernels.sample_levels(chances[:, 0], drawn)
+        unknown = np.zeros((len(who), 0), np.float32)
+        add_plays(who, song, level, before, inputs, unknown, table, state, of_play)
         kernels.record_slates(who, song, level.reshape(-1, 1), tracks, levels, count)
         for i in range(len(who)):
             heard[at[i], place] = level[i]
     return heard
-
-
-@compiled
-def read_shown(
-    rows: Rows,
-    shown: Ints,
-    starts: Ints,
-    columns: tuple[Columns, Columns],
-    table: Table,
-    logged: tuple[npt.NDArray[np.int32], npt.NDArray[np.int8]],
-    state: StateArrays,
-    of_play: OfPlay,
-) -> None:
-    """Read the plays that sessions begin with, and the behaviour around them.
-
-    Args:
-        rows: Sessions that begin ``(m,)``.
-        shown: How many plays each is read ``(m,)``.
-        starts: The first of each in the columns ``(m,)``.
-        columns: `features.log_columns`.
-        table: `TrackTable.columns`.
-        logged: Tracks and levels of these plays, of all sessions ``(n, w)``.
-        state: `LearnedState.arrays`, nothing heard in these rows; changed.
-        of_play: `Network.of_play`.
-    """
-    of_context, of_behaviour = columns
-    _, context, songs, _ = state
-    tracks, levels = logged
-    for place in range(max(shown) if len(shown) else 0):
-        at = np.flatnonzero(place < shown)
-        who, before, plays = rows[at], np.full(len(at), place), starts[at] + place
-        song, level = np.empty((len(at), 1), np.int64), np.empty(len(at), np.int8)
-        for i in range(len(at)):
-            song[i, 0], level[i] = tracks[who[i], place], levels[who[i], place]
-        inputs = inputs_of_tracks(who, song, *table, *songs, tracks, levels, before)
-        context[who] = inputs_of_contexts(plays, *of_context)
-        behaviour = inputs_of_behaviour(plays, *of_behaviour)
-        take_in(who, song, level, before, inputs, behaviour, table, state, of_play)
-
-
-@compiled
-def take_in(
-    rows: Rows,
-    songs: Ints,
-    levels: npt.NDArray[np.int8],
-    before: Ints,
-    of_track: Array,
-    behaviour: Array,
-    table: Table,
-    state: StateArrays,
-    of_play: OfPlay,
-) -> None:
-    """Remember a play of each of the sessions ``rows`` ``(m,)``.
-
-    Args:
-        rows: Sessions.
-        songs: Their tracks ``(m, 1)``.
-        levels: How far they were heard ``(m,)``.
-        before: Songs heard before ``(m,)``.
-        of_track: Inputs of the tracks ``(m, 1, TRACK_INPUTS)``.
-        behaviour: See `features.play_inputs`.
-        table: `TrackTable.columns`.
-        state: `LearnedState.arrays`, with the context of the play; changed.
-        of_play: `Network.of_play`.
-    """
-    memory, context, heard, listened = state
-    inputs = of_track.reshape(len(rows), of_track.shape[2])
-    play = inputs_of_plays(levels, before, inputs, context[rows], behaviour)
-    remember_plays(rows, play, *of_play, memory)
-    add_songs(rows, songs.reshape(len(rows)), levels, table[2], *heard)
-    add_levels(rows, levels, *listened)
 
 
 @compiled
@@ -222,25 +238,69 @@ def _songs_at(
 
 
 @compiled
-def _chances(
-    prices: Array,
-    of_usual: Array,
-    inputs: Array,
-    song: tuple[float, float],
-    simulated: tuple[float, float],
-) -> Doubles:
-    """Level probabilities ``(m, 5)`` of a song for each session; see `Network.price`."""
-    members, scale, shift = np.float32(len(prices)), *simulated
-    outputs, skip = np.zeros((len(inputs), NUM_LEVELS), np.float32), np.empty(len(inputs))
-    for i in range(len(inputs)):
-        usual = np.float32(0)
-        for member in range(len(prices)):
-            usual += of_usual[member, i]
-            for output in range(NUM_LEVELS):
-                outputs[i, output] += prices[member, i, 0, output]
-        for output in range(NUM_LEVELS):
-            outputs[i, output] /= members
-        believed = song[1] if is_repeat(inputs[i, 0]) else song[0]
-        logit = recommended_logit(usual / members, outputs[i, 0], believed, scale, shift)
-        skip[i] = 1.0 / (1.0 + np.exp(-logit))
-    return _share_out(skip, outputs)
+def read_shown(
+    rows: Rows,
+    shown: Ints,
+    starts: Ints,
+    columns: tuple[Columns, Columns],
+    history: History,
+    table: Table,
+    state: State,
+    of_play: OfPlay,
+) -> None:
+    """Read the plays that sessions begin with, and the behaviour around them.
+
+    Args:
+        rows: Sessions that begin ``(m,)``.
+        shown: How many plays of each are read ``(m,)``.
+        starts: The first of each in the columns ``(m,)``.
+        columns: `features.log_columns`.
+        history: Tracks and levels of all sessions ``(n, w)``.
+        table: `TrackTable.arrays`.
+        state: `LearnedState.model_arrays`, nothing heard in these rows; changed.
+        of_play: `Network.of_play`.
+    """
+    of_context, of_behaviour = columns
+    tracks, levels = history
+    for place in range(max(shown) if len(shown) else 0):
+        at = np.flatnonzero(place < shown)
+        who, before, plays = rows[at], np.full(len(at), place), starts[at] + place
+        song, level = np.empty((len(at), 1), np.int64), np.empty(len(at), np.int8)
+        for i in range(len(at)):
+            song[i, 0], level[i] = tracks[who[i], place], levels[who[i], place]
+        inputs = track_inputs(who, song, before, history, table, state[2])
+        state[1][who] = context_inputs(plays, of_context)
+        behaviour = behaviour_inputs(plays, of_behaviour)
+        add_plays(who, song, level, before, inputs, behaviour, table, state, of_play)
+
+
+@compiled
+def add_plays(
+    rows: Rows,
+    songs: Ints,
+    levels: Levels,
+    before: Ints,
+    of_track: Array,
+    behaviour: Array,
+    table: Table,
+    state: State,
+    of_play: OfPlay,
+) -> None:
+    """Add a play of each of the sessions ``rows`` ``(m,)`` to the state.
+
+    Args:
+        rows: Sessions.
+        songs: Their tracks ``(m, 1)``.
+        levels: How far they were heard ``(m,)``.
+        before: Songs heard before ``(m,)``.
+        of_track: Inputs of the tracks ``(m, 1, TRACK_INPUTS)``.
+        behaviour: See `features.play_inputs`.
+        table: `TrackTable.arrays`.
+        state: `LearnedState.model_arrays`, with the context of the play; changed.
+        of_play: `Network.of_play`.
+    """
+    memory, context, heard = state
+    inputs = of_track.reshape(len(rows), of_track.shape[2])
+    play = play_inputs(levels, before, inputs, context[rows], behaviour)
+    update_memory(rows, play, *of_play, memory)
+    add_songs(rows, songs.reshape(len(rows)), levels, table[3], heard)

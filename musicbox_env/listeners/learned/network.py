@@ -1,16 +1,16 @@
-"""The network of the learned listener: what it keeps of the plays that are over, and its prices.
+"""The network of the learned listener: a memory of past plays, and a head for the next track.
 
-Memory is a bank of running means: each unit reads a play and forgets it at its own pace, fixed
-when the network is made. Nothing in it is gated, so taking in a song costs one product, and what a
-session did long ago stays for the head to weigh::
+The memory is a bank of running means: each unit reads a play and forgets it at a pace of its own,
+fixed when the network is made. Nothing in it is gated, so that a song costs one product, and what
+a session did long ago stays for the head to weigh::
 
     reading  = relu(W_r play + b_r)
     memory   = reading + keep (memory - reading)
     units    = relu(W_s [memory, state] + W_t track + b)
     outputs  = W_u units + D_s [memory, state] + D_t track + c
 
-The kernels go session by session and skip inputs that are 0, as most are: an answer takes a few
-thousand products, and does not depend on who else is asked.
+The kernels go session by session and skip inputs that are 0, as most are. An output takes a few
+thousand products, and does not depend on the other sessions of the batch.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Network:
     Attributes:
         play_units: ``(M, PLAY_INPUTS, R)``.
         play_bias: ``(M, R)``.
-        keep: Which part of the memory one more song leaves ``(M, R)``.
+        keep: Share of the memory that remains after one more song ``(M, R)``.
         state_units: ``(M, R + STATE_INPUTS, U)``.
         track_units: ``(M, TRACK_INPUTS, U)``.
         units_bias: ``(M, U)``.
@@ -101,38 +101,14 @@ class Network:
         """Units of memory."""
         return self.play_bias.shape[1]
 
-    def remember(self, rows: Rows, plays: Array, memory: Array) -> None:
-        """Take in a play of each of the sessions ``rows`` ``(m,)``, in place.
-
-        Args:
-            rows: Sessions.
-            plays: ``(m, PLAY_INPUTS)``, or less at the end where those inputs are 0 anyway.
-            memory: Of all sessions ``(n, M, R)``; changed.
-        """
-        remember_plays(rows, plays, *self.of_play, memory)
-
-    def price(
-        self, rows: Rows, memory: Array, states: Array, tracks: Array, usual: Array
-    ) -> tuple[Array, Array]:
-        """Outputs of the head for candidates ``(M, m, c, 5)``, the first for a usual ``(M, m)``.
-
-        Args:
-            rows: Sessions asked ``(m,)``.
-            memory: Of all sessions ``(n, M, R)``.
-            states: ``(m, STATE_INPUTS)``.
-            tracks: Candidates ``(m, c, TRACK_INPUTS)``.
-            usual: One more track, for all sessions alike ``(TRACK_INPUTS,)``.
-        """
-        return price_tracks(rows, memory, states, tracks, usual, *self.head)
-
     @cached_property
     def of_play(self) -> tuple[Array, Array, Array]:
-        """Weights from a play to the memory, as `remember_plays` reads them, rows filled up."""
+        """Weights of `update_memory`, rows filled up."""
         return _of_inputs(self.play_units), _in_registers(self.play_bias), self.keep
 
     @cached_property
     def head(self) -> tuple[Array, Array, Array, Array, int]:
-        """Weights as `price_tracks` reads them, rows filled up.
+        """Weights of `head_outputs`, rows filled up.
 
         Those from memory and state, and from the track, to units and outputs at once; the bias of
         both; the weights from units to outputs, ``(M, 5, row)``; and how many units there are.
@@ -208,10 +184,19 @@ def _output(head: Array, row: int, unit_outputs: Array, units: int, output: int)
 
 
 @in_registers
-def remember_plays(
+def update_memory(
     rows: Rows, plays: Array, play_units: Array, play_bias: Array, keep: Array, memory: Array
 ) -> None:
-    """See `Network.remember`; the weights are those of `Network.of_play`."""
+    """Add a play of each of the sessions ``rows`` ``(m,)`` to their memory, in place.
+
+    Args:
+        rows: Sessions.
+        plays: ``(m, PLAY_INPUTS)``, or less at the end where those inputs are 0 anyway.
+        play_units: See `Network.of_play`, as are the next two.
+        play_bias: Likewise.
+        keep: Likewise.
+        memory: Of all sessions ``(n, M, R)``; changed.
+    """
     reading = np.empty((AT_ONCE, play_bias.shape[1]), np.float32)
     for member in range(len(play_bias)):
         for first in range(0, len(rows), AT_ONCE):
@@ -228,28 +213,28 @@ def remember_plays(
 
 
 @in_registers
-def _known_units(
+def _session_units(
     rows: Rows, memory: Array, member: int, states: Array, of_state: Array, bias: Array
 ) -> Array:
-    """What memory and state make of the head of one member, before any track ``(m, row)``."""
+    """Units and outputs of one member from memory and state, without a track ``(m, row)``."""
     size = memory.shape[2]
     known = np.empty((len(rows), len(bias)), np.float32)
-    told = np.empty((len(rows), size + states.shape[1]), np.float32)
+    inputs = np.empty((len(rows), size + states.shape[1]), np.float32)
     for i in range(len(rows)):
         for w in range(len(bias)):
             known[i, w] = bias[w]
         for j in range(size):
-            told[i, j] = memory[rows[i], member, j]
+            inputs[i, j] = memory[rows[i], member, j]
         for s in range(states.shape[1]):
-            told[i, size + s] = states[i, s]
+            inputs[i, size + s] = states[i, s]
     for first in range(0, len(rows), AT_ONCE):
         some = slice(first, first + AT_ONCE)
-        _add_products(told[some], of_state, known[some])
+        _add_products(inputs[some], of_state, known[some])
     return known
 
 
 @in_registers
-def price_tracks(
+def head_outputs(
     rows: Rows,
     memory: Array,
     states: Array,
@@ -261,18 +246,31 @@ def price_tracks(
     unit_outputs: Array,
     units: int,
 ) -> tuple[Array, Array]:
-    """See `Network.price`; the weights are those of `Network.head`."""
-    asked, candidates, inputs = tracks.shape
+    """Outputs of the head for candidates ``(M, m, c, 5)``, the first for a usual ``(M, m)``.
+
+    Args:
+        rows: Sessions ``(m,)``.
+        memory: Of all sessions ``(n, M, R)``.
+        states: ``(m, STATE_INPUTS)``.
+        tracks: Candidates ``(m, c, TRACK_INPUTS)``.
+        usual: One more track, the same for all sessions ``(TRACK_INPUTS,)``.
+        of_state: See `Network.head`, as are the next four.
+        of_track: Likewise.
+        bias: Likewise.
+        unit_outputs: Likewise.
+        units: Likewise.
+    """
+    sessions, candidates, inputs = tracks.shape
     members, width, outputs = len(bias), bias.shape[1], unit_outputs.shape[1]
-    prices = np.empty((members, asked * candidates, outputs), np.float32)
-    of_usual = np.empty((members, asked), np.float32)
+    found = np.empty((members, sessions * candidates, outputs), np.float32)
+    of_usual = np.empty((members, sessions), np.float32)
     each, head = tracks.reshape(-1, inputs), np.empty((AT_ONCE, width), np.float32)
     for member in range(members):
         to_outputs = unit_outputs[member]
-        known = _known_units(rows, memory, member, states, of_state[member], bias[member])
+        known = _session_units(rows, memory, member, states, of_state[member], bias[member])
         usual_units = np.zeros((1, width), np.float32)
         _add_products(usual.reshape(1, inputs), of_track[member], usual_units)
-        for i in range(asked):
+        for i in range(sessions):
             for w in range(width):
                 head[0, w] = known[i, w] + usual_units[0, w]
             of_usual[member, i] = _output(head, 0, to_outputs, units, 0)
@@ -284,5 +282,5 @@ def price_tracks(
             _add_products(some, of_track[member], head)
             for c in range(len(some)):
                 for o in range(outputs):
-                    prices[member, first + c, o] = _output(head, c, to_outputs, units, o)
-    return prices.reshape(members, asked, candidates, outputs), of_usual
+                    found[member, first + c, o] = _output(head, c, to_outputs, units, o)
+    return found.reshape(members, sessions, candidates, outputs), of_usual

@@ -4,7 +4,7 @@ Where a docstring says "there", it tells a defect of the first MusicBox that the
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from torch import Tensor
 from worlds import genre_of, planted_world
 
 from musicbox_env.data.dataset import Dataset
-from musicbox_env.listeners import LISTENERS, History
+from musicbox_env.listeners import LISTENERS, History, Listener, NoState
 from musicbox_env.retrieval import search
 from musicbox_env.retrieval.embeddings import fit_embeddings, rate_column
 from musicbox_env.rewards import RewardConfig
@@ -531,31 +531,16 @@ def test_mean_cosine_of_all_pairs() -> None:
     assert mean_cosine(np.ones((4, 3), np.float32)) == pytest.approx(1)
 
 
-@dataclass
-class Nothing:
-    """The state of a listener that remembers nothing."""
-
-
-class Picky:
+class Picky(Listener[NoState]):
     """Keeps good songs to the end, whoever listens, and skips all others at once."""
-
-    answers_from_log = False
 
     def __init__(self, good: npt.NDArray[np.bool_]) -> None:
         self.good = good
 
-    def begin(self, history: History) -> Nothing:
-        return Nothing()
-
     def level_probabilities(
-        self, state: Nothing, history: History, rows: Any, tracks: Any, plays: Any
+        self, state: NoState, history: History, rows: Any, tracks: Any, plays: Any
     ) -> npt.NDArray[np.float64]:
         return np.eye(5)[np.where(self.good[tracks], Level.FULL, Level.BRIEF)]
-
-    def advance(
-        self, state: Nothing, history: History, rows: Any, tracks: Any, levels: Any
-    ) -> None:
-        pass
 
 
 def test_at_most_24_settings() -> None:

@@ -10,32 +10,36 @@ from dataclasses import fields, replace
 import numpy as np
 import pytest
 from scipy.special import expit, logit
+from worlds import next_plays
 
 from musicbox_env.data.dataset import Dataset
 from musicbox_env.env import MusicSessionEnv
 from musicbox_env.listeners import (
     History,
     LearnedListener,
-    hear_one_by_one,
+    Listener,
     make_listener,
     require_listener,
     skip_probability,
 )
 from musicbox_env.listeners.files import write_fit
+from musicbox_env.listeners.learned import kernels
+from musicbox_env.listeners.learned import listener as learned
 from musicbox_env.listeners.learned.features import (
     BEHAVIOUR_INPUTS,
     SUMMARY_INPUTS,
     TRACK_INPUTS,
-    HeardSongs,
+    HeardSums,
     TrackTable,
+    add_songs,
     behaviour_inputs,
     context_inputs,
     is_repeat,
-    level_summaries,
+    log_columns,
+    state_inputs,
     track_inputs,
 )
-from musicbox_env.listeners.learned.kernels import level_chances
-from musicbox_env.listeners.learned.listener import BUNDLED, Begun, Calibration, FittedNetwork
+from musicbox_env.listeners.learned.listener import BUNDLED, Calibration, FittedNetwork
 from musicbox_env.listeners.learned.network import Network
 from musicbox_env.schema import REASONS_END, REASONS_START
 
@@ -61,6 +65,16 @@ def skips(listener, history, state, tracks):
     return skip_probability(ask(listener, state, history, tracks))
 
 
+def summaries(levels, table):
+    """Inputs of the head from the levels of one session, heard one after the other."""
+    heard, row = HeardSums.none(1, table), np.zeros(1, np.int64)
+    for level in levels:
+        add_songs(row, row, np.array([level]), table.vectors, heard.arrays)
+    count, nothing = np.array([len(levels)]), np.zeros((1, 0), np.float32)
+    padded = np.array([[*levels, -1]], np.int8)
+    return state_inputs(row, count, padded, heard.arrays, nothing)[0]
+
+
 def test_a_session_written_out_by_hand(synthetic, listener):
     """Memory, head, mean over members, calibration: one session, plain loops over members."""
     fit, network = listener.fit, listener.fit.network
@@ -68,25 +82,25 @@ def test_a_session_written_out_by_hand(synthetic, listener):
     history, state = begin(listener, [session])
     plays = synthetic.sessions.frame(session)
     shown = len(plays) // 2
-    table, heard = listener.table, HeardSongs.none(1, listener.table)
+    table, heard = listener.table, HeardSums.none(1, listener.table)
     row = np.zeros(1, np.int64)
     memory = np.zeros((network.members, network.memory_size))
     for t in range(shown + 1):
         track = np.array([[plays["track"][t]]])
-        before = history.tracks, history.levels, np.array([t])
-        of_track = track_inputs(table, heard, row, track, *before)[0, 0]
+        before = np.array([t]), (history.tracks, history.levels)
+        of_track = track_inputs(row, track, *before, table.arrays, heard.arrays)[0, 0]
         if t == shown:
             break
         offset = synthetic.sessions.offsets[session] + np.array([t])
         one_hot = np.eye(5)[plays["level"][t]]
         context = _context(plays.iloc[t])
-        behaviour = behaviour_inputs(synthetic, offset)[0]
+        behaviour = behaviour_inputs(offset, log_columns(synthetic)[1])[0]
         x = np.concatenate([one_hot, [t / 20], of_track, context, behaviour])
         for m in range(network.members):
             reading = np.maximum(x @ network.play_units[m] + network.play_bias[m], 0)
             memory[m] = network.keep[m] * memory[m] + (1 - network.keep[m]) * reading
-        heard.add(row, table, track[0], np.array([plays["level"][t]]))
-    summary = level_summaries(history.levels, history.count)[0]
+        add_songs(row, track[0], np.array([plays["level"][t]]), table.vectors, heard.arrays)
+    summary = summaries(plays["level"][:shown], table)
     usual = np.asarray(fit.calibration.usual)
     outputs = {"song": [], "usual": []}
     for m in range(network.members):
@@ -112,21 +126,6 @@ def _context(play):
     return np.concatenate([[np.cos(angle), np.sin(angle)], signs, kinds])
 
 
-def test_true_past_is_the_same_asked_play_by_play(synthetic, listener):
-    sessions = np.arange(12)
-    lengths = synthetic.sessions.lengths(sessions)
-    whole = listener.levels_given_past(sessions, recommended=True)
-    for shown in (1, 4, 9):
-        history, state = begin(listener, sessions, np.full(12, shown))
-        tracks = synthetic.sessions.padded("track", sessions)[:, [shown]]
-        np.testing.assert_allclose(
-            whole[:, shown], ask(listener, state, history, tracks)[:, 0], rtol=1e-9
-        )
-    after_the_end = np.arange(whole.shape[1]) >= lengths[:, None]
-    assert np.isnan(whole[after_the_end]).all()
-    assert not np.isnan(whole[~after_the_end]).any()
-
-
 def test_answers_do_not_depend_on_who_else_is_asked(synthetic, listener):
     """To the last bit, as the environment promises."""
     sessions = np.arange(300)
@@ -138,10 +137,12 @@ def test_answers_do_not_depend_on_who_else_is_asked(synthetic, listener):
         np.testing.assert_array_equal(ask(listener, state, history, tracks[some]), together[some])
 
 
-def test_shown_plays_are_read_once_and_as_if_anew(synthetic, listener):
+def test_shown_plays_are_read_once_and_as_if_anew(synthetic, listener, monkeypatch):
     """Sessions come back, with more shown or less, in other company, and push each other out."""
-    fresh, small = (LearnedListener(synthetic, listener.fit) for _ in range(2))
-    small._begun = Begun(small._nothing_heard(5))
+    fresh, (_, state) = LearnedListener(synthetic, listener.fit), begin(listener, [0])
+    of_one = sum(getattr(state, field.name).nbytes for field in fields(state))
+    monkeypatch.setattr(learned, "CACHE_BYTES", 5 * of_one)
+    small = LearnedListener(synthetic, listener.fit)
     rng = np.random.default_rng(0)
     for _ in range(6):
         sessions = rng.permutation(40)[:15]
@@ -154,8 +155,9 @@ def test_shown_plays_are_read_once_and_as_if_anew(synthetic, listener):
                 np.testing.assert_array_equal(got, getattr(expected, field.name))
             rows = np.arange(15)
             heard = np.full(15, 3), np.full(15, 2, np.int8)
-            one.advance(state, history, rows, *heard)
-    assert len(fresh._begun.recall(history, np.arange(15), state)) == 0
+            one.update_state(state, history, rows, *heard)
+    monkeypatch.setattr(kernels, "read_shown", None)
+    begin(fresh, sessions, shown)
 
 
 def test_shown_plays_are_read_as_one_after_the_other(synthetic, listener):
@@ -164,15 +166,19 @@ def test_shown_plays_are_read_as_one_after_the_other(synthetic, listener):
     shown = rng.integers(0, 10, 60)
     whole = History.logged(synthetic, sessions, synthetic.sessions.lengths(sessions), 40)
     history, single = begin(listener, sessions, np.zeros(60, np.int64))
+    of_context, of_behaviour = log_columns(synthetic)
+    table, arrays = listener.table.arrays, single.model_arrays
     for place in range(9):
         rows = np.flatnonzero(place < shown)
-        heard = whole.tracks[rows, place], whole.levels[rows, place]
-        plays = synthetic.sessions.offsets[sessions[rows]] + place
-        single.context[rows] = context_inputs(synthetic, plays)
-        inputs = listener._track_inputs(single, history, rows, heard[0][:, None])
-        seen = behaviour_inputs(synthetic, plays)
-        listener._take_in(single, history, rows, *heard, inputs, seen)
-        history.record(rows, *heard)
+        song, level = whole.tracks[rows, place].astype(np.int64), whole.levels[rows, place]
+        plays, before = synthetic.sessions.offsets[sessions[rows]] + place, history.count[rows]
+        single.context[rows] = context_inputs(plays, of_context)
+        heard = history.tracks, history.levels
+        inputs = track_inputs(rows, song[:, None], before, heard, table, single.arrays)
+        seen = inputs, behaviour_inputs(plays, of_behaviour)
+        of_play = listener.fit.network.of_play
+        kernels.add_plays(rows, song[:, None], level, before, *seen, table, arrays, of_play)
+        history.record(rows, song, level)
     _, state = begin(listener, sessions[::-1])
     for rows in (rng.permutation(60)[:25], rng.permutation(60)):
         listener.begin_rows(state, history, rows)
@@ -195,17 +201,23 @@ def test_true_past_does_not_see_the_play_in_question(synthetic_folder, listener,
         column.flush()
     other = LearnedListener(Dataset(changed), listener.fit)
     sessions = np.arange(30)
-    one, two = listener.levels_given_past(sessions), other.levels_given_past(sessions)
+    one, two = next_plays(listener, sessions), next_plays(other, sessions)
     np.testing.assert_array_equal(one[:, :7], two[:, :7])
     assert not np.allclose(one[:, 7:10], two[:, 7:10])
 
 
-def test_behaviour_is_read_of_shown_plays_and_can_be_left_out(synthetic, listener):
-    sessions = np.arange(40)
-    with_it = listener.levels_given_past(sessions)
-    without = listener.levels_given_past(sessions, behaviour=False)
-    np.testing.assert_array_equal(with_it[:, 0], without[:, 0])
-    assert not np.allclose(with_it[:, 1:8], without[:, 1:8])
+def test_behaviour_is_read_of_shown_plays_and_not_of_simulated_ones(synthetic, listener):
+    """The same plays, shown or simulated at the logged levels, in sessions of one context."""
+    sessions, rows = np.arange(40), np.arange(40)
+    history, shown = begin(listener, sessions, np.full(40, 6))
+    so_far, simulated = begin(listener, sessions, np.ones(40, np.int64))
+    for place in range(1, 6):
+        heard = rows, history.tracks[:, place], history.levels[:, place]
+        listener.update_state(simulated, so_far, *heard)
+        so_far.record(*heard)
+    for name in ("sums", "counts", "last", "deviations", "weight"):
+        np.testing.assert_array_equal(getattr(shown, name), getattr(simulated, name))
+    assert not np.allclose(shown.memory, simulated.memory)
 
 
 def test_what_the_log_does_not_say_is_no_behaviour(synthetic_folder, tmp_path):
@@ -225,14 +237,16 @@ def test_what_the_log_does_not_say_is_no_behaviour(synthetic_folder, tmp_path):
         column[:] = -1
         column.flush()
     dataset = Dataset(poor)
-    np.testing.assert_array_equal(behaviour_inputs(dataset, np.arange(50)), 0)
-    answers = LearnedListener(dataset).levels_given_past(np.arange(5))
+    behaviour = behaviour_inputs(np.arange(50), log_columns(dataset)[1])
+    np.testing.assert_array_equal(behaviour, 0)
+    answers = next_plays(LearnedListener(dataset), np.arange(5))
     assert np.nansum(answers) == pytest.approx(dataset.sessions.lengths(np.arange(5)).sum())
 
 
 def test_behaviour_inputs_written_out(synthetic):
     plays = np.arange(200)
-    got = dict(zip(BEHAVIOUR_INPUTS, behaviour_inputs(synthetic, plays).T, strict=True))
+    inputs = behaviour_inputs(plays, log_columns(synthetic)[1])
+    got = dict(zip(BEHAVIOUR_INPUTS, inputs.T, strict=True))
     column = synthetic.sessions.column
     ended = [REASONS_END[code] for code in column("reason_end")[plays]]
     started = [REASONS_START[code] for code in column("reason_start")[plays]]
@@ -246,11 +260,10 @@ def test_behaviour_inputs_written_out(synthetic):
 def test_track_inputs_written_out():
     plays, skipped = np.array([100, 10, 1, 0]), np.array([60, 2, 1, 0])
     table = TrackTable.counted(plays, skipped, None)
-    heard = np.array([[2, 0, 2, 1, -1]])
-    levels = np.array([[4, 1, 0, 3, -1]])
-    songs, row = HeardSongs.none(1, table), np.zeros(1, np.int64)
-    asked = np.array([[2, 3, 0]])
-    inputs = track_inputs(table, songs, row, asked, heard, levels, np.array([4]))[0]
+    heard = np.array([[2, 0, 2, 1, -1]], np.int32), np.array([[4, 1, 0, 3, -1]], np.int8)
+    songs, row = HeardSums.none(1, table), np.zeros(1, np.int64)
+    asked = row, np.array([[2, 3, 0]]), np.array([4])
+    inputs = track_inputs(*asked, heard, table.arrays, songs.arrays)[0]
     by_name = dict(zip(TRACK_INPUTS, inputs.T, strict=True))
     np.testing.assert_allclose(by_name["popularity"], np.log1p([1, 0, 100]))
     np.testing.assert_array_equal(by_name["was_played"], [1, 0, 1])
@@ -263,14 +276,13 @@ def test_track_inputs_written_out():
 
 def test_nearness_is_to_shrunken_means():
     table = TrackTable.counted(np.ones(3, int), np.zeros(3, int), np.eye(3, dtype=np.float32))
-    heard = HeardSongs.none(2, table)
+    heard = HeardSums.none(2, table)
     rows = np.array([1])
     for track, level in ((0, 4), (0, 0), (1, 1)):
-        heard.add(rows, table, np.array([track]), np.array([level]))
-    nothing = np.full((2, 5), -1)
-    inputs = track_inputs(
-        table, heard, np.arange(2), np.array([[0, 1], [0, 1]]), nothing, nothing, np.array([0, 3])
-    )
+        add_songs(rows, np.array([track]), np.array([level]), table.vectors, heard.arrays)
+    nothing = np.full((2, 5), -1, np.int32), np.full((2, 5), -1, np.int8)
+    asked = np.arange(2), np.array([[0, 1], [0, 1]]), np.array([0, 3])
+    inputs = track_inputs(*asked, nothing, table.arrays, heard.arrays)
     near = [TRACK_INPUTS.index(f"near_{what}") for what in ("played", "kept", "skipped", "last")]
     expected = [[2 / 5, 1 / 3, 1 / 4, 0], [1 / 5, 0, 1 / 4, 1]]
     np.testing.assert_array_equal(inputs[0][:, near], 0)
@@ -291,19 +303,18 @@ def test_effects_of_tracks_are_recovered_and_shrunken():
 
 
 def test_level_summaries_written_out():
-    levels = np.array([[4, 1, 0, 0, -1, -1]])
-    got = dict(zip(SUMMARY_INPUTS, level_summaries(levels, np.array([4]))[0], strict=True))
+    table = TrackTable.counted(np.ones(1, int), np.zeros(1, int), None)
+    got = dict(zip(SUMMARY_INPUTS, summaries([4, 1, 0, 0], table), strict=True))
     weights = 0.5 ** np.array([3, 2, 1, 0])
     expected = weights @ (np.array([0, 1, 1, 1]) - 0.5) / (weights.sum() + 0.5)
     assert got["skipped_1"] == pytest.approx(expected)
     assert got["full_inf"] == pytest.approx((1 - 4 * 0.35) / 4.5)
-    told = [[got[f"level_{level}_{ago}_ago"] for level in range(5)] for ago in range(3)]
-    np.testing.assert_array_equal(told, np.eye(5)[[0, 0, 1]])
+    latest = [[got[f"level_{level}_{ago}_ago"] for level in range(5)] for ago in range(3)]
+    np.testing.assert_array_equal(latest, np.eye(5)[[0, 0, 1]])
     assert got["run_of_skips"] == pytest.approx(np.log2(1 + 3))
     assert got["run_of_keeps"] == 0
     assert got["position"] == pytest.approx(4 / 20)
-    nothing = level_summaries(np.full((1, 6), -1), np.array([0]))[0]
-    np.testing.assert_array_equal(nothing, 0)
+    np.testing.assert_array_equal(summaries([], table), 0)
 
 
 def test_skips_make_the_next_skip_likelier(listener):
@@ -314,7 +325,7 @@ def test_skips_make_the_next_skip_likelier(listener):
         for t in (150, 151, 152):
             heard = np.full(50, t)
             levels = np.full(50, level, np.int8)
-            listener.advance(s, h, rows, heard, levels)
+            listener.update_state(s, h, rows, heard, levels)
             h.record(rows, heard, levels)
         answers[level] = skips(listener, h, s, tracks).mean()
     assert answers[0] > 0.65 > 0.4 > answers[4]
@@ -353,8 +364,8 @@ def test_whole_slates_are_heard_as_song_by_song(synthetic, members, embedding, s
         slates[rng.random(slates.shape) < 0.1] = -1
         slates[:, 3] = np.where(rng.random(30) < 0.5, slates[:, 0], slates[:, 3])
         asked = rows, slates, np.full(slates.shape, -1), rng.random(slates.shape)
-        levels = listener.hear(in_whole, whole, *asked)
-        expected = hear_one_by_one(listener, in_single, single, *asked)
+        levels = listener.simulate_response(in_whole, whole, *asked)
+        expected = Listener.simulate_response(listener, in_single, single, *asked)
         np.testing.assert_array_equal(levels, expected)
         assert ((levels < 0) == (slates < 0)).all()
     for one, other in ((whole, single), (in_whole, in_single)):
@@ -376,8 +387,10 @@ def test_pessimism_adds_what_is_not_known(synthetic, listener):
     sd = listener.table.effect_sd
     unknown, well_known = np.argsort(-sd)[:20], np.argsort(sd)[:20]
     assert spread[:, unknown].mean() > 1.2 * spread[:, well_known].mean()
-    logits = listener.network_logits(state, history, np.arange(20), tracks)
-    members = listener.fit.calibration.apply(*logits, recommended=True)
+    base, logits, repeat = listener.network_logits(state, history, np.arange(20), tracks)
+    shrinkage = np.array(listener.fit.calibration.song)[repeat.astype(int)]
+    scale, shift = listener.fit.calibration.simulated
+    members = scale * (base + shrinkage * (logits - base)) + shift
     np.testing.assert_allclose(members.mean(axis=0), usual, rtol=1e-6, atol=1e-6)
     assert (spread >= members.std(axis=0) - 1e-6).mean() > 0.95
 
@@ -408,7 +421,7 @@ def test_sessions_that_reject_are_never_constant(synthetic, listener):
         tracks = rng.integers(0, 200, (len(rows), 1))
         skipped = rng.random(len(rows)) < skips(rejecting, history, state, tracks)[:, 0]
         levels = np.where(skipped, 0, 4).astype(np.int8)
-        rejecting.advance(state, history, rows, tracks[:, 0], levels)
+        rejecting.update_state(state, history, rows, tracks[:, 0], levels)
         history.record(rows, tracks[:, 0], levels)
     skipped = (history.levels[:, :20] < 2).sum(axis=1)
     assert (skipped > 0).all()
@@ -416,8 +429,9 @@ def test_sessions_that_reject_are_never_constant(synthetic, listener):
 
 
 def test_levels_are_shared_out():
-    chances = level_chances(np.array(0.6), np.array([7.0, 0.0, *np.log([1.0, 1.0, 2.0])]))
-    np.testing.assert_allclose(chances, [0.3, 0.3, 0.1, 0.1, 0.2])
+    outputs = np.array([[[7.0, 0.0, *np.log([1.0, 1.0, 2.0])]]], np.float32)
+    chances = kernels.share_out(np.array([[0.6]]), outputs)
+    np.testing.assert_allclose(chances, [[[0.3, 0.3, 0.1, 0.1, 0.2]]])
 
 
 def test_files_keep_the_answers(synthetic, listener, tmp_path):
@@ -425,18 +439,17 @@ def test_files_keep_the_answers(synthetic, listener, tmp_path):
     listener.fit.save(file)
     again = make_listener(str(file), synthetic)
     copied = pickle.loads(pickle.dumps(again))
-    expected = listener.levels_given_past(np.arange(5))
+    expected = next_plays(listener, np.arange(5))
     for other in (again, copied):
-        np.testing.assert_allclose(other.levels_given_past(np.arange(5)), expected, rtol=1e-6)
+        np.testing.assert_allclose(next_plays(other, np.arange(5)), expected, rtol=1e-6)
 
 
 def test_an_own_fit_comes_before_the_bundled_one(synthetic_folder, tmp_path):
     folder = tmp_path / "data"
     shutil.copytree(synthetic_folder, folder)
     fit = FittedNetwork.load(BUNDLED)
-    shifted = FittedNetwork(
-        fit.network, Calibration((1, 1), (1, 3), (1, 0), fit.calibration.usual), fit.about
-    )
+    calibration = Calibration((1, 1), (1, 3), fit.calibration.usual)
+    shifted = FittedNetwork(fit.network, calibration, fit.about)
     shifted.save(folder / "listeners" / "learned.npz")
     assert make_listener("learned", Dataset(folder)).fit.calibration.simulated == (1, 3)
 

@@ -19,7 +19,6 @@ from musicbox_env.listeners import (
     LearnedListener,
     ReplayListener,
     SimilarityListener,
-    hear_one_by_one,
     make_listener,
     put_rows,
     sample_levels,
@@ -54,7 +53,7 @@ def begin(listener, sessions, capacity=30):
 
 
 def hear(listener, state, history, rows, tracks, levels):
-    listener.advance(state, history, rows, tracks, levels)
+    listener.update_state(state, history, rows, tracks, levels)
     history.record(rows, tracks, levels)
 
 
@@ -120,9 +119,8 @@ def test_same_draws_same_answers(listener):
     for one in (listener, other, listener):
         history, state = begin(one, np.arange(25))
         plays = np.full(slates.shape, NO_PLAY)
-        heard.append(
-            hear_one_by_one(one, state, history, np.arange(25), slates.copy(), plays, uniforms)
-        )
+        asked = np.arange(25), slates.copy(), plays, uniforms
+        heard.append(one.simulate_response(state, history, *asked))
     np.testing.assert_array_equal(heard[0], heard[1])
     np.testing.assert_array_equal(heard[0], heard[2])
     assert len(np.unique(heard[0])) > 2

@@ -438,24 +438,21 @@ def test_bundled_dataset_is_made_once(small_bundle: Path) -> None:
     assert [f.name for f in small_bundle.iterdir()] == [made.name]
 
 
-def test_bundled_dataset_name_depends_on_what_makes_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_bundled_dataset_name_depends_on_what_makes_it(tmp_path: Path) -> None:
     package = tmp_path / "package"
-    shutil.copytree(Path(synthetic.__file__).parents[1], package)
-    monkeypatch.setattr(synthetic, "files", lambda _: package)
-    before = synthetic._fingerprint(synthetic.BUNDLED)
-    assert synthetic._fingerprint(synthetic.BUNDLED) == before
-    assert synthetic._fingerprint(SyntheticConfig(seed=1)) != before
+    shutil.copytree(synthetic.PACKAGE, package)
+    before = synthetic.fingerprint(synthetic.BUNDLED)
+    assert synthetic.fingerprint(synthetic.BUNDLED, package) == before
+    assert synthetic.fingerprint(SyntheticConfig(seed=1)) != before
     with (package / "synthetic/law.py").open("a") as law:
         law.write("# another law")
-    assert synthetic._fingerprint(synthetic.BUNDLED) != before
+    assert synthetic.fingerprint(synthetic.BUNDLED, package) != before
 
 
 def test_bundled_dataset_of_whoever_was_first_is_used(
     small_bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    final = small_bundle / f"synthetic-{synthetic._fingerprint(synthetic.BUNDLED)}"
+    final = small_bundle / f"synthetic-{synthetic.fingerprint(synthetic.BUNDLED)}"
 
     def make_while_another_process_finishes(config: SyntheticConfig, out: Path) -> None:
         synthesize(config, out, embeddings=False)

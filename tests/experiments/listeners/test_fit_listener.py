@@ -8,20 +8,25 @@ import pytest
 import torch
 from handmade import write_sessions
 from musicbox_experiments.listeners.calibration import (
-    PricedSongs,
-    believed_part,
-    priced_songs,
+    SongLogits,
+    effect_shrinkage,
     scale_and_shift,
+    song_logits,
     songs_instead,
 )
 from musicbox_experiments.listeners.fit_listener import (
     FitListenerConfig,
     fit_ensemble,
-    priced_out_of_fold,
+    out_of_fold_logits,
     run,
     uncalibrated,
 )
-from musicbox_experiments.listeners.network import TorchNetwork, _towards, fit_member, play_losses
+from musicbox_experiments.listeners.network import (
+    TorchNetwork,
+    fit_member,
+    play_losses,
+    running_mean,
+)
 from musicbox_experiments.listeners.sessions import (
     Inputs,
     SessionArrays,
@@ -29,6 +34,7 @@ from musicbox_experiments.listeners.sessions import (
     session_arrays,
 )
 from scipy.special import expit
+from worlds import next_plays
 
 from musicbox_env.data.dataset import Dataset
 from musicbox_env.listeners import (
@@ -78,12 +84,13 @@ def test_numpy_answers_as_the_fitted_network_did(synthetic, sessions):
         synthetic,
         FittedNetwork(network.exported(), none, {"split": "train", "embedding": "hybrid"}),
     )
-    kinds = {True: Inputs.with_behaviour, False: Inputs.without_behaviour}
-    for behaviour, inputs in kinds.items():
+    ones = np.ones(40, np.int64)
+    kinds = {True: Inputs.with_behaviour(sessions), False: Inputs(sessions, ones, ones)}
+    for shown, inputs in kinds.items():
         with torch.no_grad():
-            outputs = network(inputs(sessions)).numpy()
-        real = sessions.levels >= 0
-        answers = listener.levels_given_past(np.arange(40), behaviour=behaviour)
+            outputs = network(inputs).numpy()
+        answers = next_plays(listener, np.arange(40), shown=shown)
+        real = (sessions.levels >= 0) & np.isfinite(answers[..., 0])
         np.testing.assert_allclose(
             skip_probability(answers)[real], expit(outputs[..., 0])[real], rtol=1e-4
         )
@@ -100,7 +107,7 @@ def test_the_mean_of_the_weights_written_out():
     mean = torch.zeros(()).double()
     expected = 0.0
     for step, newest in enumerate(weights, start=1):
-        mean = _towards(mean, newest, step)
+        mean = running_mean(mean, newest, step)
         share = max(0.01, 9 / (10 + step))
         expected = (1 - share) * expected + share * float(newest)
     assert float(mean) == pytest.approx(expected)
@@ -160,7 +167,7 @@ def test_a_small_fit_beats_the_last_skip_and_keeps_what_it_says(synthetic, fit):
     levels = synthetic.sessions.padded("level", test)
     real = (levels >= 0) & (np.arange(levels.shape[1]) > 0)
     skipped = is_skip(levels)
-    answers = LearnedListener(synthetic, fit).levels_given_past(test)
+    answers = next_plays(LearnedListener(synthetic, fit), test)
     chances = skip_probability(answers)
     previous = np.roll(skipped, 1, axis=1)
     by_last = np.where(previous, skipped[real & previous].mean(), skipped[real & ~previous].mean())
@@ -177,13 +184,13 @@ def test_the_same_seed_fits_the_same(synthetic):
     assert first.about["fitted_sessions"] == len(synthetic.sessions.sessions_in("train_a"))
 
 
-def test_a_fold_is_priced_by_a_network_that_never_saw_it(synthetic):
+def test_a_fold_is_evaluated_by_a_network_that_never_saw_it(synthetic):
     """Not in its weights, not in the counts of its tracks, not in its embedding."""
     config = FitListenerConfig(members=1, memory=4, head=2, max_epochs=1, progress=False)
     split = TrainingSplit.of(synthetic, "train_a")
     evaluated = session_arrays(synthetic, synthetic.sessions.sessions_in("validation"), split.table)
     chosen = synthetic.sessions.sessions_in("train_a")
-    priced = priced_out_of_fold(config, split, chosen, evaluated)
+    found = out_of_fold_logits(config, split, chosen, evaluated)
 
     part, spaces = parts_of(synthetic), crossfitted(synthetic, "hybrid")
     held_out = chosen[np.isin(part[chosen], [2, 7])]
@@ -202,13 +209,13 @@ def test_a_fold_is_priced_by_a_network_that_never_saw_it(synthetic):
     for place, number in ((4, 2), (5, 7)):
         counts = split.table_of(0, held_out)
         listener.table = dataclasses.replace(counts, vectors=spaces[number])
-        by_hand = priced_songs(listener, held_out[part[held_out] == number])
-        np.testing.assert_array_equal(priced[place].logit, by_hand.logit)
-        np.testing.assert_array_equal(priced[place].skipped, by_hand.skipped)
+        by_hand = song_logits(listener, held_out[part[held_out] == number])
+        np.testing.assert_array_equal(found[place].logit, by_hand.logit)
+        np.testing.assert_array_equal(found[place].skipped, by_hand.skipped)
 
-    everyone = priced_songs(listener, chosen)
-    assert sum(len(fold.skipped) for fold in priced) == len(everyone.skipped)
-    assert sum(fold.skipped.sum() for fold in priced) == everyone.skipped.sum()
+    everyone = song_logits(listener, chosen)
+    assert sum(len(fold.skipped) for fold in found) == len(everyone.skipped)
+    assert sum(fold.skipped.sum() for fold in found) == everyone.skipped.sum()
 
 
 def test_one_training_session_is_enough_to_fit_on(tmp_path):
@@ -224,11 +231,11 @@ def test_one_training_session_is_enough_to_fit_on(tmp_path):
     assert np.isfinite(fit.network.unit_outputs).all()
 
 
-def test_plays_are_priced_beside_those_that_followed(synthetic, fit):
+def test_plays_are_compared_with_those_that_followed(synthetic, fit):
     """One session at a time, asked play by play, the past heard as it really was."""
     listener = LearnedListener(synthetic, fit)
     sessions = synthetic.sessions.sessions_in("test")[:6]
-    songs = priced_songs(listener, sessions)
+    songs = song_logits(listener, sessions)
     expected = []
     for row, session in enumerate(sessions):
         plays = synthetic.sessions.frame(session)
@@ -243,7 +250,7 @@ def test_plays_are_priced_beside_those_that_followed(synthetic, fit):
             following = track[place + 1 : place + 5]
             new = sum(song not in track[: place + 1] for song in following)
             expected.append((place, row, usual.mean(), logits.mean(axis=0)[0], repeat[0], 1 + new))
-            listener.advance(state, history, only, track[[place]], level[[place]])
+            listener.update_state(state, history, only, track[[place]], level[[place]])
             history.record(only, track[[place]], level[[place]])
     expected.sort(key=lambda one: one[:2])
     assert len(songs.usual) == len(expected)
@@ -259,16 +266,16 @@ def test_plays_are_priced_beside_those_that_followed(synthetic, fit):
     assert songs.skipped.sum() == skipped
 
 
-def songs_of(count, belief, rng):
+def songs_of(count, shrinkage, rng):
     """Songs whose real effect is a part of the predicted one, which differs for repeats."""
     usual, shape = rng.normal(0, 1, count), (count, 5)
     effect = rng.normal(0.3, 0.8, shape)
     repeat, real = rng.random(shape) < 0.3, rng.random(shape) < 0.9
     real[:, 0] = True
-    mood = usual + rng.normal(0.2, 0.5, count)
-    truth = mood + np.where(repeat, belief[1], belief[0])[:, 0] * effect[:, 0]
+    of_session = usual + rng.normal(0.2, 0.5, count)
+    truth = of_session + np.where(repeat, shrinkage[1], shrinkage[0])[:, 0] * effect[:, 0]
     skipped = rng.random(count) < expit(truth)
-    return PricedSongs(usual, usual[:, None] + effect, repeat, real, skipped)
+    return SongLogits(usual, usual[:, None] + effect, repeat, real, skipped)
 
 
 def test_songs_put_off_are_no_alternatives():
@@ -280,15 +287,15 @@ def test_songs_put_off_are_no_alternatives():
     assert (candidates < np.array([8, 5])[rows][:, None]).all(), "padding is never asked about"
 
 
-def test_the_believed_part_is_recovered():
-    """The network misestimates moods too, which must not pass for songs."""
+def test_the_shrinkage_is_recovered():
+    """The network misestimates session effects too, which must not pass for songs' effects."""
     songs = songs_of(60_000, (1.0, 0.5), np.random.default_rng(0))
-    assert believed_part(songs) == pytest.approx((1.0, 0.5), abs=0.08)
+    assert effect_shrinkage(songs) == pytest.approx((1.0, 0.5), abs=0.08)
 
 
-def test_few_songs_leave_the_believed_part_near_one():
+def test_few_songs_leave_the_shrinkage_near_one():
     songs = songs_of(10, (3.0, -2.0), np.random.default_rng(1))
-    assert believed_part(songs) == pytest.approx((1, 1), abs=0.25)
+    assert effect_shrinkage(songs) == pytest.approx((1, 1), abs=0.25)
 
 
 def test_scale_and_shift_are_recovered():
@@ -363,8 +370,8 @@ def test_real_plays_are_predicted_as_well_as_their_number_allows(tmp_path):
     levels = dataset.sessions.padded("level", test)
     real = (levels >= 0) & (np.arange(levels.shape[1]) > 0)
     skipped = is_skip(levels)[real]
-    for behaviour, least_auc, most_loss in ((True, 0.831, 0.504), (False, 0.820, 0.517)):
-        answers = listener.levels_given_past(test, behaviour=behaviour)
+    for shown, least_auc, most_loss in ((True, 0.831, 0.504), (False, 0.820, 0.517)):
+        answers = next_plays(listener, test, shown=shown)
         chances = skip_probability(answers)[real]
         assert auc(skipped, chances) > least_auc
         assert log_loss(skipped, chances) < most_loss

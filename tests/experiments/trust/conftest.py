@@ -7,7 +7,7 @@ from musicbox_experiments.trust.boosting import BoostingBaseline
 from musicbox_experiments.trust.context import Context
 from musicbox_experiments.trust.queries import Log
 
-from musicbox_env.listeners import GroundTruthListener
+from musicbox_env.listeners import GroundTruthListener, Listener, NoState
 from musicbox_env.schema import NUM_LEVELS
 
 
@@ -21,22 +21,14 @@ def truth(synthetic):
     return GroundTruthListener(synthetic)
 
 
-class Constant:
+class Constant(Listener[NoState]):
     """Answers always alike."""
-
-    answers_from_log = False
 
     def __init__(self, chances):
         self.chances = np.asarray(chances, float)
 
-    def begin(self, history):
-        return None
-
     def level_probabilities(self, state, history, rows, tracks, plays):
         return np.broadcast_to(self.chances, (*tracks.shape, NUM_LEVELS)).copy()
-
-    def advance(self, state, history, rows, tracks, levels):
-        pass
 
 
 @pytest.fixture(scope="session")

@@ -128,6 +128,6 @@ def test_expected_list_reward_equals_all_ways_the_list_can_go(truth, log):
                 if k < 2:
                     weight *= chances[0, path[k]]
                     level = np.array([path[k]], np.int8)
-                    truth.advance(state, history, only, track, level)
+                    truth.update_state(state, history, only, track, level)
                     history.record(only, track, level)
         assert found[row] == pytest.approx(expected, abs=0.01)

@@ -8,27 +8,21 @@ from musicbox_experiments.trust import metrics, prediction
 from musicbox_experiments.trust.queries import run_free
 from scipy.special import expit
 
+from musicbox_env.listeners import Listener, NoState
 from musicbox_env.listeners.leaving import LeavingModel
 from musicbox_env.schema import NUM_LEVELS, is_skip
 
 
-class Moody:
+class Moody(Listener[NoState]):
     """Skips more after a skip than after a keep."""
 
-    answers_from_log = False
     after_keep = np.array([0.1, 0.1, 0.1, 0.2, 0.5])
     after_skip = np.array([0.5, 0.2, 0.1, 0.1, 0.1])
-
-    def begin(self, history):
-        return None
 
     def level_probabilities(self, state, history, rows, tracks, plays):
         last = history.levels[rows, history.count[rows] - 1]
         chances = np.where(is_skip(last)[:, None], self.after_skip, self.after_keep)
         return np.repeat(chances[:, None], tracks.shape[1], axis=1)
-
-    def advance(self, state, history, rows, tracks, levels):
-        pass
 
 
 def test_constant_sessions_are_drawn_anew_and_others_left_alone(log, constant):

@@ -112,7 +112,7 @@ def test_free_runs_equal_one_session_at_a_time(truth, log):
             )[:, 0]
             level = sample_levels(chances, uniforms[[row], place])
             assert level[0] == levels[0, row, place]
-            truth.advance(state, history, only, track, level)
+            truth.update_state(state, history, only, track, level)
             history.record(only, track, level)
 
 
