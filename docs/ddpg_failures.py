@@ -21,7 +21,7 @@ from musicbox_experiments.evaluate.rollout import open_sessions, roll_out, skip_
 from musicbox_experiments.train.departures import departures, published
 from tqdm import tqdm
 
-from musicbox_env.simulator.dynamics import open_dataset
+from musicbox_env.simulator.assets import open_dataset
 
 LISTENER = "ground_truth"
 PLAIN = published(departures())

@@ -12,7 +12,9 @@ from gymnasium import spaces
 
 from musicbox_env.rng import choose, new_key
 from musicbox_env.schema import require_known
-from musicbox_env.simulator.dynamics import EnvAssets, Outcome, SessionConfig, Simulator
+from musicbox_env.simulator.assets import EnvAssets
+from musicbox_env.simulator.config import SessionConfig
+from musicbox_env.simulator.dynamics import Outcome, Simulator
 
 if TYPE_CHECKING:
     from musicbox_env.rendering import SessionView

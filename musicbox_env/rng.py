@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit, vectorize
+
+from musicbox_env.kernels import compiled
 
 _GOLDEN_GAMMA = np.uint64(0x9E3779B97F4A7C15)
 _MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
@@ -89,7 +90,7 @@ class KeyStreams:
         return keys
 
 
-@njit(cache=True)
+@compiled
 def _take_keys(
     rows: npt.NDArray[np.integer],
     ahead: npt.NDArray[np.uint64],
@@ -124,11 +125,16 @@ def uniform(
         keys: One for each session, ``(n,)`` or broadcastable.
         counters: How many numbers were drawn before, broadcastable with ``keys``.
     """
-    numbers: npt.NDArray[np.float64] = _uniform(keys, np.asarray(counters, np.int64))
+    counters = np.asarray(counters, np.int64)
+    shape = np.broadcast_shapes(keys.shape, counters.shape)
+    numbers = np.empty(shape)
+    all_keys = np.broadcast_to(keys, shape).flatten()
+    all_counters = np.broadcast_to(counters, shape).flatten()
+    _fill_uniform(all_keys, all_counters, numbers.reshape(-1))
     return numbers
 
 
-@njit(cache=True)
+@compiled
 def uniform_number(key: np.uint64, counter: int | np.int64) -> float:
     """One number of `uniform`."""
     z = np.uint64(key) + (np.uint64(counter) + np.uint64(1)) * _GOLDEN_GAMMA
@@ -138,12 +144,15 @@ def uniform_number(key: np.uint64, counter: int | np.int64) -> float:
     return (z >> np.uint64(11)) * 2.0**-53
 
 
-@vectorize(cache=True)
-def _uniform(key: np.uint64, counter: np.int64) -> float:
-    return uniform_number(key, counter)
+@compiled
+def _fill_uniform(
+    keys: npt.NDArray[np.uint64], counters: npt.NDArray[np.int64], numbers: npt.NDArray[np.float64]
+) -> None:
+    for i in range(len(keys)):
+        numbers[i] = uniform_number(keys[i], counters[i])
 
 
-@njit(cache=True)
+@compiled
 def _choose(keys: npt.NDArray[np.uint64], n: int, chosen: npt.NDArray[np.int64]) -> None:
     for i in range(len(keys)):
         chosen[i] = int(uniform_number(keys[i], _CHOICE_COUNTER) * n)

@@ -15,7 +15,9 @@ from gymnasium.vector.utils import batch_space
 from musicbox_env.env import checked_sessions, describe, ends
 from musicbox_env.rng import KeyStreams, choose
 from musicbox_env.schema import require_known
-from musicbox_env.simulator.dynamics import EnvAssets, Outcome, SessionConfig, Simulator
+from musicbox_env.simulator.assets import EnvAssets
+from musicbox_env.simulator.config import SessionConfig
+from musicbox_env.simulator.dynamics import Outcome, Simulator
 
 Batch = dict[str, npt.NDArray]
 

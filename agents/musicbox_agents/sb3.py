@@ -38,7 +38,8 @@ import musicbox_env
 from musicbox_agents.base import Agent, AgentSettings, Callback, Observation
 from musicbox_agents.threads import one_thread
 from musicbox_env.data.dataset import Dataset
-from musicbox_env.simulator.dynamics import EnvAssets, SessionConfig
+from musicbox_env.simulator.assets import EnvAssets
+from musicbox_env.simulator.config import SessionConfig
 
 WEIGHTS = "policy.npz"
 _NEVER = 1 << 62

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from musicbox_env import kernels
 from musicbox_env.data.dataset import Dataset
+from musicbox_env.listeners import replay_kernels as kernels
 from musicbox_env.listeners.base import History, RankingSpace, Rows, for_each
 from musicbox_env.schema import NUM_LEVELS, SKIP_THRESHOLD, is_skip
 

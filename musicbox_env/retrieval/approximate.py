@@ -27,7 +27,7 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from musicbox_env import kernels
+from musicbox_env.retrieval import kernels
 from musicbox_env.retrieval.exact import Floats, Rows, checked_query, ranked, top_k
 
 APPROXIMATE_FROM: Final = 1_000_000

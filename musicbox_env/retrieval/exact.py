@@ -1,6 +1,6 @@
-"""From points in embedding space to songs: exact top-k by dot product, the one copy.
+"""From proto-actions to songs: exact top-k by dot product, the one copy.
 
-Environment, agents, embedding checks and skylines all choose through these functions, so that a
+Environment, agents, embedding checks and oracles all choose through these functions, so that a
 recommendation means the same everywhere. Three properties matter to them:
 
 - Exact, and ties go to the lower row of the catalog (the track more played in training).
@@ -10,10 +10,9 @@ recommendation means the same everywhere. Three properties matter to them:
   last of them joins the final (`_settle`).
 - Memory is bounded by `TILE_SCORES`, whatever the size of the catalog.
 
-Selection is k passes of ``argmax`` over each tile, as long as they find something better than what
-earlier tiles gave. For the few songs of a slate that beats a partial sort (``argpartition``)
-several times over; only many neighbours at once (`PARTITION_FROM`) are worth one. A query alone
-or with few others (`ALONE`) is answered in one pass over the items instead, scores and all.
+Many queries share the reads of the items: BLAS scores a tile, and a compiled pass over its scores
+keeps the best. A query alone or with few others (`ALONE`) is answered in one compiled pass over the
+items, scores and all.
 """
 
 from __future__ import annotations
@@ -23,18 +22,22 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import numpy.typing as npt
 
-from musicbox_env.kernels import best_items, largest_norms, score_exactly
+from musicbox_env.retrieval.kernels import (
+    best_items,
+    best_of_scores,
+    largest_norms,
+    score_exactly,
+)
 
 TILE_QUERIES = 256
 TILE_SCORES = 1 << 21
 """Scores held at once, 8 MB: large enough to amortise BLAS's packing of the items."""
-PARTITION_FROM = 100
-"""From this k on one ``partition`` of a tile is faster than k passes of ``argmax``."""
 ALONE = 3
 """Up to so many queries, BLAS gains less by sharing reads than one compiled pass by saving them."""
-FEW_QUERIES = 16
-"""Below this BLAS is faster at items times queries than at queries times items."""
-
+NO_ORDER = (
+    "Scores hold NaN although the queries are finite: the items hold NaN or infinity, or their "
+    "products overflow float32. Check the embedding."
+)
 _UNIT = np.finfo(np.float32).eps
 
 Floats = npt.NDArray[np.float32]
@@ -176,7 +179,8 @@ def top_k_among(
             f"order has shape {order.shape}; expected that of candidates, {candidates.shape}."
         )
     scores = _scores(points, items, candidates)
-    _refuse_nan(scores)
+    if np.isnan(scores).any():
+        raise ValueError(NO_ORDER)
     absent = candidates < 0
     places = np.lexsort((order, -scores, absent), axis=-1)[:, :k]
     places[np.take_along_axis(absent, places, axis=1)] = -1
@@ -218,7 +222,9 @@ def weight_above(
     margin = _rounding(points, items, own)[:, None]
     weights = np.asarray(weights, dtype=np.float32)
     sums = np.zeros((len(points), weights.shape[1]))
-    for part, start, scores in _score_tiles(points, items, out):
+    for part, start, scores in _score_tiles(points, items):
+        query, place = np.nonzero((out[part] >= start) & (out[part] < start + scores.shape[1]))
+        scores[query, out[part][query, place] - start] = -np.inf
         of_tile = weights[start : start + scores.shape[1]]
         above = scores > (target_scores + margin)[part]
         reached = scores >= (target_scores - margin)[part]
@@ -227,10 +233,8 @@ def weight_above(
     return sums
 
 
-def _score_tiles(
-    points: Floats, items: npt.NDArray, barred: Rows | None
-) -> Iterator[tuple[slice, int, Floats]]:
-    """BLAS's scores of every query for every item, a tile at a time, barred items at -inf.
+def _score_tiles(points: Floats, items: npt.NDArray) -> Iterator[tuple[slice, int, Floats]]:
+    """BLAS's scores of every query for every item, a tile at a time.
 
     Yields:
         The tile's queries, its first item, and its scores, in a buffer that the next tile reuses.
@@ -244,28 +248,24 @@ def _score_tiles(
             tile = np.asarray(items[start : start + step], dtype=np.float32)
             shape = (len(points[part]), len(tile))
             scores = buffer[: shape[0] * shape[1]].reshape(shape)
-            if len(points) < FEW_QUERIES:
-                scores[...] = (tile @ points[part].T).T
-            else:
-                np.matmul(points[part], tile.T, out=scores)
-            if barred is not None:
-                _bar(scores, barred[part] - start)
-            yield part, start, scores
+            yield part, start, np.matmul(points[part], tile.T, out=scores)
 
 
 def _shortlist(
     points: Floats, items: npt.NDArray, k: int, barred: Rows | None
 ) -> tuple[Rows, Floats]:
-    """The k best of each query by BLAS's scores, rows and scores ``(q, k)``, tile by tile."""
+    """The k best of each query by rough scores, rows and scores ``(q, k)``."""
     rows, scores = _nothing(len(points), k)
-    if len(points) <= ALONE and k < PARTITION_FROM and items.dtype == np.float32:
-        none = np.empty((len(points), 0), np.int64)
-        barred = none if barred is None else barred
-        if not best_items(points, np.asarray(items), barred, rows, scores):
-            raise _no_order()
-        return rows, scores
-    for part, start, tile_scores in _score_tiles(points, items, barred):
-        _improve(rows[part], scores[part], tile_scores, start)
+    if barred is None:
+        barred = np.empty((len(points), 0), np.int64)
+    if len(points) <= ALONE and items.dtype == np.float32:
+        sound = best_items(points, np.asarray(items), barred, rows, scores)
+    else:
+        sound = True
+        for part, start, tile in _score_tiles(points, items):
+            sound &= best_of_scores(tile, start, barred[part], rows[part], scores[part])
+    if not sound:
+        raise ValueError(NO_ORDER)
     return rows, scores
 
 
@@ -311,72 +311,6 @@ def _nothing(num_queries: int, k: int) -> tuple[Rows, Floats]:
     return rows, np.full((num_queries, k), -np.inf, dtype=np.float32)
 
 
-def _bar(scores: Floats, barred: Rows) -> None:
-    """Set the barred columns ``(q, b)`` of a tile to -inf, leaving out those of other tiles."""
-    query, place = np.nonzero((barred >= 0) & (barred < scores.shape[1]))
-    scores[query, barred[query, place]] = -np.inf
-
-
-def _improve(rows: Rows, scores: Floats, tile: Floats, start: int) -> None:
-    """Merge the best of a tile ``(q, t)`` into the best so far ``(q, k)``, in place."""
-    select = _by_argmax if rows.shape[1] < PARTITION_FROM else _by_partition
-    tile_rows, tile_scores = select(tile, scores)
-    tile_rows[tile_rows >= 0] += start
-    if start == 0:
-        rows[...], scores[...] = tile_rows, tile_scores
-        return
-    improved = np.flatnonzero(tile_rows[:, 0] >= 0)
-    both_rows = np.concatenate([rows[improved], tile_rows[improved]], axis=1)
-    both_scores = np.concatenate([scores[improved], tile_scores[improved]], axis=1)
-    # Stable: of equal scores the earlier tile, that is the lower row, stays in front.
-    best = np.argsort(-both_scores, axis=1, kind="stable")[:, : rows.shape[1]]
-    rows[improved] = np.take_along_axis(both_rows, best, axis=1)
-    scores[improved] = np.take_along_axis(both_scores, best, axis=1)
-
-
-def _by_argmax(tile: Floats, so_far: Floats) -> tuple[Rows, Floats]:
-    """The best of a tile that can still enter, by one ``argmax`` a place; overwrites the tile."""
-    num_queries, k = so_far.shape
-    rows, scores = _nothing(num_queries, k)
-    who = every = np.arange(num_queries)
-    for place in range(min(k, tile.shape[1])):
-        best = tile.argmax(axis=1)
-        value = tile[every, best]
-        _refuse_nan(value)
-        # Behind `place` songs of this tile only k - 1 - place earlier ones may stay in front.
-        enters = value > so_far[who, k - 1 - place]
-        rows[who[enters], place] = best[enters]
-        scores[who[enters], place] = value[enters]
-        num_left = np.count_nonzero(enters)
-        if num_left == 0:
-            break
-        if 2 * num_left < len(who):
-            tile, who, best = tile[enters], who[enters], best[enters]
-            every = np.arange(num_left)
-        tile[every, best] = -np.inf
-    return rows, scores
-
-
-def _by_partition(tile: Floats, so_far: Floats) -> tuple[Rows, Floats]:
-    """The best k of a tile, by one ``partition`` of each query that can still gain."""
-    num_queries, k = so_far.shape
-    rows, scores = _nothing(num_queries, k)
-    best = tile.max(axis=1)
-    _refuse_nan(best)
-    size = min(k, tile.shape[1])
-    for query in np.flatnonzero(best > so_far[:, -1]):
-        line = tile[query]
-        least = np.partition(line, len(line) - size)[len(line) - size]
-        above = np.flatnonzero(line > least)
-        # Ties at the threshold: the lowest rows fill the remaining places.
-        chosen = np.concatenate([above, np.flatnonzero(line == least)[: size - len(above)]])
-        chosen = chosen[np.lexsort((chosen, -line[chosen]))]
-        chosen = chosen[line[chosen] > -np.inf]
-        rows[query, : len(chosen)] = chosen
-        scores[query, : len(chosen)] = line[chosen]
-    return rows, scores
-
-
 def _checked_points(queries: npt.ArrayLike, dim: int, *, ndim: int) -> Floats:
     """Queries as float32, refused where they cannot be scored."""
     points = np.asarray(queries, dtype=np.float32)
@@ -410,16 +344,3 @@ def _checked_rows(
             "or -1 for none."
         )
     return rows
-
-
-def _refuse_nan(scores: Floats) -> None:
-    """Refuse scores that have no order; queries are checked before, so the items are to blame."""
-    if np.isnan(scores).any():
-        raise _no_order()
-
-
-def _no_order() -> ValueError:
-    return ValueError(
-        "Scores hold NaN although the queries are finite: the items hold NaN or infinity, or "
-        "their products overflow float32. Check the embedding."
-    )

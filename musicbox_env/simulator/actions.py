@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from gymnasium import spaces
 
-from musicbox_env.kernels import all_in_catalog
+from musicbox_env.simulator.kernels import all_in_catalog
 
 ActionSpace = spaces.Box | spaces.MultiDiscrete
 

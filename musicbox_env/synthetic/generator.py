@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import sys
 import uuid
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
@@ -26,6 +25,7 @@ import numpy.typing as npt
 import pandas as pd
 from tqdm import tqdm
 
+from musicbox_env.cache import cache_folder
 from musicbox_env.data.catalog import Catalog
 from musicbox_env.data.dataset import PlayBlock, SplitConfig, staged_folder, write_dataset
 from musicbox_env.data.summaries import repeats
@@ -70,7 +70,6 @@ IMMEDIATE_KEPT = 0.65
 lead to the song just heard, only immediate repeats remain, so that all would be too many."""
 CENTER_SESSIONS = 2048
 REDRAWS = 1000
-CACHE_VARIABLE = "MUSICBOX_CACHE"
 DECIDING_FILES: Final = (
     *(f"synthetic/{n}.py" for n in ("law", "truth", "generator", "tracks", "behaviour")),
     *("schema.py", "data/catalog.py", "data/sessions.py", "data/dataset.py"),
@@ -510,19 +509,6 @@ def bundled_dataset(config: SyntheticConfig | None = None) -> Path:
             raise
         shutil.rmtree(own)
     return folder
-
-
-def cache_folder() -> Path:
-    """Where made data are kept: ``MUSICBOX_CACHE``, or a folder in the platform's cache."""
-    if named := os.environ.get(CACHE_VARIABLE):
-        return Path(named)
-    if sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData/Local"))
-    elif sys.platform == "darwin":
-        base = Path.home() / "Library/Caches"
-    else:
-        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return base / "musicbox"
 
 
 def _fingerprint(config: SyntheticConfig) -> str:

@@ -29,7 +29,8 @@ from musicbox_env.data.summaries import mean_vectors
 from musicbox_env.listeners import RankingSpace
 from musicbox_env.retrieval.exact import Find, top_k, top_k_among
 from musicbox_env.schema import MAX_SESSION_LENGTH, UNKNOWN, is_skip
-from musicbox_env.simulator.dynamics import EnvAssets, Simulator
+from musicbox_env.simulator.assets import EnvAssets
+from musicbox_env.simulator.dynamics import Simulator
 
 MAX_SCORES = 1 << 21
 """Scores of tracks held at once, 8 MB in single precision: memory stays bounded for any batch."""

@@ -112,7 +112,7 @@ from musicbox_env.retrieval.search import Search
 from musicbox_env.rewards import RewardConfig, discounts
 from musicbox_env.rng import packed, unpacked
 from musicbox_env.schema import is_skip, require_known
-from musicbox_env.simulator.dynamics import CONTEXT_SIZE
+from musicbox_env.simulator.context import CONTEXT_SIZE
 from musicbox_env.vector_env import MusicSessionVectorEnv
 
 WEIGHTS = "weights.npz"

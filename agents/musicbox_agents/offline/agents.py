@@ -60,7 +60,7 @@ from musicbox_agents.threads import one_thread
 from musicbox_env.data.dataset import Dataset
 from musicbox_env.data.summaries import GROUPS
 from musicbox_env.schema import is_skip, require_known
-from musicbox_env.simulator.dynamics import CONTEXT_SIZE
+from musicbox_env.simulator.context import CONTEXT_SIZE
 
 CLONES = ("kept", "played")
 STARTS = ("random", "heuristic")

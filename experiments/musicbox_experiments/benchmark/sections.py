@@ -21,7 +21,7 @@ from gymnasium.envs.classic_control.cartpole import CartPoleVectorEnv
 import musicbox_env
 from musicbox_env.retrieval.approximate import ApproximateIndex, ListsInSpace, installed
 from musicbox_env.retrieval.exact import top_k
-from musicbox_env.simulator.dynamics import open_dataset
+from musicbox_env.simulator.assets import open_dataset
 from musicbox_env.synthetic.generator import SyntheticConfig, bundled_dataset, write_raw
 from musicbox_experiments.benchmark.measure import (
     MEBIBYTE,

@@ -12,7 +12,7 @@ import gymnasium as gym
 import numpy as np
 
 import musicbox_env
-from musicbox_env.simulator.dynamics import open_dataset
+from musicbox_env.simulator.assets import open_dataset
 from musicbox_env.synthetic.generator import bundled_dataset
 from musicbox_experiments.benchmark.measure import (
     Found,

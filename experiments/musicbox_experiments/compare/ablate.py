@@ -28,7 +28,7 @@ from musicbox_env.data.dataset import Dataset
 from musicbox_env.listeners import require_listener
 from musicbox_env.rewards import RewardConfig
 from musicbox_env.schema import require_known
-from musicbox_env.simulator.dynamics import open_dataset
+from musicbox_env.simulator.assets import open_dataset
 from musicbox_experiments.compare.ablation import AGENT, BASES, Base, Pair, effects, pairs, sides_of
 from musicbox_experiments.compare.ablation_report import write_ablation
 from musicbox_experiments.compare.evaluation import Evaluation, evaluated

@@ -18,7 +18,7 @@ import numpy as np
 from musicbox_env.data.dataset import Dataset
 from musicbox_env.listeners import LISTENERS
 from musicbox_env.rewards import RewardConfig
-from musicbox_env.simulator.dynamics import open_dataset
+from musicbox_env.simulator.assets import open_dataset
 from musicbox_experiments.compare.evaluation import evaluate_all, evaluate_one, evaluations_for
 from musicbox_experiments.compare.presets import (
     PRESETS,

@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from musicbox_env.data.dataset import write_json
 from musicbox_env.schema import require_known, split_codes
-from musicbox_env.simulator.dynamics import open_dataset
+from musicbox_env.simulator.assets import open_dataset
 from musicbox_experiments.compare import plots
 from musicbox_experiments.compare.evaluation import SKYLINE_EVALUATORS, Evaluation, evaluated
 from musicbox_experiments.compare.summary import BOUNDS

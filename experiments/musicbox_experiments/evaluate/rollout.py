@@ -171,7 +171,7 @@ def rerank(
 
 
 def _dataset_of(options: Mapping[str, Any]) -> Dataset:
-    from musicbox_env.simulator.dynamics import open_dataset
+    from musicbox_env.simulator.assets import open_dataset
 
     return open_dataset(options.get("data"))
 

@@ -30,7 +30,7 @@ from tqdm import tqdm
 
 from musicbox_env.data.dataset import write_json
 from musicbox_env.listeners import LISTENERS
-from musicbox_env.simulator.dynamics import open_dataset
+from musicbox_env.simulator.assets import open_dataset
 from musicbox_experiments.data.sampling import picking_sessions
 from musicbox_experiments.evaluate.rollout import roll_out, skip_rate
 from musicbox_experiments.train.simulators import Listeners, pessimistic

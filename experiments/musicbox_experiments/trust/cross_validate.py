@@ -18,7 +18,7 @@ import numpy.typing as npt
 from tqdm import tqdm
 from tyro.conf import Positional
 
-from musicbox_env.simulator.dynamics import open_dataset
+from musicbox_env.simulator.assets import open_dataset
 from musicbox_experiments.evaluate.resampling import Resampling
 from musicbox_experiments.listeners.fit_leaving import leaving_seen
 from musicbox_experiments.listeners.fit_listener import (
