@@ -85,7 +85,8 @@ def reward_terms(
     """
     discount = discounts(config.gamma_position, levels.shape[1])
     zeros = np.zeros(len(levels))
-    listened = ((levels >= SKIP_THRESHOLD) * discount).sum(axis=1)
+    kept = (levels >= SKIP_THRESHOLD) * discount
+    listened = sum(kept.T, start=zeros)  # place by place: numpy sums short rows slowly
     terms = {"listen": listened, "graded": zeros, "diversity": zeros, "novelty": zeros}
     if config.graded:
         terms["graded"] = (np.maximum(levels, 0) / float(Level.FULL)) @ discount

@@ -85,22 +85,9 @@ class KeyStreams:
         for row in rows[self._next[rows] == KEYS_AHEAD]:
             self._keys[row] = self._generators[row].bit_generator.random_raw(KEYS_AHEAD)
             self._next[row] = 0
-        keys = np.empty(len(rows), np.uint64)
-        _take_keys(rows, self._keys, self._next, keys)
+        keys = self._keys[rows, self._next[rows]]
+        self._next[rows] += 1
         return keys
-
-
-@compiled
-def _take_keys(
-    rows: npt.NDArray[np.integer],
-    ahead: npt.NDArray[np.uint64],
-    following: npt.NDArray[np.int64],
-    keys: npt.NDArray[np.uint64],
-) -> None:
-    """Write the next of the keys drawn ahead ``(n, KEYS_AHEAD)`` into ``keys`` ``(m,)``."""
-    for i in range(len(rows)):
-        keys[i] = ahead[rows[i], following[rows[i]]]
-        following[rows[i]] += 1
 
 
 def choose(keys: npt.NDArray[np.uint64], n: int) -> npt.NDArray[np.int64]:
@@ -108,9 +95,7 @@ def choose(keys: npt.NDArray[np.uint64], n: int) -> npt.NDArray[np.int64]:
 
     ``floor(u n)`` of a 53-bit u: its bias is below n / 2**53.
     """
-    chosen = np.empty(len(keys), np.int64)
-    _choose(keys, n, chosen)
-    return chosen
+    return (uniform(keys, _CHOICE_COUNTER) * n).astype(np.int64)
 
 
 def uniform(
@@ -150,9 +135,3 @@ def _fill_uniform(
 ) -> None:
     for i in range(len(keys)):
         numbers[i] = uniform_number(keys[i], counters[i])
-
-
-@compiled
-def _choose(keys: npt.NDArray[np.uint64], n: int, chosen: npt.NDArray[np.int64]) -> None:
-    for i in range(len(keys)):
-        chosen[i] = int(uniform_number(keys[i], _CHOICE_COUNTER) * n)

@@ -62,16 +62,6 @@ def begin_sessions(
 
 
 @compiled
-def all_in_catalog(slates: Ints, playing: npt.NDArray[np.bool_], num_tracks: int) -> bool:
-    """Whether slates ``(m, k)`` of the sessions that are not over ``(m,)`` name tracks alone."""
-    for i in range(len(slates)):
-        for place in range(slates.shape[1]):
-            if playing[i] and not 0 <= slates[i, place] < num_tracks:
-                return False
-    return True
-
-
-@compiled
 def allow_slates(
     playing: npt.NDArray[np.bool_],
     barred: Indices,
