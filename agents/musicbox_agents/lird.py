@@ -41,7 +41,7 @@ from musicbox_agents.base import Agent, AgentSettings, Callback, Observation
 from musicbox_agents.ddpg.agent import open_env
 from musicbox_agents.threads import one_thread
 from musicbox_env.data.dataset import Dataset
-from musicbox_env.retrieval.embeddings import embedding_space
+from musicbox_env.retrieval.spaces import embedding_space
 from musicbox_env.schema import is_skip
 
 State = tuple[Tensor, Tensor]  # kept songs, the oldest first (B, N, d), and how many (B,)

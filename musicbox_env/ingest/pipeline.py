@@ -25,13 +25,8 @@ import pyarrow as pa
 import pyarrow.csv as pc_csv
 from tqdm import tqdm
 
-from musicbox_env.data.dataset import (
-    UNFINISHED,
-    PlayBlock,
-    SplitConfig,
-    staged_folder,
-    write_dataset,
-)
+from musicbox_env.data.dataset import UNFINISHED
+from musicbox_env.data.writing import PlayBlock, SplitConfig, staged_folder, write_dataset
 from musicbox_env.ingest.assembly import IdSet, hash_ids
 from musicbox_env.ingest.histories.mapping import explain_proposal
 from musicbox_env.ingest.histories.pipeline import HistoryConfig, make_history_part, sort_sources

@@ -27,8 +27,8 @@ from musicbox_env.retrieval.embeddings import (
     Floats,
     embedding_without,
     fitted_on_sessions,
-    write_rows,
 )
+from musicbox_env.retrieval.spaces import write_rows
 
 PARTS: Final = 10
 """Parts of the training sessions."""

@@ -22,8 +22,8 @@ from musicbox_env.retrieval.approximate import (
     ListsInSpace,
     installed,
 )
-from musicbox_env.retrieval.embeddings import embedding_space, space_file
 from musicbox_env.retrieval.exact import Floats, Rows, top_k
+from musicbox_env.retrieval.spaces import embedding_space, space_file
 from musicbox_env.schema import require_known
 
 RETRIEVALS: Final = ("auto", "exact", "approximate")

@@ -13,8 +13,8 @@ from gymnasium import spaces
 from musicbox_env.data.dataset import Dataset
 from musicbox_env.listeners import make_listener
 from musicbox_env.listeners.leaving import make_leaving
-from musicbox_env.retrieval.embeddings import space_dim
 from musicbox_env.retrieval.search import Search
+from musicbox_env.retrieval.spaces import space_dim
 from musicbox_env.schema import Level
 from musicbox_env.simulator.config import SessionConfig
 from musicbox_env.simulator.context import CONTEXT_SIZE

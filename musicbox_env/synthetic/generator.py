@@ -27,8 +27,8 @@ from tqdm import tqdm
 
 from musicbox_env.cache import cache_folder
 from musicbox_env.data.catalog import Catalog
-from musicbox_env.data.dataset import PlayBlock, SplitConfig, staged_folder, write_dataset
 from musicbox_env.data.summaries import repeats
+from musicbox_env.data.writing import PlayBlock, SplitConfig, staged_folder, write_dataset
 from musicbox_env.retrieval.blas import one_blas_thread
 from musicbox_env.retrieval.embeddings import unit_rows
 from musicbox_env.schema import (
@@ -72,8 +72,8 @@ CENTER_SESSIONS = 2048
 REDRAWS = 1000
 DECIDING_FILES: Final = (
     *(f"synthetic/{n}.py" for n in ("law", "truth", "generator", "tracks", "behaviour")),
-    *("schema.py", "data/catalog.py", "data/sessions.py", "data/dataset.py"),
-    *("retrieval/embeddings.py", "synthetic/published/figures.json"),
+    *("schema.py", *(f"data/{n}.py" for n in ("catalog", "sessions", "dataset", "writing"))),
+    *("retrieval/embeddings.py", "retrieval/held_out.py", "synthetic/published/figures.json"),
     *(
         f"synthetic/published/{n}.csv"
         for n in ("session_lengths", "play_counts", "feature_histograms", "feature_summary")

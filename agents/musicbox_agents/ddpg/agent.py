@@ -106,9 +106,9 @@ from musicbox_agents.ddpg.replay import ReplayBuffer, Transitions
 from musicbox_agents.threads import one_thread
 from musicbox_env import ENV_ID
 from musicbox_env.data.dataset import RATE_SUFFIX, Dataset
-from musicbox_env.retrieval.embeddings import rate_column
 from musicbox_env.retrieval.exact import top_k_among
 from musicbox_env.retrieval.search import Search
+from musicbox_env.retrieval.spaces import rate_column
 from musicbox_env.rewards import RewardConfig, discounts
 from musicbox_env.rng import packed, unpacked
 from musicbox_env.schema import is_skip, require_known

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from musicbox_env.data.dataset import write_json
+from musicbox_env.data.writing import write_json
 from musicbox_experiments.compare import plots
 from musicbox_experiments.compare.ablation import AGENT, BASES, CONFIDENCE, Base, Effect
 from musicbox_experiments.evaluate.statistics import Estimate, interquartile_mean

@@ -21,7 +21,7 @@ import numpy as np
 import tyro
 from tqdm import tqdm
 
-from musicbox_env.data.dataset import write_json
+from musicbox_env.data.writing import write_json
 from musicbox_env.schema import require_known, split_codes
 from musicbox_env.simulator.assets import open_dataset
 from musicbox_experiments.compare import plots

@@ -16,7 +16,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Final
 
-from musicbox_env.data.dataset import write_json
+from musicbox_env.data.writing import write_json
 from musicbox_experiments.compare import plots
 from musicbox_experiments.compare.report import Picture, template_environment
 from musicbox_experiments.evaluate.resampling import Measured

@@ -34,7 +34,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from musicbox_env.data.dataset import write_json
+from musicbox_env.data.writing import write_json
 from musicbox_env.ingest.assembly import SessionAssembler
 from musicbox_env.ingest.histories.formats import HistoryFormat, history_format
 from musicbox_env.ingest.histories.levels import (

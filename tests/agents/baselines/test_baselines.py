@@ -10,7 +10,7 @@ from musicbox_agents.baselines import heuristics as baselines
 from musicbox_agents.baselines.heuristics import most_popular, nth_allowed, strongest
 
 import musicbox_env
-from musicbox_env.retrieval.embeddings import embedding_space
+from musicbox_env.retrieval.spaces import embedding_space
 from musicbox_env.schema import Level, is_skip
 
 

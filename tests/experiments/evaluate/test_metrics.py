@@ -27,7 +27,8 @@ from musicbox_experiments.evaluate.metrics import (
     skip_rate,
 )
 
-from musicbox_env.data.dataset import Dataset, PlayBlock, SplitConfig, write_dataset
+from musicbox_env.data.dataset import Dataset
+from musicbox_env.data.writing import PlayBlock, SplitConfig, write_dataset
 from musicbox_env.schema import DIVERSITY_FEATURES
 
 NUM_TRACKS = 9
