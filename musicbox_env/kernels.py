@@ -63,7 +63,7 @@ def dot(a: Floats, b: Floats) -> float:
 
 @compiled
 def level_is_skip(level: int) -> bool:
-    """What `schema.is_skip` says of one level."""
+    """`schema.is_skip` of one level."""
     return 0 <= level < SKIP_THRESHOLD
 
 

@@ -1,4 +1,4 @@
-"""What a slate is worth: named terms, their weights, and the one place where they are summed."""
+"""The reward of a slate: named terms and their weighted sum."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Random numbers addressed by key and counter, so that a batch draws what each session would alone.
+"""Random numbers addressed by key and counter, the same alone and in a batch.
 
-One session's n-th random number depends on its key and on n alone. A vector environment therefore
-draws for all its sessions in one numpy expression and still equals the single environments, one
-for one; a generator object for each session would cost a Python call a song.
+One session's n-th random number depends on its key and on n alone. A vector environment draws for
+all its sessions at once and equals the single environments, one for one; a generator for each
+session would cost a Python call a song.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ class KeyStreams:
 
 
 def choose(keys: npt.NDArray[np.uint64], n: int) -> npt.NDArray[np.int64]:
-    """One of ``n`` things for each key ``(m,)``, by a number that no counter of a session reaches.
+    """One of ``n`` things for each key ``(m,)``; sessions' own counters never reach this number.
 
     ``floor(u n)`` of a 53-bit u: its bias is below n / 2**53.
     """

@@ -9,7 +9,7 @@
       sessions/split.npy    split code of each session
       sessions/ids.parquet  session ids as logged
       catalog.parquet       tracks, most played in training first; titles and artists if known
-      embeddings/<name>.npy unit rows, one for each track; <name>.json says how they were made
+      embeddings/<name>.npy unit rows, one for each track; <name>.json holds how they were made
       spaces/               embeddings with the track's rate beside them, and fitted without some
                             sessions (crossfit), made on first use
       truth/                of synthetic data only: the law that made it
@@ -122,7 +122,7 @@ class Dataset:
 
     @property
     def default_embedding(self) -> str:
-        """Space in which agents act unless told otherwise: the best embedding, with the rate.
+        """Space in which agents act by default: the best embedding, with the rate.
 
         Raises:
             ValueError: No embedding was fitted.

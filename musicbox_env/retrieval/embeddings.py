@@ -7,9 +7,9 @@
 `hybrid`    the same, and where a song was heard in few sessions, where its features put it
 =========== ====================================================================================
 
-Every row is a track of the catalog and has unit norm. The common mean is removed first: shared
-by all rows, it raises every cosine and tells songs apart by nothing. A track of which an embedding
-knows nothing lies in that embedding's blank direction, the one that the known tracks point along
+Every row is a track of the catalog and has unit norm. The common mean is removed first: shared by
+all rows, it raises every cosine and separates no songs. A track without the data that an embedding
+is made of lies in that embedding's blank direction, the one that the known tracks point along
 least: as near as a unit vector comes to being similar to none.
 
 Co-listening. A session of n different songs shows n (n - 1) ordered pairs and counts 1 for each of
@@ -21,11 +21,11 @@ those, the matrix is::
 
 without the prior that of correspondence analysis (Benzecri, 1973). A song heard in few sessions has
 large entries by chance alone; the prior damps them. M is never made: it is a product of sparse
-matrices, and subspace iteration (Halko, Martinsson & Tropp, arXiv:0909.4061) asks only for its
+matrices, and subspace iteration (Halko, Martinsson & Tropp, arXiv:0909.4061) needs only its
 products with a few vectors. Vectors are ``u_k sqrt(max(w_k - w_next, 0))`` over the square root
 above, with w_next the first eigenvalue left out: what noise alone gives every direction.
 
-Whether an embedding is any good is asked of validation sessions (`held_out_check`), which no
+`held_out.held_out_check` measures how good an embedding is, on validation sessions, which no
 embedding is fitted on. The settings below were chosen by it on synthetic sessions.
 """
 
@@ -77,8 +77,7 @@ class Fit:
 
     Attributes:
         vectors: ``(num_tracks, dim)``, rows of unit norm.
-        known: Tracks of which the embedding knows something ``(num_tracks,)``; the others lie in
-            the blank direction.
+        known: Tracks with data ``(num_tracks,)``; the others lie in the blank direction.
         settings: What made it, JSON-able.
     """
 
@@ -109,7 +108,7 @@ def fit_embeddings(
         progress: Show a bar of the passes over the log.
 
     Returns:
-        For each name what ``embeddings/<name>.json`` says, the held-out check included, or
+        For each name the content of ``embeddings/<name>.json``, the held-out check included, or
         ``{"skipped": reason}``.
 
     Raises:
@@ -168,7 +167,7 @@ def embedding_without(
 
 
 def fitted_on_sessions(name: str) -> bool:
-    """Whether an embedding knows which songs shared a training session."""
+    """Whether an embedding is fitted on which songs shared a training session."""
     return name in ("colisten", "hybrid")
 
 

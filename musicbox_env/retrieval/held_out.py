@@ -1,4 +1,4 @@
-"""Whether an embedding is any good: songs left out of validation sessions, looked for among all."""
+"""How good an embedding is: the rank of songs left out of validation sessions among all tracks."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def held_out_check(
     - ``mean_percentile``: share of tracks that rank above the song; 0 is best, chance 0.5.
     - ``mean_percentile_of_plays``: the same, tracks weighted by training plays: the chance that a
       song out of the log at large ranks above the session's own. Popularity gets 0.5 here, and
-      what an embedding gains is taste alone. The one to choose embeddings by: songs are left out
+      what an embedding gains is taste alone. Choose embeddings by it: songs are left out
       as often as they are played, so that the other three reward popularity above all.
 
     Args:
@@ -70,8 +70,8 @@ def left_out(
     chosen = rng.permutation(sessions)[:CHECKED_SESSIONS]
     tracks = np.sort(log.padded("track", chosen).astype(np.int64), axis=1)
     tracks[:, 1:][tracks[:, 1:] == tracks[:, :-1]] = -1
-    draws = np.where(tracks >= 0, rng.random(tracks.shape), -1)
-    place = draws.argmax(axis=1)[:, None]
+    numbers = np.where(tracks >= 0, rng.random(tracks.shape), -1)
+    place = numbers.argmax(axis=1)[:, None]
     targets = np.take_along_axis(tracks, place, axis=1)[:, 0]
     np.put_along_axis(tracks, place, -1, axis=1)
     usable = (tracks >= 0).any(axis=1)

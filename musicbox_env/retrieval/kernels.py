@@ -18,18 +18,18 @@ BLOCK_ITEMS = 256
 
 @compiled
 def best_items(
-    points: Floats,
+    queries: Floats,
     items: Floats,
     barred: Ints,
     rows: Ints,
     scores: Floats,
 ) -> bool:
-    """Find the items of highest dot product with each point in one pass over them.
+    """Find the items of highest dot product with each query in one pass over them.
 
     Args:
-        points: ``(q, d)``.
+        queries: ``(q, d)``.
         items: ``(n, d)``.
-        barred: Items that a point may not have ``(q, b)``, -1 for none.
+        barred: Items that a query may not have ``(q, b)``, -1 for none.
         rows: The best items, best first, ties to the lower row ``(q, k)``; changed.
         scores: Their scores ``(q, k)``; changed, -inf before.
 
@@ -38,10 +38,10 @@ def best_items(
     """
     sound = True
     block = np.empty(BLOCK_ITEMS, np.float32)
-    for i in range(len(points)):
+    for i in range(len(queries)):
         for start in range(0, len(items), BLOCK_ITEMS):
             here = block[: len(items) - start]
-            _score(points[i], items[start : start + BLOCK_ITEMS], here)
+            _score(queries[i], items[start : start + BLOCK_ITEMS], here)
             sound &= _enter_block(start, here, barred[i], rows[i], scores[i])
     return sound
 
@@ -70,7 +70,7 @@ def best_of_scores(tile: Floats, first: int, barred: Ints, rows: Ints, scores: F
 
 @compiled
 def best_in_lists(
-    points: Floats,
+    queries: Floats,
     items: Floats,
     starts: Ints,
     filed: Indices,
@@ -78,24 +78,24 @@ def best_in_lists(
     barred: Ints,
     rows: Ints,
 ) -> None:
-    """Find the items of highest dot product with each point among those of some lists.
+    """Find the items of highest dot product with each query among those of some lists.
 
     Args:
-        points: ``(q, d)``.
+        queries: ``(q, d)``.
         items: ``(n, d)``.
         starts: Where each list begins in ``filed``, and the last ends ``(lists + 1,)``.
         filed: Items of all lists ``(n,)``.
-        lists: Lists that each point looks into ``(q, p)``.
-        barred: Items that a point may not have ``(q, b)``, -1 for none.
+        lists: Lists that each query looks into ``(q, p)``.
+        barred: Items that a query may not have ``(q, b)``, -1 for none.
         rows: The best items, -1 before ``(q, k)``; changed.
     """
     last = rows.shape[1] - 1
     best = np.empty(rows.shape[1], np.float32)
-    for i in range(len(points)):
+    for i in range(len(queries)):
         best[:] = -np.inf
         for number in lists[i]:
             for item in filed[starts[number] : starts[number + 1]]:
-                score = dot(points[i], items[item])
+                score = dot(queries[i], items[item])
                 if score > best[last] and not holds(barred[i], item):
                     _enter(item, score, rows[i], best)
 
@@ -126,65 +126,65 @@ def summarize_lists(
 
 
 @in_registers
-def promise_of_lists(points: Floats, mean: Floats, variance: Floats, deviations: float) -> Floats:
+def promise_of_lists(queries: Floats, mean: Floats, variance: Floats, deviations: float) -> Floats:
     """What the best item of each list may score ``(q, lists)``.
 
     Args:
-        points: ``(q, d)``.
+        queries: ``(q, d)``.
         mean: Of the lists' items ``(lists, d)``.
         variance: Of them ``(lists, d)``.
         deviations: Standard deviations of the scores that are added to their mean.
     """
-    promise = np.empty((len(points), len(mean)), np.float32)
-    for i in range(len(points)):
+    promise = np.empty((len(queries), len(mean)), np.float32)
+    for i in range(len(queries)):
         for number in range(len(mean)):
             score: Any = np.float32(0)
             spread: Any = np.float32(0)
-            for j in range(points.shape[1]):
-                score += points[i, j] * mean[number, j]
-                spread += points[i, j] ** 2 * variance[number, j]
+            for j in range(queries.shape[1]):
+                score += queries[i, j] * mean[number, j]
+                spread += queries[i, j] ** 2 * variance[number, j]
             promise[i, number] = score + deviations * np.sqrt(spread)
     return promise
 
 
 @in_registers
-def _score(point: Floats, items: Floats, scores: Floats) -> None:
-    """Dot products of a point and items, four at a time: each number of the point is read once."""
+def _score(query: Floats, items: Floats, scores: Floats) -> None:
+    """Dot products of a query and items, four at a time: each number of the query is read once."""
     fours = len(items) - len(items) % 4
     for item in range(0, fours, 4):
         first: Any = np.float32(0)
         second: Any = np.float32(0)
         third: Any = np.float32(0)
         fourth: Any = np.float32(0)
-        for j in range(len(point)):
-            first += point[j] * items[item, j]
-            second += point[j] * items[item + 1, j]
-            third += point[j] * items[item + 2, j]
-            fourth += point[j] * items[item + 3, j]
+        for j in range(len(query)):
+            first += query[j] * items[item, j]
+            second += query[j] * items[item + 1, j]
+            third += query[j] * items[item + 2, j]
+            fourth += query[j] * items[item + 3, j]
         scores[item], scores[item + 1] = first, second
         scores[item + 2], scores[item + 3] = third, fourth
     for item in range(fours, len(items)):
-        scores[item] = dot(point, items[item])
+        scores[item] = dot(query, items[item])
 
 
 @in_registers
-def score_exactly(points: Floats, items: npt.NDArray, rows: Indices) -> Floats:
-    """Dot products of points and their own items ``(q, m)``, -inf where the row is -1.
+def score_exactly(queries: Floats, items: npt.NDArray, rows: Indices) -> Floats:
+    """Dot products of queries and their own items ``(q, m)``, -inf where the row is -1.
 
     They are summed in double precision, and the same wherever an item stands.
 
     Args:
-        points: ``(q, d)``.
+        queries: ``(q, d)``.
         items: ``(n, d)``.
         rows: ``(q, m)``.
     """
     scores = np.full(rows.shape, -np.inf, np.float32)
-    for i in range(len(points)):
+    for i in range(len(queries)):
         for m in range(rows.shape[1]):
             if rows[i, m] >= 0:
                 total = 0.0
-                for j in range(points.shape[1]):
-                    total += np.float64(points[i, j]) * np.float64(items[rows[i, m], j])
+                for j in range(queries.shape[1]):
+                    total += np.float64(queries[i, j]) * np.float64(items[rows[i, m], j])
                 scores[i, m] = total
     return scores
 

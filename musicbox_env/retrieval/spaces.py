@@ -35,7 +35,7 @@ def embedding_space(dataset: Dataset, spec: str) -> Floats:
         processes share it. A space with the rate is written to ``spaces/`` when first asked for.
 
     Raises:
-        ValueError: No such space; the message says which there are.
+        ValueError: No such space; the message names those there are.
     """
     name, rate = _parse_space(dataset, spec)
     return _with_rate(dataset, name) if rate else dataset.embedding(name)
@@ -64,7 +64,7 @@ def space_file(dataset: Dataset, spec: str) -> Path:
 
 
 def _parse_space(dataset: Dataset, spec: str) -> tuple[str, bool]:
-    """Name of the embedding, and whether the rate is asked for too."""
+    """Name of the embedding, and whether the rate is part of the space."""
     name, plus, rest = spec.partition("+")
     if name not in dataset.embedding_names or (plus and plus + rest != RATE_SUFFIX):
         best = dataset.default_embedding
@@ -122,7 +122,7 @@ def rate_column(catalog: Catalog, split: str = "train") -> Floats:
         catalog: The tracks.
         split: Plays that are counted: ``"train"``, or one of its folds, for which the scale stays
             that of ``"train"``. Who learns from logged labels of one fold must take the rates of
-            the other, since a rate that counts the label itself says too much about it.
+            the other, since a rate that counts the label itself leaks it.
     """
     of_train = _listen_logit(catalog, "train")
     played = catalog.plays() > 0

@@ -44,13 +44,13 @@ def _open_dataset(folder: Path, stamp: int) -> Dataset:
 
 
 class EnvAssets:
-    """What all sessions of an environment share and nothing changes: data, space, listener.
+    """What all sessions of an environment share and no session changes: data, space, listener.
 
     Attributes:
         config: The environment's keyword values.
         dataset: Logged sessions and catalog.
         listener: The user simulator.
-        leaving: When listeners leave; None where nobody does.
+        leaving: Model of when listeners leave; None where none does.
         dim: Dimensions of the embedding space.
         capacity: Most songs that a session can have heard.
         pool: Sessions of the split that can be episodes, ``(s,)``.
@@ -97,7 +97,7 @@ class EnvAssets:
 
     @cached_property
     def search(self) -> Search:
-        """How points find their songs."""
+        """The search for the songs nearest to a proto-action."""
         return Search(self.dataset, self.config.embedding, self.config.retrieval)
 
     def vectors(self, tracks: npt.NDArray[np.integer]) -> npt.NDArray[np.float32]:
@@ -147,5 +147,5 @@ class EnvAssets:
         k = self.config.slate_size
         if self.config.action == "slate":
             return spaces.MultiDiscrete(np.full(k, self.num_tracks))
-        points = k if self.config.action == "proto_list" else 1
-        return spaces.Box(-1, 1, (points * self.dim,), np.float32)
+        proto_actions = k if self.config.action == "proto_list" else 1
+        return spaces.Box(-1, 1, (proto_actions * self.dim,), np.float32)

@@ -1,7 +1,8 @@
 """The dynamics of recommending songs into listening sessions, for many sessions at once.
 
-This is the only copy. `env.MusicSessionEnv` runs it with one session, `vector_env` with many; both
-only translate between it and Gymnasium.
+`env.MusicSessionEnv` runs them with one session, `vector_env` with many; both only translate
+between `Simulator` and Gymnasium. A step: `Simulator.choose` turns actions into slates, the
+listener answers them, and `rewards` says what they earn.
 """
 
 from __future__ import annotations
@@ -77,7 +78,7 @@ class Outcome:
 
 
 class Simulator:
-    """Batched session dynamics: what was heard, what may be recommended, what the listener says.
+    """Batched session dynamics: what was heard, what may be recommended, what the listener answers.
 
     Every array has one row for each session and is changed in place by `begin` and `step`.
 
@@ -94,7 +95,7 @@ class Simulator:
         Args:
             assets: What they share.
             num_envs: How many they are.
-            capacity: Most songs that a session can have heard; None is the world's.
+            capacity: Most songs that a session can have heard; None is that of the assets.
         """
         self.assets = assets
         self.logged = LoggedPlays(num_envs, assets.dataset.longest_session)
@@ -116,9 +117,9 @@ class Simulator:
 
     @cached_property
     def _state(self) -> Any:
-        """The listener's state of all sessions; made when the first ones begin.
+        """The listener's state of all sessions.
 
-        It takes the first kernel, and with it half a second in which numba gets ready.
+        It is made when the first sessions begin: the first kernel costs half a second of numba.
         """
         assets, one_play = self.assets, np.ones(self.num_envs, np.int64)
         anyone = np.full(self.num_envs, assets.pool[0])
@@ -129,9 +130,9 @@ class Simulator:
         """Start logged sessions: show their first half, see `schema.num_shown`.
 
         Args:
-            rows: Rows places of the batch to fill ``(m,)``.
+            rows: Rows of the batch to fill ``(m,)``.
             sessions: Session indices ``(m,)``.
-            keys: Seeds of the sessions' random numbers ``(m,)``; see `draws`.
+            keys: Seeds of the sessions' random numbers ``(m,)``; see `rng`.
         """
         assets, log, history = self.assets, self.assets.dataset.sessions, self.history
         kernels.begin_sessions(
@@ -272,7 +273,7 @@ class Simulator:
 
         Args:
             rows: Sessions that act ``(m,)``; those that are over hear nothing, and their actions
-                are not looked at.
+                are not checked.
             actions: ``(m, size)`` of the configured kind; see `actions.checked_actions`.
 
         Raises:
@@ -306,7 +307,7 @@ class Simulator:
     def _hear(
         self, rows: Rows, slate: Ints, plays: Ints, uniforms: npt.NDArray[np.float64]
     ) -> npt.NDArray[np.int8]:
-        """Hear slates in order; where listeners may leave, what they do not hear goes out of it.
+        """Let listeners hear slates in order; songs after they leave are taken out.
 
         Returns:
             Levels ``(m, k)``, -1 where nothing was heard; ``slate`` is changed likewise.
@@ -363,27 +364,27 @@ class Simulator:
         who = np.flatnonzero(playing)
         acting, actions = rows[who], actions[who]
         if config.candidates == "catalog":
-            slate[who] = self._retrieve(acting, self._points(actions))
+            slate[who] = self._retrieve(acting, self._proto_actions(actions))
             return slate, plays, replaced
         ties = self._ties(acting)
         if config.action == "slate":
             plays[who], replaced[who] = self.logged.allowed(acting, actions, ties)
         else:
-            points, space = self._points(actions), self.assets.space
-            plays[who] = self.logged.nearest(acting, points, space, config.slate_size, ties)
+            proto_actions, space = self._proto_actions(actions), self.assets.space
+            plays[who] = self.logged.nearest(acting, proto_actions, space, config.slate_size, ties)
         tracks = self.logged.tracks[rows[:, None], plays]
         return np.where(plays >= 0, tracks, slate), plays, replaced
 
-    def _points(self, actions: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    def _proto_actions(self, actions: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Proto-actions of sessions, one for the slate or one a place ``(m, 1 or k, dim)``."""
         return actions.reshape(len(actions), -1, self.assets.dim)
 
-    def _retrieve(self, rows: Rows, points: npt.NDArray[np.float32]) -> Ints:
+    def _retrieve(self, rows: Rows, proto_actions: npt.NDArray[np.float32]) -> Ints:
         """Tracks of the catalog that lie nearest to proto-actions ``(m, k)``."""
         assets, barred = self.assets, self.barred(rows)
         if assets.config.action == "proto_list":
-            return top_k_list(points, assets.space, barred, find=assets.search.top_k)
-        return assets.search.top_k(points[:, 0], assets.config.slate_size, barred)[0]
+            return top_k_list(proto_actions, assets.space, barred, find=assets.search.top_k)
+        return assets.search.top_k(proto_actions[:, 0], assets.config.slate_size, barred)[0]
 
     def _ties(self, rows: Rows) -> npt.NDArray[np.float64]:
         """A number for each play of the logged session ``(m, width)``, new with every slate.
@@ -403,18 +404,18 @@ class Simulator:
         return reward_terms(config, levels, vectors, surprise)
 
     def skip_probabilities(self, rows: Rows, tracks: Ints) -> npt.NDArray[np.float64]:
-        """The listener's own skip probabilities: for diagnosis and skylines, never for agents.
+        """The listener's own skip probabilities: for diagnosis and oracles, never for agents.
 
         Args:
-            rows: Sessions asked ``(m,)``.
-            tracks: Candidates for each ``(m, c)``, or the same for all ``(1, c)``.
+            rows: Sessions ``(m,)``.
+            tracks: Candidates of each ``(m, c)``, or the same for all ``(1, c)``.
 
         Returns:
             ``(m, c)``, NaN where the candidate is -1.
         """
-        asked = np.maximum(tracks, 0)
+        known = np.maximum(tracks, 0)
         chances = self.assets.listener.level_probabilities(
-            self._state, self.history, rows, asked, self.logged.find(rows, asked)
+            self._state, self.history, rows, known, self.logged.find(rows, known)
         )
         return np.where(tracks >= 0, skip_probability(chances), np.nan)
 

@@ -35,24 +35,28 @@ class LoggedPlays:
         matches &= self.held[rows][:, None, :]
         return np.where(matches.any(axis=-1), matches.argmax(axis=-1), UNKNOWN)
 
-    def nearest(self, rows: Rows, points: Floats, space: Floats, k: int, ties: Floats) -> Ints:
+    def nearest(
+        self, rows: Rows, proto_actions: Floats, space: Floats, k: int, ties: Floats
+    ) -> Ints:
         """Held plays of highest dot product ``(m, k)``, -1 where there are fewer.
 
         Args:
             rows: Sessions ``(m,)``.
-            points: One proto-action for the whole slate ``(m, 1, dim)``, or one a place
+            proto_actions: One proto-action for the slate ``(m, 1, dim)``, or one a place
                 ``(m, k, dim)``.
             space: Embedding ``(num_tracks, dim)``.
             k: Places of a slate.
             ties: See the class.
         """
         held, tracks = self.held[rows], self.tracks[rows]
-        if points.shape[1] == 1:
-            return top_k_among(points[:, 0], space, np.where(held, tracks, UNKNOWN), k, order=ties)
+        if proto_actions.shape[1] == 1:
+            return top_k_among(
+                proto_actions[:, 0], space, np.where(held, tracks, UNKNOWN), k, order=ties
+            )
         plays = np.full((len(rows), k), UNKNOWN, np.int64)
         for place in range(k):
             candidates = np.where(held, tracks, UNKNOWN)
-            best = top_k_among(points[:, place], space, candidates, 1, order=ties)[:, 0]
+            best = top_k_among(proto_actions[:, place], space, candidates, 1, order=ties)[:, 0]
             plays[:, place] = best
             found = np.flatnonzero(best >= 0)
             held[found, best[found]] = False
