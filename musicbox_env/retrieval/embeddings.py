@@ -31,9 +31,9 @@ embedding is fitted on. The settings below were chosen by it on synthetic sessio
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -121,11 +121,12 @@ def fit_embeddings(
     dataset = Dataset.unfinished(folder)
     out = dataset.folder / "embeddings"
     out.mkdir(exist_ok=True)
-    fits = _Fits(dataset, dim, seed, progress=progress)
+    fitters = _fitters(dataset, dim, seed, progress=progress)
     reports: dict[str, dict[str, Any]] = {}
     for name in EMBEDDINGS if names is None else names:
         try:
-            fit = fits[name]
+            with one_blas_thread():
+                fit = fitters[name]()
         except CannotFitError as error:
             if names is not None:
                 raise
@@ -163,7 +164,8 @@ def embedding_without(
         Vectors in a basis of their own: only what they make of each other can be compared.
     """
     dim = dataset.embedding(name).shape[1]
-    return _Fits(dataset, dim, seed, without=sessions)[name].vectors
+    with one_blas_thread():
+        return _fitters(dataset, dim, seed, without=sessions)[name]().vectors
 
 
 def fitted_on_sessions(name: str) -> bool:
@@ -171,51 +173,32 @@ def fitted_on_sessions(name: str) -> bool:
     return name in ("colisten", "hybrid")
 
 
-class _Fits:
-    """Embeddings of one dataset, each fitted when first asked for: `hybrid` needs the others."""
+def _fitters(
+    dataset: Dataset,
+    dim: int,
+    seed: int,
+    *,
+    without: npt.NDArray[np.integer] = NO_SESSIONS,
+    progress: bool = False,
+) -> dict[str, Callable[[], Fit]]:
+    """Fits of a dataset's embeddings by name; what they share is computed once."""
 
-    def __init__(
-        self,
-        dataset: Dataset,
-        dim: int,
-        seed: int,
-        *,
-        without: npt.NDArray[np.integer] = NO_SESSIONS,
-        progress: bool = False,
-    ) -> None:
-        self._dataset, self._dim, self._seed = dataset, dim, seed
-        self._without, self._progress = without, progress
-        self._done: dict[str, Fit] = {}
+    @cache
+    def shared() -> SharedSessions:
+        return shared_sessions(dataset, dim, seed=seed, without=without, progress=progress)
 
-    def __getitem__(self, name: str) -> Fit:
-        if name not in self._done:
-            fit = {"content": self._content, "colisten": self._colisten, "hybrid": self._hybrid}
-            with one_blas_thread():
-                self._done[name] = fit[name]()
-        return self._done[name]
-
-    def _content(self) -> Fit:
-        return fit_content(self._dataset.catalog, self._dim)
-
-    @cached_property
-    def _shared(self) -> SharedSessions:
-        return shared_sessions(
-            self._dataset,
-            self._dim,
-            seed=self._seed,
-            without=self._without,
-            progress=self._progress,
-        )
-
-    def _colisten(self) -> Fit:
-        return fit_colisten(self._shared)
-
-    def _hybrid(self) -> Fit:
+    def hybrid() -> Fit:
         try:
-            features = standardised_features(self._dataset.catalog)
+            features = standardised_features(dataset.catalog)
         except CannotFitError:
-            return self["colisten"]
-        return fit_hybrid(features, self._shared)
+            return fit_colisten(shared())
+        return fit_hybrid(features, shared())
+
+    return {
+        "content": lambda: fit_content(dataset.catalog, dim),
+        "colisten": lambda: fit_colisten(shared()),
+        "hybrid": hybrid,
+    }
 
 
 def standardised_features(catalog: Catalog) -> Floats:

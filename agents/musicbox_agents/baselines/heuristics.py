@@ -23,11 +23,11 @@ import numpy.typing as npt
 from scipy import sparse
 
 from musicbox_agents.base import Agent, AgentSettings, Observation
-from musicbox_env import rng as draws
 from musicbox_env.data.dataset import RATE_SUFFIX, Dataset
 from musicbox_env.data.summaries import mean_vectors
 from musicbox_env.listeners import RankingSpace
 from musicbox_env.retrieval.exact import Find, top_k, top_k_among
+from musicbox_env.rng import uniform
 from musicbox_env.schema import MAX_SESSION_LENGTH, UNKNOWN, is_skip
 from musicbox_env.simulator.assets import EnvAssets
 from musicbox_env.simulator.dynamics import Simulator
@@ -350,13 +350,13 @@ class RandomAgent(SlateAgent):
         keys = np.array([self._key(batch, row) for row in range(len(batch["tracks"]))], np.uint64)
         if "candidates" in batch:
             candidates = batch["candidates"]
-            order = draws.uniform(keys[:, None], np.arange(candidates.shape[1]))
+            order = uniform(keys[:, None], np.arange(candidates.shape[1]))
             return best_candidates(candidates, order, self.slate_size)
         barred = batch["barred"]
         number = np.array([len(np.unique(row[row >= 0])) for row in barred])
         left = self.num_tracks - number[:, None] - np.arange(self.slate_size)
-        uniform = draws.uniform(keys[:, None], np.arange(self.slate_size))
-        return nth_allowed(barred, (uniform * left).astype(np.int64), self.num_tracks)
+        numbers = uniform(keys[:, None], np.arange(self.slate_size))
+        return nth_allowed(barred, (numbers * left).astype(np.int64), self.num_tracks)
 
     def _key(self, batch: Batch, row: int) -> int:
         """64 bits that depend on the seed and on what a session heard."""

@@ -24,11 +24,11 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import ndtri
 
-from musicbox_env import rng as draws
 from musicbox_env.data.dataset import Dataset
 from musicbox_env.data.summaries import NEUTRAL, running_skips
 from musicbox_env.retrieval.spaces import RATE_SCALE
 from musicbox_env.rewards import RewardConfig, song_rewards
+from musicbox_env.rng import uniform
 from musicbox_env.schema import is_skip
 
 Floats = npt.NDArray[np.float32]
@@ -120,7 +120,7 @@ def own_gauss(heard: Tracks, tracks: Tracks) -> Floats:
     key = np.full(len(heard), 1, np.uint64)
     for song in heard.T:
         key = key * np.uint64(0x100000001B3) ^ (song + 1).astype(np.uint64)
-    chances = draws.uniform(key[:, None], tracks)
+    chances = uniform(key[:, None], tracks)
     return np.asarray(ndtri(np.clip(chances, 1e-12, 1 - 1e-12)), np.float32)
 
 
