@@ -12,7 +12,9 @@ from gymnasium import spaces
 
 from musicbox_env.rng import choose, new_key
 from musicbox_env.schema import require_known
-from musicbox_env.simulator.dynamics import EnvAssets, Outcome, SessionConfig, Simulator
+from musicbox_env.simulator.assets import EnvAssets
+from musicbox_env.simulator.config import SessionConfig
+from musicbox_env.simulator.dynamics import Outcome, Simulator
 
 if TYPE_CHECKING:
     from musicbox_env.rendering import SessionView
@@ -21,113 +23,131 @@ _ONLY = np.zeros(1, np.intp)
 
 
 class MusicSessionEnv(gym.Env[dict[str, npt.NDArray], npt.NDArray]):
-    """Choose the next songs of a logged listening session so that fewer are skipped.
+    """Recommend the next songs of a logged listening session so that fewer are skipped.
 
     ## Description
-    An episode is one logged session. Its first half is shown as history, with how far each song
-    was heard; then the agent recommends a slate of songs at each step, the listener hears them in
-    order, and what was skipped is the reward. The listener is a user simulator (`listener`).
+    An episode is one logged listening session. Its first half is shown as history, with how far
+    each song was heard. Then, at each step, the agent recommends a slate of songs and a listener
+    (user simulator) hears them in order. A song that is not skipped earns a reward.
 
-    ## Action space
-    `action` says what an action is:
+    ```python
+    import gymnasium as gym
+    import musicbox_env
 
-    | value | space | meaning |
+    env = gym.make("MusicSession-v0")
+    observation, info = env.reset(seed=0)
+    observation, reward, terminated, truncated, info = env.step(env.action_space.sample())
+    ```
+
+    ## Action Space
+    The option `action` decides what an action is; `d` is the dimension of the embedding space.
+
+    | `action` | space | meaning |
     | --- | --- | --- |
-    | `"proto"` | `Box(-1, 1, (d,))` | one point of the embedding space; every track is scored by dot product and the best `slate_size` are the slate. Only the direction matters. |
-    | `"proto_list"` | `Box(-1, 1, (slate_size * d,))` | one point for each place of the slate; no song twice |
+    | `"proto"` | `Box(-1, 1, (d,))` | one proto-action, a point of the embedding space; the `slate_size` tracks of highest dot product are the slate, so that only its direction matters |
+    | `"proto_list"` | `Box(-1, 1, (slate_size * d,))` | one proto-action for each place of the slate; no track twice |
     | `"slate"` | `MultiDiscrete([tracks] * slate_size)` | rows of the catalog |
 
-    Unless `repeats`, songs that the session heard are barred: points do not see them; in an
-    explicit slate such a song, or one named twice, is replaced by the most popular song that is
-    allowed, and counted in `info["replaced"]`. An agent that names tracks finds those that it may
-    not name in the observation `barred`. Any other shape, type or value is a `ValueError`
-    (`musicbox_env.simulator.actions`).
+    Tracks that the session heard are barred unless `repeats`: proto-actions do not find them. In a
+    slate, a barred track, or one named twice, is replaced by the most popular track that is
+    allowed, and counted in `info["replaced"]`. The observation `barred` lists these tracks. An
+    action of another shape, type or range raises `ValueError` (`musicbox_env.simulator.actions`).
 
-    ## Observation space
-    A flat `Dict` of one-dimensional Boxes; the newest play is last, padding is in front.
+    ## Observation Space
+    A flat `Dict` of one-dimensional `Box`es. The newest song is last, padding is in front.
 
     | `observation` | key | shape | meaning |
     | --- | --- | --- | --- |
     | `"embedding"` | `history` | `(history_length * d,)` | embeddings of the songs heard |
     | | `levels` | `(history_length,)` | how far each was heard, 0 brief to 1 full |
     | | `mask` | `(history_length,)` | 1 where there is a song |
-    | | `context` | `(11,)` | hour as cosine and sine, premium and shuffle (-1, 1, 0 unknown), one-hot context type, all of the last shown play; then songs heard over the longest session |
+    | | `context` | `(11,)` | hour as cosine and sine; premium and shuffle (-1, 1, 0 unknown); context type, one-hot; all of the last shown play; then songs heard over the longest session |
     | `"ids"` | `tracks` | `(history_length,)` int32 | rows of the catalog, -1 pads |
     | | `levels` | `(history_length,)` int8 | listen levels 0 to 4, -1 pads |
     | | `context` | `(11,)` | as above |
-    | | `barred` | `(longest session + horizon,)` int32 | only with `candidates="catalog"`: tracks that may not be recommended, -1 pads: all that the session heard, also beyond `history_length`; none with `repeats` |
-    | | `candidates` | `(longest session,)` int32 | only with `candidates="session"`: tracks of the plays that may be chosen, by index, -1 pads |
+    | | `barred` | `(longest session + horizon,)` int32 | with `candidates="catalog"`: all tracks that the session heard, also beyond `history_length`, -1 pads; none with `repeats` |
+    | | `candidates` | `(longest session,)` int32 | with `candidates="session"`: tracks of the plays that may be chosen, ascending, -1 pads |
 
     ## Rewards
-    `sum over k of gamma_position ** k * [song k was not skipped]`, with `gamma_position` 0.9;
-    skipped is `skip_2`, the ground truth of the data set. `reward` is a dictionary of weights for
-    further terms (`rewards.RewardConfig`); every term is in `info`, unweighted. What each song
-    earns by how far it was heard is `info["song_reward"]`, 0 where it was not heard; the reward is
-    `sum over k of gamma_position ** k * song_reward[k]`, and the weighted terms that only a slate
-    has, `diversity` and `novelty`.
+    `sum over k of gamma_position ** k * [song k was not skipped]`, with `gamma_position` 0.9 (the
+    list discount of LIRD, arXiv:1801.00209, equation 5). Skipped is `skip_2`, the ground truth of
+    the Music Streaming Sessions Dataset.
 
-    ## Starting state
-    A session of the split, drawn uniformly; `reset(options={"session": i})` names one. Of L plays
-    the first `L - ceil(L / 2)` are shown: the protocol of the Sequential Skip Prediction Challenge.
+    The option `reward` sets weights of further terms (`musicbox_env.rewards.RewardConfig`):
+    `graded`, `diversity` and `novelty`. Every term is in `info`, unweighted. `info["song_reward"]`
+    holds what each song earned; the reward is
+    `sum over k of gamma_position ** k * song_reward[k]`, and the weighted terms `diversity` and
+    `novelty`, which only a whole slate has.
 
-    ## Episode end
-    `terminated` when as many songs were heard as the log had left, `ceil(L / 2)`, or when the
-    listener leaves (`leaving`); the last slate is heard only as far as the session goes. With a
-    `horizon`, `truncated` after that many songs, unless the listener left before.
+    ## Starting State
+    A session of the split, drawn uniformly; `reset(options={"session": i})` names one by its index
+    in the log. Of its L plays the first `L - ceil(L / 2)` are shown, as in the Sequential Skip
+    Prediction Challenge (WSDM Cup 2019).
 
-    ## Information
-    The same keys at every reset and step: `slate` and `levels` `(slate_size,)` as heard, -1 where
-    not; `logged` `(slate_size,)`, whether the level is the logged one and not imputed or
-    simulated, and `logged_share`, their share of the songs heard; `replaced`, places of the action
-    that were replaced; `song_reward` `(slate_size,)`, what each song earned; `reward_<term>`;
-    `left`, whether the listener left; `session`.
+    ## Episode End
+    - `terminated` after `ceil(L / 2)` recommended songs, as many as the log has left, or when the
+      listener leaves (option `leaving`). The last slate is heard only as far as the session goes.
+    - `truncated` after `horizon` songs, where that option is set, unless the listener left before.
 
     ## Arguments
-    - `data`: dataset folder; None is the bundled synthetic one, made on first use.
-    - `split`: `"train"`, `"train_a"`, `"train_b"`, `"validation"` or `"test"`.
-    - `listener`: who answers; see Listeners below.
-    - `action`, `observation`: see above.
-    - `candidates`: `"catalog"`, all tracks; `"session"`, only the plays that the logged session
-      still holds: with the replay listener every reward is then a logged label.
-    - `slate_size`: songs of a slate.
-    - `history_length`: songs in an observation.
-    - `repeats`: whether songs already heard may be recommended again.
-    - `horizon`: songs after which an episode is truncated, in place of the log's own length.
-    - `leaving`: None, nobody leaves; `"published"`, after each song with the chance that the
-      published session lengths give; `"fitted"`, as `musicbox fit-leaving` found it in this
-      dataset, or the path of its file. Take a `horizon` with it: the log's own length is the end
-      of a listener who left already. In real logs listeners leave after songs heard to the end
-      and hardly ever after a skip (`musicbox_env.listeners.leaving`), so leaving is no verdict on
-      the songs
-      and no reward: an agent that prolongs sessions learns to be skipped.
-    - `reward`: weights of the reward terms.
-    - `embedding`: the space of actions and observations: `"hybrid"`, `"content"` or `"colisten"`,
-      with `"+rate"` for one more dimension that holds the track's rate of being listened to.
-    - `retrieval`: how points find their songs: `"exact"`; `"approximate"`, many times faster among
-      millions and now and then blind for one of the best (`musicbox_env.retrieval.approximate`;
-      its index is
-      built on first use and kept beside the embeddings); `"auto"`, exact below a million tracks.
-      `env.unwrapped.assets.search.kind` says which.
-    - `render_mode`: `"ansi"` or `"rgb_array"`.
+    | option | default | meaning |
+    | --- | --- | --- |
+    | `data` | None | dataset folder; None is the bundled synthetic dataset, made on first use |
+    | `split` | `"train"` | `"train"`, `"train_a"`, `"train_b"`, `"validation"` or `"test"` |
+    | `listener` | `"replay"` | user simulator; see Listeners |
+    | `action` | `"proto"` | see Action Space |
+    | `observation` | `"embedding"` | see Observation Space |
+    | `candidates` | `"catalog"` | `"catalog"`, all tracks; `"session"`, only plays that the logged session still holds: with `"replay"` every reward is then a logged label |
+    | `slate_size` | 3 | songs of a slate |
+    | `history_length` | 10 | songs of an observation |
+    | `repeats` | False | whether songs already heard may be recommended again |
+    | `horizon` | None | songs after which an episode is truncated, in place of the log's own length |
+    | `leaving` | None | None, nobody leaves; `"published"`, after each song with the probability that published session lengths give; `"fitted"`, as `musicbox fit-leaving` found it in this dataset, or the path of its file |
+    | `reward` | None | dictionary of weights; see Rewards |
+    | `embedding` | `"hybrid+rate"` | `"hybrid"`, `"content"` or `"colisten"`; `"+rate"` adds a dimension that holds the track's keep rate |
+    | `retrieval` | `"auto"` | how proto-actions find tracks: `"exact"`; `"approximate"`, many times faster among millions, some of the best overlooked (`musicbox_env.retrieval.approximate`); `"auto"`, exact below a million tracks |
+    | `render_mode` | None | `"ansi"` or `"rgb_array"` |
+
+    Set a `horizon` beside `leaving`: the log's own length is already the end of a listener who
+    left. In real logs listeners leave after songs heard to the end and hardly ever after a skip
+    (`musicbox_env.listeners.leaving`), so leaving is not a sign of bad songs and no reward term: an
+    agent that prolongs sessions would learn to be skipped.
 
     ## Listeners
-    A user simulator says how far each song is heard. None of them is a person; `musicbox trust`
-    reports, on sessions that they never saw, how far each can be believed.
+    A listener (user simulator) answers each song with a listen level. None of them is a person;
+    `musicbox trust` validates them on sessions that they were not fitted on.
 
-    | `listener` | answers with | supports | does not support |
+    | `listener` | answers with | valid for | not valid for |
     | --- | --- | --- | --- |
-    | `"replay"` | the logged level of songs that the session still holds; for others the level of one of the session's own plays | with `candidates="session"`, claims about real logs: every reward is a label | ranking recommenders over the catalog: imputed answers carry almost no signal about the song |
-    | `"learned"` | a recurrent model fitted on logs (`musicbox fit-listener`) | when skips come and how sessions run; with caution, songs much like those that sessions were offered | what an agent finds by searching the catalog for its favourites: the winner's curse |
-    | `"pessimistic"` | the same, songs of which it knows little taken to be worse | training agents that do not chase the model's errors | its skip rates as such: they are meant to be too high |
-    | `"similarity"` | the levels of the most similar moments of the training log, LIRD's way | the mood of a session | songs: it knows next to nothing of them |
-    | `"ground_truth"` | the exact law of a synthetic dataset | everything, in that world | how much taste matters among people: that is the law's assumption |
-    | a path | a listener of one fold, written by `musicbox fit-listener DATA --fold A` | training with fold A and evaluation with fold B, which never saw the same session | |
+    | `"replay"` | the logged level of songs that the session still holds; for others the level of one of the session's own plays | with `candidates="session"`, claims about real logs: every reward is a label | comparing recommenders over the catalog: imputed answers carry almost no signal about the song |
+    | `"learned"` | a recurrent model fitted on logs (`musicbox fit-listener`) | when skips come and how sessions run; with caution, songs much like those that sessions were offered | songs that an agent finds by searching the catalog for the model's favourites (winner's curse) |
+    | `"pessimistic"` | the same, with songs that it knows little of taken to be worse | training agents that do not exploit the model's errors | its skip rates as such: they are too high by design |
+    | `"similarity"` | the levels of the most similar moments of the training log, LIRD's way | the session effect | songs: it knows next to nothing of them |
+    | `"ground_truth"` | the exact law of a synthetic dataset | everything about that law | how much taste matters among people: that is the law's assumption |
+    | a path | a listener fitted on one fold (`musicbox fit-listener DATA --fold A`) | training with fold A and evaluation with fold B, which share no session | |
 
     ## Vectorized environment
     `gym.make_vec("MusicSession-v0", num_envs=n, vectorization_mode="vector_entry_point")` runs n
-    sessions through the same dynamics, much faster than n environments.
+    sessions through the same dynamics, much faster than n environments
+    (`musicbox_env.vector_env.MusicSessionVectorEnv`).
 
-    ## Version history
+    ## Information
+    `reset` and `step` return the same keys.
+
+    | key | shape | meaning |
+    | --- | --- | --- |
+    | `slate`, `levels` | `(slate_size,)` | tracks heard and their listen levels, -1 where not heard |
+    | `logged` | `(slate_size,)` | whether the level is the logged one, neither imputed nor simulated |
+    | `logged_share` | | share of the songs heard whose level is the logged one |
+    | `replaced` | | places of the action that were replaced |
+    | `song_reward` | `(slate_size,)` | what each song earned, 0 where not heard |
+    | `reward_listen`, `reward_graded`, `reward_diversity`, `reward_novelty` | | the reward terms, unweighted |
+    | `left` | | whether the listener left |
+    | `session` | | index of the logged session |
+
+    `env.unwrapped.assets.search.kind` is the kind of retrieval that `"auto"` chose.
+
+    ## Version History
     - v0: first version.
     """
 
@@ -190,7 +210,7 @@ class MusicSessionEnv(gym.Env[dict[str, npt.NDArray], npt.NDArray]):
         return rendering.ansi(view) if self.render_mode == "ansi" else rendering.rgb_array(view)
 
     def _view(self) -> SessionView:
-        """What a picture of the session needs to know."""
+        """What `rendering` shows of the session."""
         from musicbox_env.rendering import SessionView
 
         history, log = self.simulator.history, self.assets.dataset
@@ -212,7 +232,7 @@ class MusicSessionEnv(gym.Env[dict[str, npt.NDArray], npt.NDArray]):
 def chosen_session(
     options: dict[str, Any] | None, assets: EnvAssets, keys: npt.NDArray[np.uint64]
 ) -> npt.NDArray[np.int64]:
-    """The session that ``reset`` asks for, or one drawn from the pool, ``(1,)``.
+    """The session named in the options of ``reset``, or one drawn from the pool, ``(1,)``.
 
     Raises:
         ValueError: An unknown option, or a session that cannot be played.
@@ -235,28 +255,28 @@ def checked_sessions(
     """
     expected = " or ".join(str(shape) if shape else "one index" for shape in dict.fromkeys(shapes))
     try:
-        asked = np.asarray(sessions)
+        given = np.asarray(sessions)
     except ValueError as error:
         raise ValueError(f"Sessions make no array ({error}); expected {expected}.") from error
-    if asked.shape not in shapes:
+    if given.shape not in shapes:
         raise ValueError(
-            f"options['session'] has shape {asked.shape}; expected {expected}: an index of the log "
+            f"options['session'] has shape {given.shape}; expected {expected}: an index of the log "
             "for each session that begins."
         )
     log = assets.dataset.sessions
-    if asked.dtype.kind not in "iu":
+    if given.dtype.kind not in "iu":
         raise ValueError(
-            f"options['session'] holds {asked.dtype} values; expected integer indices from 0 to "
+            f"options['session'] holds {given.dtype} values; expected integer indices from 0 to "
             f"{log.num_sessions - 1}."
         )
-    if asked.min() < 0 or asked.max() >= log.num_sessions:
+    if given.min() < 0 or given.max() >= log.num_sessions:
         raise ValueError(
-            f"Session {asked.max() if asked.min() >= 0 else asked.min()} is not in the log; "
+            f"Session {given.max() if given.min() >= 0 else given.min()} is not in the log; "
             f"expected an index from 0 to {log.num_sessions - 1}."
         )
-    if not log.is_playable(asked).all():
+    if not log.is_playable(given).all():
         raise ValueError("A session of one play has no first half to show; choose another.")
-    return asked.astype(np.int64)
+    return given.astype(np.int64)
 
 
 def ends(simulator: Simulator) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:

@@ -1,7 +1,7 @@
 """A session for people to look at: its songs as bars, as high as they were heard.
 
 Two looks of one thing: `ansi` for terminals, `rgb_array` for videos and notebooks. Colours run from
-red (skipped) to blue (kept), which the colour-blind can tell apart; height says the same again.
+red (skipped) to blue (kept), which the colour-blind can tell apart; height shows the same.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a slate is worth: named terms, their weights, and the one place where they are summed."""
+"""The reward of a slate: named terms and their weighted sum."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from musicbox_env.kernels import by_level, discounted_listens
-from musicbox_env.schema import NUM_LEVELS, UNHEARD, Level, require_known
+from musicbox_env.schema import NUM_LEVELS, SKIP_THRESHOLD, UNHEARD, Level, require_known
 
 Float = npt.NDArray[np.float64]
 
@@ -86,8 +85,8 @@ def reward_terms(
     """
     discount = discounts(config.gamma_position, levels.shape[1])
     zeros = np.zeros(len(levels))
-    listened = np.empty(len(levels))
-    discounted_listens(levels, discount, listened)
+    kept = (levels >= SKIP_THRESHOLD) * discount
+    listened = sum(kept.T, start=zeros)  # place by place: numpy sums short rows slowly
     terms = {"listen": listened, "graded": zeros, "diversity": zeros, "novelty": zeros}
     if config.graded:
         terms["graded"] = (np.maximum(levels, 0) / float(Level.FULL)) @ discount
@@ -137,6 +136,4 @@ def song_rewards(config: RewardConfig, levels: npt.NDArray[np.int8]) -> Float:
         config: Weights of the terms.
         levels: Listen levels ``(n, k)``, -1 where a song was not heard.
     """
-    rewards = np.empty(levels.shape)
-    by_level(levels, config.of_levels, rewards)
-    return rewards
+    return config.of_levels[levels - UNHEARD]

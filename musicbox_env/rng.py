@@ -1,8 +1,8 @@
-"""Random numbers addressed by key and counter, so that a batch draws what each session would alone.
+"""Random numbers addressed by key and counter, the same alone and in a batch.
 
-One session's n-th random number depends on its key and on n alone. A vector environment therefore
-draws for all its sessions in one numpy expression and still equals the single environments, one
-for one; a generator object for each session would cost a Python call a song.
+One session's n-th random number depends on its key and on n alone. A vector environment draws for
+all its sessions at once and equals the single environments, one for one; a generator for each
+session would cost a Python call a song.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit, vectorize
+
+from musicbox_env.kernels import compiled
 
 _GOLDEN_GAMMA = np.uint64(0x9E3779B97F4A7C15)
 _MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
@@ -84,32 +85,17 @@ class KeyStreams:
         for row in rows[self._next[rows] == KEYS_AHEAD]:
             self._keys[row] = self._generators[row].bit_generator.random_raw(KEYS_AHEAD)
             self._next[row] = 0
-        keys = np.empty(len(rows), np.uint64)
-        _take_keys(rows, self._keys, self._next, keys)
+        keys = self._keys[rows, self._next[rows]]
+        self._next[rows] += 1
         return keys
 
 
-@njit(cache=True)
-def _take_keys(
-    rows: npt.NDArray[np.integer],
-    ahead: npt.NDArray[np.uint64],
-    following: npt.NDArray[np.int64],
-    keys: npt.NDArray[np.uint64],
-) -> None:
-    """Write the next of the keys drawn ahead ``(n, KEYS_AHEAD)`` into ``keys`` ``(m,)``."""
-    for i in range(len(rows)):
-        keys[i] = ahead[rows[i], following[rows[i]]]
-        following[rows[i]] += 1
-
-
 def choose(keys: npt.NDArray[np.uint64], n: int) -> npt.NDArray[np.int64]:
-    """One of ``n`` things for each key ``(m,)``, by a number that no counter of a session reaches.
+    """One of ``n`` things for each key ``(m,)``; sessions' own counters never reach this number.
 
     ``floor(u n)`` of a 53-bit u: its bias is below n / 2**53.
     """
-    chosen = np.empty(len(keys), np.int64)
-    _choose(keys, n, chosen)
-    return chosen
+    return (uniform(keys, _CHOICE_COUNTER) * n).astype(np.int64)
 
 
 def uniform(
@@ -124,11 +110,16 @@ def uniform(
         keys: One for each session, ``(n,)`` or broadcastable.
         counters: How many numbers were drawn before, broadcastable with ``keys``.
     """
-    numbers: npt.NDArray[np.float64] = _uniform(keys, np.asarray(counters, np.int64))
+    counters = np.asarray(counters, np.int64)
+    shape = np.broadcast_shapes(keys.shape, counters.shape)
+    numbers = np.empty(shape)
+    all_keys = np.broadcast_to(keys, shape).flatten()
+    all_counters = np.broadcast_to(counters, shape).flatten()
+    _fill_uniform(all_keys, all_counters, numbers.reshape(-1))
     return numbers
 
 
-@njit(cache=True)
+@compiled
 def uniform_number(key: np.uint64, counter: int | np.int64) -> float:
     """One number of `uniform`."""
     z = np.uint64(key) + (np.uint64(counter) + np.uint64(1)) * _GOLDEN_GAMMA
@@ -138,12 +129,9 @@ def uniform_number(key: np.uint64, counter: int | np.int64) -> float:
     return (z >> np.uint64(11)) * 2.0**-53
 
 
-@vectorize(cache=True)
-def _uniform(key: np.uint64, counter: np.int64) -> float:
-    return uniform_number(key, counter)
-
-
-@njit(cache=True)
-def _choose(keys: npt.NDArray[np.uint64], n: int, chosen: npt.NDArray[np.int64]) -> None:
+@compiled
+def _fill_uniform(
+    keys: npt.NDArray[np.uint64], counters: npt.NDArray[np.int64], numbers: npt.NDArray[np.float64]
+) -> None:
     for i in range(len(keys)):
-        chosen[i] = int(uniform_number(keys[i], _CHOICE_COUNTER) * n)
+        numbers[i] = uniform_number(keys[i], counters[i])

@@ -1,8 +1,8 @@
 """What a log of listening sessions holds: columns, vocabularies, listen levels, and what leaks.
 
 The schema is that of the Music Streaming Sessions Dataset (Brost, Mehrotra & Jehan, WWW 2019,
-arXiv:1901.09851). This module is the only place that knows how labels become levels and which
-columns are known only once a play has started or ended.
+arXiv:1901.09851). This module alone defines how labels become levels, and which columns are known
+only once a play has started or ended.
 """
 
 from __future__ import annotations
@@ -139,7 +139,7 @@ PAUSE_SHORT: Final = 2
 PAUSE_LONG: Final = 4
 
 UNKNOWN: Final = -1
-"""In every stored column: the log does not say."""
+"""In every stored column: the log has no value."""
 UNHEARD: Final = int(Level.UNHEARD)
 """The level as a plain number: numpy takes a detour around members of enumerations."""
 

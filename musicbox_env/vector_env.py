@@ -15,13 +15,15 @@ from gymnasium.vector.utils import batch_space
 from musicbox_env.env import checked_sessions, describe, ends
 from musicbox_env.rng import KeyStreams, choose
 from musicbox_env.schema import require_known
-from musicbox_env.simulator.dynamics import EnvAssets, Outcome, SessionConfig, Simulator
+from musicbox_env.simulator.assets import EnvAssets
+from musicbox_env.simulator.config import SessionConfig
+from musicbox_env.simulator.dynamics import Outcome, Simulator
 
 Batch = dict[str, npt.NDArray]
 
 
 class MusicSessionVectorEnv(VectorEnv[Batch, npt.NDArray, npt.NDArray]):
-    """Many sessions through the dynamics of `env.MusicSessionEnv`, whose page explains them.
+    """Many sessions of `env.MusicSessionEnv` at once; its docstring is the manual page.
 
     Equal, session for session, to `gymnasium.vector.SyncVectorEnv` over single environments with
     the same seeds. Autoreset follows Gymnasium: with `NEXT_STEP` (the default) the step after an
@@ -43,7 +45,7 @@ class MusicSessionVectorEnv(VectorEnv[Batch, npt.NDArray, npt.NDArray]):
         render_mode: str | None = None,
         **options: Any,
     ) -> None:
-        """Open ``num_envs`` sessions' worth of room.
+        """Make room for ``num_envs`` sessions; `reset` begins them.
 
         Args:
             num_envs: Sessions played at once.
@@ -179,8 +181,8 @@ class MusicSessionVectorEnv(VectorEnv[Batch, npt.NDArray, npt.NDArray]):
         observation = self.simulator.observe(self._everyone)
         if self.autoreset_mode == AutoresetMode.SAME_STEP and ended.any():
             observation, info = self._restart(np.flatnonzero(ended), observation, info)
-        told = self._over if self.autoreset_mode == AutoresetMode.DISABLED else ended
-        return observation, outcome.reward, terminated & told, truncated & told, info
+        shown = self._over if self.autoreset_mode == AutoresetMode.DISABLED else ended
+        return observation, outcome.reward, terminated & shown, truncated & shown, info
 
     def _restart(
         self, rows: npt.NDArray[np.intp], last: Batch, info: dict[str, Any]

@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from musicbox_agents.progress import Callback, Progress
-from musicbox_env.data.dataset import Dataset, write_json
+from musicbox_env.data.dataset import Dataset
+from musicbox_env.data.writing import write_json
 from musicbox_env.schema import require_known
 from musicbox_env.simulator.dynamics import Simulator
 

@@ -41,7 +41,7 @@ from musicbox_agents.base import Agent, AgentSettings, Observation, Options
 from musicbox_agents.progress import Progress
 from musicbox_agents.sessions import one_thread, open_env
 from musicbox_env.data.dataset import Dataset
-from musicbox_env.retrieval.embeddings import embedding_space
+from musicbox_env.retrieval.spaces import embedding_space
 from musicbox_env.schema import is_skip
 
 State = tuple[Tensor, Tensor]  # kept songs, the oldest first (B, N, d), and how many (B,)

@@ -39,7 +39,8 @@ from musicbox_agents.base import Agent, AgentSettings, Observation, Options
 from musicbox_agents.progress import Progress
 from musicbox_agents.sessions import one_thread
 from musicbox_env.data.dataset import Dataset
-from musicbox_env.simulator.dynamics import EnvAssets, SessionConfig
+from musicbox_env.simulator.assets import EnvAssets
+from musicbox_env.simulator.config import SessionConfig
 
 _NEVER = 1 << 62
 """Sessions between SB3's own log lines, which would also empty what `_Relay` reports."""

@@ -1,4 +1,4 @@
-"""What sessions heard so far, in numbers: the one copy for listeners, agents and reports.
+"""Summaries of what sessions heard, for listeners, agents and reports.
 
 Arrays are rectangles with a row a session and its songs in the order heard; -1 is no song.
 """

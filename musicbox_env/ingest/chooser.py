@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from musicbox_env.data.dataset import PlayBlock
+from musicbox_env.data.writing import PlayBlock
 from musicbox_env.ingest.assembly import IdSet, hash_ids
 from musicbox_env.ingest.plays import Rejects
 from musicbox_env.schema import PLAY_COLUMNS

@@ -24,13 +24,8 @@ import pyarrow as pa
 import pyarrow.csv as pc_csv
 from tqdm import tqdm
 
-from musicbox_env.data.dataset import (
-    UNFINISHED,
-    PlayBlock,
-    SplitConfig,
-    staged_folder,
-    write_dataset,
-)
+from musicbox_env.data.dataset import UNFINISHED
+from musicbox_env.data.writing import PlayBlock, SplitConfig, staged_folder, write_dataset
 from musicbox_env.ingest.chooser import MIN_SESSION_PLAYS, SessionChooser
 from musicbox_env.ingest.histories.formats import HistoryConfig
 from musicbox_env.ingest.histories.mapping import explain_proposal

@@ -30,8 +30,9 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from musicbox_env.data.dataset import Dataset, write_json
+from musicbox_env.data.dataset import Dataset
 from musicbox_env.data.summaries import skip_share
+from musicbox_env.data.writing import write_json
 from musicbox_env.schema import NUM_LEVELS, suggest
 
 PUBLISHED: Final = "published"

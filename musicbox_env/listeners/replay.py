@@ -16,8 +16,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from musicbox_env import kernels
 from musicbox_env.data.dataset import Dataset
+from musicbox_env.listeners import replay_kernels as kernels
 from musicbox_env.listeners.base import (
     Doubles,
     History,

@@ -27,7 +27,7 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from musicbox_env import kernels
+from musicbox_env.retrieval import kernels
 from musicbox_env.retrieval.exact import Floats, Rows, checked_query, ranked, top_k
 
 APPROXIMATE_FROM: Final = 1_000_000
@@ -118,17 +118,17 @@ class ApproximateIndex:
         self, queries: npt.ArrayLike, k: int, barred: npt.NDArray[np.integer] | None = None
     ) -> tuple[Rows, Floats]:
         """Find k items of high dot product with each query; as `retrieval.top_k`, nearly."""
-        points, barred = checked_query(queries, self.items, barred)
+        vectors, barred = checked_query(queries, self.items, barred)
         wanted = min(k + (0 if barred is None else barred.shape[1]), len(self.items))
-        if not len(points) or not wanted:
-            return top_k(points, self.items, k, barred)
+        if not len(vectors) or not wanted:
+            return top_k(vectors, self.items, k, barred)
         parameters = _faiss().SearchParametersIVF(nprobe=PROBES)
-        _, found = self._index.search(points, wanted, params=parameters)
+        _, found = self._index.search(vectors, wanted, params=parameters)
         if barred is not None:
             found[(found[:, :, None] == barred[:, None, :]).any(axis=2)] = -1
         if wanted < k:
             found = np.pad(found, ((0, 0), (0, k - wanted)), constant_values=-1)
-        return _completed(points, self.items, found, k, barred)
+        return _completed(vectors, self.items, found, k, barred)
 
     def lists(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int32]]:
         """How items are filed.
@@ -180,27 +180,27 @@ class ListsInSpace:
         self, queries: npt.ArrayLike, k: int, barred: npt.NDArray[np.integer] | None = None
     ) -> tuple[Rows, Floats]:
         """Find k items of high dot product with each query; as `retrieval.top_k`, nearly."""
-        points, barred = checked_query(queries, self.items, barred)
-        if not len(points) or k < 1:
-            return top_k(points, self.items, k, barred)
-        promise = kernels.promise_of_lists(points, self._mean, self._variance, DEVIATIONS)
+        vectors, barred = checked_query(queries, self.items, barred)
+        if not len(vectors) or k < 1:
+            return top_k(vectors, self.items, k, barred)
+        promise = kernels.promise_of_lists(vectors, self._mean, self._variance, DEVIATIONS)
         probes = min(PROBES_IN_SPACE, promise.shape[1])
         lists = np.argpartition(-promise, probes - 1, axis=1)[:, :probes]
-        found = np.full((len(points), k), -1, np.int64)
-        excluded = np.empty((len(points), 0), np.int64) if barred is None else barred
-        kernels.best_in_lists(points, self.items, self._starts, self._rows, lists, excluded, found)
-        return _completed(points, self.items, found, k, barred)
+        found = np.full((len(vectors), k), -1, np.int64)
+        excluded = np.empty((len(vectors), 0), np.int64) if barred is None else barred
+        kernels.best_in_lists(vectors, self.items, self._starts, self._rows, lists, excluded, found)
+        return _completed(vectors, self.items, found, k, barred)
 
 
 def _completed(
-    points: Floats, items: Floats, found: Rows, k: int, barred: Rows | None
+    vectors: Floats, items: Floats, found: Rows, k: int, barred: Rows | None
 ) -> tuple[Rows, Floats]:
     """What was found, ordered; where that is less than k items, the exact search answers."""
-    rows, scores = ranked(points, items, found, k)
+    rows, scores = ranked(vectors, items, found, k)
     few = np.flatnonzero((rows < 0).any(axis=1))
     if len(few):
         of_few = None if barred is None else barred[few]
-        rows[few], scores[few] = top_k(points[few], items, k, of_few)
+        rows[few], scores[few] = top_k(vectors[few], items, k, of_few)
     return rows, scores
 
 

@@ -1,4 +1,4 @@
-"""Products of matrices that come out the same whatever the machine is told about threads."""
+"""Products of matrices that do not depend on the number of BLAS threads."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from threadpoolctl import threadpool_limits
 def one_blas_thread() -> AbstractContextManager[object]:
     """One thread of BLAS within the block.
 
-    How many share a product out shows in its last digits, and what is fitted or drawn from there
-    on is another world: the same seed must make the same one, under `make` and without it.
+    The last digits of a product depend on how many threads share it. What is fitted or drawn from
+    them must be the same for the same seed.
     """
     limits: AbstractContextManager[object] = threadpool_limits(1, user_api="blas")
     return limits

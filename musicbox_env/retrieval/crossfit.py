@@ -1,10 +1,9 @@
-"""What a training session may know of songs: embeddings that were fitted without it.
+"""Embeddings fitted without some training sessions, for what is learned from these sessions.
 
 Songs of one session lie together in part because they share this very session. On the sessions that
-it was fitted on, an embedding looks more telling than it is: on logs of few sessions a song and the
-mean of those heard before are nearer there by half than they are in a new session. Whatever learns
-from training sessions how much it matters that songs are near must see each session as a new one
-would be seen.
+it was fitted on, an embedding looks better than it is: on logs of few sessions a song and the mean
+of those heard before are nearer there by half than in a new session. A model that learns from
+training sessions how much nearness matters needs each session in an embedding fitted without it.
 
 So training sessions are divided into parts, and the embedding is fitted anew without each of them
 (cross-fitting; Chernozhukov et al., Econom. J. 21, 2018). Bases of such fits are arbitrary: each is
@@ -27,8 +26,8 @@ from musicbox_env.retrieval.embeddings import (
     Floats,
     embedding_without,
     fitted_on_sessions,
-    write_rows,
 )
+from musicbox_env.retrieval.spaces import write_rows
 
 PARTS: Final = 10
 """Parts of the training sessions."""

@@ -7,9 +7,9 @@
 `hybrid`    the same, and where a song was heard in few sessions, where its features put it
 =========== ====================================================================================
 
-Every row is a track of the catalog and has unit norm. The common mean is removed first: shared
-by all rows, it raises every cosine and tells songs apart by nothing. A track of which an embedding
-knows nothing lies in that embedding's blank direction, the one that the known tracks point along
+Every row is a track of the catalog and has unit norm. The common mean is removed first: shared by
+all rows, it raises every cosine and separates no songs. A track without the data that an embedding
+is made of lies in that embedding's blank direction, the one that the known tracks point along
 least: as near as a unit vector comes to being similar to none.
 
 Co-listening. A session of n different songs shows n (n - 1) ordered pairs and counts 1 for each of
@@ -21,20 +21,19 @@ those, the matrix is::
 
 without the prior that of correspondence analysis (Benzecri, 1973). A song heard in few sessions has
 large entries by chance alone; the prior damps them. M is never made: it is a product of sparse
-matrices, and subspace iteration (Halko, Martinsson & Tropp, arXiv:0909.4061) asks only for its
+matrices, and subspace iteration (Halko, Martinsson & Tropp, arXiv:0909.4061) needs only its
 products with a few vectors. Vectors are ``u_k sqrt(max(w_k - w_next, 0))`` over the square root
 above, with w_next the first eigenvalue left out: what noise alone gives every direction.
 
-Whether an embedding is any good is asked of validation sessions (`held_out_check`), which no
+`held_out.held_out_check` measures how good an embedding is, on validation sessions, which no
 embedding is fitted on. The settings below were chosen by it on synthetic sessions.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -43,11 +42,12 @@ import numpy.typing as npt
 from tqdm import tqdm
 
 from musicbox_env.data.catalog import Catalog
-from musicbox_env.data.dataset import EMBEDDINGS, RATE_SUFFIX, Dataset, write_json
+from musicbox_env.data.dataset import EMBEDDINGS, Dataset
 from musicbox_env.data.sessions import SessionLog
+from musicbox_env.data.writing import write_json
 from musicbox_env.retrieval.blas import one_blas_thread
-from musicbox_env.retrieval.exact import weight_above
-from musicbox_env.schema import require_known, suggest
+from musicbox_env.retrieval.held_out import held_out_check
+from musicbox_env.schema import require_known
 
 if TYPE_CHECKING:  # slow to import
     from scipy.sparse import csr_array
@@ -65,12 +65,8 @@ OVERSAMPLED = 8
 RIDGE = 100.0
 """Penalty of the prediction from features of unit variance, in sessions."""
 
-CHECKED_SESSIONS = 2_000
-RATE_SCALE = 3.0
 SESSIONS_A_BLOCK = 1 << 16
-ROWS_A_BLOCK = 1 << 18
 SMALLEST_NORM = 1e-6
-NORMAL_95: Final = 1.959964
 
 Floats = npt.NDArray[np.float32]
 
@@ -81,8 +77,7 @@ class Fit:
 
     Attributes:
         vectors: ``(num_tracks, dim)``, rows of unit norm.
-        known: Tracks of which the embedding knows something ``(num_tracks,)``; the others lie in
-            the blank direction.
+        known: Tracks with data ``(num_tracks,)``; the others lie in the blank direction.
         settings: What made it, JSON-able.
     """
 
@@ -113,7 +108,7 @@ def fit_embeddings(
         progress: Show a bar of the passes over the log.
 
     Returns:
-        For each name what ``embeddings/<name>.json`` says, the held-out check included, or
+        For each name the content of ``embeddings/<name>.json``, the held-out check included, or
         ``{"skipped": reason}``.
 
     Raises:
@@ -126,11 +121,12 @@ def fit_embeddings(
     dataset = Dataset.unfinished(folder)
     out = dataset.folder / "embeddings"
     out.mkdir(exist_ok=True)
-    fits = _Fits(dataset, dim, seed, progress=progress)
+    fitters = _fitters(dataset, dim, seed, progress=progress)
     reports: dict[str, dict[str, Any]] = {}
     for name in EMBEDDINGS if names is None else names:
         try:
-            fit = fits[name]
+            with one_blas_thread():
+                fit = fitters[name]()
         except CannotFitError as error:
             if names is not None:
                 raise
@@ -168,177 +164,41 @@ def embedding_without(
         Vectors in a basis of their own: only what they make of each other can be compared.
     """
     dim = dataset.embedding(name).shape[1]
-    return _Fits(dataset, dim, seed, without=sessions)[name].vectors
+    with one_blas_thread():
+        return _fitters(dataset, dim, seed, without=sessions)[name]().vectors
 
 
 def fitted_on_sessions(name: str) -> bool:
-    """Whether an embedding knows which songs shared a training session."""
+    """Whether an embedding is fitted on which songs shared a training session."""
     return name in ("colisten", "hybrid")
 
 
-def embedding_space(dataset: Dataset, spec: str) -> Floats:
-    """The space that actions are scored in.
+def _fitters(
+    dataset: Dataset,
+    dim: int,
+    seed: int,
+    *,
+    without: npt.NDArray[np.integer] = NO_SESSIONS,
+    progress: bool = False,
+) -> dict[str, Callable[[], Fit]]:
+    """Fits of a dataset's embeddings by name; what they share is computed once."""
 
-    Args:
-        dataset: Dataset with fitted embeddings.
-        spec: Name of an embedding; with ``"+rate"`` behind it one more column holds how much a
-            track is liked by all, which unit vectors hide: the logit of its shrunken training
-            listen rate, standardised over the tracks played in training, divided by `RATE_SCALE`
-            and clipped to [-1, 1].
+    @cache
+    def shared() -> SharedSessions:
+        return shared_sessions(dataset, dim, seed=seed, without=without, progress=progress)
 
-    Returns:
-        ``(num_tracks, dim)`` or ``(num_tracks, dim + 1)``, C-contiguous; memory-mapped, so that
-        processes share it. A space with the rate is written to ``spaces/`` when first asked for.
-
-    Raises:
-        ValueError: No such space; the message says which there are.
-    """
-    name, rate = _parse_space(dataset, spec)
-    return _with_rate(dataset, name) if rate else dataset.embedding(name)
-
-
-def space_dim(dataset: Dataset, spec: str) -> int:
-    """Dimensions of `embedding_space`, without reading it.
-
-    Raises:
-        ValueError: As there.
-    """
-    name, rate = _parse_space(dataset, spec)
-    return dataset.embedding(name).shape[1] + rate
-
-
-def space_file(dataset: Dataset, spec: str) -> Path:
-    """The file that `embedding_space` maps, or would if the folder could be written.
-
-    Raises:
-        ValueError: As there.
-    """
-    name, rate = _parse_space(dataset, spec)
-    if rate:
-        return dataset.folder / "spaces" / f"{name}{RATE_SUFFIX}.npy"
-    return dataset.folder / "embeddings" / f"{name}.npy"
-
-
-def _parse_space(dataset: Dataset, spec: str) -> tuple[str, bool]:
-    """Name of the embedding, and whether the rate is asked for too."""
-    name, plus, rest = spec.partition("+")
-    if name not in dataset.embedding_names or (plus and plus + rest != RATE_SUFFIX):
-        best = dataset.default_embedding
-        known = [n + s for n in dataset.embedding_names for s in ("", RATE_SUFFIX)]
-        raise ValueError(
-            f"No embedding {spec!r} in {dataset.folder}; {suggest(spec, known)} "
-            f"Its best is {best!r}."
-        )
-    return name, bool(plus)
-
-
-def _with_rate(dataset: Dataset, name: str) -> Floats:
-    """The space of an embedding and the rate; made anew where its sources are newer than it."""
-    file = space_file(dataset, f"{name}{RATE_SUFFIX}")
-    sources = dataset.folder / "embeddings" / f"{name}.npy", dataset.folder / "catalog.parquet"
-    made = file.stat().st_mtime_ns if file.exists() else -1
-    if made < max(source.stat().st_mtime_ns for source in sources):
+    def hybrid() -> Fit:
         try:
-            shape = len(dataset.catalog), space_dim(dataset, f"{name}{RATE_SUFFIX}")
-            write_rows(file, shape, _with_rate_in_blocks(dataset, name))
-        except OSError:  # a folder that may only be read
-            return np.hstack([dataset.embedding(name), rate_column(dataset.catalog)[:, None]])
-    return np.asarray(np.load(file, mmap_mode="r", allow_pickle=False))
-
-
-def _with_rate_in_blocks(dataset: Dataset, name: str) -> Iterator[Floats]:
-    vectors, rate = dataset.embedding(name), rate_column(dataset.catalog)
-    for start in range(0, len(vectors), ROWS_A_BLOCK):
-        block = slice(start, start + ROWS_A_BLOCK)
-        yield np.hstack([vectors[block], rate[block, None]])
-
-
-def write_rows(file: Path, shape: tuple[int, ...], blocks: Iterable[Floats]) -> None:
-    """Write an array of single precision whole or not at all, a block of its rows at a time.
-
-    Processes that do it at once do not meet.
-    """
-    file.parent.mkdir(exist_ok=True)
-    temporary = file.with_name(f"{file.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as out:
-            header = {"descr": "<f4", "fortran_order": False, "shape": shape}
-            np.lib.format.write_array_header_1_0(out, header)
-            for block in blocks:
-                out.write(np.ascontiguousarray(block, "<f4").data)
-        os.replace(temporary, file)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def rate_column(catalog: Catalog, split: str = "train") -> Floats:
-    """Standardised logit of the shrunken training listen rate, ``(num_tracks,)`` in [-1, 1].
-
-    Args:
-        catalog: The tracks.
-        split: Plays that are counted: ``"train"``, or one of its folds, for which the scale stays
-            that of ``"train"``. Who learns from logged labels of one fold must take the rates of
-            the other, since a rate that counts the label itself says too much about it.
-    """
-    of_train = _listen_logit(catalog, "train")
-    played = catalog.plays() > 0
-    spread = of_train[played].std() if played.any() else 0.0
-    if spread < SMALLEST_NORM:
-        return np.zeros(len(catalog), dtype=np.float32)
-    standardised = (_listen_logit(catalog, split) - of_train[played].mean()) / spread
-    return np.clip(standardised / RATE_SCALE, -1, 1).astype(np.float32)
-
-
-def _listen_logit(catalog: Catalog, split: str) -> npt.NDArray[np.float64]:
-    skip = np.clip(catalog.skip_rate(split), 1e-6, 1 - 1e-6)
-    return np.log1p(-skip) - np.log(skip)
-
-
-class _Fits:
-    """Embeddings of one dataset, each fitted when first asked for: `hybrid` needs the others."""
-
-    def __init__(
-        self,
-        dataset: Dataset,
-        dim: int,
-        seed: int,
-        *,
-        without: npt.NDArray[np.integer] = NO_SESSIONS,
-        progress: bool = False,
-    ) -> None:
-        self._dataset, self._dim, self._seed = dataset, dim, seed
-        self._without, self._progress = without, progress
-        self._done: dict[str, Fit] = {}
-
-    def __getitem__(self, name: str) -> Fit:
-        if name not in self._done:
-            fit = {"content": self._content, "colisten": self._colisten, "hybrid": self._hybrid}
-            with one_blas_thread():
-                self._done[name] = fit[name]()
-        return self._done[name]
-
-    def _content(self) -> Fit:
-        return fit_content(self._dataset.catalog, self._dim)
-
-    @cached_property
-    def _shared(self) -> SharedSessions:
-        return shared_sessions(
-            self._dataset,
-            self._dim,
-            seed=self._seed,
-            without=self._without,
-            progress=self._progress,
-        )
-
-    def _colisten(self) -> Fit:
-        return fit_colisten(self._shared)
-
-    def _hybrid(self) -> Fit:
-        try:
-            features = standardised_features(self._dataset.catalog)
+            features = standardised_features(dataset.catalog)
         except CannotFitError:
-            return self["colisten"]
-        return fit_hybrid(features, self._shared)
+            return fit_colisten(shared())
+        return fit_hybrid(features, shared())
+
+    return {
+        "content": lambda: fit_content(dataset.catalog, dim),
+        "colisten": lambda: fit_colisten(shared()),
+        "hybrid": hybrid,
+    }
 
 
 def standardised_features(catalog: Catalog) -> Floats:
@@ -550,101 +410,3 @@ def unit_rows(rows: npt.NDArray) -> npt.NDArray:
     """Rows ``(n, d)`` scaled to norm 1; those next to zero become zero."""
     norms = np.linalg.norm(rows, axis=1, keepdims=True)
     return np.where(norms > SMALLEST_NORM, rows / np.maximum(norms, SMALLEST_NORM), 0)
-
-
-def held_out_check(
-    vectors: Floats, dataset: Dataset, *, seed: int = 0, split: str = "validation"
-) -> dict[str, Any]:
-    """Leave one song out of each session and look for it among all tracks.
-
-    Tracks are ranked by dot product with the mean of the session's other songs, which do not
-    take part. One song a session: the answers are independent, and so are the intervals (95 %:
-    Wilson's for rates, normal for means).
-
-    - ``hit_rate_1_percent``, ``hit_rate_100``: share of songs found among the best 1 % of the
-      catalog, or the best 100.
-    - ``mean_percentile``: share of tracks that rank above the song; 0 is best, chance 0.5.
-    - ``mean_percentile_of_plays``: the same, tracks weighted by training plays: the chance that a
-      song out of the log at large ranks above the session's own. Popularity gets 0.5 here, and
-      what an embedding gains is taste alone. The one to choose embeddings by: songs are left out
-      as often as they are played, so that the other three reward popularity above all.
-
-    Args:
-        vectors: Embedding ``(num_tracks, dim)``.
-        dataset: Where the sessions come from.
-        seed: Of the choice of sessions and songs.
-        split: Which sessions; at most `CHECKED_SESSIONS` of them.
-
-    Returns:
-        The measures, each ``{"value", "low", "high"}``, and under ``"popularity"`` those of
-        ranking by training plays. ``{"sessions": 0}`` where no session has two different songs.
-    """
-    rng = np.random.default_rng(seed)
-    targets, others = _left_out(dataset.sessions, split, rng)
-    if not len(targets):
-        return {"sessions": 0}
-    plays = dataset.catalog.plays()
-    heard = others >= 0
-    mean = np.einsum("sp,spd->sd", heard / heard.sum(axis=1, keepdims=True), vectors[others])
-    # Ranks instead of plays: they are exact in float32.
-    popularity = np.unique(plays, return_inverse=True)[1].astype(np.float32)[:, None]
-    one = np.ones((len(targets), 1))
-    return {
-        "sessions": len(targets),
-        "split": split,
-        **_standing(mean, vectors, targets, others, plays),
-        "popularity": _standing(one, popularity, targets, others, plays),
-    }
-
-
-def _left_out(
-    log: SessionLog, split: str, rng: np.random.Generator
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """A song of each session ``(s,)`` and the session's other songs ``(s, places)``, -1 pads."""
-    sessions = log.sessions_in(split)
-    chosen = rng.permutation(sessions)[:CHECKED_SESSIONS]
-    tracks = np.sort(log.padded("track", chosen).astype(np.int64), axis=1)
-    tracks[:, 1:][tracks[:, 1:] == tracks[:, :-1]] = -1
-    draws = np.where(tracks >= 0, rng.random(tracks.shape), -1)
-    place = draws.argmax(axis=1)[:, None]
-    targets = np.take_along_axis(tracks, place, axis=1)[:, 0]
-    np.put_along_axis(tracks, place, -1, axis=1)
-    usable = (tracks >= 0).any(axis=1)
-    return targets[usable], tracks[usable]
-
-
-def _standing(
-    queries: npt.NDArray,
-    items: npt.NDArray,
-    targets: npt.NDArray[np.int64],
-    others: npt.NDArray[np.int64],
-    plays: npt.NDArray[np.int64],
-) -> dict[str, dict[str, float]]:
-    """How high the targets rank; see `held_out_check`."""
-    weights = np.stack([np.ones(len(plays)), plays], axis=1)
-    above = weight_above(queries, items, targets, weights, barred=others)
-    left = np.where(others[:, :, None] >= 0, weights[others], 0).sum(axis=1)
-    compared = weights.sum(axis=0) - left - weights[targets]
-    rank = above[:, 0]
-    share = above / np.maximum(compared, 1)
-    return {
-        "hit_rate_1_percent": _rate(rank < len(plays) / 100),
-        "hit_rate_100": _rate(rank < 100),
-        "mean_percentile": _mean(share[:, 0]),
-        "mean_percentile_of_plays": _mean(share[:, 1]),
-    }
-
-
-def _rate(hits: npt.NDArray[np.bool_]) -> dict[str, float]:
-    """A share with its 95 % interval after Wilson (1927), which holds near 0 and 1 too."""
-    share, n, z = float(hits.mean()), len(hits), NORMAL_95
-    middle = (share + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * (share * (1 - share) / n + z * z / (4 * n * n)) ** 0.5
-    return {"value": share, "low": middle - half, "high": middle + half}
-
-
-def _mean(values: npt.NDArray[np.float64]) -> dict[str, float]:
-    """A mean with its 95 % interval, normal."""
-    mean = float(values.mean())
-    half = NORMAL_95 * float(values.std()) / len(values) ** 0.5
-    return {"value": mean, "low": mean - half, "high": mean + half}

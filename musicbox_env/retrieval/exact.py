@@ -1,6 +1,6 @@
-"""From points in embedding space to songs: exact top-k by dot product, the one copy.
+"""From proto-actions to songs: exact top-k by dot product, the one copy.
 
-Environment, agents, embedding checks and skylines all choose through these functions, so that a
+Environment, agents, embedding checks and oracles all choose through these functions, so that a
 recommendation means the same everywhere. Three properties matter to them:
 
 - Exact, and ties go to the lower row of the catalog (the track more played in training).
@@ -10,10 +10,9 @@ recommendation means the same everywhere. Three properties matter to them:
   last of them joins the final (`_settle`).
 - Memory is bounded by `TILE_SCORES`, whatever the size of the catalog.
 
-Selection is k passes of ``argmax`` over each tile, as long as they find something better than what
-earlier tiles gave. For the few songs of a slate that beats a partial sort (``argpartition``)
-several times over; only many neighbours at once (`PARTITION_FROM`) are worth one. A query alone
-or with few others (`ALONE`) is answered in one pass over the items instead, scores and all.
+Many queries share the reads of the items: BLAS scores a tile, and a compiled pass over its scores
+keeps the best. A query alone or with few others (`ALONE`) is answered in one compiled pass over the
+items, scores and all.
 """
 
 from __future__ import annotations
@@ -23,18 +22,22 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import numpy.typing as npt
 
-from musicbox_env.kernels import best_items, largest_norms, score_exactly
+from musicbox_env.retrieval.kernels import (
+    best_items,
+    best_of_scores,
+    largest_norms,
+    score_exactly,
+)
 
 TILE_QUERIES = 256
 TILE_SCORES = 1 << 21
 """Scores held at once, 8 MB: large enough to amortise BLAS's packing of the items."""
-PARTITION_FROM = 100
-"""From this k on one ``partition`` of a tile is faster than k passes of ``argmax``."""
 ALONE = 3
 """Up to so many queries, BLAS gains less by sharing reads than one compiled pass by saving them."""
-FEW_QUERIES = 16
-"""Below this BLAS is faster at items times queries than at queries times items."""
-
+NO_ORDER = (
+    "Scores hold NaN although the queries are finite: the items hold NaN or infinity, or their "
+    "products overflow float32. Check the embedding."
+)
 _UNIT = np.finfo(np.float32).eps
 
 Floats = npt.NDArray[np.float32]
@@ -52,7 +55,7 @@ def top_k(
     """Find the k items of highest dot product with each query.
 
     Args:
-        queries: Points in embedding space ``(q, d)``, finite.
+        queries: Vectors of the embedding space ``(q, d)``, finite.
         items: Embedding of the catalog ``(n, d)``; may be memory-mapped.
         k: How many to find.
         barred: Items that a query may not have ``(q, b)``, -1 for none.
@@ -65,20 +68,20 @@ def top_k(
         ValueError: Shapes that do not fit each other, a query or an item that is not finite, a
             barred row outside the items.
     """
-    points, barred = checked_query(queries, items, barred)
+    vectors, barred = checked_query(queries, items, barred)
     if k < 0:
         raise ValueError(f"k is {k}; the number of items to find must not be negative.")
     if k == 0 or not len(items):
-        return _nothing(len(points), k)
+        return _nothing(len(vectors), k)
     # One more than asked for shows whether the last place is decided beyond BLAS's rounding.
-    finalists, rough = _shortlist(points, items, k + 1, barred)
-    rows, scores = ranked(points, items, finalists, k)
-    margin = _rounding(points, items, finalists)
+    finalists, rough = _shortlist(vectors, items, k + 1, barred)
+    rows, scores = ranked(vectors, items, finalists, k)
+    margin = _rounding(vectors, items, finalists)
     close = (finalists[:, k] >= 0) & (rough[:, k] >= rough[:, k - 1] - margin)
     for query in np.flatnonzero(close):
         least = float(rough[query, k - 1] - 2 * margin[query])
         excluded = None if barred is None else barred[query]
-        rows[query], scores[query] = _settle(points[query], items, k, excluded, least)
+        rows[query], scores[query] = _settle(vectors[query], items, k, excluded, least)
     return rows, scores
 
 
@@ -86,17 +89,17 @@ def checked_query(
     queries: npt.ArrayLike, items: npt.NDArray, barred: npt.NDArray[np.integer] | None
 ) -> tuple[Floats, Rows | None]:
     """Queries ``(q, d)`` and barred rows ``(q, b)`` of `top_k`, refused where they do not fit."""
-    points = _checked_points(queries, items.shape[1], ndim=2)
+    vectors = _checked_queries(queries, items.shape[1], ndim=2)
     if barred is None:
-        return points, None
-    return points, _checked_rows("barred", barred, len(points), len(items))
+        return vectors, None
+    return vectors, _checked_rows("barred", barred, len(vectors), len(items))
 
 
-def ranked(points: Floats, items: npt.NDArray, rows: Rows, k: int) -> tuple[Rows, Floats]:
+def ranked(vectors: Floats, items: npt.NDArray, rows: Rows, k: int) -> tuple[Rows, Floats]:
     """The best k of each query's own rows ``(q, m)``, -1 for none, as `top_k` orders them."""
-    exact = _scores(points, items, rows)
+    exact = _scores(vectors, items, rows)
     best = np.lexsort((rows, -exact), axis=-1)[:, :k]
-    at = np.arange(len(points))[:, None], best
+    at = np.arange(len(vectors))[:, None], best
     return rows[at], exact[at]
 
 
@@ -113,7 +116,7 @@ def top_k_list(
     is removed before the second chooses.
 
     Args:
-        queries: One point for each place of each list ``(q, k, d)``.
+        queries: One vector for each place of each list ``(q, k, d)``.
         items: Embedding of the catalog ``(n, d)``.
         barred: Items that a list may not have ``(q, b)``, -1 for none.
         find: Who searches ``(queries, k, barred)`` in place of `top_k`.
@@ -124,12 +127,12 @@ def top_k_list(
     Raises:
         ValueError: As `top_k`.
     """
-    points = _checked_points(queries, items.shape[1], ndim=3)
-    num_lists, places, dim = points.shape
+    vectors = _checked_queries(queries, items.shape[1], ndim=3)
+    num_lists, places, dim = vectors.shape
     if barred is not None:
         barred = np.repeat(_checked_rows("barred", barred, num_lists, len(items)), places, axis=0)
     # Earlier places take at most k - 1 items, so that the best k of each place always suffice.
-    flat = points.reshape(-1, dim)
+    flat = vectors.reshape(-1, dim)
     found, _ = find(flat, places, barred) if find else top_k(flat, items, places, barred)
     found = found.reshape(num_lists, places, places)
     chosen = np.full((num_lists, places), -1, dtype=np.int64)
@@ -156,7 +159,7 @@ def top_k_among(
     the list, which in a logged session tells the future; hence ``order``.
 
     Args:
-        queries: Points in embedding space ``(q, d)``, finite.
+        queries: Vectors of the embedding space ``(q, d)``, finite.
         items: Embedding of the catalog ``(n, d)``.
         candidates: Item rows ``(q, c)``, -1 for none.
         k: How many to find.
@@ -169,18 +172,19 @@ def top_k_among(
         ValueError: Shapes that do not fit each other, a query or an item that is not finite, a
             candidate outside the items.
     """
-    points = _checked_points(queries, items.shape[1], ndim=2)
-    candidates = _checked_rows("candidates", candidates, len(points), len(items))
+    vectors = _checked_queries(queries, items.shape[1], ndim=2)
+    candidates = _checked_rows("candidates", candidates, len(vectors), len(items))
     if order.shape != candidates.shape:
         raise ValueError(
             f"order has shape {order.shape}; expected that of candidates, {candidates.shape}."
         )
-    scores = _scores(points, items, candidates)
-    _refuse_nan(scores)
+    scores = _scores(vectors, items, candidates)
+    if np.isnan(scores).any():
+        raise ValueError(NO_ORDER)
     absent = candidates < 0
     places = np.lexsort((order, -scores, absent), axis=-1)[:, :k]
     places[np.take_along_axis(absent, places, axis=1)] = -1
-    found = np.full((len(points), k), -1, dtype=np.int64)
+    found = np.full((len(vectors), k), -1, dtype=np.int64)
     found[:, : places.shape[1]] = places
     return found
 
@@ -197,7 +201,7 @@ def weight_above(
     With weights of one this is the target's rank, 0 the best, in the middle of its ties.
 
     Args:
-        queries: Points in embedding space ``(q, d)``, finite.
+        queries: Vectors of the embedding space ``(q, d)``, finite.
         items: Embedding of the catalog ``(n, d)``.
         targets: The item in question ``(q,)``; it does not count itself.
         weights: One or more weights of each item ``(n, w)``.
@@ -209,16 +213,18 @@ def weight_above(
     Raises:
         ValueError: As `top_k`.
     """
-    points = _checked_points(queries, items.shape[1], ndim=2)
-    own = _checked_rows("targets", np.asarray(targets)[:, None], len(points), len(items))
+    vectors = _checked_queries(queries, items.shape[1], ndim=2)
+    own = _checked_rows("targets", np.asarray(targets)[:, None], len(vectors), len(items))
     out = own
     if barred is not None:
-        out = np.hstack([own, _checked_rows("barred", barred, len(points), len(items))])
-    target_scores = _scores(points, items, own)
-    margin = _rounding(points, items, own)[:, None]
+        out = np.hstack([own, _checked_rows("barred", barred, len(vectors), len(items))])
+    target_scores = _scores(vectors, items, own)
+    margin = _rounding(vectors, items, own)[:, None]
     weights = np.asarray(weights, dtype=np.float32)
-    sums = np.zeros((len(points), weights.shape[1]))
-    for part, start, scores in _score_tiles(points, items, out):
+    sums = np.zeros((len(vectors), weights.shape[1]))
+    for part, start, scores in _score_tiles(vectors, items):
+        query, place = np.nonzero((out[part] >= start) & (out[part] < start + scores.shape[1]))
+        scores[query, out[part][query, place] - start] = -np.inf
         of_tile = weights[start : start + scores.shape[1]]
         above = scores > (target_scores + margin)[part]
         reached = scores >= (target_scores - margin)[part]
@@ -227,73 +233,67 @@ def weight_above(
     return sums
 
 
-def _score_tiles(
-    points: Floats, items: npt.NDArray, barred: Rows | None
-) -> Iterator[tuple[slice, int, Floats]]:
-    """BLAS's scores of every query for every item, a tile at a time, barred items at -inf.
+def _score_tiles(vectors: Floats, items: npt.NDArray) -> Iterator[tuple[slice, int, Floats]]:
+    """BLAS's scores of every query for every item, a tile at a time.
 
     Yields:
         The tile's queries, its first item, and its scores, in a buffer that the next tile reuses.
     """
-    height = min(len(points), TILE_QUERIES)
+    height = min(len(vectors), TILE_QUERIES)
     step = min(len(items), TILE_SCORES // max(1, height))
     buffer = np.empty(step * height, dtype=np.float32)
-    for first in range(0, len(points), TILE_QUERIES):
+    for first in range(0, len(vectors), TILE_QUERIES):
         part = slice(first, first + TILE_QUERIES)
         for start in range(0, len(items), step):
             tile = np.asarray(items[start : start + step], dtype=np.float32)
-            shape = (len(points[part]), len(tile))
+            shape = (len(vectors[part]), len(tile))
             scores = buffer[: shape[0] * shape[1]].reshape(shape)
-            if len(points) < FEW_QUERIES:
-                scores[...] = (tile @ points[part].T).T
-            else:
-                np.matmul(points[part], tile.T, out=scores)
-            if barred is not None:
-                _bar(scores, barred[part] - start)
-            yield part, start, scores
+            yield part, start, np.matmul(vectors[part], tile.T, out=scores)
 
 
 def _shortlist(
-    points: Floats, items: npt.NDArray, k: int, barred: Rows | None
+    vectors: Floats, items: npt.NDArray, k: int, barred: Rows | None
 ) -> tuple[Rows, Floats]:
-    """The k best of each query by BLAS's scores, rows and scores ``(q, k)``, tile by tile."""
-    rows, scores = _nothing(len(points), k)
-    if len(points) <= ALONE and k < PARTITION_FROM and items.dtype == np.float32:
-        none = np.empty((len(points), 0), np.int64)
-        barred = none if barred is None else barred
-        if not best_items(points, np.asarray(items), barred, rows, scores):
-            raise _no_order()
-        return rows, scores
-    for part, start, tile_scores in _score_tiles(points, items, barred):
-        _improve(rows[part], scores[part], tile_scores, start)
+    """The k best of each query by rough scores, rows and scores ``(q, k)``."""
+    rows, scores = _nothing(len(vectors), k)
+    if barred is None:
+        barred = np.empty((len(vectors), 0), np.int64)
+    if len(vectors) <= ALONE and items.dtype == np.float32:
+        sound = best_items(vectors, np.asarray(items), barred, rows, scores)
+    else:
+        sound = True
+        for part, start, tile in _score_tiles(vectors, items):
+            sound &= best_of_scores(tile, start, barred[part], rows[part], scores[part])
+    if not sound:
+        raise ValueError(NO_ORDER)
     return rows, scores
 
 
 def _settle(
-    point: Floats, items: npt.NDArray, k: int, barred: Rows | None, least: float
+    vector: Floats, items: npt.NDArray, k: int, barred: Rows | None, least: float
 ) -> tuple[Rows, Floats]:
     """The k best for one query among all items whose score by BLAS is at least ``least``."""
     near = []
     for start in range(0, len(items), TILE_SCORES):
-        rough = np.asarray(items[start : start + TILE_SCORES], dtype=np.float32) @ point
+        rough = np.asarray(items[start : start + TILE_SCORES], dtype=np.float32) @ vector
         near.append(start + np.flatnonzero(rough >= least))
     rows = np.concatenate(near)
     if barred is not None:
         rows = rows[~np.isin(rows, barred)]
-    scores = _scores(point[None], items, rows[None])[0]
+    scores = _scores(vector[None], items, rows[None])[0]
     best = np.lexsort((rows, -scores))[:k]
     return rows[best], scores[best]
 
 
-def _scores(points: Floats, items: npt.NDArray, rows: Rows) -> Floats:
+def _scores(vectors: Floats, items: npt.NDArray, rows: Rows) -> Floats:
     """Dot products of each query with its own items ``(q, m)``, -inf where the row is -1.
 
     In double precision and not by BLAS: the same item must get the same score wherever it stands.
     """
-    return score_exactly(points, np.asarray(items), rows)
+    return score_exactly(vectors, np.asarray(items), rows)
 
 
-def _rounding(points: Floats, items: npt.NDArray, finalists: Rows) -> Floats:
+def _rounding(vectors: Floats, items: npt.NDArray, finalists: Rows) -> Floats:
     """How far apart two scores of a query may be by BLAS and still be equal or swapped, ``(q,)``.
 
     A dot product of length d summed in any order errs by at most ``d u |q| |x|`` with u the unit
@@ -301,7 +301,7 @@ def _rounding(points: Floats, items: npt.NDArray, finalists: Rows) -> Floats:
     finalists stand for the norms of all items, which are alike in an embedding.
     """
     largest = largest_norms(np.asarray(items), finalists)
-    margin = points.shape[1] * _UNIT * np.sqrt(np.square(points).sum(axis=1) * largest)
+    margin = vectors.shape[1] * _UNIT * np.sqrt(np.square(vectors).sum(axis=1) * largest)
     return margin.astype(np.float32)
 
 
@@ -311,88 +311,22 @@ def _nothing(num_queries: int, k: int) -> tuple[Rows, Floats]:
     return rows, np.full((num_queries, k), -np.inf, dtype=np.float32)
 
 
-def _bar(scores: Floats, barred: Rows) -> None:
-    """Set the barred columns ``(q, b)`` of a tile to -inf, leaving out those of other tiles."""
-    query, place = np.nonzero((barred >= 0) & (barred < scores.shape[1]))
-    scores[query, barred[query, place]] = -np.inf
-
-
-def _improve(rows: Rows, scores: Floats, tile: Floats, start: int) -> None:
-    """Merge the best of a tile ``(q, t)`` into the best so far ``(q, k)``, in place."""
-    select = _by_argmax if rows.shape[1] < PARTITION_FROM else _by_partition
-    tile_rows, tile_scores = select(tile, scores)
-    tile_rows[tile_rows >= 0] += start
-    if start == 0:
-        rows[...], scores[...] = tile_rows, tile_scores
-        return
-    improved = np.flatnonzero(tile_rows[:, 0] >= 0)
-    both_rows = np.concatenate([rows[improved], tile_rows[improved]], axis=1)
-    both_scores = np.concatenate([scores[improved], tile_scores[improved]], axis=1)
-    # Stable: of equal scores the earlier tile, that is the lower row, stays in front.
-    best = np.argsort(-both_scores, axis=1, kind="stable")[:, : rows.shape[1]]
-    rows[improved] = np.take_along_axis(both_rows, best, axis=1)
-    scores[improved] = np.take_along_axis(both_scores, best, axis=1)
-
-
-def _by_argmax(tile: Floats, so_far: Floats) -> tuple[Rows, Floats]:
-    """The best of a tile that can still enter, by one ``argmax`` a place; overwrites the tile."""
-    num_queries, k = so_far.shape
-    rows, scores = _nothing(num_queries, k)
-    who = every = np.arange(num_queries)
-    for place in range(min(k, tile.shape[1])):
-        best = tile.argmax(axis=1)
-        value = tile[every, best]
-        _refuse_nan(value)
-        # Behind `place` songs of this tile only k - 1 - place earlier ones may stay in front.
-        enters = value > so_far[who, k - 1 - place]
-        rows[who[enters], place] = best[enters]
-        scores[who[enters], place] = value[enters]
-        num_left = np.count_nonzero(enters)
-        if num_left == 0:
-            break
-        if 2 * num_left < len(who):
-            tile, who, best = tile[enters], who[enters], best[enters]
-            every = np.arange(num_left)
-        tile[every, best] = -np.inf
-    return rows, scores
-
-
-def _by_partition(tile: Floats, so_far: Floats) -> tuple[Rows, Floats]:
-    """The best k of a tile, by one ``partition`` of each query that can still gain."""
-    num_queries, k = so_far.shape
-    rows, scores = _nothing(num_queries, k)
-    best = tile.max(axis=1)
-    _refuse_nan(best)
-    size = min(k, tile.shape[1])
-    for query in np.flatnonzero(best > so_far[:, -1]):
-        line = tile[query]
-        least = np.partition(line, len(line) - size)[len(line) - size]
-        above = np.flatnonzero(line > least)
-        # Ties at the threshold: the lowest rows fill the remaining places.
-        chosen = np.concatenate([above, np.flatnonzero(line == least)[: size - len(above)]])
-        chosen = chosen[np.lexsort((chosen, -line[chosen]))]
-        chosen = chosen[line[chosen] > -np.inf]
-        rows[query, : len(chosen)] = chosen
-        scores[query, : len(chosen)] = line[chosen]
-    return rows, scores
-
-
-def _checked_points(queries: npt.ArrayLike, dim: int, *, ndim: int) -> Floats:
+def _checked_queries(queries: npt.ArrayLike, dim: int, *, ndim: int) -> Floats:
     """Queries as float32, refused where they cannot be scored."""
-    points = np.asarray(queries, dtype=np.float32)
-    if points.ndim != ndim or points.shape[-1] != dim:
+    vectors = np.asarray(queries, dtype=np.float32)
+    if vectors.ndim != ndim or vectors.shape[-1] != dim:
         expected = "queries, places" if ndim == 3 else "queries"
         raise ValueError(
-            f"queries have shape {points.shape}; expected ({expected}, {dim}), since the items "
+            f"queries have shape {vectors.shape}; expected ({expected}, {dim}), since the items "
             f"have {dim} dimensions."
         )
-    if not np.isfinite(points).all():
-        bad = np.flatnonzero(~np.isfinite(points.reshape(len(points), -1)).all(axis=1))
+    if not np.isfinite(vectors).all():
+        bad = np.flatnonzero(~np.isfinite(vectors.reshape(len(vectors), -1)).all(axis=1))
         raise ValueError(
-            f"{len(bad)} of {len(points)} queries hold NaN or infinity (the first is number "
+            f"{len(bad)} of {len(vectors)} queries hold NaN or infinity (the first is number "
             f"{bad[0]}); no item can be nearest to them. Check the policy's output."
         )
-    return points
+    return vectors
 
 
 def _checked_rows(
@@ -410,16 +344,3 @@ def _checked_rows(
             "or -1 for none."
         )
     return rows
-
-
-def _refuse_nan(scores: Floats) -> None:
-    """Refuse scores that have no order; queries are checked before, so the items are to blame."""
-    if np.isnan(scores).any():
-        raise _no_order()
-
-
-def _no_order() -> ValueError:
-    return ValueError(
-        "Scores hold NaN although the queries are finite: the items hold NaN or infinity, or "
-        "their products overflow float32. Check the embedding."
-    )

@@ -1,9 +1,9 @@
-"""Which songs lie nearest to points of a space: the one search of environment and agents.
+"""Songs nearest to vectors of a space: the one search of environment and agents.
 
 `Search` decides between the exact search (`retrieval`) and the approximate one (`approximate`), by
-the size of the catalog, and whoever wants songs asks it. An agent whose space differs from the
-dataset's, as one that learns how good songs are, moves the songs of its own `Search` (`move`); the
-index stays the dataset's, and what is found is scored in the agent's space.
+the size of the catalog. An agent whose space differs from the dataset's, as one that learns how
+good songs are, moves the songs of its own `Search` (`move`); the index stays the dataset's, and
+what is found is scored in the agent's space.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from musicbox_env.retrieval.approximate import (
     ListsInSpace,
     installed,
 )
-from musicbox_env.retrieval.embeddings import embedding_space, space_file
 from musicbox_env.retrieval.exact import Floats, Rows, top_k
+from musicbox_env.retrieval.spaces import embedding_space, space_file
 from musicbox_env.schema import require_known
 
 RETRIEVALS: Final = ("auto", "exact", "approximate")

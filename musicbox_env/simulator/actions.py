@@ -1,4 +1,4 @@
-"""Whether actions can be played: the one check of their kind, shape and values, for both shells."""
+"""The one check of actions: their kind, shape and values, for one session and for many."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from gymnasium import spaces
-
-from musicbox_env.kernels import all_in_catalog
 
 ActionSpace = spaces.Box | spaces.MultiDiscrete
 
@@ -19,18 +17,18 @@ def checked_actions(
     """Actions of sessions as an array, refused where they cannot be played.
 
     Args:
-        actions: An action for each session ``(m, size)``, an array or nested lists. Points are
-            floating or integer numbers, slates are integers.
-        space: Of one session's action: a Box ``(size,)`` for points, a MultiDiscrete ``(size,)``
-            with as many values a place as the catalog has tracks for slates.
-        playing: Which sessions are not over ``(m,)``; the values of the others are not looked at.
+        actions: An action for each session ``(m, size)``, an array or nested lists. Proto-actions
+            are floating or integer numbers, slates are integers.
+        space: Of one session's action: a Box ``(size,)`` for proto-actions; for slates a
+            MultiDiscrete ``(size,)`` with as many values a place as the catalog has tracks.
+        playing: Which sessions are not over ``(m,)``; the values of the others are not checked.
 
     Returns:
-        A contiguous array ``(m, size)``: points as float32, slates as int64 and never the
+        A contiguous array ``(m, size)``: proto-actions as float32, slates as int64 and never the
         caller's own array.
 
     Raises:
-        ValueError: Anything else; it says what came, what was expected and how to mend it.
+        ValueError: Anything else; the message says what came, what was expected and how to mend it.
     """
     try:
         given = np.asarray(actions)
@@ -44,7 +42,7 @@ def checked_actions(
         raise ValueError(_wrong_shape(given.shape, expected, space))
     if isinstance(space, spaces.MultiDiscrete):
         return _slates(given, space, playing)
-    return _points(given, space, playing)
+    return _proto_actions(given, space, playing)
 
 
 def _slates(
@@ -53,10 +51,11 @@ def _slates(
     if given.dtype.kind not in "iu":
         raise ValueError(
             f"A slate holds {given.dtype} values; expected integers, rows of the catalog. "
-            "Convert them with .astype(np.int64), or choose action='proto' for points."
+            "Convert them with .astype(np.int64), or take action='proto' for proto-actions."
         )
     slates = given.astype(np.int64, order="C")
-    if not all_in_catalog(slates, playing, space.nvec[0]):
+    known = (slates >= 0) & (slates < space.nvec[0])
+    if not known.all() and not known[playing].all():
         named = given[playing]
         raise ValueError(
             f"A slate names tracks from {named.min()} to {named.max()}; expected indices from 0 "
@@ -65,7 +64,7 @@ def _slates(
     return slates
 
 
-def _points(
+def _proto_actions(
     given: npt.NDArray[Any], space: spaces.Box, playing: npt.NDArray[np.bool_]
 ) -> npt.NDArray[np.float32]:
     if given.dtype.kind not in "fiu":
@@ -73,21 +72,21 @@ def _points(
             f"A proto-action holds {given.dtype} values; expected float32 numbers, {_kind(space)}."
         )
     if given.dtype == np.float32:
-        points = np.ascontiguousarray(given)
+        proto_actions = np.ascontiguousarray(given)
     else:
         with np.errstate(over="ignore"):  # beyond float32 is infinity, which is refused below
-            points = given.astype(np.float32, order="C")
-    finite = np.isfinite(points)
+            proto_actions = given.astype(np.float32, order="C")
+    finite = np.isfinite(proto_actions)
     if not finite.all() and not finite[playing].all():
         raise ValueError(
             "A proto-action holds NaN or infinity (as float32); expected finite numbers, usually "
             "in [-1, 1]. Look at the policy's output or its learning rate."
         )
-    return points
+    return proto_actions
 
 
 def _wrong_shape(given: tuple[int, ...], expected: tuple[int, ...], space: ActionSpace) -> str:
-    """Speak of one action where the number of actions is right, which it is in a single shell."""
+    """Say what is wrong with one action where their number is right, as in a single environment."""
     if given[:1] == expected[:1]:
         return f"An action has shape {given[1:]}; expected {expected[1:]}: {_kind(space)}."
     return (
@@ -104,6 +103,6 @@ def _kind(space: ActionSpace) -> str:
             "of the environment"
         )
     return (
-        "coordinates of the embedding space, of several points one after another "
+        "coordinates of the embedding space, of several proto-actions one after another "
         "(.reshape(-1)); the environment's options action, embedding and slate_size decide how many"
     )

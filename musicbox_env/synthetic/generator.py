@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import sys
 import uuid
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -20,8 +19,9 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
+from musicbox_env.cache import cache_folder
 from musicbox_env.data.catalog import Catalog
-from musicbox_env.data.dataset import PlayBlock, SplitConfig, staged_folder, write_dataset
+from musicbox_env.data.writing import PlayBlock, SplitConfig, staged_folder, write_dataset
 from musicbox_env.retrieval.blas import one_blas_thread
 from musicbox_env.schema import (
     CONTEXT_TYPES,
@@ -233,19 +233,6 @@ def bundled_dataset(config: SyntheticConfig | None = None) -> Path:
             raise
         shutil.rmtree(own)
     return folder
-
-
-def cache_folder() -> Path:
-    """Where made data are kept: ``MUSICBOX_CACHE``, or a folder in the platform's cache."""
-    if named := os.environ.get(CACHE_VARIABLE):
-        return Path(named)
-    if sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData/Local"))
-    elif sys.platform == "darwin":
-        base = Path.home() / "Library/Caches"
-    else:
-        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return base / "musicbox"
 
 
 def fingerprint(config: SyntheticConfig, package: Path = PACKAGE) -> str:

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from musicbox_env.data.dataset import write_json
+from musicbox_env.data.writing import write_json
 from musicbox_env.synthetic.law import ListeningLaw
 
 FOLDER = "truth"

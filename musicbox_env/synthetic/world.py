@@ -17,8 +17,8 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from musicbox_env.data.dataset import PlayBlock
 from musicbox_env.data.summaries import repeats
+from musicbox_env.data.writing import PlayBlock
 from musicbox_env.retrieval.embeddings import unit_rows
 from musicbox_env.schema import MAX_SESSION_LENGTH, UNKNOWN, is_skip, require_known
 from musicbox_env.synthetic import published

@@ -13,7 +13,7 @@ from stable_baselines3.common.monitor import Monitor
 
 import musicbox_env
 from musicbox_env.data.dataset import Dataset
-from musicbox_env.retrieval.embeddings import embedding_space
+from musicbox_env.retrieval.spaces import embedding_space
 from musicbox_env.schema import split_codes
 
 PRIVILEGED = ("logged", "skyline")

@@ -14,7 +14,7 @@ from stable_baselines3.common.env_checker import check_env as sb3_check_env
 
 import musicbox_env
 from musicbox_env.schema import is_skip
-from musicbox_env.simulator.dynamics import ACTIONS, CANDIDATES, OBSERVATIONS
+from musicbox_env.simulator.config import ACTIONS, CANDIDATES, OBSERVATIONS
 
 LISTENERS = ("replay", "similarity", "learned", "ground_truth")
 COMBINATIONS = list(itertools.product(ACTIONS, OBSERVATIONS, CANDIDATES, LISTENERS))

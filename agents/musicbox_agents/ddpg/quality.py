@@ -26,7 +26,7 @@ import numpy.typing as npt
 from musicbox_agents.log import FOLDS
 from musicbox_env.data.dataset import Dataset
 from musicbox_env.data.summaries import NEUTRAL, running_skips
-from musicbox_env.retrieval.embeddings import RATE_SCALE
+from musicbox_env.retrieval.spaces import RATE_SCALE
 from musicbox_env.rewards import RewardConfig, song_rewards
 from musicbox_env.schema import is_skip
 

@@ -19,8 +19,8 @@ from musicbox_agents.ddpg.state import State, read_sessions
 from musicbox_agents.log import FOLDS
 from musicbox_agents.slates import best_candidates, nearest
 from musicbox_env.data.dataset import RATE_SUFFIX, Dataset
-from musicbox_env.retrieval.embeddings import rate_column
 from musicbox_env.retrieval.search import Search
+from musicbox_env.retrieval.spaces import rate_column
 from musicbox_env.rewards import RewardConfig, discounts
 from musicbox_env.schema import is_skip
 

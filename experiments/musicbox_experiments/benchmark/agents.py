@@ -16,7 +16,7 @@ from musicbox_agents import Agent, load_agent, make_agent
 import musicbox_env
 from musicbox_env.data.dataset import Dataset
 from musicbox_env.retrieval.approximate import installed
-from musicbox_env.simulator.dynamics import open_dataset
+from musicbox_env.simulator.assets import open_dataset
 from musicbox_env.synthetic.generator import bundled_dataset
 from musicbox_experiments.benchmark.measure import (
     Context,

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from musicbox_env.retrieval.approximate import ApproximateIndex, ListsInSpace, installed
 from musicbox_env.retrieval.exact import top_k
-from musicbox_env.simulator.dynamics import open_dataset
+from musicbox_env.simulator.assets import open_dataset
 from musicbox_experiments.benchmark.measure import (
     MEBIBYTE,
     Context,

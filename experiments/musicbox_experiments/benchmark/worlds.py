@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from musicbox_env.data.dataset import PlayBlock, SplitConfig, staged_folder, write_dataset
+from musicbox_env.data.writing import PlayBlock, SplitConfig, staged_folder, write_dataset
 from musicbox_env.schema import MAX_SESSION_LENGTH, MIN_SESSION_LENGTH, NUM_LEVELS
 
 JITTER = 0.3

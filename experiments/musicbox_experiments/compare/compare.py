@@ -20,7 +20,7 @@ from musicbox_env.data.dataset import Dataset
 from musicbox_env.listeners import LISTENERS
 from musicbox_env.rewards import RewardConfig
 from musicbox_env.schema import require_known
-from musicbox_env.simulator.dynamics import open_dataset
+from musicbox_env.simulator.assets import open_dataset
 from musicbox_experiments.compare.evaluation import Evaluation, evaluate_all, evaluate_one
 from musicbox_experiments.compare.presets import (
     PRESETS,

@@ -10,7 +10,7 @@ import tyro
 
 from musicbox_env.listeners import require_listener
 from musicbox_env.schema import split_codes
-from musicbox_env.simulator.dynamics import open_dataset
+from musicbox_env.simulator.assets import open_dataset
 from musicbox_experiments.compare.evaluation import Evaluation, evaluate_all
 from musicbox_experiments.data.sampling import draw_sessions
 from musicbox_experiments.evaluate.metrics import CatalogStats, measure

@@ -23,7 +23,7 @@ import jinja2
 import numpy as np
 import numpy.typing as npt
 
-from musicbox_env.data.dataset import write_json
+from musicbox_env.data.writing import write_json
 from musicbox_env.schema import is_skip
 from musicbox_experiments.compare import plots
 from musicbox_experiments.compare.sentences import cautions, headline

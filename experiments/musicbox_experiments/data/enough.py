@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from musicbox_env.data.dataset import Dataset
 from musicbox_env.ingest.histories.sessionize import run_of
-from musicbox_env.retrieval.embeddings import NORMAL_95
+from musicbox_env.retrieval.held_out import NORMAL_95
 from musicbox_env.schema import SPLITS, is_skip
 
 FEW_PLAYS = 5

@@ -26,9 +26,11 @@ import tyro
 from tqdm import tqdm
 
 from musicbox_env import ENV_ID
-from musicbox_env.data.dataset import Dataset, staged_folder
+from musicbox_env.data.dataset import Dataset
+from musicbox_env.data.writing import staged_folder
 from musicbox_env.schema import require_known, split_codes
-from musicbox_env.simulator.dynamics import OBSERVATIONS, open_dataset
+from musicbox_env.simulator.assets import open_dataset
+from musicbox_env.simulator.config import OBSERVATIONS
 from musicbox_env.vector_env import MusicSessionVectorEnv
 from musicbox_experiments.data.sampling import draw_sessions
 

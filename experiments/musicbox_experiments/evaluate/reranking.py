@@ -13,7 +13,7 @@ import numpy.typing as npt
 from musicbox_agents import Agent
 
 from musicbox_env.schema import MAX_SESSION_LENGTH, is_skip
-from musicbox_env.simulator.dynamics import open_dataset
+from musicbox_env.simulator.assets import open_dataset
 from musicbox_experiments.evaluate.metrics import PerSession
 from musicbox_experiments.evaluate.rollout import Rollout, roll_out
 

@@ -23,7 +23,7 @@ from musicbox_env.data.dataset import Dataset
 from musicbox_env.data.summaries import skip_share
 from musicbox_env.listeners.leaving import FILE, PUBLISHED, LeavingModel
 from musicbox_env.schema import Level
-from musicbox_env.simulator.dynamics import open_dataset
+from musicbox_env.simulator.assets import open_dataset
 from musicbox_experiments.evaluate.resampling import Measured, Resampling, Sums, by_session, ratio
 from musicbox_experiments.text import bracketed, columns, percent
 

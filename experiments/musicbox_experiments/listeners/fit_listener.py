@@ -23,7 +23,7 @@ from musicbox_env.listeners.learned.listener import Calibration, FittedNetwork, 
 from musicbox_env.listeners.learned.network import Network
 from musicbox_env.listeners.similarity import MODES, SimilarityConfig
 from musicbox_env.schema import require_known
-from musicbox_env.simulator.dynamics import open_dataset
+from musicbox_env.simulator.assets import open_dataset
 from musicbox_experiments.listeners.calibration import SongLogits, calibrated, song_logits
 from musicbox_experiments.listeners.network import NetworkConfig, TorchNetwork, fit_member
 from musicbox_experiments.listeners.sessions import (

@@ -21,13 +21,10 @@ import tyro
 from musicbox_agents import load_agent
 
 from musicbox_env.schema import CONTEXT_TYPES, Level, require_known, suggest
-from musicbox_env.simulator.dynamics import (
-    EnvAssets,
-    SessionConfig,
-    Simulator,
-    context_features,
-    open_dataset,
-)
+from musicbox_env.simulator.assets import EnvAssets, open_dataset
+from musicbox_env.simulator.config import SessionConfig
+from musicbox_env.simulator.context import context_features
+from musicbox_env.simulator.dynamics import Simulator
 from musicbox_experiments.train.jobs import read_training
 
 LEVEL_NAMES = {

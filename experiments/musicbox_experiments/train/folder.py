@@ -9,7 +9,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from musicbox_env.data.dataset import UNFINISHED, write_json
+from musicbox_env.data.dataset import UNFINISHED
+from musicbox_env.data.writing import write_json
 from musicbox_experiments.data.sources import without_home
 
 FILE = "config.json"

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from musicbox_agents import Agent
 from musicbox_agents.ddpg import checkpoints
 
-from musicbox_env.data.dataset import write_json
+from musicbox_env.data.writing import write_json
 from musicbox_experiments.evaluate.metrics import skip_rate
 from musicbox_experiments.evaluate.rollout import roll_out
 

@@ -30,7 +30,7 @@ from musicbox_env.listeners import FITTED_SUFFIX, require_listener
 from musicbox_env.listeners.files import read_fit, write_fit
 from musicbox_env.listeners.similarity import MODES, SimilarityConfig
 from musicbox_env.schema import require_known
-from musicbox_env.simulator.dynamics import open_dataset
+from musicbox_env.simulator.assets import open_dataset
 
 AUTO = "auto"
 LEARNED = "learned"

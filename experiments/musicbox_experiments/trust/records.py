@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import NormalDist
 from typing import Final
 
-from musicbox_env.data.dataset import write_json
+from musicbox_env.data.writing import write_json
 from musicbox_experiments.evaluate.resampling import CONFIDENCE, Measured
 
 RECORDS_FILE: Final = "trust.json"

@@ -31,7 +31,7 @@ from musicbox_env.listeners import (
     SimilarityListener,
     make_listener,
 )
-from musicbox_env.simulator.dynamics import open_dataset
+from musicbox_env.simulator.assets import open_dataset
 from musicbox_experiments.data.sampling import draw_sessions
 from musicbox_experiments.data.sources import without_home
 from musicbox_experiments.evaluate.resampling import Resampling

@@ -12,7 +12,7 @@ from musicbox_agents.baselines.popularity import most_popular, nth_allowed
 from scipy import sparse
 
 import musicbox_env
-from musicbox_env.retrieval.embeddings import embedding_space
+from musicbox_env.retrieval.spaces import embedding_space
 from musicbox_env.schema import Level, is_skip
 
 

@@ -5,7 +5,7 @@ from musicbox_agents import make_agent
 from musicbox_agents.baselines.linucb import LinUCBSettings, session_matrices
 
 import musicbox_env
-from musicbox_env.retrieval.embeddings import embedding_space
+from musicbox_env.retrieval.spaces import embedding_space
 from musicbox_env.schema import is_skip
 
 

@@ -19,8 +19,8 @@ from musicbox_experiments.train.jobs import jobs_for, train
 from musicbox_experiments.train.simulators import Listeners
 
 import musicbox_env
-from musicbox_env import rng as draws
 from musicbox_env.rewards import RewardConfig
+from musicbox_env.rng import packed, unpacked
 
 SETTINGS = {
     "num_envs": 16,
@@ -231,7 +231,7 @@ def test_open_sessions_come_back(listener, leaving, synthetic_folder):
 def test_a_generator_comes_back():
     rng = np.random.default_rng(5)
     rng.integers(10, size=3, dtype=np.uint32)
-    again = draws.unpacked(draws.packed(rng))
+    again = unpacked(packed(rng))
     assert again.bit_generator.state == rng.bit_generator.state
     np.testing.assert_array_equal(rng.standard_normal(5), again.standard_normal(5))
 

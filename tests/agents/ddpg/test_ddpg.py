@@ -28,10 +28,11 @@ from worlds import genre_of, planted_world
 from musicbox_env.data.dataset import Dataset
 from musicbox_env.listeners import LISTENERS, History, Listener, NoState
 from musicbox_env.retrieval import search
-from musicbox_env.retrieval.embeddings import fit_embeddings, rate_column
+from musicbox_env.retrieval.embeddings import fit_embeddings
+from musicbox_env.retrieval.spaces import rate_column
 from musicbox_env.rewards import RewardConfig
 from musicbox_env.schema import Level, is_skip
-from musicbox_env.simulator.dynamics import CONTEXT_SIZE
+from musicbox_env.simulator.context import CONTEXT_SIZE
 from musicbox_env.synthetic.generator import SyntheticConfig, synthesize
 
 SMALL = {

@@ -19,7 +19,7 @@ from musicbox_agents.ddpg.quality import (
 from sklearn.linear_model import Ridge
 
 from musicbox_env.data.dataset import Dataset
-from musicbox_env.retrieval.embeddings import rate_column
+from musicbox_env.retrieval.spaces import rate_column
 from musicbox_env.rewards import RewardConfig
 from musicbox_env.synthetic.generator import SyntheticConfig, synthesize
 from musicbox_env.synthetic.truth import GroundTruth

@@ -9,18 +9,18 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from musicbox_env.data import dataset as dataset_module
+from musicbox_env.data import writing
 from musicbox_env.data.catalog import RATE_PRIOR_PLAYS, Catalog
-from musicbox_env.data.dataset import (
+from musicbox_env.data.dataset import Dataset
+from musicbox_env.data.sessions import SessionLog, assign_splits
+from musicbox_env.data.writing import (
     ColumnFile,
-    Dataset,
     PlayBlock,
     SplitConfig,
     save_array,
     staged_folder,
     write_dataset,
 )
-from musicbox_env.data.sessions import SessionLog, assign_splits
 from musicbox_env.schema import (
     PLAY_COLUMNS,
     SPLITS,
@@ -105,8 +105,8 @@ def test_how_sessions_are_cut_into_blocks_does_not_matter(tmp_path, monkeypatch)
                 {name: values[rows] for name, values in whole.columns.items()},
             )
         )
-    monkeypatch.setattr(dataset_module, "COPY_ROWS", 17)
-    monkeypatch.setattr(dataset_module, "IDS_ROW_GROUP", 7)
+    monkeypatch.setattr(writing, "COPY_ROWS", 17)
+    monkeypatch.setattr(writing, "IDS_ROW_GROUP", 7)
     cut = write(tmp_path / "cut", pieces)
     for name in PLAY_COLUMNS:
         np.testing.assert_array_equal(cut.sessions.column(name), small.sessions.column(name))

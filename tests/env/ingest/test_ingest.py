@@ -20,7 +20,8 @@ import pytest
 from make_logs import make_features, make_log, plays_of, write_csv
 from musicbox_experiments.data import describe as describe_command
 
-from musicbox_env.data.dataset import Dataset, SplitConfig
+from musicbox_env.data.dataset import Dataset
+from musicbox_env.data.writing import SplitConfig
 from musicbox_env.ingest import assembly, tables
 from musicbox_env.ingest.assembly import IdSet, SessionAssembler
 from musicbox_env.ingest.parts import make_parts

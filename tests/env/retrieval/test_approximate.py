@@ -7,9 +7,9 @@ from musicbox_experiments.benchmark.worlds import grown
 
 import musicbox_env
 from musicbox_env.retrieval import search
-from musicbox_env.retrieval.embeddings import embedding_space
 from musicbox_env.retrieval.exact import top_k, top_k_list
 from musicbox_env.retrieval.search import Search
+from musicbox_env.retrieval.spaces import embedding_space
 
 pytest.importorskip("faiss")
 

@@ -14,14 +14,13 @@ from musicbox_env.data.dataset import EMBEDDINGS, Dataset
 from musicbox_env.retrieval.embeddings import (
     PRIOR_SESSIONS,
     SharedSessions,
-    embedding_space,
     embedding_without,
     fit_embeddings,
     fit_hybrid,
-    held_out_check,
-    rate_column,
     shared_sessions,
 )
+from musicbox_env.retrieval.held_out import held_out_check
+from musicbox_env.retrieval.spaces import embedding_space, rate_column
 
 DIM = 8
 
@@ -123,7 +122,7 @@ def test_shared_sessions_by_hand(world, some):
 
 
 @pytest.mark.parametrize("name", EMBEDDINGS)
-def test_a_session_that_is_left_out_brings_its_songs_no_nearer(world, name):
+def test_a_session_that_isleft_out_brings_its_songs_no_nearer(world, name):
     """`content` knows no session to begin with."""
     log = world.sessions
     train = log.sessions_in("train")
@@ -257,9 +256,9 @@ def test_held_out_check_by_hand(world):
 
 
 def _targets(world, seed):
-    from musicbox_env.retrieval.embeddings import _left_out
+    from musicbox_env.retrieval.held_out import left_out
 
-    targets, others = _left_out(world.sessions, "validation", np.random.default_rng(seed))
+    targets, others = left_out(world.sessions, "validation", np.random.default_rng(seed))
     assert not (others == targets[:, None]).any()
     return targets.tolist()
 

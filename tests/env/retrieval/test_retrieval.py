@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from musicbox_env.retrieval import exact as retrieval
+from musicbox_env.retrieval import kernels
 from musicbox_env.retrieval.exact import top_k, top_k_among, top_k_list, weight_above
 
 
@@ -56,10 +57,8 @@ def test_equals_brute_force(num_queries, num_items, dim, k):
 
 
 @pytest.mark.usefixtures("small_tiles")
-@pytest.mark.parametrize("partition_from", [1, 1000])
 @pytest.mark.parametrize("k", [1, 3, 8, 40])
-def test_tiles_do_not_show(monkeypatch, partition_from, k):
-    monkeypatch.setattr(retrieval, "PARTITION_FROM", partition_from)
+def test_tiles_do_not_show(k):
     rng = np.random.default_rng(1)
     # Whole numbers: scores tie all the time, within and across tiles.
     items = rng.integers(-2, 3, (61, 3)).astype(np.float32)
@@ -224,3 +223,19 @@ def test_weight_above_is_the_rank_that_top_k_gives():
     for place in (0, 1, 150, 299):
         ranks = weight_above(queries, items, rows[:, place], np.ones((300, 1)))
         np.testing.assert_array_equal(ranks[:, 0], place)
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+def test_scores_are_exact_and_the_same_wherever_an_item_stands(kind):
+    rng = np.random.default_rng(0)
+    items = rng.standard_normal((40, 33)).astype(kind)
+    points = rng.standard_normal((7, 33)).astype(np.float32)
+    rows = rng.integers(-1, 40, (7, 11))
+    found = kernels.score_exactly(points, items, rows)
+    exact = np.einsum("qd,qmd->qm", points, items[rows], dtype=np.float64)
+    np.testing.assert_allclose(found, np.where(rows >= 0, exact, -np.inf), rtol=1e-6, atol=1e-6)
+    for place in range(11):
+        alone = kernels.score_exactly(points[2:3], items[rows[2:3, place]], np.zeros((1, 1), int))
+        assert rows[2, place] < 0 or alone[0, 0] == found[2, place]
+    norms = np.square(items[rows].astype(np.float64)).sum(axis=2).max(axis=1)
+    np.testing.assert_allclose(kernels.largest_norms(items, rows), norms, rtol=1e-6)

@@ -8,7 +8,7 @@ import pytest
 
 import musicbox_env
 from musicbox_env.simulator.actions import checked_actions
-from musicbox_env.simulator.dynamics import ACTIONS, CANDIDATES
+from musicbox_env.simulator.config import ACTIONS, CANDIDATES
 
 NUM_ENVS = 4
 TRACKS = 200

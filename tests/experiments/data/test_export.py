@@ -9,7 +9,7 @@ from musicbox_experiments.cli import main
 from musicbox_experiments.data import export
 from musicbox_experiments.data.export import ExportConfig
 
-from musicbox_env.retrieval.embeddings import embedding_space
+from musicbox_env.retrieval.spaces import embedding_space
 from musicbox_env.schema import is_skip
 
 SESSIONS = 40

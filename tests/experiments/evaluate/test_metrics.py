@@ -27,7 +27,8 @@ from musicbox_experiments.evaluate.metrics import (
 from musicbox_experiments.evaluate.reranking import reranking
 from musicbox_experiments.evaluate.rollout import Rollout
 
-from musicbox_env.data.dataset import Dataset, PlayBlock, SplitConfig, write_dataset
+from musicbox_env.data.dataset import Dataset
+from musicbox_env.data.writing import PlayBlock, SplitConfig, write_dataset
 from musicbox_env.schema import DIVERSITY_FEATURES
 
 NUM_TRACKS = 9

@@ -11,7 +11,7 @@ from musicbox_experiments.train.simulators import choose_listeners, pessimistic,
 
 from musicbox_env.listeners import make_listener
 from musicbox_env.listeners.files import read_fit
-from musicbox_env.simulator.dynamics import open_dataset
+from musicbox_env.simulator.assets import open_dataset
 from musicbox_env.synthetic.generator import SyntheticConfig, synthesize
 
 

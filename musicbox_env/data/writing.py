@@ -1,0 +1,347 @@
+"""How a dataset folder is written: whole or not at all, a block of sessions at a time.
+
+The folder is described in `musicbox_env.data.dataset`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from musicbox_env.data.dataset import FORMAT_VERSION, UNFINISHED
+from musicbox_env.data.sessions import assign_splits
+from musicbox_env.schema import PLAY_COLUMNS, TRACK_FEATURES, UNKNOWN, is_skip
+
+if TYPE_CHECKING:  # slow to import, and an environment needs none of it
+    import pandas as pd
+
+COPY_ROWS = 4_000_000
+IDS_ROW_GROUP = 100_000
+IDS_SCHEMA = pa.schema([("session_id", pa.string())])
+
+
+@dataclass(frozen=True)
+class SplitConfig:
+    """How sessions are divided, by a hash of their id, or of what `PlayBlock.split_keys` says.
+
+    Attributes:
+        train: Share of the sessions to learn from; halved again into folds A and B.
+        validation: Share for choosing settings and checkpoints.
+        test: Share for the figures that are reported.
+        seed: Key of the hash: another seed, another division.
+        test_fold: Which of the disjoint test splits that a seed gives, from 0: over all folds (five
+            of a test share of .2) each session is a test session once.
+    """
+
+    train: float = 0.7
+    validation: float = 0.1
+    test: float = 0.2
+    seed: int = 42
+    test_fold: int = 0
+
+    def __post_init__(self) -> None:
+        shares = self.shares
+        if min(shares) < 0 or not np.isclose(sum(shares), 1.0) or self.train <= 0:
+            raise ValueError(
+                f"Split shares are train {self.train}, validation {self.validation}, test "
+                f"{self.test}; they must not be negative, train must be above 0, and their sum 1."
+            )
+        # Shares such as .2 are a little off as binary numbers.
+        folds = int(1 / self.test + 1e-9) if self.test else 1
+        if not 0 <= self.test_fold < folds:
+            raise ValueError(
+                f"test_fold is {self.test_fold}; with a test share of {self.test} it must be from "
+                f"0 to {folds - 1}."
+            )
+
+    @property
+    def shares(self) -> tuple[float, float, float]:
+        """Train, validation and test share."""
+        return self.train, self.validation, self.test
+
+
+@dataclass
+class PlayBlock:
+    """Some whole sessions on their way into a dataset folder.
+
+    Attributes:
+        session_ids: Ids of the sessions ``(n,)``.
+        lengths: Plays of each session ``(n,)``; they sum to the number of plays p.
+        vocabulary: Ids of the tracks that the block mentions.
+        columns: Columns of `schema.PLAY_COLUMNS`, each ``(p,)``; ``track`` indexes
+            ``vocabulary``; a column that is left out is stored as unknown.
+        split_keys: What each session's split is drawn from ``(n,)``: sessions of one key share a
+            split. Each session's id where left out.
+    """
+
+    session_ids: npt.NDArray[np.object_]
+    lengths: npt.NDArray[np.int64]
+    vocabulary: npt.NDArray[np.object_]
+    columns: dict[str, npt.NDArray]
+    split_keys: npt.NDArray[np.object_] | None = None
+
+
+@contextmanager
+def staged_folder(out: Path | str, *, overwrite: bool = False) -> Iterator[Path]:
+    """Give a temporary folder beside ``out`` that becomes ``out`` only if the block succeeds.
+
+    What is already in the temporary folder stays, so that a resumed job finds its finished parts;
+    on an exception it is left there under a name (``OUT.partial``) that nothing opens.
+
+    Raises:
+        FileExistsError: ``out`` exists already and ``overwrite`` is False.
+    """
+    out = Path(out)
+    if out.exists() and not overwrite:
+        raise FileExistsError(f"{out} exists already; name another folder or pass --overwrite.")
+    staging = out.with_name(out.name + UNFINISHED)
+    staging.mkdir(parents=True, exist_ok=True)
+    yield staging
+    if out.exists():
+        retired = out.with_name(out.name + ".replaced" + UNFINISHED)
+        if retired.exists():
+            shutil.rmtree(retired)
+        os.replace(out, retired)
+        os.replace(staging, out)
+        shutil.rmtree(retired)
+    else:
+        os.replace(staging, out)
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write JSON whole or not at all."""
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    os.replace(temporary, path)
+
+
+def write_dataset(
+    folder: Path,
+    blocks: Iterable[PlayBlock],
+    *,
+    features: pd.DataFrame | None,
+    split: SplitConfig,
+    about: dict[str, Any],
+    names: pd.DataFrame | None = None,
+) -> None:
+    """Write plays, sessions and catalog into a (staged) folder, in one pass over the blocks.
+
+    Memory holds the track ids, the length and split of each session, and one block; neither the
+    plays nor the session ids.
+
+    Args:
+        folder: Where to write; see `staged_folder`.
+        blocks: Whole sessions, in the order in which they shall be stored.
+        features: Optional track features with a column ``track_id`` and any of
+            `schema.TRACK_FEATURES`; tracks that no session mentions join the catalog too.
+        split: Division of the sessions.
+        about: What else ``dataset.json`` shall say (sources, filters, rejects).
+        names: Optional ``track_id``, ``title`` and ``artist`` of tracks, each track once.
+
+    Raises:
+        ValueError: The blocks hold no session.
+    """
+    (folder / "dataset.json").unlink(missing_ok=True)
+    with _PlayWriter(folder, split) as writer:
+        for block in blocks:
+            writer.add(block)
+    if not writer.lengths:
+        raise ValueError("No session is left to write.")
+    lengths = np.concatenate(writer.lengths).astype(np.int64)
+    save_array(folder / "sessions/offsets.npy", np.concatenate([[0], np.cumsum(lengths)]))
+    save_array(folder / "sessions/split.npy", np.concatenate(writer.codes))
+
+    catalog, new_row = _build_catalog(writer.index, writer.counts, features)
+    if names is not None:
+        catalog = catalog.merge(names, how="left", on="track_id", validate="one_to_one")
+    pq.write_table(pa.Table.from_pandas(catalog, preserve_index=False), folder / "catalog.parquet")
+    _renumber(folder / "plays/track.npy", new_row)
+    write_json(
+        folder / "dataset.json",
+        {
+            "format_version": FORMAT_VERSION,
+            "sessions": len(lengths),
+            "plays": int(lengths.sum()),
+            "tracks": len(catalog),
+            "longest_session": int(lengths.max()),
+            "split": {
+                **dict(zip(("train", "validation", "test"), split.shares, strict=True)),
+                "seed": split.seed,
+                "test_fold": split.test_fold,
+            },
+            **about,
+        },
+    )
+
+
+def save_array(path: Path, array: npt.NDArray) -> None:
+    """Write a 1-D array as .npy; on a full disk the error says so, which ``np.save``'s does not."""
+    with ColumnFile(path, array.dtype) as file:
+        file.write(array)
+
+
+class ColumnFile:
+    """A 1-D .npy file that grows; its header tells the true length once it is closed.
+
+    Plain writes in place of a memory map, since a full disk kills a process that writes to a map.
+    """
+
+    def __init__(self, path: Path, dtype: npt.DTypeLike) -> None:
+        """Begin a file."""
+        self._dtype = np.dtype(dtype)
+        self._length = 0
+        self._file = path.open("wb")
+        self._write_header()
+
+    def _write_header(self) -> None:
+        """NumPy pads headers so that any length of a 1-D array takes the same room."""
+        description = np.lib.format.dtype_to_descr(self._dtype)
+        np.lib.format.write_array_header_1_0(
+            self._file,
+            {"descr": description, "fortran_order": False, "shape": (self._length,)},
+        )
+
+    def write(self, values: npt.ArrayLike) -> None:
+        """Append values ``(n,)``."""
+        array = np.ascontiguousarray(values, dtype=self._dtype)
+        self._file.write(array.data)
+        self._length += len(array)
+
+    def __enter__(self) -> ColumnFile:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        with self._file:
+            if kind is None:
+                self._file.seek(0)
+                self._write_header()
+
+
+class _PlayWriter(ExitStack):
+    """Streams blocks into columns, and counts what the catalog needs.
+
+    Attributes:
+        index: Tracks in order of appearance.
+        counts: Training plays and skips, ``(2 folds, 2, tracks)``: plays first, then skips.
+        lengths: Plays of each session, an array a block.
+        codes: Split of each session, an array a block.
+    """
+
+    def __init__(self, folder: Path, split: SplitConfig) -> None:
+        super().__init__()
+        for name in ("plays", "sessions"):
+            (folder / name).mkdir(exist_ok=True)
+        self.index: dict[str, int] = {}
+        self.counts = np.zeros((2, 2, 1024), np.int64)
+        self.lengths: list[npt.NDArray[np.int64]] = []
+        self.codes: list[npt.NDArray[np.uint8]] = []
+        self._split = split
+        self._columns = {
+            name: self.enter_context(ColumnFile(folder / "plays" / f"{name}.npy", column.dtype))
+            for name, column in PLAY_COLUMNS.items()
+        }
+        self._ids = self.enter_context(
+            pq.ParquetWriter(folder / "sessions/ids.parquet", IDS_SCHEMA)
+        )
+        self._unwritten_ids: list[str] = []
+        self.callback(self._write_ids)
+
+    def add(self, block: PlayBlock) -> None:
+        if not len(block.session_ids):
+            return
+        rows = np.fromiter(
+            (self.index.setdefault(t, len(self.index)) for t in block.vocabulary),
+            dtype=PLAY_COLUMNS["track"].dtype,
+            count=len(block.vocabulary),
+        )
+        num_plays = int(block.lengths.sum())
+        for name, file in self._columns.items():
+            values = block.columns.get(name)
+            if values is None:
+                values = np.full(num_plays, UNKNOWN)
+            elif len(values) != num_plays:
+                raise ValueError(
+                    f"Column {name!r} of a block has {len(values)} values for {num_plays} plays."
+                )
+            file.write(rows[values] if name == "track" else values)
+        ids = list(block.session_ids)
+        keys = ids if block.split_keys is None else list(block.split_keys)
+        codes = assign_splits(
+            keys, seed=self._split.seed, shares=self._split.shares, test_fold=self._split.test_fold
+        )
+        self._count(rows, block, np.repeat(codes, block.lengths))
+        self.lengths.append(block.lengths)
+        self.codes.append(codes)
+        self._unwritten_ids.extend(ids)
+        if len(self._unwritten_ids) >= IDS_ROW_GROUP:
+            self._write_ids()
+
+    def _count(
+        self, rows: npt.NDArray, block: PlayBlock, play_split: npt.NDArray[np.uint8]
+    ) -> None:
+        missing = len(self.index) - self.counts.shape[2]
+        if missing > 0:
+            room = max(missing, self.counts.shape[2])
+            self.counts = np.pad(self.counts, ((0, 0), (0, 0), (0, room)))
+        tracks, skipped = block.columns["track"], is_skip(block.columns["level"])
+        for fold in (0, 1):
+            of_fold = play_split == fold
+            for what, chosen in enumerate((of_fold, of_fold & skipped)):
+                counts = np.bincount(tracks[chosen], minlength=len(rows))
+                np.add.at(self.counts[fold, what], rows, counts)
+
+    def _write_ids(self) -> None:
+        self._ids.write_table(pa.table({"session_id": self._unwritten_ids}, schema=IDS_SCHEMA))
+        self._unwritten_ids = []
+
+
+def _build_catalog(
+    index: dict[str, int], counts: npt.NDArray[np.int64], features: pd.DataFrame | None
+) -> tuple[pd.DataFrame, npt.NDArray[np.int32]]:
+    """Order the tracks by their training plays; also gives old row -> new row."""
+    import pandas as pd
+
+    extra: list[str] = []
+    if features is not None:
+        extra = [t for t in features["track_id"] if t not in index]
+    track_ids = [*index, *extra]
+    frame = pd.DataFrame({"track_id": track_ids}, dtype=object)
+    for code, fold in enumerate(("a", "b")):
+        for what, name in enumerate(("plays", "skips")):
+            frame[f"{name}_{fold}"] = np.pad(counts[code, what, : len(index)], (0, len(extra)))
+    if features is not None:
+        columns = [c for c in TRACK_FEATURES if c in features.columns]
+        known = features.set_index("track_id")[columns].reindex(track_ids)
+        frame = pd.concat([frame, known.reset_index(drop=True)], axis=1)
+    popularity = frame["plays_a"] + frame["plays_b"]
+    keys = pa.table({"plays": popularity.to_numpy(), "track_id": pa.array(track_ids, pa.string())})
+    by_plays = pc.SortOptions([("plays", "descending"), ("track_id", "ascending")])
+    order = pc.call_function("sort_indices", [keys], by_plays).to_numpy()
+    new_row = np.empty(len(order), dtype=np.int32)
+    new_row[order] = np.arange(len(order), dtype=np.int32)
+    return frame.iloc[order].reset_index(drop=True), new_row
+
+
+def _renumber(path: Path, new_row: npt.NDArray[np.int32]) -> None:
+    """Replace provisional track rows by those of the finished catalog, a slice at a time."""
+    with path.open("r+b") as file:
+        np.lib.format.read_magic(file)
+        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+        for start in range(0, shape[0], COPY_ROWS):
+            place = file.tell()
+            size = min(COPY_ROWS, shape[0] - start) * dtype.itemsize
+            rows = np.frombuffer(file.read(size), dtype)
+            file.seek(place)
+            file.write(new_row[rows].data)

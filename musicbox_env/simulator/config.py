@@ -1,0 +1,73 @@
+"""The environment's keyword values, checked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Final
+
+from musicbox_env.data.dataset import DEFAULT_EMBEDDING
+from musicbox_env.listeners.leaving import require_leaving
+from musicbox_env.retrieval.search import RETRIEVALS
+from musicbox_env.rewards import RewardConfig
+from musicbox_env.schema import require_known, split_codes
+
+ACTIONS: Final = ("proto", "proto_list", "slate")
+OBSERVATIONS: Final = ("embedding", "ids")
+CANDIDATES: Final = ("catalog", "session")
+
+
+@dataclass(frozen=True)
+class SessionConfig:
+    """Keyword values of the environment; `env.MusicSessionEnv` explains each of them."""
+
+    data: str | None = None
+    split: str = "train"
+    listener: str = "replay"
+    action: str = "proto"
+    observation: str = "embedding"
+    candidates: str = "catalog"
+    slate_size: int = 3
+    history_length: int = 10
+    repeats: bool = False
+    horizon: int | None = None
+    leaving: str | None = None
+    reward: RewardConfig = field(default_factory=RewardConfig)
+    embedding: str = DEFAULT_EMBEDDING
+    retrieval: str = "auto"
+
+    def __post_init__(self) -> None:
+        split_codes(self.split)
+        require_known("action", self.action, ACTIONS)
+        require_known("observation", self.observation, OBSERVATIONS)
+        require_known("candidates", self.candidates, CANDIDATES)
+        require_known("retrieval", self.retrieval, RETRIEVALS)
+        require_leaving(self.leaving)
+        for name in ("slate_size", "history_length", "horizon"):
+            value = getattr(self, name)
+            if value is None and name == "horizon":
+                continue
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise ValueError(f"{name} is {value!r}; it must be a whole number of 1 or more.")
+        if self.horizon is not None and self.candidates == "session":
+            raise ValueError(
+                "horizon and candidates='session' exclude each other: a logged session has only "
+                "so many plays left. Leave horizon out, or take candidates='catalog'."
+            )
+
+    @classmethod
+    def from_keywords(cls, keywords: Mapping[str, Any]) -> SessionConfig:
+        """Build from `gymnasium.make` keywords; an unknown one is refused with a suggestion."""
+        for name in keywords:
+            require_known("environment option", name, [f.name for f in fields(cls)], TypeError)
+        values = dict(keywords)
+        if not isinstance(values.get("reward"), RewardConfig):
+            values["reward"] = RewardConfig.from_mapping(values.get("reward"))
+        for name in ("data", "leaving"):
+            if values.get(name) is not None:
+                values[name] = str(values[name])
+        return cls(**values)
+
+    def keywords(self) -> dict[str, Any]:
+        """JSON-able keywords that give this configuration again."""
+        return asdict(self)
