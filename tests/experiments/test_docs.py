@@ -2,8 +2,20 @@ import re
 from pathlib import Path
 
 import pytest
+from musicbox_experiments.cli import COMMANDS
 
 ROOT = Path(__file__).parents[2]
+PAGES = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md")),
+    *(ROOT / folder / "README.md" for folder in ("agents", "experiments")),
+    *sorted((ROOT / "docs").rglob("*.md")),
+]
+
+
+def anchors(page):
+    """Names of the headings of a page, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(), re.M)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def test_every_test_that_the_documents_name_exists():
@@ -14,9 +26,22 @@ def test_every_test_that_the_documents_name_exists():
         assert f"def {test}(" in (ROOT / file).read_text(), f"{file}::{test}"
 
 
-@pytest.mark.parametrize("page", [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))])
-def test_pages_point_at_files_that_exist(page):
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_pages_point_at_files_and_headings_that_exist(page):
     text = page.read_text()
     assert "@@" not in text
-    for target in re.findall(r"\]\((?!http)([^)#]+)\)", text):
-        assert (page.parent / target).exists(), target
+    for target, anchor in re.findall(r"\]\((?!http)([^)#]*)#?([^)]*)\)", text):
+        there = page.parent / target if target else page
+        assert there.exists(), target
+        assert not anchor or anchor in anchors(there), f"{target}#{anchor}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_pages_name_commands_that_exist(page):
+    blocks = re.findall(r"^```\n(.*?)^```|`(musicbox [^`]*)`", page.read_text(), re.M | re.S)
+    named = re.findall(r"^\s*musicbox ([a-z-]+)", "\n".join(map("".join, blocks)), re.M)
+    assert set(named) <= set(COMMANDS)
+
+
+def test_the_readme_is_short():
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 150
