@@ -1,4 +1,7 @@
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -45,3 +48,13 @@ def test_pages_name_commands_that_exist(page):
 
 def test_the_readme_is_short():
     assert len((ROOT / "README.md").read_text().splitlines()) <= 150
+
+
+def test_examples_of_extending_musicbox_run(synthetic_folder, tmp_path):
+    page = (ROOT / "docs" / "extend.md").read_text()
+    code = "\n".join(re.findall(r"^```python\n(.*?)^```", page, re.M | re.S))
+    env_id = '"MusicSession-v0"'
+    file = tmp_path / "examples.py"
+    file.write_text(code.replace(env_id, f"{env_id}, data={str(synthetic_folder)!r}"))
+    paths = os.pathsep.join([str(ROOT / folder) for folder in ("", "agents", "experiments")])
+    subprocess.run([sys.executable, file], check=True, env={**os.environ, "PYTHONPATH": paths})
