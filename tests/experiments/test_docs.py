@@ -1,9 +1,24 @@
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from musicbox_experiments.cli import COMMANDS
 
 ROOT = Path(__file__).parents[2]
+PAGES = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md")),
+    *(ROOT / folder / "README.md" for folder in ("agents", "experiments")),
+    *sorted((ROOT / "docs").rglob("*.md")),
+]
+
+
+def anchors(page):
+    """Names of the headings of a page, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(), re.M)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def test_every_test_that_the_documents_name_exists():
@@ -14,9 +29,32 @@ def test_every_test_that_the_documents_name_exists():
         assert f"def {test}(" in (ROOT / file).read_text(), f"{file}::{test}"
 
 
-@pytest.mark.parametrize("page", [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))])
-def test_pages_point_at_files_that_exist(page):
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_pages_point_at_files_and_headings_that_exist(page):
     text = page.read_text()
     assert "@@" not in text
-    for target in re.findall(r"\]\((?!http)([^)#]+)\)", text):
-        assert (page.parent / target).exists(), target
+    for target, anchor in re.findall(r"\]\((?!http)([^)#]*)#?([^)]*)\)", text):
+        there = page.parent / target if target else page
+        assert there.exists(), target
+        assert not anchor or anchor in anchors(there), f"{target}#{anchor}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_pages_name_commands_that_exist(page):
+    blocks = re.findall(r"^```\n(.*?)^```|`(musicbox [^`]*)`", page.read_text(), re.M | re.S)
+    named = re.findall(r"^\s*musicbox ([a-z-]+)", "\n".join(map("".join, blocks)), re.M)
+    assert set(named) <= set(COMMANDS)
+
+
+def test_the_readme_is_short():
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 150
+
+
+def test_examples_of_extending_musicbox_run(synthetic_folder, tmp_path):
+    page = (ROOT / "docs" / "extend.md").read_text()
+    code = "\n".join(re.findall(r"^```python\n(.*?)^```", page, re.M | re.S))
+    env_id = '"MusicSession-v0"'
+    file = tmp_path / "examples.py"
+    file.write_text(code.replace(env_id, f"{env_id}, data={str(synthetic_folder)!r}"))
+    paths = os.pathsep.join([str(ROOT / folder) for folder in ("", "agents", "experiments")])
+    subprocess.run([sys.executable, file], check=True, env={**os.environ, "PYTHONPATH": paths})
