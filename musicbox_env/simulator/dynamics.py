@@ -157,7 +157,7 @@ class Simulator:
         self._key[rows] = keys
         last = log.offsets.take(sessions) + shown - 1
         codes = ("hour", "premium", "shuffle", "context_type")
-        self.context[rows] = context_features(*(log.column(name)[last] for name in codes))
+        self.context[rows] = context_features(*(log.column(name).take(last) for name in codes))
 
     def arrays(self) -> dict[str, npt.NDArray]:
         """All that distinguishes this batch from another of the same kind, by name; not copied."""
@@ -294,11 +294,8 @@ class Simulator:
             uniforms,
         )
         levels = self._hear(rows, slate, plays, uniforms)
-        heard = slate >= 0
-        logged = heard & (plays >= 0) & self.assets.listener.answers_from_log
-        share = sum(logged.T) / np.maximum(
-            sum(heard.T), 1
-        )  # column by column: short rows sum slowly
+        logged, share = np.empty(slate.shape, np.bool_), np.empty(len(slate))
+        kernels.find_logged(slate, plays, self.assets.listener.answers_from_log, logged, share)
         terms = self._reward_terms(slate, levels)
         rewards = self.assets.config.reward
         reward, of_songs = total_reward(rewards, terms), song_rewards(rewards, levels)
@@ -357,7 +354,9 @@ class Simulator:
         actions = checked_actions(actions, self._action_space, playing)
         replaced = np.zeros(len(rows), np.int64)
         if config.action == "slate" and config.candidates == "catalog":
-            kernels.allow_slates(playing, self.barred(rows), config.repeats, actions, replaced)
+            kernels.allow_slates(
+                rows, playing, self.history.tracks, config.repeats, actions, replaced
+            )
             return actions, np.full_like(actions, UNKNOWN), replaced
         slate = np.full((len(rows), config.slate_size), UNKNOWN, np.int64)
         plays = slate.copy()
