@@ -357,7 +357,7 @@ class Simulator:
             kernels.allow_slates(
                 rows, playing, self.history.tracks, config.repeats, actions, replaced
             )
-            return actions, np.full_like(actions, UNKNOWN), replaced
+            return actions, np.full(actions.shape, UNKNOWN, np.int64), replaced
         slate = np.full((len(rows), config.slate_size), UNKNOWN, np.int64)
         plays = slate.copy()
         who = np.flatnonzero(playing)
