@@ -52,6 +52,11 @@ def in_registers(function: Kernel) -> Kernel:
     return _kept_on_disk(numba.njit(cache=True, fastmath=allowed, error_model="numpy"), function)
 
 
+def elementwise(function: Kernel) -> Kernel:
+    """Compile a function of numbers into one of arrays that broadcasts."""
+    return _kept_on_disk(numba.vectorize(cache=True), function)
+
+
 @in_registers
 def dot(a: Floats, b: Floats) -> float:
     """Dot product in single precision."""

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from musicbox_env.kernels import compiled
 from musicbox_env.schema import NUM_LEVELS, SKIP_THRESHOLD, UNHEARD, Level, require_known
 
 Float = npt.NDArray[np.float64]
@@ -85,8 +86,8 @@ def reward_terms(
     """
     discount = discounts(config.gamma_position, levels.shape[1])
     zeros = np.zeros(len(levels))
-    kept = (levels >= SKIP_THRESHOLD) * discount
-    listened = sum(kept.T, start=zeros)  # place by place: numpy sums short rows slowly
+    listened = np.empty(len(levels))
+    _sum_kept(levels, discount, listened)
     terms = {"listen": listened, "graded": zeros, "diversity": zeros, "novelty": zeros}
     if config.graded:
         terms["graded"] = (np.maximum(levels, 0) / float(Level.FULL)) @ discount
@@ -96,6 +97,16 @@ def reward_terms(
         heard = levels >= 0
         terms["novelty"] = (surprise * heard).sum(1) / np.maximum(heard.sum(1), 1)
     return terms
+
+
+@compiled
+def _sum_kept(levels: npt.NDArray[np.int8], discount: Float, listened: Float) -> None:
+    """Sum the ``discount`` ``(k,)`` of the songs of each slate that were not skipped, in place."""
+    for i in range(len(levels)):
+        listened[i] = 0.0
+        for place in range(levels.shape[1]):
+            if levels[i, place] >= SKIP_THRESHOLD:
+                listened[i] += discount[place]
 
 
 @cache
@@ -136,4 +147,4 @@ def song_rewards(config: RewardConfig, levels: npt.NDArray[np.int8]) -> Float:
         config: Weights of the terms.
         levels: Listen levels ``(n, k)``, -1 where a song was not heard.
     """
-    return config.of_levels[levels - UNHEARD]
+    return config.of_levels.take(levels - UNHEARD)

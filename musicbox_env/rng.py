@@ -8,11 +8,12 @@ session would cost a Python call a song.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from musicbox_env.kernels import compiled
+from musicbox_env.kernels import compiled, elementwise
 
 _GOLDEN_GAMMA = np.uint64(0x9E3779B97F4A7C15)
 _MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
@@ -95,7 +96,9 @@ def choose(keys: npt.NDArray[np.uint64], n: int) -> npt.NDArray[np.int64]:
 
     ``floor(u n)`` of a 53-bit u: its bias is below n / 2**53.
     """
-    return (uniform(keys, _CHOICE_COUNTER) * n).astype(np.int64)
+    chosen = np.empty(len(keys), np.int64)
+    _choose(keys, n, chosen)
+    return chosen
 
 
 def uniform(
@@ -110,13 +113,7 @@ def uniform(
         keys: One for each session, ``(n,)`` or broadcastable.
         counters: How many numbers were drawn before, broadcastable with ``keys``.
     """
-    counters = np.asarray(counters, np.int64)
-    shape = np.broadcast_shapes(keys.shape, counters.shape)
-    numbers = np.empty(shape)
-    all_keys = np.broadcast_to(keys, shape).flatten()
-    all_counters = np.broadcast_to(counters, shape).flatten()
-    _fill_uniform(all_keys, all_counters, numbers.reshape(-1))
-    return numbers
+    return _uniform(keys, np.asarray(counters, np.int64))
 
 
 @compiled
@@ -129,9 +126,12 @@ def uniform_number(key: np.uint64, counter: int | np.int64) -> float:
     return (z >> np.uint64(11)) * 2.0**-53
 
 
+@elementwise
+def _uniform(key: Any, counter: Any) -> Any:
+    return uniform_number(key, counter)
+
+
 @compiled
-def _fill_uniform(
-    keys: npt.NDArray[np.uint64], counters: npt.NDArray[np.int64], numbers: npt.NDArray[np.float64]
-) -> None:
+def _choose(keys: npt.NDArray[np.uint64], n: int, chosen: npt.NDArray[np.int64]) -> None:
     for i in range(len(keys)):
-        numbers[i] = uniform_number(keys[i], counters[i])
+        chosen[i] = int(uniform_number(keys[i], _CHOICE_COUNTER) * n)

@@ -212,8 +212,8 @@ class MusicSessionVectorEnv(VectorEnv[Batch, npt.NDArray, npt.NDArray]):
     def _info(self, rows: npt.NDArray[np.intp], outcome: Outcome | None) -> dict[str, Any]:
         """Batched info, with Gymnasium's masks that say which environments have an entry."""
         info: dict[str, Any] = dict(describe(self.simulator, rows, outcome))
-        everyone = np.ones(len(info["session"]), np.bool_)
-        return info | {f"_{name}": everyone.copy() for name in info}
+        masks = np.ones((len(info), len(info["session"])), np.bool_)
+        return info | {f"_{name}": mask for name, mask in zip(info, masks, strict=True)}
 
 
 def _under(prefix: str, arrays: Mapping[str, npt.NDArray]) -> dict[str, npt.NDArray]:

@@ -97,7 +97,7 @@ def checked_query(
 
 def ranked(vectors: Floats, items: npt.NDArray, rows: Rows, k: int) -> tuple[Rows, Floats]:
     """The best k of each query's own rows ``(q, m)``, -1 for none, as `top_k` orders them."""
-    exact = _scores(vectors, items, rows)
+    exact = score_exactly(vectors, np.asarray(items), rows)
     best = np.lexsort((rows, -exact), axis=-1)[:, :k]
     at = np.arange(len(vectors))[:, None], best
     return rows[at], exact[at]
@@ -178,7 +178,7 @@ def top_k_among(
         raise ValueError(
             f"order has shape {order.shape}; expected that of candidates, {candidates.shape}."
         )
-    scores = _scores(vectors, items, candidates)
+    scores = score_exactly(vectors, np.asarray(items), candidates)
     if np.isnan(scores).any():
         raise ValueError(NO_ORDER)
     absent = candidates < 0
@@ -218,7 +218,7 @@ def weight_above(
     out = own
     if barred is not None:
         out = np.hstack([own, _checked_rows("barred", barred, len(vectors), len(items))])
-    target_scores = _scores(vectors, items, own)
+    target_scores = score_exactly(vectors, np.asarray(items), own)
     margin = _rounding(vectors, items, own)[:, None]
     weights = np.asarray(weights, dtype=np.float32)
     sums = np.zeros((len(vectors), weights.shape[1]))
@@ -280,17 +280,9 @@ def _settle(
     rows = np.concatenate(near)
     if barred is not None:
         rows = rows[~np.isin(rows, barred)]
-    scores = _scores(vector[None], items, rows[None])[0]
+    scores = score_exactly(vector[None], np.asarray(items), rows[None])[0]
     best = np.lexsort((rows, -scores))[:k]
     return rows[best], scores[best]
-
-
-def _scores(vectors: Floats, items: npt.NDArray, rows: Rows) -> Floats:
-    """Dot products of each query with its own items ``(q, m)``, -inf where the row is -1.
-
-    In double precision and not by BLAS: the same item must get the same score wherever it stands.
-    """
-    return score_exactly(vectors, np.asarray(items), rows)
 
 
 def _rounding(vectors: Floats, items: npt.NDArray, finalists: Rows) -> Floats:

@@ -153,7 +153,7 @@ class Simulator:
         self._key[rows] = keys
         last = log.offsets.take(sessions) + shown - 1
         codes = ("hour", "premium", "shuffle", "context_type")
-        self.context[rows] = context_features(*(log.column(name)[last] for name in codes))
+        self.context[rows] = context_features(*(log.column(name).take(last) for name in codes))
 
     def arrays(self) -> dict[str, npt.NDArray]:
         """All that distinguishes this batch from another of the same kind, by name; not copied."""
@@ -290,11 +290,8 @@ class Simulator:
             uniforms,
         )
         levels = self._hear(rows, slate, plays, uniforms)
-        heard = slate >= 0
-        logged = heard & (plays >= 0) & self.assets.listener.answers_from_log
-        share = sum(logged.T) / np.maximum(
-            sum(heard.T), 1
-        )  # column by column: short rows sum slowly
+        logged, share = np.empty(slate.shape, np.bool_), np.empty(len(slate))
+        kernels.find_logged(slate, plays, self.assets.listener.answers_from_log, logged, share)
         terms = self._reward_terms(slate, levels)
         rewards = self.assets.config.reward
         reward, of_songs = total_reward(rewards, terms), song_rewards(rewards, levels)
@@ -353,8 +350,10 @@ class Simulator:
         actions = checked_actions(actions, self._action_space, playing)
         replaced = np.zeros(len(rows), np.int64)
         if config.action == "slate" and config.candidates == "catalog":
-            kernels.allow_slates(playing, self.barred(rows), config.repeats, actions, replaced)
-            return actions, np.full_like(actions, UNKNOWN), replaced
+            kernels.allow_slates(
+                rows, playing, self.history.tracks, config.repeats, actions, replaced
+            )
+            return actions, np.full(actions.shape, UNKNOWN, np.int64), replaced
         slate = np.full((len(rows), config.slate_size), UNKNOWN, np.int64)
         plays = slate.copy()
         who = np.flatnonzero(playing)

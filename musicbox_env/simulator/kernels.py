@@ -63,20 +63,22 @@ def begin_sessions(
 
 @compiled
 def allow_slates(
+    rows: Indices,
     playing: npt.NDArray[np.bool_],
-    barred: Indices,
+    heard: Indices,
     repeats: bool,
     slates: Ints,
     replaced: Ints,
 ) -> None:
-    """Take slates ``(m, k)`` at their word, but for songs that may not be played.
+    """Replace the songs of slates ``(m, k)`` that may not be played, in place.
 
-    Unless ``repeats``, songs that are barred or that a slate names twice are replaced: their
-    places go, in order, to the most popular songs that are neither barred nor in the slate.
+    Unless ``repeats``, these are songs that were heard and songs that a slate names twice. Their
+    places go, in order, to the most popular songs that are neither heard nor in the slate.
 
     Args:
+        rows: Sessions ``(m,)``.
         playing: Which sessions are not over ``(m,)``; slates of the others become -1.
-        barred: Songs that each may not be recommended ``(m, b)``, -1 for none.
+        heard: Songs that all sessions heard ``(n, capacity)``, -1 for none.
         repeats: Whether all songs may be played.
         slates: Songs chosen, rows of the catalog; changed.
         replaced: How many songs of each slate were replaced ``(m,)``; changed.
@@ -88,7 +90,7 @@ def allow_slates(
         if not playing[i]:
             slate[:] = UNKNOWN
         elif not repeats:
-            replaced[i] = _replace_forbidden(barred[i], slate, wrong)
+            replaced[i] = _replace_forbidden(heard[rows[i]], slate, wrong)
 
 
 @compiled
@@ -162,6 +164,33 @@ def _first_held(logged: Indices, held: npt.NDArray[np.bool_], track: int) -> int
             if held[play] and logged[play] == track:
                 return play
     return UNKNOWN
+
+
+@compiled
+def find_logged(
+    slates: Ints,
+    plays: Ints,
+    answers_from_log: bool,
+    logged: npt.NDArray[np.bool_],
+    share: npt.NDArray[np.float64],
+) -> None:
+    """Find the songs heard whose level is the logged one.
+
+    Args:
+        slates: Songs, -1 where none was heard ``(m, k)``.
+        plays: Logged play that each is, or -1 ``(m, k)``.
+        answers_from_log: Whether the listener answers such a song with its logged level.
+        logged: Which songs they are ``(m, k)``; changed.
+        share: Their share of the songs heard, 0 of none ``(m,)``; changed.
+    """
+    for i in range(len(slates)):
+        heard, found = 0, 0
+        for place in range(slates.shape[1]):
+            is_heard = slates[i, place] >= 0
+            logged[i, place] = is_heard and plays[i, place] >= 0 and answers_from_log
+            heard += is_heard
+            found += logged[i, place]
+        share[i] = found / max(heard, 1)
 
 
 @compiled

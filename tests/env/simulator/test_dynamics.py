@@ -17,7 +17,7 @@ def test_forbidden_songs_are_replaced_by_the_most_popular_that_are_allowed():
     slates = rng.integers(0, 12, (200, 3))
     given = slates.copy()
     replaced, playing = np.empty(200, np.int64), np.ones(200, np.bool_)
-    kernels.allow_slates(playing, barred, False, slates, replaced)
+    kernels.allow_slates(np.arange(200), playing, barred, False, slates, replaced)
     for i in range(200):
         forbidden = set(barred[i].tolist())
         right = [
@@ -36,7 +36,8 @@ def test_forbidden_songs_are_replaced_by_the_most_popular_that_are_allowed():
 def test_slates_are_taken_at_their_word_where_songs_may_be_repeated():
     slates = np.array([[7, 7, 3], [99, -5, 0]])
     replaced, playing = np.full(2, 9), np.array([True, False])
-    kernels.allow_slates(playing, np.full((2, 5), -1, np.int32), True, slates, replaced)
+    nothing = np.full((2, 5), -1, np.int32)
+    kernels.allow_slates(np.arange(2), playing, nothing, True, slates, replaced)
     assert slates.tolist() == [[7, 7, 3], [-1, -1, -1]]
     assert replaced.tolist() == [0, 0]
 
