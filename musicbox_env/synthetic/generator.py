@@ -30,7 +30,7 @@ from musicbox_env.data.catalog import Catalog
 from musicbox_env.data.summaries import repeats
 from musicbox_env.data.writing import PlayBlock, SplitConfig, staged_folder, write_dataset
 from musicbox_env.retrieval.blas import one_blas_thread
-from musicbox_env.retrieval.embeddings import unit_rows
+from musicbox_env.retrieval.spaces import unit_rows
 from musicbox_env.schema import (
     CONTEXT_TYPES,
     LOG_COLUMNS,
@@ -72,8 +72,9 @@ CENTER_SESSIONS = 2048
 REDRAWS = 1000
 DECIDING_FILES: Final = (
     *(f"synthetic/{n}.py" for n in ("law", "truth", "generator", "tracks", "behaviour")),
-    *("schema.py", *(f"data/{n}.py" for n in ("catalog", "sessions", "dataset", "writing"))),
-    *("retrieval/embeddings.py", "retrieval/held_out.py", "synthetic/published/figures.json"),
+    *(f"data/{n}.py" for n in ("catalog", "sessions", "dataset", "writing")),
+    *(f"retrieval/{n}.py" for n in ("embeddings", "spaces", "held_out")),
+    *("schema.py", "synthetic/published/figures.json"),
     *(
         f"synthetic/published/{n}.csv"
         for n in ("session_lengths", "play_counts", "feature_histograms", "feature_summary")
