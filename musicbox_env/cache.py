@@ -15,8 +15,8 @@ from warnings import warn
 
 CACHE_VARIABLE = "MUSICBOX_CACHE"
 KERNELS = "kernels-"
-DAYS_KEPT = 7
-"""Age from which the machine code of other sources is removed when a new folder is made."""
+DAYS_KEPT = 1
+"""Age in days from which machine code of other sources is removed when a folder is made."""
 
 
 def cache_folder() -> Path:
@@ -72,12 +72,14 @@ def kernel_folder(given: str) -> Path:
 
 def _state_of(package: Path) -> str:
     """Short hash of the names, sizes and times of the package's sources; none of them is read."""
-    digest = blake2b(digest_size=8)
-    for file in sorted(package.rglob("*.py")):
-        status = file.stat()
-        what = f"{file.relative_to(package)} {status.st_size} {status.st_mtime_ns}\n"
-        digest.update(what.encode())
-    return digest.hexdigest()
+    sources = []
+    for folder, _, names in os.walk(package):
+        for name in names:
+            if name.endswith(".py"):
+                status = os.stat(os.path.join(folder, name))
+                where = os.path.relpath(folder, package)
+                sources.append((where, name, status.st_size, status.st_mtime_ns))
+    return blake2b(repr(sorted(sources)).encode(), digest_size=8).hexdigest()
 
 
 def _remove_old(place: Path) -> None:

@@ -37,8 +37,8 @@ import numpy.typing as npt
 
 from musicbox_env.data.dataset import Dataset
 from musicbox_env.listeners.base import Doubles, History, Ints, Listener, NoState, Rows, for_each
-from musicbox_env.retrieval.embeddings import unit_rows
 from musicbox_env.retrieval.exact import top_k
+from musicbox_env.retrieval.spaces import unit_rows
 from musicbox_env.schema import NUM_LEVELS, UNKNOWN, Level, is_skip, require_known
 
 MODES: Final = ("nearest_k", "normal", "grouped_average", "grouped_cosine")

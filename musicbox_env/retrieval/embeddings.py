@@ -47,6 +47,7 @@ from musicbox_env.data.sessions import SessionLog
 from musicbox_env.data.writing import write_json
 from musicbox_env.retrieval.blas import one_blas_thread
 from musicbox_env.retrieval.held_out import held_out_check
+from musicbox_env.retrieval.spaces import SMALLEST_NORM, unit_rows
 from musicbox_env.schema import require_known
 
 if TYPE_CHECKING:  # slow to import
@@ -66,7 +67,6 @@ RIDGE = 100.0
 """Penalty of the prediction from features of unit variance, in sessions."""
 
 SESSIONS_A_BLOCK = 1 << 16
-SMALLEST_NORM = 1e-6
 
 Floats = npt.NDArray[np.float32]
 
@@ -404,9 +404,3 @@ def _directions(rows: Floats) -> npt.NDArray[np.float64]:
     largest = np.argmax(np.abs(strongest_first), axis=1)
     signs = np.sign(np.take_along_axis(strongest_first, largest[:, None], axis=1))
     return strongest_first * signs
-
-
-def unit_rows(rows: npt.NDArray) -> npt.NDArray:
-    """Rows ``(n, d)`` scaled to norm 1; those next to zero become zero."""
-    norms = np.linalg.norm(rows, axis=1, keepdims=True)
-    return np.where(norms > SMALLEST_NORM, rows / np.maximum(norms, SMALLEST_NORM), 0)

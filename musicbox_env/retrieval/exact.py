@@ -32,7 +32,7 @@ from musicbox_env.retrieval.kernels import (
 TILE_QUERIES = 256
 TILE_SCORES = 1 << 21
 """Scores held at once, 8 MB: large enough to amortise BLAS's packing of the items."""
-ALONE = 3
+ALONE = 6
 """Up to so many queries, BLAS gains less by sharing reads than one compiled pass by saving them."""
 NO_ORDER = (
     "Scores hold NaN although the queries are finite: the items hold NaN or infinity, or their "

@@ -15,7 +15,7 @@ from musicbox_env.schema import suggest
 
 RATE_SCALE = 3.0
 ROWS_A_BLOCK = 1 << 18
-SMALLEST_SPREAD = 1e-6
+SMALLEST_NORM = 1e-6
 
 Floats = npt.NDArray[np.float32]
 
@@ -127,7 +127,7 @@ def rate_column(catalog: Catalog, split: str = "train") -> Floats:
     of_train = _listen_logit(catalog, "train")
     played = catalog.plays() > 0
     spread = of_train[played].std() if played.any() else 0.0
-    if spread < SMALLEST_SPREAD:
+    if spread < SMALLEST_NORM:
         return np.zeros(len(catalog), dtype=np.float32)
     standardised = (_listen_logit(catalog, split) - of_train[played].mean()) / spread
     return np.clip(standardised / RATE_SCALE, -1, 1).astype(np.float32)
@@ -136,3 +136,9 @@ def rate_column(catalog: Catalog, split: str = "train") -> Floats:
 def _listen_logit(catalog: Catalog, split: str) -> npt.NDArray[np.float64]:
     skip = np.clip(catalog.skip_rate(split), 1e-6, 1 - 1e-6)
     return np.log1p(-skip) - np.log(skip)
+
+
+def unit_rows(rows: npt.NDArray) -> npt.NDArray:
+    """Rows ``(n, d)`` scaled to norm 1; those next to zero become zero."""
+    norms = np.linalg.norm(rows, axis=1, keepdims=True)
+    return np.where(norms > SMALLEST_NORM, rows / np.maximum(norms, SMALLEST_NORM), 0)

@@ -17,7 +17,7 @@ import pandas as pd
 from scipy import optimize
 from scipy.special import ndtr, ndtri
 
-from musicbox_env.retrieval.embeddings import unit_rows
+from musicbox_env.retrieval.spaces import unit_rows
 from musicbox_env.schema import TRACK_FEATURES
 from musicbox_env.synthetic import published
 from musicbox_env.synthetic.law import ListeningLaw

@@ -22,7 +22,7 @@ from musicbox_env.listeners.similarity import (
     kept_songs,
     list_reward,
 )
-from musicbox_env.retrieval.embeddings import unit_rows
+from musicbox_env.retrieval.spaces import unit_rows
 from musicbox_env.rewards import RewardConfig
 from musicbox_experiments.evaluate.resampling import Measured
 from musicbox_experiments.trust import metrics
