@@ -34,6 +34,8 @@ TILE_SCORES = 1 << 21
 """Scores held at once, 8 MB: large enough to amortise BLAS's packing of the items."""
 ALONE = 6
 """Up to so many queries, BLAS gains less by sharing reads than one compiled pass by saving them."""
+LARGEST = 1e15
+"""Largest coordinate of a query: sums of products of two of them stay within float32."""
 NO_ORDER = (
     "Scores hold NaN although the queries are finite: the items hold NaN or infinity, or their "
     "products overflow float32. Check the embedding."
@@ -317,6 +319,11 @@ def _checked_queries(queries: npt.ArrayLike, dim: int, *, ndim: int) -> Floats:
         raise ValueError(
             f"{len(bad)} of {len(vectors)} queries hold NaN or infinity (the first is number "
             f"{bad[0]}); no item can be nearest to them. Check the policy's output."
+        )
+    if vectors.size and np.abs(vectors).max() > LARGEST:
+        raise ValueError(
+            f"Queries hold coordinates up to {np.abs(vectors).max():.1e}; beyond {LARGEST:.0e} "
+            "scores overflow float32. Only the direction counts; check the policy's output."
         )
     return vectors
 

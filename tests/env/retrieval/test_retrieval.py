@@ -239,3 +239,10 @@ def test_scores_are_exact_and_the_same_wherever_an_item_stands(kind):
         assert rows[2, place] < 0 or alone[0, 0] == found[2, place]
     norms = np.square(items[rows].astype(np.float64)).sum(axis=2).max(axis=1)
     np.testing.assert_allclose(kernels.largest_norms(items, rows), norms, rtol=1e-6)
+
+
+def test_queries_whose_scores_would_overflow_are_refused():
+    items = np.ones((4, 3), np.float32)
+    assert (top_k(np.full((1, 3), 1e15), items, 4)[0] == np.arange(4)).all()
+    with pytest.raises(ValueError, match="overflow float32"):
+        top_k(np.full((1, 3), 3e38), items, 4)
