@@ -6,6 +6,7 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, ClassVar, Final, Self
 
@@ -45,14 +46,24 @@ def as_batch(observation: Observation) -> tuple[dict[str, npt.NDArray], bool]:
 
 
 def require_ranges(settings: AgentSettings, ranges: Mapping[str, tuple[float, float]]) -> None:
-    """Refuse settings outside their range, ends included; None is always allowed.
+    """Refuse settings that are no finite number in their range, ends included; None is allowed.
 
     Raises:
         ValueError: With the value and the range.
     """
+    types = {field.name: str(field.type) for field in fields(settings)}
     for name, (low, high) in ranges.items():
         value = getattr(settings, name)
-        if value is not None and not low <= value <= high:
+        if value is None:
+            continue
+        kind = Integral if types[name].startswith("int") else Real
+        if isinstance(value, bool) or not isinstance(value, kind) or abs(value) == np.inf:
+            number = "whole number" if kind is Integral else "finite number"
+            raise ValueError(
+                f"{type(settings).__name__.removesuffix('Settings')} setting {name} is {value!r}; "
+                f"it must be a {number}."
+            )
+        if not low <= value <= high:
             most = "" if high == np.inf else f" and at most {high:g}"
             raise ValueError(
                 f"{type(settings).__name__.removesuffix('Settings')} setting {name} is {value!r}; "

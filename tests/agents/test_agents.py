@@ -312,3 +312,20 @@ def test_unknown_agents_are_refused_with_a_suggestion(synthetic, tmp_path):
         make_agent("popularty", synthetic)
     with pytest.raises(FileNotFoundError, match=r"no agent\.json"):
         load_agent(tmp_path, synthetic)
+
+
+@pytest.mark.parametrize("name", ["item-knn", "session-knn", "linucb", "bayes", "ddpg"])
+def test_no_sessions_get_no_slates(synthetic, name):
+    agent = make_agent(name, synthetic)
+    env = gym.make("MusicSession-v0", data=str(synthetic.folder), **agent.env_options)
+    observation, _ = env.reset(seed=0)
+    none = {key: part[None][:0] for key, part in observation.items()}
+    assert agent.predict(none, deterministic=True)[0].shape == (0, *env.action_space.shape)
+
+
+@pytest.mark.parametrize(
+    "setting", [{"rerank": "x"}, {"rerank": 1.5}, {"noise": float("inf")}, {"hidden": True}]
+)
+def test_settings_that_are_no_such_number_are_refused(synthetic, setting):
+    with pytest.raises(ValueError, match=r"it must be a (whole|finite) number"):
+        make_agent("ddpg", synthetic, settings=setting)

@@ -162,7 +162,7 @@ def in_chunks(batch: Batch, size: int, act: Callable[[Batch], npt.NDArray]) -> n
     n, rows = len(next(iter(batch.values()))), max(1, MAX_SCORES // size)
     parts = [
         act({name: part[start : start + rows] for name, part in batch.items()})
-        for start in range(0, n, rows)
+        for start in range(0, max(n, 1), rows)
     ]
     return np.concatenate(parts)
 

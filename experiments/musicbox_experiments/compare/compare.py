@@ -124,6 +124,8 @@ class CompareConfig:
         for option in ("seeds", "train_steps", "evaluation_sessions"):
             if getattr(self, option) < 1:
                 raise ValueError(f"{option} is {getattr(self, option)}; it must be 1 or more.")
+        if twice := [label for label in dict.fromkeys(self.agents) if self.agents.count(label) > 1]:
+            raise ValueError(f"--agents names {', '.join(twice)} twice; name each once.")
         if "logged" not in self.agents:
             raise ValueError(
                 "--agents must name `logged`: every other agent is compared with the logged policy."

@@ -101,7 +101,7 @@ def acting_of(label: str) -> dict[str, Any]:
     """The settings of acting that a label names, empty if it names none.
 
     Raises:
-        ValueError: One is no setting of how the trained agent acts; with a suggestion.
+        ValueError: One is no setting of how the trained agent acts, or its value is none.
 
     >>> acting_of("ddpg@rerank=30,quality_weight=0.2"), acting_of("ddpg")
     ({'rerank': 30, 'quality_weight': 0.2}, {})
@@ -114,6 +114,7 @@ def acting_of(label: str) -> dict[str, Any]:
         require_known(
             f"setting of how a trained {agent_of(label)} acts", name, class_of(label).acting
         )
+    class_of(label).Settings.from_mapping(found)  # refuses values before anything is trained
     return found
 
 

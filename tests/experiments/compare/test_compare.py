@@ -271,3 +271,16 @@ def test_reranking_counts_real_labels_against_a_random_choice(synthetic, synthet
             continue
         assert result.numerator[i] == (first["level"] < 2).sum()
         assert result.denominator[i] == pytest.approx(3 * (rest["level"] < 2).mean())
+
+
+@pytest.mark.parametrize(
+    ("agents", "message"),
+    [
+        (("logged", "random", "random"), "random twice"),
+        (("logged", "ddpg@rerank=-1"), "at least 0"),
+        (("logged", "ddpg@rerank=x"), "whole number"),
+    ],
+)
+def test_labels_that_cannot_be_evaluated_are_refused_before_training(agents, message):
+    with pytest.raises(ValueError, match=message):
+        CompareConfig(agents=agents)
