@@ -34,27 +34,14 @@ from musicbox_env.schema import (
     TRACK_FEATURES,
     labels_from_levels,
 )
-from musicbox_env.synthetic.truth import GroundTruth, open_truth_arrays, write_truth
+from musicbox_env.synthetic.truth import open_truth_arrays, write_truth
 from musicbox_env.synthetic.world import (
     BATCH_SESSIONS,
-    TASTE_LEVELS,
     SessionBatch,
     SyntheticConfig,
     SyntheticWorld,
 )
 
-__all__ = [
-    "BATCH_SESSIONS",
-    "TASTE_LEVELS",
-    "GroundTruth",
-    "SyntheticConfig",
-    "SyntheticWorld",
-    "bundled_dataset",
-    "synthesize",
-    "write_raw",
-]
-
-CACHE_VARIABLE: Final = "MUSICBOX_CACHE"
 PACKAGE: Final = Path(__file__).parents[1]
 DECIDING_FOLDERS: Final = ("synthetic", "data", "retrieval")
 """Folders of the package that decide what a synthetic dataset holds, beside the schema."""

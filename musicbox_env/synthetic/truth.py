@@ -16,7 +16,6 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -112,7 +111,7 @@ class GroundTruth:
             return np.asarray(np.load(truth / f"{name}.npy", mmap_mode="r", allow_pickle=False))
 
         return cls(
-            law=ListeningLaw.from_json(content["law"]),
+            law=ListeningLaw(**content["law"]),
             choice=SongChoice(**content["choice"]),
             session_propensity=load("session_propensity"),
             session_taste=load("session_taste"),
@@ -164,5 +163,4 @@ def write_truth(
     arrays = {"track_quality": quality, "track_vectors": vectors, "track_weight": weight}
     for name, values in arrays.items():
         np.save(truth / f"{name}.npy", values.astype(np.float32))
-    content: dict[str, Any] = {"law": law.to_json(), "choice": asdict(choice)}
-    write_json(truth / "law.json", content)
+    write_json(truth / "law.json", {"law": asdict(law), "choice": asdict(choice)})
