@@ -96,19 +96,20 @@ def _empty(folder: Path) -> None:
 def _write_world(world: SyntheticWorld, folder: Path, split: SplitConfig, progress: bool) -> None:
     """Write plays, catalog and truth."""
     sessions = world.config.sessions
-    truth = open_truth_arrays(folder, sessions, world.track_config.dim)
+    propensity, taste = open_truth_arrays(folder, sessions, world.track_config.dim)
 
     def blocks() -> Iterator[PlayBlock]:
         total = -(-sessions // BATCH_SESSIONS)
         for batch in tqdm(world.batches(), total=total, disable=not progress, desc="sessions"):
             rows = slice(batch.first, batch.first + len(batch.lengths))
-            truth.propensity[rows] = batch.propensity
-            truth.taste[rows] = batch.taste
+            propensity[rows] = batch.propensity
+            taste[rows] = batch.taste
             yield world.play_block(batch)
 
     about = {"synthetic": asdict(world.config)}
     write_dataset(folder, blocks(), features=world.tracks.features, split=split, about=about)
-    truth.flush()
+    propensity.flush()
+    taste.flush()
     row_of_id = pd.Index(world.tracks.track_ids)
     rows = row_of_id.get_indexer(pd.Index(Catalog(folder).track_ids))
     write_truth(

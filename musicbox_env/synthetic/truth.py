@@ -121,21 +121,13 @@ class GroundTruth:
         )
 
 
-@dataclass(frozen=True)
-class SessionTruth:
-    """Arrays of the sessions' truth on disk, to be filled while sessions are made."""
+def open_truth_arrays(folder: Path, num_sessions: int, dim: int) -> tuple[np.memmap, np.memmap]:
+    """Make the truth folder of a (staged) dataset, with room for its sessions' truth.
 
-    propensity: np.memmap
-    taste: np.memmap
-
-    def flush(self) -> None:
-        """Write what is still in memory."""
-        self.propensity.flush()
-        self.taste.flush()
-
-
-def open_truth_arrays(folder: Path, num_sessions: int, dim: int) -> SessionTruth:
-    """Make the truth folder of a (staged) dataset, with empty arrays for its sessions."""
+    Returns:
+        Propensities ``(num_sessions,)`` and tastes ``(num_sessions, dim)`` on disk, to be filled
+        while sessions are made, and flushed.
+    """
     truth = folder / FOLDER
     truth.mkdir(exist_ok=True)
 
@@ -143,10 +135,9 @@ def open_truth_arrays(folder: Path, num_sessions: int, dim: int) -> SessionTruth
         file = truth / f"{name}.npy"
         return np.lib.format.open_memmap(file, mode="w+", dtype=np.float32, shape=shape)
 
-    return SessionTruth(
-        propensity=empty("session_propensity", (num_sessions,)),
-        taste=empty("session_taste", (num_sessions, dim)),
-    )
+    shapes = {"session_propensity": (num_sessions,), "session_taste": (num_sessions, dim)}
+    propensity, taste = (empty(name, shape) for name, shape in shapes.items())
+    return propensity, taste
 
 
 def write_truth(
