@@ -25,6 +25,7 @@ Kernel = TypeVar("Kernel", bound=Callable[..., Any])
 Ints = npt.NDArray[np.int64]
 Indices = npt.NDArray[np.integer]
 Floats = npt.NDArray[np.float32]
+LogArrays = tuple[Ints, npt.NDArray[np.int32], npt.NDArray[np.int8]]
 
 
 def _kept_on_disk(decorator: Callable[[Kernel], Any], function: Kernel) -> Kernel:

@@ -7,7 +7,7 @@ red (skipped) to blue (kept), which the colour-blind can tell apart; height show
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -15,9 +15,7 @@ import numpy.typing as npt
 from musicbox_env.schema import Level, is_skip
 
 if TYPE_CHECKING:
-    from PIL import ImageDraw, ImageFont
-
-    Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+    from PIL.ImageDraw import ImageDraw
 
 Colour = tuple[int, int, int]
 
@@ -42,17 +40,17 @@ MOST_BARS = 40
 """A longer session is shown from its end."""
 
 WIDTH, HEIGHT = 960, 480
-SCALE = 2
-"""Drawn so many times larger and then reduced, which smooths the edges."""
+DRAWN_WIDTH, DRAWN_HEIGHT = 2 * WIDTH, 2 * HEIGHT
+"""Drawn twice as large and then reduced, which smooths the edges."""
 BACKGROUND: Final[Colour] = (22, 25, 33)
 PANEL: Final[Colour] = (32, 36, 47)
 TEXT: Final[Colour] = (232, 235, 241)
 FAINT: Final[Colour] = (140, 148, 164)
 ACCENT: Final[Colour] = (255, 214, 102)
-MARGIN = 32
-STRIP_TOP, STRIP_BOTTOM = 104, 248
-SLATE_TOP, SLATE_BOTTOM = 300, 420
-LEGEND_MIDDLE = 450
+MARGIN = 64
+STRIP_TOP, STRIP_BOTTOM = 208, 496
+SLATE_TOP, SLATE_BOTTOM = 600, 840
+LEGEND_MIDDLE = 900
 
 
 @dataclass(frozen=True)
@@ -78,20 +76,6 @@ class SessionView:
     titles: tuple[str, ...]
     session: str
     reward: float
-
-    def __post_init__(self) -> None:
-        count = len(self.tracks)
-        if len(self.levels) != count or len(self.titles) != count:
-            raise ValueError(
-                f"A view has {count} tracks, {len(self.levels)} levels and {len(self.titles)} "
-                "titles; each track needs one level and one title."
-            )
-        if len(self.slate) != len(self.slate_levels):
-            raise ValueError(
-                f"The slate has {len(self.slate)} songs and {len(self.slate_levels)} levels."
-            )
-        if not 0 <= self.shown <= count:
-            raise ValueError(f"shown is {self.shown}; expected 0 to {count}, the songs heard.")
 
     def title_of(self, track: int) -> str:
         """Name of a track that was heard, or its row number."""
@@ -165,104 +149,84 @@ def rgb_array(view: SessionView) -> npt.NDArray[np.uint8]:
             'render_mode="rgb_array" draws with Pillow; install it with `pip install pillow`, or '
             'use render_mode="ansi".'
         ) from error
-    image = Image.new("RGB", (WIDTH * SCALE, HEIGHT * SCALE), BACKGROUND)
-    canvas = _Canvas(ImageDraw.Draw(image))
-    canvas.text((MARGIN, 40), f"Session {_cut(view.session, 56)}", size=22)
-    canvas.text((MARGIN, 68), view.summary, size=14, colour=FAINT)
-    canvas.text((WIDTH - MARGIN, 40), f"{view.reward:.2f}", size=22, anchor="rm")
-    canvas.text((WIDTH - MARGIN, 68), "reward of the last slate", 14, FAINT, anchor="rm")
+    image = Image.new("RGB", (DRAWN_WIDTH, DRAWN_HEIGHT), BACKGROUND)
+    canvas, right = ImageDraw.Draw(image), DRAWN_WIDTH - MARGIN
+    _write(canvas, (MARGIN, 80), f"Session {_cut(view.session, 56)}", size=44)
+    _write(canvas, (MARGIN, 136), view.summary, size=28, colour=FAINT)
+    _write(canvas, (right, 80), f"{view.reward:.2f}", size=44, anchor="rm")
+    _write(canvas, (right, 136), "reward of the last slate", 28, FAINT, anchor="rm")
     _draw_strip(canvas, view)
     _draw_slate(canvas, view)
     _draw_legend(canvas)
-    return np.asarray(image.resize((WIDTH, HEIGHT), Image.Resampling.BOX), dtype=np.uint8).copy()
+    return np.array(image.reduce(2))
 
 
-class _Canvas:
-    """Draws in units of the final picture on one that is `SCALE` times larger."""
-
-    def __init__(self, draw: ImageDraw.ImageDraw) -> None:
-        from PIL import ImageFont
-
-        self._draw = draw
-        self._load = ImageFont.load_default
-        self._fonts: dict[int, Font] = {}
-
-    def box(
-        self, corners: tuple[float, float, float, float], colour: Colour, radius: float
-    ) -> None:
-        """A filled rectangle with round corners: left, top, right, bottom."""
-        self._draw.rounded_rectangle(_scaled(corners), radius * SCALE, fill=colour)
-
-    def line(self, ends: tuple[float, float, float, float], colour: Colour, width: float) -> None:
-        """A straight line."""
-        self._draw.line(_scaled(ends), fill=colour, width=round(width * SCALE))
-
-    def text(
-        self,
-        at: tuple[float, float],
-        text: str,
-        size: int,
-        colour: Colour = TEXT,
-        anchor: str = "lm",
-    ) -> None:
-        """One line of text; ``anchor`` is Pillow's, ``lm`` left and middle."""
-        if size not in self._fonts:
-            self._fonts[size] = self._load(size * SCALE)
-        self._draw.text(_scaled(at), text, fill=colour, font=self._fonts[size], anchor=anchor)
+def _write(
+    canvas: ImageDraw,
+    at: tuple[float, float],
+    text: str,
+    size: int,
+    colour: Colour = TEXT,
+    anchor: str = "lm",
+) -> None:
+    """Write one line of text; ``anchor`` is Pillow's, ``lm`` left and middle."""
+    canvas.text(at, text, fill=colour, font_size=size, anchor=anchor)
 
 
-def _draw_strip(canvas: _Canvas, view: SessionView) -> None:
+def _draw_strip(canvas: ImageDraw, view: SessionView) -> None:
     """All songs so far as bars, those shown at reset on a panel, the last slate underlined."""
     first = max(0, len(view.tracks) - MOST_BARS)
     count = len(view.tracks) - first
-    pitch = min(42.0, (WIDTH - 2 * MARGIN) / max(count, 1))
+    pitch = min(84.0, (DRAWN_WIDTH - 2 * MARGIN) / max(count, 1))
     width = 0.68 * pitch
     shown = max(0, view.shown - first)
     if shown:
-        right = MARGIN + shown * pitch
-        canvas.box((MARGIN - 8, STRIP_TOP - 16, right, STRIP_BOTTOM + 24), PANEL, 8)
+        panel = (MARGIN - 16, STRIP_TOP - 32, MARGIN + shown * pitch, STRIP_BOTTOM + 48)
+        canvas.rounded_rectangle(panel, 16, PANEL)
     for place, level in enumerate(view.levels[first:].tolist()):
-        left = MARGIN + place * pitch + (pitch - width) / 2 - 4
+        left = MARGIN + place * pitch + (pitch - width) / 2 - 8
         height = (STRIP_BOTTOM - STRIP_TOP) * (level + 1) / (Level.FULL + 1)
         bar = (left, STRIP_BOTTOM - height, left + width, STRIP_BOTTOM)
-        canvas.box(bar, LEVEL_COLOURS[Level(level)], radius=4)
+        canvas.rounded_rectangle(bar, 8, LEVEL_COLOURS[Level(level)])
         last = place >= count - view.in_last_slate
         number, middle = str(first + place + 1), left + width / 2
-        canvas.text((middle, STRIP_BOTTOM + 12), number, 11, ACCENT if last else FAINT, "mm")
+        _write(canvas, (middle, STRIP_BOTTOM + 24), number, 22, ACCENT if last else FAINT, "mm")
     if view.in_last_slate:
         left = MARGIN + (count - view.in_last_slate) * pitch
-        right = MARGIN + count * pitch - 8
-        canvas.line((left, STRIP_BOTTOM + 22, right, STRIP_BOTTOM + 22), ACCENT, 2)
+        line = (left, STRIP_BOTTOM + 44, MARGIN + count * pitch - 16, STRIP_BOTTOM + 44)
+        canvas.line(line, ACCENT, 4)
 
 
-def _draw_slate(canvas: _Canvas, view: SessionView) -> None:
+def _draw_slate(canvas: ImageDraw, view: SessionView) -> None:
     """A card for each song of the slate just played."""
-    canvas.text((MARGIN, SLATE_TOP - 12), "Slate just played", size=14, colour=FAINT)
+    _write(canvas, (MARGIN, SLATE_TOP - 24), "Slate just played", size=28, colour=FAINT)
     rows = _slate_rows(view)
-    gap, top = 12, SLATE_TOP + 4
+    gap, top = 24, SLATE_TOP + 8
     if not rows:
-        canvas.box((MARGIN, top, WIDTH - MARGIN, SLATE_BOTTOM), PANEL, 10)
-        canvas.text((WIDTH / 2, (top + SLATE_BOTTOM) / 2), "none yet", 16, FAINT, "mm")
+        card = (MARGIN, top, DRAWN_WIDTH - MARGIN, SLATE_BOTTOM)
+        canvas.rounded_rectangle(card, 20, PANEL)
+        _write(canvas, (WIDTH, (top + SLATE_BOTTOM) / 2), "none yet", 32, FAINT, "mm")
         return
     places = len(view.slate)
-    width = (WIDTH - 2 * MARGIN - gap * (places - 1)) / places
+    width = (DRAWN_WIDTH - 2 * MARGIN - gap * (places - 1)) / places
     for place, title, level in rows:
-        left = MARGIN + (place - 1) * (width + gap)
-        canvas.box((left, top, left + width, SLATE_BOTTOM), PANEL, 10)
-        canvas.box((left, top, left + 8, SLATE_BOTTOM), LEVEL_COLOURS[level], 4)
-        letters = max(4, int((width - 36) / 9))
-        canvas.text((left + 24, top + 24), f"{place}", size=14, colour=ACCENT)
-        canvas.text((left + 24, top + 56), _cut(title, letters), size=15)
-        canvas.text((left + 24, top + 86), _answer(level), size=15, colour=LEVEL_COLOURS[level])
+        left, colour = MARGIN + (place - 1) * (width + gap), LEVEL_COLOURS[level]
+        canvas.rounded_rectangle((left, top, left + width, SLATE_BOTTOM), 20, PANEL)
+        canvas.rounded_rectangle((left, top, left + 16, SLATE_BOTTOM), 8, colour)
+        letters = max(4, int((width - 72) / 18))
+        _write(canvas, (left + 48, top + 48), f"{place}", size=28, colour=ACCENT)
+        _write(canvas, (left + 48, top + 112), _cut(title, letters), size=30)
+        _write(canvas, (left + 48, top + 172), _answer(level), size=30, colour=colour)
 
 
-def _draw_legend(canvas: _Canvas) -> None:
+def _draw_legend(canvas: ImageDraw) -> None:
     """What the colours mean."""
-    middle, pitch = LEGEND_MIDDLE, (WIDTH - 2 * MARGIN) / len(HEARD_LEVELS)
+    middle, pitch = LEGEND_MIDDLE, (DRAWN_WIDTH - 2 * MARGIN) / len(HEARD_LEVELS)
     for level in HEARD_LEVELS:
         left = MARGIN + level * pitch
-        canvas.box((left, middle - 7, left + 14, middle + 7), LEVEL_COLOURS[level], 3)
-        canvas.text((left + 22, middle), _answer(level), size=13, colour=FAINT)
+        box = (left, middle - 14, left + 28, middle + 14)
+        canvas.rounded_rectangle(box, 6, LEVEL_COLOURS[level])
+        _write(canvas, (left + 44, middle), _answer(level), size=26, colour=FAINT)
 
 
 def _slate_rows(view: SessionView) -> list[tuple[int, str, Level]]:
@@ -292,8 +256,3 @@ def _cut(text: str, letters: int) -> str:
         return text
     head = letters // 2
     return f"{text[:head]}…{text[len(text) - (letters - 1 - head) :]}"
-
-
-def _scaled(values: tuple[float, ...]) -> Any:
-    """Units of the final picture as pixels of the larger one."""
-    return tuple(round(v * SCALE) for v in values)

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow.parquet as pq
 
-from musicbox_env.kernels import fill_rows
+from musicbox_env.kernels import LogArrays, fill_rows
 from musicbox_env.schema import (
     MAX_SESSION_LENGTH,
     PLAY_COLUMNS,
@@ -61,6 +61,11 @@ class SessionLog:
     def column(self, name: str) -> npt.NDArray:
         """Memory-mapped column of plays, ``(num_plays,)``; names are those of `PLAY_COLUMNS`."""
         return self._columns[name]
+
+    @cached_property
+    def replayed(self) -> LogArrays:
+        """Offsets of sessions, tracks and levels of plays, as kernels read them."""
+        return self.offsets, self.column("track"), self.column("level")
 
     @property
     def num_sessions(self) -> int:

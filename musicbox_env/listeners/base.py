@@ -240,6 +240,6 @@ def for_each(rows: Rows, tracks: Ints) -> Ints:
 
 
 def put_rows(state: Any, rows: Rows, part: Any) -> None:
-    """Overwrite the given rows of a state, in place, with those of another of the same kind."""
-    for field in fields(state):
+    """Overwrite rows of a state, in place, by a part whose fields the state has too."""
+    for field in fields(part):
         getattr(state, field.name)[rows] = getattr(part, field.name)

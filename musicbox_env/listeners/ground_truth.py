@@ -24,6 +24,7 @@ from musicbox_env.listeners.base import (
     RankingSpace,
     Rows,
     Slates,
+    put_rows,
 )
 from musicbox_env.schema import UNHEARD
 from musicbox_env.synthetic.law import ListenerState
@@ -41,11 +42,6 @@ class GroundTruthState(ListenerState):
 
     session_logit: Doubles
     taste: npt.NDArray[np.float32]
-
-    def put(self, rows: Rows, now: ListenerState) -> None:
-        """Overwrite what the law knows of some of the sessions' histories, in place."""
-        self.previous[rows], self.running[rows] = now.previous, now.running
-        self.heard[rows] = now.heard
 
 
 class GroundTruthListener(Listener[GroundTruthState]):
@@ -139,7 +135,7 @@ class GroundTruthListener(Listener[GroundTruthState]):
             drawn = law.draw_levels(logit, uniforms[:, place])
             levels[:, place] = np.where(slates[:, place] >= 0, drawn, UNHEARD)
             so_far = law.update(so_far, levels[:, place])
-        state.put(rows, so_far)
+        put_rows(state, rows, so_far)
         history.record_slates(rows, slates, levels)
         return levels
 
@@ -147,4 +143,4 @@ class GroundTruthListener(Listener[GroundTruthState]):
         self, state: GroundTruthState, history: History, rows: Rows, tracks: Ints, levels: Levels
     ) -> None:
         """Update persistence and position; see the base class."""
-        state.put(rows, self.truth.law.update(state.at(rows), levels))
+        put_rows(state, rows, self.truth.law.update(state.at(rows), levels))

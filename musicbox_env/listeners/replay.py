@@ -98,20 +98,9 @@ class ReplayListener(Listener[ReplayState]):
 
     def begin_rows(self, state: ReplayState, history: History, rows: Rows) -> None:
         """Do the same in place; see `Listener.begin_rows`."""
-        log = self.dataset.sessions
-        kernels.begin_replay(
-            rows,
-            history.session,
-            log.offsets,
-            log.column("track"),
-            log.column("level"),
-            self._vectors,
-            history.levels,
-            history.count,
-            state.vectors,
-            state.levels,
-            state.skipped,
-        )
+        log, heard = self.dataset.sessions.replayed, (history.levels, history.count)
+        arrays = state.vectors, state.levels, state.skipped
+        kernels.begin_replay(rows, history.session, log, self._vectors, heard, arrays)
 
     def level_probabilities(
         self, state: ReplayState, history: History, rows: Rows, tracks: Ints, plays: Ints

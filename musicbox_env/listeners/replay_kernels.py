@@ -14,6 +14,7 @@ from musicbox_env.kernels import (
     Floats,
     Indices,
     Ints,
+    LogArrays,
     compiled,
     in_registers,
     level_at,
@@ -27,31 +28,24 @@ from musicbox_env.schema import NUM_LEVELS, UNHEARD
 def begin_replay(
     rows: Indices,
     sessions: Ints,
-    offsets: Ints,
-    track_column: npt.NDArray[np.int32],
-    level_column: npt.NDArray[np.int8],
+    log: LogArrays,
     embedding: Floats,
-    heard_levels: npt.NDArray[np.int8],
-    count: Ints,
-    vectors: Floats,
-    levels: npt.NDArray[np.int8],
-    skipped: npt.NDArray[np.bool_],
+    heard: tuple[npt.NDArray[np.int8], Ints],
+    state: tuple[Floats, npt.NDArray[np.int8], npt.NDArray[np.bool_]],
 ) -> None:
     """Read logged sessions into the state of the replay listener, in place.
 
     Args:
         rows: Sessions that begin ``(m,)``.
         sessions: Logged session of each of the batch ``(n,)``.
-        offsets: First play of each logged session in the columns.
-        track_column: Tracks of all logged plays.
-        level_column: Their levels.
+        log: `SessionLog.replayed`.
         embedding: Of all tracks ``(num_tracks, d)``.
-        heard_levels: Levels heard ``(n, capacity)``.
-        count: Songs heard ``(n,)``.
-        vectors: Of the logged plays ``(n, width, d)``, 0 after the session's end; changed.
-        levels: Their levels ``(n, width)``, -1 after the session's end; changed.
-        skipped: Whether the last song heard was skipped ``(n,)``; changed.
+        heard: Levels heard ``(n, capacity)`` and how many ``(n,)``.
+        state: Arrays of `ReplayState`; changed.
     """
+    offsets, track_column, level_column = log
+    heard_levels, count = heard
+    vectors, levels, skipped = state
     for i in range(len(rows)):
         row = rows[i]
         begin = offsets[sessions[row]]

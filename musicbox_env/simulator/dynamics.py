@@ -131,19 +131,9 @@ class Simulator:
             keys: Seeds of the sessions' random numbers ``(m,)``; see `rng`.
         """
         assets, log, history = self.assets, self.assets.dataset.sessions, self.history
-        kernels.begin_sessions(
-            rows,
-            sessions,
-            log.offsets,
-            log.column("track"),
-            log.column("level"),
-            history.tracks,
-            history.levels,
-            history.shown,
-            self.remaining,
-            self.logged.tracks,
-            self.logged.held,
-        )
+        heard = history.tracks, history.levels, history.shown
+        logged = self.logged.tracks, self.logged.held
+        kernels.begin_sessions(rows, sessions, log.replayed, heard, self.remaining, logged)
         shown = history.shown.take(rows)
         history.session[rows], history.count[rows] = sessions, shown
         self._begin_listener(self._state, history, rows)

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from numba.extending import register_jitable
 
-from musicbox_env.kernels import Floats, Indices, Ints, compiled, holds
+from musicbox_env.kernels import Floats, Indices, Ints, LogArrays, compiled, holds
 from musicbox_env.rng import DRAWS_PER_SONG, LEVEL_DRAW, uniform_number
 from musicbox_env.schema import UNHEARD, UNKNOWN, num_shown
 
@@ -20,31 +20,26 @@ register_jitable(num_shown)
 def begin_sessions(
     rows: Indices,
     sessions: Ints,
-    offsets: Ints,
-    track_column: npt.NDArray[np.int32],
-    level_column: npt.NDArray[np.int8],
-    tracks: npt.NDArray[np.int32],
-    levels: npt.NDArray[np.int8],
-    shown: Ints,
+    log: LogArrays,
+    heard: tuple[npt.NDArray[np.int32], npt.NDArray[np.int8], Ints],
     remaining: Ints,
-    logged_tracks: npt.NDArray[np.int32],
-    held: npt.NDArray[np.bool_],
+    logged: tuple[npt.NDArray[np.int32], npt.NDArray[np.bool_]],
 ) -> None:
     """Fill in what was heard when sessions begin, and what their log still holds, in place.
 
     Args:
         rows: Sessions of the batch that begin ``(m,)``.
         sessions: Logged session of each ``(m,)``.
-        offsets: First play of each logged session in the columns.
-        track_column: Tracks of all logged plays.
-        level_column: Their levels.
-        tracks: Heard ``(n, capacity)``; changed.
-        levels: How far ``(n, capacity)``; changed.
-        shown: How many that are, by `schema.num_shown` ``(n,)``; changed.
+        log: `SessionLog.replayed`.
+        heard: Tracks and levels heard ``(n, capacity)``, and how many were shown, by
+            `schema.num_shown` ``(n,)``; changed.
         remaining: How many are not shown ``(n,)``; changed.
-        logged_tracks: Of the whole logged sessions ``(n, width)``; changed.
-        held: Which of these plays are not shown ``(n, width)``; changed.
+        logged: Tracks of the whole logged sessions, and which of these plays are not shown
+            ``(n, width)``; changed.
     """
+    offsets, track_column, level_column = log
+    tracks, levels, shown = heard
+    logged_tracks, held = logged
     for i in range(len(rows)):
         row, begin = rows[i], offsets[sessions[i]]
         length = offsets[sessions[i] + 1] - begin

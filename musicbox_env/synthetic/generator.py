@@ -34,27 +34,14 @@ from musicbox_env.schema import (
     TRACK_FEATURES,
     labels_from_levels,
 )
-from musicbox_env.synthetic.truth import GroundTruth, open_truth_arrays, write_truth
+from musicbox_env.synthetic.truth import open_truth_arrays, write_truth
 from musicbox_env.synthetic.world import (
     BATCH_SESSIONS,
-    TASTE_LEVELS,
     SessionBatch,
     SyntheticConfig,
     SyntheticWorld,
 )
 
-__all__ = [
-    "BATCH_SESSIONS",
-    "TASTE_LEVELS",
-    "GroundTruth",
-    "SyntheticConfig",
-    "SyntheticWorld",
-    "bundled_dataset",
-    "synthesize",
-    "write_raw",
-]
-
-CACHE_VARIABLE: Final = "MUSICBOX_CACHE"
 PACKAGE: Final = Path(__file__).parents[1]
 DECIDING_FOLDERS: Final = ("synthetic", "data", "retrieval")
 """Folders of the package that decide what a synthetic dataset holds, beside the schema."""
@@ -109,19 +96,20 @@ def _empty(folder: Path) -> None:
 def _write_world(world: SyntheticWorld, folder: Path, split: SplitConfig, progress: bool) -> None:
     """Write plays, catalog and truth."""
     sessions = world.config.sessions
-    truth = open_truth_arrays(folder, sessions, world.track_config.dim)
+    propensity, taste = open_truth_arrays(folder, sessions, world.track_config.dim)
 
     def blocks() -> Iterator[PlayBlock]:
         total = -(-sessions // BATCH_SESSIONS)
         for batch in tqdm(world.batches(), total=total, disable=not progress, desc="sessions"):
             rows = slice(batch.first, batch.first + len(batch.lengths))
-            truth.propensity[rows] = batch.propensity
-            truth.taste[rows] = batch.taste
+            propensity[rows] = batch.propensity
+            taste[rows] = batch.taste
             yield world.play_block(batch)
 
     about = {"synthetic": asdict(world.config)}
     write_dataset(folder, blocks(), features=world.tracks.features, split=split, about=about)
-    truth.flush()
+    propensity.flush()
+    taste.flush()
     row_of_id = pd.Index(world.tracks.track_ids)
     rows = row_of_id.get_indexer(pd.Index(Catalog(folder).track_ids))
     write_truth(

@@ -16,15 +16,14 @@ heard, and ``sigmoid(skip logit)`` is exactly P(``skip_2``).
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from musicbox_env.data.summaries import NEUTRAL, faded
 from musicbox_env.kernels import compiled, level_is_skip
-from musicbox_env.schema import CONTEXT_TYPES, suggest
+from musicbox_env.schema import CONTEXT_TYPES
 
 Array = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.integer]
@@ -246,23 +245,6 @@ class ListeningLaw:
         odds = np.exp(-np.array(self._cuts))
         _invert(logit.ravel(), target.ravel(), odds, levels.reshape(-1))
         return levels
-
-    def to_json(self) -> dict[str, Any]:
-        """Parameters by name, as JSON can hold them."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, content: dict[str, Any]) -> ListeningLaw:
-        """Inverse of `to_json`.
-
-        Raises:
-            ValueError: A name is not one of the law's parameters.
-        """
-        known = [f.name for f in fields(cls)]
-        for name in content:
-            if name not in known:
-                raise ValueError(f"Unknown parameter of the law {name!r}; {suggest(name, known)}")
-        return cls(**content)
 
 
 @compiled

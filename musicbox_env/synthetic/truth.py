@@ -16,7 +16,6 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -112,7 +111,7 @@ class GroundTruth:
             return np.asarray(np.load(truth / f"{name}.npy", mmap_mode="r", allow_pickle=False))
 
         return cls(
-            law=ListeningLaw.from_json(content["law"]),
+            law=ListeningLaw(**content["law"]),
             choice=SongChoice(**content["choice"]),
             session_propensity=load("session_propensity"),
             session_taste=load("session_taste"),
@@ -122,21 +121,13 @@ class GroundTruth:
         )
 
 
-@dataclass(frozen=True)
-class SessionTruth:
-    """Arrays of the sessions' truth on disk, to be filled while sessions are made."""
+def open_truth_arrays(folder: Path, num_sessions: int, dim: int) -> tuple[np.memmap, np.memmap]:
+    """Make the truth folder of a (staged) dataset, with room for its sessions' truth.
 
-    propensity: np.memmap
-    taste: np.memmap
-
-    def flush(self) -> None:
-        """Write what is still in memory."""
-        self.propensity.flush()
-        self.taste.flush()
-
-
-def open_truth_arrays(folder: Path, num_sessions: int, dim: int) -> SessionTruth:
-    """Make the truth folder of a (staged) dataset, with empty arrays for its sessions."""
+    Returns:
+        Propensities ``(num_sessions,)`` and tastes ``(num_sessions, dim)`` on disk, to be filled
+        while sessions are made, and flushed.
+    """
     truth = folder / FOLDER
     truth.mkdir(exist_ok=True)
 
@@ -144,10 +135,9 @@ def open_truth_arrays(folder: Path, num_sessions: int, dim: int) -> SessionTruth
         file = truth / f"{name}.npy"
         return np.lib.format.open_memmap(file, mode="w+", dtype=np.float32, shape=shape)
 
-    return SessionTruth(
-        propensity=empty("session_propensity", (num_sessions,)),
-        taste=empty("session_taste", (num_sessions, dim)),
-    )
+    shapes = {"session_propensity": (num_sessions,), "session_taste": (num_sessions, dim)}
+    propensity, taste = (empty(name, shape) for name, shape in shapes.items())
+    return propensity, taste
 
 
 def write_truth(
@@ -164,5 +154,4 @@ def write_truth(
     arrays = {"track_quality": quality, "track_vectors": vectors, "track_weight": weight}
     for name, values in arrays.items():
         np.save(truth / f"{name}.npy", values.astype(np.float32))
-    content: dict[str, Any] = {"law": law.to_json(), "choice": asdict(choice)}
-    write_json(truth / "law.json", content)
+    write_json(truth / "law.json", {"law": asdict(law), "choice": asdict(choice)})

@@ -18,7 +18,8 @@ import pyarrow.parquet
 
 from musicbox_env.ingest.pipeline import IngestConfig
 from musicbox_env.ingest.pipeline import ingest as ingest_logs
-from musicbox_env.synthetic.generator import SyntheticConfig, write_raw
+from musicbox_env.synthetic.generator import write_raw
+from musicbox_env.synthetic.world import SyntheticConfig
 from musicbox_experiments.benchmark.measure import (
     MEBIBYTE,
     Context,

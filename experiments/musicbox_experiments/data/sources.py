@@ -9,12 +9,8 @@ from musicbox_env.data.dataset import Dataset
 from musicbox_env.ingest.histories.formats import HistoryConfig
 from musicbox_env.ingest.readers import source_files
 from musicbox_env.schema import require_known
-from musicbox_env.synthetic.generator import (
-    TASTE_LEVELS,
-    SyntheticConfig,
-    bundled_dataset,
-    write_raw,
-)
+from musicbox_env.synthetic.generator import bundled_dataset, write_raw
+from musicbox_env.synthetic.world import TASTE_LEVELS, SyntheticConfig
 from musicbox_experiments.data import ingest
 
 

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from musicbox_env.data.dataset import Dataset
 from musicbox_env.synthetic import calibration
-from musicbox_env.synthetic.generator import TASTE_LEVELS, SyntheticConfig, synthesize, write_raw
+from musicbox_env.synthetic.generator import synthesize, write_raw
+from musicbox_env.synthetic.world import TASTE_LEVELS, SyntheticConfig
 
 
 @dataclass(frozen=True)

@@ -76,8 +76,6 @@ class FitListenerConfig(EnsembleConfig):
     """Which kind. The similarity listener has nothing to fit: its file holds its settings."""
     pessimism: float = 0.0
     """Standard deviations of its uncertainty that the learned listener adds to skip logits."""
-    reject_constant: bool = False
-    """Whether the learned listener avoids sessions skipped or kept throughout."""
     mode: str = "nearest_k"
     """Of the similarity listener: nearest_k, normal, grouped_average or grouped_cosine."""
 
@@ -105,7 +103,6 @@ def fit_ensemble(config: FitListenerConfig, dataset: Dataset) -> FittedNetwork:
     about = {
         **together.about,
         "pessimism": config.pessimism,
-        "reject_constant": config.reject_constant,
         "fitted_on": {name: dataset.about[name] for name in ("sessions", "plays", "tracks")},
         "fitted_sessions": len(chosen),
         "validation_sessions": len(validation),

@@ -1,7 +1,16 @@
 """Compiled steps of the learned listener: probabilities of levels, whole slates, shown plays.
 
 A song takes a dozen kernels, each over many sessions. Called from Python, one after the other, they
-would spend as long on passing arrays as on songs; here compiled code calls them.
+would spend as long on passing arrays as on songs; here compiled code calls them. Arguments that
+recur, of m sessions in a batch of n:
+
+- ``rows``: sessions ``(m,)``; ``before``: songs that each heard ``(m,)``
+- ``history``: tracks and levels of all sessions ``(n, w)``
+- ``table``: `TrackTable.arrays`
+- ``state``: `LearnedState.model_arrays`
+- ``model``: `Network.head`, inputs of a usual track, `Calibration.song` and ``simulated``, and how
+  many spreads are added to skip logits
+- ``of_play``: `Network.of_play`
 """
 
 from __future__ import annotations
@@ -10,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from musicbox_env import kernels
-from musicbox_env.kernels import compiled, level_is_skip
+from musicbox_env.kernels import compiled
 from musicbox_env.listeners.learned.features import (
     EFFECT,
     Columns,
@@ -25,7 +34,7 @@ from musicbox_env.listeners.learned.features import (
     state_inputs,
     track_inputs,
 )
-from musicbox_env.listeners.learned.network import head_outputs, update_memory
+from musicbox_env.listeners.learned.network import Head, OfPlay, head_outputs, update_memory
 from musicbox_env.schema import NUM_LEVELS, SKIP_THRESHOLD, UNHEARD
 
 Array = npt.NDArray[np.float32]
@@ -34,10 +43,8 @@ Ints = npt.NDArray[np.int64]
 Rows = npt.NDArray[np.integer]
 History = tuple[npt.NDArray[np.int32], Levels]
 State = tuple[Array, Array, Sums]
-OfPlay = tuple[Array, Array, Array]
-Head = tuple[Array, Array, Array, Array, int]
 Pair = tuple[float, float]
-Model = tuple[Head, Array, Pair, Pair, np.float32, int]
+Model = tuple[Head, Array, Pair, Pair, np.float32]
 
 
 @compiled
@@ -50,24 +57,12 @@ def level_probabilities(
     state: State,
     model: Model,
 ) -> tuple[Doubles, Array]:
-    """Level probabilities of candidates ``(m, c, 5)``, and their inputs; changes nothing.
-
-    Args:
-        rows: Sessions ``(m,)``.
-        tracks: Candidates of each ``(m, c)``.
-        before: Songs that each heard ``(m,)``.
-        history: Tracks and levels of all sessions.
-        table: `TrackTable.arrays`.
-        state: `LearnedState.model_arrays`.
-        model: `Network.head`, inputs of a usual track, `Calibration.song` and ``simulated``, how
-            many spreads are added to skip logits, and the songs of the longest session where
-            constant sessions are avoided, otherwise 0.
-    """
-    head, usual, song, (scale, shift), pessimism, longest = model
+    """Level probabilities ``(m, c, 5)`` of candidates ``(m, c)``, and their inputs."""
+    head, usual, song, (scale, shift), pessimism = model
     memory, context, heard = state
     states = state_inputs(rows, before, history[1], heard, context)
     inputs = track_inputs(rows, tracks, before, history, table, heard)
-    outputs, of_usual = head_outputs(rows, memory, states, inputs, usual, *head)
+    outputs, of_usual = head_outputs(rows, memory, states, inputs, usual, head)
     mean, base = _member_mean(outputs), np.zeros(len(rows), np.float32)
     logits, skip = mean[:, :, 0].copy(), np.empty(tracks.shape)
     if pessimism:
@@ -75,7 +70,7 @@ def level_probabilities(
         for i in range(len(rows)):
             for c in range(tracks.shape[1]):
                 shifted[i, c, EFFECT] += table[2][tracks[i, c]]
-        other, _ = head_outputs(rows, memory, states, shifted, usual, *head)
+        other, _ = head_outputs(rows, memory, states, shifted, usual, head)
         _add_spread(outputs, other, pessimism, logits)
     for i in range(len(rows)):
         for member in range(len(of_usual)):
@@ -85,9 +80,6 @@ def level_probabilities(
             shrinkage = song[1] if is_repeat(inputs[i, c]) else song[0]
             logit = scale * (base[i] + shrinkage * (logits[i, c] - base[i])) + shift
             skip[i, c] = 1.0 / (1.0 + np.exp(-logit))
-            if longest:
-                levels = history[1][rows[i], : before[i]]
-                skip[i, c] = _not_constant(skip[i, c], levels, longest)
     return share_out(skip, mean), inputs
 
 
@@ -131,27 +123,6 @@ def _add_spread(outputs: Array, shifted: Array, pessimism: np.float32, logits: A
 
 
 @compiled
-def _not_constant(skip: float, levels: Levels, longest: int) -> float:
-    """Skip probability, given that the session will not be skipped or kept throughout.
-
-    Only a session that was constant so far is concerned. With p the chance that the next song
-    goes on so and R the songs up to the longest session, all will with chance about ``p**R``, and
-    given that they do not, the next does with ``(p - p**R) / (1 - p**R)``. Two approximations: p
-    stays as it is, and sessions last as long as the longest.
-    """
-    skips, left = 0, longest - len(levels)
-    for level in levels:
-        skips += level_is_skip(level)
-    all_skipped = skips == len(levels)
-    if left <= 0 or not (all_skipped or skips == 0):
-        return skip
-    goes_on = min(max(skip if all_skipped else 1.0 - skip, 1e-9), 1.0 - 1e-9)
-    throughout = goes_on**left
-    goes_on = (goes_on - throughout) / (1.0 - throughout)
-    return goes_on if all_skipped else 1.0 - goes_on
-
-
-@compiled
 def share_out(skip: Doubles, outputs: Array) -> Doubles:
     """Probabilities of the levels ``(m, c, 5)``.
 
@@ -189,17 +160,11 @@ def hear_slates(
     model: Model,
     of_play: OfPlay,
 ) -> Levels:
-    """Play slates to sessions; see `Listener.simulate_response`.
+    """Play slates to sessions; see `Listener.simulate_response`. History and state change.
 
-    Args:
-        rows: Sessions ``(m,)``.
-        slates: Tracks in the order heard ``(m, k)``, -1 for none.
-        uniforms: A random number in [0, 1) for each ``(m, k)``.
-        history: Tracks, levels and count of all sessions; changed.
-        table: `TrackTable.arrays`.
-        state: `LearnedState.model_arrays`; changed.
-        model: See `level_probabilities`.
-        of_play: `Network.of_play`.
+    - ``slates``: Tracks in the order heard ``(m, k)``, -1 for none.
+    - ``uniforms``: A random number in [0, 1) for each ``(m, k)``.
+    - ``history``: Also the count of songs heard ``(n,)``.
 
     Returns:
         Listen levels ``(m, k)``, -1 where nothing was heard.
@@ -248,17 +213,12 @@ def read_shown(
     state: State,
     of_play: OfPlay,
 ) -> None:
-    """Read the plays that sessions begin with, and the behaviour around them.
+    """Read the plays that sessions begin with, and the behaviour around them, into ``state``.
 
-    Args:
-        rows: Sessions that begin ``(m,)``.
-        shown: How many plays of each are read ``(m,)``.
-        starts: The first of each in the columns ``(m,)``.
-        columns: `features.log_columns`.
-        history: Tracks and levels of all sessions ``(n, w)``.
-        table: `TrackTable.arrays`.
-        state: `LearnedState.model_arrays`, nothing heard in these rows; changed.
-        of_play: `Network.of_play`.
+    - ``shown``: How many plays of each are read ``(m,)``.
+    - ``starts``: The first of each in the columns ``(m,)``.
+    - ``columns``: `features.log_columns`.
+    - ``state``: Nothing heard in these rows; changed.
     """
     of_context, of_behaviour = columns
     tracks, levels = history
@@ -286,21 +246,15 @@ def add_plays(
     state: State,
     of_play: OfPlay,
 ) -> None:
-    """Add a play of each of the sessions ``rows`` ``(m,)`` to the state.
+    """Add a play of each of the sessions ``rows`` to ``state``, which holds its context already.
 
-    Args:
-        rows: Sessions.
-        songs: Their tracks ``(m, 1)``.
-        levels: How far they were heard ``(m,)``.
-        before: Songs heard before ``(m,)``.
-        of_track: Inputs of the tracks ``(m, 1, TRACK_INPUTS)``.
-        behaviour: See `features.play_inputs`.
-        table: `TrackTable.arrays`.
-        state: `LearnedState.model_arrays`, with the context of the play; changed.
-        of_play: `Network.of_play`.
+    - ``songs``: Their tracks ``(m, 1)``.
+    - ``levels``: How far they were heard ``(m,)``.
+    - ``of_track``: Inputs of the tracks ``(m, 1, TRACK_INPUTS)``.
+    - ``behaviour``: See `features.play_inputs`.
     """
     memory, context, heard = state
     inputs = of_track.reshape(len(rows), of_track.shape[2])
     play = play_inputs(levels, before, inputs, context[rows], behaviour)
-    update_memory(rows, play, *of_play, memory)
+    update_memory(rows, play, of_play, memory)
     add_songs(rows, songs.reshape(len(rows)), levels, table[3], heard)

@@ -110,8 +110,7 @@ class FittedNetwork:
     Attributes:
         network: Weights.
         calibration: Fitted on sessions that its network did not see.
-        about: Where it comes from: ``split``, ``embedding``, ``pessimism``, ``reject_constant``,
-            and how well it did.
+        about: Where it comes from: ``split``, ``embedding``, ``pessimism``, and how well it did.
     """
 
     network: Network
@@ -209,8 +208,6 @@ class LearnedListener(Listener[LearnedState]):
         dataset: Its counts and embedding describe the tracks to the network.
         fit: Network, calibration, and where they come from.
         pessimism: Spreads added to the skip logit.
-        reject_constant: Whether sessions skipped or kept throughout are avoided, as the published
-            data hold none.
         table: Statistics of the tracks.
     """
 
@@ -220,7 +217,6 @@ class LearnedListener(Listener[LearnedState]):
         fit: FittedNetwork | Path | str | None = None,
         *,
         pessimism: float | None = None,
-        reject_constant: bool | None = None,
     ) -> None:
         """Open the listener of a dataset.
 
@@ -229,7 +225,6 @@ class LearnedListener(Listener[LearnedState]):
             fit: A fit or its file; by default the dataset's own, ``DATA/listeners/learned.npz``,
                 or for a synthetic dataset of default taste the one that MusicBox brings.
             pessimism: Replaces what the fit says.
-            reject_constant: Replaces what the fit says.
 
         Raises:
             FileNotFoundError: There is no fit; the message says how to make one.
@@ -242,9 +237,6 @@ class LearnedListener(Listener[LearnedState]):
         self.fit = fit
         about = fit.about
         self.pessimism = float(about.get("pessimism", 0) if pessimism is None else pessimism)
-        self.reject_constant = bool(
-            about.get("reject_constant", False) if reject_constant is None else reject_constant
-        )
         embedding = about.get("embedding")
         if embedding is not None and embedding not in dataset.embedding_names:
             raise ValueError(
@@ -259,7 +251,6 @@ class LearnedListener(Listener[LearnedState]):
             calibration.song,
             calibration.simulated,
             np.float32(self.pessimism),
-            dataset.longest_session * self.reject_constant,
         )
         one = self._nothing_heard(1)
         places = CACHE_BYTES // sum(getattr(one, field.name).nbytes for field in fields(one))
@@ -268,7 +259,7 @@ class LearnedListener(Listener[LearnedState]):
 
     def __reduce__(self) -> tuple[Callable[..., LearnedListener], tuple[Any, ...]]:
         """Pickle by path where it came from one."""
-        return _reopen, (self.dataset, self._source, self.pessimism, self.reject_constant)
+        return _reopen, (self.dataset, self._source, self.pessimism)
 
     def begin(self, history: History) -> LearnedState:
         """Read the shown plays with their behaviour; see `Listener.begin`."""
@@ -357,7 +348,7 @@ class LearnedListener(Listener[LearnedState]):
         inputs = self._track_inputs(state, history, rows, tracks.astype(np.int64))
         heard = history.count[rows], history.levels, state.arrays
         states, (head, usual_track, *_) = state_inputs(rows, *heard, state.context), self._model
-        outputs, usual = head_outputs(rows, state.memory, states, inputs, usual_track, *head)
+        outputs, usual = head_outputs(rows, state.memory, states, inputs, usual_track, head)
         return usual[..., None].astype(float), outputs[..., 0].astype(float), is_repeat(inputs)
 
     def _track_inputs(
@@ -392,9 +383,6 @@ def default_fit(dataset: Dataset) -> Path:
 
 
 def _reopen(
-    dataset: Dataset,
-    source: FittedNetwork | Path | str | None,
-    pessimism: float,
-    reject_constant: bool,
+    dataset: Dataset, source: FittedNetwork | Path | str | None, pessimism: float
 ) -> LearnedListener:
-    return LearnedListener(dataset, source, pessimism=pessimism, reject_constant=reject_constant)
+    return LearnedListener(dataset, source, pessimism=pessimism)

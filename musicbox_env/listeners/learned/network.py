@@ -29,6 +29,8 @@ from musicbox_env.schema import NUM_LEVELS
 
 Array = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.integer]
+OfPlay = tuple[Array, Array, Array]
+Head = tuple[Array, Array, Array, Array, int]
 
 LANES: Final = 16
 """Numbers of single precision in a vector register; rows of weights are filled up to so many."""
@@ -102,12 +104,12 @@ class Network:
         return self.play_bias.shape[1]
 
     @cached_property
-    def of_play(self) -> tuple[Array, Array, Array]:
+    def of_play(self) -> OfPlay:
         """Weights of `update_memory`, rows filled up."""
         return _of_inputs(self.play_units), _in_registers(self.play_bias), self.keep
 
     @cached_property
-    def head(self) -> tuple[Array, Array, Array, Array, int]:
+    def head(self) -> Head:
         """Weights of `head_outputs`, rows filled up.
 
         Those from memory and state, and from the track, to units and outputs at once; the bias of
@@ -184,19 +186,16 @@ def _output(head: Array, row: int, unit_outputs: Array, units: int, output: int)
 
 
 @in_registers
-def update_memory(
-    rows: Rows, plays: Array, play_units: Array, play_bias: Array, keep: Array, memory: Array
-) -> None:
+def update_memory(rows: Rows, plays: Array, of_play: OfPlay, memory: Array) -> None:
     """Add a play of each of the sessions ``rows`` ``(m,)`` to their memory, in place.
 
     Args:
         rows: Sessions.
         plays: ``(m, PLAY_INPUTS)``, or less at the end where those inputs are 0 anyway.
-        play_units: See `Network.of_play`, as are the next two.
-        play_bias: Likewise.
-        keep: Likewise.
+        of_play: `Network.of_play`.
         memory: Of all sessions ``(n, M, R)``; changed.
     """
+    play_units, play_bias, keep = of_play
     reading = np.empty((AT_ONCE, play_bias.shape[1]), np.float32)
     for member in range(len(play_bias)):
         for first in range(0, len(rows), AT_ONCE):
@@ -235,16 +234,7 @@ def _session_units(
 
 @in_registers
 def head_outputs(
-    rows: Rows,
-    memory: Array,
-    states: Array,
-    tracks: Array,
-    usual: Array,
-    of_state: Array,
-    of_track: Array,
-    bias: Array,
-    unit_outputs: Array,
-    units: int,
+    rows: Rows, memory: Array, states: Array, tracks: Array, usual: Array, weights: Head
 ) -> tuple[Array, Array]:
     """Outputs of the head for candidates ``(M, m, c, 5)``, the first for a usual ``(M, m)``.
 
@@ -254,12 +244,9 @@ def head_outputs(
         states: ``(m, STATE_INPUTS)``.
         tracks: Candidates ``(m, c, TRACK_INPUTS)``.
         usual: One more track, the same for all sessions ``(TRACK_INPUTS,)``.
-        of_state: See `Network.head`, as are the next four.
-        of_track: Likewise.
-        bias: Likewise.
-        unit_outputs: Likewise.
-        units: Likewise.
+        weights: `Network.head`.
     """
+    of_state, of_track, bias, unit_outputs, units = weights
     sessions, candidates, inputs = tracks.shape
     members, width, outputs = len(bias), bias.shape[1], unit_outputs.shape[1]
     found = np.empty((members, sessions * candidates, outputs), np.float32)

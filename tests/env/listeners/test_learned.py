@@ -340,8 +340,6 @@ def two_members(fit):
 SETTINGS = {
     "bundled": {},
     "pessimistic": {"pessimism": 0.7},
-    "rejecting": {"reject_constant": True},
-    "both": {"pessimism": 0.7, "reject_constant": True},
 }
 
 
@@ -393,39 +391,6 @@ def test_pessimism_adds_what_is_not_known(synthetic, listener):
     members = scale * (base + shrinkage * (logits - base)) + shift
     np.testing.assert_allclose(members.mean(axis=0), usual, rtol=1e-6, atol=1e-6)
     assert (spread >= members.std(axis=0) - 1e-6).mean() > 0.95
-
-
-def test_rejecting_constant_sessions_by_the_rule(synthetic, listener):
-    """(p - p**R) / (1 - p**R) where all went one way, nothing where it did not."""
-    rejecting = LearnedListener(synthetic, listener.fit, reject_constant=True)
-    history, state = begin(listener, np.arange(3))
-    for row, level in ((0, 0), (1, 4)):
-        history.levels[row, : history.count[row]] = level
-    history.levels[2, : history.count[2]] = np.arange(history.count[2]) % 5
-    tracks = np.tile([3, 9], (3, 1))
-    plain, got = (skips(one, history, state, tracks) for one in (listener, rejecting))
-    left = 20 - history.count[:2, None]
-    goes_on = np.stack([plain[0], 1 - plain[1]])
-    expected = (goes_on - goes_on**left) / (1 - goes_on**left)
-    np.testing.assert_allclose(got[:2], [expected[0], 1 - expected[1]], rtol=1e-9)
-    np.testing.assert_array_equal(got[2], plain[2])
-
-
-def test_sessions_that_reject_are_never_constant(synthetic, listener):
-    rejecting = LearnedListener(synthetic, listener.fit, reject_constant=True)
-    rng = np.random.default_rng(0)
-    sessions = np.flatnonzero(synthetic.sessions.lengths(np.arange(600)) == 20)[:150]
-    history, state = begin(rejecting, sessions, np.ones(len(sessions), np.int64))
-    rows = np.arange(len(sessions))
-    for _ in range(19):
-        tracks = rng.integers(0, 200, (len(rows), 1))
-        skipped = rng.random(len(rows)) < skips(rejecting, history, state, tracks)[:, 0]
-        levels = np.where(skipped, 0, 4).astype(np.int8)
-        rejecting.update_state(state, history, rows, tracks[:, 0], levels)
-        history.record(rows, tracks[:, 0], levels)
-    skipped = (history.levels[:, :20] < 2).sum(axis=1)
-    assert (skipped > 0).all()
-    assert (skipped < 20).all()
 
 
 def test_levels_are_shared_out():

@@ -16,7 +16,6 @@ from musicbox_env.listeners import (
     LISTENERS,
     GroundTruthListener,
     History,
-    LearnedListener,
     ReplayListener,
     SimilarityListener,
     make_listener,
@@ -33,8 +32,6 @@ NO_PLAY = -1
 KINDS = {
     **LISTENERS,
     **{f"similarity, {mode}": partial(SimilarityListener, mode=mode) for mode in MODES},
-    "learned, rejecting constant sessions": partial(LearnedListener, reject_constant=True),
-    "learned, both": partial(LearnedListener, pessimism=0.5, reject_constant=True),
 }
 """Every listener in every mode."""
 

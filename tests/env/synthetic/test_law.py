@@ -1,4 +1,3 @@
-import json
 from dataclasses import replace
 
 import numpy as np
@@ -104,16 +103,6 @@ def test_drawn_levels_follow_the_probabilities() -> None:
         counted = np.bincount(drawn, minlength=5) / len(even)
         assert counted == pytest.approx(LAW.level_probabilities(logit), abs=1e-4)
         assert is_skip(drawn).mean() == pytest.approx(logistic(logit), abs=1e-4)
-
-
-def test_json_and_back() -> None:
-    law = replace(LAW, taste=0.7)
-    assert ListeningLaw.from_json(json.loads(json.dumps(law.to_json()))) == law
-
-
-def test_unknown_parameter_is_named_with_a_suggestion() -> None:
-    with pytest.raises(ValueError, match="did you mean 'taste'"):
-        ListeningLaw.from_json({"tast": 1.0})
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from musicbox_env.cache import CACHE_VARIABLE
 from musicbox_env.data.dataset import Dataset
 from musicbox_env.data.summaries import repeats
 from musicbox_env.schema import (
@@ -23,7 +24,6 @@ from musicbox_env.synthetic import calibration, published
 from musicbox_env.synthetic import generator as synthetic
 from musicbox_env.synthetic.generator import (
     BATCH_SESSIONS,
-    GroundTruth,
     SyntheticConfig,
     SyntheticWorld,
     synthesize,
@@ -37,7 +37,7 @@ from musicbox_env.synthetic.tracks import (
     nearest_correlation,
     quantile,
 )
-from musicbox_env.synthetic.truth import SongChoice
+from musicbox_env.synthetic.truth import GroundTruth, SongChoice
 
 SMALL = SyntheticConfig(sessions=1500, tracks=400, seed=3)
 
@@ -423,7 +423,7 @@ def test_leftovers_of_a_killed_run_do_not_come_back(tmp_path: Path) -> None:
 
 @pytest.fixture
 def small_bundle(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    monkeypatch.setenv(synthetic.CACHE_VARIABLE, str(tmp_path / "cache"))
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "cache"))
     monkeypatch.setattr(synthetic, "BUNDLED", SyntheticConfig(sessions=200, tracks=150))
     return tmp_path / "cache"
 
@@ -471,7 +471,7 @@ def test_bundled_dataset_survives_a_race(tmp_path: Path) -> None:
         "synthetic.BUNDLED = synthetic.SyntheticConfig(sessions=60, tracks=120)\n"
         "print(synthetic.bundled_dataset())\n"
     )
-    environment = {**os.environ, synthetic.CACHE_VARIABLE: str(tmp_path)}
+    environment = {**os.environ, CACHE_VARIABLE: str(tmp_path)}
     running = [
         subprocess.Popen(
             [sys.executable, "-c", script], env=environment, stdout=subprocess.PIPE, text=True
