@@ -1,7 +1,5 @@
 """What an agent is: Stable-Baselines3's face, for agents that learn and for those that need not."""
 
-from __future__ import annotations
-
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping

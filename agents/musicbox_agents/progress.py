@@ -1,7 +1,5 @@
 """What is worth plotting of a training, passed to the callback every so many steps."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 
 import numpy as np

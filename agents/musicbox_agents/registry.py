@@ -1,7 +1,5 @@
 """All agents by name: made untrained, and loaded from checkpoints."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from importlib import import_module

@@ -11,8 +11,6 @@ it says. Here a checkpoint is the policy's parameters as plain arrays; the rest 
 settings.
 """
 
-from __future__ import annotations
-
 import random
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """Sessions to learn from: parallel environments on an agent's own dataset, one thread of torch."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any

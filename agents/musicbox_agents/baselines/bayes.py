@@ -6,8 +6,6 @@ the skyline is what ten songs cannot tell about a listener and what counts canno
 track; what separates an agent that learns from it is what better learning could still gain.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any

@@ -3,8 +3,6 @@
 They are no competitors: what they read, no recommender can know.
 """
 
-from __future__ import annotations
-
 from functools import partial
 from typing import Any, Final
 

@@ -5,8 +5,6 @@ recommendation", WWW 2010 (arXiv:1003.0146), with parameters shared by all arms:
 a large catalog there is not one play to fit parameters of their own to.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property

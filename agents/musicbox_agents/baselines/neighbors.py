@@ -1,7 +1,5 @@
 """Agents that recommend what other sessions hold together with the songs heard."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import cached_property
 

@@ -1,7 +1,5 @@
 """Agents that act by the mean of the songs heard, by the songs' keep rates, or by both."""
 
-from __future__ import annotations
-
 import logging
 from dataclasses import dataclass
 

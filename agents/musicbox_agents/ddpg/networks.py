@@ -3,8 +3,6 @@
 Shapes: ``B`` sessions of a batch, ``M`` actions in each, ``d`` dimensions of the embedding space.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 

@@ -1,7 +1,5 @@
 """Songs as points of an embedding space, and what the networks read of sessions in it."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import NamedTuple, TypeVar
 

@@ -18,8 +18,6 @@ papers clone whatever was done: the log's own choices are known not to be worth 
 (``clone`` changes it).
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What offline agents with critics share: two critics, and re-ranking by the first."""
 
-from __future__ import annotations
-
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any, ClassVar

@@ -11,8 +11,6 @@ its reward, and k the direction of a song that was kept::
 V is the tau-expectile of the values of logged songs, and songs better than it are cloned harder.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Final
 

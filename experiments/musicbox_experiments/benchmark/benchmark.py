@@ -9,8 +9,6 @@ environment, `pip install sardine-rec==1.0.8 sbx-rl` there, and pass its Python 
 it their figures are left out, by name.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import platform

@@ -4,8 +4,6 @@ Without --data or --sessions it compares on the bundled synthetic sessions. A ru
 interrupted goes on where it stopped when the same command is given again.
 """
 
-from __future__ import annotations
-
 import os
 import sys
 from collections.abc import Mapping, Sequence

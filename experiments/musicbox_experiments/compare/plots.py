@@ -5,8 +5,6 @@ of Okabe & Ito (Color Universal Design, 2008) and Tol ("bright", 2021), which pe
 vision deficiencies can tell apart; marker and dash differ too, so that colour is never alone.
 """
 
-from __future__ import annotations
-
 import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass

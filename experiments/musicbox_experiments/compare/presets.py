@@ -1,7 +1,5 @@
 """Named comparisons: options that belong together, each of which an explicit option overrides."""
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field

@@ -9,8 +9,6 @@
       *.png           the pictures
 """
 
-from __future__ import annotations
-
 import base64
 import csv
 import json

@@ -1,7 +1,5 @@
 """What the figures of a comparison say, and what they cannot show, in sentences."""
 
-from __future__ import annotations
-
 from typing import Final
 
 from musicbox_experiments.compare.summary import CONFIDENCE, Summary, ranked

@@ -4,8 +4,6 @@
 and all that the pages and tables are made from.
 """
 
-from __future__ import annotations
-
 import math
 import platform
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """The tables of a comparison for a terminal."""
 
-from __future__ import annotations
-
 from typing import Final
 
 from musicbox_experiments.compare.study import EXACT_EVALUATOR

@@ -1,7 +1,5 @@
 """Whether a dataset is large enough for a claim, in plain words."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 

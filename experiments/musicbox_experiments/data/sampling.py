@@ -1,7 +1,5 @@
 """Which sessions of a split are worked on."""
 
-from __future__ import annotations
-
 import numpy as np
 import numpy.typing as npt
 

@@ -3,8 +3,6 @@
 Every label is then a logged one: the protocol for claims about real logs.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Roll-outs: every agent recommends into the same sessions, with the same random numbers."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass

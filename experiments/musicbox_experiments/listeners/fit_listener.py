@@ -5,8 +5,6 @@ fitted on fold A is the training simulator, one fitted on fold B the evaluation 
 session fits both, though the same validation sessions stop and calibrate them.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path

@@ -4,8 +4,6 @@
 weights that `TorchNetwork.exported` returns.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from copy import deepcopy
 from dataclasses import dataclass

@@ -9,8 +9,6 @@ knows titles and only one track is called so; a level is a number from 0 (brief)
 name, or `skipped` or `kept`.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated

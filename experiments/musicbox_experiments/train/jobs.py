@@ -9,8 +9,6 @@ A finished job is a folder::
       training.json    written last: settings, steps, time; without it the job is not done
 """
 
-from __future__ import annotations
-
 import json
 import multiprocessing
 import os

@@ -20,8 +20,6 @@ sessions, but count track rates from the same plays: picking by the second one g
 of the first's networks, and not against the luck of fold A. That is left for fold B to show.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path

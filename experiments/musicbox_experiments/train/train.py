@@ -1,7 +1,5 @@
 """Train one agent over seeds, for `musicbox evaluate` and `musicbox recommend`."""
 
-from __future__ import annotations
-
 import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path

@@ -9,8 +9,6 @@
 =======================  =========================================================================
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field

@@ -6,8 +6,6 @@ trees that were fitted on the others; their track rates and embedding know nothi
 sessions stop the networks; nothing is calibrated.
 """
 
-from __future__ import annotations
-
 from typing import Any, Final
 
 import numpy as np

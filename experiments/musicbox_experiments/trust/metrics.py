@@ -5,8 +5,6 @@ sessions turns into a figure with an interval. A prediction is the probability t
 skipped (``skip_2``), a label whether it was.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final

@@ -7,8 +7,6 @@ the log's sessions were: constant ones are drawn again, and of the rest those co
 to last as long.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 

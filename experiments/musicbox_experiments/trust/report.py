@@ -8,8 +8,6 @@
       *.png         the pictures
 """
 
-from __future__ import annotations
-
 import base64
 from collections.abc import Mapping, Sequence
 from importlib import metadata

@@ -9,8 +9,6 @@ listener with gradient boosting on held-out folds of the training sessions, and 
 sessions alone.
 """
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass, field, replace
