@@ -34,12 +34,6 @@ def open_env(
 ) -> Iterator[MusicSessionVectorEnv]:
     """Open parallel sessions on the dataset that an agent was made for.
 
-    Args:
-        dataset: The agent's.
-        options: Keywords of `gymnasium.make_vec`, those of the agent included.
-        num_envs: Sessions side by side.
-        autoreset_mode: See `gymnasium.vector.AutoresetMode`.
-
     Raises:
         ValueError: ``options`` name another dataset.
     """

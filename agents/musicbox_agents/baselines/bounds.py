@@ -39,11 +39,7 @@ class PrivilegedAgent(SlateAgent):
         self._simulator = simulator
 
     def _attached(self, batch: Batch) -> Simulator:
-        """The simulator whose sessions the observation shows.
-
-        Raises:
-            RuntimeError: There is none, or it runs another number of sessions.
-        """
+        """The simulator whose sessions the observation shows."""
         if self._simulator is None:
             raise RuntimeError(
                 f"The {self.name} agent reads the simulator; call "

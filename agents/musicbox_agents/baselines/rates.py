@@ -93,11 +93,7 @@ class PlayedRateAgent(ProtoActionAgent):
 
 
 def check_rate_axis(agent: ProtoActionAgent) -> None:
-    """Refuse an embedding without the rate column.
-
-    Raises:
-        ValueError: The agent's embedding has none.
-    """
+    """Refuse an embedding without the rate column."""
     if not agent.embedding.endswith(RATE_SUFFIX):
         raise ValueError(
             f"The {agent.name} agent was given the embedding {agent.embedding!r}; it needs the "

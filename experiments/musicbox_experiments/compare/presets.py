@@ -136,11 +136,7 @@ def preset_in(arguments: Sequence[str]) -> str | None:
 
 
 def options_of(name: str) -> dict[str, Any]:
-    """Fields of `CompareConfig` under a preset, to start from; it goes to a folder of its own.
-
-    Raises:
-        ValueError: No preset has that name; with a suggestion.
-    """
+    """Fields of `CompareConfig` under a preset, to start from; it goes to a folder of its own."""
     require_preset(name)
     return {"preset": name, "out": Path("runs") / name, **PRESETS[name].options}
 
@@ -155,11 +151,7 @@ def require_preset(name: str) -> None:
 
 
 def require_sessions(name: str | None, source: Source) -> None:
-    """Refuse a preset for real sessions where none are named.
-
-    Raises:
-        ValueError: The preset needs sessions.
-    """
+    """Refuse a preset for real sessions where none are named."""
     if name is not None and PRESETS[name].needs_sessions and source.synthetic:
         raise ValueError(
             f"--preset {name} is for real sessions, and none are named: pass --sessions LOGS "

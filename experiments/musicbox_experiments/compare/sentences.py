@@ -2,7 +2,8 @@
 
 from typing import Final
 
-from musicbox_experiments.compare.summary import CONFIDENCE, Summary, ranked
+from musicbox_experiments.compare.summary import Summary, ranked
+from musicbox_experiments.evaluate.resampling import CONFIDENCE
 from musicbox_experiments.text import percent, with_interval
 
 ADVISED_SEEDS: Final = 10

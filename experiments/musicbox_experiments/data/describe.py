@@ -1,12 +1,10 @@
 """Print what is in a dataset folder: splits, how plays were heard, tracks, what is unknown."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -114,7 +112,7 @@ class PlayCounts:
         self.unknown = dict.fromkeys(PLAY_COLUMNS, 0)
 
     @classmethod
-    def of(cls, dataset: Dataset) -> PlayCounts:
+    def of(cls, dataset: Dataset) -> Self:
         """Count a dataset, some sessions at a time."""
         counts = cls()
         offsets = dataset.sessions.offsets

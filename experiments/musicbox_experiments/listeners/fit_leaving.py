@@ -6,12 +6,10 @@ fitted on training sessions and evaluated on all others. ``leaving="fitted"`` op
 environment.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -78,7 +76,7 @@ class Moments:
     last: int
 
     @classmethod
-    def of(cls, dataset: Dataset, sessions: Ints, first: int) -> Moments:
+    def of(cls, dataset: Dataset, sessions: Ints, first: int) -> Self:
         """Of logged sessions; leaving is possible after ``first`` songs and more."""
         width = dataset.longest_session
         levels = dataset.sessions.padded("level", sessions, width)

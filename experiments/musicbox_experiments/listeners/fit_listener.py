@@ -161,13 +161,6 @@ def listeners_out_of_fold(
 ) -> Iterator[tuple[LearnedListener, Ints]]:
     """Listeners fitted without a fold of the sessions, and sessions of it to evaluate them on.
 
-    Args:
-        config: The networks of each fold have seeds of their own.
-        sessions: The split.
-        chosen: Sessions of it.
-        evaluated: Validation sessions, to stop on; nothing is calibrated.
-        what: Name of a fold in the progress bar.
-
     Yields:
         A listener with the track statistics of a part, and the sessions of that part.
     """

@@ -163,13 +163,6 @@ def fit_member(
 ) -> tuple[TorchNetwork, float]:
     """Fit one network; stops early on validation sessions.
 
-    Args:
-        config: Settings.
-        train: Sessions to fit on; see `sessions.TrainingSplit.arrays`.
-        validation: Sessions that decide when to stop.
-        seed: Of weights, order of sessions, and what is hidden.
-        report: Called after each pass with its number and the validation loss.
-
     Returns:
         The network of the best pass, and its log-loss of skip on validation sessions: the mean of
         those with and without behaviour.

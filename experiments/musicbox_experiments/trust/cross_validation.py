@@ -57,12 +57,7 @@ def cross_validate(
 ) -> Context:
     """Fit, predict and measure; all figures are in the findings of what is returned.
 
-    Args:
-        config: The networks; ``max_sessions`` is the most training sessions in all.
-        dataset: Where they are.
-        samples: Free runs of each session.
-        draws: Continuations of each session from which its second half is predicted.
-        resamples: Times that the sessions are drawn anew for the intervals.
+    ``config.max_sessions`` is the most training sessions in all.
 
     Raises:
         ValueError: There are too few sessions to hold some out.
