@@ -42,7 +42,7 @@ def as_batch(observation: Observation) -> tuple[dict[str, npt.NDArray], bool]:
     return ({name: part[None] for name, part in batch.items()} if single else batch), single
 
 
-def require_ranges(settings: AgentSettings, ranges: Mapping[str, tuple[float, float]]) -> None:
+def require_ranges(settings: object, ranges: Mapping[str, tuple[float, float]]) -> None:
     """Refuse settings outside their range, ends included; None is always allowed.
 
     Raises:
@@ -52,9 +52,9 @@ def require_ranges(settings: AgentSettings, ranges: Mapping[str, tuple[float, fl
         value = getattr(settings, name)
         if value is not None and not low <= value <= high:
             most = "" if high == np.inf else f" and at most {high:g}"
+            of = type(settings).__name__.removesuffix("Settings").removesuffix("Config")
             raise ValueError(
-                f"{type(settings).__name__.removesuffix('Settings')} setting {name} is {value!r}; "
-                f"it must be at least {low:g}{most}."
+                f"{of} setting {name} is {value!r}; it must be at least {low:g}{most}."
             )
 
 
@@ -94,6 +94,10 @@ class Agent(ABC):
         self.dataset = dataset
         self.seed = seed
         self.settings = self.Settings() if settings is None else settings
+        self.prepare()
+
+    def prepare(self) -> None:
+        """Make what the agent needs to act, untrained; `__init__` calls it last."""
 
     @property
     @abstractmethod

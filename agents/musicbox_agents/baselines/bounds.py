@@ -9,11 +9,10 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from musicbox_agents.base import AgentSettings
 from musicbox_agents.baselines.base import SlateAgent, in_chunks
 from musicbox_agents.baselines.popularity import most_popular
 from musicbox_agents.slates import Batch, Slates, best_candidates
-from musicbox_env.data.dataset import RATE_SUFFIX, Dataset
+from musicbox_env.data.dataset import RATE_SUFFIX
 from musicbox_env.listeners import RankingSpace
 from musicbox_env.listeners.base import holds
 from musicbox_env.retrieval.exact import top_k
@@ -27,11 +26,8 @@ SHORTLIST: Final = 512
 class PrivilegedAgent(SlateAgent):
     """Reads the simulator that it is attached to."""
 
-    def __init__(
-        self, dataset: Dataset, *, seed: int = 0, settings: AgentSettings | None = None
-    ) -> None:
-        """See `Agent`; `attach` before the first `predict`."""
-        super().__init__(dataset, seed=seed, settings=settings)
+    def prepare(self) -> None:
+        """Begin without a simulator; `attach` one before the first `predict`."""
         self._simulator: Simulator | None = None
 
     def attach(self, simulator: Simulator) -> None:

@@ -5,10 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from musicbox_agents.base import AgentSettings
 from musicbox_agents.baselines.base import ProtoActionAgent, ProtoActionSettings, kept_or_all
 from musicbox_agents.slates import Batch, Floats
-from musicbox_env.data.dataset import RATE_SUFFIX, Dataset
+from musicbox_env.data.dataset import RATE_SUFFIX
 from musicbox_env.data.summaries import mean_vectors
 
 _log = logging.getLogger(__name__)
@@ -23,17 +22,14 @@ class ContentAgent(ProtoActionAgent):
 
     name = "content"
 
-    def __init__(
-        self, dataset: Dataset, *, seed: int = 0, settings: AgentSettings | None = None
-    ) -> None:
-        """See `Agent`."""
-        super().__init__(dataset, seed=seed, settings=settings)
+    def prepare(self) -> None:
+        """Say so if the embedding is not of content."""
         if self.embedding != "content":
             _log.warning(
                 "The content agent uses the embedding %r: by its settings, or since %s has none of "
                 "content.",
                 self.embedding,
-                dataset.folder,
+                self.dataset.folder,
             )
 
     def _default_embedding(self) -> str:

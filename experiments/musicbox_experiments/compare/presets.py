@@ -137,17 +137,8 @@ def preset_in(arguments: Sequence[str]) -> str | None:
 
 def options_of(name: str) -> dict[str, Any]:
     """Fields of `CompareConfig` under a preset, to start from; it goes to a folder of its own."""
-    require_preset(name)
-    return {"preset": name, "out": Path("runs") / name, **PRESETS[name].options}
-
-
-def require_preset(name: str) -> None:
-    """Refuse an unknown preset with a suggestion.
-
-    Raises:
-        ValueError: No preset has that name.
-    """
     require_known("preset", name, PRESETS)
+    return {"preset": name, "out": Path("runs") / name, **PRESETS[name].options}
 
 
 def require_sessions(name: str | None, source: Source) -> None:

@@ -8,6 +8,7 @@ from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
+from musicbox_agents.base import require_ranges
 from tyro.conf import Positional
 
 from musicbox_env.data.dataset import Dataset
@@ -54,8 +55,7 @@ class DescribeConfig:
     top: int = 10
 
     def __post_init__(self) -> None:
-        if self.top < 0:
-            raise ValueError(f"top is {self.top}; 0 or more expected.")
+        require_ranges(self, {"top": (0, np.inf)})
 
 
 def run(config: DescribeConfig) -> None:

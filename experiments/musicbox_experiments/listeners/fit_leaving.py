@@ -13,6 +13,7 @@ from typing import Final, Self
 
 import numpy as np
 import numpy.typing as npt
+from musicbox_agents.base import require_ranges
 from scipy.optimize import minimize
 from scipy.special import expit
 from tyro.conf import Positional
@@ -49,8 +50,7 @@ class FitLeavingConfig:
     """Of the resamples."""
 
     def __post_init__(self) -> None:
-        if self.resamples < 1:
-            raise ValueError(f"resamples is {self.resamples}; it must be 1 or more.")
+        require_ranges(self, {"resamples": (1, np.inf)})
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from typing import Final, Literal
 
 import numpy as np
 import numpy.typing as npt
+from musicbox_agents.base import require_ranges
 from tqdm import tqdm
 from tyro.conf import Positional
 
@@ -55,9 +56,7 @@ class EnsembleConfig(NetworkConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("members", "max_sessions"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be 1 or more.")
+        require_ranges(self, dict.fromkeys(("members", "max_sessions"), (1, np.inf)))
 
 
 @dataclass(frozen=True)
@@ -82,8 +81,7 @@ class FitListenerConfig(EnsembleConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         require_known("mode of the similarity listener", self.mode, MODES)
-        if self.pessimism < 0:
-            raise ValueError(f"pessimism is {self.pessimism}; it must not be negative.")
+        require_ranges(self, {"pessimism": (0, np.inf)})
 
 
 def fit_ensemble(config: FitListenerConfig, dataset: Dataset) -> FittedNetwork:

@@ -11,6 +11,7 @@ from typing import Final
 
 import numpy as np
 import torch
+from musicbox_agents.base import require_ranges
 from musicbox_agents.ddpg.networks import newest_share
 from torch import Tensor, nn
 from torch.nn import functional
@@ -59,16 +60,13 @@ class NetworkConfig:
     """Passes without gain on validation sessions before it stops."""
 
     def __post_init__(self) -> None:
-        for name in ("memory", "head", "batch_sessions", "max_epochs", "patience"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be 1 or more.")
-        if self.learning_rate <= 0 or self.weight_decay < 0:
-            raise ValueError(
-                f"learning_rate {self.learning_rate} must be above 0, and weight_decay "
-                f"{self.weight_decay} must not be negative."
-            )
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout is {self.dropout}; it must be in [0, 1).")
+        sizes = ("memory", "head", "batch_sessions", "max_epochs", "patience")
+        ranges = {
+            "learning_rate": (1e-12, np.inf),
+            "weight_decay": (0, np.inf),
+            "dropout": (0, 0.99),
+        }
+        require_ranges(self, {**dict.fromkeys(sizes, (1, np.inf)), **ranges})
 
 
 class TorchNetwork(nn.Module):
