@@ -94,9 +94,9 @@ class Agent(ABC):
         self.dataset = dataset
         self.seed = seed
         self.settings = self.Settings() if settings is None else settings
-        self.prepare()
+        self.set_up()
 
-    def prepare(self) -> None:
+    def set_up(self) -> None:
         """Make what the agent needs to act, untrained; `__init__` calls it last."""
 
     @property

@@ -111,7 +111,7 @@ class SB3Agent(Agent):
     policy_class: ClassVar[type[BasePolicy]]
     policy_options: ClassVar[dict[str, Any]] = {}
 
-    def prepare(self) -> None:
+    def set_up(self) -> None:
         """Make the policy."""
         self.policy = self._untrained_policy()
 

@@ -65,7 +65,7 @@ class BayesAgent(SlateAgent):
     Settings = BayesSettings
     settings: BayesSettings
 
-    def prepare(self) -> None:
+    def set_up(self) -> None:
         """Draw listeners of training sessions.
 
         Raises:

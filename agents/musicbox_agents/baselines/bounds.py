@@ -26,7 +26,7 @@ SHORTLIST: Final = 512
 class PrivilegedAgent(SlateAgent):
     """Reads the simulator that it is attached to."""
 
-    def prepare(self) -> None:
+    def set_up(self) -> None:
         """Begin without a simulator; `attach` one before the first `predict`."""
         self._simulator: Simulator | None = None
 

@@ -70,7 +70,7 @@ class LinUCBAgent(SlateAgent):
     settings: LinUCBSettings
     learns = True
 
-    def prepare(self) -> None:
+    def set_up(self) -> None:
         """Begin with the prior."""
         size = 2 * self._dim + 3 + NUM_STATE_FEATURES
         self._precision: Array = self.settings.ridge * np.eye(size)

@@ -22,7 +22,7 @@ class ContentAgent(ProtoActionAgent):
 
     name = "content"
 
-    def prepare(self) -> None:
+    def set_up(self) -> None:
         """Say so if the embedding is not of content."""
         if self.embedding != "content":
             _log.warning(

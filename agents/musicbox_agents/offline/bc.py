@@ -99,7 +99,7 @@ class BCAgent(Agent):
     networks: ClassVar[tuple[str, ...]] = ("actor",)
     settings: BCSettings
 
-    def prepare(self) -> None:
+    def set_up(self) -> None:
         """Make networks and optimiser."""
         self.space = SongSpace(self.dataset, self.settings.embedding)
         self.rng = np.random.default_rng(self.seed)

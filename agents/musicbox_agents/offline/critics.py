@@ -53,9 +53,9 @@ class CriticAgent(BCAgent):
     networks: ClassVar[tuple[str, ...]] = ("actor", "critics", "target_critics")
     settings: CriticSettings
 
-    def prepare(self) -> None:
+    def set_up(self) -> None:
         """See `BCAgent`."""
-        super().prepare()
+        super().set_up()
         self.critic_optimizer = Adam(
             self.critics.parameters(), self.settings.critic_rate, fused=True
         )

@@ -55,9 +55,9 @@ class IQLAgent(CriticAgent):
     networks = (*CriticAgent.networks, "value")
     settings: IQLSettings
 
-    def prepare(self) -> None:
+    def set_up(self) -> None:
         """See `BCAgent`."""
-        super().prepare()
+        super().set_up()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
             rate, hidden = self.space.has_rate, self.settings.hidden
