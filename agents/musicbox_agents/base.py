@@ -1,7 +1,5 @@
 """What an agent is: Stable-Baselines3's face, for agents that learn and for those that need not."""
 
-from __future__ import annotations
-
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -45,13 +43,14 @@ def as_batch(observation: Observation) -> tuple[dict[str, npt.NDArray], bool]:
     return ({name: part[None] for name, part in batch.items()} if single else batch), single
 
 
-def require_ranges(settings: AgentSettings, ranges: Mapping[str, tuple[float, float]]) -> None:
+def require_ranges(settings: Any, ranges: Mapping[str, tuple[float, float]]) -> None:
     """Refuse settings that are no finite number in their range, ends included; None is allowed.
 
     Raises:
         ValueError: With the value and the range.
     """
     types = {field.name: str(field.type) for field in fields(settings)}
+    of = type(settings).__name__.removesuffix("Settings").removesuffix("Config")
     for name, (low, high) in ranges.items():
         value = getattr(settings, name)
         if value is None:
@@ -59,15 +58,11 @@ def require_ranges(settings: AgentSettings, ranges: Mapping[str, tuple[float, fl
         kind = Integral if types[name].startswith("int") else Real
         if isinstance(value, bool) or not isinstance(value, kind) or abs(value) == np.inf:
             number = "whole number" if kind is Integral else "finite number"
-            raise ValueError(
-                f"{type(settings).__name__.removesuffix('Settings')} setting {name} is {value!r}; "
-                f"it must be a {number}."
-            )
-        if not low <= value <= high:
+            raise ValueError(f"{of} setting {name} is {value!r}; it must be a {number}.")
+        if not low <= float(value) <= high:
             most = "" if high == np.inf else f" and at most {high:g}"
             raise ValueError(
-                f"{type(settings).__name__.removesuffix('Settings')} setting {name} is {value!r}; "
-                f"it must be at least {low:g}{most}."
+                f"{of} setting {name} is {value!r}; it must be at least {low:g}{most}."
             )
 
 
@@ -107,6 +102,10 @@ class Agent(ABC):
         self.dataset = dataset
         self.seed = seed
         self.settings = self.Settings() if settings is None else settings
+        self.set_up()
+
+    def set_up(self) -> None:
+        """Make what the agent needs to act, untrained; `__init__` calls it last."""
 
     @property
     @abstractmethod

@@ -1,7 +1,5 @@
 """Logged sessions as transitions: the environment, playing what was played."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from typing import Any
 

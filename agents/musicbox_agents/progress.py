@@ -1,7 +1,5 @@
 """What is worth plotting of a training, passed to the callback every so many steps."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -20,12 +18,7 @@ class Progress:
     """
 
     def __init__(self, callback: Callback | None, every: int) -> None:
-        """Begin a training.
-
-        Args:
-            callback: See `Agent.learn`.
-            every: Steps between calls.
-        """
+        """Begin a training."""
         self._callback, self._every, self.due = callback, every, every
         self._gathered: dict[str, tuple[list[npt.NDArray], Summary]] = {}
 

@@ -1,7 +1,5 @@
 """All agents by name: made untrained, and loaded from checkpoints."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from importlib import import_module
@@ -37,11 +35,7 @@ AGENTS: dict[str, str] = {
 
 
 def agent_class(name: str) -> type[Agent]:
-    """Class of an agent.
-
-    Raises:
-        ValueError: No agent has that name.
-    """
+    """Class of an agent."""
     require_known("agent", name, AGENTS)
     module, _, attribute = AGENTS[name].partition(":")
     cls: type[Agent] = getattr(import_module(module), attribute)
@@ -59,12 +53,7 @@ def make_agent(
 def load_agent(
     folder: Path, dataset: Dataset, *, changed: Mapping[str, Any] | None = None
 ) -> Agent:
-    """Load whatever agent a checkpoint folder holds.
-
-    Args:
-        folder: The checkpoint.
-        dataset: What to recommend from.
-        changed: Settings of acting that shall be others than in training; see `Agent.load`.
+    """Load whatever agent a checkpoint folder holds; ``changed`` as in `Agent.load`.
 
     Raises:
         FileNotFoundError: The folder holds no checkpoint.

@@ -11,8 +11,6 @@ it says. Here a checkpoint is the policy's parameters as plain arrays; the rest 
 settings.
 """
 
-from __future__ import annotations
-
 import random
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -35,16 +33,19 @@ from stable_baselines3.sac.policies import MultiInputPolicy as SACMultiInputPoli
 from stable_baselines3.td3.policies import MultiInputPolicy as TD3MultiInputPolicy
 
 import musicbox_env
-from musicbox_agents.base import Agent, AgentSettings, Observation, Options
+from musicbox_agents.base import Agent, AgentSettings, Observation, Options, require_ranges
 from musicbox_agents.progress import Progress
 from musicbox_agents.sessions import one_thread
-from musicbox_env.data.dataset import Dataset
 from musicbox_env.simulator.assets import EnvAssets
 from musicbox_env.simulator.config import SessionConfig
 
 _NEVER = 1 << 62
 """Sessions between SB3's own log lines, which would also empty what `_Relay` reports."""
 _CONSTANT = ("train/n_updates", "train/learning_rate")
+_PASSED_ON = (
+    *("learning_rate", "learning_starts", "batch_size", "tau", "gamma"),
+    *("train_freq", "gradient_steps"),
+)
 
 
 @dataclass(frozen=True)
@@ -80,11 +81,8 @@ class SB3Settings(AgentSettings):
     net_arch: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
-        for name in ("history_length", "buffer_size", "batch_size", "train_freq"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be 1 or more.")
-        if self.action_noise < 0:
-            raise ValueError(f"action_noise is {self.action_noise}; it must not be negative.")
+        sizes = ("history_length", "buffer_size", "batch_size", "train_freq")
+        require_ranges(self, {**dict.fromkeys(sizes, (1, np.inf)), "action_noise": (0, np.inf)})
 
 
 @dataclass(frozen=True)
@@ -113,11 +111,8 @@ class SB3Agent(Agent):
     policy_class: ClassVar[type[BasePolicy]]
     policy_options: ClassVar[dict[str, Any]] = {}
 
-    def __init__(
-        self, dataset: Dataset, *, seed: int = 0, settings: AgentSettings | None = None
-    ) -> None:
-        """See `Agent`."""
-        super().__init__(dataset, seed=seed, settings=settings)
+    def set_up(self) -> None:
+        """Make the policy."""
         self.policy = self._untrained_policy()
 
     @property
@@ -180,14 +175,8 @@ class SB3Agent(Agent):
         return self.algorithm(
             self.policy_class,
             env,
-            learning_rate=settings.learning_rate,
+            **{name: getattr(settings, name) for name in _PASSED_ON},
             buffer_size=min(settings.buffer_size, total_steps),
-            learning_starts=settings.learning_starts,
-            batch_size=settings.batch_size,
-            tau=settings.tau,
-            gamma=settings.gamma,
-            train_freq=settings.train_freq,
-            gradient_steps=settings.gradient_steps,
             action_noise=self._action_noise(env),
             policy_kwargs=self._policy_options(),
             seed=self.seed,

@@ -1,7 +1,5 @@
 """Sessions to learn from: parallel environments on an agent's own dataset, one thread of torch."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -35,12 +33,6 @@ def open_env(
     autoreset_mode: str = "NextStep",
 ) -> Iterator[MusicSessionVectorEnv]:
     """Open parallel sessions on the dataset that an agent was made for.
-
-    Args:
-        dataset: The agent's.
-        options: Keywords of `gymnasium.make_vec`, those of the agent included.
-        num_envs: Sessions side by side.
-        autoreset_mode: See `gymnasium.vector.AutoresetMode`.
 
     Raises:
         ValueError: ``options`` name another dataset.

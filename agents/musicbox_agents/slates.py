@@ -1,7 +1,5 @@
 """Songs chosen for sessions, by vectors or by scores: what all agents that name tracks share."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import numpy as np

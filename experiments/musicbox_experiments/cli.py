@@ -1,7 +1,5 @@
 """The ``musicbox`` command; `COMMANDS` says which module each subcommand is."""
 
-from __future__ import annotations
-
 import os
 import sys
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """Figures and tables as text: the one formatter of the commands and their reports."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any

@@ -8,8 +8,6 @@ All counts, rates and co-occurrences are those of training plays. They hold the 
 own second halves, so these agents are to be evaluated on validation or test sessions.
 """
 
-from __future__ import annotations
-
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass

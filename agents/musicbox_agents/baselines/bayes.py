@@ -6,8 +6,6 @@ the skyline is what ten songs cannot tell about a listener and what counts canno
 track; what separates an agent that learns from it is what better learning could still gain.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -16,10 +14,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import log_expit, logit, logsumexp, softmax
 
-from musicbox_agents.base import AgentSettings, Observation, as_batch, require_ranges
+from musicbox_agents.base import Observation, as_batch, require_ranges
 from musicbox_agents.baselines.base import SlateAgent, SlateSettings, in_chunks
 from musicbox_agents.slates import Batch, Slates
-from musicbox_env.data.dataset import Dataset
 from musicbox_env.data.summaries import repeats
 from musicbox_env.schema import CONTEXT_TYPES, is_skip
 from musicbox_env.synthetic.law import ListenerState
@@ -68,19 +65,16 @@ class BayesAgent(SlateAgent):
     Settings = BayesSettings
     settings: BayesSettings
 
-    def __init__(
-        self, dataset: Dataset, *, seed: int = 0, settings: AgentSettings | None = None
-    ) -> None:
-        """See `Agent`.
+    def set_up(self) -> None:
+        """Draw listeners of training sessions.
 
         Raises:
             FileNotFoundError: The dataset has no known law.
         """
-        super().__init__(dataset, seed=seed, settings=settings)
-        self.truth = GroundTruth.open(dataset.folder)
-        sessions = dataset.sessions.sessions_in("train")
+        self.truth = GroundTruth.open(self.dataset.folder)
+        sessions = self.dataset.sessions.sessions_in("train")
         if len(sessions) > self.settings.draws:
-            rng = np.random.default_rng(seed)
+            rng = np.random.default_rng(self.seed)
             sessions = np.sort(rng.choice(sessions, self.settings.draws, replace=False))
         self._tastes = np.asarray(self.truth.session_taste[sessions])
         self._propensities = np.asarray(self.truth.session_propensity[sessions], np.float64)

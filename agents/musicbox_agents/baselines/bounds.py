@@ -3,19 +3,16 @@
 They are no competitors: what they read, no recommender can know.
 """
 
-from __future__ import annotations
-
 from functools import partial
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
-from musicbox_agents.base import AgentSettings
 from musicbox_agents.baselines.base import SlateAgent, in_chunks
 from musicbox_agents.baselines.popularity import most_popular
 from musicbox_agents.slates import Batch, Slates, best_candidates
-from musicbox_env.data.dataset import RATE_SUFFIX, Dataset
+from musicbox_env.data.dataset import RATE_SUFFIX
 from musicbox_env.listeners import RankingSpace
 from musicbox_env.listeners.base import holds
 from musicbox_env.retrieval.exact import top_k
@@ -29,11 +26,8 @@ SHORTLIST: Final = 512
 class PrivilegedAgent(SlateAgent):
     """Reads the simulator that it is attached to."""
 
-    def __init__(
-        self, dataset: Dataset, *, seed: int = 0, settings: AgentSettings | None = None
-    ) -> None:
-        """See `Agent`; `attach` before the first `predict`."""
-        super().__init__(dataset, seed=seed, settings=settings)
+    def set_up(self) -> None:
+        """Begin without a simulator; `attach` one before the first `predict`."""
         self._simulator: Simulator | None = None
 
     def attach(self, simulator: Simulator) -> None:
@@ -41,11 +35,7 @@ class PrivilegedAgent(SlateAgent):
         self._simulator = simulator
 
     def _attached(self, batch: Batch) -> Simulator:
-        """The simulator whose sessions the observation shows.
-
-        Raises:
-            RuntimeError: There is none, or it runs another number of sessions.
-        """
+        """The simulator whose sessions the observation shows."""
         if self._simulator is None:
             raise RuntimeError(
                 f"The {self.name} agent reads the simulator; call "

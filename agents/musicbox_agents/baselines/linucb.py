@@ -5,8 +5,6 @@ recommendation", WWW 2010 (arXiv:1003.0146), with parameters shared by all arms:
 a large catalog there is not one play to fit parameters of their own to.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,12 +13,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from musicbox_agents.base import AgentSettings, Options, require_ranges
+from musicbox_agents.base import Options, require_ranges
 from musicbox_agents.baselines.base import SlateAgent, SlateSettings, in_chunks
 from musicbox_agents.progress import Progress
 from musicbox_agents.sessions import open_env
 from musicbox_agents.slates import Batch, Slates
-from musicbox_env.data.dataset import RATE_SUFFIX, Dataset
+from musicbox_env.data.dataset import RATE_SUFFIX
 from musicbox_env.data.summaries import mean_vectors
 from musicbox_env.retrieval.search import Search
 from musicbox_env.schema import is_skip
@@ -72,11 +70,8 @@ class LinUCBAgent(SlateAgent):
     settings: LinUCBSettings
     learns = True
 
-    def __init__(
-        self, dataset: Dataset, *, seed: int = 0, settings: AgentSettings | None = None
-    ) -> None:
-        """See `Agent`."""
-        super().__init__(dataset, seed=seed, settings=settings)
+    def set_up(self) -> None:
+        """Begin with the prior."""
         size = 2 * self._dim + 3 + NUM_STATE_FEATURES
         self._precision: Array = self.settings.ridge * np.eye(size)
         self._kept: Array = np.zeros(size)

@@ -1,7 +1,5 @@
 """Agents that recommend what other sessions hold together with the songs heard."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -119,11 +117,8 @@ def history_matrix(
 ) -> sparse.csr_array:
     """What each session heard, ``(n, num_tracks)``.
 
-    Args:
-        batch: Observation of n sessions.
-        num_tracks: Size of the catalog.
-        kept_only: Whether songs that were skipped count nothing, unless all were.
-        recent_first: Whether the n-th of N songs weighs n / N instead of 1.
+    With ``kept_only`` skipped songs count nothing, unless all were skipped. With ``recent_first``
+    the n-th of N songs weighs n / N instead of 1.
     """
     heard = batch["tracks"] >= 0
     counted = kept_or_all(batch) if kept_only else heard

@@ -1,7 +1,5 @@
 """Agents that look at no taste: random tracks and popular tracks."""
 
-from __future__ import annotations
-
 from zlib import crc32
 
 import numpy as np

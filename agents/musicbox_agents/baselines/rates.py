@@ -1,16 +1,13 @@
 """Agents that act by the mean of the songs heard, by the songs' keep rates, or by both."""
 
-from __future__ import annotations
-
 import logging
 from dataclasses import dataclass
 
 import numpy as np
 
-from musicbox_agents.base import AgentSettings
 from musicbox_agents.baselines.base import ProtoActionAgent, ProtoActionSettings, kept_or_all
 from musicbox_agents.slates import Batch, Floats
-from musicbox_env.data.dataset import RATE_SUFFIX, Dataset
+from musicbox_env.data.dataset import RATE_SUFFIX
 from musicbox_env.data.summaries import mean_vectors
 
 _log = logging.getLogger(__name__)
@@ -25,17 +22,14 @@ class ContentAgent(ProtoActionAgent):
 
     name = "content"
 
-    def __init__(
-        self, dataset: Dataset, *, seed: int = 0, settings: AgentSettings | None = None
-    ) -> None:
-        """See `Agent`."""
-        super().__init__(dataset, seed=seed, settings=settings)
+    def set_up(self) -> None:
+        """Say so if the embedding is not of content."""
         if self.embedding != "content":
             _log.warning(
                 "The content agent uses the embedding %r: by its settings, or since %s has none of "
                 "content.",
                 self.embedding,
-                dataset.folder,
+                self.dataset.folder,
             )
 
     def _default_embedding(self) -> str:
@@ -95,11 +89,7 @@ class PlayedRateAgent(ProtoActionAgent):
 
 
 def check_rate_axis(agent: ProtoActionAgent) -> None:
-    """Refuse an embedding without the rate column.
-
-    Raises:
-        ValueError: The agent's embedding has none.
-    """
+    """Refuse an embedding without the rate column."""
     if not agent.embedding.endswith(RATE_SUFFIX):
         raise ValueError(
             f"The {agent.name} agent was given the embedding {agent.embedding!r}; it needs the "

@@ -167,7 +167,7 @@ class DDPGAgent(Agent):
         """Songs of highest Q among the nearest to proto-actions ``(n, slate_size)`` [9, 12]."""
         config = self.settings
         weight = self.space.weights(observation, config.quality_weight)
-        most = max(config.rerank, config.slate_size)
+        most = min(max(config.rerank, config.slate_size), len(self.space.vectors))
         near = self.space.nearest(observation, proto_actions * weight, most)
         if not config.rerank:
             return np.maximum(near, 0)

@@ -3,8 +3,6 @@
 Shapes: ``B`` sessions of a batch, ``M`` actions in each, ``d`` dimensions of the embedding space.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
@@ -41,13 +39,7 @@ class Actor(nn.Module):
     """
 
     def __init__(self, dim: int, *, hidden: int = 32, rate: bool = False) -> None:
-        """Make an actor with random weights.
-
-        Args:
-            dim: Dimensions of the embedding space.
-            hidden: Width of its hidden layer.
-            rate: Whether the last dimension is the songs' rate.
-        """
+        """Make an actor with random weights."""
         super().__init__()
         self.dim, self.rate = dim, rate
         self.trunk = nn.Sequential(nn.Linear(num_statistics(rate=rate), hidden), nn.ReLU())
@@ -65,9 +57,6 @@ class Actor(nn.Module):
 
         All else of the last layer starts at zero and has a gradient from the first update; the
         hidden layer gets one as soon as the last has moved.
-
-        Args:
-            rate_weight: Length along the rate axis, if the space has one.
         """
         for weights in self.gates_and_correction.parameters():
             weights.zero_()
@@ -102,13 +91,7 @@ class Critic(nn.Module):
     """
 
     def __init__(self, dim: int, *, hidden: int = 32, rate: bool = False) -> None:
-        """Make a critic that values all actions equally.
-
-        Args:
-            dim: Dimensions of the embedding space.
-            hidden: Width of its hidden layer.
-            rate: Whether the last dimension is the songs' rate, which then gets a gain of its own.
-        """
+        """Make a critic that values all actions equally."""
         super().__init__()
         self.rate = rate
         last = nn.Linear(hidden, 1 + len(GROUPS) + rate)

@@ -15,10 +15,8 @@ of the log are predicted by the plays before them (`quality_in_log`), plays that
 its critic.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -67,7 +65,7 @@ class TrackQuality:
         self.scale = 1.0
 
     @classmethod
-    def of(cls, arrays: Mapping[str, npt.NDArray]) -> TrackQuality:
+    def of(cls, arrays: Mapping[str, npt.NDArray]) -> Self:
         """Restore what `arrays` gave."""
         quality = cls(len(arrays["quality.sum"]), float(arrays["quality.prior"]))
         for name in ("sum", "count", "expected"):
@@ -147,16 +145,12 @@ def quality_in_log(
 
 
 def estimated_prior(quality: TrackQuality, variance: float) -> float:
-    """How many residuals the prior is worth: their variance over that of songs' quality.
+    """How many residuals the prior is worth: their ``variance`` over that of songs' quality.
 
     The latter is how much tracks' mean residuals differ from what is expected of them beyond
     chance, by the method of moments (DerSimonian & Laird, 1986), over tracks of two residuals or
     more: one tells only the sum of both variances. Within `PRIORS`, whose upper end is for songs
     that do not differ.
-
-    Args:
-        quality: Residuals and expectations.
-        variance: Of a residual.
     """
     tracks = np.flatnonzero(quality.count > 1)
     count = quality.count[tracks].astype(np.float64)
@@ -170,17 +164,10 @@ def estimated_prior(quality: TrackQuality, variance: float) -> float:
 
 
 def expectations(quality: TrackQuality, vectors: Floats) -> Floats:
-    """Quality that tracks are expected to have by their vectors and their number of residuals.
+    """Quality that tracks are expected to have by their vectors and number of residuals ``(n,)``.
 
     Ridge regression (Hoerl & Kennard, 1970) of the tracks' mean residuals, each weighted by its
     precision under the prior, ``n / (1 + n / prior)``; the constant is not penalised.
-
-    Args:
-        quality: The residuals.
-        vectors: Unit vectors of the tracks ``(num_tracks, d)``.
-
-    Returns:
-        ``(num_tracks,)``.
     """
     played = np.flatnonzero(quality.count)
     if not len(played) or not quality.prior:

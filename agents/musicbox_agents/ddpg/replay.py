@@ -4,11 +4,9 @@ What a session looked like after a slate is not stored: it is the slate that mov
 what was heard before, and is put together when a transition is drawn.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -60,7 +58,7 @@ class Transitions:
         config: RewardConfig,
         *,
         logged: bool = False,
-    ) -> Transitions:
+    ) -> Self:
         """Transitions of a step of all sessions; ``truncated`` is no end of a session.
 
         A song earns its own reward times the weights of a whole slate's places, so that songs of
@@ -87,9 +85,9 @@ class Transitions:
     def __len__(self) -> int:
         return len(self.terminated)
 
-    def __getitem__(self, rows: npt.NDArray | slice) -> Transitions:
+    def __getitem__(self, rows: npt.NDArray | slice) -> Self:
         """Some of the rows, by indices, mask or slice."""
-        return Transitions(*(getattr(self, f.name)[rows] for f in fields(self)))
+        return type(self)(*(getattr(self, f.name)[rows] for f in fields(self)))
 
     @property
     def heard(self) -> npt.NDArray[np.bool_]:
@@ -115,7 +113,7 @@ class Transitions:
         }
 
     @classmethod
-    def joined(cls, parts: list[Transitions]) -> Transitions:
+    def joined(cls, parts: list[Self]) -> Self:
         """Several batches as one, in order."""
         if len(parts) == 1:
             return parts[0]
@@ -131,11 +129,7 @@ class ReplayBuffer:
     """The newest ``capacity`` transitions, in a ring; arrays are made when the first ones come."""
 
     def __init__(self, capacity: int) -> None:
-        """Make an empty memory.
-
-        Args:
-            capacity: Transitions that it holds before the oldest are overwritten.
-        """
+        """Make an empty memory."""
         if capacity < 1:
             raise ValueError(f"A replay memory of {capacity} transitions; it needs 1 or more.")
         self.capacity = capacity
@@ -151,7 +145,7 @@ class ReplayBuffer:
         return {**held, "added": np.array(self._added)}
 
     @classmethod
-    def restored(cls, capacity: int, arrays: Mapping[str, npt.NDArray]) -> ReplayBuffer:
+    def restored(cls, capacity: int, arrays: Mapping[str, npt.NDArray]) -> Self:
         """A memory as `arrays` found it."""
         memory = cls(capacity)
         if int(arrays["added"]):
@@ -204,13 +198,7 @@ def draw_batches(
 ) -> Iterator[Transitions]:
     """Draw batches that mix memories; up to `BATCHES_AT_ONCE` come together, in half the time.
 
-    Args:
-        rng: Draws.
-        number: Batches to draw.
-        sources: Memories, and how many transitions of a batch each gives; none of size 0 is read.
-
-    Yields:
-        One or more batches, one behind the other, each with its sources in order.
+    ``sources`` are memories, and how many transitions of a batch each gives, in that order.
     """
     sources = [(memory, size) for memory, size in sources if size]
     for first in range(0, number, BATCHES_AT_ONCE):

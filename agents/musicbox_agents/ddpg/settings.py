@@ -1,7 +1,5 @@
 """Settings of the DDPG agent."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Final
 

@@ -1,7 +1,5 @@
 """Songs as points of an embedding space, and what the networks read of sessions in it."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import NamedTuple, TypeVar
 
@@ -147,15 +145,7 @@ class SongSpace:
         return {fold: rate_column(self.search.dataset.catalog, fold) for fold in FOLDS}
 
     def read_quality(self, settings: DDPGSettings, reward: RewardConfig) -> Axes:
-        """Read from the log how good songs are, and make it the last axis.
-
-        Args:
-            settings: ``quality="counted"`` leaves the axis as it is.
-            reward: What a play earns.
-
-        Returns:
-            The axis as each fold of the training sessions alone has it.
-        """
+        """Read from the log how good songs are, and make it the last axis."""
         if settings.quality == "counted" or not self.has_rate:
             return self.counted_axes()
         unit = discounts(reward.gamma_position, settings.slate_size).sum()

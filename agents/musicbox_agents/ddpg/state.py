@@ -4,8 +4,6 @@ Shapes: ``B`` sessions of a batch, ``H`` places of the history, ``d`` dimensions
 space.
 """
 
-from __future__ import annotations
-
 from functools import cache
 from typing import Final, NamedTuple
 

@@ -18,8 +18,6 @@ papers clone whatever was done: the log's own choices are known not to be worth 
 (``clone`` changes it).
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,7 +44,6 @@ from musicbox_agents.ddpg.state import State
 from musicbox_agents.log import read_log
 from musicbox_agents.progress import Progress
 from musicbox_agents.sessions import one_thread
-from musicbox_env.data.dataset import Dataset
 from musicbox_env.schema import require_known
 
 CLONES: Final = ("kept", "played")
@@ -102,17 +99,14 @@ class BCAgent(Agent):
     networks: ClassVar[tuple[str, ...]] = ("actor",)
     settings: BCSettings
 
-    def __init__(
-        self, dataset: Dataset, *, seed: int = 0, settings: AgentSettings | None = None
-    ) -> None:
-        """See `Agent`."""
-        super().__init__(dataset, seed=seed, settings=settings)
-        self.space = SongSpace(dataset, self.settings.embedding)
-        self.rng = np.random.default_rng(seed)
+    def set_up(self) -> None:
+        """Make networks and optimiser."""
+        self.space = SongSpace(self.dataset, self.settings.embedding)
+        self.rng = np.random.default_rng(self.seed)
         self.log: ReplayBuffer | None = None
         self.updates = 0
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            torch.manual_seed(self.seed)
             self.make_networks()
         self.actor_optimizer = Adam(self.actor.parameters(), self.settings.actor_rate, fused=True)
 

@@ -1,7 +1,5 @@
 """What offline agents with critics share: two critics, and re-ranking by the first."""
 
-from __future__ import annotations
-
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -12,12 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Adam
 
-from musicbox_agents.base import AgentSettings, Observation, require_ranges
+from musicbox_agents.base import Observation, require_ranges
 from musicbox_agents.ddpg.networks import Critic
 from musicbox_agents.ddpg.settings import DDPGSettings
 from musicbox_agents.ddpg.state import State
 from musicbox_agents.offline.bc import BCAgent, BCSettings
-from musicbox_env.data.dataset import Dataset
 
 SLATE_SIZE = 3
 """Songs of a slate that the critic chooses."""
@@ -56,11 +53,9 @@ class CriticAgent(BCAgent):
     networks: ClassVar[tuple[str, ...]] = ("actor", "critics", "target_critics")
     settings: CriticSettings
 
-    def __init__(
-        self, dataset: Dataset, *, seed: int = 0, settings: AgentSettings | None = None
-    ) -> None:
+    def set_up(self) -> None:
         """See `BCAgent`."""
-        super().__init__(dataset, seed=seed, settings=settings)
+        super().set_up()
         self.critic_optimizer = Adam(
             self.critics.parameters(), self.settings.critic_rate, fused=True
         )

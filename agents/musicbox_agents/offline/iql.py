@@ -11,8 +11,6 @@ its reward, and k the direction of a song that was kept::
 V is the tau-expectile of the values of logged songs, and songs better than it are cloned harder.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Final
 
@@ -21,12 +19,11 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Adam
 
-from musicbox_agents.base import AgentSettings, require_ranges
+from musicbox_agents.base import require_ranges
 from musicbox_agents.ddpg.networks import descend, follow
 from musicbox_agents.ddpg.space import Batch
 from musicbox_agents.ddpg.state import State, num_statistics
 from musicbox_agents.offline.critics import CriticAgent, CriticSettings
-from musicbox_env.data.dataset import Dataset
 from musicbox_env.data.summaries import GROUPS
 
 MAX_WEIGHT: Final = 100.0
@@ -58,13 +55,11 @@ class IQLAgent(CriticAgent):
     networks = (*CriticAgent.networks, "value")
     settings: IQLSettings
 
-    def __init__(
-        self, dataset: Dataset, *, seed: int = 0, settings: AgentSettings | None = None
-    ) -> None:
+    def set_up(self) -> None:
         """See `BCAgent`."""
-        super().__init__(dataset, seed=seed, settings=settings)
+        super().set_up()
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            torch.manual_seed(self.seed)
             rate, hidden = self.space.has_rate, self.settings.hidden
             self.value = Value(self.space.dim, hidden=hidden, rate=rate)
         self.value_optimizer = Adam(self.value.parameters(), self.settings.critic_rate, fused=True)

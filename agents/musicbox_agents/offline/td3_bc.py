@@ -9,8 +9,6 @@ that was played in state s, r its reward, and k the direction of a song that was
 Their second term is ``(mu(s) - a) ** 2``, which on the unit sphere is twice ``1 - mu(s) . a``.
 """
 
-from __future__ import annotations
-
 from copy import deepcopy
 from dataclasses import dataclass
 

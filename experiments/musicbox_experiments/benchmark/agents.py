@@ -1,7 +1,5 @@
 """Speed of agents: their updates, their training, millions of tracks, and their comparison."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from functools import cache, partial

@@ -9,9 +9,8 @@ environment, `pip install sardine-rec==1.0.8 sbx-rl` there, and pass its Python 
 it their figures are left out, by name.
 """
 
-from __future__ import annotations
-
 import json
+import math
 import os
 import platform
 import sys
@@ -19,6 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from musicbox_agents.base import require_ranges
 from musicbox_agents.sessions import one_thread
 
 from musicbox_env.schema import require_known
@@ -58,8 +58,7 @@ class BenchmarkConfig:
     def __post_init__(self) -> None:
         for section in self.only:
             require_known("section", section, SECTIONS)
-        if self.runs < 1:
-            raise ValueError(f"runs is {self.runs}; it must be 1 or more.")
+        require_ranges(self, {"runs": (1, math.inf)})
         if self.peers is not None and not self.peers.exists():
             raise FileNotFoundError(f"There is no Python at {self.peers}; see --help.")
 

@@ -1,7 +1,5 @@
 """Speed of the environment: its steps, its listeners, its start, and other sizes of data."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping

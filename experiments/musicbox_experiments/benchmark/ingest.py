@@ -1,7 +1,5 @@
 """Speed and memory of ingesting raw logs: CSV to dataset beside pyarrow's own CSV to Parquet."""
 
-from __future__ import annotations
-
 import gzip
 import shutil
 import subprocess

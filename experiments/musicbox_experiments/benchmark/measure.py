@@ -5,8 +5,6 @@ do, so that a busy machine disturbs a ratio little. Each run takes turns, ours a
 is the median of the runs, and the smallest and largest ratio stand beside it.
 """
 
-from __future__ import annotations
-
 import json
 import resource
 import subprocess

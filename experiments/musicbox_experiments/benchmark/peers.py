@@ -4,8 +4,6 @@ Only the standard library, numpy and the peer are imported. Usage: ``PYTHON peer
 ARGUMENTS``; one JSON object is printed.
 """
 
-from __future__ import annotations
-
 import json
 import sys
 import time

@@ -1,7 +1,5 @@
 """Speed of the search for songs: exact among up to a million, approximate among millions."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from functools import partial
 from itertools import cycle

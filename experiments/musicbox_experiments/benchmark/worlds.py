@@ -1,7 +1,5 @@
 """Random datasets and embeddings of any size, made in seconds, to measure speed on."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

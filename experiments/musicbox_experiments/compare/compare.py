@@ -4,8 +4,6 @@ Without --data or --sessions it compares on the bundled synthetic sessions. A ru
 interrupted goes on where it stopped when the same command is given again.
 """
 
-from __future__ import annotations
-
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -15,6 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from musicbox_agents.base import require_ranges
 
 from musicbox_env.data.dataset import Dataset
 from musicbox_env.listeners import LISTENERS
@@ -26,7 +25,6 @@ from musicbox_experiments.compare.presets import (
     PRESETS,
     options_of,
     preset_in,
-    require_preset,
     require_sessions,
 )
 from musicbox_experiments.compare.report import write_report
@@ -118,12 +116,11 @@ class CompareConfig:
         for label in self.agents:
             require_label(label, given)
         if self.preset is not None:
-            require_preset(self.preset)
+            require_known("preset", self.preset, PRESETS)
         for name in (self.listener, *self.evaluator):
             require_choice(name)
-        for option in ("seeds", "train_steps", "evaluation_sessions"):
-            if getattr(self, option) < 1:
-                raise ValueError(f"{option} is {getattr(self, option)}; it must be 1 or more.")
+        sizes = ("seeds", "train_steps", "evaluation_sessions")
+        require_ranges(self, dict.fromkeys(sizes, (1, np.inf)))
         if twice := [label for label in dict.fromkeys(self.agents) if self.agents.count(label) > 1]:
             raise ValueError(f"--agents names {', '.join(twice)} twice; name each once.")
         if "logged" not in self.agents:

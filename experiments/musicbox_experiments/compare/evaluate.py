@@ -1,7 +1,5 @@
 """Evaluate the trained agents of a run again: other evaluators, other sessions, another split."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated

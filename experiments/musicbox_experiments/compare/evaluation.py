@@ -1,7 +1,5 @@
 """Evaluate the agents of a run; each roll-out is kept, so that a killed run goes on."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path

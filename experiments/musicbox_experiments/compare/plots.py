@@ -2,10 +2,9 @@
 
 Every function takes plain data and gives a `Figure`; `png` turns it into bytes. Colours are those
 of Okabe & Ito (Color Universal Design, 2008) and Tol ("bright", 2021), which people with colour
-vision deficiencies can tell apart; marker and dash differ too, so that colour is never alone.
+vision deficiencies can tell apart; marker and dash differ too, so that colour is never alone. An
+agent's place in ``order``, which lists all agents of the report, decides its colour.
 """
-
-from __future__ import annotations
 
 import io
 from collections.abc import Iterable, Mapping, Sequence
@@ -146,9 +145,7 @@ def forest(
 ) -> Figure:
     """Skip rates, a row an agent, lowest on top: value, interval, single seeds as small dots.
 
-    Args:
-        points: Skip rate of each agent.
-        references: Agents drawn as hollow marks with a line through all rows, where present.
+    Where ``references`` are present, they are hollow marks with a line through all rows.
     """
     names = sorted(points, key=lambda n: points[n].value, reverse=True)
     figure, axes = _canvas(1.5 + 0.42 * len(names), x="skip rate")
@@ -210,14 +207,7 @@ def scatter(
     hollow: Sequence[str] = ("logged", "skyline"),
     order: Sequence[str] = (),
 ) -> Figure:
-    """Skip rate against effective catalog size, with both intervals.
-
-    Args:
-        x: Effective catalog size of each agent.
-        y: Skip rate of each agent, the same agents.
-        hollow: Agents that are references and no competitors.
-        order: All agents of the report: an agent's place in it decides its colour.
-    """
+    """Skip rates ``y`` against effective catalog sizes ``x``, with both intervals."""
     figure, axes = _canvas(6.2, x="effective catalog size", y="skip rate")
     _logarithmic(axes.xaxis)
     for name in x:
@@ -295,12 +285,7 @@ def _overlaps(boxes: npt.NDArray, others: npt.NDArray) -> npt.NDArray:
 def learning_curves(
     curves: Mapping[str, Mapping[int, Curve]], *, order: Sequence[str] = ()
 ) -> Figure:
-    """Validation skip rate by training steps: mean of the seeds, band from lowest to highest.
-
-    Args:
-        curves: For each agent and seed its points.
-        order: All agents of the report: an agent's place in it decides its colour.
-    """
+    """Validation skip rate by training steps: mean of the seeds, band from lowest to highest."""
     figure, axes = _canvas(5.2, x="training steps", y="validation skip rate")
     shown: list[float] = []
     for agent, by_seed in curves.items():
@@ -358,10 +343,6 @@ def exposure_curves(
 
     The x axis counts songs on a logarithmic scale, since an agent that plays ten songs to everybody
     and one that plays three hundred look the same on a linear scale of the whole catalog.
-
-    Args:
-        exposures: For each agent how often each track was heard ``(num_tracks,)``.
-        order: All agents of the report: an agent's place in it decides its colour.
     """
     figure, axes = _canvas(5.2, x="most played songs of the agent", y="share of all its plays")
     _logarithmic(axes.xaxis)
@@ -389,12 +370,7 @@ def by_position(
     *,
     order: Sequence[str] = (),
 ) -> Figure:
-    """Skip rate of the first, second, ... song recommended in a session.
-
-    Args:
-        rates: For each agent its rates ``(positions,)``, NaN where no session went so far.
-        order: All agents of the report: an agent's place in it decides its colour.
-    """
+    """Skip rate of the first, second, ... song recommended, NaN where no session went so far."""
     figure, axes = _canvas(5.2, x="n-th song recommended in the session", y="skip rate")
     for agent, values in rates.items():
         colour, marker, dash = _style(agent, order or list(rates))

@@ -1,7 +1,5 @@
 """Named comparisons: options that belong together, each of which an explicit option overrides."""
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -138,30 +136,13 @@ def preset_in(arguments: Sequence[str]) -> str | None:
 
 
 def options_of(name: str) -> dict[str, Any]:
-    """Fields of `CompareConfig` under a preset, to start from; it goes to a folder of its own.
-
-    Raises:
-        ValueError: No preset has that name; with a suggestion.
-    """
-    require_preset(name)
+    """Fields of `CompareConfig` under a preset, to start from; it goes to a folder of its own."""
+    require_known("preset", name, PRESETS)
     return {"preset": name, "out": Path("runs") / name, **PRESETS[name].options}
 
 
-def require_preset(name: str) -> None:
-    """Refuse an unknown preset with a suggestion.
-
-    Raises:
-        ValueError: No preset has that name.
-    """
-    require_known("preset", name, PRESETS)
-
-
 def require_sessions(name: str | None, source: Source) -> None:
-    """Refuse a preset for real sessions where none are named.
-
-    Raises:
-        ValueError: The preset needs sessions.
-    """
+    """Refuse a preset for real sessions where none are named."""
     if name is not None and PRESETS[name].needs_sessions and source.synthetic:
         raise ValueError(
             f"--preset {name} is for real sessions, and none are named: pass --sessions LOGS "

@@ -9,8 +9,6 @@
       *.png           the pictures
 """
 
-from __future__ import annotations
-
 import base64
 import csv
 import json
@@ -35,16 +33,9 @@ from musicbox_experiments.train.variants import AT
 
 
 def write_report(out: Path, study: Study, *, seed: int = 0, resamples: int = 2000) -> Summary:
-    """Write ``report.html``, ``summary.json``, ``results.csv`` and the pictures.
+    """Write ``report.html``, ``summary.json``, ``results.csv`` and the pictures; gives the summary.
 
-    Args:
-        out: Folder, made if it is missing; what else lies in it stays.
-        study: What was compared.
-        seed: Seed of the bootstrap.
-        resamples: Number of resamples.
-
-    Returns:
-        The summary, as in ``summary.json``.
+    What else lies in the folder stays. ``seed`` is that of the bootstrap.
     """
     out.mkdir(parents=True, exist_ok=True)
     summary = summarize(study, seed=seed, resamples=resamples)

@@ -1,10 +1,9 @@
 """What the figures of a comparison say, and what they cannot show, in sentences."""
 
-from __future__ import annotations
-
 from typing import Final
 
-from musicbox_experiments.compare.summary import CONFIDENCE, Summary, ranked
+from musicbox_experiments.compare.summary import Summary, ranked
+from musicbox_experiments.evaluate.resampling import CONFIDENCE
 from musicbox_experiments.text import percent, with_interval
 
 ADVISED_SEEDS: Final = 10

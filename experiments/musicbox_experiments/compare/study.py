@@ -1,7 +1,5 @@
 """The plain data of a comparison, from which `summary` and `report` make figures and pages."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field

@@ -4,8 +4,6 @@
 and all that the pages and tables are made from.
 """
 
-from __future__ import annotations
-
 import math
 import platform
 from collections.abc import Mapping, Sequence
@@ -24,6 +22,7 @@ from musicbox_experiments.evaluate.metrics import (
     of_the_set,
     per_session,
 )
+from musicbox_experiments.evaluate.resampling import CONFIDENCE
 from musicbox_experiments.evaluate.statistics import (
     Difference,
     Estimate,
@@ -38,7 +37,6 @@ from musicbox_experiments.evaluate.statistics import (
 from musicbox_experiments.train.variants import agent_of
 
 FORMAT_VERSION: Final = 1
-CONFIDENCE: Final = 0.95
 CHAMPION: Final = "ddpg"
 """The agent that is set against all others, unless another one is chosen."""
 _PACKAGES = ("musicbox-env", "numpy", "scipy", "pandas", "gymnasium", "torch", "stable-baselines3")
@@ -48,13 +46,7 @@ Parts = Mapping[str, Mapping[int, Mapping[str, PerSession]]]
 
 
 def summarize(study: Study, *, seed: int = 0, resamples: int = 2000) -> Summary:
-    """All figures of a report, ready for JSON.
-
-    Args:
-        study: What was compared.
-        seed: Seed of the bootstrap; the same seed gives the same intervals.
-        resamples: Number of resamples.
-    """
+    """All figures of a report, ready for JSON."""
     return _Summarizer(study, seed, resamples).summary()
 
 
@@ -103,15 +95,12 @@ class _Summarizer:
         return dict(_jsonable(summary))
 
     def _bootstrap(self, parts: Mapping[str, Sequence[PerSession]]) -> PairedBootstrap:
-        return paired_bootstrap(
-            parts, rng=self.rng, resamples=self.resamples, confidence=CONFIDENCE
-        )
+        return paired_bootstrap(parts, rng=self.rng, resamples=self.resamples)
 
     def _share(self, part: Gain, whole: Gain) -> dict[str, Any]:
         """One gain as a share of another; the same resampled sessions for all agents."""
         rng = np.random.default_rng(0)
-        share = gain_share(part, whole, rng=rng, resamples=self.resamples, confidence=CONFIDENCE)
-        return asdict(share)
+        return asdict(gain_share(part, whole, rng=rng, resamples=self.resamples))
 
     def _at(self, evaluator: str) -> Summary:
         """Estimates and differences of all agents at one evaluator."""
@@ -163,10 +152,7 @@ class _Summarizer:
             else:
                 values = {s: of_set[name] for s, of_set in of_sets.items()}
                 estimate = seed_estimate(
-                    list(values.values()),
-                    sessions=sessions,
-                    confidence=CONFIDENCE,
-                    limits=metric.limits,
+                    list(values.values()), sessions=sessions, limits=metric.limits
                 )
             found[name] = {**asdict(estimate), "by_seed": values}
         return found
@@ -220,13 +206,12 @@ class _Summarizer:
                 _of("skip_rate", parts[ours]),
                 rng=np.random.default_rng(0),
                 resamples=self.resamples,
-                confidence=CONFIDENCE,
             )
             skips = replace(skips, estimate=change)
             by_seed = [a - b for a, b in zip(*sizes, strict=True)]
-            size = seed_estimate(by_seed, sessions=sessions, confidence=CONFIDENCE)
+            size = seed_estimate(by_seed, sessions=sessions)
         else:
-            size = seed_difference(*sizes, sessions=sessions, confidence=CONFIDENCE)
+            size = seed_difference(*sizes, sessions=sessions)
         return {
             "skip_rate": _flat(skips, METRICS["skip_rate"]),
             "effective_catalog_size": asdict(size),
@@ -269,15 +254,7 @@ class _Summarizer:
         gains = [of["differences"].get("skip_rate") for of in agents]
         change = remaining = None
         if len(before[0].numerator) == len(after[0].numerator):
-            change = asdict(
-                paired_change(
-                    before,
-                    after,
-                    rng=self.rng,
-                    resamples=self.resamples,
-                    confidence=CONFIDENCE,
-                )
-            )
+            change = asdict(paired_change(before, after, rng=self.rng, resamples=self.resamples))
             remaining = self._share(Gain(after, references[1]), Gain(before, references[0]))
         return {
             "trained_with": agents[0]["metrics"]["skip_rate"]["value"],

@@ -1,12 +1,11 @@
 """The tables of a comparison for a terminal."""
 
-from __future__ import annotations
-
 from typing import Final
 
 from musicbox_experiments.compare.study import EXACT_EVALUATOR
-from musicbox_experiments.compare.summary import CONFIDENCE, Summary, champion, ranked
+from musicbox_experiments.compare.summary import Summary, champion, ranked
 from musicbox_experiments.evaluate.metrics import METRICS
+from musicbox_experiments.evaluate.resampling import CONFIDENCE
 from musicbox_experiments.text import columns, percent, show, table, with_interval
 
 _METRICS: Final = ("effective_catalog_size", "coverage", "diversity", "novelty", "imputed")

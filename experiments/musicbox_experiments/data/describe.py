@@ -1,15 +1,14 @@
 """Print what is in a dataset folder: splits, how plays were heard, tracks, what is unknown."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
+from musicbox_agents.base import require_ranges
 from tyro.conf import Positional
 
 from musicbox_env.data.dataset import Dataset
@@ -56,8 +55,7 @@ class DescribeConfig:
     top: int = 10
 
     def __post_init__(self) -> None:
-        if self.top < 0:
-            raise ValueError(f"top is {self.top}; 0 or more expected.")
+        require_ranges(self, {"top": (0, np.inf)})
 
 
 def run(config: DescribeConfig) -> None:
@@ -114,7 +112,7 @@ class PlayCounts:
         self.unknown = dict.fromkeys(PLAY_COLUMNS, 0)
 
     @classmethod
-    def of(cls, dataset: Dataset) -> PlayCounts:
+    def of(cls, dataset: Dataset) -> Self:
         """Count a dataset, some sessions at a time."""
         counts = cls()
         offsets = dataset.sessions.offsets

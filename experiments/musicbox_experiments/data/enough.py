@@ -1,7 +1,5 @@
 """Whether a dataset is large enough for a claim, in plain words."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 
@@ -86,10 +84,7 @@ def skip_rate_interval(dataset: Dataset, groups: npt.NDArray[np.int64]) -> float
     """Half the 95 % interval of the logged skip rate on test sessions; None for fewer than two.
 
     Normal, of a ratio of means over groups of sessions, which are taken to be independent.
-
-    Args:
-        dataset: The sessions.
-        groups: Group of each test session, numbered from 0.
+    ``groups`` holds the group of each test session, numbered from 0.
     """
     if not len(groups) or groups.max() < 1:
         return None

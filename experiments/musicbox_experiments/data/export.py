@@ -23,6 +23,7 @@ import gymnasium as gym
 import numpy as np
 import numpy.typing as npt
 import tyro
+from musicbox_agents.base import require_ranges
 from tqdm import tqdm
 
 from musicbox_env import ENV_ID
@@ -86,8 +87,7 @@ class ExportConfig:
         require_known("action", self.action, ACTIONS)
         require_known("observation", self.observation, OBSERVATIONS)
         split_codes(self.split)
-        if self.sessions is not None and self.sessions < 1:
-            raise ValueError(f"sessions is {self.sessions}; it must be 1 or more.")
+        require_ranges(self, {"sessions": (1, np.inf)})
 
     def env_options(self, dataset: Dataset) -> dict[str, Any]:
         """The environment in which all that was played can be played again, repeats included."""

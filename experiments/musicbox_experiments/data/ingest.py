@@ -8,8 +8,6 @@ A run that was stopped goes on where it was.
 Of a history the dataset keeps no user name, address, country, device, date or time of a play.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any

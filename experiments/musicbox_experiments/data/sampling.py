@@ -1,7 +1,5 @@
 """Which sessions of a split are worked on."""
 
-from __future__ import annotations
-
 import numpy as np
 import numpy.typing as npt
 
@@ -16,15 +14,7 @@ def picking_sessions(dataset: Dataset, most: int) -> npt.NDArray[np.int64]:
 def draw_sessions(
     dataset: Dataset, split: str, most: int, seed: int, *, but: npt.ArrayLike = ()
 ) -> npt.NDArray[np.int64]:
-    """Up to ``most`` playable sessions of a split, ascending.
-
-    Args:
-        dataset: Where they are.
-        split: Which of its splits.
-        most: At most so many.
-        seed: Which are drawn, where there are more.
-        but: Sessions that are left out.
-    """
+    """Up to ``most`` playable sessions of a split, ascending, without those in ``but``."""
     sessions = np.setdiff1d(dataset.sessions.playable(split), np.asarray(but, np.int64))
     if not len(sessions):
         raise ValueError(f"{dataset.folder} has no session in its {split} split to evaluate on.")

@@ -1,7 +1,5 @@
 """Which dataset a command works on: a folder, raw logs, or the bundled synthetic one."""
 
-from __future__ import annotations
-
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 

@@ -3,8 +3,6 @@
 They look like the published figures of real sessions; --check prints both, side by side.
 """
 
-from __future__ import annotations
-
 import tempfile
 from contextlib import suppress
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The figures that the first MusicBox reported, by its own definition."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from musicbox_env.data.sessions import SessionLog

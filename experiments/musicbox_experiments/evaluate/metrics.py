@@ -8,18 +8,16 @@ depend on how many songs were played, so compare them only between agents that p
 A song that was recommended after the session's end was never heard and counts nowhere.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from musicbox_env.data.dataset import Dataset
 from musicbox_env.schema import DIVERSITY_FEATURES, is_skip
-from musicbox_experiments.evaluate.rollout import FloatArray, Rollout, Stored, require_shape
+from musicbox_experiments.evaluate.rollout import FloatArray, Rollout, Stored
 
 
 @dataclass(frozen=True)
@@ -36,14 +34,8 @@ class CatalogStats:
     embedding: npt.NDArray[np.floating]
     plays: npt.NDArray[np.integer]
 
-    def __post_init__(self) -> None:
-        require_shape("features", self.features, shape=(self.num_tracks, len(DIVERSITY_FEATURES)))
-        require_shape(
-            "embedding", self.embedding, shape=(self.num_tracks, *self.embedding.shape[1:2])
-        )
-
     @classmethod
-    def of(cls, dataset: Dataset) -> CatalogStats:
+    def of(cls, dataset: Dataset) -> Self:
         """Statistics of a dataset's catalog; the embedding is its best."""
         return cls(
             features=dataset.catalog.features(DIVERSITY_FEATURES),
@@ -70,8 +62,11 @@ class PerSession(Stored):
     denominator: FloatArray
 
     def __post_init__(self) -> None:
-        require_shape("numerator", self.numerator, ndim=1)
-        require_shape("denominator", self.denominator, shape=self.numerator.shape)
+        if not self.numerator.shape == self.denominator.shape == (len(self.numerator),):
+            raise ValueError(
+                f"The numerator has shape {self.numerator.shape}, the denominator "
+                f"{self.denominator.shape}; expected a value a session in both."
+            )
 
     @property
     def mean(self) -> float:

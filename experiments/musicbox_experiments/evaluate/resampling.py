@@ -4,11 +4,9 @@ All figures of a report are drawn with the same `Resampling`, so that difference
 them are paired.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +15,8 @@ Array = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
 CONFIDENCE: Final = 0.95
+ENDS: Final = ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2)
+"""Quantiles at which its intervals end."""
 CHUNK_CELLS: Final = 4_000_000
 """Numbers held at once while resampling, 32 MB."""
 _CHUNK_DRAWS: Final = 2_000_000
@@ -26,11 +26,6 @@ def session_weights(n: int, resamples: int, rng: np.random.Generator) -> Iterato
     """Draw n sessions with replacement, many times: how often each is drawn, ``(chunk, n)``.
 
     A sum over the sessions drawn is then a product in place of gathers.
-
-    Args:
-        n: Number of sessions.
-        resamples: How many times they are drawn: rows over all chunks.
-        rng: Source of randomness; how the rows are cut into chunks does not matter.
     """
     chunk = max(1, _CHUNK_DRAWS // n)
     for start in range(0, resamples, chunk):
@@ -55,26 +50,26 @@ class Measured:
     @property
     def low(self) -> float | None:
         """Lower end of the percentile interval."""
-        return self._quantile((1 - CONFIDENCE) / 2)
+        return self._quantile(ENDS[0])
 
     @property
     def high(self) -> float | None:
         """Upper end."""
-        return self._quantile((1 + CONFIDENCE) / 2)
+        return self._quantile(ENDS[1])
 
     def _quantile(self, q: float) -> float | None:
         finite = self.draws[np.isfinite(self.draws)]
         return float(np.quantile(finite, q)) if len(finite) else None
 
-    def minus(self, other: Measured) -> Measured:
+    def minus(self, other: Self) -> Self:
         """The difference, resample by resample; both must come from one `Resampling`."""
-        return Measured(self.value - other.value, self.draws - other.draws)
+        return type(self)(self.value - other.value, self.draws - other.draws)
 
-    def less(self, constant: float) -> Measured:
+    def less(self, constant: float) -> Self:
         """The figure less a number that has no uncertainty."""
-        return Measured(self.value - constant, self.draws - constant)
+        return type(self)(self.value - constant, self.draws - constant)
 
-    def centred(self) -> Measured:
+    def centred(self) -> Self:
         """Draws shifted so that their mean is the value.
 
         For figures that noise alone makes larger (`calibration_error`): a resample is noisier than
@@ -82,7 +77,7 @@ class Measured:
         """
         finite = self.draws[np.isfinite(self.draws)]
         shift = finite.mean() - self.value if len(finite) else 0.0
-        return Measured(self.value, self.draws - shift)
+        return type(self)(self.value, self.draws - shift)
 
 
 class Statistic(Protocol):

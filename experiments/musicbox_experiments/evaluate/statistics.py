@@ -20,18 +20,16 @@ session without bias: a resample holds only 63 % of the distinct sessions, hence
 intervals come from the seeds alone (`seed_estimate`), and with one seed there is none.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 from scipy.special import ndtri, stdtrit
 
-from musicbox_env.schema import require_known
 from musicbox_experiments.evaluate.metrics import PerSession
-from musicbox_experiments.evaluate.resampling import CONFIDENCE, Array, Sums, session_weights
+from musicbox_experiments.evaluate.resampling import ENDS, Array, Sums, session_weights
 
 TRIM = 0.25
 
@@ -88,29 +86,14 @@ def interquartile_mean(values: npt.ArrayLike) -> Array:
 def resampled_means(
     parts: Sequence[PerSession], *, rng: np.random.Generator, resamples: int
 ) -> Array:
-    """Each mean over sessions drawn with replacement, the same sessions for all of them.
+    """Means of c parts over sessions drawn with replacement, the same for all ``(resamples, c)``.
 
-    Args:
-        parts: c metrics or agents in parts, all over the same n sessions in the same order.
-        rng: Source of randomness.
-        resamples: How many times the n sessions are drawn anew.
-
-    Returns:
-        ``(resamples, c)``; NaN where the sessions drawn hold nothing to count.
-
-    Raises:
-        ValueError: The parts are over different numbers of sessions.
+    NaN where the sessions drawn hold nothing to count.
     """
-    sizes = {len(p.numerator) for p in parts}
-    if len(sizes) != 1:
-        raise ValueError(
-            f"Paired resampling needs the same sessions everywhere, and there are {sorted(sizes)} "
-            "of them; evaluate all agents on the same sessions."
-        )
     columns = [p.numerator for p in parts] + [p.denominator for p in parts]
     c = len(parts)
     means = Sums(np.stack(columns, axis=1), lambda total: total[:, :c] / total[:, c:])
-    return np.concatenate([means.of(w) for w in session_weights(sizes.pop(), resamples, rng)])
+    return np.concatenate([means.of(w) for w in session_weights(len(columns[0]), resamples, rng)])
 
 
 @dataclass(frozen=True)
@@ -130,14 +113,8 @@ class Resampled:
     draws: Array
 
     @classmethod
-    def draw(cls, by_seed: Array, means: Array, rng: np.random.Generator) -> Resampled:
-        """Draw seeds anew.
-
-        Args:
-            by_seed: Value of each seed on all sessions, ``(seeds,)``.
-            means: The same on each resample of the sessions, ``(resamples, seeds)``.
-            rng: Source of randomness.
-        """
+    def draw(cls, by_seed: Array, means: Array, rng: np.random.Generator) -> Self:
+        """Draw seeds anew from the means of each on resampled sessions ``(resamples, seeds)``."""
         draws = np.take_along_axis(means, rng.integers(0, len(by_seed), means.shape), axis=1)
         centre = interquartile_mean(means)
         return cls(by_seed, centre, interquartile_mean(draws) - centre, draws)
@@ -159,7 +136,6 @@ def _estimate(
     spreads: Sequence[tuple[Array, int]],
     *,
     sessions: int,
-    confidence: float,
 ) -> Estimate:
     """A value with its percentile interval: a part from sessions and parts from seeds.
 
@@ -169,7 +145,6 @@ def _estimate(
         spreads: For each agent involved the deviations ``(resamples,)`` that its seeds bring, and
             the number of its seeds; widened for few seeds (see the head of this module).
         sessions: Number of sessions.
-        confidence: Coverage of the interval.
     """
     fewest = min(seeds for _, seeds in spreads)
     if not np.isfinite(value):
@@ -182,10 +157,9 @@ def _estimate(
     )
     total = np.nanvar(centre) + sum(np.nanvar(part) for part in parts)
     freedom = total**2 / uncertain if uncertain > 0 else np.inf
-    low, high = quantiles = (1 - confidence) / 2, (1 + confidence) / 2
-    reach = stdtrit(freedom, high) / ndtri(high)
+    reach = stdtrit(freedom, ENDS[1]) / ndtri(ENDS[1])
     resampled = np.sum([centre, *parts], axis=0)
-    low, high = np.nanquantile(value + reach * (resampled - value), quantiles)
+    low, high = np.nanquantile(value + reach * (resampled - value), ENDS)
     return Estimate(value, float(low), float(high), fewest, sessions)
 
 
@@ -196,35 +170,28 @@ class PairedBootstrap:
     Attributes:
         agents: For each agent its resampled values.
         sessions: Number of sessions.
-        confidence: Coverage of the intervals.
     """
 
     agents: Mapping[str, Resampled]
     sessions: int
-    confidence: float
 
     def estimate(self, agent: str) -> Estimate:
         """Value of an agent with its interval."""
-        of = self._resampled(agent)
-        return self._estimate(of.value, of.centre, [(of.spread, of.seeds)])
+        of = self.agents[agent]
+        return _estimate(of.value, of.centre, [(of.spread, of.seeds)], sessions=self.sessions)
 
     def difference(self, agent: str, reference: str, *, lower_is_better: bool) -> Difference:
-        """An agent minus a reference, resample by resample, and the probability that it is better.
-
-        Args:
-            agent: Name of the agent.
-            reference: Name of the agent that it is compared with.
-            lower_is_better: Direction of the metric.
-        """
-        ours, theirs = self._resampled(agent), self._resampled(reference)
+        """An agent minus a reference, and the probability that it is better."""
+        ours, theirs = self.agents[agent], self.agents[reference]
         sign = -1.0 if lower_is_better else 1.0
         draws = _share_better(sign * ours.draws, sign * theirs.draws)
-        low, high = np.quantile(draws, [(1 - self.confidence) / 2, (1 + self.confidence) / 2])
+        low, high = np.quantile(draws, ENDS)
         return Difference(
-            estimate=self._estimate(
+            estimate=_estimate(
                 ours.value - theirs.value,
                 ours.centre - theirs.centre,
                 [(ours.spread, ours.seeds), (theirs.spread, theirs.seeds)],
+                sessions=self.sessions,
             ),
             improvement=float(
                 _share_better(sign * ours.by_seed[None], sign * theirs.by_seed[None])[0]
@@ -232,15 +199,6 @@ class PairedBootstrap:
             improvement_low=float(low),
             improvement_high=float(high),
         )
-
-    def _resampled(self, agent: str) -> Resampled:
-        require_known("agent", agent, self.agents)
-        return self.agents[agent]
-
-    def _estimate(
-        self, value: float, centre: Array, spreads: Sequence[tuple[Array, int]]
-    ) -> Estimate:
-        return _estimate(value, centre, spreads, sessions=self.sessions, confidence=self.confidence)
 
 
 def _share_better(ours: Array, theirs: Array) -> Array:
@@ -254,15 +212,10 @@ def paired_bootstrap(
     *,
     rng: np.random.Generator,
     resamples: int = 2000,
-    confidence: float = CONFIDENCE,
 ) -> PairedBootstrap:
     """Resample sessions, paired across agents, and seeds, within each agent.
 
-    Args:
-        parts: For each agent one entry a seed; agents may have different numbers of seeds.
-        rng: Source of randomness; the same generator state gives the same result.
-        resamples: Number of resamples.
-        confidence: Coverage of the intervals.
+    ``parts`` holds one entry a seed for each agent; agents may have different numbers of seeds.
     """
     flat = [p for seeds in parts.values() for p in seeds]
     means = resampled_means(flat, rng=rng, resamples=resamples)
@@ -271,7 +224,7 @@ def paired_bootstrap(
         of_agent = means[:, first : first + len(seeds)]
         agents[agent] = Resampled.draw(np.array([p.mean for p in seeds]), of_agent, rng)
         first += len(seeds)
-    return PairedBootstrap(agents, len(flat[0].numerator), confidence)
+    return PairedBootstrap(agents, len(flat[0].numerator))
 
 
 def paired_change(
@@ -280,23 +233,9 @@ def paired_change(
     *,
     rng: np.random.Generator,
     resamples: int = 2000,
-    confidence: float = CONFIDENCE,
 ) -> Estimate:
-    """After minus before, same seeds and sessions, as for one agent at two evaluators.
-
-    Args:
-        before: One entry a seed.
-        after: One entry a seed, in the same order.
-        rng: Source of randomness.
-        resamples: Number of resamples.
-        confidence: Coverage of the interval.
-
-    Raises:
-        ValueError: The numbers of seeds differ.
-    """
+    """After minus before, an entry a seed, same sessions, as for one agent at two evaluators."""
     seeds = len(before)
-    if len(after) != seeds:
-        raise ValueError(f"{seeds} seeds before and {len(after)} after; give the same seeds.")
     means = resampled_means([*before, *after], rng=rng, resamples=resamples)
     observed = np.array([b.mean - a.mean for a, b in zip(before, after, strict=True)])
     change = Resampled.draw(observed, means[:, seeds:] - means[:, :seeds], rng)
@@ -305,7 +244,6 @@ def paired_change(
         change.centre,
         [(change.spread, seeds)],
         sessions=len(before[0].numerator),
-        confidence=confidence,
     )
 
 
@@ -328,30 +266,18 @@ def gain_share(
     *,
     rng: np.random.Generator,
     resamples: int = 2000,
-    confidence: float = CONFIDENCE,
 ) -> Estimate:
     """One gain as a share of another, ``(r - a) / (r' - a')`` of interquartile means over seeds.
 
     As the share of the gap to a bound that an agent closes, or of a gain that remains at another
-    evaluator. Sessions are drawn anew for all four together, and seeds for both agents alike, so
-    the interval is that of a ratio and not of two intervals.
-
-    Args:
-        part: The gain above the line.
-        whole: That below it, of an agent with as many seeds (the same trainings) or with one.
-        rng: Source of randomness.
-        resamples: Number of resamples.
-        confidence: Coverage of the interval.
+    evaluator. ``whole`` has as many seeds as ``part`` (the same trainings), or one. Sessions are
+    drawn anew for all four together, and seeds for both agents alike, so the interval is that of a
+    ratio and not of two intervals.
 
     Returns:
         The share; NaN where the whole is no gain, and no interval where resamples leave that open.
-
-    Raises:
-        ValueError: The numbers of seeds do not fit.
     """
     seeds, of, sessions = len(part.agent), len(whole.agent), len(part.reference.numerator)
-    if of not in (1, seeds):
-        raise ValueError(f"{seeds} seeds above the line and {of} below; expected {seeds} or 1.")
     parts = [*part.agent, *whole.agent, part.reference, whole.reference]
     means = resampled_means(parts, rng=rng, resamples=resamples)
     above, below, references = np.split(means, [seeds, seeds + of], axis=1)
@@ -371,7 +297,7 @@ def gain_share(
         for a, gains in zip((above, above_drawn), whole_gains, strict=True)
     )
     spreads = [(anew - centre, seeds)]
-    return _estimate(value, centre, spreads, sessions=sessions, confidence=confidence)
+    return _estimate(value, centre, spreads, sessions=sessions)
 
 
 def seed_difference(
@@ -379,19 +305,12 @@ def seed_difference(
     theirs: Sequence[float],
     *,
     sessions: int,
-    confidence: float = CONFIDENCE,
 ) -> Estimate:
     """Difference of two figures that have one value a seed, over seeds alone.
 
     As `seed_estimate`, with the errors of both added and the degrees of freedom of Welch and
     Satterthwaite: Yuen's interval (Biometrika 61, 1974). An agent with one seed counts as exact,
     which is right if it does not learn; where both have one there is no interval.
-
-    Args:
-        ours: One value a seed.
-        theirs: One value a seed, of another agent.
-        sessions: Number of sessions they rest on.
-        confidence: Coverage of the interval.
     """
     value = float(interquartile_mean(ours) - interquartile_mean(theirs))
     seeds = min(len(ours), len(theirs))
@@ -402,7 +321,7 @@ def seed_difference(
     if total == 0:
         return Estimate(value, value, value, seeds, sessions)
     freedom = total**2 / sum(error**4 / freedom for error, freedom in errors)
-    reach = float(stdtrit(freedom, (1 + confidence) / 2) * np.sqrt(total))
+    reach = float(stdtrit(freedom, ENDS[1]) * np.sqrt(total))
     return Estimate(value, value - reach, value + reach, seeds, sessions)
 
 
@@ -419,7 +338,6 @@ def seed_estimate(
     values: Sequence[float],
     *,
     sessions: int,
-    confidence: float = CONFIDENCE,
     limits: tuple[float, float] = (-np.inf, np.inf),
 ) -> Estimate:
     """Interquartile mean of a figure that has one value a seed, with an interval over seeds alone.
@@ -427,18 +345,13 @@ def seed_estimate(
     The interval is that of Tukey and McLaughlin for trimmed means (Sankhya A 25, 1963): with g
     values cut at each end, h = S - 2 g left and s_w the standard deviation of the winsorised
     values, ``mean +- t_(h-1) s_w / ((h / S) sqrt(S))``; for S <= 3 the ordinary t interval.
-
-    Args:
-        values: One value a seed.
-        sessions: Number of sessions they rest on.
-        confidence: Coverage of the interval.
-        limits: Values that the figure cannot leave; the interval is cut there.
+    It is cut at ``limits``.
     """
     ordered = np.sort(np.asarray(values, dtype=np.float64))
     value, seeds = float(interquartile_mean(ordered)), len(ordered)
     if seeds < 2 or not np.isfinite(value):
         return Estimate(value, None, None, seeds, sessions)
     error, freedom = _seed_error(values)
-    reach = stdtrit(freedom, (1 + confidence) / 2) * error
+    reach = stdtrit(freedom, ENDS[1]) * error
     low, high = np.clip([value - reach, value + reach], *limits)
     return Estimate(value, float(low), float(high), seeds, sessions)

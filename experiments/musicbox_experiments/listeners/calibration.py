@@ -3,11 +3,9 @@
 `musicbox_env.listeners.learned.listener` says how the calibration enters the skip logit.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
-from typing import Final
+from typing import Final, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -116,7 +114,7 @@ class SongLogits:
     skipped: Bools
 
     @classmethod
-    def joined(cls, parts: list[SongLogits]) -> SongLogits:
+    def joined(cls, parts: list[Self]) -> Self:
         """Plays of several parts, one part after the other."""
         return cls(*(np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(cls)))
 
@@ -165,12 +163,7 @@ def effect_shrinkage(songs: SongLogits) -> tuple[float, float]:
 
 
 def scale_and_shift(logits: Array, skipped: Bools) -> tuple[float, float]:
-    """Platt's calibration: the likeliest ``scale * logits + shift``, held near 1 and 0 by a prior.
-
-    Args:
-        logits: Predicted ``(plays,)``.
-        skipped: Real ``(plays,)``.
-    """
+    """Platt's calibration: the likeliest ``scale * logits + shift``, a prior around 1 and 0."""
 
     def loss(parts: Array) -> float:
         scaled = parts[0] * logits + parts[1]

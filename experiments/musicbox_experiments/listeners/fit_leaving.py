@@ -6,15 +6,14 @@ fitted on training sessions and evaluated on all others. ``leaving="fitted"`` op
 environment.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
 import numpy as np
 import numpy.typing as npt
+from musicbox_agents.base import require_ranges
 from scipy.optimize import minimize
 from scipy.special import expit
 from tyro.conf import Positional
@@ -51,8 +50,7 @@ class FitLeavingConfig:
     """Of the resamples."""
 
     def __post_init__(self) -> None:
-        if self.resamples < 1:
-            raise ValueError(f"resamples is {self.resamples}; it must be 1 or more.")
+        require_ranges(self, {"resamples": (1, np.inf)})
 
 
 @dataclass(frozen=True)
@@ -78,7 +76,7 @@ class Moments:
     last: int
 
     @classmethod
-    def of(cls, dataset: Dataset, sessions: Ints, first: int) -> Moments:
+    def of(cls, dataset: Dataset, sessions: Ints, first: int) -> Self:
         """Of logged sessions; leaving is possible after ``first`` songs and more."""
         width = dataset.longest_session
         levels = dataset.sessions.padded("level", sessions, width)

@@ -5,8 +5,6 @@ fitted on fold A is the training simulator, one fitted on fold B the evaluation 
 session fits both, though the same validation sessions stop and calibrate them.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -14,6 +12,7 @@ from typing import Final, Literal
 
 import numpy as np
 import numpy.typing as npt
+from musicbox_agents.base import require_ranges
 from tqdm import tqdm
 from tyro.conf import Positional
 
@@ -57,9 +56,7 @@ class EnsembleConfig(NetworkConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("members", "max_sessions"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be 1 or more.")
+        require_ranges(self, dict.fromkeys(("members", "max_sessions"), (1, np.inf)))
 
 
 @dataclass(frozen=True)
@@ -82,8 +79,7 @@ class FitListenerConfig(EnsembleConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         require_known("mode of the similarity listener", self.mode, MODES)
-        if self.pessimism < 0:
-            raise ValueError(f"pessimism is {self.pessimism}; it must not be negative.")
+        require_ranges(self, {"pessimism": (0, np.inf)})
 
 
 def fit_ensemble(config: FitListenerConfig, dataset: Dataset) -> FittedNetwork:
@@ -159,13 +155,6 @@ def listeners_out_of_fold(
     what: str = "fold",
 ) -> Iterator[tuple[LearnedListener, Ints]]:
     """Listeners fitted without a fold of the sessions, and sessions of it to evaluate them on.
-
-    Args:
-        config: The networks of each fold have seeds of their own.
-        sessions: The split.
-        chosen: Sessions of it.
-        evaluated: Validation sessions, to stop on; nothing is calibrated.
-        what: Name of a fold in the progress bar.
 
     Yields:
         A listener with the track statistics of a part, and the sessions of that part.

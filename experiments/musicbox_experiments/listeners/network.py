@@ -4,8 +4,6 @@
 weights that `TorchNetwork.exported` returns.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from copy import deepcopy
 from dataclasses import dataclass
@@ -13,6 +11,7 @@ from typing import Final
 
 import numpy as np
 import torch
+from musicbox_agents.base import require_ranges
 from musicbox_agents.ddpg.networks import newest_share
 from torch import Tensor, nn
 from torch.nn import functional
@@ -61,16 +60,13 @@ class NetworkConfig:
     """Passes without gain on validation sessions before it stops."""
 
     def __post_init__(self) -> None:
-        for name in ("memory", "head", "batch_sessions", "max_epochs", "patience"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be 1 or more.")
-        if self.learning_rate <= 0 or self.weight_decay < 0:
-            raise ValueError(
-                f"learning_rate {self.learning_rate} must be above 0, and weight_decay "
-                f"{self.weight_decay} must not be negative."
-            )
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout is {self.dropout}; it must be in [0, 1).")
+        sizes = ("memory", "head", "batch_sessions", "max_epochs", "patience")
+        ranges = {
+            "learning_rate": (1e-12, np.inf),
+            "weight_decay": (0, np.inf),
+            "dropout": (0, 0.99),
+        }
+        require_ranges(self, {**dict.fromkeys(sizes, (1, np.inf)), **ranges})
 
 
 class TorchNetwork(nn.Module):
@@ -164,13 +160,6 @@ def fit_member(
     report: Callable[[int, float], None] | None = None,
 ) -> tuple[TorchNetwork, float]:
     """Fit one network; stops early on validation sessions.
-
-    Args:
-        config: Settings.
-        train: Sessions to fit on; see `sessions.TrainingSplit.arrays`.
-        validation: Sessions that decide when to stop.
-        seed: Of weights, order of sessions, and what is hidden.
-        report: Called after each pass with its number and the validation loss.
 
     Returns:
         The network of the best pass, and its log-loss of skip on validation sessions: the mean of

@@ -5,10 +5,9 @@ rates, and their embedding was fitted without it (`musicbox_env.retrieval.crossf
 network would learn to trust a trace of the session itself, which no new session leaves.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -64,12 +63,12 @@ class SessionArrays:
         """Places T."""
         return self.levels.shape[1]
 
-    def at(self, rows: npt.NDArray[np.integer]) -> SessionArrays:
+    def at(self, rows: npt.NDArray[np.integer]) -> Self:
         """Some of the sessions."""
-        return SessionArrays(*(getattr(self, f.name)[rows] for f in fields(self)))
+        return type(self)(*(getattr(self, f.name)[rows] for f in fields(self)))
 
     @classmethod
-    def joined(cls, parts: list[SessionArrays]) -> SessionArrays:
+    def joined(cls, parts: list[Self]) -> Self:
         """Sessions of several parts, one part after the other."""
         return cls(*(np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(cls)))
 
@@ -123,7 +122,7 @@ class TrainingSplit:
     spaces: tuple[npt.NDArray[np.float32], ...] | None
 
     @classmethod
-    def of(cls, dataset: Dataset, split: str, *, progress: bool = False) -> TrainingSplit:
+    def of(cls, dataset: Dataset, split: str, *, progress: bool = False) -> Self:
         """Of a dataset, with its best embedding; ``progress`` shows a bar of its cross-fits."""
         embedding = dataset.best_embedding if dataset.embedding_names else None
         table = TrackTable.of(dataset, split, embedding)
@@ -155,12 +154,7 @@ class TrainingSplit:
         return TrackTable.counted(plays, catalog.skips(self.split) - skips, vectors)
 
     def arrays(self, sessions: Ints, *, without: Ints = NO_SESSIONS) -> SessionArrays:
-        """Sessions to fit on, each with the track statistics of its part.
-
-        Args:
-            sessions: Of the split ``(n,)``.
-            without: More sessions that do not count.
-        """
+        """Sessions to fit on, with the statistics of their parts, ``without`` more sessions."""
         return SessionArrays.joined(
             [
                 session_arrays(self.dataset, some, self.table_of(part, np.append(some, without)))
@@ -202,19 +196,19 @@ class Inputs:
         self.levels = torch.from_numpy(sessions.levels)
 
     @classmethod
-    def with_behaviour(cls, sessions: SessionArrays) -> Inputs:
+    def with_behaviour(cls, sessions: SessionArrays) -> Self:
         """The whole past is known."""
         whole = np.full(len(sessions), sessions.width)
         return cls(sessions, whole, whole)
 
     @classmethod
-    def without_behaviour(cls, sessions: SessionArrays) -> Inputs:
+    def without_behaviour(cls, sessions: SessionArrays) -> Self:
         """Levels and contexts are known."""
         whole = np.full(len(sessions), sessions.width)
         return cls(sessions, np.zeros_like(whole), whole)
 
     @classmethod
-    def seen_twice(cls, sessions: SessionArrays, rng: np.random.Generator) -> Inputs:
+    def seen_twice(cls, sessions: SessionArrays, rng: np.random.Generator) -> Self:
         """Every session twice: with behaviour, half of them only up to some place, and without.
 
         Where behaviour ends, the context of half of these sessions stays as it is too, as in the

@@ -9,8 +9,6 @@ knows titles and only one track is called so; a level is a number from 0 (brief)
 name, or `skipped` or `kept`.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -19,6 +17,7 @@ import numpy as np
 import pandas as pd
 import tyro
 from musicbox_agents import load_agent
+from musicbox_agents.base import require_ranges
 
 from musicbox_env.schema import CONTEXT_TYPES, Level, require_known, suggest
 from musicbox_env.simulator.assets import EnvAssets, open_dataset
@@ -59,8 +58,7 @@ class RecommendConfig:
 
     def __post_init__(self) -> None:
         parse_heard(self.heard)
-        if not -1 <= self.hour <= 23:
-            raise ValueError(f"hour is {self.hour}; expected 0 to 23, or -1 for unknown.")
+        require_ranges(self, {"hour": (-1, 23)})
         if self.context is not None:
             require_known("context", self.context, CONTEXT_TYPES)
 

@@ -1,7 +1,5 @@
 """The folder of a run: it holds the run's options, so that a later call can go on with it."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Sequence

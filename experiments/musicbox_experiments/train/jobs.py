@@ -9,8 +9,6 @@ A finished job is a folder::
       training.json    written last: settings, steps, time; without it the job is not done
 """
 
-from __future__ import annotations
-
 import json
 import multiprocessing
 import os
@@ -107,16 +105,8 @@ def jobs_for(
 ) -> list[TrainingJob]:
     """All jobs of a comparison; an agent that does not learn has one, with seed 0.
 
-    Args:
-        labels: Agents and variants of them.
-        seeds: How many trainings of each.
-        settings: For each label the settings that the user gave.
-        options: Environment keywords, without the listener.
-        steps: Slates of each training.
-        out: Folder of the run.
-        listeners: Those to train with and to pick checkpoints with.
-        validation_sessions: Most validation sessions that pick a checkpoint; None is
-            `VALIDATION_SESSIONS`, or `OFFLINE_VALIDATION_SESSIONS` for agents that learn offline.
+    ``settings`` are those that the user gave, by label; ``options`` lack the listener. Without
+    ``validation_sessions`` it is `VALIDATION_SESSIONS` or `OFFLINE_VALIDATION_SESSIONS`.
     """
     return [
         TrainingJob(
@@ -147,11 +137,8 @@ def _training_listener(label: str, listeners: Listeners) -> str:
 def train(job: TrainingJob, *, progress: Callable[[int], object] | None = None) -> None:
     """Do one job; an interrupted attempt goes on from its last checkpoint, if its agent can.
 
-    The outcome is then the same, bit for bit, as without the interruption.
-
-    Args:
-        job: What to train.
-        progress: Called with the environment steps since its last call.
+    The outcome is then the same, bit for bit, as without the interruption. ``progress`` is called
+    with the environment steps since its last call.
     """
     folder = Path(job.folder)
     if job.done:
@@ -227,10 +214,8 @@ def train_all(
 ) -> None:
     """Do all jobs that are not done, ``workers`` at once, each on one core.
 
-    Args:
-        jobs: What to train; jobs that act with the same training are trained once.
-        workers: Processes.
-        then: Called with each job in the process that did it, and not with jobs of an earlier run.
+    Jobs that act with the same training are trained once. ``then`` is called with each job in the
+    process that did it, and not with jobs of an earlier run.
 
     Raises:
         FileExistsError: A job was finished under other settings than it would have today.

@@ -1,13 +1,11 @@
 """Follow a training: validate it, keep its best checkpoint, write its curve."""
 
-from __future__ import annotations
-
 import csv
 import json
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -39,14 +37,8 @@ class Monitor:
     ) -> None:
         """Go on from the last checkpoint, if the folder holds one.
 
-        Args:
-            agent: What is trained.
-            folder: Of the training.
-            sessions: Validation sessions that pick the checkpoint; where there are none, the last
-                one is kept.
-            options: Keywords of the environment that it learns in.
-            listener: Keyword of the listener that picks the checkpoint.
-            progress: Called with the environment steps since its last call.
+        The listener picks the best checkpoint on the validation sessions; without sessions the
+        last one is kept. ``progress`` is called with the steps since its last call.
         """
         self._agent, self._folder, self._sessions = agent, folder, sessions
         self._options = {**options, "split": "validation", "horizon": None}
@@ -65,7 +57,7 @@ class Monitor:
         rows = read_curve(self._folder)
         return [row for row in rows if row["steps"] <= checkpoints.steps_of(checkpoint)]
 
-    def __enter__(self) -> Monitor:
+    def __enter__(self) -> Self:
         self._scalars = _ScalarFile(self._folder / "tensorboard")
         for row in self._rows:
             self._scalars.add(row)

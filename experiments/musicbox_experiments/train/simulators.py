@@ -20,8 +20,6 @@ sessions, but count track rates from the same plays: picking by the second one g
 of the first's networks, and not against the luck of fold A. That is left for fold B to show.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -65,10 +63,7 @@ def knows_truth(data: str | None) -> bool:
 
 
 def require_choice(listener: str) -> None:
-    """Refuse what is no listener to learn with or to be evaluated by.
-
-    Args:
-        listener: `AUTO`, a name, the path of a fitted one, or ``similarity-MODE``.
+    """Refuse what is neither `AUTO` nor a name, nor the path of a fitted one, nor similarity-MODE.
 
     Raises:
         ValueError: With a suggestion.
@@ -88,13 +83,6 @@ def choose_listeners(
     listener is fitted on fold A for training, and another on fold B to evaluate: the two never saw
     the same session. The one learned with evaluates too, so that what is lost elsewhere can be
     seen.
-
-    Args:
-        listener: Name or path of a listener, or `AUTO`.
-        evaluators: Names or paths; by default the exact law where there is one, a learned
-            one of fold B if agents learn with one, and `replay`.
-        data: The dataset.
-        out: Where fitted listeners are kept.
     """
     truth = ("ground_truth",) if knows_truth(data) else ()
     if listener == AUTO:
@@ -126,10 +114,6 @@ def _found(listener: str, out: Path) -> tuple[str, str]:
 
 def pessimistic(listener: str, deviations: float) -> str:
     """File of a learned listener that adds its uncertainty of a song to the logit of a skip.
-
-    Args:
-        listener: File of the listener as it was fitted.
-        deviations: How many standard deviations of the song's effect it adds.
 
     Raises:
         ValueError: The listener was not learned.

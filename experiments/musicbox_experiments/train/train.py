@@ -1,10 +1,11 @@
 """Train one agent over seeds, for `musicbox evaluate` and `musicbox recommend`."""
 
-from __future__ import annotations
-
+import math
 import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+
+from musicbox_agents.base import require_ranges
 
 from musicbox_env.rewards import RewardConfig
 from musicbox_env.schema import split_codes
@@ -43,9 +44,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         require_label(self.agent, parse_settings(self.agent_settings))
         split_codes(self.split)
-        for option in ("seeds", "train_steps"):
-            if getattr(self, option) < 1:
-                raise ValueError(f"{option} is {getattr(self, option)}; it must be 1 or more.")
+        require_ranges(self, dict.fromkeys(("seeds", "train_steps"), (1, math.inf)))
 
 
 def run(config: TrainConfig) -> None:

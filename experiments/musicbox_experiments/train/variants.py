@@ -9,8 +9,6 @@
 =======================  =========================================================================
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -119,15 +117,7 @@ def acting_of(label: str) -> dict[str, Any]:
 
 
 def require_label(label: str, given: Mapping[str, Any]) -> None:
-    """Refuse a label without meaning: no agent, or a variant without settings.
-
-    Args:
-        label: See the head of this module.
-        given: Settings by label that the user gave.
-
-    Raises:
-        ValueError: With a suggestion.
-    """
+    """Refuse a label without meaning: no agent, or a variant without settings in ``given``."""
     training = training_of(label)
     if PLUS in training and training not in given:
         require_known(

@@ -3,8 +3,6 @@
 The agents are those of a run of `musicbox compare`, or baselines that need no training.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from itertools import permutations
 from pathlib import Path

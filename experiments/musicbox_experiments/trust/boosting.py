@@ -4,11 +4,9 @@ A listener that predicts worse has not used what the log holds. Boosting is no s
 predicts one play at a time, from a table of features of the past.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Final
+from typing import Final, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -183,16 +181,7 @@ class Boosting:
         second_halves: bool = False,
         seed: int = 0,
     ) -> None:
-        """Fit.
-
-        Args:
-            training: Sessions to learn from.
-            rates: Track rates, out of fold for those sessions.
-            behavior: See `features`.
-            second_halves: Learn second halves from first halves, in place of each next play.
-            seed: Of the part that early stopping holds out, and of the choice of plays where there
-                are more than `MOST_TRAINING_PLAYS`.
-        """
+        """Fit; with ``second_halves`` from first halves, in place of each next play."""
         self._rates, self._behavior, self._second_halves = rates, behavior, second_halves
         rng = np.random.default_rng(seed)
         targets = self._targets(training)
@@ -234,12 +223,7 @@ class Boosting:
         )
 
     def predict(self, log: Log, targets: Targets | None = None) -> Array:
-        """Skip probability of plays ``(n, width)``, NaN elsewhere.
-
-        Args:
-            log: The sessions.
-            targets: Which plays; by default all of the kind that the model was fitted on.
-        """
+        """Skip probability of plays ``(n, width)``, NaN elsewhere; of all its kind by default."""
         targets = targets or self._targets(log)
         table = self._features(log, targets)
         with threadpool_limits(1):
@@ -266,7 +250,7 @@ class BoostingBaseline:
     name: str = BOOSTING
 
     @classmethod
-    def of_split(cls, log: Log, training: Log, split: str, seed: int) -> BoostingBaseline:
+    def of_split(cls, log: Log, training: Log, split: str, seed: int) -> Self:
         """Fitted on some sessions of a training split; track rates are counted on all of it."""
         sessions = log.dataset.sessions.sessions_in(split)
         rng = np.random.default_rng([seed, _RATES_PURPOSE])

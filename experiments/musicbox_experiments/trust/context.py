@@ -1,7 +1,5 @@
 """What all listeners of a simulator validation report are measured on."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -6,8 +6,6 @@ trees that were fitted on the others; their track rates and embedding know nothi
 sessions stop the networks; nothing is calibrated.
 """
 
-from __future__ import annotations
-
 from typing import Any, Final
 
 import numpy as np
@@ -59,12 +57,7 @@ def cross_validate(
 ) -> Context:
     """Fit, predict and measure; all figures are in the findings of what is returned.
 
-    Args:
-        config: The networks; ``max_sessions`` is the most training sessions in all.
-        dataset: Where they are.
-        samples: Free runs of each session.
-        draws: Continuations of each session from which its second half is predicted.
-        resamples: Times that the sessions are drawn anew for the intervals.
+    ``config.max_sessions`` is the most training sessions in all.
 
     Raises:
         ValueError: There are too few sessions to hold some out.

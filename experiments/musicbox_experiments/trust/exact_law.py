@@ -5,8 +5,6 @@ winner's curse). So three kinds of songs are queried: drawn at random, chosen by
 listener's own favorites.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Final
 

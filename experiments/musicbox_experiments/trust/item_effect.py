@@ -4,8 +4,6 @@ An agent changes nothing but the song. A listener that overstates the effect of 
 gains that real listeners do not give.
 """
 
-from __future__ import annotations
-
 from typing import Any, Final
 
 import numpy as np

@@ -6,11 +6,9 @@ dealt to other sessions. What is left of the correlation is the session effect, 
 can change.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -69,7 +67,7 @@ class Lists:
     reward: Array
 
     @classmethod
-    def of(cls, context: Context) -> Lists:
+    def of(cls, context: Context) -> Self:
         """Every full list of the second halves."""
         log = context.log
         starts = log.shown[:, None] + np.arange(0, log.width, LIST_SIZE)
@@ -118,14 +116,7 @@ def expected_list_reward(
     """Expected reward of lists of songs heard in order, by a listener ``(m,)``.
 
     ``E sum_k gamma^k P(song k kept | songs before it)``, the expectation over how the earlier songs
-    of the list are heard by ``samples`` draws, spread evenly over each song's levels.
-
-    Args:
-        listener: Queried.
-        log: The session of each list, of which the shown plays were heard ``(m,)``.
-        lists: Songs ``(m, k)``; all must fit into the width of the log.
-        samples: Draws of each list.
-        rng: Source of randomness.
+    of the list ``(m, k)`` are heard by ``samples`` draws, spread evenly over each song's levels.
     """
     m, size = lists.shape
     places = log.shown[:, None] + np.arange(size)
@@ -154,12 +145,6 @@ def first_musicbox_reward(
     probabilities. With the embeddings of the first MusicBox, whose cosines are all alike, the
     reward is nearly that of equal weights, whatever the session and the songs; with centered ones
     the weights can cancel, and the reward leaves its range.
-
-    Args:
-        groups: Of the memory.
-        states: Unit states ``(q, s)``.
-        lists: Unit vectors of the songs ``(q, list_size, d)``.
-        alpha: Weight of the state.
     """
     there = groups.sizes > 0
     means, songs = groups.states[there], groups.lists[there].reshape(there.sum(), -1)

@@ -5,8 +5,6 @@ sessions turns into a figure with an interval. A prediction is the probability t
 skipped (``skip_2``), a label whether it was.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
@@ -182,12 +180,8 @@ def average_accuracy(correct: Mask, counted: Mask) -> Array:
     """Average accuracy of each session ``(n,)``; the challenge's figure is its mean.
 
     ``AA = sum_i A(i) L(i) / T``: A(i) the share of right predictions among the first i, L(i) 1
-    where the i-th is right, T the number predicted (Brost, Mehrotra & Jehan, WWW 2019,
-    arXiv:1901.09851, section 5).
-
-    Args:
-        correct: Which predictions are right ``(n, places)``, in order.
-        counted: Which places were to be predicted ``(n, places)``.
+    where the i-th place of ``(n, places)`` is right, T the number counted (Brost, Mehrotra & Jehan,
+    WWW 2019, arXiv:1901.09851, section 5).
     """
     right = correct & counted
     rank = np.maximum(np.cumsum(counted, axis=1), 1)
@@ -323,11 +317,6 @@ def item_effect_slope(predictions: Predictions, effect: Array, chosen: Mask) -> 
     sessions and not to songs. Since the past is the same for all songs compared, what it does to
     the next play cancels; a plain slope of real on predicted within sessions falls below 1 even
     for a perfect listener.
-
-    Args:
-        predictions: The plays.
-        effect: Predicted effect of the song played ``(p,)``.
-        chosen: The plays of interest ``(p,)``, such as first hearings.
     """
     x, error = np.where(chosen, effect, 0.0), predictions.outcome - predictions.probability
 
@@ -346,14 +335,9 @@ def rerank(
     size: int,
     rng: np.random.Generator,
 ) -> tuple[Sums, Sums]:
-    """Choose the ``size`` candidates least likely to be skipped, in each session.
+    """Choose the ``size`` candidates ``(n, places)`` least likely to be skipped, in each session.
 
-    Args:
-        probability: Predicted ``(n, places)``.
-        skipped: Real labels ``(n, places)``.
-        candidates: Plays to choose among ``(n, places)``.
-        size: Plays to choose; of fewer candidates, all are taken.
-        rng: Breaks ties, since the order of the log is informative.
+    ``rng`` breaks ties, since the order of the log is informative.
 
     Returns:
         Skips of the plays chosen relative to a random choice (-.05 is 5 % fewer), by the real
@@ -375,15 +359,12 @@ def rerank(
 
 
 def variance_shares(probability: Array) -> dict[str, Sums]:
-    """Shares of the variance of a skip: between sessions, between songs; the rest is chance.
+    """Shares of the variance of a skip ``(n, c)``: of sessions, of songs; the rest is chance.
 
     Of the variance ``m (1 - m)``, with m the mean probability: the part between sessions (the
     session effect), and the part within a session between songs drawn at random. One-way analysis
     of variance with random effects, so that the noise of a mean of c songs does not count as a
     session effect.
-
-    Args:
-        probability: Of songs drawn alike for each session ``(n, c)``.
     """
     c = probability.shape[1]
     within = probability.var(axis=1, ddof=1)

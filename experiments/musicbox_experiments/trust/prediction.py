@@ -7,8 +7,6 @@ the log's sessions were: constant ones are drawn again, and of the rest those co
 to last as long.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
@@ -70,11 +68,6 @@ def measure_scores(
 def chance_to_stay(log: Log, levels: Levels, leaving: LeavingModel) -> Array:
     """Chance, song by song, of a listener who heard these levels to stay as long as the log's did.
 
-    Args:
-        log: The sessions.
-        levels: Whole sessions, shown plays first ``(samples, n, width)``.
-        leaving: The hazard h.
-
     Returns:
         Of that shape, at place t after t songs: ``1 - h`` where the session went on, ``h`` where it
         ended before the cut, 1 in shown halves and after the end. The product is the chance to
@@ -122,7 +115,7 @@ def predict_second_halves(
 
 
 def weighted_skips(levels: Levels, probability: Array, stayed: Array) -> Array:
-    """Mean skip ``y_t`` of each play over continuations with weights ``w = prod_t stayed_t``.
+    """Mean skip ``y_t`` ``(n, width)`` over continuations of weights ``w = prod_t stayed_t``.
 
     Estimated with the probabilities p that were drawn from, which are less noisy than skips::
 
@@ -130,11 +123,6 @@ def weighted_skips(levels: Levels, probability: Array, stayed: Array) -> Array:
 
     for any c, since u is decided before play t is heard; ``c = E[w] / E[u_t]`` leaves the second
     term small (a control variate).
-
-    Args:
-        levels: Of continuations ``(samples, n, width)``.
-        probability: Their skip probabilities, alike.
-        stayed: Their `chance_to_stay`, alike.
 
     Returns:
         ``(n, width)``, in [0, 1].
@@ -182,13 +170,7 @@ def free_runs(
 ) -> tuple[Levels, Array]:
     """Draw second halves from the listener, over their own tracks, and select them as the log's.
 
-    Args:
-        listener: Queried.
-        log: The sessions.
-        leaving: When listeners leave; None where nobody is seen to, and all continuations remain.
-        samples: Continuations of each session.
-        rngs: Sources of randomness: to draw, to draw constant sessions again, and to select by how
-            long they last.
+    ``rngs`` draw them, draw constant sessions again, and select by how long they last.
 
     Returns:
         Levels of whole sessions ``(samples, n, width)``; and the share of each session's

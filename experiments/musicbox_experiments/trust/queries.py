@@ -4,11 +4,9 @@ Every function takes any number of sessions, queries in chunks of rows, and retu
 a row a session and a column a place of the session, NaN (or -1) where nothing was queried.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -111,7 +109,7 @@ class Log:
     levels: Levels
 
     @classmethod
-    def of(cls, dataset: Dataset, sessions: Ints) -> Log:
+    def of(cls, dataset: Dataset, sessions: Ints) -> Self:
         """Read sessions; the first half is that of the environment (`schema.num_shown`)."""
         width, log = dataset.longest_session, dataset.sessions
         return cls(
@@ -138,10 +136,10 @@ class Log:
         """Places after the shown ones ``(n, width)``."""
         return self.heard & (np.arange(self.width) >= self.shown[:, None])
 
-    def part(self, rows: npt.NDArray) -> Log:
+    def part(self, rows: npt.NDArray) -> Self:
         """Some of the sessions, each as often as ``rows`` names it."""
         names = ("sessions", "lengths", "shown", "tracks", "levels")
-        return Log(self.dataset, *(getattr(self, name)[rows] for name in names))
+        return type(self)(self.dataset, *(getattr(self, name)[rows] for name in names))
 
     def predicted(self, answers: Array) -> Predictions:
         """The plays that were predicted, of a rectangle ``(n, width)`` with NaN elsewhere."""
@@ -173,13 +171,13 @@ class Targets:
     places: Ints
 
     @classmethod
-    def next_plays(cls, log: Log) -> Targets:
+    def next_plays(cls, log: Log) -> Self:
         """Every play but the first, given all that the log holds before it."""
         rows, places = np.nonzero(log.heard & (np.arange(log.width) >= FIRST_PREDICTED))
         return cls(rows, places, places)
 
     @classmethod
-    def second_halves(cls, log: Log) -> Targets:
+    def second_halves(cls, log: Log) -> Self:
         """Every play of the second half, were it the next after the first half."""
         rows, places = np.nonzero(log.second_half)
         return cls(rows, log.shown[rows], places)

@@ -1,7 +1,5 @@
 """Figures of a simulator validation report: how they are kept, written, read and averaged."""
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Iterable, Sequence

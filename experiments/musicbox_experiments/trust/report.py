@@ -8,8 +8,6 @@
       *.png         the pictures
 """
 
-from __future__ import annotations
-
 import base64
 from collections.abc import Mapping, Sequence
 from importlib import metadata
@@ -41,15 +39,7 @@ def write_trust_report(
     command: str,
     sees_session: Sequence[str],
 ) -> None:
-    """Write ``trust.html``, ``trust.json`` and the pictures into a folder, made if missing.
-
-    Args:
-        out: The folder.
-        context: The sessions, and all findings.
-        config: The options in force.
-        command: Command line that makes it again.
-        sees_session: Listeners whose answers use labels of the whole session.
-    """
+    """Write ``trust.html``, ``trust.json`` and the pictures into a folder, made if missing."""
     findings, records = context.findings, context.findings.records
     write_records(out, records)
     pictures = draw_pictures(findings)

@@ -1,7 +1,5 @@
 """Tables of a simulator validation report, for a terminal and for the page, and its verdicts."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -9,8 +9,6 @@ listener with gradient boosting on held-out folds of the training sessions, and 
 sessions alone.
 """
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -20,6 +18,7 @@ from typing import Any
 
 import numpy as np
 from musicbox_agents import make_agent
+from musicbox_agents.base import require_ranges
 from tqdm import tqdm
 from tyro.conf import Positional
 
@@ -56,7 +55,13 @@ from musicbox_experiments.trust.queries import (
     predict_next_from_levels,
     without_answers,
 )
-from musicbox_experiments.trust.records import RECORDS_FILE, pooled, read_records, write_records
+from musicbox_experiments.trust.records import (
+    RECORDS_FILE,
+    Record,
+    pooled,
+    read_records,
+    write_records,
+)
 from musicbox_experiments.trust.report import write_trust_report
 from musicbox_experiments.trust.tables import printed
 
@@ -110,17 +115,9 @@ class TrustConfig:
         return self.out or Path(f"runs/trust{mode}")
 
     def __post_init__(self) -> None:
-        for name in (
-            "sessions",
-            "training_sessions",
-            "evaluated_sessions",
-            "samples",
-            "draws",
-            "resamples",
-            "members",
-        ):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be 1 or more.")
+        sizes = ("sessions", "training_sessions", "evaluated_sessions", "members")
+        most = (1, np.inf)
+        require_ranges(self, dict.fromkeys((*sizes, "samples", "draws", "resamples"), most))
         if self.pool and len({path.resolve() for path in self.pool}) < max(2, len(self.pool)):
             raise ValueError(
                 f"--pool is {', '.join(map(str, self.pool))}; expected two different folders or "
@@ -138,9 +135,7 @@ def run(config: TrustConfig) -> None:
     """Measure, print the tables, write the report."""
     if config.pool:
         records = pooled([read_records(folder) for folder in config.pool])
-        write_records(config.folder, records)
-        print(printed(records, f"Means of {len(config.pool)} test folds"))
-        print(f"\nEvery figure: {config.folder / RECORDS_FILE}")
+        _write_alone(config.folder, records, f"Means of {len(config.pool)} test folds")
         return
     dataset = open_dataset(config.data)
     if config.cross_validate:
@@ -157,9 +152,7 @@ def run(config: TrustConfig) -> None:
             draws=config.draws,
             resamples=config.resamples,
         )
-        write_records(config.folder, context.findings.records)
-        print(printed(context.findings.records, _count(context, "training")))
-        print(f"\nEvery figure: {config.folder / RECORDS_FILE}")
+        _write_alone(config.folder, context.findings.records, _count(context, "training"))
         return
     listeners, notes = open_listeners(dataset, config.listener)
     context = make_context(dataset, config, {tested.split for tested in listeners})
@@ -177,6 +170,12 @@ def run(config: TrustConfig) -> None:
     )
     print(printed(context.findings.records, _count(context, "test")))
     print(f"\nReport: {config.folder / 'trust.html'}")
+
+
+def _write_alone(folder: Path, records: Sequence[Record], about: str) -> None:
+    """Write and print records for which there is no page."""
+    write_records(folder, records)
+    print(f"{printed(records, about)}\n\nEvery figure: {folder / RECORDS_FILE}")
 
 
 def _count(context: Context, split: str) -> str:

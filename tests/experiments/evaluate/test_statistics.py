@@ -179,8 +179,6 @@ def test_a_change_between_evaluators_pairs_seeds_and_sessions() -> None:
     after = [PerSession(p.numerator + 1, p.denominator) for p in before]
     change = paired_change(before, after, rng=rng, resamples=200)
     assert (change.value, change.low, change.high) == pytest.approx((0.1, 0.1, 0.1))
-    with pytest.raises(ValueError, match="3 seeds before and 2 after"):
-        paired_change(before, after[:2], rng=rng)
 
 
 @pytest.mark.parametrize("size", [2, 3, 5, 10])
@@ -212,18 +210,6 @@ def test_nothing_counted_gives_no_interval() -> None:
         assert np.isnan(estimate.value)
         assert estimate.low is None
     assert np.isnan(bootstrap.difference("a", "b", lower_is_better=True).estimate.value)
-
-
-def test_unlike_sessions_and_unknown_agents_are_refused() -> None:
-    rng = np.random.default_rng(0)
-    with pytest.raises(ValueError, match="the same sessions"):
-        paired_bootstrap(
-            {"a": [PerSession(np.ones(3), np.ones(3))], "b": [PerSession(np.ones(4), np.ones(4))]},
-            rng=rng,
-        )
-    bootstrap = paired_bootstrap({"ddpg": [PerSession(np.ones(3), np.ones(3))]}, rng=rng)
-    with pytest.raises(ValueError, match="did you mean 'ddpg'"):
-        bootstrap.estimate("dpg")
 
 
 def constant(rate: float) -> PerSession:
@@ -265,12 +251,6 @@ def test_a_share_of_no_gain_has_no_value_and_of_a_doubtful_one_no_interval() -> 
     doubtful = gain_share(Gain([constant(0.4)], constant(0.5)), Gain([better], worse), rng=rng)
     assert np.isfinite(doubtful.value)
     assert doubtful.low is doubtful.high is None
-    with pytest.raises(ValueError, match="3 seeds above the line and 2 below"):
-        gain_share(
-            Gain([constant(0.4)] * 3, constant(0.5)),
-            Gain([constant(0.3)] * 2, constant(0.5)),
-            rng=rng,
-        )
 
 
 @pytest.mark.parametrize(("seeds", "seed_sd"), [(3, 0.03), (10, 0.0), (10, 0.03)])
