@@ -17,7 +17,13 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, PercentFormatter
+from matplotlib.ticker import (
+    FuncFormatter,
+    LogLocator,
+    MaxNLocator,
+    NullFormatter,
+    PercentFormatter,
+)
 
 WIDTH_INCHES: Final = 9.0
 DPI: Final = 150
@@ -117,6 +123,7 @@ def _percent_ticks(axis: Axis, values: Iterable[float]) -> None:
     values = [v for v in values if np.isfinite(v)]
     narrow = bool(values) and max(values) - min(values) < 0.05
     axis.set_major_formatter(PercentFormatter(1.0, decimals=1 if narrow else 0, symbol=" %"))
+    axis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 5, 10]))  # 2.5 would be rounded
 
 
 def _logarithmic(axis: Axis) -> None:
@@ -210,6 +217,7 @@ def scatter(
     """Skip rates ``y`` against effective catalog sizes ``x``, with both intervals."""
     figure, axes = _canvas(6.2, x="effective catalog size", y="skip rate")
     _logarithmic(axes.xaxis)
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))  # agents often lie within a decade
     for name in x:
         colour, marker, _ = _style(name, order or list(x))
         # A lower end at or below 0 (few seeds) cannot be drawn on a logarithmic axis.

@@ -29,3 +29,14 @@ def test_points_without_interval_and_many_agents_can_be_drawn() -> None:
         plots.by_position({n: np.array([0.5, np.nan]) for n in names}),
     ):
         assert plots.png(figure).startswith(b"\x89PNG")
+
+
+def test_ticks_say_where_they_lie_and_are_more_than_one() -> None:
+    rates = {n: plots.Point(v, v - 0.05, v + 0.05) for n, v in {"a": 0.5, "b": 0.55}.items()}
+    songs = {"a": plots.Point(92.0), "b": plots.Point(412.0)}
+    axes = plots.scatter(songs, rates).axes[0]
+    axes.figure.canvas.draw()
+    for tick, label in zip(axes.get_yticks(), axes.get_yticklabels(), strict=True):
+        assert float(label.get_text().removesuffix(" %")) == pytest.approx(100 * tick)
+    low, high = axes.get_xlim()
+    assert {100, 200} <= {round(x) for x in axes.get_xticks() if low <= x <= high}
