@@ -116,14 +116,20 @@ def acting_of(label: str) -> dict[str, Any]:
     return found
 
 
-def require_label(label: str, given: Mapping[str, Any]) -> None:
-    """Refuse a label without meaning: no agent, or a variant without settings in ``given``."""
+def require_label(label: str, given: Mapping[str, Mapping[str, Any]]) -> None:
+    """Refuse a label without meaning: no agent, a variant without settings, or wrong settings.
+
+    Raises:
+        ValueError: With a suggestion.
+    """
     training = training_of(label)
     if PLUS in training and training not in given:
         require_known(
             "variant (none of yours either, it has no --agent-settings)", training, VARIANTS
         )
     require_known("agent", agent_of(label), AGENTS)
+    if training in given:
+        class_of(label).Settings.from_mapping(settings_of(label, given))
     acting_of(label)
 
 

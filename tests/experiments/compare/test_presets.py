@@ -181,6 +181,10 @@ def test_a_variant_without_settings_is_refused():
     with pytest.raises(ValueError, match="did you mean 'ddpg'"):
         require_label("ddgp+mine", {"ddgp+mine": {"gamma": 0}})
     require_label("ddpg+mine", {"ddpg+mine": {"gamma": 0}})
+    with pytest.raises(ValueError, match="did you mean 'gamma'"):
+        require_label("ddpg", {"ddpg": {"gama": 0}})
+    with pytest.raises(ValueError, match="gamma is 2"):
+        require_label("ddpg@rerank=30", {"ddpg": {"gamma": 2}})
 
 
 def test_variants_stand_beside_the_untouched_agent(synthetic_folder, tmp_path):
