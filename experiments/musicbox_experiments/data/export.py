@@ -68,8 +68,8 @@ class ExportConfig:
     slate_size: int = 3
     """Songs of a slate."""
     split: str = "train"
-    """Sessions to export. Whoever learns from the test split has nothing left to be evaluated "
-    "on."""
+    """Sessions to export. Whoever learns from the test split has nothing left to be
+    evaluated on."""
     sessions: int | None = None
     """Most sessions, drawn at random; all if left out."""
     seed: int = 0
