@@ -33,7 +33,7 @@ lint: $(STAMP)
 	$(BIN)/lint-imports
 
 fast: $(STAMP)
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2
 
 slow: $(STAMP)  ## the tests that take minutes
 	$(BIN)/pytest -m slow

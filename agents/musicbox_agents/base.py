@@ -49,7 +49,7 @@ def require_ranges(settings: Any, ranges: Mapping[str, tuple[float, float]]) -> 
     Raises:
         ValueError: With the value and the range.
     """
-    types = {field.name: str(field.type) for field in fields(settings)}
+    types = {f.name: getattr(f.type, "__name__", str(f.type)) for f in fields(settings)}
     of = type(settings).__name__.removesuffix("Settings").removesuffix("Config")
     for name, (low, high) in ranges.items():
         value = getattr(settings, name)
