@@ -57,10 +57,23 @@ def reranking(rollout: Rollout, candidate_levels: npt.NDArray[np.integer]) -> Pe
         rollout: Made with ``candidates="session"`` and the replay listener.
         candidate_levels: Levels of all plays that the logged session still held
             ``(n, c)``, -1 pads; row i belongs to ``rollout.sessions[i]``.
+
+    Raises:
+        ValueError: A label of a first slate is imputed, or a session has no candidates.
     """
     first = rollout.levels[:, 0]
     heard = first >= 0
+    if not rollout.logged[:, 0][heard].all():
+        raise ValueError(
+            "Re-ranking needs real labels, and some levels of the first slates are imputed; "
+            'make the rollout with candidates="session" and listener="replay".'
+        )
     candidates = (candidate_levels >= 0).sum(axis=1)
+    if len(candidates) != len(first) or (candidates < heard.sum(axis=1)).any():
+        raise ValueError(
+            f"candidate_levels has shape {candidate_levels.shape}; expected {len(first)} rows, "
+            "each with at least as many plays as its first slate has songs."
+        )
     rate = is_skip(candidate_levels).sum(axis=1) / np.maximum(candidates, 1)
     return PerSession(
         numerator=is_skip(first).sum(axis=1, dtype=np.float64),

@@ -61,10 +61,37 @@ class Rollout(Stored):
     logged: npt.NDArray[np.bool_]
     returns: FloatArray
 
+    def __post_init__(self) -> None:
+        require_shape("sessions", self.sessions, ndim=1)
+        require_shape("slates", self.slates, ndim=3)
+        require_shape("returns", self.returns, shape=self.sessions.shape)
+        require_shape("levels", self.levels, shape=self.slates.shape)
+        require_shape("logged", self.logged, shape=self.slates.shape)
+        if len(self.slates) != len(self.sessions):
+            raise ValueError(
+                f"slates has {len(self.slates)} rows for {len(self.sessions)} sessions; "
+                "give one row for each session."
+            )
+        if not np.array_equal(self.slates >= 0, self.levels >= 0):
+            raise ValueError(
+                "slates and levels disagree about which songs were heard; "
+                "write -1 into both where a song was not heard."
+            )
+
     @property
     def heard(self) -> npt.NDArray[np.bool_]:
         """Which places of the slates were heard, ``(n, steps, k)``."""
         return self.levels >= 0
+
+
+def require_shape(
+    name: str, array: npt.NDArray, *, ndim: int | None = None, shape: tuple[int, ...] | None = None
+) -> None:
+    """Refuse an array of other dimensions or another shape."""
+    if ndim is not None and array.ndim != ndim:
+        raise ValueError(f"{name} has shape {array.shape}; expected {ndim} dimensions.")
+    if shape is not None and array.shape != shape:
+        raise ValueError(f"{name} has shape {array.shape}; expected {shape}.")
 
 
 def session_seeds(seed: int, sessions: npt.NDArray[np.integer]) -> list[int]:

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 
@@ -228,6 +229,15 @@ def test_reranking_expects_what_all_random_choices_average() -> None:
         assert result.numerator[session] == sum(level < 2 for level in chosen[session])
 
 
+def test_reranking_refuses_imputed_labels_and_missing_candidates() -> None:
+    toy = rollout_of([[[0, 1, 2]]], [[[0, 4, 4]]])
+    with pytest.raises(ValueError, match='candidates="session"'):
+        reranking(toy, np.zeros((1, 5), dtype=np.int8))
+    real = rollout_of([[[0, 1, 2]]], [[[0, 4, 4]]], logged=np.ones((1, 1, 3), dtype=np.bool_))
+    with pytest.raises(ValueError, match="at least as many plays"):
+        reranking(real, np.array([[0, 4, -1]], dtype=np.int8))
+
+
 def test_first_musicbox_figures_by_hand(tmp_path: Path) -> None:
     """Two sessions of four plays over the tracks 0 to 3; the catalog keeps most played first."""
     tracks = np.array([0, 1, 0, 2, 0, 1, 0, 3])
@@ -268,6 +278,21 @@ def test_a_rollout_survives_its_file(rollout: Rollout, tmp_path: Path) -> None:
         before, after = getattr(rollout, name), getattr(found, name)
         assert after.dtype == before.dtype
         assert np.array_equal(before, after)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"slates": np.zeros((2, 3), dtype=np.int32)}, "slates has shape"),
+        ({"levels": np.zeros((1, 1, 2), dtype=np.int8)}, "levels has shape"),
+        ({"returns": np.zeros(3)}, "returns has shape"),
+        ({"sessions": np.arange(2), "returns": np.zeros(2)}, "1 rows for 2 sessions"),
+        ({"levels": np.full((1, 1, 3), -1, dtype=np.int8)}, "disagree"),
+    ],
+)
+def test_a_rollout_refuses_what_does_not_fit(changes: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        replace(rollout_of([[[0, 1, 2]]], [[[0, 4, 4]]]), **changes)
 
 
 def test_parts_refuse_other_shapes() -> None:
