@@ -26,11 +26,7 @@ def one_thread() -> Iterator[None]:
 
 @contextmanager
 def open_env(
-    dataset: Dataset,
-    options: Mapping[str, Any],
-    num_envs: int,
-    *,
-    autoreset_mode: str = "NextStep",
+    dataset: Dataset, options: Mapping[str, Any], num_envs: int, *, autoreset_mode: str = "NextStep"
 ) -> Iterator[MusicSessionVectorEnv]:
     """Open parallel sessions on the dataset that an agent was made for.
 

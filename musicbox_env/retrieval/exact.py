@@ -22,12 +22,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import numpy.typing as npt
 
-from musicbox_env.retrieval.kernels import (
-    best_items,
-    best_of_scores,
-    largest_norms,
-    score_exactly,
-)
+from musicbox_env.retrieval.kernels import best_items, best_of_scores, largest_norms, score_exactly
 
 TILE_QUERIES = 256
 TILE_SCORES = 1 << 21

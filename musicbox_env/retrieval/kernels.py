@@ -17,13 +17,7 @@ BLOCK_ITEMS = 256
 
 
 @compiled
-def best_items(
-    queries: Floats,
-    items: Floats,
-    barred: Ints,
-    rows: Ints,
-    scores: Floats,
-) -> bool:
+def best_items(queries: Floats, items: Floats, barred: Ints, rows: Ints, scores: Floats) -> bool:
     """Find the items of highest dot product with each query in one pass over them.
 
     Args:

@@ -16,12 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from musicbox_env import rng
-from musicbox_env.listeners import (
-    History,
-    RankingSpace,
-    put_rows,
-    skip_probability,
-)
+from musicbox_env.listeners import History, RankingSpace, put_rows, skip_probability
 from musicbox_env.retrieval.exact import top_k_list
 from musicbox_env.rewards import TERMS, reward_terms, song_rewards, total_reward
 from musicbox_env.schema import UNHEARD, UNKNOWN, Level

@@ -123,11 +123,7 @@ def _write_world(world: SyntheticWorld, folder: Path, split: SplitConfig, progre
 
 
 def write_raw(
-    config: SyntheticConfig,
-    out: Path | str,
-    *,
-    overwrite: bool = False,
-    progress: bool = False,
+    config: SyntheticConfig, out: Path | str, *, overwrite: bool = False, progress: bool = False
 ) -> None:
     """Write the same data as files of the published schema, for `musicbox ingest`.
 

@@ -191,10 +191,7 @@ class SyntheticWorld:
         return unit_rows(taste).astype(np.float32)
 
     def _draw_songs(
-        self,
-        taste: npt.NDArray[np.float32],
-        cumulative: Array,
-        rng: np.random.Generator,
+        self, taste: npt.NDArray[np.float32], cumulative: Array, rng: np.random.Generator
     ) -> Ints:
         """Tracks that each session plays ``(n, places)``; `SongChoice` says how."""
         n, pool_size, width = len(taste), self.choice.pool, MAX_SESSION_LENGTH
@@ -239,10 +236,7 @@ class SyntheticWorld:
         return songs
 
     def _draw_levels(
-        self,
-        fixed: Array,
-        lengths: Ints,
-        rng: np.random.Generator,
+        self, fixed: Array, lengths: Ints, rng: np.random.Generator
     ) -> npt.NDArray[np.int8]:
         """Levels ``(n, places)``, redrawn while a session is skipped or kept throughout."""
         n, width = fixed.shape

@@ -6,12 +6,7 @@ from functools import cached_property
 import numpy as np
 from scipy import sparse
 
-from musicbox_agents.baselines.base import (
-    SlateAgent,
-    SlateSettings,
-    in_chunks,
-    kept_or_all,
-)
+from musicbox_agents.baselines.base import SlateAgent, SlateSettings, in_chunks, kept_or_all
 from musicbox_agents.slates import Batch, Slates
 
 

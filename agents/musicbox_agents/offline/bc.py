@@ -29,13 +29,7 @@ import torch
 from torch import Tensor
 from torch.optim import Adam
 
-from musicbox_agents.base import (
-    Agent,
-    AgentSettings,
-    Observation,
-    Options,
-    require_ranges,
-)
+from musicbox_agents.base import Agent, AgentSettings, Observation, Options, require_ranges
 from musicbox_agents.ddpg.networks import Actor, arrays_of, descend, set_arrays, unit
 from musicbox_agents.ddpg.replay import ReplayBuffer
 from musicbox_agents.ddpg.settings import STARTS, DDPGSettings

@@ -201,12 +201,7 @@ def add_songs(rows: Ints, tracks: Ints, levels: Ints, vectors: Array, heard: Sum
 
 @compiled
 def track_inputs(
-    rows: Ints,
-    tracks: Ints,
-    before: Ints,
-    history: tuple[Ints, Ints],
-    table: Table,
-    heard: Sums,
+    rows: Ints, tracks: Ints, before: Ints, history: tuple[Ints, Ints], table: Table, heard: Sums
 ) -> Array:
     """Inputs of candidate tracks, all known before they start.
 
