@@ -5,7 +5,7 @@ import numpy as np
 from musicbox_env.data.dataset import Dataset
 from musicbox_env.data.writing import PlayBlock, SplitConfig, write_dataset
 from musicbox_env.schema import Level
-from musicbox_env.simulator.context import CONTEXT_SIZE
+from musicbox_env.simulator.assets import CONTEXT_SIZE
 
 KEPT, SKIPPED = Level.FULL, Level.BRIEF
 HISTORY = 20

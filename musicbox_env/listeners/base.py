@@ -85,6 +85,11 @@ class History:
             shown.copy(),
         )
 
+    @property
+    def arrays(self) -> tuple[npt.NDArray[np.int32], Levels, npt.NDArray[np.int64]]:
+        """Tracks, levels and count, as kernels read and change them."""
+        return self.tracks, self.levels, self.count
+
     def at(self, rows: Rows) -> History:
         """A copy of some of the sessions, in the order of ``rows`` ``(m,)``."""
         return History(*(getattr(self, field.name).take(rows, axis=0) for field in fields(self)))
@@ -97,7 +102,7 @@ class History:
 
     def record_slates(self, rows: Rows, slates: Slates, levels: Levels) -> None:
         """Add the songs heard, those of level 0 and more, of a slate each ``(m, k)``, in place."""
-        kernels.record_slates(rows, slates, levels, self.tracks, self.levels, self.count)
+        kernels.record_slates(rows, slates, levels, *self.arrays)
 
     def holds(self, rows: Rows, tracks: Ints) -> npt.NDArray[np.bool_]:
         """Whether the sessions ``rows`` ``(m,)`` heard the tracks ``(m, c)`` already ``(m, c)``."""

@@ -46,6 +46,11 @@ class ReplayState:
     levels: npt.NDArray[np.int8]
     skipped: npt.NDArray[np.bool_]
 
+    @property
+    def arrays(self) -> kernels.State:
+        """As kernels read and change them."""
+        return self.vectors, self.levels, self.skipped
+
 
 class ReplayListener(Listener[ReplayState]):
     """Logged levels where the session holds the track, imputed ones elsewhere.
@@ -99,8 +104,7 @@ class ReplayListener(Listener[ReplayState]):
     def begin_rows(self, state: ReplayState, history: History, rows: Rows) -> None:
         """Do the same in place; see `Listener.begin_rows`."""
         log, heard = self.dataset.sessions.replayed, (history.levels, history.count)
-        arrays = state.vectors, state.levels, state.skipped
-        kernels.begin_replay(rows, history.session, log, self._vectors, heard, arrays)
+        kernels.begin_replay(rows, history.session, log, self._vectors, heard, state.arrays)
 
     def level_probabilities(
         self, state: ReplayState, history: History, rows: Rows, tracks: Ints, plays: Ints
@@ -141,20 +145,8 @@ class ReplayListener(Listener[ReplayState]):
         uniforms: Doubles,
     ) -> Levels:
         """Play whole slates in one kernel; see `Listener.simulate_response`."""
-        weights = self._weights(state, rows, slates)
-        return kernels.replay_slates(
-            rows,
-            slates,
-            plays,
-            uniforms,
-            weights,
-            state.levels,
-            self.persistence,
-            state.skipped,
-            history.tracks,
-            history.levels,
-            history.count,
-        )
+        slate = slates, plays, uniforms, self._weights(state, rows, slates)
+        return kernels.replay_slates(rows, *slate, self.persistence, state.arrays, history.arrays)
 
     def _weights(self, state: ReplayState, rows: Rows, tracks: Ints) -> npt.NDArray[np.float32]:
         """``exp(cosine / temperature)`` of each candidate and donor ``(m, c, width)``."""

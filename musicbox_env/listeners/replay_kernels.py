@@ -23,6 +23,8 @@ from musicbox_env.kernels import (
 )
 from musicbox_env.schema import NUM_LEVELS, UNHEARD
 
+State = tuple[Floats, npt.NDArray[np.int8], npt.NDArray[np.bool_]]
+
 
 @compiled
 def begin_replay(
@@ -31,7 +33,7 @@ def begin_replay(
     log: LogArrays,
     embedding: Floats,
     heard: tuple[npt.NDArray[np.int8], Ints],
-    state: tuple[Floats, npt.NDArray[np.int8], npt.NDArray[np.bool_]],
+    state: State,
 ) -> None:
     """Read logged sessions into the state of the replay listener, in place.
 
@@ -41,7 +43,7 @@ def begin_replay(
         log: `SessionLog.replayed`.
         embedding: Of all tracks ``(num_tracks, d)``.
         heard: Levels heard ``(n, capacity)`` and how many ``(n,)``.
-        state: Arrays of `ReplayState`; changed.
+        state: `ReplayState.arrays`; changed.
     """
     offsets, track_column, level_column = log
     heard_levels, count = heard
@@ -168,13 +170,10 @@ def replay_slates(
     slates: Ints,
     plays: Ints,
     uniforms: npt.NDArray[np.float64],
-    weights: npt.NDArray[np.float32],
-    logged: npt.NDArray[np.int8],
+    weights: Floats,
     persistence: float,
-    skipped: npt.NDArray[np.bool_],
-    tracks: npt.NDArray[np.int32],
-    levels: npt.NDArray[np.int8],
-    count: Ints,
+    state: State,
+    history: tuple[npt.NDArray[np.int32], npt.NDArray[np.int8], Ints],
 ) -> npt.NDArray[np.int8]:
     """Levels at which the replay listener hears slates ``(m, k)``, -1 where there is no song.
 
@@ -184,13 +183,11 @@ def replay_slates(
         plays: Logged play that each is, or -1 ``(m, k)``.
         uniforms: A random number in [0, 1) for each ``(m, k)``.
         weights: Of songs by donors, without persistence ``(m, k, width)``.
-        logged: Logged levels of all sessions ``(n, width)``.
         persistence: Factor of donors that follow a play like the one just heard.
-        skipped: Whether the song just heard was skipped, of all sessions ``(n,)``; changed.
-        tracks: What all sessions heard ``(n, capacity)``; changed.
-        levels: How far ``(n, capacity)``; changed.
-        count: How many songs that is ``(n,)``; changed.
+        state: `ReplayState.arrays`; changed.
+        history: `History.arrays`; changed.
     """
+    _, logged, skipped = state
     heard = np.full(slates.shape, UNHEARD, np.int8)
     sums = np.empty((NUM_LEVELS + 1, 3))
     for i in range(len(rows)):
@@ -207,5 +204,6 @@ def replay_slates(
                 level = level_at(shares, uniforms[i, place])
             heard[i, place] = level
             skipped[row] = level_is_skip(level)
+    tracks, levels, count = history
     record_slates(rows, slates, heard, tracks, levels, count)
     return heard

@@ -30,7 +30,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -126,13 +126,13 @@ class Memory:
 
     def groups(self) -> Groups:
         """Pairs with equal rewards put together."""
-        outcomes = possible_outcomes(self.levels.shape[1])
-        places = 1 << np.arange(self.levels.shape[1])
-        group = (~is_skip(self.levels)).astype(np.int64) @ places
+        list_size = self.levels.shape[1]
+        outcomes = possible_outcomes(list_size)
+        group = (~is_skip(self.levels)).astype(np.int64) @ (1 << np.arange(list_size))
         sizes = np.bincount(group, minlength=len(outcomes))
         states = np.zeros((len(outcomes), self.states.shape[1]))
         lists = np.zeros((len(outcomes), *self.lists.shape[1:]))
-        shares = np.zeros((len(outcomes), self.levels.shape[1], NUM_LEVELS))
+        shares = np.zeros((len(outcomes), list_size, NUM_LEVELS))
         for x in np.flatnonzero(sizes):
             members = group == x
             states[x] = self.states[members].mean(axis=0)
@@ -155,13 +155,13 @@ class Groups:
 
     outcomes: npt.NDArray[np.bool_]
     sizes: npt.NDArray[np.int64]
-    states: npt.NDArray[np.float64]
-    lists: npt.NDArray[np.float64]
-    shares: npt.NDArray[np.float64]
+    states: Doubles
+    lists: Doubles
+    shares: Doubles
 
     def probabilities(
         self, states: npt.NDArray, lists: npt.NDArray, alpha: float, *, cosine: bool
-    ) -> npt.NDArray[np.float64]:
+    ) -> Doubles:
         """Equation 3: how likely each group's reward is, ``(q, x)``.
 
         ::
@@ -179,13 +179,13 @@ class Groups:
                 cosines of equation 1.
         """
         places = lists.shape[1]
-        mean_states, mean_lists = self.states, self.lists[:, :places].reshape(len(self.sizes), -1)
+        actions, mean_states, mean_lists = _actions(lists), self.states, self.lists[:, :places]
         if cosine:
-            mean_states, mean_lists = unit_rows(mean_states), unit_rows(mean_lists)
+            mean_states = unit_rows(mean_states)
+            mean_lists = unit_rows(mean_lists.reshape(len(mean_lists), -1))
         else:
-            mean_lists = mean_lists / np.sqrt(places)
+            mean_lists = _actions(mean_lists)
         similarity = alpha * np.einsum("qs,xs->qx", states, mean_states)
-        actions = lists.reshape(len(lists), -1) / np.sqrt(places)
         similarity += (1 - alpha) * np.einsum("qa,xa->qx", actions, mean_lists)
         weight = self.sizes * np.maximum(similarity, 0.0)
         total = weight.sum(axis=1, keepdims=True)
@@ -193,8 +193,7 @@ class Groups:
         return np.where(total > 0, weight / np.where(total > 0, total, 1.0), frequency)
 
 
-@dataclass(frozen=True)
-class ListPrediction:
+class ListPrediction(NamedTuple):
     """How lists of songs are received.
 
     Attributes:
@@ -203,9 +202,9 @@ class ListPrediction:
     """
 
     outcomes: npt.NDArray[np.bool_]
-    probabilities: npt.NDArray[np.float64]
+    probabilities: Doubles
 
-    def reward(self, gamma: float = LIST_DISCOUNT) -> npt.NDArray[np.float64]:
+    def reward(self, gamma: float = LIST_DISCOUNT) -> Doubles:
         """Expected list reward ``(n,)``, equation 4: sum of ``gamma**k * kept_k`` over places."""
         return self.probabilities @ list_reward(self.outcomes, gamma)
 
@@ -256,27 +255,19 @@ class SimilarityListener(Listener[NoState]):
         drawn = np.sort(rng.choice(total, size, replace=False, shuffle=False))
         at = np.searchsorted(ends, drawn, side="right")
         begin = 1 + drawn - (ends[at] - starts[at])
-        first = log.offsets[sessions[at]] + begin
-        places = first[:, None] + np.arange(config.list_size)
-        parts = np.array_split(np.arange(size), 1 + size // 4096)
-        states = np.concatenate([self._logged_states(first[part], begin[part]) for part in parts])
+        places = (log.offsets[sessions[at]] + begin)[:, None] + np.arange(config.list_size)
+        states = [
+            self._states(
+                History.logged(self.dataset, sessions[at[part]], begin[part], begin[part].max())
+            )
+            for part in np.array_split(np.arange(size), 1 + size // 4096)
+        ]
         lists = self._vectors[log.column("track")[places]]
-        return Memory(states, lists, np.asarray(log.column("level")[places]))
+        return Memory(np.concatenate(states), lists, np.asarray(log.column("level")[places]))
 
-    def _logged_states(self, first: npt.NDArray[np.int64], heard: npt.NDArray[np.int64]) -> Floats:
-        """States before the plays ``first`` of the log, which have ``heard`` plays before them."""
-        log, width = self.dataset.sessions, int(heard.max())
-        place = np.arange(width)
-        rows = np.minimum((first - heard)[:, None] + place, log.num_plays - 1)
-        real = place < heard[:, None]
-        tracks = np.where(real, log.column("track")[rows], UNKNOWN)
-        levels = np.where(real, log.column("level")[rows], Level.UNHEARD)
-        return self._states(tracks, levels, heard)
-
-    def _states(
-        self, tracks: npt.NDArray[np.integer], levels: npt.NDArray[np.integer], count: npt.NDArray
-    ) -> Floats:
-        """Unit state vectors of sessions, from what they heard ``(n, w)``."""
+    def _states(self, history: History) -> Floats:
+        """Unit state vectors of sessions ``(n, s)``, from what they heard."""
+        tracks, levels, count = history.arrays
         if self.config.mode == "nearest_k":
             return level_states(levels, count, graded=self.config.graded, decay=self.config.decay)
         return kept_songs(self._vectors, tracks, levels)
@@ -285,16 +276,9 @@ class SimilarityListener(Listener[NoState]):
         self, state: NoState, history: History, rows: Rows, tracks: Ints, plays: Ints
     ) -> Doubles:
         """Levels of similar pairs at the first place of their lists; see the base class."""
-        tracks = for_each(rows, tracks)
-        m, c = tracks.shape
-        states = self._states(history.tracks[rows], history.levels[rows], history.count[rows])
-        lists = self._vectors[tracks].reshape(m, c, 1, -1)
-        if self.config.mode.startswith("grouped"):
-            chances = self._group_chances(np.repeat(states, c, axis=0), lists.reshape(m * c, 1, -1))
-            return (chances @ self._groups.shares[:, 0]).reshape(m, c, NUM_LEVELS)
-        nearest = self._nearest(states, lists)
-        levels = self.memory.levels[nearest, 0]
-        return (levels[..., None] == np.arange(NUM_LEVELS)).mean(axis=2)
+        lists = self._vectors[for_each(rows, tracks)][:, :, None]
+        first = self.memory.levels[:, 0, None] == np.arange(NUM_LEVELS)
+        return self._answers(history.at(rows), lists, self._groups.shares[:, 0], first)
 
     def predict_lists(self, history: History, slates: npt.NDArray[np.integer]) -> ListPrediction:
         """How whole lists are received after a history.
@@ -312,40 +296,49 @@ class SimilarityListener(Listener[NoState]):
                 f"slates have shape {slates.shape}; expected (sessions, {size}), as the memory "
                 f"holds lists of {size} songs. Build the listener with another list_size."
             )
-        states = self._states(history.tracks, history.levels, history.count)
-        lists = self._vectors[slates]
-        outcomes = self._groups.outcomes
-        if self.config.mode.startswith("grouped"):
-            return ListPrediction(outcomes, self._group_chances(states, lists))
-        nearest = self._nearest(states, lists[:, None])[:, 0]
-        kept = ~is_skip(self.memory.levels[nearest])
-        same = (kept[:, :, None, :] == outcomes).all(axis=3)
-        return ListPrediction(outcomes, same.mean(axis=1))
+        outcomes, kept = self._groups.outcomes, ~is_skip(self.memory.levels)
+        of_pairs = (kept[:, None] == outcomes).all(axis=2)
+        lists = self._vectors[slates][:, None]
+        chances = self._answers(history, lists, np.eye(len(outcomes)), of_pairs)
+        return ListPrediction(outcomes, chances[:, 0])
 
-    def _group_chances(self, states: Floats, lists: Floats) -> npt.NDArray[np.float64]:
-        cosine = self.config.mode == "grouped_cosine"
-        return self._groups.probabilities(states, lists, self.config.state_weight, cosine=cosine)
+    def _answers(
+        self, history: History, lists: Floats, of_groups: Doubles, of_pairs: npt.NDArray[np.bool_]
+    ) -> Doubles:
+        """Mean of what similar pairs answered ``(m, c, a)``, in the way of the mode.
+
+        Args:
+            history: m sessions.
+            lists: The first songs of c lists for each ``(m, c, places, d)``.
+            of_groups: What each group of pairs answered ``(x, a)``.
+            of_pairs: What each pair answered ``(pairs, a)``.
+        """
+        states, (m, c, places, _) = self._states(history), lists.shape
+        if not self.config.mode.startswith("grouped"):
+            return of_pairs[self._nearest(states, lists)].mean(axis=2)
+        chances = self._groups.probabilities(
+            np.repeat(states, c, axis=0),
+            lists.reshape(m * c, places, -1),
+            self.config.state_weight,
+            cosine=self.config.mode == "grouped_cosine",
+        )
+        return (chances @ of_groups).reshape(m, c, -1)
 
     def _nearest(self, states: Floats, lists: Floats) -> npt.NDArray[np.int64]:
-        """Nearest pairs by equation 1 of lists ``(m, c, places, d)``, best first ``(m, c, k)``."""
-        if self.config.mode == "normal":
-            return self._nearest_of_all(states, lists)
-        size = min(self.config.shortlist, len(self.memory.states))
-        shortlist, _ = top_k(states, self.memory.states, size)
-        found = np.empty((*lists.shape[:2], min(self.config.k, size)), np.int64)
-        step = max(1, SIMILARITIES_AT_ONCE // (size * lists.shape[1]))
-        for first in range(0, len(states), step):
+        """The nearest pairs of lists ``(m, c, places, d)`` by equation 1 ``(m, c, k)``."""
+        memory, alpha, (m, c, places, _) = self.memory, self.config.state_weight, lists.shape
+        if self.config.mode == "normal":  # equation 2: the one of greatest similarity
+            queries = _joined(np.repeat(states, c, axis=0), lists.reshape(m * c, places, -1), alpha)
+            nearest, _ = top_k(queries, _joined(memory.states, memory.lists[:, :places], alpha), 1)
+            return nearest.reshape(m, c, 1)
+        size = min(self.config.shortlist, len(memory.states))
+        shortlist, _ = top_k(states, memory.states, size)
+        found = np.empty((m, c, min(self.config.k, size)), np.int64)
+        step = max(1, SIMILARITIES_AT_ONCE // (size * c))
+        for first in range(0, m, step):
             part = slice(first, first + step)
             found[part] = self._nearest_among(states[part], lists[part], shortlist[part])
         return found
-
-    def _nearest_of_all(self, states: Floats, lists: Floats) -> npt.NDArray[np.int64]:
-        """Equation 2: the likeliest pair, the one of greatest similarity."""
-        alpha, (m, c, places, _) = self.config.state_weight, lists.shape
-        queries = _joined(np.repeat(states, c, axis=0), lists.reshape(m * c, places, -1), alpha)
-        pairs = _joined(self.memory.states, self.memory.lists[:, :places], alpha)
-        nearest, _ = top_k(queries, pairs, 1)
-        return nearest.reshape(m, c, 1)
 
     def _nearest_among(
         self, states: Floats, lists: Floats, shortlist: npt.NDArray[np.int64]
@@ -415,9 +408,12 @@ def list_reward(kept: npt.NDArray[np.bool_], gamma: float = LIST_DISCOUNT) -> np
     return kept @ gamma ** np.arange(kept.shape[-1])
 
 
+def _actions(lists: npt.NDArray) -> npt.NDArray:
+    """Lists ``(q, places, d)`` as vectors ``(q, places * d)``, of norm 1 where their songs are."""
+    return lists.reshape(len(lists), -1) / np.sqrt(lists.shape[1])
+
+
 def _joined(states: Floats, lists: Floats, alpha: float) -> Floats:
     """Pairs as vectors whose dot product is equation 1."""
-    actions = lists.reshape(len(lists), -1) / np.sqrt(lists.shape[1])
-    return np.concatenate(
-        [np.sqrt(alpha) * states, np.sqrt(1 - alpha) * actions], axis=1, dtype=np.float32
-    )
+    parts = [np.sqrt(alpha) * states, np.sqrt(1 - alpha) * _actions(lists)]
+    return np.concatenate(parts, axis=1, dtype=np.float32)

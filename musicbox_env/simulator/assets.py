@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cached_property, lru_cache
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -12,12 +13,15 @@ from gymnasium import spaces
 
 from musicbox_env.data.dataset import Dataset
 from musicbox_env.listeners import make_listener
+from musicbox_env.listeners.learned.features import CONTEXT_INPUTS
 from musicbox_env.listeners.leaving import make_leaving
 from musicbox_env.retrieval.search import Search
 from musicbox_env.retrieval.spaces import space_dim
 from musicbox_env.schema import Level
 from musicbox_env.simulator.config import SessionConfig
-from musicbox_env.simulator.context import CONTEXT_SIZE
+
+CONTEXT_SIZE: Final = len(CONTEXT_INPUTS) + 1
+"""Context features of an observation: those of the last shown play, and the position."""
 
 
 def open_dataset(data: str | Path | None) -> Dataset:

@@ -17,13 +17,13 @@ import numpy.typing as npt
 
 from musicbox_env import rng
 from musicbox_env.listeners import History, RankingSpace, put_rows, skip_probability
+from musicbox_env.listeners.learned.features import context_inputs, log_columns
 from musicbox_env.retrieval.exact import top_k_list
 from musicbox_env.rewards import TERMS, reward_terms, song_rewards, total_reward
 from musicbox_env.schema import UNHEARD, UNKNOWN, Level
 from musicbox_env.simulator import kernels
 from musicbox_env.simulator.actions import checked_actions
-from musicbox_env.simulator.assets import EnvAssets
-from musicbox_env.simulator.context import CONTEXT_SIZE, context_features
+from musicbox_env.simulator.assets import CONTEXT_SIZE, EnvAssets
 from musicbox_env.simulator.logged import LoggedPlays
 
 Rows = npt.NDArray[np.intp]
@@ -126,19 +126,17 @@ class Simulator:
             keys: Seeds of the sessions' random numbers ``(m,)``; see `rng`.
         """
         assets, log, history = self.assets, self.assets.dataset.sessions, self.history
-        heard = history.tracks, history.levels, history.shown
-        logged = self.logged.tracks, self.logged.held
-        kernels.begin_sessions(rows, sessions, log.replayed, heard, self.remaining, logged)
-        shown = history.shown.take(rows)
-        history.session[rows], history.count[rows] = sessions, shown
+        state = history.arrays, self.logged.arrays, self.remaining
+        kernels.begin_sessions(rows, sessions, log.replayed, *state)
+        shown = history.count.take(rows)
+        history.session[rows], history.shown[rows] = sessions, shown
         self._begin_listener(self._state, history, rows)
         if assets.config.horizon is not None:
             self.remaining[rows] = assets.config.horizon
         self.left[rows] = False
         self._key[rows] = keys
         last = log.offsets.take(sessions) + shown - 1
-        codes = ("hour", "premium", "shuffle", "context_type")
-        self.context[rows] = context_features(*(log.column(name).take(last) for name in codes))
+        self.context[rows, :-1] = context_inputs(last, log_columns(assets.dataset)[0])
 
     def arrays(self) -> dict[str, npt.NDArray]:
         """All that distinguishes this batch from another of the same kind, by name; not copied."""
@@ -175,7 +173,8 @@ class Simulator:
             row: Place of the batch.
             tracks: Tracks heard, in order ``(t,)``, at most the simulator's capacity.
             levels: How far each was heard ``(t,)``.
-            context: Context features ``(CONTEXT_SIZE,)``; see `context_features`.
+            context: Context features ``(CONTEXT_SIZE,)``: `features.CONTEXT_INPUTS`, and a place
+                for the position, which is filled in when observed.
 
         Raises:
             ValueError: More songs than there is room for, or too few left to recommend.
@@ -214,31 +213,15 @@ class Simulator:
     def observe(self, rows: Rows) -> dict[str, npt.NDArray]:
         """Observations of the given sessions; fresh arrays, the newest play last."""
         config, assets = self.assets.config, self.assets
-        heard, shape = self.history, (len(rows), config.history_length)
-        tracks, levels = np.empty(shape, np.int32), np.empty(shape, np.int8)
-        context = np.empty((len(rows), CONTEXT_SIZE), np.float32)
-        kernels.fill_window(
-            rows,
-            heard.tracks,
-            heard.levels,
-            heard.count,
-            self.context,
-            assets.dataset.longest_session,
-            tracks,
-            levels,
-            context,
+        sizes = assets.dataset.longest_session, config.history_length
+        tracks, levels, context = kernels.last_songs(
+            rows, self.history.arrays, self.context, *sizes
         )
         if config.observation == "ids":
-            observation: dict[str, npt.NDArray] = {
-                "tracks": tracks,
-                "levels": levels,
-                "context": context,
-            }
+            last: dict[str, npt.NDArray] = {"tracks": tracks, "levels": levels, "context": context}
             if config.candidates == "session":
-                observation["candidates"] = self.logged.by_index(rows)
-            else:
-                observation["barred"] = self.barred(rows)
-            return observation
+                return {**last, "candidates": self.logged.by_index(rows)}
+            return {**last, "barred": self.barred(rows)}
         real = tracks >= 0
         vectors = assets.vectors(tracks)
         vectors[~real] = 0
@@ -262,21 +245,12 @@ class Simulator:
         """
         playing = self.remaining.take(rows) > 0
         slate, plays, replaced = self.choose(rows, actions, playing)
-        uniforms = np.empty(slate.shape)
-        kernels.prepare_slates(
-            rows,
-            self._key,
-            self.history.count,
-            self.logged.tracks,
-            self.remaining,
-            self.logged.held,
-            slate,
-            plays,
-            uniforms,
-        )
+        state = self._key, self.history.count, self.logged.arrays, self.remaining
+        uniforms = kernels.prepare_slates(rows, *state, slate, plays)
         levels = self._hear(rows, slate, plays, uniforms)
-        logged, share = np.empty(slate.shape, np.bool_), np.empty(len(slate))
-        kernels.find_logged(slate, plays, self.assets.listener.answers_from_log, logged, share)
+        heard = slate >= 0
+        logged = heard & (plays >= 0) & self.assets.listener.answers_from_log
+        share = logged.sum(axis=1) / np.maximum(heard.sum(axis=1), 1)
         terms = self._reward_terms(slate, levels)
         rewards = self.assets.config.reward
         reward, of_songs = total_reward(rewards, terms), song_rewards(rewards, levels)
@@ -333,12 +307,11 @@ class Simulator:
             playing = np.ones(len(rows), np.bool_)
         config = self.assets.config
         actions = checked_actions(actions, self._action_space, playing)
-        replaced = np.zeros(len(rows), np.int64)
         if config.action == "slate" and config.candidates == "catalog":
-            kernels.allow_slates(
-                rows, playing, self.history.tracks, config.repeats, actions, replaced
-            )
+            heard = self.history.tracks
+            replaced = kernels.allow_slates(rows, playing, heard, config.repeats, actions)
             return actions, np.full(actions.shape, UNKNOWN, np.int64), replaced
+        replaced = np.zeros(len(rows), np.int64)
         slate = np.full((len(rows), config.slate_size), UNKNOWN, np.int64)
         plays = slate.copy()
         who = np.flatnonzero(playing)

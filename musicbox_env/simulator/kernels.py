@@ -1,6 +1,13 @@
 """The inner loops of the dynamics: how sessions begin, what may be played, what is observed.
 
-Conventions are those of `musicbox_env.kernels`.
+Conventions are those of `musicbox_env.kernels`. Arguments that recur, of m sessions in a batch of
+n:
+
+- ``rows``: sessions ``(m,)``
+- ``heard``: `History.arrays`
+- ``logged``: tracks of the whole logged sessions ``(n, width)``, and which of these plays may still
+  be chosen ``(n, width)``
+- ``remaining``: songs that each session still hears ``(n,)``
 """
 
 from __future__ import annotations
@@ -13,38 +20,34 @@ from musicbox_env.kernels import Floats, Indices, Ints, LogArrays, compiled, hol
 from musicbox_env.rng import DRAWS_PER_SONG, LEVEL_DRAW, uniform_number
 from musicbox_env.schema import UNHEARD, UNKNOWN, num_shown
 
+Heard = tuple[npt.NDArray[np.int32], npt.NDArray[np.int8], Ints]
+Logged = tuple[npt.NDArray[np.int32], npt.NDArray[np.bool_]]
+
 register_jitable(num_shown)
 
 
 @compiled
 def begin_sessions(
-    rows: Indices,
-    sessions: Ints,
-    log: LogArrays,
-    heard: tuple[npt.NDArray[np.int32], npt.NDArray[np.int8], Ints],
-    remaining: Ints,
-    logged: tuple[npt.NDArray[np.int32], npt.NDArray[np.bool_]],
+    rows: Indices, sessions: Ints, log: LogArrays, heard: Heard, logged: Logged, remaining: Ints
 ) -> None:
     """Fill in what was heard when sessions begin, and what their log still holds, in place.
 
     Args:
-        rows: Sessions of the batch that begin ``(m,)``.
+        rows: Sessions that begin.
         sessions: Logged session of each ``(m,)``.
         log: `SessionLog.replayed`.
-        heard: Tracks and levels heard ``(n, capacity)``, and how many were shown, by
-            `schema.num_shown` ``(n,)``; changed.
-        remaining: How many are not shown ``(n,)``; changed.
-        logged: Tracks of the whole logged sessions, and which of these plays are not shown
-            ``(n, width)``; changed.
+        heard: The plays shown, by `schema.num_shown`; changed.
+        logged: All plays, those shown no longer to be chosen; changed.
+        remaining: How many are not shown; changed.
     """
     offsets, track_column, level_column = log
-    tracks, levels, shown = heard
+    tracks, levels, count = heard
     logged_tracks, held = logged
     for i in range(len(rows)):
         row, begin = rows[i], offsets[sessions[i]]
         length = offsets[sessions[i] + 1] - begin
         half = num_shown(length)
-        shown[row], remaining[row] = half, length - half
+        count[row], remaining[row] = half, length - half
         for play in range(tracks.shape[1]):
             tracks[row, play], levels[row, play] = UNKNOWN, UNHEARD
         for play in range(held.shape[1]):
@@ -60,32 +63,33 @@ def begin_sessions(
 def allow_slates(
     rows: Indices,
     playing: npt.NDArray[np.bool_],
-    heard: Indices,
+    heard_tracks: Indices,
     repeats: bool,
     slates: Ints,
-    replaced: Ints,
-) -> None:
+) -> Ints:
     """Replace the songs of slates ``(m, k)`` that may not be played, in place.
 
     Unless ``repeats``, these are songs that were heard and songs that a slate names twice. Their
     places go, in order, to the most popular songs that are neither heard nor in the slate.
 
     Args:
-        rows: Sessions ``(m,)``.
+        rows: Sessions.
         playing: Which sessions are not over ``(m,)``; slates of the others become -1.
-        heard: Songs that all sessions heard ``(n, capacity)``, -1 for none.
+        heard_tracks: Songs that all sessions heard ``(n, capacity)``, -1 for none.
         repeats: Whether all songs may be played.
         slates: Songs chosen, rows of the catalog; changed.
-        replaced: How many songs of each slate were replaced ``(m,)``; changed.
+
+    Returns:
+        How many songs of each slate were replaced ``(m,)``.
     """
     wrong = np.zeros(slates.shape[1], np.bool_)
+    replaced = np.zeros(len(slates), np.int64)
     for i in range(len(slates)):
-        slate = slates[i]
-        replaced[i] = 0
         if not playing[i]:
-            slate[:] = UNKNOWN
+            slates[i, :] = UNKNOWN
         elif not repeats:
-            replaced[i] = _replace_forbidden(heard[rows[i]], slate, wrong)
+            replaced[i] = _replace_forbidden(heard_tracks[rows[i]], slates[i], wrong)
+    return replaced
 
 
 @compiled
@@ -111,31 +115,31 @@ def prepare_slates(
     rows: Indices,
     keys: npt.NDArray[np.uint64],
     count: Ints,
-    logged_tracks: Indices,
+    logged: Logged,
     remaining: Ints,
-    held: npt.NDArray[np.bool_],
     slates: Ints,
     plays: Ints,
-    uniforms: npt.NDArray[np.float64],
-) -> None:
+) -> npt.NDArray[np.float64]:
     """Make slates ``(m, k)`` ready to be heard: as far as sessions go, with all that decides.
 
     Args:
-        rows: Sessions ``(m,)``.
+        rows: Sessions.
         keys: Seeds of all sessions' random numbers ``(n,)``.
         count: Songs that all sessions heard ``(n,)``.
-        logged_tracks: Tracks of all logged sessions ``(n, width)``.
-        remaining: Songs that each session still hears ``(n,)``; those heard now are taken off.
-        held: Which logged plays may still be chosen ``(n, width)``; those taken are no longer.
+        logged: Plays that are taken may no longer be chosen; changed.
+        remaining: Songs heard now are taken off; changed.
         slates: Songs in order, -1 for none; what is no longer heard is taken out.
         plays: Logged play that each song is; where it is -1, that is the first of its track that
             the session still holds, if there is one; changed.
-        uniforms: A random number in [0, 1) for the level of each song; changed.
+
+    Returns:
+        A random number in [0, 1) for the level of each song ``(m, k)``.
     """
+    logged_tracks, held = logged
+    uniforms = np.zeros(slates.shape)
     for i in range(len(rows)):
         row, heard = rows[i], 0
         for place in range(slates.shape[1]):
-            uniforms[i, place] = 0.0
             if heard == remaining[row]:
                 slates[i, place] = UNKNOWN
             if slates[i, place] < 0:
@@ -149,6 +153,7 @@ def prepare_slates(
             uniforms[i, place] = uniform_number(keys[row], draw)
             heard += 1
         remaining[row] -= heard
+    return uniforms
 
 
 @compiled
@@ -162,65 +167,32 @@ def _first_held(logged: Indices, held: npt.NDArray[np.bool_], track: int) -> int
 
 
 @compiled
-def find_logged(
-    slates: Ints,
-    plays: Ints,
-    answers_from_log: bool,
-    logged: npt.NDArray[np.bool_],
-    share: npt.NDArray[np.float64],
-) -> None:
-    """Find the songs heard whose level is the logged one.
+def last_songs(
+    rows: Indices, heard: Heard, context: Floats, longest: int, length: int
+) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int8], Floats]:
+    """What is observed of sessions: their last songs, their context and position.
 
     Args:
-        slates: Songs, -1 where none was heard ``(m, k)``.
-        plays: Logged play that each is, or -1 ``(m, k)``.
-        answers_from_log: Whether the listener answers such a song with its logged level.
-        logged: Which songs they are ``(m, k)``; changed.
-        share: Their share of the songs heard, 0 of none ``(m,)``; changed.
-    """
-    for i in range(len(slates)):
-        heard, found = 0, 0
-        for place in range(slates.shape[1]):
-            is_heard = slates[i, place] >= 0
-            logged[i, place] = is_heard and plays[i, place] >= 0 and answers_from_log
-            heard += is_heard
-            found += logged[i, place]
-        share[i] = found / max(heard, 1)
-
-
-@compiled
-def fill_window(
-    rows: Indices,
-    tracks: npt.NDArray[np.int32],
-    levels: npt.NDArray[np.int8],
-    count: Ints,
-    context: Floats,
-    longest: int,
-    last_tracks: npt.NDArray[np.int32],
-    last_levels: npt.NDArray[np.int8],
-    last_context: Floats,
-) -> None:
-    """Copy what is observed of sessions ``(m,)``: their last songs, their context and position.
-
-    Args:
-        rows: Sessions ``(m,)``.
-        tracks: Heard ``(n, capacity)``.
-        levels: How far ``(n, capacity)``.
-        count: Songs heard ``(n,)``.
+        rows: Sessions.
+        heard: What all sessions heard.
         context: Context features ``(n, c)``.
         longest: Songs of the longest session; the position is their share that was heard.
-        last_tracks: The last songs ``(m, length)``, the newest last, -1 in front; changed.
-        last_levels: How far they were heard, likewise; changed.
-        last_context: Context, the position in its last place ``(m, c)``; changed.
+        length: How many songs are observed.
+
+    Returns:
+        The last songs, the newest last, -1 in front, and how far they were heard, both
+        ``(m, length)``; the context, the position in its last place ``(m, c)``.
     """
-    length = last_tracks.shape[1]
+    tracks, levels, count = heard
+    last_tracks = np.full((len(rows), length), UNKNOWN, np.int32)
+    last_levels = np.full((len(rows), length), UNHEARD, np.int8)
+    last_context = np.empty((len(rows), context.shape[1]), np.float32)
     for i in range(len(rows)):
         row = rows[i]
-        heard = count[row]
-        for place in range(length):
-            play = heard - length + place
-            last_tracks[i, place] = tracks[row, play] if play >= 0 else UNKNOWN
-            last_levels[i, place] = levels[row, play] if play >= 0 else UNHEARD
+        for place in range(max(length - count[row], 0), length):
+            play = count[row] - length + place
+            last_tracks[i, place], last_levels[i, place] = tracks[row, play], levels[row, play]
         for j in range(context.shape[1]):
             last_context[i, j] = context[row, j]
-        last_context[i, -1] = min(heard / longest, 1.0)
+        last_context[i, -1] = min(count[row] / longest, 1.0)
+    return last_tracks, last_levels, last_context

@@ -29,6 +29,11 @@ class LoggedPlays:
         self.tracks = np.full((num_envs, width), UNKNOWN, np.int32)
         self.held = np.zeros((num_envs, width), np.bool_)
 
+    @property
+    def arrays(self) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.bool_]]:
+        """As kernels read and change them."""
+        return self.tracks, self.held
+
     def find(self, rows: Rows, tracks: Ints) -> Ints:
         """For each track ``(m, c)`` the first play of it that is held, or -1."""
         matches = self.tracks[rows][:, None, :] == tracks[..., None]

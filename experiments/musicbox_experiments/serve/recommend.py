@@ -19,10 +19,10 @@ import tyro
 from musicbox_agents import load_agent
 from musicbox_agents.base import require_ranges
 
+from musicbox_env.listeners.learned.features import context_inputs
 from musicbox_env.schema import CONTEXT_TYPES, Level, require_known, suggest
-from musicbox_env.simulator.assets import EnvAssets, open_dataset
+from musicbox_env.simulator.assets import CONTEXT_SIZE, EnvAssets, open_dataset
 from musicbox_env.simulator.config import SessionConfig
-from musicbox_env.simulator.context import context_features
 from musicbox_env.simulator.dynamics import Simulator
 from musicbox_experiments.train.jobs import read_training
 
@@ -58,7 +58,7 @@ class RecommendConfig:
 
     def __post_init__(self) -> None:
         parse_heard(self.heard)
-        require_ranges(self, {"hour": (-1, 23)})
+        require_ranges(self, {"hour": (-1, 23), "premium": (-1, 1), "shuffle": (-1, 1)})
         if self.context is not None:
             require_known("context", self.context, CONTEXT_TYPES)
 
@@ -123,8 +123,10 @@ def recommend(config: RecommendConfig) -> list[str]:
 
 def _context(config: RecommendConfig) -> np.ndarray:
     context_type = -1 if config.context is None else CONTEXT_TYPES.index(config.context)
-    values = (config.hour, config.premium, config.shuffle, context_type)
-    return context_features(*(np.array([value]) for value in values))[0]
+    codes = np.array([config.hour, config.premium, config.shuffle, context_type])
+    context = np.zeros(CONTEXT_SIZE, np.float32)
+    context[:-1] = context_inputs(np.zeros(1, np.int64), tuple(codes[:, None]))[0]
+    return context
 
 
 def find_training(run_folder: Path, agent: str, seed: int | None) -> Path:

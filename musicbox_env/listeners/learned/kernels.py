@@ -5,12 +5,10 @@ would spend as long on passing arrays as on songs; here compiled code calls them
 recur, of m sessions in a batch of n:
 
 - ``rows``: sessions ``(m,)``; ``before``: songs that each heard ``(m,)``
-- ``history``: tracks and levels of all sessions ``(n, w)``
-- ``table``: `TrackTable.arrays`
+- ``history``: `History.arrays`
 - ``state``: `LearnedState.model_arrays`
-- ``model``: `Network.head`, inputs of a usual track, `Calibration.song` and ``simulated``, and how
-  many spreads are added to skip logits
-- ``of_play``: `Network.of_play`
+- ``model``: `TrackTable.arrays`, `Network.of_play`, `Network.head`, inputs of a usual track,
+  `Calibration.song` and ``simulated``, and how many spreads are added to skip logits
 """
 
 from __future__ import annotations
@@ -41,27 +39,23 @@ Array = npt.NDArray[np.float32]
 Levels = npt.NDArray[np.int8]
 Ints = npt.NDArray[np.int64]
 Rows = npt.NDArray[np.integer]
-History = tuple[npt.NDArray[np.int32], Levels]
+History = tuple[npt.NDArray[np.int32], Levels, Ints]
 State = tuple[Array, Array, Sums]
 Pair = tuple[float, float]
-Model = tuple[Head, Array, Pair, Pair, np.float32]
+Model = tuple[Table, OfPlay, Head, Array, Pair, Pair, np.float32]
 
 
 @compiled
 def level_probabilities(
-    rows: Rows,
-    tracks: Ints,
-    before: Ints,
-    history: History,
-    table: Table,
-    state: State,
-    model: Model,
+    rows: Rows, tracks: Ints, history: History, state: State, model: Model
 ) -> tuple[Doubles, Array]:
     """Level probabilities ``(m, c, 5)`` of candidates ``(m, c)``, and their inputs."""
-    head, usual, song, (scale, shift), pessimism = model
+    table, _, head, usual, song, (scale, shift), pessimism = model
     memory, context, heard = state
-    states = state_inputs(rows, before, history[1], heard, context)
-    inputs = track_inputs(rows, tracks, before, history, table, heard)
+    heard_tracks, heard_levels, count = history
+    before = count[rows]
+    states = state_inputs(rows, before, heard_levels, heard, context)
+    inputs = track_inputs(rows, tracks, before, (heard_tracks, heard_levels), table, heard)
     outputs, of_usual = head_outputs(rows, memory, states, inputs, usual, head)
     mean, base = _member_mean(outputs), np.zeros(len(rows), np.float32)
     logits, skip = mean[:, :, 0].copy(), np.empty(tracks.shape)
@@ -154,17 +148,14 @@ def hear_slates(
     rows: Rows,
     slates: Ints,
     uniforms: Doubles,
-    history: tuple[npt.NDArray[np.int32], Levels, Ints],
-    table: Table,
+    history: History,
     state: State,
     model: Model,
-    of_play: OfPlay,
 ) -> Levels:
     """Play slates to sessions; see `Listener.simulate_response`. History and state change.
 
     - ``slates``: Tracks in the order heard ``(m, k)``, -1 for none.
     - ``uniforms``: A random number in [0, 1) for each ``(m, k)``.
-    - ``history``: Also the count of songs heard ``(n,)``.
 
     Returns:
         Listen levels ``(m, k)``, -1 where nothing was heard.
@@ -174,12 +165,10 @@ def hear_slates(
     for place in range(slates.shape[1]):
         at, who, song, drawn = _songs_at(place, rows, slates, uniforms)
         before = count[who]
-        chances, inputs = level_probabilities(
-            who, song, before, (tracks, levels), table, state, model
-        )
+        chances, inputs = level_probabilities(who, song, history, state, model)
         level = kernels.sample_levels(chances[:, 0], drawn)
         unknown = np.zeros((len(who), 0), np.float32)
-        add_plays(who, song, level, before, inputs, unknown, table, state, of_play)
+        add_plays(who, song, level, before, inputs, unknown, state, model)
         kernels.record_slates(who, song, level.reshape(-1, 1), tracks, levels, count)
         for i in range(len(who)):
             heard[at[i], place] = level[i]
@@ -209,9 +198,8 @@ def read_shown(
     starts: Ints,
     columns: tuple[Columns, Columns],
     history: History,
-    table: Table,
     state: State,
-    of_play: OfPlay,
+    model: Model,
 ) -> None:
     """Read the plays that sessions begin with, and the behaviour around them, into ``state``.
 
@@ -221,17 +209,17 @@ def read_shown(
     - ``state``: Nothing heard in these rows; changed.
     """
     of_context, of_behaviour = columns
-    tracks, levels = history
+    tracks, levels, _ = history
     for place in range(max(shown) if len(shown) else 0):
         at = np.flatnonzero(place < shown)
         who, before, plays = rows[at], np.full(len(at), place), starts[at] + place
         song, level = np.empty((len(at), 1), np.int64), np.empty(len(at), np.int8)
         for i in range(len(at)):
             song[i, 0], level[i] = tracks[who[i], place], levels[who[i], place]
-        inputs = track_inputs(who, song, before, history, table, state[2])
+        inputs = track_inputs(who, song, before, (tracks, levels), model[0], state[2])
         state[1][who] = context_inputs(plays, of_context)
         behaviour = behaviour_inputs(plays, of_behaviour)
-        add_plays(who, song, level, before, inputs, behaviour, table, state, of_play)
+        add_plays(who, song, level, before, inputs, behaviour, state, model)
 
 
 @compiled
@@ -242,9 +230,8 @@ def add_plays(
     before: Ints,
     of_track: Array,
     behaviour: Array,
-    table: Table,
     state: State,
-    of_play: OfPlay,
+    model: Model,
 ) -> None:
     """Add a play of each of the sessions ``rows`` to ``state``, which holds its context already.
 
@@ -253,8 +240,9 @@ def add_plays(
     - ``of_track``: Inputs of the tracks ``(m, 1, TRACK_INPUTS)``.
     - ``behaviour``: See `features.play_inputs`.
     """
+    (_, _, _, vectors), of_play = model[0], model[1]
     memory, context, heard = state
     inputs = of_track.reshape(len(rows), of_track.shape[2])
     play = play_inputs(levels, before, inputs, context[rows], behaviour)
     update_memory(rows, play, of_play, memory)
-    add_songs(rows, songs.reshape(len(rows)), levels, table[3], heard)
+    add_songs(rows, songs.reshape(len(rows)), levels, vectors, heard)

@@ -209,6 +209,7 @@ class LearnedListener(Listener[LearnedState]):
         fit: Network, calibration, and where they come from.
         pessimism: Spreads added to the skip logit.
         table: Statistics of the tracks.
+        model: All of it that kernels read.
     """
 
     def __init__(
@@ -245,7 +246,9 @@ class LearnedListener(Listener[LearnedState]):
             )
         self.table = TrackTable.of(dataset, about["split"], embedding)
         calibration = fit.calibration
-        self._model = (
+        self.model: kernels.Model = (
+            self.table.arrays,
+            fit.network.of_play,
             fit.network.head,
             np.array(calibration.usual, np.float32),
             calibration.song,
@@ -273,16 +276,9 @@ class LearnedListener(Listener[LearnedState]):
         if not len(unread):
             return
         put_rows(state, unread, self._nothing_heard(len(unread)))
-        kernels.read_shown(
-            unread,
-            history.count[unread],
-            self.dataset.sessions.offsets[history.session[unread]],
-            log_columns(self.dataset),
-            (history.tracks, history.levels),
-            self.table.arrays,
-            state.model_arrays,
-            self.fit.network.of_play,
-        )
+        first = self.dataset.sessions.offsets[history.session[unread]]
+        shown = history.count[unread], first, log_columns(self.dataset)
+        kernels.read_shown(unread, *shown, history.arrays, state.model_arrays, self.model)
         self._cache.store(history, unread, state)
 
     def level_probabilities(
@@ -295,13 +291,7 @@ class LearnedListener(Listener[LearnedState]):
         for first in range(0, len(rows), step):
             part = slice(first, first + step)
             found[part], _ = kernels.level_probabilities(
-                rows[part],
-                each[part],
-                history.count[rows[part]],
-                (history.tracks, history.levels),
-                self.table.arrays,
-                state.model_arrays,
-                self._model,
+                rows[part], each[part], history.arrays, state.model_arrays, self.model
             )
         return found
 
@@ -315,16 +305,8 @@ class LearnedListener(Listener[LearnedState]):
         uniforms: Doubles,
     ) -> Levels:
         """Play whole slates in one kernel; see `Listener.simulate_response`."""
-        return kernels.hear_slates(
-            rows,
-            slates,
-            uniforms,
-            (history.tracks, history.levels, history.count),
-            self.table.arrays,
-            state.model_arrays,
-            self._model,
-            self.fit.network.of_play,
-        )
+        sessions = history.arrays, state.model_arrays
+        return kernels.hear_slates(rows, slates, uniforms, *sessions, self.model)
 
     def update_state(
         self, state: LearnedState, history: History, rows: Rows, tracks: Ints, levels: Levels
@@ -332,9 +314,8 @@ class LearnedListener(Listener[LearnedState]):
         """Read a simulated play, whose behaviour is unknown; see the base class."""
         before, songs = history.count[rows], tracks[:, None].astype(np.int64)
         unknown = np.zeros((len(rows), 0), np.float32)
-        inputs = self._track_inputs(state, history, rows, songs)
-        model = self.table.arrays, state.model_arrays, self.fit.network.of_play
-        kernels.add_plays(rows, songs, levels, before, inputs, unknown, *model)
+        play = levels, before, self._track_inputs(state, history, rows, songs), unknown
+        kernels.add_plays(rows, songs, *play, state.model_arrays, self.model)
 
     def network_logits(
         self, state: LearnedState, history: History, rows: Rows, tracks: Ints
@@ -347,7 +328,8 @@ class LearnedListener(Listener[LearnedState]):
         """
         inputs = self._track_inputs(state, history, rows, tracks.astype(np.int64))
         heard = history.count[rows], history.levels, state.arrays
-        states, (head, usual_track, *_) = state_inputs(rows, *heard, state.context), self._model
+        states = state_inputs(rows, *heard, state.context)
+        _, _, head, usual_track, *_ = self.model
         outputs, usual = head_outputs(rows, state.memory, states, inputs, usual_track, head)
         return usual[..., None].astype(float), outputs[..., 0].astype(float), is_repeat(inputs)
 

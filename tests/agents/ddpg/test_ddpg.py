@@ -32,7 +32,7 @@ from musicbox_env.retrieval.embeddings import fit_embeddings
 from musicbox_env.retrieval.spaces import rate_column
 from musicbox_env.rewards import RewardConfig
 from musicbox_env.schema import Level, is_skip
-from musicbox_env.simulator.context import CONTEXT_SIZE
+from musicbox_env.simulator.assets import CONTEXT_SIZE
 from musicbox_env.synthetic.generator import SyntheticConfig, synthesize
 
 SMALL = {

@@ -176,8 +176,7 @@ def test_shown_plays_are_read_as_one_after_the_other(synthetic, listener):
         heard = history.tracks, history.levels
         inputs = track_inputs(rows, song[:, None], before, heard, table, single.arrays)
         seen = inputs, behaviour_inputs(plays, of_behaviour)
-        of_play = listener.fit.network.of_play
-        kernels.add_plays(rows, song[:, None], level, before, *seen, table, arrays, of_play)
+        kernels.add_plays(rows, song[:, None], level, before, *seen, arrays, listener.model)
         history.record(rows, song, level)
     _, state = begin(listener, sessions[::-1])
     for rows in (rng.permutation(60)[:25], rng.permutation(60)):

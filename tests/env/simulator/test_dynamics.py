@@ -16,8 +16,8 @@ def test_forbidden_songs_are_replaced_by_the_most_popular_that_are_allowed():
     barred = rng.integers(-1, 12, (200, 6)).astype(np.int32)
     slates = rng.integers(0, 12, (200, 3))
     given = slates.copy()
-    replaced, playing = np.empty(200, np.int64), np.ones(200, np.bool_)
-    kernels.allow_slates(np.arange(200), playing, barred, False, slates, replaced)
+    playing = np.ones(200, np.bool_)
+    replaced = kernels.allow_slates(np.arange(200), playing, barred, False, slates)
     for i in range(200):
         forbidden = set(barred[i].tolist())
         right = [
@@ -35,18 +35,15 @@ def test_forbidden_songs_are_replaced_by_the_most_popular_that_are_allowed():
 
 def test_slates_are_taken_at_their_word_where_songs_may_be_repeated():
     slates = np.array([[7, 7, 3], [99, -5, 0]])
-    replaced, playing = np.full(2, 9), np.array([True, False])
-    nothing = np.full((2, 5), -1, np.int32)
-    kernels.allow_slates(np.arange(2), playing, nothing, True, slates, replaced)
+    playing, nothing = np.array([True, False]), np.full((2, 5), -1, np.int32)
+    replaced = kernels.allow_slates(np.arange(2), playing, nothing, True, slates)
     assert slates.tolist() == [[7, 7, 3], [-1, -1, -1]]
     assert replaced.tolist() == [0, 0]
 
 
 def prepare(remaining, logged, held, slates, plays, rows):
     keys, count = np.arange(len(logged), dtype=np.uint64), np.full(len(logged), 5)
-    uniforms = np.empty(slates.shape)
-    kernels.prepare_slates(rows, keys, count, logged, remaining, held, slates, plays, uniforms)
-    return uniforms
+    return kernels.prepare_slates(rows, keys, count, (logged, held), remaining, slates, plays)
 
 
 def test_a_slate_takes_each_logged_play_once():
