@@ -155,7 +155,8 @@ class Agent(ABC):
         Args:
             env_options: Keywords of `gymnasium.make` that say what to learn on (data, split,
                 listener, reward); the agent adds its own `env_options`.
-            total_steps: Slates to recommend, all parallel sessions together.
+            total_steps: Slates to recommend, all parallel sessions together. An agent that plays
+                sessions in parallel ends with the round of slates that reaches this number.
             callback: Called about every ``callback_every`` steps and at the end.
             callback_every: In environment steps.
             checkpoint: Folder where all that the training is is kept after each callback. If it

@@ -20,7 +20,8 @@ Where the papers differ or leave a choice:
    takes the gradient at the proto-actions, where a critic of lists has learned nothing.
 2. Batches are drawn uniformly, as in DDPG; LIRD's text mentions priorities, its algorithm not.
 3. Actions are in [-1, 1] by tanh and last layers start near 0, as in DDPG; no batch normalization.
-4. The first state is what was kept of the session's first half. The space knows no rate of songs.
+4. The first state holds the songs kept in the half of the session that is shown at reset. Songs
+   are found by their embedding alone: the space has no axis for how often they are kept.
 """
 
 from __future__ import annotations

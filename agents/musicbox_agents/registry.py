@@ -35,7 +35,11 @@ AGENTS: dict[str, str] = {
 
 
 def agent_class(name: str) -> type[Agent]:
-    """Class of an agent."""
+    """Class of an agent, whose module is imported.
+
+    Raises:
+        ValueError: No agent has that name; the message suggests one.
+    """
     require_known("agent", name, AGENTS)
     module, _, attribute = AGENTS[name].partition(":")
     cls: type[Agent] = getattr(import_module(module), attribute)

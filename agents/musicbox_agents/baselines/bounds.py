@@ -31,11 +31,20 @@ class PrivilegedAgent(SlateAgent):
         self._simulator: Simulator | None = None
 
     def attach(self, simulator: Simulator) -> None:
-        """Read this simulator from now on; observations are rows of its batch."""
+        """Read this simulator from now on.
+
+        Args:
+            simulator: The one that makes the observations: row i of an observation ``(n, ...)`` is
+                session i of its batch of n.
+        """
         self._simulator = simulator
 
     def _attached(self, batch: Batch) -> Simulator:
-        """The simulator whose sessions the observation shows."""
+        """The simulator whose sessions the observation shows.
+
+        Raises:
+            RuntimeError: None was attached, or one of another number of sessions.
+        """
         if self._simulator is None:
             raise RuntimeError(
                 f"The {self.name} agent reads the simulator; call "

@@ -89,7 +89,11 @@ class PlayedRateAgent(ProtoActionAgent):
 
 
 def check_rate_axis(agent: ProtoActionAgent) -> None:
-    """Refuse an embedding without the rate column."""
+    """Refuse an embedding without the rate column.
+
+    Raises:
+        ValueError: With the name of the embedding that has it.
+    """
     if not agent.embedding.endswith(RATE_SUFFIX):
         raise ValueError(
             f"The {agent.name} agent was given the embedding {agent.embedding!r}; it needs the "

@@ -38,11 +38,13 @@ What is changed, by number and setting. Each was measured over ten seeds (docs/d
 10. Parallel sessions (``num_envs``, ``updates_per_step``): many sessions, few updates.
 11. Linear critic: Q(s, a) = value(s) + slope(s) . a (`ddpg.networks`). What a song adds is small
     beside the noise of one answer, and layers over session and song together fit that noise.
-12. Quality weight (``quality_weight``): in choosing, quality counts less than the critic says. The
-    songs that look best of thousands are partly lucky, and all listeners would get the same few.
+12. Quality weight (``quality_weight``): when songs are chosen, the quality axis counts less than
+    the critic has learned. Of thousands of songs, those of highest estimated quality were partly
+    lucky; at full weight every listener would get the same few of them.
 13. Weight decay of the critic (AdamW, arXiv:1711.05101), for logs are small.
-14. Within slates (``within_slates``): in the log, what songs add is learned from differences within
-    a slate. Compared across sessions, songs would get credit for the listeners who chose them.
+14. Within slates (``within_slates``): on logged slates the critic learns what songs add only from
+    how the songs of one slate differ. Listeners who skip little choose other songs than the rest;
+    a comparison between sessions would credit these songs with the habits of their listeners.
 15. Average critic (``average_critic``): songs are chosen by the running average of the critic's
     weights (Polyak & Juditsky, SIAM J. Control Optim. 30, 1992), for the newest follow few batches.
 """
@@ -78,7 +80,7 @@ NETWORKS: Final = ("actor", "critic", "target_actor", "target_critic", "average_
 CRITIC_DECAY: Final = 1.0
 """Weight decay of the critic, in learning rates [13]."""
 NEWEST_SHARE: Final = 0.005
-"""What the newest weights count in the average critic, once there were many updates [15]."""
+"""Weight of the critic's newest weights in its running average; larger in the first updates [15]."""
 RESIDUALS_FROM: Final = 500
 """Updates of the critic from which on its residuals count as the songs' quality [3]."""
 ANYWHERE: Final = 1e3
@@ -301,7 +303,10 @@ class DDPGAgent(Agent):
 
     @torch.no_grad()
     def learn_quality(self, happened: Transitions) -> None:
-        """Add to each song's quality how much better it went than Q of the session alone [3]."""
+        """Add the residual of each song heard to its quality [3].
+
+        The residual is the song's target less the Q that it would have at quality 0.
+        """
         learned = self.space.quality is not None and self.settings.quality == "learned"
         if not (learned and self.critic_updates >= RESIDUALS_FROM and len(happened)):
             return

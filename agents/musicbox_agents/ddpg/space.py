@@ -145,7 +145,14 @@ class SongSpace:
         return {fold: rate_column(self.search.dataset.catalog, fold) for fold in FOLDS}
 
     def read_quality(self, settings: DDPGSettings, reward: RewardConfig) -> Axes:
-        """Read from the log how good songs are, and make it the last axis."""
+        """Read from the log how good songs are, and make it the last axis.
+
+        With ``quality="counted"``, or where the space has no rate, the space stays as it is: its
+        last axis is then the dataset's own, the keep rate counted on all training plays.
+
+        Returns:
+            The axis ``(num_tracks,)`` as each fold alone has it; see `log.read_log`.
+        """
         if settings.quality == "counted" or not self.has_rate:
             return self.counted_axes()
         unit = discounts(reward.gamma_position, settings.slate_size).sum()

@@ -76,7 +76,9 @@ class CompareConfig:
     """Trainings of each agent that learns. Three show whether something works; ten are needed to
     claim a difference."""
     train_steps: int = 4_000
-    """Slates that each agent recommends while it learns (environment steps)."""
+    """Slates that each agent recommends while it learns (environment steps). Agents that play
+    sessions in parallel finish the round that they are in: ddpg, with 64 sessions, makes about 376
+    slates of 320, since sessions that have just ended sit out a round."""
     train_horizon: int | None = None
     """Songs of a session while learning; by default as many as the log had left."""
     listener: str = AUTO

@@ -136,13 +136,21 @@ def preset_in(arguments: Sequence[str]) -> str | None:
 
 
 def options_of(name: str) -> dict[str, Any]:
-    """Fields of `CompareConfig` under a preset, to start from; it goes to a folder of its own."""
+    """Fields of `CompareConfig` under a preset, to start from; it goes to a folder of its own.
+
+    Raises:
+        ValueError: No preset has that name; the message suggests one.
+    """
     require_known("preset", name, PRESETS)
     return {"preset": name, "out": Path("runs") / name, **PRESETS[name].options}
 
 
 def require_sessions(name: str | None, source: Source) -> None:
-    """Refuse a preset for real sessions where none are named."""
+    """Refuse a preset for real sessions where none are named.
+
+    Raises:
+        ValueError: With the options that name them.
+    """
     if name is not None and PRESETS[name].needs_sessions and source.synthetic:
         raise ValueError(
             f"--preset {name} is for real sessions, and none are named: pass --sessions LOGS "

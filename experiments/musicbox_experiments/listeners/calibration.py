@@ -139,7 +139,7 @@ def effect_shrinkage(songs: SongLogits) -> tuple[float, float]:
     The likeliest factors b in ``skip logit = a + s mean logit + (z - mean z)`` with z the song's
     ``b (logit - usual)`` and means over the songs that could have been played at that moment. The
     past is the same for all of these, so what is compared are songs: the slope of real on
-    predicted effects becomes 1 (`trust_protocols.price_slope`). a and s take up errors in session
+    predicted effects becomes 1 (`trust.metrics.item_effect_slope`). a and s take up errors in session
     effects. A normal prior holds the factors near 1 where there are few songs.
     """
     above = songs.logit - songs.usual[:, None]
@@ -163,7 +163,12 @@ def effect_shrinkage(songs: SongLogits) -> tuple[float, float]:
 
 
 def scale_and_shift(logits: Array, skipped: Bools) -> tuple[float, float]:
-    """Platt's calibration: the likeliest ``scale * logits + shift``, a prior around 1 and 0."""
+    """Platt's calibration: the likeliest ``scale * logits + shift``, a prior around 1 and 0.
+
+    Args:
+        logits: Skip logits of plays ``(p,)``.
+        skipped: Which of them were skipped ``(p,)``.
+    """
 
     def loss(parts: Array) -> float:
         scaled = parts[0] * logits + parts[1]

@@ -25,7 +25,9 @@ class TrainConfig:
     seeds: int = 1
     """How many trainings, with seeds 0, 1, ..."""
     train_steps: int = 4_000
-    """Slates that each recommends while it learns (environment steps)."""
+    """Slates that each recommends while it learns (environment steps). Agents that play sessions in
+    parallel finish the round that they are in: ddpg, with 64 sessions, makes about 376 slates of
+    320, since sessions that have just ended sit out a round."""
     listener: str = AUTO
     """Listener to learn with, by name or path; auto is `ground_truth` where the data has one, else
     one that is learned on fold A; then a second fit on fold A picks the checkpoint, on validation

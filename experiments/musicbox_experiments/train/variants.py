@@ -119,6 +119,10 @@ def acting_of(label: str) -> dict[str, Any]:
 def require_label(label: str, given: Mapping[str, Mapping[str, Any]]) -> None:
     """Refuse a label without meaning: no agent, a variant without settings, or wrong settings.
 
+    Args:
+        label: An agent, or one of its variants, with settings of acting behind it or without.
+        given: The user's own settings of agents and variants, by label.
+
     Raises:
         ValueError: With a suggestion.
     """

@@ -145,6 +145,12 @@ def first_musicbox_reward(
     probabilities. With the embeddings of the first MusicBox, whose cosines are all alike, the
     reward is nearly that of equal weights, whatever the session and the songs; with centered ones
     the weights can cancel, and the reward leaves its range.
+
+    Args:
+        groups: Of the memory.
+        states: Unit states ``(q, s)``.
+        lists: Vectors of the songs of lists ``(q, list_size, d)``.
+        alpha: Weight of the state against the list.
     """
     there = groups.sizes > 0
     means, songs = groups.states[there], groups.lists[there].reshape(there.sum(), -1)

@@ -317,6 +317,11 @@ def item_effect_slope(predictions: Predictions, effect: Array, chosen: Mask) -> 
     sessions and not to songs. Since the past is the same for all songs compared, what it does to
     the next play cancels; a plain slope of real on predicted within sessions falls below 1 even
     for a perfect listener.
+
+    Args:
+        predictions: Of p plays.
+        effect: x of each of them ``(p,)``.
+        chosen: Which plays count ``(p,)``, such as repeats alone.
     """
     x, error = np.where(chosen, effect, 0.0), predictions.outcome - predictions.probability
 

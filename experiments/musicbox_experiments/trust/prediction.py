@@ -124,6 +124,12 @@ def weighted_skips(levels: Levels, probability: Array, stayed: Array) -> Array:
     for any c, since u is decided before play t is heard; ``c = E[w] / E[u_t]`` leaves the second
     term small (a control variate).
 
+    Args:
+        levels: Levels drawn ``(samples, n, width)``.
+        probability: p, the skip probabilities that they were drawn from, NaN where no song is,
+            likewise.
+        stayed: From `chance_to_stay`, likewise.
+
     Returns:
         ``(n, width)``, in [0, 1].
     """
