@@ -27,14 +27,7 @@ LEVEL_COLOURS: Final[dict[Level, Colour]] = {
     Level.CUT: (92, 170, 236),
     Level.FULL: (44, 127, 226),
 }
-LEVEL_GLYPHS: Final = {
-    Level.UNHEARD: "·",
-    Level.BRIEF: "▁",
-    Level.SHORT: "▃",
-    Level.MOST: "▅",
-    Level.CUT: "▆",
-    Level.FULL: "█",
-}
+LEVEL_GLYPHS: Final = dict(zip(LEVEL_COLOURS, "·▁▃▅▆█", strict=True))
 HEARD_LEVELS: Final = tuple(level for level in Level if level >= 0)
 MOST_BARS = 40
 """A longer session is shown from its end."""
@@ -77,15 +70,24 @@ class SessionView:
     session: str
     reward: float
 
-    def title_of(self, track: int) -> str:
-        """Name of a track that was heard, or its row number."""
-        places = np.flatnonzero(self.tracks == track)
-        return self.titles[places[-1]] if len(places) else f"track {track}"
+    @property
+    def last_slate(self) -> list[tuple[int, str, Level]]:
+        """Place, title and level of each song heard of the slate just played.
+
+        A track that is not among those heard goes by its row number.
+        """
+        title_of = dict(zip(self.tracks.tolist(), self.titles, strict=True))
+        heard = zip(self.slate.tolist(), self.slate_levels.tolist(), strict=True)
+        return [
+            (place, title_of.get(track, f"track {track}"), Level(level))
+            for place, (track, level) in enumerate(heard, start=1)
+            if level >= 0
+        ]
 
     @property
-    def in_last_slate(self) -> int:
-        """How many of the last songs heard came with the slate just played."""
-        return int(np.count_nonzero(self.slate_levels >= 0))
+    def first_bar(self) -> int:
+        """The first song that is shown as a bar."""
+        return max(0, len(self.tracks) - MOST_BARS)
 
     @property
     def summary(self) -> str:
@@ -106,15 +108,12 @@ def ansi(view: SessionView) -> str:
     Returns:
         Lines of text with escape sequences.
     """
-    first = max(0, len(view.tracks) - MOST_BARS)
-    bars = [_painted(LEVEL_GLYPHS[Level(level)], level) for level in view.levels[first:].tolist()]
-    split = max(0, view.shown - first)
-    legend = "  ".join(
-        f"{_painted(LEVEL_GLYPHS[level], level)} {_answer(level)}" for level in HEARD_LEVELS
-    )
+    bars = [_glyph(Level(level)) for level in view.levels[view.first_bar :].tolist()]
+    split = max(0, view.shown - view.first_bar)
+    legend = "  ".join(f"{_glyph(level)} {_answer(level)}" for level in HEARD_LEVELS)
     slate = [
-        f"  {place}  {_painted(LEVEL_GLYPHS[level], level)}  {title}  {_answer(level)}"
-        for place, title, level in _slate_rows(view)
+        f"  {place}  {_glyph(level)}  {title}  {_answer(level)}"
+        for place, title, level in view.last_slate
     ]
     lines = [
         f"session {view.session}",
@@ -175,8 +174,8 @@ def _write(
 
 def _draw_strip(canvas: ImageDraw, view: SessionView) -> None:
     """All songs so far as bars, those shown at reset on a panel, the last slate underlined."""
-    first = max(0, len(view.tracks) - MOST_BARS)
-    count = len(view.tracks) - first
+    first, count = view.first_bar, len(view.tracks) - view.first_bar
+    new = count - len(view.last_slate)  # the first bar of the last slate
     pitch = min(84.0, (DRAWN_WIDTH - 2 * MARGIN) / max(count, 1))
     width = 0.68 * pitch
     shown = max(0, view.shown - first)
@@ -188,28 +187,25 @@ def _draw_strip(canvas: ImageDraw, view: SessionView) -> None:
         height = (STRIP_BOTTOM - STRIP_TOP) * (level + 1) / (Level.FULL + 1)
         bar = (left, STRIP_BOTTOM - height, left + width, STRIP_BOTTOM)
         canvas.rounded_rectangle(bar, 8, LEVEL_COLOURS[Level(level)])
-        last = place >= count - view.in_last_slate
-        number, middle = str(first + place + 1), left + width / 2
-        _write(canvas, (middle, STRIP_BOTTOM + 24), number, 22, ACCENT if last else FAINT, "mm")
-    if view.in_last_slate:
-        left = MARGIN + (count - view.in_last_slate) * pitch
-        line = (left, STRIP_BOTTOM + 44, MARGIN + count * pitch - 16, STRIP_BOTTOM + 44)
-        canvas.line(line, ACCENT, 4)
+        number, colour = str(first + place + 1), ACCENT if place >= new else FAINT
+        _write(canvas, (left + width / 2, STRIP_BOTTOM + 24), number, 22, colour, "mm")
+    if new < count:
+        ends = MARGIN + new * pitch, MARGIN + count * pitch - 16
+        canvas.line([(end, STRIP_BOTTOM + 44) for end in ends], ACCENT, 4)
 
 
 def _draw_slate(canvas: ImageDraw, view: SessionView) -> None:
     """A card for each song of the slate just played."""
     _write(canvas, (MARGIN, SLATE_TOP - 24), "Slate just played", size=28, colour=FAINT)
-    rows = _slate_rows(view)
     gap, top = 24, SLATE_TOP + 8
-    if not rows:
+    if not view.last_slate:
         card = (MARGIN, top, DRAWN_WIDTH - MARGIN, SLATE_BOTTOM)
         canvas.rounded_rectangle(card, 20, PANEL)
         _write(canvas, (WIDTH, (top + SLATE_BOTTOM) / 2), "none yet", 32, FAINT, "mm")
         return
     places = len(view.slate)
     width = (DRAWN_WIDTH - 2 * MARGIN - gap * (places - 1)) / places
-    for place, title, level in rows:
+    for place, title, level in view.last_slate:
         left, colour = MARGIN + (place - 1) * (width + gap), LEVEL_COLOURS[level]
         canvas.rounded_rectangle((left, top, left + width, SLATE_BOTTOM), 20, PANEL)
         canvas.rounded_rectangle((left, top, left + 16, SLATE_BOTTOM), 8, colour)
@@ -229,25 +225,15 @@ def _draw_legend(canvas: ImageDraw) -> None:
         _write(canvas, (left + 44, middle), _answer(level), size=26, colour=FAINT)
 
 
-def _slate_rows(view: SessionView) -> list[tuple[int, str, Level]]:
-    """Place, title and level of each song of the slate that was heard."""
-    heard = zip(view.slate.tolist(), view.slate_levels.tolist(), strict=True)
-    return [
-        (place, view.title_of(track), Level(level))
-        for place, (track, level) in enumerate(heard, start=1)
-        if level >= 0
-    ]
-
-
 def _answer(level: Level) -> str:
     """A level in words."""
     return f"{level.name.lower()}, {'skipped' if is_skip(level) else 'kept'}"
 
 
-def _painted(text: str, level: int) -> str:
-    """Text in a level's colour, by ECMA-48's escape sequence for 24-bit colours."""
-    red, green, blue = LEVEL_COLOURS[Level(level)]
-    return f"\x1b[38;2;{red};{green};{blue}m{text}\x1b[0m"
+def _glyph(level: Level) -> str:
+    """A level's bar in its colour, by ECMA-48's escape sequence for 24-bit colours."""
+    red, green, blue = LEVEL_COLOURS[level]
+    return f"\x1b[38;2;{red};{green};{blue}m{LEVEL_GLYPHS[level]}\x1b[0m"
 
 
 def _cut(text: str, letters: int) -> str:

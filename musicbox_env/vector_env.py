@@ -106,9 +106,8 @@ class MusicSessionVectorEnv(VectorEnv[Batch, npt.NDArray, npt.NDArray]):
         """
         if self._keys is None:
             raise gym.error.ResetNeeded("Call reset() before arrays().")
-        parts = {"simulator": self.simulator.arrays(), "keys": self._keys.arrays()}
-        named = {f"{part}.{name}": a for part, of in parts.items() for name, a in of.items()}
-        return {**named, "over": self._over}
+        simulator, keys = self.simulator.arrays(), self._keys.arrays()
+        return {**named("simulator", simulator), **named("keys", keys), "over": self._over}
 
     def restore(self, arrays: Mapping[str, npt.NDArray]) -> Batch:
         """Go on where `arrays` was taken, from an environment with the same options.
@@ -119,8 +118,8 @@ class MusicSessionVectorEnv(VectorEnv[Batch, npt.NDArray, npt.NDArray]):
         if self._keys is None:
             self.reset(seed=0)
         assert self._keys is not None
-        self.simulator.restore(_under("simulator.", arrays))
-        self._keys.restore(_under("keys.", arrays))
+        self.simulator.restore(part("simulator", arrays))
+        self._keys.restore(part("keys", arrays))
         self._over[:] = arrays["over"]
         return self.simulator.observe(self._everyone)
 
@@ -192,7 +191,7 @@ class MusicSessionVectorEnv(VectorEnv[Batch, npt.NDArray, npt.NDArray]):
         ended[rows] = True
         final_obs = np.full(self.num_envs, None, dtype=object)
         for row in rows:
-            final_obs[row] = {name: part[row].copy() for name, part in last.items()}
+            final_obs[row] = {name: array[row].copy() for name, array in last.items()}
         final_info = {
             name: value
             if name.startswith("_")
@@ -216,5 +215,12 @@ class MusicSessionVectorEnv(VectorEnv[Batch, npt.NDArray, npt.NDArray]):
         return info | {f"_{name}": mask for name, mask in zip(info, masks, strict=True)}
 
 
-def _under(prefix: str, arrays: Mapping[str, npt.NDArray]) -> dict[str, npt.NDArray]:
-    return {n.removeprefix(prefix): a for n, a in arrays.items() if n.startswith(prefix)}
+def named(name: str, arrays: Mapping[str, npt.NDArray]) -> dict[str, npt.NDArray]:
+    """The same arrays under ``name.``; `part` takes it away again."""
+    return {f"{name}.{key}": array for key, array in arrays.items()}
+
+
+def part(name: str, arrays: Mapping[str, npt.NDArray]) -> dict[str, npt.NDArray]:
+    """The arrays that `named` put under ``name.``, out of others."""
+    prefix = f"{name}."
+    return {key.removeprefix(prefix): a for key, a in arrays.items() if key.startswith(prefix)}

@@ -106,6 +106,7 @@ class SB3Agent(Agent):
     """
 
     Settings = SB3Settings
+    settings: SB3Settings
     learns = True
     algorithm: ClassVar[type[OffPolicyAlgorithm]]
     policy_class: ClassVar[type[BasePolicy]]
@@ -116,22 +117,17 @@ class SB3Agent(Agent):
         self.policy = self._untrained_policy()
 
     @property
-    def _sb3(self) -> SB3Settings:
-        assert isinstance(self.settings, SB3Settings)
-        return self.settings
-
-    @property
     def env_options(self) -> dict[str, Any]:
         """Proto-actions and flat vectors of embeddings."""
         return {
             "action": "proto",
             "observation": "embedding",
-            "history_length": self._sb3.history_length,
-            "embedding": self._sb3.embedding or self.dataset.default_embedding,
+            "history_length": self.settings.history_length,
+            "embedding": self.settings.embedding or self.dataset.default_embedding,
         }
 
     def _policy_options(self) -> dict[str, Any]:
-        widths = self._sb3.net_arch
+        widths = self.settings.net_arch
         arch = {} if widths is None else {"net_arch": list(widths)}
         return {**self.policy_options, **arch}
 
@@ -143,7 +139,7 @@ class SB3Agent(Agent):
             return self.policy_class(
                 assets.observation_space(),
                 assets.action_space(),
-                lambda _: self._sb3.learning_rate,
+                lambda _: self.settings.learning_rate,
                 **self._policy_options(),
             )
 
@@ -171,24 +167,18 @@ class SB3Agent(Agent):
 
     def model(self, env: gym.Env, total_steps: int) -> OffPolicyAlgorithm:
         """SB3's algorithm with these settings, untrained."""
-        settings = self._sb3
+        settings, size = self.settings, env.action_space.shape or ()
+        noise = NormalActionNoise(np.zeros(size), np.full(size, settings.action_noise))
         return self.algorithm(
             self.policy_class,
             env,
             **{name: getattr(settings, name) for name in _PASSED_ON},
             buffer_size=min(settings.buffer_size, total_steps),
-            action_noise=self._action_noise(env),
+            action_noise=noise if settings.action_noise else None,
             policy_kwargs=self._policy_options(),
             seed=self.seed,
             device="cpu",
         )
-
-    def _action_noise(self, env: gym.Env) -> NormalActionNoise | None:
-        if self._sb3.action_noise == 0:
-            return None
-        assert isinstance(env.action_space, gym.spaces.Box)
-        shape = env.action_space.shape
-        return NormalActionNoise(np.zeros(shape), np.full(shape, self._sb3.action_noise))
 
     def arrays(self) -> dict[str, npt.NDArray]:
         """See `Agent.arrays`."""

@@ -78,7 +78,7 @@ def top_k(
     for query in np.flatnonzero(close):
         least = float(rough[query, k - 1] - 2 * margin[query])
         excluded = None if barred is None else barred[query]
-        rows[query], scores[query] = _settle(vectors[query], items, k, excluded, least)
+        rows[[query]], scores[[query]] = _settle(vectors[query], items, k, excluded, least)
     return rows, scores
 
 
@@ -269,7 +269,7 @@ def _shortlist(
 def _settle(
     vector: Floats, items: npt.NDArray, k: int, barred: Rows | None, least: float
 ) -> tuple[Rows, Floats]:
-    """The k best for one query among all items whose score by BLAS is at least ``least``."""
+    """The k best ``(1, k)`` of one query among all items that BLAS scores ``least`` or higher."""
     near = []
     for start in range(0, len(items), TILE_SCORES):
         rough = np.asarray(items[start : start + TILE_SCORES], dtype=np.float32) @ vector
@@ -277,9 +277,7 @@ def _settle(
     rows = np.concatenate(near)
     if barred is not None:
         rows = rows[~np.isin(rows, barred)]
-    scores = score_exactly(vector[None], np.asarray(items), rows[None])[0]
-    best = np.lexsort((rows, -scores))[:k]
-    return rows[best], scores[best]
+    return ranked(vector[None], items, rows[None], k)
 
 
 def _rounding(vectors: Floats, items: npt.NDArray, finalists: Rows) -> Floats:

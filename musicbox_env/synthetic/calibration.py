@@ -62,6 +62,11 @@ class Row:
         return self.tolerance is None or abs(self.found - self.published) <= self.tolerance
 
 
+def _row(name: str, figure: str, found: float | np.floating, tolerance: float) -> Row:
+    """A row whose published value is one of `published.figures`."""
+    return Row(name, published.figures()[figure], float(found), tolerance)
+
+
 def compare(dataset: Dataset) -> list[Row]:
     """All rows of a dataset."""
     plays = PaddedPlays(dataset)
@@ -122,10 +127,6 @@ def _mean(values: npt.NDArray) -> float:
     return float(known.mean()) if len(known) else float("nan")
 
 
-def _sd(values: npt.NDArray) -> float:
-    return float(values.std()) if len(values) else float("nan")
-
-
 def _shares(codes: npt.NDArray, names: tuple[str, ...]) -> dict[str, float]:
     counts = np.bincount(codes.astype(np.int64), minlength=len(names))
     return dict(zip(names, counts / (len(codes) or np.nan), strict=True))
@@ -136,8 +137,8 @@ def _level_rows(plays: PaddedPlays) -> Iterator[Row]:
     shares = _shares(plays.flat("level"), tuple(level.name for level in Level if level >= 0))
     below = np.cumsum(list(shares.values()))
     for k in (1, 2, 3):
-        yield Row(f"skip_{k}", figures[f"skip_{k}"], float(below[k - 1]), 0.02)
-    yield Row("not skipped", figures["not_skipped"], shares["FULL"], 0.02)
+        yield _row(f"skip_{k}", f"skip_{k}", below[k - 1], 0.02)
+    yield _row("not skipped", "not_skipped", shares["FULL"], 0.02)
     for position, expected in enumerate(figures["skip_by_position"], start=1):
         found = _mean(plays.skips[:, position - 1])
         yield Row(f"skip_2 at position {position}", expected, found, 0.02)
@@ -148,7 +149,7 @@ def _persistence_rows(plays: PaddedPlays) -> Iterator[Row]:
     before, after = skips[:, :-1], skips[:, 1:]
     for name, value in (("keep", 0.0), ("skip", 1.0)):
         found = _mean(after[before == value])
-        yield Row(f"skip_2 after a {name}", figures[f"skip_after_{name}"], found, 0.03)
+        yield _row(f"skip_2 after a {name}", f"skip_after_{name}", found, 0.03)
     for lag, expected in enumerate(figures["autocorrelation"], start=1):
         found = autocorrelation(skips, lag)
         yield Row(f"autocorrelation at lag {lag}", expected, found, 0.05 if lag <= 5 else None)
@@ -176,18 +177,16 @@ def run_lengths(skips: Array, value: float) -> npt.NDArray[np.int64]:
 
 
 def _spread_rows(plays: PaddedPlays) -> Iterator[Row]:
-    figures, skips = published.figures(), plays.skips
+    skips, tracks = plays.skips, plays.column("track")
     rates = np.nanmean(skips, axis=1)
-    found = float(rates.std())
-    yield Row("sd of the session's skip rate", figures["session_rate_sd"], found, 0.03)
-    found, expected = intraclass_correlation(skips), figures["intraclass_correlation"]
-    yield Row("intra-class correlation of skips", expected, found, 0.03)
-    found = float(np.mean((rates == 0) | (rates == 1)))
-    yield Row("sessions skipped or kept throughout", figures["constant_sessions"], found, 0.0)
-    tracks = plays.column("track")
+    yield _row("sd of the session's skip rate", "session_rate_sd", rates.std(), 0.03)
+    correlation = intraclass_correlation(skips)
+    yield _row("intra-class correlation of skips", "intraclass_correlation", correlation, 0.03)
+    constant = np.mean((rates == 0) | (rates == 1))
+    yield _row("sessions skipped or kept throughout", "constant_sessions", constant, 0.0)
     fresh = plays.played & ~repeats(tracks)
-    found = track_rate_sd(tracks[fresh], skips[fresh])
-    yield Row("true sd of the track's skip rate", figures["track_rate_sd"], found, 0.02)
+    sd = track_rate_sd(tracks[fresh], skips[fresh])
+    yield _row("true sd of the track's skip rate", "track_rate_sd", sd, 0.02)
 
 
 def intraclass_correlation(skips: Array) -> float:
@@ -226,19 +225,15 @@ def track_rate_sd(tracks: npt.NDArray, skips: Array) -> float:
 
 
 def _repeat_rows(plays: PaddedPlays) -> Iterator[Row]:
-    figures, tracks = published.figures(), plays.column("track")
-    again, played = repeats(tracks), plays.played
-    at_once = (tracks[:, 1:] == tracks[:, :-1]) & played[:, 1:]
-    num_plays = played.sum()
-    found = again.sum() / num_plays
-    yield Row("repeats, share of plays", figures["repeat_share"], found, 0.02)
-    found, expected = at_once.sum() / num_plays, figures["immediate_repeat_share"]
-    yield Row("immediate repeats, share of plays", expected, found, 0.005)
-    found, expected = float(np.mean(~again.any(axis=1))), figures["sessions_without_repeat"]
-    yield Row("sessions without a repeat", expected, found, 0.05)
-    yield Row("skip_2 of a repeat", figures["skip_on_repeat"], _mean(plays.skips[again]), 0.03)
-    found = _mean(plays.skips[played & ~again])
-    yield Row("skip_2 of a first hearing", figures["skip_on_first_hearing"], found, 0.03)
+    tracks, skips, played = plays.column("track"), plays.skips, plays.played
+    again, num_plays = repeats(tracks), played.sum()
+    at_once = ((tracks[:, 1:] == tracks[:, :-1]) & played[:, 1:]).sum() / num_plays
+    none, fresh = np.mean(~again.any(axis=1)), _mean(skips[played & ~again])
+    yield _row("repeats, share of plays", "repeat_share", again.sum() / num_plays, 0.02)
+    yield _row("immediate repeats, share of plays", "immediate_repeat_share", at_once, 0.005)
+    yield _row("sessions without a repeat", "sessions_without_repeat", none, 0.05)
+    yield _row("skip_2 of a repeat", "skip_on_repeat", _mean(skips[again]), 0.03)
+    yield _row("skip_2 of a first hearing", "skip_on_first_hearing", fresh, 0.03)
 
 
 def _session_rows(plays: PaddedPlays) -> Iterator[Row]:
@@ -259,19 +254,19 @@ def _behaviour_rows(plays: PaddedPlays) -> Iterator[Row]:
         common = figures["context_share"][name] > 0.1
         found = _mean(plays.skips[context == code])
         yield Row(f"skip_2 in {name}", expected, found, 0.03 if common else None)
-    several = np.array([len(np.unique(row[row != UNKNOWN])) > 1 for row in context])
-    found, expected = float(several.mean()), figures["sessions_with_several_contexts"]
-    yield Row("sessions of several context types", expected, found, 0.05)
-    yield Row("shuffle, share", figures["shuffle_share"], _mean(plays.flat("shuffle")), 0.02)
+    several = np.mean([len(np.unique(row[row != UNKNOWN])) > 1 for row in context])
+    name, figure = "sessions of several context types", "sessions_with_several_contexts"
+    yield _row(name, figure, several, 0.05)
+    yield _row("shuffle, share", "shuffle_share", _mean(plays.flat("shuffle")), 0.02)
     for code, name in enumerate(("without", "with")):
         found = _mean(plays.skips[shuffle == code])
-        yield Row(f"skip_2 {name} shuffle", figures[f"skip_{name}_shuffle"], found, 0.03)
-    yield Row("premium, share", figures["premium_share"], _mean(plays.flat("premium")), 0.02)
+        yield _row(f"skip_2 {name} shuffle", f"skip_{name}_shuffle", found, 0.03)
+    yield _row("premium, share", "premium_share", _mean(plays.flat("premium")), 0.02)
     hours = plays.flat("hour")
-    yield Row("hour, mean", figures["hour_mean"], _mean(hours), 0.3)
-    yield Row("hour, sd", figures["hour_sd"], _sd(hours), 0.3)
+    yield _row("hour, mean", "hour_mean", _mean(hours), 0.3)
+    yield _row("hour, sd", "hour_sd", hours.std() if len(hours) else np.nan, 0.3)
     switch = _mean(plays.flat("context_switch"))
-    yield Row("context switches, share", figures["context_switch_share"], switch, 0.01)
+    yield _row("context switches, share", "context_switch_share", switch, 0.01)
     for name, bit in (("no", PAUSE_NONE), ("short", PAUSE_SHORT), ("long", PAUSE_LONG)):
         found = _mean(plays.flat("pause") & bit > 0)
         yield Row(f"{name} pause before, share", figures["pause_share"][name], found, 0.03)
@@ -281,7 +276,7 @@ def _behaviour_rows(plays: PaddedPlays) -> Iterator[Row]:
             yield Row(f"{what} {name}, share", expected, found_share[name], 0.03)
     for way in ("forward", "back"):
         found = _mean(plays.flat(f"seek_{way}"))
-        yield Row(f"seeks {way}, mean", figures[f"seek_{way}_mean"], found, 0.02)
+        yield _row(f"seeks {way}, mean", f"seek_{way}_mean", found, 0.02)
 
 
 def _popularity_rows(dataset: Dataset) -> Iterator[Row]:

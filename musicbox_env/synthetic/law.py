@@ -202,27 +202,17 @@ class ListeningLaw:
         _hear(levels, self.running_weight, *parts)
         return ListenerState(*parts)
 
-    def _at_most(self, skip_logit: npt.ArrayLike) -> Array:
-        """P(level <= k) for k = 0 .. 3, ``(..., 4)``."""
-        from scipy.special import expit  # late: most environments need no scipy
-
-        return expit(np.asarray(skip_logit)[..., None] + np.array(self._cuts))
-
     @property
     def _cuts(self) -> tuple[float, float, float, float]:
         """Cuts of all four levels relative to that of level 1, whose own is 0."""
         cut_0, cut_2, cut_3 = self.level_cuts
         return cut_0, 0.0, cut_2, cut_3
 
-    def skip_probabilities(self, skip_logit: npt.ArrayLike) -> Array:
-        """P(``skip_2``), of the shape of ``skip_logit``."""
-        from scipy.special import expit  # late: most environments need no scipy
-
-        return expit(np.asarray(skip_logit, dtype=np.float64))
-
     def level_probabilities(self, skip_logit: npt.ArrayLike) -> Array:
         """Probability of each listen level, ``(..., 5)``."""
-        at_most = self._at_most(skip_logit)
+        from scipy.special import expit  # late: most environments need no scipy
+
+        at_most = expit(np.asarray(skip_logit)[..., None] + np.array(self._cuts))
         ends = np.zeros((*at_most.shape[:-1], 1))
         return np.diff(at_most, axis=-1, prepend=ends, append=ends + 1.0)
 

@@ -14,7 +14,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -106,19 +106,11 @@ class GroundTruth:
                 "`musicbox synthesize` know the law behind them."
             )
         content = json.loads(file.read_text())
-
-        def load(name: str) -> npt.NDArray[np.float32]:
-            return np.asarray(np.load(truth / f"{name}.npy", mmap_mode="r", allow_pickle=False))
-
-        return cls(
-            law=ListeningLaw(**content["law"]),
-            choice=SongChoice(**content["choice"]),
-            session_propensity=load("session_propensity"),
-            session_taste=load("session_taste"),
-            track_quality=load("track_quality"),
-            track_vectors=load("track_vectors"),
-            track_weight=load("track_weight"),
-        )
+        arrays = {
+            field.name: np.asarray(np.load(truth / f"{field.name}.npy", "r", allow_pickle=False))
+            for field in fields(cls)[2:]
+        }
+        return cls(ListeningLaw(**content["law"]), SongChoice(**content["choice"]), **arrays)
 
 
 def open_truth_arrays(folder: Path, num_sessions: int, dim: int) -> tuple[np.memmap, np.memmap]:
@@ -130,13 +122,11 @@ def open_truth_arrays(folder: Path, num_sessions: int, dim: int) -> tuple[np.mem
     """
     truth = folder / FOLDER
     truth.mkdir(exist_ok=True)
-
-    def empty(name: str, shape: tuple[int, ...]) -> np.memmap:
-        file = truth / f"{name}.npy"
-        return np.lib.format.open_memmap(file, mode="w+", dtype=np.float32, shape=shape)
-
     shapes = {"session_propensity": (num_sessions,), "session_taste": (num_sessions, dim)}
-    propensity, taste = (empty(name, shape) for name, shape in shapes.items())
+    propensity, taste = (
+        np.lib.format.open_memmap(truth / f"{name}.npy", "w+", np.float32, shape)
+        for name, shape in shapes.items()
+    )
     return propensity, taste
 
 

@@ -80,7 +80,7 @@ NETWORKS: Final = ("actor", "critic", "target_actor", "target_critic", "average_
 CRITIC_DECAY: Final = 1.0
 """Weight decay of the critic, in learning rates [13]."""
 NEWEST_SHARE: Final = 0.005
-"""Weight of the critic's newest weights in its running average; larger in the first updates [15]."""
+"""Weight of the newest critic in the running average, larger in the first updates [15]."""
 RESIDUALS_FROM: Final = 500
 """Updates of the critic from which on its residuals count as the songs' quality [3]."""
 ANYWHERE: Final = 1e3

@@ -23,7 +23,7 @@ from musicbox_agents.base import Observation
 from musicbox_agents.ddpg.replay import ReplayBuffer
 from musicbox_agents.progress import Progress
 from musicbox_env.rng import packed, unpacked
-from musicbox_env.vector_env import MusicSessionVectorEnv
+from musicbox_env.vector_env import MusicSessionVectorEnv, named, part
 
 if TYPE_CHECKING:
     from musicbox_agents.ddpg.agent import DDPGAgent
@@ -76,11 +76,11 @@ def keep(
         "due": np.array(progress.due),
         "critic_updates": np.array(agent.critic_updates),
         "rng": packed(agent.rng),
-        **_named("env", env.arrays()),
-        **_named("memory", agent.memory.arrays()),
-        **_named("log", {} if agent.log is None else agent.log.arrays()),
-        **_named("actor_optimizer", _moments(agent.actor_optimizer)),
-        **_named("critic_optimizer", _moments(agent.critic_optimizer)),
+        **named("env", env.arrays()),
+        **named("memory", agent.memory.arrays()),
+        **named("log", {} if agent.log is None else agent.log.arrays()),
+        **named("actor_optimizer", _moments(agent.actor_optimizer)),
+        **named("critic_optimizer", _moments(agent.critic_optimizer)),
     }
     complete = folder / f"{_PREFIX}{loop.steps:012d}"
     staging = folder / f"unfinished-{complete.name}"
@@ -112,16 +112,16 @@ def restore(
             f"reads {FORMAT}). Go on with that version, or delete the folder to train anew."
         )
     agent.load_weights(checkpoint)
-    _set_moments(agent.actor_optimizer, _part("actor_optimizer", arrays))
-    _set_moments(agent.critic_optimizer, _part("critic_optimizer", arrays))
+    _set_moments(agent.actor_optimizer, part("actor_optimizer", arrays))
+    _set_moments(agent.critic_optimizer, part("critic_optimizer", arrays))
     agent.updates = int(arrays["updates"])
     agent.critic_updates = int(arrays["critic_updates"])
     agent.rng = unpacked(arrays["rng"])
-    agent.memory = ReplayBuffer.restored(agent.memory.capacity, _part("memory", arrays))
+    agent.memory = ReplayBuffer.restored(agent.memory.capacity, part("memory", arrays))
     if "log.added" in arrays:
-        agent.log = ReplayBuffer.restored(int(arrays["log.added"]), _part("log", arrays))
+        agent.log = ReplayBuffer.restored(int(arrays["log.added"]), part("log", arrays))
     progress.due = int(arrays["due"])
-    observation = env.restore(_part("env", arrays))
+    observation = env.restore(part("env", arrays))
     steps, budget = int(arrays["steps"]), float(arrays["update_budget"])
     return Loop(observation, arrays["just_reset"], steps, budget)
 
@@ -141,13 +141,3 @@ def _set_moments(optimizer: Optimizer, arrays: Arrays) -> None:
         weight, name = key.split(".")
         state.setdefault(int(weight), {})[name] = torch.from_numpy(array)
     optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
-
-
-def _named(name: str, arrays: Arrays) -> dict[str, npt.NDArray]:
-    """The same arrays under ``name.``; `_part` takes it away again."""
-    return {f"{name}.{key}": array for key, array in arrays.items()}
-
-
-def _part(name: str, arrays: Arrays) -> dict[str, npt.NDArray]:
-    prefix = f"{name}."
-    return {key.removeprefix(prefix): a for key, a in arrays.items() if key.startswith(prefix)}

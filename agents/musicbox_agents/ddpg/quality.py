@@ -16,7 +16,8 @@ its critic.
 """
 
 from collections.abc import Iterator, Mapping
-from typing import Final, NamedTuple, Self
+from dataclasses import dataclass, fields
+from typing import Any, Final, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -45,6 +46,7 @@ SESSIONS_A_BLOCK: Final = 1 << 16
 _LEAST: Final = 1e-9
 
 
+@dataclass
 class TrackQuality:
     """Posterior of each track's quality, in the units of its residuals.
 
@@ -56,31 +58,29 @@ class TrackQuality:
         scale: Quality at which the axis reaches 1.
     """
 
-    def __init__(self, num_tracks: int, prior: float) -> None:
+    sum: Floats
+    count: Floats
+    expected: Floats
+    prior: float
+    scale: float = 1.0
+
+    @classmethod
+    def none(cls, num_tracks: int, prior: float) -> Self:
         """Begin without residuals and expectations: all songs are equally good."""
-        self.sum = np.zeros(num_tracks, np.float32)
-        self.count = np.zeros(num_tracks, np.float32)
-        self.expected = np.zeros(num_tracks, np.float32)
-        self.prior = prior
-        self.scale = 1.0
+        sums, counts, expected = np.zeros((3, num_tracks), np.float32)
+        return cls(sums, counts, expected, prior)
 
     @classmethod
     def of(cls, arrays: Mapping[str, npt.NDArray]) -> Self:
         """Restore what `arrays` gave."""
-        quality = cls(len(arrays["quality.sum"]), float(arrays["quality.prior"]))
-        for name in ("sum", "count", "expected"):
-            getattr(quality, name)[:] = arrays[f"quality.{name}"]
-        quality.scale = float(arrays["quality.scale"])
-        return quality
+        found = {field.name: arrays[f"quality.{field.name}"] for field in fields(cls)}
+        parts: dict[str, Any] = {n: a.copy() if a.ndim else a.item() for n, a in found.items()}
+        return cls(**parts)
 
     def arrays(self) -> dict[str, npt.NDArray]:
         """Everything that was learned, to be saved."""
         return {
-            "quality.sum": self.sum,
-            "quality.count": self.count,
-            "quality.expected": self.expected,
-            "quality.prior": np.array(self.prior),
-            "quality.scale": np.array(self.scale),
+            f"quality.{field.name}": np.array(getattr(self, field.name)) for field in fields(self)
         }
 
     def add(self, tracks: Tracks, residuals: npt.NDArray[np.floating]) -> None:
@@ -121,7 +121,7 @@ def quality_in_log(
             number += np.bincount(plays.situation, minlength=SITUATIONS)
     predicted = total / np.maximum(number, 1)
     first = PRIOR if prior is None else prior
-    read = {name: TrackQuality(len(dataset.catalog), first) for name in (*FOLDS, "train")}
+    read = {name: TrackQuality.none(len(dataset.catalog), first) for name in (*FOLDS, "train")}
     squares = 0.0
     for fold in FOLDS:
         for plays in _plays(dataset, fold, reward):

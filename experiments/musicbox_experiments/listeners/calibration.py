@@ -139,8 +139,8 @@ def effect_shrinkage(songs: SongLogits) -> tuple[float, float]:
     The likeliest factors b in ``skip logit = a + s mean logit + (z - mean z)`` with z the song's
     ``b (logit - usual)`` and means over the songs that could have been played at that moment. The
     past is the same for all of these, so what is compared are songs: the slope of real on
-    predicted effects becomes 1 (`trust.metrics.item_effect_slope`). a and s take up errors in session
-    effects. A normal prior holds the factors near 1 where there are few songs.
+    predicted effects becomes 1 (`trust.metrics.item_effect_slope`). a and s take up errors in
+    session effects. A normal prior holds the factors near 1 where there are few songs.
     """
     above = songs.logit - songs.usual[:, None]
     several = songs.compared.sum(axis=1)

@@ -32,7 +32,7 @@ def no_vectors(dataset: Dataset) -> np.ndarray:
 
 
 def test_quality_is_a_shrunken_mean() -> None:
-    quality = TrackQuality(3, prior=2.0)
+    quality = TrackQuality.none(3, prior=2.0)
     quality.add(np.array([1, 1, 2]), np.array([1.0, 3.0, 6.0]))
     np.testing.assert_allclose(quality.mean(np.arange(3)), [0, 4 / 4, 6 / 3])
     quality.expected[:] = [0.5, 1.0, -1.0]
@@ -82,7 +82,7 @@ def test_sessions_of_other_splits_are_not_read(synthetic: Dataset, tmp_path: Pat
 
 def test_expectations_are_those_of_ridge_regression() -> None:
     rng = np.random.default_rng(0)
-    quality = TrackQuality(400, prior=30.0)
+    quality = TrackQuality.none(400, prior=30.0)
     vectors = rng.standard_normal((400, 5)).astype(np.float32)
     quality.count[:300] = rng.integers(1, 80, 300)
     quality.sum[:300] = quality.count[:300] * (vectors[:300, 0] + rng.standard_normal(300))
@@ -102,7 +102,7 @@ def test_the_prior_is_found_in_the_residuals(prior: float) -> None:
     count = rng.geometric(0.1, number)
     songs = np.sqrt(variance / prior) * rng.standard_normal(number)
     chance = np.sqrt(variance / count) * rng.standard_normal(number)
-    quality = TrackQuality(number, prior=1.0)
+    quality = TrackQuality.none(number, prior=1.0)
     quality.count[:] = count
     quality.sum[:] = count * (songs + chance + 0.3)  # what all songs share is no difference
     assert estimated_prior(quality, variance) == pytest.approx(prior, rel=0.15)
@@ -111,14 +111,14 @@ def test_the_prior_is_found_in_the_residuals(prior: float) -> None:
 
 
 def test_a_log_that_cannot_tell_gets_the_usual_prior() -> None:
-    quality = TrackQuality(3, prior=1.0)
+    quality = TrackQuality.none(3, prior=1.0)
     quality.count[:] = 1
     assert estimated_prior(quality, 0.2) == PRIOR
 
 
 def test_without_residuals_nothing_is_expected() -> None:
     vectors = np.ones((4, 2), np.float32)
-    np.testing.assert_array_equal(expectations(TrackQuality(4, 10.0), vectors), np.zeros(4))
+    np.testing.assert_array_equal(expectations(TrackQuality.none(4, 10.0), vectors), np.zeros(4))
 
 
 def test_it_is_nearer_to_the_truth_than_the_rate(tmp_path: Path) -> None:

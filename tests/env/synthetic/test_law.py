@@ -36,7 +36,6 @@ def test_skip_logit_is_the_documented_sum() -> None:
         LAW.track_logit(np.array([quality]), np.array([affinity]), np.array([True])),
     )
     assert found == pytest.approx([expected])
-    assert LAW.skip_probabilities(found) == pytest.approx([logistic(expected)])
 
 
 def test_first_play_has_no_history() -> None:
@@ -93,7 +92,7 @@ def test_level_probabilities_sum_to_one_and_hold_the_skip_probability() -> None:
     assert levels.shape == (5, 5, 5)
     assert (levels >= 0).all()
     assert levels.sum(axis=-1) == pytest.approx(np.ones((5, 5)))
-    assert levels[..., :2].sum(axis=-1) == pytest.approx(LAW.skip_probabilities(logit))
+    assert levels[..., :2].sum(axis=-1) == pytest.approx(logistic(logit))
 
 
 def test_drawn_levels_follow_the_probabilities() -> None:
