@@ -96,9 +96,7 @@ def choose(keys: npt.NDArray[np.uint64], n: int) -> npt.NDArray[np.int64]:
 
     ``floor(u n)`` of a 53-bit u: its bias is below n / 2**53.
     """
-    chosen = np.empty(len(keys), np.int64)
-    _choose(keys, n, chosen)
-    return chosen
+    return (uniform(keys, _CHOICE_COUNTER) * n).astype(np.int64)
 
 
 def uniform(
@@ -129,9 +127,3 @@ def uniform_number(key: np.uint64, counter: int | np.int64) -> float:
 @elementwise
 def _uniform(key: Any, counter: Any) -> Any:
     return uniform_number(key, counter)
-
-
-@compiled
-def _choose(keys: npt.NDArray[np.uint64], n: int, chosen: npt.NDArray[np.int64]) -> None:
-    for i in range(len(keys)):
-        chosen[i] = int(uniform_number(keys[i], _CHOICE_COUNTER) * n)

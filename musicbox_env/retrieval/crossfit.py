@@ -62,7 +62,8 @@ def crossfitted(dataset: Dataset, name: str, *, progress: bool = False) -> tuple
     """
     if not fitted_on_sessions(name):
         return (dataset.embedding(name),)
-    number = _num_fits(dataset)
+    sessions = len(dataset.sessions.sessions_in("train"))
+    number = next((fits for most, fits in FITS if sessions <= most), FEWEST_FITS)
     bar = tqdm(range(number), desc=f"{name} without a part", unit="fit", disable=not progress)
     return tuple(_fit_without(dataset, name, fit, number) for fit in bar)
 
@@ -82,11 +83,6 @@ def _fit_without(dataset: Dataset, name: str, fit: int, fits: int) -> Floats:
     except OSError:  # a folder that may only be read, or is full
         return made
     return np.asarray(np.load(file, mmap_mode="r", allow_pickle=False))
-
-
-def _num_fits(dataset: Dataset) -> int:
-    sessions = len(dataset.sessions.sessions_in("train"))
-    return next((fits for most, fits in FITS if sessions <= most), FEWEST_FITS)
 
 
 def _without(dataset: Dataset, name: str, fit: int, fits: int) -> Floats:

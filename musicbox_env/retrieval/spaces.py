@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -82,19 +82,14 @@ def _with_rate(dataset: Dataset, name: str) -> Floats:
     sources = dataset.folder / "embeddings" / f"{name}.npy", dataset.folder / "catalog.parquet"
     made = file.stat().st_mtime_ns if file.exists() else -1
     if made < max(source.stat().st_mtime_ns for source in sources):
+        vectors, rate = dataset.embedding(name), rate_column(dataset.catalog)[:, None]
+        starts = range(0, len(vectors), ROWS_A_BLOCK)
+        blocks = (np.hstack([a[s : s + ROWS_A_BLOCK] for a in (vectors, rate)]) for s in starts)
         try:
-            shape = len(dataset.catalog), space_dim(dataset, f"{name}{RATE_SUFFIX}")
-            write_rows(file, shape, _with_rate_in_blocks(dataset, name))
+            write_rows(file, (len(vectors), vectors.shape[1] + 1), blocks)
         except OSError:  # a folder that may only be read
-            return np.hstack([dataset.embedding(name), rate_column(dataset.catalog)[:, None]])
+            return np.hstack([vectors, rate])
     return np.asarray(np.load(file, mmap_mode="r", allow_pickle=False))
-
-
-def _with_rate_in_blocks(dataset: Dataset, name: str) -> Iterator[Floats]:
-    vectors, rate = dataset.embedding(name), rate_column(dataset.catalog)
-    for start in range(0, len(vectors), ROWS_A_BLOCK):
-        block = slice(start, start + ROWS_A_BLOCK)
-        yield np.hstack([vectors[block], rate[block, None]])
 
 
 def write_rows(file: Path, shape: tuple[int, ...], blocks: Iterable[Floats]) -> None:

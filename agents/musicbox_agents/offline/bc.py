@@ -34,7 +34,6 @@ from musicbox_agents.ddpg.networks import Actor, arrays_of, descend, set_arrays,
 from musicbox_agents.ddpg.replay import ReplayBuffer
 from musicbox_agents.ddpg.settings import STARTS, DDPGSettings
 from musicbox_agents.ddpg.space import Batch, SongSpace
-from musicbox_agents.ddpg.state import State
 from musicbox_agents.log import read_log
 from musicbox_agents.progress import Progress
 from musicbox_agents.sessions import one_thread
@@ -123,11 +122,10 @@ class BCAgent(Agent):
 
     def act(self, batch: Observation, *, deterministic: bool) -> npt.NDArray:
         """Actions ``(n, ...)``; these agents never explore."""
-        state = self.space.state(batch)
         with torch.no_grad():
-            return self.choose(batch, state, self.actor(state).numpy())
+            return self.choose(batch, self.actor(self.space.state(batch)).numpy())
 
-    def choose(self, batch: Observation, state: State, proto_actions: npt.NDArray) -> npt.NDArray:
+    def choose(self, batch: Observation, proto_actions: npt.NDArray) -> npt.NDArray:
         """Actions ``(n, ...)`` from mu(s) ``(n, d)``; out of the catalog quality counts less."""
         return proto_actions * self.space.weights(batch, DDPGSettings.quality_weight)
 

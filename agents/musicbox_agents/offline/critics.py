@@ -79,14 +79,13 @@ class CriticAgent(BCAgent):
         slates = {"action": "slate", "slate_size": SLATE_SIZE} if self.settings.rerank else {}
         return super().env_options | slates
 
-    def choose(self, batch: Observation, state: State, proto_actions: npt.NDArray) -> npt.NDArray:
+    def choose(self, batch: Observation, proto_actions: npt.NDArray) -> npt.NDArray:
         """Proto-actions, or the songs among the nearest that the first critic values most."""
         if not self.settings.rerank:
-            return super().choose(batch, state, proto_actions)
+            return super().choose(batch, proto_actions)
         weight = self.space.weights(batch, DDPGSettings.quality_weight)
-        near = self.space.nearest(
-            batch, proto_actions * weight, max(self.settings.rerank, SLATE_SIZE)
-        )
+        most = max(self.settings.rerank, SLATE_SIZE)
+        near = self.space.nearest(batch, proto_actions * weight, most)
         return self.space.best(batch, near, weight, self.twins[0], SLATE_SIZE)
 
     @torch.no_grad()

@@ -57,7 +57,8 @@ def level_probabilities(
     states = state_inputs(rows, before, heard_levels, heard, context)
     inputs = track_inputs(rows, tracks, before, (heard_tracks, heard_levels), table, heard)
     outputs, of_usual = head_outputs(rows, memory, states, inputs, usual, head)
-    mean, base = _member_mean(outputs), np.zeros(len(rows), np.float32)
+    members = np.float32(len(outputs))
+    mean, base = outputs.sum(axis=0) / members, of_usual.sum(axis=0) / members
     logits, skip = mean[:, :, 0].copy(), np.empty(tracks.shape)
     if pessimism:
         shifted = inputs.copy()
@@ -65,11 +66,8 @@ def level_probabilities(
             for c in range(tracks.shape[1]):
                 shifted[i, c, EFFECT] += table[2][tracks[i, c]]
         other, _ = head_outputs(rows, memory, states, shifted, usual, head)
-        _add_spread(outputs, other, pessimism, logits)
+        logits += pessimism * _spread(outputs, other, logits)
     for i in range(len(rows)):
-        for member in range(len(of_usual)):
-            base[i] += of_usual[member, i]
-        base[i] /= np.float32(len(of_usual))
         for c in range(tracks.shape[1]):
             shrinkage = song[1] if is_repeat(inputs[i, c]) else song[0]
             logit = scale * (base[i] + shrinkage * (logits[i, c] - base[i])) + shift
@@ -78,22 +76,8 @@ def level_probabilities(
 
 
 @compiled
-def _member_mean(outputs: Array) -> Array:
-    """Mean of outputs ``(M, m, c, 5)`` over the members, in single precision ``(m, c, 5)``."""
-    members, sessions, candidates, width = outputs.shape
-    mean = np.zeros((sessions, candidates, width), np.float32)
-    for i in range(sessions):
-        for c in range(candidates):
-            for output in range(width):
-                for member in range(members):
-                    mean[i, c, output] += outputs[member, i, c, output]
-                mean[i, c, output] /= np.float32(members)
-    return mean
-
-
-@compiled
-def _add_spread(outputs: Array, shifted: Array, pessimism: np.float32, logits: Array) -> None:
-    """Add the standard deviation of what is not known of each candidate's logit.
+def _spread(outputs: Array, shifted: Array, mean: Array) -> Array:
+    """Standard deviation of what is not known of each candidate's skip logit ``(m, c)``.
 
     Members differ in seed alone and read the same track effects. So the uncertainty of an effect is
     added to their variance: the change of the logit when the effect moves by its posterior sd.
@@ -101,19 +85,12 @@ def _add_spread(outputs: Array, shifted: Array, pessimism: np.float32, logits: A
     Args:
         outputs: Of the members ``(M, m, c, 5)``.
         shifted: The same with the effect moved.
-        pessimism: How many standard deviations to add.
-        logits: Mean skip logits of the members ``(m, c)``; changed.
+        mean: Mean skip logits of the members ``(m, c)``.
     """
-    members = np.float32(len(outputs))
-    for i in range(logits.shape[0]):
-        for c in range(logits.shape[1]):
-            variance, by_effect = np.float32(0), np.float32(0)
-            for member in range(len(outputs)):
-                logit = outputs[member, i, c, 0]
-                variance += (logit - logits[i, c]) * (logit - logits[i, c])
-                by_effect += shifted[member, i, c, 0] - logit
-            by_effect /= members
-            logits[i, c] += pessimism * np.sqrt(variance / members + by_effect * by_effect)
+    members, logits = np.float32(len(outputs)), outputs[:, :, :, 0]
+    deviations, changes = logits - mean, shifted[:, :, :, 0] - logits
+    by_effect = changes.sum(axis=0) / members
+    return np.sqrt((deviations * deviations).sum(axis=0) / members + by_effect * by_effect)
 
 
 @compiled
@@ -163,7 +140,8 @@ def hear_slates(
     tracks, levels, count = history
     heard = np.full(slates.shape, UNHEARD, np.int8)
     for place in range(slates.shape[1]):
-        at, who, song, drawn = _songs_at(place, rows, slates, uniforms)
+        at = np.flatnonzero(slates[:, place] >= 0)
+        who, song, drawn = rows[at], slates[:, place][at].reshape(-1, 1), uniforms[:, place][at]
         before = count[who]
         chances, inputs = level_probabilities(who, song, history, state, model)
         level = kernels.sample_levels(chances[:, 0], drawn)
@@ -173,22 +151,6 @@ def hear_slates(
         for i in range(len(who)):
             heard[at[i], place] = level[i]
     return heard
-
-
-@compiled
-def _songs_at(
-    place: int, rows: Rows, slates: Ints, uniforms: Doubles
-) -> tuple[Ints, Ints, Ints, Doubles]:
-    """Which slates have a song at a place; their sessions, songs ``(s, 1)``, random numbers."""
-    at, found = np.empty(len(rows), np.int64), 0
-    for i in range(len(rows)):
-        at[found] = i
-        found += slates[i, place] >= 0
-    who, song, drawn = np.empty(found, np.int64), np.empty((found, 1), np.int64), np.empty(found)
-    for s in range(found):
-        i = at[s]
-        who[s], song[s, 0], drawn[s] = rows[i], slates[i, place], uniforms[i, place]
-    return at, who, song, drawn
 
 
 @compiled
@@ -213,9 +175,8 @@ def read_shown(
     for place in range(max(shown) if len(shown) else 0):
         at = np.flatnonzero(place < shown)
         who, before, plays = rows[at], np.full(len(at), place), starts[at] + place
-        song, level = np.empty((len(at), 1), np.int64), np.empty(len(at), np.int8)
-        for i in range(len(at)):
-            song[i, 0], level[i] = tracks[who[i], place], levels[who[i], place]
+        song = tracks[:, place][who].astype(np.int64).reshape(-1, 1)
+        level = levels[:, place][who]
         inputs = track_inputs(who, song, before, (tracks, levels), model[0], state[2])
         state[1][who] = context_inputs(plays, of_context)
         behaviour = behaviour_inputs(plays, of_behaviour)

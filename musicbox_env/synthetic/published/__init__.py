@@ -16,6 +16,7 @@ import numpy.typing as npt
 import pandas as pd
 
 
+@cache
 def _table(name: str) -> pd.DataFrame:
     with files(__name__).joinpath(name).open() as file:
         return pd.read_csv(file)
@@ -36,33 +37,22 @@ def session_lengths() -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
     return table["session_length"].to_numpy(dtype=np.int64), sessions / sessions.sum()
 
 
-@cache
-def _play_curve() -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    table = _table("play_counts.csv")
-    return np.log(table["rank"].to_numpy(float)), np.log(table["plays"].to_numpy(float))
-
-
 def play_counts(num_tracks: int) -> npt.NDArray[np.float64]:
     """Plays of the most played tracks of the full set, ``(num_tracks,)``, descending.
 
     Beyond the 3.6 million tracks of the set a track is as the last of them, which has one play.
     """
-    log_ranks, log_plays = _play_curve()
-    return np.exp(np.interp(np.log(np.arange(1, num_tracks + 1)), log_ranks, log_plays))
+    table = np.log(_table("play_counts.csv")[["rank", "plays"]].to_numpy(float))
+    return np.exp(np.interp(np.log(np.arange(1, num_tracks + 1)), table[:, 0], table[:, 1]))
 
 
 @cache
 def feature_histogram(feature: str) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Rounded values of a feature, ascending, and the share of tracks at each; maybe empty."""
-    table = _histograms()
+    table = _table("feature_histograms.csv")
     of_feature = table[table["feature"] == feature]
     counts = of_feature["count"].to_numpy(dtype=np.float64)
     return of_feature["value"].to_numpy(dtype=np.float64), counts / max(counts.sum(), 1.0)
-
-
-@cache
-def _histograms() -> pd.DataFrame:
-    return _table("feature_histograms.csv")
 
 
 @cache
