@@ -1,4 +1,4 @@
-"""Pictures of a comparison, drawn with matplotlib's object interface: no global state, no window.
+"""Pictures of a comparison, drawn with matplotlib's object interface: no window.
 
 Every function takes plain data and gives a `Figure`; `png` turns it into bytes. Colours are those
 of Okabe & Ito (Color Universal Design, 2008) and Tol ("bright", 2021), which people with colour
@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -26,34 +27,48 @@ from matplotlib.ticker import (
 )
 
 WIDTH_INCHES: Final = 9.0
-DPI: Final = 150
+PAPER: Final = "#ffffff"
+INK: Final = "#1d2230"
+MUTED: Final = "#6b7280"
+"""Of axes, reference lines and whatever is none of those compared."""
+HIGHLIGHT: Final = "#0072b2"
+"""Of intervals, where agents need no colour of their own."""
+STYLE: Final[dict[str, Any]] = {
+    "figure.dpi": 150,
+    "figure.facecolor": PAPER,
+    "figure.constrained_layout.use": True,
+    "text.color": INK,
+    "axes.facecolor": PAPER,
+    "axes.edgecolor": MUTED,
+    "axes.labelcolor": INK,
+    "axes.labelsize": 12,
+    "axes.labelpad": 8,
+    "axes.titlesize": 12,
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#e6e8ee",
+    **{f"{axis}tick.color": MUTED for axis in "xy"},
+    **{f"{axis}tick.labelcolor": INK for axis in "xy"},
+    **{f"{axis}tick.labelsize": 11 for axis in "xy"},
+    "legend.frameon": False,
+    "legend.fontsize": 11,
+    "legend.handlelength": 2.6,
+    "lines.linewidth": 2.0,
+}
+"""How all pictures look, as matplotlib's settings."""
+styled = rc_context(STYLE)
+"""Decorates whatever draws: matplotlib reads its settings when an artist is made."""
 
-_CYCLE: Final = ("#0072b2", "#d55e00", "#009e73", "#aa3377", "#b8860b", "#56b4e9", "#000000")
-Curve = Sequence[tuple[float, float]]
-"""Points (steps, value) of one training run."""
-
-
-@dataclass(frozen=True)
-class Theme:
-    """Colours of the pictures."""
-
-    paper: str = "#ffffff"  # background
-    ink: str = "#1d2230"  # text
-    muted: str = "#6b7280"  # axes, ticks, reference lines
-    grid: str = "#e6e8ee"
-    cycle: tuple[str, ...] = _CYCLE  # agents
-    highlight: str = "#0072b2"  # intervals, where agents need no colour of their own
-
-
-THEME: Final = Theme()
+_CYCLE: Final = (HIGHLIGHT, "#d55e00", "#009e73", "#aa3377", "#b8860b", "#56b4e9", "#000000")
 _MARKERS: Final = ("o", "s", "^", "D", "v", "P", "X")
 _DASHES: Final = ("-", "--", ":", "-.")
-_REFERENCE: Final[dict[str, Any]] = {
-    "linewidth": 1.2,
-    "linestyle": (0, (4, 3)),
-    "color": THEME.muted,
-}
+REFERENCE: Final[dict[str, Any]] = {"linewidth": 1.2, "linestyle": (0, (4, 3)), "color": MUTED}
 """How lines are drawn that are no agent's."""
+Curve = Sequence[tuple[float, float]]
+"""Points (steps, value) of one training run."""
 
 
 @dataclass(frozen=True)
@@ -79,19 +94,25 @@ class Point:
         high = self.value if self.high is None else self.high
         return max(self.value - low, 0.0), max(high - self.value, 0.0)
 
+    def __str__(self) -> str:
+        shown = f"{100 * self.value:.1f} %"
+        if self.low is None or self.high is None:
+            return shown
+        return f"{shown}  [{100 * self.low:.1f}, {100 * self.high:.1f}]"
 
+
+@styled
 def png(figure: Figure) -> bytes:
     """Render a figure as a PNG 1,350 pixels wide."""
     buffer = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(buffer)
+    figure.savefig(buffer, format="png")
     return buffer.getvalue()
 
 
+@styled
 def new_figure(height: float) -> Figure:
     """An empty figure `WIDTH_INCHES` wide and ``height`` inches high."""
-    figure = Figure(
-        figsize=(WIDTH_INCHES, height), dpi=DPI, facecolor=THEME.paper, layout="constrained"
-    )
+    figure = Figure(figsize=(WIDTH_INCHES, height))
     FigureCanvasAgg(figure)
     return figure
 
@@ -99,26 +120,10 @@ def new_figure(height: float) -> Figure:
 def _canvas(height: float, *, x: str, y: str = "") -> tuple[Figure, Axes]:
     """A figure with one pair of axes, and their labels."""
     figure = new_figure(height)
-    axes = figure.add_subplot()
-    dress(axes)
-    axes.set_xlabel(x, color=THEME.ink, fontsize=12, labelpad=8)
-    axes.set_ylabel(y, color=THEME.ink, fontsize=12, labelpad=8)
-    return figure, axes
+    return figure, figure.add_subplot(xlabel=x, ylabel=y)
 
 
-def dress(axes: Axes, *, labelsize: int = 11) -> None:
-    """Give axes the colours and grid of `THEME`; ``labelsize`` is that of the ticks, in points."""
-    axes.set_facecolor(THEME.paper)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
-    for side in ("left", "bottom"):
-        axes.spines[side].set_color(THEME.muted)
-    axes.tick_params(which="both", color=THEME.muted, labelcolor=THEME.ink, labelsize=labelsize)
-    axes.grid(color=THEME.grid, linewidth=0.8)
-    axes.set_axisbelow(True)
-
-
-def _percent_ticks(axis: Axis, values: Iterable[float]) -> None:
+def percent_ticks(axis: Axis, values: Iterable[float] = (0.0, 1.0)) -> None:
     """Show shares in percent, with a decimal only where the range is narrow."""
     values = [v for v in values if np.isfinite(v)]
     narrow = bool(values) and max(values) - min(values) < 0.05
@@ -137,16 +142,32 @@ def _thousands(value: float, _: object = None) -> str:
     return f"{value:,.0f}" if value >= 1 else f"{value:g}"
 
 
-def _style(name: str, order: Sequence[str]) -> tuple[str, str, str]:
-    """Colour, marker and dash of an agent by its place in ``order``: 28 that differ."""
-    cycle, index = THEME.cycle, list(order).index(name)
+def look(name: str, order: Sequence[str]) -> tuple[str, str, str]:
+    """Colour, marker and dash by the place in ``order``: 28 that differ; others are muted."""
+    if name not in order:
+        return MUTED, ".", "-"
+    index = list(order).index(name)
     return (
-        cycle[index % len(cycle)],
+        _CYCLE[index % len(_CYCLE)],
         _MARKERS[index % len(_MARKERS)],
-        _DASHES[index // len(cycle) % len(_DASHES)],
+        _DASHES[index // len(_CYCLE) % len(_DASHES)],
     )
 
 
+def add_legend(figure: Figure, names: Sequence[str] = (), *, below: bool = False) -> None:
+    """Name what all panels show, each once, in the order given; at the right, or below."""
+    found: dict[str, Any] = {}
+    for axes in figure.axes:
+        handles, labels = axes.get_legend_handles_labels()
+        found |= dict(zip(labels, handles, strict=True))
+    shown = [name for name in names or found if name in found]
+    place: dict[str, Any] = {"loc": "outside right center"}
+    if below:
+        place = {"loc": "outside lower center", "ncols": 5}
+    figure.legend([found[name] for name in shown], shown, **place)
+
+
+@styled
 def forest(
     points: Mapping[str, Point], *, references: Sequence[str] = ("logged", "skyline")
 ) -> Figure:
@@ -158,55 +179,35 @@ def forest(
     figure, axes = _canvas(1.5 + 0.42 * len(names), x="skip rate")
     for row, name in enumerate(names):
         point, special = points[name], name in references
-        colour = THEME.muted if special else THEME.highlight
+        colour = MUTED if special else HIGHLIGHT
         if special:
-            axes.axvline(point.value, **_REFERENCE)
+            axes.axvline(point.value, **REFERENCE)
         axes.errorbar(
             point.value,
             row,
             xerr=np.array(point.reach)[:, None],
             fmt="o",
             color=colour,
-            markerfacecolor=THEME.paper if special else colour,
+            markerfacecolor=PAPER if special else colour,
             markersize=8,
-            elinewidth=2.4,
             capsize=4,
             zorder=4,
         )
         if len(point.by_seed) > 1:
-            axes.plot(
-                point.by_seed,
-                np.full(len(point.by_seed), row - 0.24),
-                ".",
-                color=colour,
-                alpha=0.65,
-                markersize=5,
-                zorder=3,
-            )
-        axes.annotate(
-            _interval_text(point),
-            (1.015, row),
-            xycoords=("axes fraction", "data"),
-            va="center",
-            fontsize=10.5,
-            color=THEME.ink,
-            annotation_clip=False,
-        )
+            below = np.full(len(point.by_seed), row - 0.24)
+            axes.plot(point.by_seed, below, ".", color=colour, alpha=0.65, markersize=5)
+        at_the_right = {"xycoords": ("axes fraction", "data"), "annotation_clip": False}
+        axes.annotate(str(point), (1.015, row), va="center", fontsize=10.5, **at_the_right)
     axes.set_yticks(range(len(names)), names, fontsize=12)
     axes.tick_params(axis="y", length=0)
     axes.set_ylim(-0.7, len(names) - 0.3)
     axes.grid(visible=False, axis="y")
     axes.spines["left"].set_visible(False)
-    _percent_ticks(axes.xaxis, [p.value for p in points.values()])
+    percent_ticks(axes.xaxis, [p.value for p in points.values()])
     return figure
 
 
-def _interval_text(point: Point) -> str:
-    if point.low is None or point.high is None:
-        return f"{100 * point.value:.1f} %"
-    return f"{100 * point.value:.1f} %  [{100 * point.low:.1f}, {100 * point.high:.1f}]"
-
-
+@styled
 def scatter(
     x: Mapping[str, Point],
     y: Mapping[str, Point],
@@ -219,7 +220,7 @@ def scatter(
     _logarithmic(axes.xaxis)
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))  # agents often lie within a decade
     for name in x:
-        colour, marker, _ = _style(name, order or list(x))
+        colour, marker, _ = look(name, order or list(x))
         # A lower end at or below 0 (few seeds) cannot be drawn on a logarithmic axis.
         left, right = x[name].reach
         axes.errorbar(
@@ -229,13 +230,11 @@ def scatter(
             yerr=np.array(y[name].reach)[:, None],
             fmt=marker,
             color=colour,
-            markerfacecolor=THEME.paper if name in hollow else colour,
-            markeredgewidth=1.6,
+            markerfacecolor=PAPER if name in hollow else colour,
             markersize=9,
             elinewidth=1.3,
-            zorder=3,
         )
-    _percent_ticks(axes.yaxis, [p.value for p in y.values()])
+    percent_ticks(axes.yaxis, [p.value for p in y.values()])
     axes.margins(0.12)
     _place_names(figure, axes, {n: (x[n].value, y[n].value) for n in x})
     return figure
@@ -249,19 +248,12 @@ def _place_names(figure: Figure, axes: Axes, anchors: Mapping[str, tuple[float, 
     figure.draw_without_rendering()
     frame = np.array([axes.get_window_extent().extents])
     scale = figure.dpi / 72
+    line = {"arrowstyle": "-", "color": MUTED, "shrinkA": 0, "shrinkB": 10}
     pixels = {name: axes.transData.transform(point) for name, point in anchors.items()}
     taken = [np.array([x - 10, y - 10, x + 10, y + 10]) for x, y in pixels.values()]
     for name, (x, y) in pixels.items():
-        text = axes.annotate(
-            name,
-            anchors[name],
-            xytext=(0, 0),
-            textcoords="offset points",
-            fontsize=11,
-            color=THEME.ink,
-            arrowprops={"arrowstyle": "-", "color": THEME.muted, "shrinkA": 0, "shrinkB": 10},
-            zorder=5,
-        )
+        offset = {"xytext": (0, 0), "textcoords": "offset points"}
+        text = axes.annotate(name, anchors[name], fontsize=11, arrowprops=line, zorder=5, **offset)
         width, height = text.get_window_extent().size
         corners = [
             (
@@ -290,6 +282,7 @@ def _overlaps(boxes: npt.NDArray, others: npt.NDArray) -> npt.NDArray:
     return np.maximum(high - low, 0).prod(axis=2)
 
 
+@styled
 def learning_curves(
     curves: Mapping[str, Mapping[int, Curve]], *, order: Sequence[str] = ()
 ) -> Figure:
@@ -297,21 +290,17 @@ def learning_curves(
     figure, axes = _canvas(5.2, x="training steps", y="validation skip rate")
     shown: list[float] = []
     for agent, by_seed in curves.items():
-        colour, _, dash = _style(agent, order or list(curves))
+        colour, _, dash = look(agent, order or list(curves))
         steps, values = _common_steps(by_seed.values())
         mean = values.mean(axis=0)
         shown.extend(mean)
-        single = len(steps) == 1
-        axes.plot(
-            steps, mean, "o" if single else dash, color=colour, linewidth=2.2, label=agent, zorder=3
-        )
+        axes.plot(steps, mean, "o" if len(steps) == 1 else dash, color=colour, label=agent)
         if len(values) > 1:
-            axes.fill_between(
-                steps, values.min(axis=0), values.max(axis=0), color=colour, alpha=0.18, linewidth=0
-            )
+            band = values.min(axis=0), values.max(axis=0)
+            axes.fill_between(steps, *band, color=colour, alpha=0.18, linewidth=0)
     axes.xaxis.set_major_formatter(FuncFormatter(_thousands))
-    _percent_ticks(axes.yaxis, shown)
-    _legend(axes, list(curves))
+    percent_ticks(axes.yaxis, shown)
+    add_legend(figure)
     return figure
 
 
@@ -326,26 +315,9 @@ def _common_steps(curves: Iterable[Curve]) -> tuple[npt.NDArray, npt.NDArray]:
     return steps, np.stack([np.interp(steps, a[:, 0], a[:, 1]) for a in arrays])
 
 
-def _legend(axes: Axes, names: Sequence[str]) -> None:
-    """Name the lines at the right, in the order given."""
-    handles, labels = axes.get_legend_handles_labels()
-    by_name = dict(zip(labels, handles, strict=True))
-    axes.legend(
-        [by_name[n] for n in names if n in by_name],
-        [n for n in names if n in by_name],
-        loc="center left",
-        bbox_to_anchor=(1.01, 0.5),
-        frameon=False,
-        fontsize=11,
-        labelcolor=THEME.ink,
-        handlelength=2.6,
-    )
-
-
+@styled
 def exposure_curves(
-    exposures: Mapping[str, npt.NDArray[np.integer]],
-    *,
-    order: Sequence[str] = (),
+    exposures: Mapping[str, npt.NDArray[np.integer]], *, order: Sequence[str] = ()
 ) -> Figure:
     """Share of all plays that the most played songs have: the Lorenz curve, read from its top.
 
@@ -357,42 +329,42 @@ def exposure_curves(
     num_tracks = max(len(counts) for counts in exposures.values())
     even = "every song equally"
     ranks = np.unique(np.geomspace(1, num_tracks, 200).astype(int))
-    axes.plot(ranks, ranks / num_tracks, label=even, **_REFERENCE)
+    axes.plot(ranks, ranks / num_tracks, label=even, **REFERENCE)
     distinct = {agent: int(np.count_nonzero(counts)) for agent, counts in exposures.items()}
     drawn = sorted((a for a in exposures if distinct[a]), key=lambda a: distinct[a])
     for agent in drawn:
-        colour, _, dash = _style(agent, order or list(exposures))
+        colour, _, dash = look(agent, order or list(exposures))
         shares = np.cumsum(np.sort(exposures[agent])[::-1]) / exposures[agent].sum()
         ranks = np.unique(np.geomspace(1, distinct[agent], 400).astype(int))
-        axes.plot(ranks, shares[ranks - 1], dash, color=colour, linewidth=2.2, label=agent)
+        axes.plot(ranks, shares[ranks - 1], dash, color=colour, label=agent)
         axes.plot(ranks[-1], 1.0, "o", color=colour, markersize=6, clip_on=False, zorder=4)
-    axes.set_xlim(1, num_tracks)
-    axes.set_ylim(0, 1.03)
-    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0, symbol=" %"))
-    _legend(axes, [*drawn, even])
+    axes.set(xlim=(1, num_tracks), ylim=(0, 1.03))
+    percent_ticks(axes.yaxis)
+    add_legend(figure, [*drawn, even])
     return figure
 
 
+@styled
 def by_position(
     rates: Mapping[str, npt.NDArray[np.float64]],
     *,
     order: Sequence[str] = (),
+    x: str = "n-th song recommended in the session",
+    bands: Mapping[str, npt.NDArray[np.float64]] | None = None,
 ) -> Figure:
-    """Skip rate of the first, second, ... song recommended, NaN where no session went so far."""
-    figure, axes = _canvas(5.2, x="n-th song recommended in the session", y="skip rate")
-    for agent, values in rates.items():
-        colour, marker, dash = _style(agent, order or list(rates))
-        axes.plot(
-            np.arange(1, len(values) + 1),
-            values,
-            dash,
-            marker=marker,
-            markersize=6,
-            color=colour,
-            linewidth=1.8,
-            label=agent,
-        )
+    """Skip rate of the first, second, ... song, NaN where no session went so far.
+
+    ``bands`` holds the interval ``(2, places)`` of those that are drawn with theirs.
+    """
+    figure, axes = _canvas(5.2, x=x, y="skip rate")
+    for name, values in rates.items():
+        colour, marker, dash = look(name, order or list(rates))
+        line = {"marker": marker, "markersize": 6, "color": colour, "linewidth": 1.8}
+        places = np.arange(1, len(values) + 1)
+        axes.plot(places, values, dash, label=name, **line)
+        if bands and name in bands:
+            axes.fill_between(places, *bands[name], color=colour, alpha=0.22, linewidth=0)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    _percent_ticks(axes.yaxis, np.concatenate(list(rates.values())))
-    _legend(axes, sorted(rates, key=lambda a: float(np.nanmean(rates[a])), reverse=True))
+    percent_ticks(axes.yaxis, np.concatenate(list(rates.values())))
+    add_legend(figure, sorted(rates, key=lambda a: float(np.nanmean(rates[a])), reverse=True))
     return figure
