@@ -6,7 +6,7 @@ trees that were fitted on the others; their track rates and embedding know nothi
 sessions stop the networks; nothing is calibrated.
 """
 
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from tqdm import tqdm
@@ -23,33 +23,23 @@ from musicbox_experiments.listeners.fit_listener import (
     listeners_out_of_fold,
 )
 from musicbox_experiments.listeners.sessions import TrainingSplit, session_arrays
-from musicbox_experiments.trust import prediction
 from musicbox_experiments.trust.boosting import BOOSTING, BoostingBaseline, TrackRates
 from musicbox_experiments.trust.context import Context
 from musicbox_experiments.trust.prediction import (
     CHALLENGE,
-    FREE,
     LAST_ACTION,
-    NEXT,
-    NEXT_LEVELS,
-    measure_scores,
+    Answers,
+    answers_of,
+    answers_of_boosting,
+    last_action,
+    measure_answers,
 )
-from musicbox_experiments.trust.queries import (
-    Ints,
-    Log,
-    Targets,
-    predict,
-    predict_next_from_levels,
-)
+from musicbox_experiments.trust.queries import Ints, Log
 
 LEARNED: Final = "learned"
-CONSTANT: Final = "constant"
 SESSIONS: Final = "sessions"
+"""Key of the sessions ``(n,)`` among the answers about them."""
 _CONTINUATIONS: Final = 1
-Answers = dict[str, Any]
-"""By protocol: skip probabilities of plays ``(n, width)``, NaN where it queries none; for free
-runs their levels ``(n, samples, width)``, and the share of constant ones ``(n,)``. Which sessions
-these are stands under `SESSIONS`, ``(n,)``."""
 
 
 def cross_validate(
@@ -65,23 +55,15 @@ def cross_validate(
     rng = np.random.default_rng(config.seed)
     split = TrainingSplit.of(dataset, "train", progress=config.progress)
     chosen = drawn_sessions(dataset, "train", config.max_sessions, rng)
-    trees = answers_of_boosting(config, split, chosen)
+    trees = answers_of_trees(config, split, chosen)
     networks = answers_of_networks(config, split, chosen, samples=samples, draws=draws)
     log = Log.of(dataset, trees[SESSIONS])
     assert np.array_equal(log.sessions, networks[SESSIONS])
     resampling = Resampling(len(log.sessions), rng=rng, resamples=resamples)
     context = Context(log, resampling, {}, samples, draws, config.seed)
-    for protocol in (NEXT, NEXT_LEVELS):
-        measure_scores(context, LEARNED, protocol, networks[protocol], trees[protocol])
-        measure_scores(context, BOOSTING, protocol, trees[protocol], None)
-    for name, answers in (
-        (LEARNED, networks[CHALLENGE]),
-        (BOOSTING, trees[CHALLENGE]),
-        (LAST_ACTION, prediction.last_action(log)),
-    ):
-        prediction.measure_challenge(context, name, answers)
-    levels = networks[FREE].swapaxes(0, 1)
-    prediction.measure_free_runs(context, LEARNED, levels, networks[CONSTANT])
+    measure_answers(context, LEARNED, networks, trees)
+    measure_answers(context, BOOSTING, trees)
+    measure_answers(context, LAST_ACTION, {CHALLENGE: last_action(log)})
     return context
 
 
@@ -95,28 +77,20 @@ def answers_of_networks(
     evaluated = session_arrays(dataset, validation, split.table)
     rng = np.random.default_rng([config.seed, _CONTINUATIONS])
     for listener, some in listeners_out_of_fold(config, split, chosen, evaluated):
-        log = Log.of(dataset, some)
         others = chosen[fold_of(split, chosen) != fold_of(split, some[:1])]
-        leaving = leaving_seen(dataset, others)
-        levels, constant = prediction.free_runs(
-            listener, log, leaving, samples=samples, rngs=(rng, rng, rng)
+        answers = answers_of(
+            listener,
+            Log.of(dataset, some),
+            leaving_seen(dataset, others),
+            samples=samples,
+            draws=draws,
+            rngs=[rng] * 4,
         )
-        parts.append(
-            {
-                SESSIONS: some,
-                CHALLENGE: prediction.predict_second_halves(
-                    listener, log, leaving, draws=draws, rng=rng
-                ),
-                NEXT: predict(listener, log, Targets.next_plays(log)),
-                NEXT_LEVELS: predict_next_from_levels(listener, log),
-                FREE: levels.swapaxes(0, 1),
-                CONSTANT: constant,
-            }
-        )
+        parts.append({SESSIONS: some, **answers})
     return _joined(parts)
 
 
-def answers_of_boosting(config: EnsembleConfig, split: TrainingSplit, chosen: Ints) -> Answers:
+def answers_of_trees(config: EnsembleConfig, split: TrainingSplit, chosen: Ints) -> Answers:
     """Answers of gradient-boosted trees about each session, fitted without its fold."""
     dataset = split.dataset
     parts: list[Answers] = []
@@ -124,17 +98,9 @@ def answers_of_boosting(config: EnsembleConfig, split: TrainingSplit, chosen: In
     for fold, others, held_out in bar:
         rates = TrackRates(dataset, others, rng=np.random.default_rng([config.seed, fold]))
         some = np.concatenate([part for _, part in split.in_parts(held_out)])
-        baseline = BoostingBaseline(
-            Log.of(dataset, some), Log.of(dataset, others), rates, config.seed
-        )
-        parts.append(
-            {
-                SESSIONS: some,
-                NEXT: baseline.next_play,
-                NEXT_LEVELS: baseline.next_play_from_levels,
-                CHALLENGE: baseline.second_half,
-            }
-        )
+        logs = Log.of(dataset, some), Log.of(dataset, others)
+        answers = answers_of_boosting(BoostingBaseline(*logs, rates, config.seed))
+        parts.append({SESSIONS: some, **answers})
     if not parts:
         raise ValueError(
             f"{dataset.folder} has {len(chosen)} training sessions, too few to hold some out; "

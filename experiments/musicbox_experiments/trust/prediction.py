@@ -17,9 +17,19 @@ from musicbox_env.listeners.leaving import LeavingModel
 from musicbox_env.schema import is_skip
 from musicbox_experiments.evaluate.resampling import Measured, Statistic, ratio
 from musicbox_experiments.trust import metrics
+from musicbox_experiments.trust.boosting import BoostingBaseline
 from musicbox_experiments.trust.context import Context
 from musicbox_experiments.trust.metrics import Predictions
-from musicbox_experiments.trust.queries import Array, Levels, Log, draw, run_free
+from musicbox_experiments.trust.queries import (
+    Array,
+    Levels,
+    Log,
+    Targets,
+    draw,
+    predict,
+    predict_next_from_levels,
+    run_free,
+)
 
 NEXT: Final = "next play"
 NEXT_LEVELS: Final = "next play, levels only"
@@ -28,6 +38,7 @@ CHALLENGE: Final = "challenge"
 FREE: Final = "free running"
 LAST_ACTION: Final = "last action"
 LOG_NAME: Final = "the log"
+CONSTANT: Final = "constant"
 REDRAWS: Final = 50
 _SESSIONS_AT_ONCE: Final = 500
 
@@ -38,6 +49,61 @@ SCORES: Final[Mapping[str, Callable[[Predictions], Statistic]]] = {
     "accuracy": metrics.accuracy,
     "bias": metrics.bias,
 }
+
+
+Answers = dict[str, Any]
+"""By protocol: skip probabilities of plays ``(n, width)``, NaN where it queries none. Of free runs
+their levels ``(n, samples, width)``, and under `CONSTANT` the share of constant ones ``(n,)``."""
+
+
+def answers_of(
+    listener: Listener[Any],
+    log: Log,
+    leaving: LeavingModel | None,
+    *,
+    samples: int,
+    draws: int,
+    rngs: Sequence[np.random.Generator],
+    sees_session: bool = False,
+) -> Answers:
+    """A listener's answers by all protocols.
+
+    The first three ``rngs`` are those of `free_runs`, the fourth draws second halves. A listener
+    that sees the whole session is queried only by protocols that this leaves meaningful.
+    """
+    levels, constant = free_runs(listener, log, leaving, samples=samples, rngs=rngs[:3])
+    found = {
+        NEXT: predict(listener, log, Targets.next_plays(log)),
+        FREE: levels.swapaxes(0, 1),
+        CONSTANT: constant,
+    }
+    if not sees_session:
+        found[NEXT_LEVELS] = predict_next_from_levels(listener, log)
+        found[CHALLENGE] = predict_second_halves(listener, log, leaving, draws=draws, rng=rngs[3])
+    return found
+
+
+def answers_of_boosting(baseline: BoostingBaseline) -> Answers:
+    """Gradient boosting's answers; it cannot run freely."""
+    return {
+        NEXT: baseline.next_play,
+        NEXT_LEVELS: baseline.next_play_from_levels,
+        CHALLENGE: baseline.second_half,
+    }
+
+
+def measure_answers(
+    context: Context, name: str, answers: Answers, boosting: Answers | None = None
+) -> None:
+    """All figures of a listener's answers, beside those of boosting where they are given."""
+    for protocol in (NEXT, NEXT_LEVELS):
+        if protocol in answers:
+            theirs = boosting[protocol] if boosting else None
+            measure_scores(context, name, protocol, answers[protocol], theirs)
+    if CHALLENGE in answers:
+        measure_challenge(context, name, answers[CHALLENGE])
+    if FREE in answers:
+        measure_free_runs(context, name, answers[FREE].swapaxes(0, 1), answers[CONSTANT])
 
 
 def measure_scores(

@@ -47,14 +47,7 @@ from musicbox_experiments.trust import (
 from musicbox_experiments.trust.boosting import BoostingBaseline
 from musicbox_experiments.trust.context import Context, ListenerUnderTest
 from musicbox_experiments.trust.cross_validation import cross_validate
-from musicbox_experiments.trust.prediction import NEXT, NEXT_LEVELS, measure_scores
-from musicbox_experiments.trust.queries import (
-    Log,
-    Targets,
-    predict,
-    predict_next_from_levels,
-    without_answers,
-)
+from musicbox_experiments.trust.queries import Log, without_answers
 from musicbox_experiments.trust.records import (
     RECORDS_FILE,
     Record,
@@ -249,8 +242,7 @@ def measure(config: TrustConfig, context: Context, listeners: Sequence[ListenerU
     """Go through all protocols, with progress; what is found joins the findings of the context."""
     dataset, run = context.dataset, config.run
     protocols: list[Callable[[Context, ListenerUnderTest], None]] = [
-        measure_next_play,
-        measure_second_halves,
+        measure_prediction,
         measure_item_effect,
     ]
     if knows_truth(str(dataset.folder)):
@@ -258,7 +250,11 @@ def measure(config: TrustConfig, context: Context, listeners: Sequence[ListenerU
         trained = agreement.trained_agents(run, dataset) if run else {}
         agents = {known.name: known, **trained}
         protocols.append(partial(exact_law.measure_truth, agents=agents))
-    measure_boosting(context)
+    for baseline in context.boosting.values():
+        answers = prediction.answers_of_boosting(baseline)
+        prediction.measure_answers(context, baseline.name, answers)
+    repeated = prediction.last_action(context.log)
+    prediction.measure_challenge(context, prediction.LAST_ACTION, repeated)
     with tqdm(total=len(listeners) * len(protocols), unit="step") as bar:
         for tested in listeners:
             bar.set_description(tested.name)
@@ -276,42 +272,19 @@ def measure(config: TrustConfig, context: Context, listeners: Sequence[ListenerU
     agreement.measure_agreement(of_them, skips)
 
 
-def measure_boosting(context: Context) -> None:
-    """The baselines themselves."""
-    for baseline in context.boosting.values():
-        for protocol, answers in (
-            (NEXT, baseline.next_play),
-            (NEXT_LEVELS, baseline.next_play_from_levels),
-        ):
-            measure_scores(context, baseline.name, protocol, answers, None)
-        prediction.measure_challenge(context, baseline.name, baseline.second_half)
-    repeated = prediction.last_action(context.log)
-    prediction.measure_challenge(context, prediction.LAST_ACTION, repeated)
-
-
-def measure_next_play(context: Context, tested: ListenerUnderTest) -> None:
-    """Every play but the first, given the true past, and given only what a simulation knows."""
-    baseline, listener, log = context.boosting[tested.split], tested.listener, context.log
-    answers = predict(listener, log, Targets.next_plays(log))
-    measure_scores(context, tested.name, NEXT, answers, baseline.next_play)
-    if not tested.sees_session:
-        answers = predict_next_from_levels(listener, log)
-        beside = baseline.next_play_from_levels
-        measure_scores(context, tested.name, NEXT_LEVELS, answers, beside)
-
-
-def measure_second_halves(context: Context, tested: ListenerUnderTest) -> None:
-    """The challenge's protocol and free runs."""
-    listener, log, leaving = tested.listener, context.log, context.leaving
-    if not tested.sees_session:
-        rng = context.rng(11)
-        answers = prediction.predict_second_halves(
-            listener, log, leaving, draws=context.draws, rng=rng
-        )
-        prediction.measure_challenge(context, tested.name, answers)
-    rngs = [context.rng(purpose) for purpose in (2, 3, 10)]
-    runs = prediction.free_runs(listener, log, leaving, samples=context.samples, rngs=rngs)
-    prediction.measure_free_runs(context, tested.name, *runs)
+def measure_prediction(context: Context, tested: ListenerUnderTest) -> None:
+    """Next plays, second halves and free runs, beside boosting on the same training sessions."""
+    answers = prediction.answers_of(
+        tested.listener,
+        context.log,
+        context.leaving,
+        samples=context.samples,
+        draws=context.draws,
+        rngs=[context.rng(purpose) for purpose in (2, 3, 10, 11)],
+        sees_session=tested.sees_session,
+    )
+    boosting = prediction.answers_of_boosting(context.boosting[tested.split])
+    prediction.measure_answers(context, tested.name, answers, boosting)
 
 
 def measure_item_effect(context: Context, tested: ListenerUnderTest) -> None:

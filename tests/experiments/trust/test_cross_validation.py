@@ -8,8 +8,8 @@ from musicbox_experiments.trust.boosting import BOOSTING, TrackRates
 from musicbox_experiments.trust.cross_validation import (
     LEARNED,
     SESSIONS,
-    answers_of_boosting,
     answers_of_networks,
+    answers_of_trees,
 )
 from musicbox_experiments.trust.metrics import is_constant
 from musicbox_experiments.trust.prediction import CHALLENGE, FREE, LAST_ACTION, NEXT, NEXT_LEVELS
@@ -34,7 +34,7 @@ def test_networks_and_trees_are_queried_alike(synthetic):
     split = TrainingSplit.of(synthetic, "train")
     chosen = synthetic.sessions.sessions_in("train")[::4]
     ours = answers_of_networks(config, split, chosen, samples=10, draws=5)
-    theirs = answers_of_boosting(config, split, chosen)
+    theirs = answers_of_trees(config, split, chosen)
     sessions = ours[SESSIONS]
     np.testing.assert_array_equal(sessions, theirs[SESSIONS])
     np.testing.assert_array_equal(np.sort(sessions), np.sort(chosen))

@@ -59,9 +59,9 @@ def exact(truth, big_log, make_context):
     context = make_context(big_log, big_log, samples=10, resamples=200)
     tested = ListenerUnderTest("exact", truth, "ground_truth")
     guess = np.where(big_log.heard & (np.arange(big_log.width) > 0), 0.5, np.nan)
-    vars(context.boosting["train"]).update(next_play=guess, next_play_from_levels=guess)
-    trust.measure_next_play(context, tested)
-    trust.measure_second_halves(context, tested)
+    answers = dict.fromkeys(("next_play", "next_play_from_levels", "second_half"), guess)
+    vars(context.boosting["train"]).update(answers)
+    trust.measure_prediction(context, tested)
     item_effect.measure_slopes(context, tested)
     return context.findings
 
@@ -95,8 +95,7 @@ def test_free_runs_of_the_exact_law_go_like_the_log(exact):
 
 def test_a_listener_that_answers_always_alike_is_found_out(context, constant):
     tested = ListenerUnderTest("blank", constant([0.3, 0.2, 0.1, 0.1, 0.3]), "")
-    trust.measure_next_play(context, tested)
-    trust.measure_second_halves(context, tested)
+    trust.measure_prediction(context, tested)
     trust.measure_item_effect(context, tested)
     findings = context.findings
     auc = findings.get("blank", NEXT, "auc")
@@ -135,7 +134,7 @@ def test_a_listener_of_one_fold_is_compared_with_boosting_on_that_fold(
     _, plays = fold.rates.of(unseen, np.arange(200)[None])
     np.testing.assert_allclose(plays[0], np.log1p(synthetic.catalog.plays("train_a")))
     vars(fold)["next_play"] = np.where(np.isfinite(fold.next_play), 0.5, np.nan)
-    trust.measure_next_play(context, listeners[1])
+    trust.measure_prediction(context, listeners[1])
     assert context.findings.get("similarity-A", NEXT, "auc").reference == 0.5
 
 
@@ -232,7 +231,7 @@ def test_the_whole_report(synthetic_folder, tmp_path, capsys):
 def test_the_same_seed_gives_the_same_figures(context, truth):
     def figures():
         fresh = replace(context, findings=Findings())
-        trust.measure_second_halves(fresh, ListenerUnderTest("exact", truth, "ground_truth"))
+        trust.measure_prediction(fresh, ListenerUnderTest("exact", truth, "ground_truth"))
         return fresh.findings.records
 
     assert figures() == figures()
