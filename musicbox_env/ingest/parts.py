@@ -26,7 +26,6 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 import pyarrow.csv as pc_csv
-from tqdm import tqdm
 
 from musicbox_env.ingest.assembly import BLOCK_SCHEMA, SessionAssembler
 from musicbox_env.ingest.histories.sessionize import run_of
@@ -34,6 +33,7 @@ from musicbox_env.ingest.mssd import LogReader, log_refusal
 from musicbox_env.ingest.plays import REJECTS_SCHEMA, Rejects
 from musicbox_env.ingest.readers import OnBytes, describe_source, ignore_bytes, open_tables
 from musicbox_env.ingest.tables import PassedOver, Rows, Table
+from musicbox_env.progress import tqdm
 
 PART_VERSION: Final = 3
 """Belongs to every part's key: raise it when parts come out differently."""

@@ -22,7 +22,6 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.csv as pc_csv
-from tqdm import tqdm
 
 from musicbox_env.data.dataset import UNFINISHED
 from musicbox_env.data.writing import PlayBlock, SplitConfig, staged_folder, write_dataset
@@ -35,6 +34,7 @@ from musicbox_env.ingest.plays import REJECTS_SCHEMA
 from musicbox_env.ingest.readers import named_files, source_files
 from musicbox_env.ingest.registry import SourceKinds, sort_sources
 from musicbox_env.ingest.track_features import TrackFeatures, read_track_features
+from musicbox_env.progress import tqdm
 from musicbox_env.schema import MAX_SESSION_LENGTH
 
 POPULARITY: Final = "us_popularity_estimate"

@@ -25,8 +25,8 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
-from tqdm import tqdm
 
+from musicbox_env.progress import tqdm
 from musicbox_env.retrieval import kernels
 from musicbox_env.retrieval.exact import Floats, Rows, checked_query, ranked, top_k
 

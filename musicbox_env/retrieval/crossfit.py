@@ -17,9 +17,9 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-from tqdm import tqdm
 
 from musicbox_env.data.dataset import Dataset
+from musicbox_env.progress import tqdm
 from musicbox_env.retrieval.blas import one_blas_thread
 from musicbox_env.retrieval.embeddings import (
     CannotFitError,

@@ -39,12 +39,12 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from tqdm import tqdm
 
 from musicbox_env.data.catalog import Catalog
 from musicbox_env.data.dataset import EMBEDDINGS, Dataset
 from musicbox_env.data.sessions import SessionLog
 from musicbox_env.data.writing import write_json
+from musicbox_env.progress import tqdm
 from musicbox_env.retrieval.blas import one_blas_thread
 from musicbox_env.retrieval.held_out import held_out_check
 from musicbox_env.retrieval.spaces import SMALLEST_NORM, unit_rows

@@ -17,11 +17,11 @@ from typing import Final
 
 import numpy as np
 import pandas as pd
-from tqdm import tqdm
 
 from musicbox_env.cache import cache_folder
 from musicbox_env.data.catalog import Catalog
 from musicbox_env.data.writing import PlayBlock, SplitConfig, staged_folder, write_dataset
+from musicbox_env.progress import tqdm
 from musicbox_env.retrieval.blas import one_blas_thread
 from musicbox_env.schema import (
     CONTEXT_TYPES,

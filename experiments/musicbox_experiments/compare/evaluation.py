@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from musicbox_agents import Agent
-from tqdm import tqdm
 
+from musicbox_env.progress import tqdm
 from musicbox_experiments.evaluate.metrics import PerSession, Rollout
 from musicbox_experiments.evaluate.reranking import rerank
 from musicbox_experiments.evaluate.rollout import roll_out

@@ -24,11 +24,11 @@ import numpy as np
 import numpy.typing as npt
 import tyro
 from musicbox_agents.base import require_ranges
-from tqdm import tqdm
 
 from musicbox_env import ENV_ID
 from musicbox_env.data.dataset import Dataset
 from musicbox_env.data.writing import staged_folder
+from musicbox_env.progress import tqdm
 from musicbox_env.schema import require_known, split_codes
 from musicbox_env.simulator.assets import open_dataset
 from musicbox_env.simulator.config import OBSERVATIONS
@@ -50,7 +50,7 @@ class ExportConfig:
     data: Annotated[Path | None, tyro.conf.Positional] = None
     """Dataset folder; the bundled synthetic one if none is named."""
     minari: bool = False
-    """Write a Minari data set: the one format there is so far, to be named all the same."""
+    """Write a Minari data set. Required: it names the format, and no other is supported yet."""
     out: Path = Path("runs/minari")
     """Folder of Minari data sets, as in MINARI_DATASETS_PATH; the new one gets a folder within."""
     dataset_id: str = "musicbox-logged-v0"

@@ -13,7 +13,6 @@ from typing import Final, Literal
 import numpy as np
 import numpy.typing as npt
 from musicbox_agents.base import require_ranges
-from tqdm import tqdm
 from tyro.conf import Positional
 
 from musicbox_env.data.dataset import Dataset
@@ -21,6 +20,7 @@ from musicbox_env.listeners.files import write_fit
 from musicbox_env.listeners.learned.listener import Calibration, FittedNetwork, LearnedListener
 from musicbox_env.listeners.learned.network import Network
 from musicbox_env.listeners.similarity import MODES, SimilarityConfig
+from musicbox_env.progress import tqdm
 from musicbox_env.schema import require_known
 from musicbox_env.simulator.assets import open_dataset
 from musicbox_experiments.listeners.calibration import SongLogits, calibrated, song_logits

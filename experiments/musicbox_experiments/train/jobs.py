@@ -22,10 +22,10 @@ from typing import Any
 
 from musicbox_agents import Agent, load_agent, make_agent
 from musicbox_agents.ddpg import checkpoints
-from tqdm import tqdm
 
 from musicbox_env.data.writing import write_json
 from musicbox_env.listeners import LISTENERS
+from musicbox_env.progress import tqdm
 from musicbox_env.simulator.assets import open_dataset
 from musicbox_experiments.data.sampling import picking_sessions
 from musicbox_experiments.train.monitor import (

@@ -9,9 +9,9 @@ sessions stop the networks; nothing is calibrated.
 from typing import Final
 
 import numpy as np
-from tqdm import tqdm
 
 from musicbox_env.data.dataset import Dataset
+from musicbox_env.progress import tqdm
 from musicbox_experiments.evaluate.resampling import Resampling
 from musicbox_experiments.listeners.fit_leaving import leaving_seen
 from musicbox_experiments.listeners.fit_listener import (

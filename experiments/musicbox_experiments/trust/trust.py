@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 from musicbox_agents import make_agent
 from musicbox_agents.base import require_ranges
-from tqdm import tqdm
 from tyro.conf import Positional
 
 from musicbox_env.data.dataset import Dataset
@@ -30,6 +29,7 @@ from musicbox_env.listeners import (
     SimilarityListener,
     make_listener,
 )
+from musicbox_env.progress import tqdm
 from musicbox_env.simulator.assets import open_dataset
 from musicbox_experiments.data.sampling import draw_sessions
 from musicbox_experiments.data.sources import without_home
