@@ -40,7 +40,7 @@ class SplitConfig:
         train: Share of the sessions to learn from; halved again into folds A and B.
         validation: Share for choosing settings and checkpoints.
         test: Share for the figures that are reported.
-        seed: Key of the hash: another seed, another division.
+        seed: Key of the hash that assigns sessions to splits; another seed gives another split.
         test_fold: Which of the disjoint test splits that a seed gives, from 0: over all folds (five
             of a test share of .2) each session is a test session once.
     """

@@ -47,7 +47,7 @@ class BenchmarkConfig:
     only: tuple[str, ...] = ()
     """Sections: environment, listeners, retrieval, ingest, agents, statistics; all if left out."""
     runs: int = 3
-    """Turns of each comparison."""
+    """Repetitions of each comparison, ours and theirs alternating; the median counts."""
     full: bool = False
     """Measure the largest sizes too: 3.7 million tracks, millions of plays, whole trainings."""
     peers: Path | None = None

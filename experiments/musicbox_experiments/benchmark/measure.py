@@ -1,7 +1,7 @@
-"""How speeds are compared: side by side, in turns, several times, in processor time.
+"""How speeds are compared: repeated, alternating, in processor time.
 
 Processor time of the process and its children does not count what other programs on the machine
-do, so that a busy machine disturbs a ratio little. Each run takes turns, ours and theirs; a figure
+do, so that a busy machine disturbs a ratio little. Ours and theirs alternate; a figure
 is the median of the runs, and the smallest and largest ratio stand beside it.
 """
 
@@ -60,7 +60,7 @@ Result = dict[str, Any]
 
 
 def measure(row: Row, *, runs: int, section: str) -> Result:
-    """Measure a row, ours and theirs in turns; what cannot be measured is noted with its reason."""
+    """Measure a row, ours and theirs alternating; notes why what is left out is."""
     done, notes = [], dict.fromkeys([row.note] if row.note else [])
     for _ in range(runs if callable(row.ours) else 1):
         values = {}

@@ -33,7 +33,7 @@ MUTED: Final = "#6b7280"
 """Of axes, reference lines and whatever is none of those compared."""
 HIGHLIGHT: Final = "#0072b2"
 """Of intervals, where agents need no colour of their own."""
-STYLE: Final[dict[str, Any]] = {
+STYLE: Final[Any] = {
     "figure.dpi": 150,
     "figure.facecolor": PAPER,
     "figure.constrained_layout.use": True,
@@ -196,8 +196,14 @@ def forest(
         if len(point.by_seed) > 1:
             below = np.full(len(point.by_seed), row - 0.24)
             axes.plot(point.by_seed, below, ".", color=colour, alpha=0.65, markersize=5)
-        at_the_right = {"xycoords": ("axes fraction", "data"), "annotation_clip": False}
-        axes.annotate(str(point), (1.015, row), va="center", fontsize=10.5, **at_the_right)
+        axes.annotate(
+            str(point),
+            (1.015, row),
+            xycoords=("axes fraction", "data"),
+            va="center",
+            fontsize=10.5,
+            annotation_clip=False,
+        )
     axes.set_yticks(range(len(names)), names, fontsize=12)
     axes.tick_params(axis="y", length=0)
     axes.set_ylim(-0.7, len(names) - 0.3)
@@ -252,8 +258,15 @@ def _place_names(figure: Figure, axes: Axes, anchors: Mapping[str, tuple[float, 
     pixels = {name: axes.transData.transform(point) for name, point in anchors.items()}
     taken = [np.array([x - 10, y - 10, x + 10, y + 10]) for x, y in pixels.values()]
     for name, (x, y) in pixels.items():
-        offset = {"xytext": (0, 0), "textcoords": "offset points"}
-        text = axes.annotate(name, anchors[name], fontsize=11, arrowprops=line, zorder=5, **offset)
+        text = axes.annotate(
+            name,
+            anchors[name],
+            xytext=(0, 0),
+            textcoords="offset points",
+            fontsize=11,
+            arrowprops=line,
+            zorder=5,
+        )
         width, height = text.get_window_extent().size
         corners = [
             (
@@ -359,9 +372,8 @@ def by_position(
     figure, axes = _canvas(5.2, x=x, y="skip rate")
     for name, values in rates.items():
         colour, marker, dash = look(name, order or list(rates))
-        line = {"marker": marker, "markersize": 6, "color": colour, "linewidth": 1.8}
         places = np.arange(1, len(values) + 1)
-        axes.plot(places, values, dash, label=name, **line)
+        axes.plot(places, values, dash, marker=marker, color=colour, label=name)
         if bands and name in bands:
             axes.fill_between(places, *bands[name], color=colour, alpha=0.22, linewidth=0)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -25,7 +25,7 @@ from musicbox_env.data.writing import write_json
 from musicbox_env.schema import is_skip
 from musicbox_experiments.compare import plots
 from musicbox_experiments.compare.sentences import cautions, headline
-from musicbox_experiments.compare.study import Study
+from musicbox_experiments.compare.study import EXACT_EVALUATOR, Study
 from musicbox_experiments.compare.summary import Summary, champion, ranked, summarize
 from musicbox_experiments.evaluate.metrics import METRICS, Rollout, exposure
 from musicbox_experiments.text import interval, percent, show, with_interval
@@ -239,6 +239,7 @@ def _render(summary: Summary, pictures: Sequence[Picture]) -> str:
         s=summary,
         metrics=METRICS,
         main=main,
+        exact=EXACT_EVALUATOR,
         champion=champion(summary, main),
         order={evaluator: ranked(summary, evaluator) for evaluator in summary["evaluators"]},
         pictures=pictures,

@@ -2,6 +2,7 @@
 
 from typing import Final
 
+from musicbox_experiments.compare.study import EXACT_EVALUATOR
 from musicbox_experiments.compare.summary import Summary, ranked
 from musicbox_experiments.evaluate.resampling import CONFIDENCE
 from musicbox_experiments.text import percent, with_interval
@@ -66,7 +67,12 @@ def cautions(summary: Summary) -> list[str]:
     agents = summary["evaluators"][evaluator]["agents"]
     found = []
     imputed = [a["metrics"]["imputed"]["value"] or 0.0 for a in agents.values()]
-    if max(imputed) > 0:
+    if evaluator == EXACT_EVALUATOR:
+        found = [
+            f"The answers at the evaluator {evaluator} are drawn from the law that made these "
+            "synthetic sessions. They are right for these listeners, and say nothing of people."
+        ]
+    elif max(imputed) > 0:
         found = [
             "The answers come from a simulated listener, not from people. A simulator can be wrong "
             "in ways that an agent learns to exploit; a gain counts for more the more different "

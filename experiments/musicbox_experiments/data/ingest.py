@@ -36,8 +36,7 @@ def run(config: IngestConfig) -> None:
     out = ingest.ingest(config)
     dataset = Dataset(out)
     about = dataset.about
-    for line in history_account(about):
-        print(line)
+    print("\n".join([*history_account(about), *passed_over(about)]))
     if "history" in about:
         print("What it is too small for:")
         print("\n".join(cautions(dataset) or ["nothing that shows in the counts"]))
@@ -53,7 +52,7 @@ def history_account(about: Mapping[str, Any]) -> list[str]:
     if "history" not in about:
         return []
     history = about["history"]
-    sessions, passed_over = history["sessions"], about["passed_over"]
+    sessions = history["sessions"]
     lines = []
     for name, mapping in history["read_as"].items():
         lines += [f"Read as {name}:", *mapping_lines(mapping)]
@@ -67,9 +66,14 @@ def history_account(about: Mapping[str, Any]) -> list[str]:
     evidence = history["levels"]["evidence"]
     lines += _counted({f"{e['share']:>6.1%}  {what}": e["plays"] for what, e in evidence.items()})
     lines += [f"Note: {note}" for note in history["notes"]]
-    if passed_over["files"]:
-        lines.append(f"Passed over: {'; '.join(passed_over['names'])}")
     return lines
+
+
+def passed_over(about: Mapping[str, Any]) -> list[str]:
+    """A line that names the files and tables that were not read; none where all were."""
+    files, names = about["passed_over"]["files"], about["passed_over"]["names"]
+    more = f"; and {files - len(names):,} more" if files > len(names) else ""
+    return [f"Passed over {files:,}: {'; '.join(names)}{more}"] if files else []
 
 
 def _counted(counts: Mapping[str, int]) -> list[str]:

@@ -3,6 +3,7 @@
 They look like the published figures of real sessions; --check prints both, side by side.
 """
 
+import shlex
 import tempfile
 from contextlib import suppress
 from dataclasses import dataclass
@@ -12,6 +13,8 @@ from musicbox_env.data.dataset import Dataset
 from musicbox_env.synthetic import calibration
 from musicbox_env.synthetic.generator import synthesize, write_raw
 from musicbox_env.synthetic.world import TASTE_LEVELS, SyntheticConfig
+
+RAW_FILES = ("sessions.csv.gz", "tracks.csv")
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,8 @@ def run(config: SynthesizeConfig) -> None:
     synthetic = config.synthetic()
     if config.raw is not None:
         write_raw(synthetic, config.raw, overwrite=config.overwrite, progress=True)
-        print(f"{config.raw}: sessions.csv.gz and tracks.csv, for `musicbox ingest`.")
+        logs, tracks = (shlex.quote(str(config.raw / name)) for name in RAW_FILES)
+        print(f"Make a dataset of it: musicbox ingest {logs} --tracks {tracks} --out data/raw")
     if config.out is not None:
         synthesize(synthetic, config.out, overwrite=config.overwrite, progress=True)
         about = Dataset(config.out).about

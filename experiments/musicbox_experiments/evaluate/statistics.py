@@ -61,15 +61,15 @@ class Difference:
         estimate: Agent minus reference.
         improvement: Probability of improvement: the share of pairs of a seed of the agent and a
             seed of the reference in which the agent is better, ties counted half (Agarwal et al.,
-            section 4.3).
+            section 4.3). None where both have one seed, of which nothing but 0 or 1 can come.
         improvement_low: Lower end of its interval.
         improvement_high: Upper end.
     """
 
     estimate: Estimate
-    improvement: float
-    improvement_low: float
-    improvement_high: float
+    improvement: float | None = None
+    improvement_low: float | None = None
+    improvement_high: float | None = None
 
 
 def interquartile_mean(values: npt.ArrayLike) -> Array:
@@ -183,22 +183,18 @@ class PairedBootstrap:
     def difference(self, agent: str, reference: str, *, lower_is_better: bool) -> Difference:
         """An agent minus a reference, and the probability that it is better."""
         ours, theirs = self.agents[agent], self.agents[reference]
-        sign = -1.0 if lower_is_better else 1.0
-        draws = _share_better(sign * ours.draws, sign * theirs.draws)
-        low, high = np.quantile(draws, ENDS)
-        return Difference(
-            estimate=_estimate(
-                ours.value - theirs.value,
-                ours.centre - theirs.centre,
-                [(ours.spread, ours.seeds), (theirs.spread, theirs.seeds)],
-                sessions=self.sessions,
-            ),
-            improvement=float(
-                _share_better(sign * ours.by_seed[None], sign * theirs.by_seed[None])[0]
-            ),
-            improvement_low=float(low),
-            improvement_high=float(high),
+        estimate = _estimate(
+            ours.value - theirs.value,
+            ours.centre - theirs.centre,
+            [(ours.spread, ours.seeds), (theirs.spread, theirs.seeds)],
+            sessions=self.sessions,
         )
+        if ours.seeds == theirs.seeds == 1:
+            return Difference(estimate)
+        sign = -1.0 if lower_is_better else 1.0
+        better = _share_better(sign * ours.by_seed[None], sign * theirs.by_seed[None])
+        ends = np.quantile(_share_better(sign * ours.draws, sign * theirs.draws), ENDS)
+        return Difference(estimate, *map(float, (*better, *ends)))
 
 
 def _share_better(ours: Array, theirs: Array) -> Array:
@@ -347,11 +343,6 @@ def seed_estimate(
     values, ``mean +- t_(h-1) s_w / ((h / S) sqrt(S))``; for S <= 3 the ordinary t interval.
     It is cut at ``limits``.
     """
-    ordered = np.sort(np.asarray(values, dtype=np.float64))
-    value, seeds = float(interquartile_mean(ordered)), len(ordered)
-    if seeds < 2 or not np.isfinite(value):
-        return Estimate(value, None, None, seeds, sessions)
-    error, freedom = _seed_error(values)
-    reach = stdtrit(freedom, ENDS[1]) * error
-    low, high = np.clip([value - reach, value + reach], *limits)
-    return Estimate(value, float(low), float(high), seeds, sessions)
+    found = seed_difference(values, [0.0], sessions=sessions)
+    low, high = (None if e is None else float(np.clip(e, *limits)) for e in (found.low, found.high))
+    return Estimate(found.value, low, high, len(values), sessions)

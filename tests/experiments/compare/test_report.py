@@ -433,3 +433,19 @@ def test_an_evaluator_that_does_not_tell_random_songs_apart_is_named(evaluator, 
         f"At the evaluator {evaluator} random songs are not surely skipped more"
     )
     assert not [s for s in summary["headline"] + summary["cautions"] if "random songs" in s]
+
+
+def test_the_exact_law_is_not_said_to_be_in_error(tmp_path: Path) -> None:
+    evaluators = ("ground_truth", "replay")
+    rollouts = [toy_rollout(a, j, 0.4, 0, SESSIONS) for a in ("logged", "x") for j in evaluators]
+    study = replace(
+        toy_study(), rollouts=rollouts, curves={}, bounds=(), trained_with="ground_truth"
+    )
+    summary = write_report(tmp_path, study, resamples=20)
+    page = (tmp_path / "report.html").read_text()
+    for said in (" ".join(summary["cautions"]), page):
+        assert "exploit" not in said.replace("no errors\n  that an agent could exploit", "")
+        assert "does not tell how this listener" not in said
+    # One training of each: a share of pairs of seeds would be 0 or 100 %.
+    difference = summary["evaluators"]["replay"]["agents"]["x"]["differences"]["skip_rate"]
+    assert difference["improvement"] is None

@@ -92,8 +92,7 @@ def test_sessions_are_paired_across_agents() -> None:
     assert difference.estimate.value == pytest.approx(1 / 6)
     assert difference.estimate.low == pytest.approx(1 / 6)
     assert difference.estimate.high == pytest.approx(1 / 6)
-    assert difference.improvement == 0.0
-    assert bootstrap.difference("a", "b", lower_is_better=True).improvement == 1.0
+    assert difference.improvement is None, "one pair of seeds says nothing of other seeds"
     assert bootstrap.estimate("a").high - bootstrap.estimate("a").low > 0.01
 
 

@@ -33,7 +33,7 @@ from make_logs import make_log, write_csv
 from musicbox_experiments.cli import main
 from musicbox_experiments.data.describe import describe
 from musicbox_experiments.data.enough import cautions, skip_rate_interval
-from musicbox_experiments.data.ingest import history_account
+from musicbox_experiments.data.ingest import history_account, passed_over
 from musicbox_experiments.data.sources import Source
 from musicbox_experiments.serve.recommend import parse_heard
 
@@ -112,7 +112,7 @@ def test_the_archive_as_downloaded(tmp_path, history):
     assert dataset.about["passed_over"]["names"] == [
         "my_spotify_data.zip:Spotify Extended Streaming History/ReadMeFirst.pdf"
     ]
-    printed = "\n".join(history_account(dataset.about))
+    printed = "\n".join([*history_account(dataset.about), *passed_over(dataset.about)])
     for said in ("played_ms    from column ms_played", "ended by itself", "ReadMeFirst"):
         assert said in printed
 

@@ -1,0 +1,40 @@
+"""What `musicbox synthesize` and `musicbox ingest` print."""
+
+import shlex
+import shutil
+
+import pytest
+from musicbox_experiments.cli import main
+
+from musicbox_env.data.dataset import Dataset
+
+
+@pytest.fixture
+def offered(tmp_path, capsys):
+    """The line with which to go on after synthetic logs were written."""
+    raw = tmp_path / "raw logs"
+    main(["synthesize", "--sessions", "60", "--tracks", "100", "--raw", str(raw)])
+    [line] = capsys.readouterr().out.splitlines()
+    return line.partition(": ")[2]
+
+
+def test_the_line_after_raw_logs_makes_a_dataset_of_them(offered, tmp_path, monkeypatch):
+    command, *arguments = shlex.split(offered)
+    assert command == "musicbox"
+    monkeypatch.chdir(tmp_path)
+    main([*arguments, "--no-embeddings"])
+    about = Dataset(tmp_path / arguments[-1]).about
+    assert (about["sessions"], about["rejected"]["rows"]) == (60, 0)
+
+
+def test_files_passed_over_are_named(offered, tmp_path, capsys):
+    folder = tmp_path / "raw logs"
+    (folder / "README.txt").write_text("About these logs\n")
+    out = ["--out", str(tmp_path / "data"), "--no-embeddings"]
+    main(["ingest", str(folder), *out])
+    assert "Passed over 2:" in (shown := capsys.readouterr().out)
+    assert "README.txt" in shown
+    (folder / "README.txt").unlink()
+    shutil.rmtree(tmp_path / "data")
+    main(["ingest", str(folder / "sessions.csv.gz"), *out])
+    assert "Passed over" not in capsys.readouterr().out
