@@ -16,10 +16,12 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Final
 
 import jinja2
 import numpy as np
 import numpy.typing as npt
+from matplotlib.figure import Figure
 
 from musicbox_env.data.writing import write_json
 from musicbox_env.schema import is_skip
@@ -85,23 +87,77 @@ class Picture:
     @property
     def uri(self) -> str:
         """The picture as a data URI."""
-        return "data:image/png;base64," + base64.b64encode(self.image).decode("ascii")
+        return data_uri(self.image)
+
+
+def data_uri(image: bytes) -> str:
+    """A PNG as it stands within a page."""
+    return "data:image/png;base64," + base64.b64encode(image).decode("ascii")
+
+
+_TEXTS: Final = {
+    "skip_rate": (
+        "Skip rate by agent",
+        "Further left is better. Bars are 95 % intervals over sessions and training seeds; small "
+        "dots are single seeds. Hollow marks with dashed lines are references. Agents are "
+        "evaluated on the same sessions, so differences are surer than overlapping bars suggest: "
+        "see the table.",
+    ),
+    "skip_rate_and_variety": (
+        "Skips against variety",
+        "Down and to the right is better: few skips with many songs. An agent at the lower left "
+        "earns its low skip rate by playing the same few songs to everybody.",
+    ),
+    "exposure": (
+        "How concentrated is the selection?",
+        "Of all plays of an agent, the share that its most played songs have (first seed). A curve "
+        "that climbs early is a selection of few songs; the dot at its end counts the distinct "
+        "songs. The dashed line would be every song of the catalog equally often.",
+    ),
+    "skip_rate_by_position": (
+        "Skip rate along the session",
+        "From the first to the last song recommended, all seeds together. Later places rest on the "
+        "longer sessions alone, so a line may move because its sessions change.",
+    ),
+    "learning_curves": (
+        "Learning",
+        "Validation skip rate during training: mean over the seeds, band from the lowest to the "
+        "highest seed. The checkpoint with the lowest one was evaluated.",
+    ),
+}
+"""Heading and caption of each kind of picture."""
 
 
 def _pictures(study: Study, summary: Summary) -> list[Picture]:
     """All pictures: skip rates for each evaluator, the others for the main evaluator."""
-    main = study.evaluators[0]
-    found = [
-        _forest(study, summary, evaluator, "" if evaluator == main else f"-{_slug(evaluator)}")
-        for evaluator in study.evaluators
-    ]
-    found += [
-        _scatter(study, summary, main),
-        _exposure(study, main),
-        _position(study, main),
-    ]
-    if any(AT not in agent for agent in study.curves):
-        found.append(_curves(study))
+    main, references = study.evaluators[0], (study.reference, *study.bounds)
+    found = []
+
+    def add(name: str, evaluator: str, figure: Figure, suffix: str = "") -> None:
+        found.append(Picture(name + suffix, evaluator, *_TEXTS[name], plots.png(figure)))
+
+    for evaluator in study.evaluators:
+        points = _points(summary, evaluator, "skip_rate")
+        suffix = "" if evaluator == main else f"-{_slug(evaluator)}"
+        add("skip_rate", evaluator, plots.forest(points, references=references), suffix)
+    order, rollouts = study.agents, study.at(main)
+    skips = _points(summary, main, "skip_rate")
+    songs = _points(summary, main, "effective_catalog_size")
+    songs = {agent: size for agent, size in songs.items() if agent in skips}
+    variety = plots.scatter(songs, skips, hollow=references, order=order)
+    add("skip_rate_and_variety", main, variety)
+    exposures = {
+        agent: exposure(next(iter(by_seed.values())), study.world.num_tracks)
+        for agent, by_seed in rollouts.items()
+    }
+    add("exposure", main, plots.exposure_curves(exposures, order=order))
+    rates = {agent: _rates_by_position(by_seed.values()) for agent, by_seed in rollouts.items()}
+    add("skip_rate_by_position", main, plots.by_position(rates, order=order))
+    # Labels that only act otherwise have no training of their own.
+    curves = {agent: of for agent, of in study.curves.items() if AT not in agent}
+    if curves:
+        shown = (*order, *(agent for agent in curves if agent not in order))
+        add("learning_curves", "", plots.learning_curves(curves, order=shown))
     return found
 
 
@@ -119,75 +175,6 @@ def _points(summary: Summary, evaluator: str, metric: str) -> dict[str, plots.Po
     return found
 
 
-def _references(study: Study) -> tuple[str, ...]:
-    return (study.reference, *study.bounds)
-
-
-def _forest(study: Study, summary: Summary, evaluator: str, suffix: str) -> Picture:
-    points, references = _points(summary, evaluator, "skip_rate"), _references(study)
-    return Picture(
-        f"skip_rate{suffix}",
-        evaluator,
-        "Skip rate by agent",
-        "Further left is better. Bars are 95 % intervals over sessions and training seeds; small "
-        "dots are single seeds. Hollow marks with dashed lines are references: "
-        f"{', '.join(n for n in references if n in points)}. Agents are evaluated on the same "
-        "sessions, so differences are surer than overlapping bars suggest: see the table.",
-        plots.png(plots.forest(points, references=references)),
-    )
-
-
-def _scatter(study: Study, summary: Summary, evaluator: str) -> Picture:
-    skips = _points(summary, evaluator, "skip_rate")
-    songs = _points(summary, evaluator, "effective_catalog_size")
-    drawn = [agent for agent in songs if agent in skips]
-    figure = plots.scatter(
-        {agent: songs[agent] for agent in drawn},
-        {agent: skips[agent] for agent in drawn},
-        hollow=_references(study),
-        order=study.agents,
-    )
-    return Picture(
-        "skip_rate_and_variety",
-        evaluator,
-        "Skips against variety",
-        "Down and to the right is better: few skips with many songs. An agent at the lower left "
-        "earns its low skip rate by playing the same few songs to everybody.",
-        plots.png(figure),
-    )
-
-
-def _exposure(study: Study, evaluator: str) -> Picture:
-    counts = {
-        agent: exposure(next(iter(by_seed.values())), study.world.num_tracks)
-        for agent, by_seed in study.at(evaluator).items()
-    }
-    return Picture(
-        "exposure",
-        evaluator,
-        "How concentrated is the selection?",
-        "Of all plays of an agent, the share that its most played songs have (first seed). A curve "
-        "that climbs early is a selection of few songs; the dot at its end counts the distinct "
-        "songs. The dashed line would be every song of the catalog equally often.",
-        plots.png(plots.exposure_curves(counts, order=study.agents)),
-    )
-
-
-def _position(study: Study, evaluator: str) -> Picture:
-    rates = {
-        agent: _rates_by_position(by_seed.values())
-        for agent, by_seed in study.at(evaluator).items()
-    }
-    return Picture(
-        "skip_rate_by_position",
-        evaluator,
-        "Skip rate along the session",
-        "From the first to the last song recommended, all seeds together. Later places rest on the "
-        "longer sessions alone, so a line may move because its sessions change.",
-        plots.png(plots.by_position(rates, order=study.agents)),
-    )
-
-
 def _rates_by_position(rollouts: Iterable[Rollout]) -> npt.NDArray[np.float64]:
     """Skip rate of the first, second, ... song of a session, up to the last ever heard."""
     levels = np.concatenate([r.levels.reshape(len(r.levels), -1) for r in rollouts])
@@ -197,21 +184,7 @@ def _rates_by_position(rollouts: Iterable[Rollout]) -> npt.NDArray[np.float64]:
     return np.where(heard > 0, skips / np.maximum(heard, 1), np.nan)[:last]
 
 
-def _curves(study: Study) -> Picture:
-    """Learning curves of trainings; labels that only act otherwise have none of their own."""
-    curves = {agent: of for agent, of in study.curves.items() if AT not in agent}
-    order = (*study.agents, *(a for a in curves if a not in study.agents))
-    return Picture(
-        "learning_curves",
-        "",
-        "Learning",
-        "Validation skip rate during training: mean over the seeds, band from the lowest to the "
-        "highest seed. The checkpoint with the lowest one was evaluated.",
-        plots.png(plots.learning_curves(curves, order=order)),
-    )
-
-
-def template_environment() -> jinja2.Environment:
+def _template_environment() -> jinja2.Environment:
     """Templates of this package, with the filters that their pieces share."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("musicbox_experiments", "templates"),
@@ -224,6 +197,7 @@ def template_environment() -> jinja2.Environment:
         "percent": percent,
         "show": lambda value, unit: _typeset(show(value, unit)),
         "interval": lambda e, unit: _typeset(interval(e, unit)),
+        "label": lambda name: METRICS[name].label,
         "pretty": lambda value: json.dumps(value, indent=2, ensure_ascii=False),
         "typeset": _typeset,
         "slug": _slug,
@@ -232,10 +206,23 @@ def template_environment() -> jinja2.Environment:
     return environment
 
 
+def render_page(template: str, **content: Any) -> str:
+    """A report from its template, which extends ``page.html``."""
+    return _template_environment().get_template(template).render(**content)
+
+
 def _render(summary: Summary, pictures: Sequence[Picture]) -> str:
     main = next(iter(summary["evaluators"]))
-    template = template_environment().get_template("report.html")
-    return template.render(
+    return render_page(
+        "report.html",
+        title=summary["title"],
+        facts=_facts(summary),
+        command=summary["command"],
+        details={
+            "Configuration": summary["config"],
+            "Dataset": summary["dataset"],
+            "Versions and bootstrap": {name: summary[name] for name in ("versions", "bootstrap")},
+        },
         s=summary,
         metrics=METRICS,
         main=main,
@@ -243,7 +230,6 @@ def _render(summary: Summary, pictures: Sequence[Picture]) -> str:
         champion=champion(summary, main),
         order={evaluator: ranked(summary, evaluator) for evaluator in summary["evaluators"]},
         pictures=pictures,
-        facts=_facts(summary),
     )
 
 

@@ -8,7 +8,6 @@
       *.png         the pictures
 """
 
-import base64
 from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
@@ -19,7 +18,7 @@ from matplotlib.figure import Figure
 
 from musicbox_experiments import text
 from musicbox_experiments.compare import plots
-from musicbox_experiments.compare.report import template_environment
+from musicbox_experiments.compare.report import data_uri, render_page
 from musicbox_experiments.trust.context import Context
 from musicbox_experiments.trust.prediction import FREE, LOG_NAME
 from musicbox_experiments.trust.records import CurvePoint, Findings, rows_of, write_records
@@ -42,25 +41,31 @@ def write_trust_report(
         (out / f"{name}.png").write_bytes(image)
     by_position = "skip_by_position_distance"
     noise = [r[by_position].reference for r in rows_of(records, FREE).values() if by_position in r]
-    page = (
-        template_environment()
-        .get_template("trust.html")
-        .render(
-            context=context,
-            config=config,
-            command=command,
-            sees_session=sees_session,
-            listeners=listeners_of(records),
-            verdicts=verdicts(records),
-            tables=tables_of(records),
-            references=REFERENCES,
-            position_noise=text.percent(noise[0] if noise else None),
-            pictures={
-                name: "data:image/png;base64," + base64.b64encode(image).decode("ascii")
-                for name, image in pictures.items()
-            },
-            version=metadata.version("musicbox-env"),
-        )
+    listeners, about = listeners_of(records), context.dataset.about
+    facts = {
+        "listeners under test": len(listeners),
+        "test sessions": context.num_sessions,
+        "plays in them": context.log.heard.sum(),
+        "tracks in the catalog": about.get("tracks", 0),
+        "sessions in the data": about.get("sessions", 0),
+    }
+    page = render_page(
+        "trust.html",
+        title="MusicBox: simulator validation report",
+        facts=[(label, f"{value:,}") for label, value in facts.items()],
+        command=command,
+        details={"Configuration": config, "Dataset": about},
+        notes=findings.notes,
+        draws=context.draws,
+        samples=context.samples,
+        sees_session=sees_session,
+        listeners=listeners,
+        verdicts=verdicts(records),
+        tables=tables_of(records),
+        references=REFERENCES,
+        position_noise=text.percent(noise[0] if noise else None),
+        pictures={name: data_uri(image) for name, image in pictures.items()},
+        version=metadata.version("musicbox-env"),
     )
     (out / "trust.html").write_text(page, encoding="utf-8")
 
