@@ -125,7 +125,11 @@ def by_session(values: npt.NDArray, session: Ints, num_sessions: int) -> Array:
     return total.astype(np.float64, copy=False)
 
 
+def quotient(total: Array) -> Array:
+    """The first total over the second ``(r, 2)``."""
+    return np.asarray(total[:, 0] / total[:, 1])
+
+
 def ratio(numerator: npt.NDArray, denominator: npt.NDArray) -> Sums:
     """Sum of the numerators over sum of the denominators, both ``(n,)``."""
-    parts = np.stack([numerator, denominator], axis=1).astype(np.float64)
-    return Sums(parts, lambda total: total[:, 0] / total[:, 1])
+    return Sums(np.stack([numerator, denominator], axis=1).astype(np.float64), quotient)

@@ -21,6 +21,7 @@ from musicbox_experiments.evaluate.resampling import (
     Resampling,
     Sums,
     by_session,
+    quotient,
     ratio,
 )
 
@@ -56,12 +57,7 @@ class Predictions:
 
     def mean_of(self, values: npt.NDArray) -> Sums:
         """Mean over the plays of values ``(p,)``."""
-        return self.sums(_quotient, values, np.ones(len(values)))
-
-
-def _quotient(total: Array) -> Array:
-    """The first total over the second ``(r, 2)``."""
-    return np.asarray(total[:, 0] / total[:, 1])
+        return self.sums(quotient, values, np.ones(len(values)))
 
 
 def log_loss(predictions: Predictions) -> Sums:
@@ -168,7 +164,7 @@ def calibration_curve(
     curve = []
     for b in np.unique(bins):
         here = bins == b
-        rate = predictions.sums(_quotient, predictions.outcome * here, here)
+        rate = predictions.sums(quotient, predictions.outcome * here, here)
         curve.append((float(predictions.probability[here].mean()), resampling.measure(rate)))
     return curve
 

@@ -18,7 +18,7 @@ WIDTHS: Final = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
 Key = tuple[str, str, str]
 """Listener, protocol, metric."""
 Rows = dict[str, dict[str, "Record"]]
-"""Records of each listener, by metric or by part of the data."""
+"""Records of each listener, by metric."""
 CurvePoint = tuple[float, Measured]
 """Mean prediction of a bin, and its real rate."""
 
@@ -77,14 +77,12 @@ class Findings:
         return next((r for r in self.records if r.key == wanted and r.value is not None), None)
 
 
-def rows_of(records: Iterable[Record], protocol: str, metric: str | None = None) -> Rows:
-    """Records of a protocol for each listener: all by metric, or ``metric[part]`` by part."""
+def rows_of(records: Iterable[Record], protocol: str) -> Rows:
+    """Records of a protocol for each listener, by metric."""
     rows: Rows = {}
     for record in records:
-        name, _, part = record.metric.removesuffix("]").partition("[")
-        if record.protocol == protocol and (metric is None or (part and name == metric)):
-            row = rows.setdefault(record.listener, {})
-            row[record.metric if metric is None else part] = record
+        if record.protocol == protocol:
+            rows.setdefault(record.listener, {})[record.metric] = record
     return rows
 
 

@@ -104,16 +104,6 @@ def answer(record: Record, band: Band) -> str:
 
 
 @dataclass(frozen=True)
-class Column:
-    """A figure in a table: its metric, its name for people, and how it is written."""
-
-    metric: str
-    label: str
-    percent: bool = False
-    signed: bool = False
-
-
-@dataclass(frozen=True)
 class Cell:
     """A figure as text, its interval in brackets, and the answer where its band is known."""
 
@@ -140,146 +130,125 @@ class Table:
 
 
 _SCORES: Final = (
-    Column("auc", "AUC"),
-    Column("auc_over_boosting", "AUC over boosting", signed=True),
-    Column("log_loss", "log-loss"),
-    Column("brier", "Brier"),
-    Column("accuracy", "accuracy", percent=True),
-    Column("bias", "predicted - real", percent=True, signed=True),
-    Column("calibration_error", "calibration error"),
-    Column("calibration_excess", "of it beyond noise", signed=True),
+    *("auc", "auc_over_boosting", "log_loss", "brier", "accuracy", "bias"),
+    *("calibration_error", "calibration_excess"),
 )
-SHAPE: Final = (
-    Column("skip_rate", "skip rate", percent=True),
-    Column("skip_after_keep", "skip after keep", percent=True),
-    Column("skip_after_skip", "skip after skip", percent=True),
-    *(Column(f"autocorrelation_{lag}", f"lag {lag}") for lag in LAGS),
-    Column("skip_run", "run of skips"),
-    Column("keep_run", "run of keeps"),
-    Column("spread", "spread"),
-    Column("constant", "constant before selection", percent=True),
+_SHAPE: Final = (
+    *("skip_rate", "skip_after_keep", "skip_after_skip"),
+    *(f"autocorrelation_{lag}" for lag in LAGS),
+    *("skip_run", "keep_run", "spread", "constant"),
 )
-_TRUTH: Final = (
-    Column("predicted", "predicted skip rate", percent=True),
-    Column("true", "true skip rate", percent=True),
-    Column("bias", "predicted - true", percent=True, signed=True),
-    Column("mean_distance", "mean distance", percent=True),
-    Column("correlation", "correlation"),
-    Column("slope", "slope within sessions"),
+_TRUTH: Final = ("predicted", "true", "bias", "mean_distance", "correlation", "slope")
+_CHALLENGE: Final = (
+    "mean_average_accuracy",
+    "mean_average_accuracy_over_last_action",
+    "first_accuracy",
 )
-TABLES: Final[Mapping[str, tuple[str, str, tuple[Column, ...]]]] = {
+_ITEM: Final = (
+    *("slope", "slope_first_hearings", "slope_repeats", "reranking_predicted", "reranking_real"),
+    *("variance_session", "variance_song"),
+)
+TABLES: Final[Mapping[str, tuple[str, str, tuple[str, ...]]]] = {
     "next": ("Next play, given all that was logged before it", NEXT, _SCORES),
     "next-levels": ("Next play, given only what a simulation knows", NEXT_LEVELS, _SCORES),
-    "challenge": (
-        "Second halves without feedback",
-        CHALLENGE,
-        (
-            Column("mean_average_accuracy", "mean average accuracy"),
-            Column("mean_average_accuracy_over_last_action", "over the last action", signed=True),
-            Column("first_accuracy", "first prediction"),
-        ),
-    ),
-    "free": (
-        "Free runs",
-        FREE,
-        (*SHAPE, Column("skip_by_position_distance", "off by position", percent=True)),
-    ),
-    "item": (
-        "Effect of the choice of song",
-        ITEM_EFFECT,
-        (
-            Column("slope", "slope"),
-            Column("slope_first_hearings", "slope, first hearings"),
-            Column("slope_repeats", "slope, repeats"),
-            Column("reranking_predicted", "re-ranking predicted", percent=True, signed=True),
-            Column("reranking_real", "re-ranking real", percent=True, signed=True),
-            Column("variance_session", "variance: session", percent=True),
-            Column("variance_song", "variance: song", percent=True),
-        ),
-    ),
-    "lists": (
-        "Reward of lists of three",
-        LISTS,
-        (
-            Column("correlation", "r with the logged reward"),
-            Column("shuffled", "lists shuffled"),
-            Column("of_songs", "of the songs", signed=True),
-            Column("sd", "sd of the prediction"),
-        ),
-    ),
+    "challenge": ("Second halves without feedback", CHALLENGE, _CHALLENGE),
+    "free": ("Free runs", FREE, (*_SHAPE, "skip_by_position_distance")),
+    "item": ("Effect of the choice of song", ITEM_EFFECT, _ITEM),
+    "lists": ("Reward of lists of three", LISTS, ("correlation", "shuffled", "of_songs", "sd")),
 }
-"""By section: title, protocol and figures."""
+"""By section: title, protocol and metrics."""
 _AGREEMENT: Final = {
-    "skip_rate": ("Skip rate of each agent", True),
-    "tau": ("Agents ranked alike (Kendall's tau)", False),
+    "skip_rate": "Skip rate of each agent",
+    "tau": "Agents ranked alike (Kendall's tau)",
 }
+_PERCENT: Final = (
+    *("accuracy", "bias", "skip_rate", "skip_after_keep", "skip_after_skip", "constant"),
+    *("skip_by_position_distance", "reranking_predicted", "reranking_real", "variance_session"),
+    *("variance_song", "predicted", "true", "mean_distance"),
+)
+_SIGNED: Final = (
+    *("auc_over_boosting", "bias", "calibration_excess", "mean_average_accuracy_over_last_action"),
+    *("reranking_predicted", "reranking_real", "of_songs", "tau"),
+)
+_LABELS: Final = {
+    "auc": "AUC",
+    "auc_over_boosting": "AUC over boosting",
+    "bias": "bias (predicted - real)",
+    "calibration_excess": "of it beyond noise",
+    "mean_average_accuracy_over_last_action": "over the last action",
+    "constant": "constant before selection",
+    "of_songs": "of the songs",
+    "sd": "sd of the prediction",
+}
+"""What metrics are called where their names do not say it."""
+
+
+def _label(metric: str) -> str:
+    return _LABELS.get(metric, metric.replace("_", " "))
 
 
 def tables_of(records: Sequence[Record]) -> dict[str, list[Table]]:
     """All tables that the records fill, by section of the page."""
     found: dict[str, list[Table]] = {}
-    for section, (title, protocol, columns) in TABLES.items():
+    for section, (title, protocol, metrics) in TABLES.items():
         rows = rows_of(records, protocol)
         if section == "free":
-            rows = _log_row(rows) | rows
-        found[section] = [_table(title, columns, rows, across=section == "lists")]
+            rows = {LOG_NAME: _of_log(rows)} | rows
+        named = {metric: _label(metric) for metric in metrics}
+        found[section] = [_table(title, named, rows, across=section == "lists")]
+    rows = rows_of(records, TRUTH)
     found["truth"] = [
-        _table(f"Exact law: {kind}", _TRUTH, rows) for kind, rows in _by_kind(records).items()
+        _table(f"Exact law: {kind}", {f"{m}[{kind}]": _label(m) for m in _TRUTH}, rows)
+        for kind in _parts(rows, "bias")
     ]
-    found["agreement"] = []
-    for metric, (title, percent) in _AGREEMENT.items():
-        rows = rows_of(records, AGREEMENT, metric)
-        parts = dict.fromkeys(part for row in rows.values() for part in row)
-        columns = tuple(Column(part, part, percent, signed=not percent) for part in parts)
-        found["agreement"].append(_table(title, columns, rows))
+    rows = rows_of(records, AGREEMENT)
+    found["agreement"] = [
+        _table(title, {f"{metric}[{part}]": part for part in _parts(rows, metric)}, rows)
+        for metric, title in _AGREEMENT.items()
+    ]
     return {key: kept for key, made in found.items() if (kept := [t for t in made if t.rows])}
 
 
-def _by_kind(records: Sequence[Record]) -> dict[str, Rows]:
-    """Records beside the exact law, for each kind of songs by metric."""
-    kinds: dict[str, Rows] = {}
-    for column in _TRUTH:
-        for name, by_kind in rows_of(records, TRUTH, column.metric).items():
-            for kind, record in by_kind.items():
-                kinds.setdefault(kind, {}).setdefault(name, {})[column.metric] = record
-    return kinds
+def _parts(rows: Rows, metric: str) -> list[str]:
+    """Parts of the data that a metric was measured on, in order."""
+    named = dict.fromkeys(m for row in rows.values() for m in row if m.startswith(f"{metric}["))
+    return [name[len(metric) + 1 : -1] for name in named]
 
 
-def _log_row(rows: Rows) -> Rows:
+def _of_log(rows: Rows) -> dict[str, Record]:
     """The log's figures, which are the references of those of free runs."""
     first: Mapping[str, Record] = next(iter(rows.values()), {})
-    shape = [column.metric for column in SHAPE if column.metric in first]
-    row = {m: Record(LOG_NAME, FREE, m, first[m].reference) for m in shape}
-    return {LOG_NAME: row} if row else {}
+    return {m: Record(LOG_NAME, FREE, m, first[m].reference) for m in _SHAPE if m in first}
 
 
-def _table(title: str, columns: Sequence[Column], rows: Rows, *, across: bool = False) -> Table:
-    """A figure a line, a listener a column, since intervals need room; or the other way round."""
-    used = [c for c in columns if any(c.metric in row for row in rows.values())]
-    named = [name for name, row in rows.items() if any(c.metric in row for c in used)]
+def _table(title: str, labels: Mapping[str, str], rows: Rows, *, across: bool = False) -> Table:
+    """A metric a line, a listener a column, since intervals need room; or the other way round."""
+    used = [metric for metric in labels if any(metric in row for row in rows.values())]
+    named = [name for name, row in rows.items() if any(metric in row for metric in used)]
     names = sorted(named, key=lambda name: name in REFERENCES and name != LOG_NAME)
-    cells = [tuple(_cell(column, rows[name]) for name in names) for column in used]
-    head, labels = tuple(names), [column.label for column in used]
+    cells = [tuple(_cell(metric, rows[name]) for name in names) for metric in used]
+    head, down = tuple(names), [labels[metric] for metric in used]
     if across:
-        head, labels = tuple(labels), names
+        head, down = tuple(down), names
         cells = list(zip(*cells, strict=True))
-    return Table(title, head, tuple(zip(labels, cells, strict=True)))
+    return Table(title, head, tuple(zip(down, cells, strict=True)))
 
 
-def _cell(column: Column, row: Mapping[str, Record]) -> Cell:
+def _cell(metric: str, row: Mapping[str, Record]) -> Cell:
     """The figure, and the answer by its band or, for a figure of the log, that of its distance."""
-    record = row.get(column.metric)
+    record = row.get(metric)
     if record is None:
         return Cell()
+    name = metric.partition("[")[0]
+    percent, sign = name in _PERCENT, "+" if name in _SIGNED else ""
 
     def written(value: float | None) -> str:
         if value is None or math.isnan(value):
             return "-"
-        sign = "+" if column.signed else ""
-        return f"{100 * value:{sign}.1f}" if column.percent else f"{value:{sign}.3f}"
+        return f"{100 * value:{sign}.1f}" if percent else f"{value:{sign}.3f}"
 
-    unit = " %" if column.percent and record.value is not None else ""
-    checked = row.get(f"{column.metric}_off", record)
+    unit = " %" if percent and record.value is not None else ""
+    checked = row.get(f"{metric}_off", record)
     band = BANDS.get((checked.protocol, checked.metric))
     verdict = answer(checked, band) if band and checked.value is not None else ""
     interval = text.bracketed(record.low, record.high, written)
