@@ -2,7 +2,8 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Self
 
 
 def percent(value: float | None, digits: int = 1) -> str:
@@ -88,3 +89,57 @@ def table(rows: Sequence[Mapping[str, str]], *, left: int = 1) -> str:
     best-rate     10
     """
     return columns([list(rows[0]), *(list(row.values()) for row in rows)], left=left)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A figure as text, its interval in brackets, and whether that is good: yes, no, or between."""
+
+    text: str = ""
+    interval: str = ""
+    verdict: str = ""
+
+    @classmethod
+    def of(cls, estimate: Mapping[str, Any] | None, unit: str, verdict: str = "") -> Self:
+        """An estimate in its unit; nothing where there is none."""
+        if estimate is None:
+            return cls()
+        return cls(show(estimate["value"], unit), interval(estimate, unit), verdict)
+
+    def __str__(self) -> str:
+        return f"{self.text} {self.interval}".rstrip()
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of a terminal or a page.
+
+    Attributes:
+        title: What it shows.
+        head: Names across.
+        rows: For each label down its cells, as many as there are names across.
+        tags: What a name or label is, in a word, where it is something special.
+    """
+
+    title: str
+    head: Sequence[str]
+    rows: Sequence[tuple[str, Sequence[Cell]]]
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def by_name(
+        cls,
+        title: str,
+        rows: Mapping[str, Mapping[str, Cell]],
+        tags: Mapping[str, str] | None = None,
+    ) -> Self:
+        """Cells by label and by the names of the columns."""
+        head = list(next(iter(rows.values()), {}))
+        return cls(title, head, [(k, list(row.values())) for k, row in rows.items()], tags or {})
+
+    def __str__(self) -> str:
+        named = {name: f"{name} ({tag})" for name, tag in self.tags.items()}
+        head = ["", *(named.get(name, name) for name in self.head)]
+        rows = [[named.get(label, label), *map(str, cells)] for label, cells in self.rows]
+        first, *others = columns([head, *rows]).splitlines()
+        return "\n".join([self.title, first, "-" * max(map(len, [first, *others])), *others])

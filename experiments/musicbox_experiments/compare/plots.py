@@ -239,60 +239,12 @@ def scatter(
             markerfacecolor=PAPER if name in hollow else colour,
             markersize=9,
             elinewidth=1.3,
+            label=name,
         )
     percent_ticks(axes.yaxis, [p.value for p in y.values()])
     axes.margins(0.12)
-    _place_names(figure, axes, {n: (x[n].value, y[n].value) for n in x})
+    add_legend(figure, sorted(x, key=lambda name: y[name].value, reverse=True))
     return figure
-
-
-def _place_names(figure: Figure, axes: Axes, anchors: Mapping[str, tuple[float, float]]) -> None:
-    """Write each name beside its point, where it overlaps least with points and other names.
-
-    A line leads from a name that found no place close by to its point.
-    """
-    figure.draw_without_rendering()
-    frame = np.array([axes.get_window_extent().extents])
-    scale = figure.dpi / 72
-    line = {"arrowstyle": "-", "color": MUTED, "shrinkA": 0, "shrinkB": 10}
-    pixels = {name: axes.transData.transform(point) for name, point in anchors.items()}
-    taken = [np.array([x - 10, y - 10, x + 10, y + 10]) for x, y in pixels.values()]
-    for name, (x, y) in pixels.items():
-        text = axes.annotate(
-            name,
-            anchors[name],
-            xytext=(0, 0),
-            textcoords="offset points",
-            fontsize=11,
-            arrowprops=line,
-            zorder=5,
-        )
-        width, height = text.get_window_extent().size
-        corners = [
-            (
-                x + scale * distance * dx + (dx - 1) / 2 * width,
-                y + scale * distance * dy + (dy - 1) / 2 * height,
-            )
-            for distance in (9, 18, 30, 45)
-            for dx, dy in ((1, 0.6), (1, -0.6), (-1, 0.6), (-1, -0.6), (0, 1), (0, -1))
-        ]
-        boxes = np.array([(left, low, left + width, low + height) for left, low in corners])
-        costs = (
-            _overlaps(boxes, np.array(taken)).sum(axis=1)
-            + 10 * (width * height - _overlaps(boxes, frame)[:, 0])
-            + np.arange(len(boxes))
-        )
-        best = boxes[int(np.argmin(costs))]
-        # Offsets count from the point to the lower left corner of the text.
-        text.set_position(((best[0] - x) / scale, (best[1] - y) / scale))
-        taken.append(best)
-
-
-def _overlaps(boxes: npt.NDArray, others: npt.NDArray) -> npt.NDArray:
-    """Shared area of boxes ``(n, 4)`` and ``(m, 4)`` given as x0, y0, x1, y1: ``(n, m)``."""
-    low = np.maximum(boxes[:, None, :2], others[None, :, :2])
-    high = np.minimum(boxes[:, None, 2:], others[None, :, 2:])
-    return np.maximum(high - low, 0).prod(axis=2)
 
 
 @styled

@@ -25,12 +25,12 @@ from matplotlib.figure import Figure
 
 from musicbox_env.data.writing import write_json
 from musicbox_env.schema import is_skip
-from musicbox_experiments.compare import plots
+from musicbox_experiments.compare import plots, tables
 from musicbox_experiments.compare.sentences import cautions, headline
 from musicbox_experiments.compare.study import EXACT_EVALUATOR, Study
 from musicbox_experiments.compare.summary import Summary, champion, ranked, summarize
 from musicbox_experiments.evaluate.metrics import METRICS, Rollout, exposure
-from musicbox_experiments.text import interval, percent, show, with_interval
+from musicbox_experiments.text import percent
 from musicbox_experiments.train.variants import AT
 
 
@@ -193,17 +193,12 @@ def _template_environment() -> jinja2.Environment:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters |= {
-        "percent": percent,
-        "show": lambda value, unit: _typeset(show(value, unit)),
-        "interval": lambda e, unit: _typeset(interval(e, unit)),
-        "label": lambda name: METRICS[name].label,
-        "pretty": lambda value: json.dumps(value, indent=2, ensure_ascii=False),
-        "typeset": _typeset,
-        "slug": _slug,
-        "with_interval": lambda e, unit: _typeset(with_interval(e, unit)),
-    }
+    environment.filters.update(percent=percent, pretty=_pretty, typeset=_typeset, slug=_slug)
     return environment
+
+
+def _pretty(value: Any) -> str:
+    return json.dumps(value, indent=2, ensure_ascii=False)
 
 
 def render_page(template: str, **content: Any) -> str:
@@ -225,6 +220,7 @@ def _render(summary: Summary, pictures: Sequence[Picture]) -> str:
         },
         s=summary,
         metrics=METRICS,
+        tables=tables,
         main=main,
         exact=EXACT_EVALUATOR,
         champion=champion(summary, main),

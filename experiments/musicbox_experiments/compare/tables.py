@@ -1,127 +1,170 @@
-"""The tables of a comparison for a terminal."""
+"""The tables of a comparison, for a terminal and for the page."""
 
+from collections.abc import Mapping
 from typing import Final
 
 from musicbox_experiments.compare.study import EXACT_EVALUATOR
 from musicbox_experiments.compare.summary import Summary, champion, ranked
 from musicbox_experiments.evaluate.metrics import METRICS
 from musicbox_experiments.evaluate.resampling import CONFIDENCE
-from musicbox_experiments.text import columns, percent, show, table, with_interval
+from musicbox_experiments.text import Cell, Table, percent, show
 
-_METRICS: Final = ("effective_catalog_size", "coverage", "diversity", "novelty", "imputed")
+_OF_SONGS: Final = (
+    *("effective_catalog_size", "coverage", "gini", "diversity", "diversity_embedding"),
+    *("novelty", "popularity", "imputed"),
+)
+_VERDICTS: Final[Mapping[str, Cell]] = {
+    "holds": Cell("holds", verdict="yes"),
+    "exploitation": Cell("only where trained", verdict="no"),
+    "no gain": Cell("no gain"),
+}
 
 
 def text_table(summary: Summary) -> str:
-    """The main figures, a table an evaluator, fewest skips first."""
-    blocks = [_outcome(summary, evaluator) for evaluator in summary["evaluators"]]
+    """The main figures, fewest skips first."""
     main = next(iter(summary["evaluators"]))
+    tables = [
+        table(summary, evaluator)
+        for evaluator in summary["evaluators"]
+        for table in (outcome, songs_played)
+    ]
     if agent := champion(summary, main):
-        blocks.append(_against(summary, main, agent))
-    if any(len(of) > 1 for of in summary["transfer"].values()):
-        blocks.append(_transfer(summary))
+        tables.append(against(summary, main, agent))
+    tables += [transfer(summary, other) for other, of in summary["transfer"].items() if len(of) > 1]
     if summary["reranking"]:
-        blocks.append(_reranking(summary))
+        tables.append(reranking(summary))
     legend = (
         f"[ ] {percent(CONFIDENCE, 0)} intervals over sessions and seeds. Points are percentage "
         "points of skip rate; below 0 is fewer skips."
     )
     if summary["bounds"]:
-        legend += "  * upper bound, no competitor."
+        legend += "  An upper bound is no competitor."
     if "skyline" in summary["bounds"]:
         legend += (
             "  skyline: the oracle, greedy on the evaluator's probabilities; of all songs at "
             f"{EXACT_EVALUATOR}, of a shortlist at other evaluators."
         )
-    return "\n\n".join([*blocks, legend])
+    return "\n\n".join([*map(str, tables), legend])
 
 
-def _marked(summary: Summary, agent: str) -> str:
-    return agent + (" *" if agent in summary["bounds"] else "")
+def _tags(summary: Summary) -> dict[str, str]:
+    return dict.fromkeys(summary["learned"], "learned") | dict.fromkeys(
+        summary["bounds"], "upper bound"
+    )
 
 
-def _outcome(summary: Summary, evaluator: str) -> str:
-    at = summary["evaluators"][evaluator]
-    rows = []
+def _points(difference: Summary | None) -> Cell:
+    """A difference in skip rate; good where it surely is below 0."""
+    if not difference:
+        return Cell()
+    low, high = difference["low"], difference["high"]
+    verdict = "yes" if (high or 0) < 0 else "no" if (low or 0) > 0 else ""
+    return Cell.of(difference, "points", verdict)
+
+
+def outcome(summary: Summary, evaluator: str) -> Table:
+    """Skip rates at an evaluator, beside the reference and the bound."""
+    at, rows = summary["evaluators"][evaluator], {}
     for agent in ranked(summary, evaluator):
         of = at["agents"][agent]
-        metrics, difference = of["metrics"], of["differences"].get("skip_rate")
+        difference = of["differences"].get("skip_rate")
         row = {
-            "agent": _marked(summary, agent),
-            "skip rate": with_interval(metrics["skip_rate"], "percent"),
-            f"points vs {summary['reference']}": _optional(difference, "points"),
+            "skip rate": Cell.of(of["metrics"]["skip_rate"], "percent"),
+            f"points vs {summary['reference']}": _points(difference),
         }
         if at["gap_to"]:
-            row[f"gap to {at['gap_to']} closed"] = _optional(of["gap_closed"], "percent")
-        row["return"] = show(metrics["return"]["value"], "number")
-        for name in _METRICS:
-            label, unit, estimate = METRICS[name].label.lower(), METRICS[name].unit, metrics[name]
-            counts = unit == "count"
-            row[label] = with_interval(estimate, unit) if counts else show(estimate["value"], unit)
-        rows.append({**row, "seeds": str(len(of["seeds"]))})
+            row[f"gap to {at['gap_to']} closed"] = Cell.of(of["gap_closed"], "percent")
+        better = percent(difference["improvement"], 0) if difference else ""
+        row["probability of improvement"] = Cell(better)
+        row["return"] = Cell.of(of["metrics"]["return"], "number")
+        rows[agent] = {**row, "seeds": Cell(str(len(of["seeds"])))}
     trained = ", the listener trained with" if evaluator == summary["trained_with"] else ""
-    head = f"Evaluator: {evaluator}{trained}; {at['sessions']:,} sessions"
-    lines = table(rows).splitlines()
-    return "\n".join([head, lines[0], "-" * max(map(len, lines)), *lines[1:]])
+    title = f"Evaluator: {evaluator}{trained}; {at['sessions']:,} sessions"
+    return Table.by_name(title, rows, _tags(summary))
 
 
-def _optional(estimate: Summary | None, unit: str) -> str:
-    return with_interval(estimate, unit) if estimate else ""
+def songs_played(summary: Summary, evaluator: str) -> Table:
+    """How varied, new and popular the songs of each agent are."""
+    rows = {}
+    for agent in ranked(summary, evaluator):
+        metrics = summary["evaluators"][evaluator]["agents"][agent]["metrics"]
+        row = {
+            METRICS[name].label.lower(): Cell(show(metrics[name]["value"], METRICS[name].unit))
+            for name in _OF_SONGS
+        }
+        size = Cell.of(metrics["effective_catalog_size"], "count")
+        rows[agent] = {**row, "effective catalog size": size}
+    return Table.by_name(f"Songs played, evaluator {evaluator}", rows)
 
 
-def _against(summary: Summary, evaluator: str, agent: str) -> str:
-    against = summary["evaluators"][evaluator]["against"][agent]
-    rows = [
-        {
-            f"{agent} minus": _marked(summary, other),
-            "points": with_interval(against[other]["skip_rate"], "points"),
-            "effective catalog size": with_interval(
-                against[other]["effective_catalog_size"], "signed count"
+def against(summary: Summary, evaluator: str, agent: str) -> Table:
+    """One agent minus every other."""
+    of = summary["evaluators"][evaluator]["against"][agent]
+    rows = {
+        other: {
+            "points": _points(of[other]["skip_rate"]),
+            f"probability that {agent} is better": Cell(
+                percent(of[other]["skip_rate"]["improvement"], 0)
             ),
+            "effective catalog size": Cell.of(of[other]["effective_catalog_size"], "signed count"),
         }
         for other in ranked(summary, evaluator)
-        if other in against
-    ]
-    return f"{agent} against the others, evaluator {evaluator}\n{table(rows)}"
+        if other in of
+    }
+    title = f"{agent} against the others, evaluator {evaluator}"
+    return Table.by_name(title, rows, _tags(summary))
 
 
-def _transfer(summary: Summary) -> str:
-    rows = [
-        {
-            "agent": agent,
-            "evaluator": evaluator,
-            "gain there": with_interval(of[agent]["gain_evaluator"], "points"),
-            f"gain at {summary['trained_with']}": with_interval(
-                of[agent]["gain_trained_with"], "points"
-            ),
-            "remaining": _optional(of[agent]["remaining"], "percent"),
+def transfer(summary: Summary, evaluator: str) -> Table:
+    """What remains at an evaluator of the gains at the listener that agents were trained with."""
+    home, of = summary["trained_with"], summary["transfer"][evaluator]
+    rows = {
+        agent: {
+            f"skip rate at {home}": Cell(percent(row["trained_with"])),
+            f"at {evaluator}": Cell(percent(row["evaluator"])),
+            "change": Cell.of(row["change"], "points") if row["change"] else Cell("other sessions"),
+            f"gain at {home}": _points(row["gain_trained_with"]),
+            f"gain at {evaluator}": _points(row["gain_evaluator"]),
+            "remaining": Cell.of(row["gain_evaluator"] and row["remaining"], "percent"),
+            "verdict": _VERDICTS.get(row["verdict"], Cell("reference")),
         }
-        for evaluator, of in summary["transfer"].items()
         for agent in ranked(summary, evaluator)
-        if agent in of and agent != summary["reference"]
-    ]
-    head = f"What remains of the gain over {summary['reference']} at other evaluators, points"
-    return f"{head}\n{table(rows, left=2)}"
+        if (row := of.get(agent))
+    }
+    title = f"What remains of the gain over {summary['reference']} at {evaluator}, points"
+    return Table.by_name(title, rows)
 
 
-def _reranking(summary: Summary) -> str:
+def reranking(summary: Summary) -> Table:
+    """Skips of first choices among logged plays, against a random choice."""
     ordered = sorted(summary["reranking"].items(), key=lambda item: item[1]["value"] or 0.0)
-    rows = [(agent, with_interval(row, "points")) for agent, row in ordered]
-    head = "Re-ranking of logged candidates, real labels: skips against a random choice, in percent"
-    return f"{head}\n{columns(rows)}"
+    rows = {
+        agent: {
+            "skips against a random choice, in percent": _points(row),
+            "sessions": Cell(f"{row['sessions']:,}"),
+            "seeds": Cell(str(row["seeds"])),
+        }
+        for agent, row in ordered
+    }
+    return Table.by_name("Re-ranking of logged candidates, real labels", rows)
+
+
+def first_figures(summary: Summary) -> Table:
+    """The two figures of the first MusicBox by its own definition."""
+    rows = {
+        agent: {
+            "skips of songs in the session": Cell(percent(of["skip_rate"])),
+            "share of songs it rests on": Cell(percent(of["share_in_session"], 2)),
+            "skips of all data": Cell(percent(of["skip_rate_all_data"])),
+            "diversity": Cell(f"{show(of['diversity_percent'], 'number')} %"),
+            "of sessions": Cell(f"{show(of['diversity_percent_sessions'], 'number')} %"),
+        }
+        for agent, of in summary["first_musicbox"].items()
+    }
+    title = "The first MusicBox's two figures, by its own definition: they prove little"
+    return Table.by_name(title, rows)
 
 
 def text_first(summary: Summary) -> str:
-    """The two figures of the first MusicBox by its own definition."""
-    rows = [
-        {
-            "agent": agent,
-            "skips of songs in the session": f"{percent(of['skip_rate'])} of "
-            f"{percent(of['share_in_session'])}",
-            "of all data": percent(of["skip_rate_all_data"]),
-            "diversity": f"{show(of['diversity_percent'], 'number')} %",
-            "of sessions": f"{show(of['diversity_percent_sessions'], 'number')} %",
-        }
-        for agent, of in summary["first_musicbox"].items()
-    ]
-    head = "The first MusicBox's two figures, by its own definition: they prove little"
-    return f"{head}\n{table(rows)}"
+    """`first_figures` for a terminal."""
+    return str(first_figures(summary))

@@ -11,6 +11,7 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
+from scipy.stats import kendalltau
 
 from musicbox_env.schema import is_skip
 from musicbox_experiments.evaluate.resampling import (
@@ -386,25 +387,12 @@ def variance_shares(probability: Array) -> dict[str, Sums]:
 # Agreement.
 
 
-def kendall_tau(x: Array, y: Array) -> Array:
-    """Kendall's tau-b between two rankings of the same things, for each row ``(r, k)`` -> ``(r,)``.
-
-    ``(agreeing - disagreeing pairs) / sqrt(pairs untied in x * pairs untied in y)`` (Kendall,
-    Biometrika 33, 1945).
-    """
-    first, second = np.triu_indices(x.shape[1], k=1)
-    of_x = np.sign(x[:, first] - x[:, second])
-    of_y = np.sign(y[:, first] - y[:, second])
-    untied = np.abs(of_x).sum(axis=1) * np.abs(of_y).sum(axis=1)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return (of_x * of_y).sum(axis=1) / np.sqrt(untied)
-
-
 def ranking_agreement(one: Sequence[Measured], other: Sequence[Measured]) -> Measured:
-    """Kendall's tau between the figures that two evaluators give the same agents."""
+    """Kendall's tau-b between the figures that two evaluators give the same agents."""
 
     def stacked(figures: Sequence[Measured]) -> Array:
         return np.stack([np.append(f.value, f.draws) for f in figures], axis=1)
 
-    tau = kendall_tau(stacked(one), stacked(other))
+    rankings = zip(stacked(one), stacked(other), strict=True)
+    tau = np.array([kendalltau(x, y).statistic for x, y in rankings])
     return Measured(float(tau[0]), tau[1:])

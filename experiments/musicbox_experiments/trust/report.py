@@ -22,7 +22,7 @@ from musicbox_experiments.compare.report import data_uri, render_page
 from musicbox_experiments.trust.context import Context
 from musicbox_experiments.trust.prediction import FREE, LOG_NAME
 from musicbox_experiments.trust.records import CurvePoint, Findings, rows_of, write_records
-from musicbox_experiments.trust.tables import REFERENCES, listeners_of, tables_of, verdicts
+from musicbox_experiments.trust.tables import listeners_of, tables_of, verdict_table
 
 
 def write_trust_report(
@@ -60,9 +60,8 @@ def write_trust_report(
         samples=context.samples,
         sees_session=sees_session,
         listeners=listeners,
-        verdicts=verdicts(records),
+        verdicts=verdict_table(records),
         tables=tables_of(records),
-        references=REFERENCES,
         position_noise=text.percent(noise[0] if noise else None),
         pictures={name: data_uri(image) for name, image in pictures.items()},
         version=metadata.version("musicbox-env"),

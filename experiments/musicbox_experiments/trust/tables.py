@@ -2,10 +2,9 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Final
 
-from musicbox_experiments import text
+from musicbox_experiments.text import Cell, Table, bracketed
 from musicbox_experiments.trust.agreement import AGREEMENT
 from musicbox_experiments.trust.boosting import BOOSTING_NAMES
 from musicbox_experiments.trust.exact_law import OWN_FAVORITES, RANDOM_SONGS, TRUTH
@@ -24,6 +23,7 @@ from musicbox_experiments.trust.records import Record, Rows, rows_of
 
 REFERENCES: Final = (LAST_ACTION, *BOOSTING_NAMES.values(), LOG_NAME)
 """Rows that are no listeners."""
+_TAGS: Final = dict.fromkeys(REFERENCES, "reference")
 Band = tuple[float, float]
 AT_LEAST_0: Final = (0.0, math.inf)
 SLOPE_BAND: Final = (0.85, 1.15)
@@ -101,32 +101,6 @@ def answer(record: Record, band: Band) -> str:
     if high < band[0] or low > band[1]:
         return "no"
     return "probably" if band[0] <= record.value <= band[1] else "doubtful"
-
-
-@dataclass(frozen=True)
-class Cell:
-    """A figure as text, its interval in brackets, and the answer where its band is known."""
-
-    text: str = ""
-    interval: str = ""
-    verdict: str = ""
-
-    def __str__(self) -> str:
-        return f"{self.text} {self.interval}".rstrip()
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table as written: what it shows, names across, and for each label down its cells."""
-
-    title: str
-    head: tuple[str, ...]
-    rows: tuple[tuple[str, tuple[Cell, ...]], ...]
-
-    def __str__(self) -> str:
-        lines = [(self.title, *self.head), *((n, *map(str, cells)) for n, cells in self.rows)]
-        first, *others = text.columns(lines, left=len(lines[0])).splitlines()
-        return "\n".join([first, "-" * max(map(len, [first, *others])), *others])
 
 
 _SCORES: Final = (
@@ -231,7 +205,7 @@ def _table(title: str, labels: Mapping[str, str], rows: Rows, *, across: bool = 
     if across:
         head, down = tuple(down), names
         cells = list(zip(*cells, strict=True))
-    return Table(title, head, tuple(zip(down, cells, strict=True)))
+    return Table(title, head, list(zip(down, cells, strict=True)), _TAGS)
 
 
 def _cell(metric: str, row: Mapping[str, Record]) -> Cell:
@@ -251,7 +225,7 @@ def _cell(metric: str, row: Mapping[str, Record]) -> Cell:
     checked = row.get(f"{metric}_off", record)
     band = BANDS.get((checked.protocol, checked.metric))
     verdict = answer(checked, band) if band and checked.value is not None else ""
-    interval = text.bracketed(record.low, record.high, written)
+    interval = bracketed(record.low, record.high, written)
     return Cell(written(record.value) + unit, interval, verdict)
 
 
@@ -271,6 +245,16 @@ def verdicts(records: Sequence[Record]) -> list[tuple[str, dict[str, str]]]:
         if answers:
             found.append((question, answers))
     return found
+
+
+def verdict_table(records: Sequence[Record]) -> Table:
+    """The answers as a table, a column a listener."""
+    listeners = listeners_of(records)
+    rows = [
+        (question, [Cell(row.get(n, "not measured"), verdict=row.get(n, "")) for n in listeners])
+        for question, row in verdicts(records)
+    ]
+    return Table("Verdicts", listeners, rows)
 
 
 def listeners_of(records: Sequence[Record]) -> list[str]:

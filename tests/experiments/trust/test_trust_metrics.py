@@ -5,7 +5,6 @@ import pytest
 from musicbox_experiments.evaluate.resampling import Measured, Resampling, ratio
 from musicbox_experiments.trust import metrics
 from musicbox_experiments.trust.metrics import AUC, Predictions
-from scipy.stats import kendalltau
 
 from musicbox_env.schema import is_skip
 
@@ -290,13 +289,6 @@ def test_correlation_equals_numpys():
     alike = Predictions(np.full(60, 0.3), y, session, 12)
     flat = metrics.correlation(alike).of(np.ones((1, 12)))[0]
     assert np.isnan(flat)
-
-
-def test_kendalls_tau_equals_scipys():
-    rng = np.random.default_rng(12)
-    x, y = rng.integers(0, 5, (20, 7)).astype(float), rng.integers(0, 5, (20, 7)).astype(float)
-    expected = [kendalltau(a, b).statistic for a, b in zip(x, y, strict=True)]
-    np.testing.assert_allclose(metrics.kendall_tau(x, y), expected)
 
 
 def test_paired_differences_are_surer_than_their_parts():
