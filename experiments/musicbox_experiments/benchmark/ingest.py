@@ -18,12 +18,7 @@ from musicbox_env.ingest.pipeline import IngestConfig
 from musicbox_env.ingest.pipeline import ingest as ingest_logs
 from musicbox_env.synthetic.generator import write_raw
 from musicbox_env.synthetic.world import SyntheticConfig
-from musicbox_experiments.benchmark.measure import (
-    MEBIBYTE,
-    Context,
-    Row,
-    in_new_process,
-)
+from musicbox_experiments.benchmark.measure import MEBIBYTE, Context, Row, in_new_process
 
 HUGE_MEBIBYTES = 1024
 """A file so large is read once, not in several runs."""

@@ -76,6 +76,5 @@ def reranking(rollout: Rollout, candidate_levels: npt.NDArray[np.integer]) -> Pe
         )
     rate = is_skip(candidate_levels).sum(axis=1) / np.maximum(candidates, 1)
     return PerSession(
-        numerator=is_skip(first).sum(axis=1, dtype=np.float64),
-        denominator=rate * heard.sum(axis=1),
+        numerator=is_skip(first).sum(axis=1, dtype=np.float64), denominator=rate * heard.sum(axis=1)
     )

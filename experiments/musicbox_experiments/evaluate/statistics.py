@@ -131,11 +131,7 @@ class Resampled:
 
 
 def _estimate(
-    value: float,
-    centre: Array,
-    spreads: Sequence[tuple[Array, int]],
-    *,
-    sessions: int,
+    value: float, centre: Array, spreads: Sequence[tuple[Array, int]], *, sessions: int
 ) -> Estimate:
     """A value with its percentile interval: a part from sessions and parts from seeds.
 
@@ -204,10 +200,7 @@ def _share_better(ours: Array, theirs: Array) -> Array:
 
 
 def paired_bootstrap(
-    parts: Mapping[str, Sequence[PerSession]],
-    *,
-    rng: np.random.Generator,
-    resamples: int = 2000,
+    parts: Mapping[str, Sequence[PerSession]], *, rng: np.random.Generator, resamples: int = 2000
 ) -> PairedBootstrap:
     """Resample sessions, paired across agents, and seeds, within each agent.
 
@@ -236,10 +229,7 @@ def paired_change(
     observed = np.array([b.mean - a.mean for a, b in zip(before, after, strict=True)])
     change = Resampled.draw(observed, means[:, seeds:] - means[:, :seeds], rng)
     return _estimate(
-        change.value,
-        change.centre,
-        [(change.spread, seeds)],
-        sessions=len(before[0].numerator),
+        change.value, change.centre, [(change.spread, seeds)], sessions=len(before[0].numerator)
     )
 
 
@@ -257,11 +247,7 @@ class Gain:
 
 
 def gain_share(
-    part: Gain,
-    whole: Gain,
-    *,
-    rng: np.random.Generator,
-    resamples: int = 2000,
+    part: Gain, whole: Gain, *, rng: np.random.Generator, resamples: int = 2000
 ) -> Estimate:
     """One gain as a share of another, ``(r - a) / (r' - a')`` of interquartile means over seeds.
 
@@ -296,12 +282,7 @@ def gain_share(
     return _estimate(value, centre, spreads, sessions=sessions)
 
 
-def seed_difference(
-    ours: Sequence[float],
-    theirs: Sequence[float],
-    *,
-    sessions: int,
-) -> Estimate:
+def seed_difference(ours: Sequence[float], theirs: Sequence[float], *, sessions: int) -> Estimate:
     """Difference of two figures that have one value a seed, over seeds alone.
 
     As `seed_estimate`, with the errors of both added and the degrees of freedom of Welch and
@@ -331,10 +312,7 @@ def _seed_error(values: Sequence[float]) -> tuple[float, int]:
 
 
 def seed_estimate(
-    values: Sequence[float],
-    *,
-    sessions: int,
-    limits: tuple[float, float] = (-np.inf, np.inf),
+    values: Sequence[float], *, sessions: int, limits: tuple[float, float] = (-np.inf, np.inf)
 ) -> Estimate:
     """Interquartile mean of a figure that has one value a seed, with an interval over seeds alone.
 

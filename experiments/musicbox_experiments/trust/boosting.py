@@ -208,10 +208,7 @@ class Boosting:
         # On a busy machine several threads of trees wait for each other: ten times as slow as one.
         with threadpool_limits(1):
             self._model.fit(
-                table[~held_out],
-                skipped[~held_out],
-                X_val=table[held_out],
-                y_val=skipped[held_out],
+                table[~held_out], skipped[~held_out], X_val=table[held_out], y_val=skipped[held_out]
             )
 
     def _targets(self, log: Log) -> Targets:

@@ -14,12 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from musicbox_env.listeners import Listener, SimilarityListener
-from musicbox_env.listeners.similarity import (
-    Groups,
-    SimilarityConfig,
-    kept_songs,
-    list_reward,
-)
+from musicbox_env.listeners.similarity import Groups, SimilarityConfig, kept_songs, list_reward
 from musicbox_env.retrieval.spaces import unit_rows
 from musicbox_env.rewards import RewardConfig
 from musicbox_experiments.evaluate.resampling import Measured

@@ -330,12 +330,7 @@ def item_effect_slope(predictions: Predictions, effect: Array, chosen: Mask) -> 
 
 
 def rerank(
-    probability: Array,
-    skipped: Mask,
-    candidates: Mask,
-    *,
-    size: int,
-    rng: np.random.Generator,
+    probability: Array, skipped: Mask, candidates: Mask, *, size: int, rng: np.random.Generator
 ) -> tuple[Sums, Sums]:
     """Choose the ``size`` candidates ``(n, places)`` least likely to be skipped, in each session.
 

@@ -61,11 +61,7 @@ class ImputingReplay(ReplayListener):
         blinded, every = self.begin(heard), np.arange(len(row))
         blinded.levels[every, plays[row, candidate]] = UNHEARD
         answers[row, candidate] = super().level_probabilities(
-            blinded,
-            heard,
-            every,
-            tracks[row, candidate][:, None],
-            np.full((len(row), 1), UNKNOWN),
+            blinded, heard, every, tracks[row, candidate][:, None], np.full((len(row), 1), UNKNOWN)
         )[:, 0]
         return answers
 

@@ -37,13 +37,7 @@ from musicbox_experiments.evaluate.resampling import Resampling
 from musicbox_experiments.listeners.fit_listener import EnsembleConfig
 from musicbox_experiments.listeners.network import NetworkConfig
 from musicbox_experiments.train.simulators import knows_truth
-from musicbox_experiments.trust import (
-    agreement,
-    exact_law,
-    item_effect,
-    list_reward,
-    prediction,
-)
+from musicbox_experiments.trust import agreement, exact_law, item_effect, list_reward, prediction
 from musicbox_experiments.trust.boosting import BoostingBaseline
 from musicbox_experiments.trust.context import Context, ListenerUnderTest
 from musicbox_experiments.trust.cross_validation import cross_validate
