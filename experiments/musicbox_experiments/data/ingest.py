@@ -36,7 +36,8 @@ def run(config: IngestConfig) -> None:
     out = ingest.ingest(config)
     dataset = Dataset(out)
     about = dataset.about
-    print("\n".join([*history_account(about), *passed_over(about)]))
+    for line in [*history_account(about), *passed_over(about)]:
+        print(line)
     if "history" in about:
         print("What it is too small for:")
         print("\n".join(cautions(dataset) or ["nothing that shows in the counts"]))
