@@ -248,13 +248,21 @@ class Simulator:
         state = self._key, self.history.count, self.logged.arrays, self.remaining
         uniforms = kernels.prepare_slates(rows, *state, slate, plays)
         levels = self._hear(rows, slate, plays, uniforms)
-        heard = slate >= 0
-        logged = heard & (plays >= 0) & self.assets.listener.answers_from_log
-        share = logged.sum(axis=1) / np.maximum(heard.sum(axis=1), 1)
+        logged, share = self._find_logged(slate, plays)
         terms = self._reward_terms(slate, levels)
         rewards = self.assets.config.reward
         reward, of_songs = total_reward(rewards, terms), song_rewards(rewards, levels)
         return Outcome(reward, terms, of_songs, slate, levels, logged, share, replaced)
+
+    def _find_logged(
+        self, slate: Ints, plays: Ints
+    ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.float64]]:
+        """Which songs heard have their logged level ``(m, k)``; their share of them ``(m,)``."""
+        if not self.assets.listener.answers_from_log:
+            return np.zeros(slate.shape, np.bool_), np.zeros(len(slate))
+        heard = slate >= 0
+        logged = heard & (plays >= 0)
+        return logged, logged.sum(axis=1) / np.maximum(heard.sum(axis=1), 1)
 
     def _hear(
         self, rows: Rows, slate: Ints, plays: Ints, uniforms: npt.NDArray[np.float64]

@@ -141,6 +141,8 @@ def test_all_songs_heard_are_barred_however_many(finished, synthetic):
 
 
 def test_recommend_names_what_it_does_not_know(finished):
+    with pytest.raises(ValueError, match="premium is 5"):
+        recommend.RecommendConfig(run=finished, heard="t:full", premium=5)
     config = recommend.RecommendConfig(run=finished, heard="t_nowhere:full")
     with pytest.raises(KeyError, match="t_nowhere"):
         recommend.recommend(config)
