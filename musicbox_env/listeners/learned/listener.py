@@ -208,8 +208,7 @@ class LearnedListener(Listener[LearnedState]):
         dataset: Its counts and embedding describe the tracks to the network.
         fit: Network, calibration, and where they come from.
         pessimism: Spreads added to the skip logit.
-        table: Statistics of the tracks.
-        model: All of it that kernels read.
+        table: Statistics of the tracks; may be replaced by those of other plays.
     """
 
     def __init__(
@@ -245,16 +244,7 @@ class LearnedListener(Listener[LearnedState]):
                 f"has {dataset.embedding_names or 'none'}. Fit it again on this dataset."
             )
         self.table = TrackTable.of(dataset, about["split"], embedding)
-        calibration = fit.calibration
-        self.model: kernels.Model = (
-            self.table.arrays,
-            fit.network.of_play,
-            fit.network.head,
-            np.array(calibration.usual, np.float32),
-            calibration.song,
-            calibration.simulated,
-            np.float32(self.pessimism),
-        )
+        self._usual = np.array(fit.calibration.usual, np.float32)
         one = self._nothing_heard(1)
         places = CACHE_BYTES // sum(getattr(one, field.name).nbytes for field in fields(one))
         places = min(dataset.sessions.num_sessions, max(1, places))
@@ -263,6 +253,14 @@ class LearnedListener(Listener[LearnedState]):
     def __reduce__(self) -> tuple[Callable[..., LearnedListener], tuple[Any, ...]]:
         """Pickle by path where it came from one."""
         return _reopen, (self.dataset, self._source, self.pessimism)
+
+    @property
+    def model(self) -> kernels.Model:
+        """All of it that kernels read."""
+        network, calibration = self.fit.network, self.fit.calibration
+        weights = network.of_play, network.head, self._usual
+        shrinkage = calibration.song, calibration.simulated, np.float32(self.pessimism)
+        return self.table.arrays, *weights, *shrinkage
 
     def begin(self, history: History) -> LearnedState:
         """Read the shown plays with their behaviour; see `Listener.begin`."""

@@ -186,6 +186,13 @@ def test_shown_plays_are_read_as_one_after_the_other(synthetic, listener):
             np.testing.assert_array_equal(got[rows], expected[rows])
 
 
+def test_a_table_of_other_plays_that_replaces_the_first_is_the_one_read(synthetic, listener):
+    other, tracks = LearnedListener(synthetic, listener.fit), np.arange(60).reshape(20, 3)
+    other.table = replace(other.table, effect=other.table.effect + 1.0)
+    first, second = (skips(one, *begin(one, np.arange(20)), tracks) for one in (listener, other))
+    assert (second > first).all()
+
+
 def test_true_past_does_not_see_the_play_in_question(synthetic_folder, listener, tmp_path):
     """Play 6 and all later ones change in every column but the track; answers up to 6 stay."""
     changed = tmp_path / "changed"
