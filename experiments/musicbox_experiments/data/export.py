@@ -111,7 +111,8 @@ def run(config: ExportConfig) -> None:
     most = dataset.sessions.num_sessions if config.sessions is None else config.sessions
     sessions = draw_sessions(dataset, config.split, most, config.seed)
     target = config.out / config.dataset_id
-    with staged_folder(target, overwrite=config.overwrite) as folder:
+    # Minari joins a relative path to itself.
+    with staged_folder(target.resolve(), overwrite=config.overwrite) as folder:
         # What an interrupted export left.
         shutil.rmtree(folder / "data", ignore_errors=True)
         storage = _new_storage(folder / "data", config, dataset)
