@@ -1,7 +1,7 @@
-"""JSON read as a table, record by record: an array of objects, or an object a line.
+"""JSON read as a table, record by record, wherever `json_shape` finds the records.
 
-Only what a table can hold is kept: the plain values of each object; lists and objects inside are
-left out. Memory holds one block of records whatever the file is: a record that does not end, or
+Only what a table can hold is kept: plain values, those of objects inside under dotted names
+(``track_metadata.track_name``), of lists inside the first element (``artists.0.name``). Memory holds one block of records whatever the file is: a record that does not end, or
 values nested without end, are damage and not read on.
 """
 
@@ -15,8 +15,9 @@ import ijson
 import numpy as np
 import pyarrow as pa
 
+from musicbox_env.ingest.dialect import BYTE_ORDER_MARK
+from musicbox_env.ingest.json_shape import MAX_DEPTH, Shape, WithoutNan, find_shape
 from musicbox_env.ingest.tables import (
-    BYTE_ORDER_MARK,
     DamagedFileError,
     PeekedStream,
     Rows,
@@ -31,11 +32,14 @@ RECORDS_LOOKED_AT: Final = 200
 """How many records give the columns."""
 READ_BYTES: Final = 1 << 14
 MAX_RECORD_BYTES = 4 << 20
-MAX_DEPTH: Final = 64
+MAX_COLUMN_BYTES = 64 << 20
+"""JSON that lists column after column is held whole, up to this size."""
 TYPICAL_RECORD_BYTES: Final = 600
 """What a record takes where none could be read; those of a streaming history take about this."""
 
 Record = dict[str, str | None]
+Events = Iterator[tuple[str, Any]]
+_TOO_DEEP: Final = f"values are nested more than {MAX_DEPTH} deep"
 _FLAGS: Final = {True: "true", False: "false"}
 
 
@@ -51,18 +55,25 @@ class JsonTable:
 
     Attributes:
         damage: Why not even the first records can be read to their end, if so.
+        shape: Where its records are.
     """
 
     def __init__(self, name: str, stream: PeekedStream) -> None:
         """Read the first records."""
         self.name = name
         self.stream = stream
-        self._source = _RecordSource(stream)
+        self.shape = find_shape(stream.head.removeprefix(BYTE_ORDER_MARK))
+        self._source = _RecordSource(stream, self.shape)
         self._records = self._source.records()
         self._first, damage = self._block(self._records, RECORDS_LOOKED_AT)
         self.damage = None if damage is None else str(damage)
         names = chain.from_iterable(record for record in self._first if record is not None)
         self.columns = tuple(dict.fromkeys(names))
+
+    def sample(self) -> dict[str, list[str]]:
+        """The first values of each column, empty where there is none."""
+        records = [record for record in self._first if record is not None]
+        return {name: [record.get(name) or "" for record in records] for name in self.columns}
 
     def rows(self, wanted: Sequence[str], *, as_codes: Collection[str] = ()) -> Iterator[Rows]:
         """Stream the wanted columns; a row's line is the number of its record.
@@ -120,13 +131,14 @@ class _RecordSource:
         bytes_of_records: Bytes up to the read that held the last record.
     """
 
-    def __init__(self, stream: PeekedStream) -> None:
+    def __init__(self, stream: PeekedStream, shape: Shape) -> None:
         self.records_given = 0
         self.bytes_of_records = 0
         self.bytes_read = 0
-        self._stream = stream
+        self._shape = shape
         if stream.head.startswith(BYTE_ORDER_MARK):
             stream.read(len(BYTE_ORDER_MARK))
+        self._stream = WithoutNan(stream)
 
     def read(self, size: int = -1, /) -> bytes:
         """Hand bytes to the parser, unless it has taken too many without a record coming out."""
@@ -146,41 +158,205 @@ class _RecordSource:
         return self.bytes_read - self.bytes_of_records
 
     def records(self) -> Iterator[Record | None]:
-        """Each object, at the top or in a list there; None for anything else in such a place.
+        """Each record; None for anything else in such a place.
 
         Built from single events: ijson's own objects name each value by its whole path, which
         takes quadratic memory where values are nested deep.
         """
-        depth, inside = 0, 0
-        record: Record = {}
-        name = ""
         events = ijson.basic_parse(self, multiple_values=True, buf_size=READ_BYTES)
+        match self._shape.kind:
+            case "list" | "index":
+                return self._inside(events)
+            case "split":
+                return self._split(events)
+            case "columns":
+                return self._by_column(events)
+        return self._at_the_top(events)
+
+    def _at_the_top(self, events: Events) -> Iterator[Record | None]:
+        """Objects at the top or in lists there."""
+        in_list = False
+        for event, _ in events:
+            if event == "start_map":
+                yield self._given(_object(events, 1 + in_list))
+            elif event == "start_array":
+                if in_list:
+                    _first_value(events, 2)
+                    yield self._given(None)
+                in_list = True
+            elif event == "end_array":
+                in_list = False
+            else:
+                yield self._given(None)
+
+    def _inside(self, events: Events) -> Iterator[Record | None]:
+        """Objects in a list or object within each object at the top or in a list there."""
+        for event, _ in events:
+            if event == "start_map":
+                yield from self._descend(events, self._shape.path, {}, "")
+            elif event not in ("start_array", "end_array"):
+                yield self._given(None)
+
+    def _descend(
+        self, events: Events, path: tuple[str, ...], above: Record, prefix: str
+    ) -> Iterator[Record | None]:
+        """What lies at a path within an object; its records have the plain values above them."""
+        by_label = self._shape.kind == "index"
+        name = ""
+        for event, value in events:
+            self.bytes_of_records = self.bytes_read
+            if event == "map_key":
+                name = value
+            elif event == "end_map":
+                return
+            elif event == "start_map" and by_label and not path:
+                yield self._given({**above, **_object(events, 1)})
+            elif event == "start_map" and path[:1] == (name,):
+                yield from self._descend(events, path[1:], above, f"{prefix}{name}.")
+            elif event == "start_array" and not by_label and path == (name,):
+                yield from self._items(events, above)
+            elif event in ("start_map", "start_array"):
+                self._skip(events)
+            elif by_label and not path:
+                yield self._given(None)
+            else:
+                above[prefix + name] = _text(value)
+
+    def _items(self, events: Events, above: Record) -> Iterator[Record | None]:
+        """Objects up to the end of a list."""
+        for event, _ in events:
+            if event == "end_array":
+                return
+            if event == "start_map":
+                yield self._given({**above, **_object(events, 1)})
+            else:
+                if event == "start_array":
+                    self._skip(events)
+                yield self._given(None)
+
+    def _split(self, events: Events) -> Iterator[Record | None]:
+        """Lists of values, whose names are a list before them."""
+        names: list[str] = []
+        name = ""
+        for event, value in events:
+            if event == "map_key":
+                name = value
+            elif event == "start_array" and name == self._shape.names:
+                names = [text or "" for text in _plain_values(events)]
+            elif event == "start_array" and (name,) == self._shape.path:
+                for inner, _ in events:
+                    if inner == "end_array":
+                        break
+                    row = _plain_values(events) if inner == "start_array" else []
+                    fits = len(row) == len(names)
+                    yield self._given(dict(zip(names, row, strict=True)) if fits else None)
+            elif event == "start_array":
+                self._skip(events)
+
+    def _by_column(self, events: Events) -> Iterator[Record | None]:
+        """Rows of a document that lists column after column, which is held whole."""
+        columns: dict[str, list[str | None]] = {}
+        name = ""
+        next(events)
         for event, value in events:
             if event == "map_key":
                 name = value
             elif event in ("start_map", "start_array"):
-                depth += 1
-                if depth > MAX_DEPTH:
-                    raise ijson.JSONError(f"values are nested more than {MAX_DEPTH} deep")
-                if not inside and event == "start_map":
-                    record, inside = {}, depth
-                elif not inside and depth > 1:
-                    inside = depth
-                    record = {"": None}
-            elif event in ("end_map", "end_array"):
-                if depth == inside:
-                    inside = 0
-                    yield self._given(None if "" in record else record)
-                depth -= 1
-            elif depth == inside and inside:
-                record[name or " "] = _text(value)
-            elif not inside:
-                yield self._given(None)
+                columns[name] = values = []
+                for inner, item in events:
+                    if inner in ("end_map", "end_array"):
+                        break
+                    self.bytes_of_records = self.bytes_read
+                    if self.bytes_read > MAX_COLUMN_BYTES:
+                        raise ijson.JSONError(
+                            f"it lists column after column in more than {MAX_COLUMN_BYTES:,} "
+                            "bytes; write records, as DataFrame.to_json(orient='records') does"
+                        )
+                    if inner in ("start_map", "start_array"):
+                        self._skip(events)
+                        values.append(None)
+                    elif inner != "map_key":
+                        values.append(_text(item))
+        if len({len(values) for values in columns.values()}) > 1:
+            raise ijson.JSONError("its columns are of different lengths")
+        for row in zip(*columns.values(), strict=True):
+            yield self._given(dict(zip(columns, row, strict=True)))
+
+    def _skip(self, events: Events) -> None:
+        """Pass over the rest of a list or object."""
+        depth = 1
+        while depth:
+            event, _ = next(events)
+            depth += event.startswith("start")
+            depth -= event.startswith("end")
+            self.bytes_of_records = self.bytes_read
+            if depth > MAX_DEPTH:
+                raise ijson.JSONError(_TOO_DEEP)
 
     def _given(self, record: Record | None) -> Record | None:
         self.records_given += 1
         self.bytes_of_records = self.bytes_read
         return record
+
+
+def _object(events: Events, depth: int) -> Record:
+    """The rest of an object: its plain values, and those inside under dotted names.
+
+    Names that begin with ``$`` only say of what type a value is, as in ``{"$date": ...}``.
+    """
+    if depth > MAX_DEPTH:
+        raise ijson.JSONError(_TOO_DEEP)
+    record: Record = {}
+    name = ""
+    for event, value in events:
+        if event == "map_key":
+            name = value
+        elif event == "end_map":
+            break
+        elif event == "start_map":
+            inner = _object(events, depth + 1)
+        elif event == "start_array":
+            inner = _first_value(events, depth + 1)
+        else:
+            record[name or " "] = _text(value)
+            continue
+        if event != "map_key":
+            for key, text in inner.items():
+                record[name if key.startswith("$") else f"{name}.{key}"] = text
+    return record
+
+
+def _first_value(events: Events, depth: int) -> Record:
+    """The first value of the rest of a list, as number 0 of its values."""
+    if depth > MAX_DEPTH:
+        raise ijson.JSONError(_TOO_DEEP)
+    first: Record | None = None
+    for event, value in events:
+        if event == "end_array":
+            break
+        if event == "start_map":
+            inner = _object(events, depth + 1)
+            found = {f"0.{key}": text for key, text in inner.items()}
+        elif event == "start_array":
+            found = {f"0.{key}": text for key, text in _first_value(events, depth + 1).items()}
+        else:
+            found = {"0": _text(value)}
+        first = found if first is None else first
+    return first or {}
+
+
+def _plain_values(events: Events) -> list[str | None]:
+    """The rest of a list as texts; what is no plain value is nothing."""
+    values: list[str | None] = []
+    for event, value in events:
+        if event == "end_array":
+            break
+        if event in ("start_map", "start_array"):
+            _object(events, 1) if event == "start_map" else _first_value(events, 1)
+            values.append(None)
+        else:
+            values.append(_text(value))
+    return values
 
 
 def _text(value: Any) -> str | None:

@@ -21,6 +21,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, Final, cast
 
+from musicbox_env.ingest.dialect import Source, Utf8, encoding_of
 from musicbox_env.ingest.json_tables import JsonTable, looks_like_json
 from musicbox_env.ingest.tables import (
     CsvTable,
@@ -28,7 +29,6 @@ from musicbox_env.ingest.tables import (
     ParquetTable,
     PassedOver,
     PeekedStream,
-    Readable,
     Table,
     damage_reported,
 )
@@ -153,10 +153,13 @@ def _tables_in(
                     yield from _zip_tables(file, name, scratch)
             else:
                 yield from _tar_tables(stream, name, scratch)
-        elif b"\0" in head:
+        elif (encoding := encoding_of(head)) is None:
             yield PassedOver(
                 name, "is neither UTF-8 text (CSV or JSON) nor Parquet, gzip, tar, zip"
             )
+        elif not encoding.startswith("utf-8"):
+            text = PeekedStream(Utf8(stream, encoding))
+            yield from _tables_in(text, name, scratch, member=member)
         elif looks_like_json(head):
             yield JsonTable(name, stream)
         else:
@@ -172,7 +175,7 @@ def _tar_tables(
         for info in archive:
             content = archive.extractfile(info) if info.isfile() else None
             if content is not None:
-                inner = PeekedStream(cast(Readable, content))
+                inner = PeekedStream(cast(Source, content))
                 yield from _tables_in(inner, f"{name}:{info.name}", scratch, member=True)
     # The end of the tar is not that of the gzip around it, whose checksum comes last.
     while stream.read(TAR_BUFFER_BYTES):
@@ -190,7 +193,7 @@ def _zip_tables(file: IO[bytes], name: str, scratch: Path | None) -> Iterator[Ta
                 )
             if not info.is_dir():
                 with archive.open(info) as content:
-                    inner = PeekedStream(cast(Readable, content))
+                    inner = PeekedStream(cast(Source, content))
                     yield from _tables_in(inner, inside, scratch, member=True)
 
 

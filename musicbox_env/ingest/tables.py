@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import gzip
-import re
 import tarfile
 import zipfile
 import zlib
@@ -23,16 +21,20 @@ import pyarrow.compute as pc
 import pyarrow.csv as pc_csv
 import pyarrow.parquet as pq
 
-BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
+from musicbox_env.ingest.dialect import (
+    BYTE_ORDER_MARK,
+    VALUE,
+    Source,
+    StandardQuotes,
+    detect_dialect,
+)
+
 BLOCK_BYTES = 8 << 20
 """Text parsed at a time: some 50,000 rows of a published log."""
 PARQUET_ROWS: Final = 65_536
 HEAD_BYTES: Final = 1 << 16
 """How much of a stream is looked at to recognize its format; a header line must fit in."""
-DELIMITERS: Final = ",;\t|"
 MAX_COLUMNS_NAMED: Final = 25
-_VALUE: Final = re.compile(r"^[-+.:/ \d]*\d[-+.:/ \d]*$|\d{4}-\d\d-\d\d|\S@\S")
-"""What a column is hardly called: a number, a time, an address."""
 BYTE_CODES: Final = pa.dictionary(pa.int32(), pa.binary())
 
 
@@ -112,14 +114,6 @@ class Table(Protocol):
         ...
 
 
-class Readable(Protocol):
-    """Anything that bytes can be read from."""
-
-    def read(self, size: int = -1, /) -> bytes:
-        """Read up to ``size`` bytes; empty at the end."""
-        ...
-
-
 class PeekedStream:
     """A stream whose beginning can be looked at before it is read.
 
@@ -129,7 +123,7 @@ class PeekedStream:
 
     closed = False
 
-    def __init__(self, stream: Readable) -> None:
+    def __init__(self, stream: Source) -> None:
         """Read the beginning of a stream."""
         self.stream = stream
         parts: list[bytes] = []
@@ -188,13 +182,10 @@ class CsvTable:
     """A CSV read as a stream; its columns are those of the header line, without outer blanks."""
 
     def __init__(self, name: str, stream: PeekedStream) -> None:
-        """Read the header line; fields are cut at whichever of `DELIMITERS` it has most of."""
-        line = stream.head.removeprefix(BYTE_ORDER_MARK).splitlines()[:1]
-        text = line[0].decode(errors="replace") if line else ""
+        """Detect the dialect and read the header line."""
         self.name, self._stream = name, stream
-        self._delimiter = max(DELIMITERS, key=text.count)
-        fields = next(csv.reader([text], delimiter=self._delimiter), [])
-        self.columns = tuple(field.strip() for field in fields)
+        self._dialect = detect_dialect(stream.head)
+        self.columns = self._dialect.header
 
     def rows(self, wanted: Sequence[str], *, as_codes: Collection[str] = ()) -> Iterator[Rows]:
         """Stream the wanted columns.
@@ -211,7 +202,7 @@ class CsvTable:
         # Bytes while parsing, so that bad UTF-8 spoils no whole file.
         types = {name: BYTE_CODES if name in as_codes else pa.binary() for name in wanted}
         malformed: list[int] = []
-        next_line = 2
+        next_line = self._dialect.preamble + 2
         for batch in self._batches(types, malformed):
             lines = _lines_of(len(batch), next_line, malformed)
             # The parser runs ahead: malformed lines beyond this batch go with the next.
@@ -242,23 +233,29 @@ class CsvTable:
             extra_lines += more
             return "skip"
 
-        if len(self._stream.head) < HEAD_BYTES and len(self._stream.head.splitlines()) < 2:
+        dialect, head = self._dialect, self._stream.head
+        lines_before = dialect.preamble + 1
+        if len(head) < HEAD_BYTES and len(head.splitlines()) <= lines_before:
             return
         # Columns that nobody wants may share a name; Arrow needs distinct ones. Only one thread
         # counts rows as it goes.
         names = [n if n in types else f"{n}#{i}" for i, n in enumerate(self.columns)]
         reading = pc_csv.ReadOptions(
-            use_threads=False, block_size=BLOCK_BYTES, column_names=names, skip_rows=1
+            use_threads=False, block_size=BLOCK_BYTES, column_names=names, skip_rows=lines_before
         )
         parsing = pc_csv.ParseOptions(
-            delimiter=self._delimiter, ignore_empty_lines=False, invalid_row_handler=note
+            delimiter=dialect.delimiter,
+            quote_char=dialect.quote or False,
+            escape_char="\\" if dialect.backslash_delimiters else False,
+            ignore_empty_lines=False,
+            invalid_row_handler=note,
         )
         converting = pc_csv.ConvertOptions(
             include_columns=list(types), column_types=types, strings_can_be_null=False
         )
         with damage_reported(self.name):
             yield from pc_csv.open_csv(
-                pa.PythonFile(self._stream, mode="r"), reading, parsing, converting
+                pa.PythonFile(StandardQuotes(self._stream, dialect), mode="r"), reading, parsing, converting
             )
 
 
@@ -287,7 +284,7 @@ def found_columns(table: Table) -> str:
 
     Of a table without a header they would be somebody's data, which no message shows.
     """
-    if any(_VALUE.search(name) for name in table.columns):
+    if any(VALUE.search(name) for name in table.columns):
         return "what seem to be values in place of names"
     names = ", ".join(table.columns[:MAX_COLUMNS_NAMED])[: MAX_COLUMNS_NAMED * 40]
     more = len(table.columns) - MAX_COLUMNS_NAMED

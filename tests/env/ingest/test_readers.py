@@ -101,7 +101,7 @@ def test_formats_are_told_from_content(tmp_path, content, members):
         (b"", "is empty"),
         (gzip.compress(b""), "is empty"),
         (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "is neither"),
-        (CSV.decode().encode("utf-16"), "is neither"),
+        ("\0".join("binary").encode()[1:] + b"\x07\0\0", "is neither"),
         (bz2.compress(CSV) + b"\0", "is neither"),
     ],
 )
