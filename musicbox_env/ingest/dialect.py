@@ -200,9 +200,7 @@ def _reading(lines: Sequence[str], delimiter: str) -> tuple[tuple[bool, float, i
     return likely, Dialect(delimiter, quote, escaped, by_escape, place, fields)
 
 
-def cut(
-    line: str, delimiter: str, quote: str | None, *, escape: bool = False
-) -> list[str] | None:
+def cut(line: str, delimiter: str, quote: str | None, *, escape: bool = False) -> list[str] | None:
     """Fields of one line; None where its quotes do not fit."""
     if quote is None:
         return next(csv.reader([line], delimiter=delimiter, quoting=csv.QUOTE_NONE), [])
@@ -234,7 +232,9 @@ def _quoting(lines: Sequence[str], delimiter: str) -> tuple[str | None, list[lis
     wrapped = sum(len(f) > 1 and f[0] == f[-1] == '"' for row in plain for f in row)
     # Lines that quotes spoil, and that are whole without, among hardly any quoted fields. Between
     # commas somebody would have quoted the titles that hold one.
-    fits = delimiter != "," and all(len(cut(line, delimiter, None) or ()) == usual[0][0] for line in spoilt if usual)
+    fits = delimiter != "," and all(
+        len(cut(line, delimiter, None) or ()) == usual[0][0] for line in spoilt if usual
+    )
     if spoilt and fits and wrapped <= len(spoilt) and not any('\\"' in line for line in spoilt):
         return None, list(plain)
     return '"', quoted

@@ -22,7 +22,6 @@ import pyarrow.csv as pc_csv
 import pyarrow.parquet as pq
 
 from musicbox_env.ingest.dialect import (
-    BYTE_ORDER_MARK,
     VALUE,
     Source,
     StandardQuotes,
@@ -255,7 +254,10 @@ class CsvTable:
         )
         with damage_reported(self.name):
             yield from pc_csv.open_csv(
-                pa.PythonFile(StandardQuotes(self._stream, dialect), mode="r"), reading, parsing, converting
+                pa.PythonFile(StandardQuotes(self._stream, dialect), mode="r"),
+                reading,
+                parsing,
+                converting,
             )
 
 
