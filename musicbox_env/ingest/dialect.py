@@ -99,6 +99,7 @@ class Rewritten(ABC):
 
     def close(self) -> None:
         """Leave the stream to whoever opened it."""
+        self._ended = True
 
     def readable(self) -> bool:
         """Say that it can be read."""

@@ -1,7 +1,9 @@
 """JSON read as a table, record by record, wherever `json_shape` finds the records.
 
 Only what a table can hold is kept: plain values, those of objects inside under dotted names
-(``track_metadata.track_name``), of lists inside the first element (``artists.0.name``). Memory holds one block of records whatever the file is: a record that does not end, or
+(``track_metadata.track_name``), of lists inside the first element (``artists.0.name``).
+
+Memory holds one block of records whatever the file is: a record that does not end, or
 values nested without end, are damage and not read on.
 """
 
@@ -69,6 +71,11 @@ class JsonTable:
         self.damage = None if damage is None else str(damage)
         names = chain.from_iterable(record for record in self._first if record is not None)
         self.columns = tuple(dict.fromkeys(names))
+
+    @property
+    def where(self) -> str:
+        """Where records were looked for, if not at the top."""
+        return self.shape.where
 
     def sample(self) -> dict[str, list[str]]:
         """The first values of each column, empty where there is none."""

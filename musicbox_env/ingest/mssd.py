@@ -73,10 +73,13 @@ def log_refusal(table: Table) -> PassedOver | None:
     present = [name for name in REQUIRED_LOG_COLUMNS if name in table.columns]
     if "session_id" in present or 2 * len(present) >= len(REQUIRED_LOG_COLUMNS):
         return None
+    where = f" {table.where}" if table.where else ""
     return PassedOver(
         table.name,
         f"is no listening log: columns {', '.join(REQUIRED_LOG_COLUMNS)} expected, "
-        f"{found_columns(table)} found; and no streaming history or table of plays",
+        f"{found_columns(table)} found{where}; and no streaming history or table of plays. If it "
+        "is a table of plays, say with --map which columns say what, as in --map "
+        "time=COLUMN,track=COLUMN,played_ms=COLUMN",
     )
 
 
@@ -157,7 +160,8 @@ class LogReader:
             if name in REQUIRED_LOG_COLUMNS:
                 # Any negative number is out of range anyway; -1 is how an empty field was read.
                 check.reject(values[name] == UNKNOWN, f"{name} is empty")
-            check.reject(values[name] == UNPARSABLE, f"{name} is not {expected}")
+            bad = values[name] == UNPARSABLE
+            check.reject(bad, f"{name} is not {expected}", rows.columns[name])
         return values
 
     def _note(self, what: str, count: int) -> None:

@@ -113,6 +113,7 @@ class PartWriter(ExitStack):
     Attributes:
         tables: Tables read so far.
         rows: Rows read so far.
+        lost: About how many more lie behind damage.
         sessions: Sessions written so far.
         rejects: Rejected rows.
         notes: Values stored as unknown: how many, by what they are.
@@ -123,7 +124,7 @@ class PartWriter(ExitStack):
         """Begin a part in an empty folder, of no more rows than ``max_rows``."""
         super().__init__()
         self._max_rows = max_rows
-        self.tables = self.rows = self.sessions = 0
+        self.tables = self.rows = self.lost = self.sessions = 0
         self.rejects = Rejects()
         self.notes: Counter[str] = Counter()
         self.passed_over: list[PassedOver] = []
@@ -172,8 +173,10 @@ class PartWriter(ExitStack):
             "rows": self.rows,
             "sessions": self.sessions,
             "rejected": dict(self.rejects.counts),
+            "examples": self.rejects.examples,
+            "lost": self.lost,
             "notes": dict(self.notes),
-            "passed_over": [table.name for table in self.passed_over],
+            "passed_over": [[table.name, table.why] for table in self.passed_over],
         }
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import errno
 import shutil
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,12 +27,13 @@ from musicbox_env.data.dataset import UNFINISHED
 from musicbox_env.data.writing import PlayBlock, SplitConfig, staged_folder, write_dataset
 from musicbox_env.ingest.chooser import MIN_SESSION_PLAYS, SessionChooser
 from musicbox_env.ingest.histories.formats import HistoryConfig
-from musicbox_env.ingest.histories.mapping import explain_proposal
 from musicbox_env.ingest.histories.pipeline import make_history_part
+from musicbox_env.ingest.histories.proposal import explain_proposal
 from musicbox_env.ingest.parts import Part, make_parts
 from musicbox_env.ingest.plays import REJECTS_SCHEMA
 from musicbox_env.ingest.readers import named_files, source_files
 from musicbox_env.ingest.registry import SourceKinds, sort_sources
+from musicbox_env.ingest.tables import PassedOver
 from musicbox_env.ingest.track_features import TrackFeatures, read_track_features
 from musicbox_env.progress import tqdm
 from musicbox_env.schema import MAX_SESSION_LENGTH
@@ -169,14 +170,14 @@ def _sorted_sources(config: IngestConfig, files: list[Path]) -> SourceKinds:
     """
     found = sort_sources(files, config.history)
     named = named_files(config.sources)
-    if not found.histories and not found.logs and found.unmapped:
-        file, columns = next(iter(found.unmapped.items()))
-        mapping = config.history.mapping()
-        if mapping is None:
-            raise ValueError(explain_proposal(str(file), columns))
-        missing = ", ".join(name for name in mapping.columns if name not in columns)
+    if found.misfits:
         raise ValueError(
-            f"{file}: no column {missing}, which --map names; found {', '.join(columns)}."
+            "\n".join(f"{refusal.name}: {refusal.why}." for refusal in found.misfits)
+            + "\nTo read the others without it would lose plays: mend --map, or leave it out."
+        )
+    if not found.histories and not found.logs and found.unmapped:
+        raise ValueError(
+            "\n".join(explain_proposal(str(file), of) for file, of in found.unmapped.items())
         )
     for file, refusals in found.foreign.items():
         if file in found.damage and (file in named or not found.histories):
@@ -230,11 +231,11 @@ def _track_features(config: IngestConfig, files: list[Path], folder: Path) -> Tr
     return features
 
 
-def _passed_over(found: SourceKinds, parts: list[Part]) -> list[str]:
+def _passed_over(found: SourceKinds, parts: list[Part]) -> list[PassedOver]:
     """Tables that were not read; without folders, which may name somebody, beside histories."""
-    within = [name for part in parts for name in part.about["passed_over"]]
+    within = [PassedOver(name, why) for part in parts for name, why in part.about["passed_over"]]
     foreign = [
-        file.name if found.histories else refusal.name
+        PassedOver(file.name if found.histories else refusal.name, refusal.why)
         for file, refusals in found.foreign.items()
         for refusal in (refusals[:1] if found.histories else refusals)
     ]
@@ -255,13 +256,14 @@ class _DatasetWriter:
         self._folder = folder
         self._rejects_file = folder / "rejects.csv"
         self._rows = sum(part.about["rows"] for part in parts)
+        self._lost = sum(part.about["lost"] for part in parts)
         self._rejected = _summed(parts, "rejected")
         popular = None
         if config.min_popularity is not None and features is not None:
             popular = set(features.frame["track_id"])
         self._chooser = SessionChooser(config.incomplete, config.session_length, popular)
 
-    def write(self, passed_over: list[str]) -> None:
+    def write(self, passed_over: list[PassedOver]) -> None:
         """Write all but the embeddings.
 
         Raises:
@@ -269,7 +271,7 @@ class _DatasetWriter:
         """
         features = self._features
         self._begin_rejects()
-        self._refuse_excess("logs", self._rejected, self._rows)
+        self._refuse_excess("logs", self._rejected, self._rows, self._lost)
         if features is not None:
             self._refuse_excess("track files", features.rejected, features.num_rows)
         about: dict[str, Any] = {}
@@ -284,7 +286,7 @@ class _DatasetWriter:
             names=pd.concat(names).drop_duplicates("track_id") if names else None,
         )
 
-    def _blocks(self, about: dict[str, Any], passed_over: list[str]) -> Iterator[PlayBlock]:
+    def _blocks(self, about: dict[str, Any], passed_over: list[PassedOver]) -> Iterator[PlayBlock]:
         """The sessions that are kept; at the end ``about`` is filled."""
         chooser = self._chooser
         sessions = sum(part.about["sessions"] for part in self._parts)
@@ -300,7 +302,7 @@ class _DatasetWriter:
                     _append_rejects(file, chooser.rejects.take(table))
                     bar.update(len(batch["session_id"].dictionary))
         self._rejected += chooser.rejects.counts
-        self._refuse_excess("logs", self._rejected, self._rows)
+        self._refuse_excess("logs", self._rejected, self._rows, self._lost)
         if not chooser.counts["sessions_kept"]:
             raise ValueError(self._nothing_left())
         about.update(self._about(passed_over))
@@ -314,19 +316,26 @@ class _DatasetWriter:
                 with part.rejects_file.open("rb") as source:
                     shutil.copyfileobj(source, target)
 
-    def _refuse_excess(self, what: str, rejected: Counter[str], rows: int) -> None:
+    def _refuse_excess(self, what: str, rejected: Counter[str], rows: int, lost: int = 0) -> None:
         """Stop where more rows are bad than the user allows: the file is then not what it seems."""
-        count, most = rejected.total(), self._config.max_rejects
-        if count <= most * rows:
+        count, most = rejected.total() + lost, self._config.max_rejects
+        if count <= most * (rows + lost):
             return
-        share = count / rows
+        share = count / (rows + lost)
+        about = "about " if lost else ""
         allowing = f", or allow them with --max-rejects {np.ceil(share * 1000) / 1000:.3f}"
-        reasons = "\n".join(_lines(rejected))
+        reasons = "\n".join(_lines(rejected, self._examples()))
+        if lost:
+            reasons += f"\n       about {lost:,} more behind the damage"
         raise ValueError(
-            f"{count:,} of {rows:,} rows of the {what} ({share:.2%}) cannot be used, more than the "
-            f"{most:.2%} that max_rejects allows:\n{reasons}\nEach is listed in "
-            f"{self._rejects_file}. Mend the source{allowing if share < 0.5 else ''}."
+            f"{about}{count:,} of {about}{rows + lost:,} rows of the {what} ({share:.2%}) cannot "
+            f"be used, more than the {most:.2%} that max_rejects allows:\n{reasons}\n"
+            f"Each is listed in {self._rejects_file}. "
+            f"Mend the source{allowing if share < 0.5 else ''}."
         )
+
+    def _examples(self) -> dict[str, str]:
+        return {r: e for part in self._parts for r, e in part.about["examples"].items()}
 
     def _nothing_left(self) -> str:
         counts = Counter({n.replace("_", " "): c for n, c in self._chooser.counts.items() if c})
@@ -336,9 +345,9 @@ class _DatasetWriter:
             counts.update({n: c for n, c in fates.items() if c and n not in ("read", "rejected")})
             notes += part.history.get("notes", [])
         said = f"No session is left of {self._rows:,} rows read."
-        return "\n".join([said, *_lines(self._rejected + counts), *notes])
+        return "\n".join([said, *_lines(self._rejected + counts, self._examples()), *notes])
 
-    def _about(self, passed_over: list[str]) -> dict[str, Any]:
+    def _about(self, passed_over: list[PassedOver]) -> dict[str, Any]:
         """What ``dataset.json`` says of where the dataset comes from and what was left out."""
         config, counts = self._config, self._chooser.counts
         read = [part for part in self._parts if part.about["tables"]]
@@ -372,7 +381,11 @@ class _DatasetWriter:
                 "fewer_than_two_plays": dropped("short"),
             },
             "notes": dict(_summed(self._parts, "notes").most_common()),
-            "passed_over": {"files": len(passed_over), "names": passed_over[:MAX_NAMES_KEPT]},
+            "passed_over": {
+                "files": len(passed_over),
+                "names": [table.name for table in passed_over[:MAX_NAMES_KEPT]],
+                "why": [table.why for table in passed_over[:MAX_NAMES_KEPT]],
+            },
         }
         for part in self._parts:
             if part.history:
@@ -394,5 +407,7 @@ def _append_rejects(file: IO[bytes], table: pa.Table) -> None:
         pc_csv.write_csv(table, file, pc_csv.WriteOptions(include_header=False))
 
 
-def _lines(counts: Counter[str]) -> list[str]:
-    return [f"{count:>12,}  {reason}" for reason, count in counts.most_common()]
+def _lines(counts: Counter[str], examples: Mapping[str, str] | None = None) -> list[str]:
+    """Counts by reason, with an example each where there is one."""
+    told = {reason: f", as {example}" for reason, example in (examples or {}).items()}
+    return [f"{n:>12,}  {reason}{told.get(reason, '')}" for reason, n in counts.most_common()]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -29,9 +29,21 @@ REJECTS_SCHEMA: Final = pa.schema(
 
 UNPARSABLE: Final = -(1 << 30)
 """A value for which the row is rejected."""
+LONGEST_SHOWN: Final = 60
 STRANGE: Final = UNPARSABLE + 1
 """A value that can be read but not stored: stored as unknown, and counted."""
-EMPTY_VALUES: Final = frozenset({"", "nan", "none", "null", "na", "n/a", "<na>"})
+EMPTY_VALUES: Final = frozenset(
+    {"", "nan", "none", "null", "na", "n/a", "<na>", "nat", "#n/a", "\\n", "-"}
+)
+"""What stands, in small letters, for nothing in a column of numbers or flags; names may be so."""
+TRUE: Final = frozenset(
+    {"true", "t", "yes", "y", "1", "1.0", "on", "ja", "oui", "si", "sí", "sim", "wahr", "vrai"}
+    | {"verdadero", "verdadeiro", "vero"}
+)
+FALSE: Final = frozenset(
+    {"false", "f", "no", "n", "0", "0.0", "off", "nein", "non", "não", "falsch", "faux", "falso"}
+)
+ORGANIC, RECOMMENDED = SOURCES = "organic", "recommended"
 
 
 @dataclass
@@ -40,16 +52,20 @@ class Rejects:
 
     Attributes:
         counts: Rejected rows by reason, those already written with them.
+        examples: Of reasons for a value the first one and its line, for a message; never stored.
     """
 
     counts: Counter[str] = field(default_factory=Counter)
+    examples: dict[str, str] = field(default_factory=dict)
     _pending: list[tuple[npt.NDArray[np.int64], str]] = field(default_factory=list)
 
-    def add(self, lines: npt.NDArray[np.int64], reason: str) -> None:
-        """Note that the rows at these lines are rejected."""
+    def add(self, lines: npt.NDArray[np.int64], reason: str, example: object = None) -> None:
+        """Note that the rows at these lines are rejected, the first for a value if one is given."""
         if len(lines):
             self.counts[reason] += len(lines)
             self._pending.append((np.asarray(lines, np.int64), reason))
+            if example is not None:
+                self.examples.setdefault(reason, shown(example, int(lines[0])))
 
     def take(self, file: str) -> pa.Table:
         """Rows of ``rejects.csv`` since the last call, by line: file, line, reason."""
@@ -84,11 +100,19 @@ class RowCheck:
         self.kept = np.ones(len(lines), bool) if kept is None else kept.copy()
         self._lines, self._rejects = lines, rejects
 
-    def reject(self, mask: npt.NDArray[np.bool_], reason: str) -> None:
-        """Reject rows that are still kept."""
+    def reject(self, mask: npt.NDArray[np.bool_], reason: str, values: Any = None) -> None:
+        """Reject rows that are still kept, for one of these values ``(rows,)`` if given."""
         if mask.any():
-            self._rejects.add(self._lines[mask & self.kept], reason)
+            rows = np.flatnonzero(mask & self.kept)
+            example = None if values is None or not len(rows) else values[int(rows[0])]
+            self._rejects.add(self._lines[rows], reason, example)
             self.kept &= ~mask
+
+
+def shown(value: object, line: int) -> str:
+    """A value of a file and its line for a message, what cannot be printed escaped."""
+    text = str(value.as_py() if isinstance(value, pa.Scalar) else value)
+    return f"{text[:LONGEST_SHOWN]!r} on line {line:,}"
 
 
 def play_table(
@@ -138,12 +162,25 @@ def parse_codes(
 
 def parse_flag(text: str) -> int:
     """1 or 0, or `UNPARSABLE`."""
-    match text.lower():
-        case "true" | "1" | "1.0":
-            return 1
-        case "false" | "0" | "0.0":
-            return 0
-    return UNPARSABLE
+    word = text.lower()
+    return 1 if word in TRUE else 0 if word in FALSE else UNPARSABLE
+
+
+def source_parser(column: str) -> Callable[[str], int]:
+    """A parser of where a play came from, to places in `SOURCES`; flags mean what the name says."""
+    organic = "organic" in column.lower()
+    recommended = "recommend" in column.lower()
+
+    def parse(text: str) -> int:
+        word = text.lower()
+        if word in SOURCES:
+            return SOURCES.index(word)
+        flag = parse_flag(word)
+        if flag == UNPARSABLE or organic == recommended:
+            return UNPARSABLE
+        return SOURCES.index(ORGANIC if bool(flag) == organic else RECOMMENDED)
+
+    return parse
 
 
 def parse_name(vocabulary: Sequence[str]) -> Callable[[str], int]:

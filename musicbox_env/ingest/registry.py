@@ -15,11 +15,12 @@ from typing import Final
 
 from musicbox_env.ingest.histories import spotify
 from musicbox_env.ingest.histories.formats import HistoryConfig, HistoryFormat
-from musicbox_env.ingest.histories.mapping import AUTO, looks_like_plays, propose_mapping
+from musicbox_env.ingest.histories.mapping import AUTO, PlayMapping
+from musicbox_env.ingest.histories.proposal import looks_like_plays, propose_mapping
 from musicbox_env.ingest.json_tables import JsonTable
 from musicbox_env.ingest.mssd import log_refusal
 from musicbox_env.ingest.readers import open_tables
-from musicbox_env.ingest.tables import DamagedFileError, PassedOver, Table
+from musicbox_env.ingest.tables import DamagedFileError, PassedOver, Table, found_columns
 
 SERVICES: Final[tuple[Callable[[Collection[str]], HistoryFormat | None], ...]] = (
     spotify.recognize,
@@ -35,14 +36,16 @@ class SourceKinds:
         logs: Logs in the MSSD schema.
         histories: Listening histories.
         foreign: All else, with the tables that were looked at.
-        unmapped: Columns of tables of plays among the foreign files.
+        unmapped: Columns, and their first values, of tables of plays among the foreign files.
+        misfits: Tables of the foreign files that the mapping seems to mean and does not fit.
         damage: Why those of the foreign files that are damaged cannot be read.
     """
 
     logs: list[Path] = field(default_factory=list)
     histories: list[Path] = field(default_factory=list)
     foreign: dict[Path, list[PassedOver]] = field(default_factory=dict)
-    unmapped: dict[Path, tuple[str, ...]] = field(default_factory=dict)
+    unmapped: dict[Path, dict[str, list[str]]] = field(default_factory=dict)
+    misfits: list[PassedOver] = field(default_factory=list)
     damage: dict[Path, DamagedFileError] = field(default_factory=dict)
 
     def refusals(self) -> list[PassedOver]:
@@ -58,15 +61,40 @@ def history_format(table: Table, config: HistoryConfig) -> HistoryFormat | None:
     """
     columns, mapping = table.columns, config.mapping()
     if mapping is not None and mapping.fits(columns):
-        return HistoryFormat(name="table of plays", mapping=mapping, flags_trusted=True)
+        # JSON leaves out what is null: its first records do not show every column.
+        mapped = mapping if isinstance(table, JsonTable) else mapping.within(columns)
+        return _table_of_plays(mapped, config)
     for recognize in SERVICES:
         if (found := recognize(columns)) is not None:
             return found
-    if config.map == AUTO and (proposed := propose_mapping(columns)) is not None:
-        return HistoryFormat(name="table of plays", mapping=proposed, flags_trusted=True)
+    if config.map == AUTO and (proposed := propose_mapping(columns, table.sample())) is not None:
+        return _table_of_plays(proposed, config)
     if isinstance(table, JsonTable) and table.damage is not None:
         return spotify.recognize_ruins(table.stream.head)
     return None
+
+
+def _table_of_plays(mapping: PlayMapping, config: HistoryConfig) -> HistoryFormat:
+    return HistoryFormat(
+        name="table of plays",
+        mapping=mapping,
+        flags_trusted=True,
+        spelling=config.spelling(mapping),
+    )
+
+
+def refusal_of(table: Table, config: HistoryConfig) -> PassedOver | None:
+    """Why a table that is no history is no log either; None if it is one."""
+    refusal, mapping = log_refusal(table), config.mapping()
+    if refusal is None or mapping is None:
+        return refusal
+    missing = ", ".join(mapping.lacking(table.columns))
+    plural = "s" * ("," in missing)
+    where = f"; records were looked for {table.where}" if table.where else ""
+    return PassedOver(
+        table.name,
+        f"has no column{plural} {missing}, which --map names; found {found_columns(table)}{where}",
+    )
 
 
 def sort_sources(files: Sequence[Path], config: HistoryConfig) -> SourceKinds:
@@ -82,13 +110,16 @@ def sort_sources(files: Sequence[Path], config: HistoryConfig) -> SourceKinds:
                     elif history_format(table, config) is not None:
                         found.histories.append(file)
                         break
-                    elif (refusal := log_refusal(table)) is None:
+                    elif (refusal := refusal_of(table, config)) is None:
                         found.logs.append(file)
                         break
                     else:
                         refusals.append(refusal)
-                        if looks_like_plays(table.columns):
-                            found.unmapped[file] = table.columns
+                        mapping = config.mapping()
+                        if mapping is not None and mapping.nearly_fits(table.columns):
+                            found.misfits.append(refusal)
+                        elif mapping is None and looks_like_plays(table.columns):
+                            found.unmapped[file] = table.sample()
                 else:
                     holds_nothing = [PassedOver(str(file), "holds no table")]
                     found.foreign[file] = refusals or holds_nothing

@@ -25,6 +25,7 @@ from musicbox_env.ingest.dialect import (
     VALUE,
     Source,
     StandardQuotes,
+    cut,
     detect_dialect,
 )
 
@@ -34,6 +35,7 @@ PARQUET_ROWS: Final = 65_536
 HEAD_BYTES: Final = 1 << 16
 """How much of a stream is looked at to recognize its format; a header line must fit in."""
 MAX_COLUMNS_NAMED: Final = 25
+SAMPLE_ROWS: Final = 200
 BYTE_CODES: Final = pa.dictionary(pa.int32(), pa.binary())
 
 
@@ -107,6 +109,15 @@ class Table(Protocol):
 
     name: str
     columns: tuple[str, ...]
+
+    @property
+    def where(self) -> str:
+        """Where its rows were looked for, if that may surprise."""
+        ...
+
+    def sample(self) -> dict[str, list[str]]:
+        """The first values of each column as text, empty where there is none."""
+        ...
 
     def rows(self, wanted: Sequence[str], *, as_codes: Collection[str] = ()) -> Iterator[Rows]:
         """Stream the wanted columns; those in ``as_codes`` hold few distinct values."""
@@ -186,6 +197,23 @@ class CsvTable:
         self._dialect = detect_dialect(stream.head)
         self.columns = self._dialect.header
 
+    @property
+    def where(self) -> str:
+        """Below the header, as anywhere."""
+        return ""
+
+    def sample(self) -> dict[str, list[str]]:
+        """The first values of each column, those of lines that fit the header."""
+        dialect = self._dialect
+        text = self._stream.head.decode(errors="replace")
+        lines = text.splitlines()[dialect.preamble + 1 :][: SAMPLE_ROWS + 1]
+        if len(self._stream.head) == HEAD_BYTES:
+            lines = lines[:-1]
+        escape = dialect.backslash_quotes or dialect.backslash_delimiters
+        rows = [cut(line, dialect.delimiter, dialect.quote, escape=escape) for line in lines]
+        fitting = [row for row in rows if row is not None and len(row) == len(self.columns)]
+        return {name: [row[i] for row in fitting] for i, name in enumerate(self.columns)}
+
     def rows(self, wanted: Sequence[str], *, as_codes: Collection[str] = ()) -> Iterator[Rows]:
         """Stream the wanted columns.
 
@@ -262,23 +290,72 @@ class CsvTable:
 
 
 class ParquetTable:
-    """A Parquet file read a few row groups' pages at a time."""
+    """A Parquet file read a few row groups' pages at a time.
+
+    Fields of structs are columns under dotted names.
+    """
 
     def __init__(self, name: str, file: IO[bytes]) -> None:
         """Read the schema."""
         self.name = name
         with damage_reported(name):
             self._parquet = pq.ParquetFile(file)
-            self.columns = tuple(self._parquet.schema_arrow.names)
+            self._types = dict(_leaves(self._parquet.schema_arrow))
+        self.columns = tuple(self._types)
+
+    @property
+    def where(self) -> str:
+        """In the rows, as anywhere."""
+        return ""
+
+    def sample(self) -> dict[str, list[str]]:
+        """The first values of each column; none of those that hold lists."""
+        plain = [name for name, kind in self._types.items() if not pa.types.is_nested(kind)]
+        with damage_reported(self.name):
+            found: dict[str, list[str]] = {name: [] for name in self.columns}
+            for batch in self._parquet.iter_batches(SAMPLE_ROWS, columns=plain):
+                flat = _flattened(batch)
+                texts = {name: as_strings(flat[name]).to_pylist() for name in plain}
+                return {**found, **{n: [text or "" for text in t] for n, t in texts.items()}}
+        return found
 
     def rows(self, wanted: Sequence[str], *, as_codes: Collection[str] = ()) -> Iterator[Rows]:
-        """Stream the wanted columns."""
+        """Stream the wanted columns.
+
+        Raises:
+            ValueError: One of them holds lists.
+        """
+        for name in wanted:
+            if pa.types.is_nested(self._types[name]):
+                raise ValueError(
+                    f"{self.name}: column {name} holds {self._types[name]}; a single value in each "
+                    "row expected."
+                )
         line = 1
         with damage_reported(self.name):
             for batch in self._parquet.iter_batches(PARQUET_ROWS, columns=list(wanted)):
-                columns = {n: text_codes(batch[n]) if n in as_codes else batch[n] for n in wanted}
+                flat = _flattened(batch)
+                columns = {n: text_codes(flat[n]) if n in as_codes else flat[n] for n in wanted}
                 yield Rows(columns, np.arange(line, line + len(batch)))
                 line += len(batch)
+
+
+def _leaves(
+    schema: pa.Schema | pa.StructType, above: str = ""
+) -> Iterator[tuple[str, pa.DataType]]:
+    """Names and types of columns, fields of structs under dotted names."""
+    for field_ in schema:
+        if pa.types.is_struct(field_.type):
+            yield from _leaves(field_.type, f"{above}{field_.name}.")
+        else:
+            yield above + field_.name, field_.type
+
+
+def _flattened(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """Fields of structs as columns of their own."""
+    while any(pa.types.is_struct(kind) for kind in batch.schema.types):
+        (batch,) = pa.Table.from_batches([batch]).flatten().combine_chunks().to_batches()
+    return batch
 
 
 def found_columns(table: Table) -> str:
@@ -297,6 +374,8 @@ def as_strings(column: pa.Array) -> pa.StringArray:
     """A column of any simple type as strings; what is not UTF-8 gets its bytes written out."""
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
+    if pa.types.is_duration(column.type):
+        return pa.array([None if v is None else str(v) for v in column.to_pylist()], pa.string())
     try:
         return column.cast(pa.string())
     except pa.ArrowInvalid:

@@ -1,4 +1,4 @@
-"""Every command once from a fresh folder, with the paths that it has by default or relative ones."""
+"""Every command once from a fresh folder, with its default paths or relative ones."""
 
 from pathlib import Path
 
@@ -21,8 +21,10 @@ RUNS = {
     "evaluate": (["runs/compare", "--sessions", "30"], None),
     "recommend": (["runs/compare", "--heard", "t_00000001:full,t_00000002:skipped"], None),
     "trust": (
-        ["syn", "--listener", "ground_truth", "--sessions", "30", "--training-sessions", "60"]
-        + ["--evaluated-sessions", "20", "--samples", "2", "--draws", "5", "--resamples", "10"],
+        [
+            *("syn", "--listener", "ground_truth", "--sessions", "30", "--training-sessions", "60"),
+            *("--evaluated-sessions", "20", "--samples", "2", "--draws", "5", "--resamples", "10"),
+        ],
         "runs/trust",
     ),
     "ingest": (["raw/sessions.csv.gz", "--tracks", "raw/tracks.csv", "--out", "d"], "d"),

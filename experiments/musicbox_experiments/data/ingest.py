@@ -71,10 +71,14 @@ def history_account(about: Mapping[str, Any]) -> list[str]:
 
 
 def passed_over(about: Mapping[str, Any]) -> list[str]:
-    """A line that names the files and tables that were not read; none where all were."""
-    files, names = about["passed_over"]["files"], about["passed_over"]["names"]
-    more = f"; and {files - len(names):,} more" if files > len(names) else ""
-    return [f"Passed over {files:,}: {'; '.join(names)}{more}"] if files else []
+    """A line for each file or table that was not read, with the reason; none where all were."""
+    of = about["passed_over"]
+    more = of["files"] - len(of["names"])
+    lines = [
+        f"Passed over: {name}, which {why}."
+        for name, why in zip(of["names"], of["why"], strict=True)
+    ]
+    return [*lines, *([f"Passed over: {more:,} more."] if more else [])]
 
 
 def _counted(counts: Mapping[str, int]) -> list[str]:

@@ -9,6 +9,7 @@ from typing import Final
 from musicbox_env.ingest.histories.levels import LevelConfig
 from musicbox_env.ingest.histories.mapping import AUTO, PlayMapping, read_mapping
 from musicbox_env.ingest.histories.sessionize import SessionConfig
+from musicbox_env.ingest.times import LOCAL, TimeSpelling
 
 SECOND: Final = 1_000
 MINUTE: Final = 60_000
@@ -23,7 +24,8 @@ class HistoryConfig:
             played_ms=COLUMN and so on, or a TOML file of the same keys; auto takes the mapping
             that is proposed. Spotify's own files need none.
         timezone: Where the listener lives, such as Europe/Berlin: hours of the day are computed
-            from the times, which are in UTC. Left out, hours are unknown. The zone is not stored.
+            from the times, which are in UTC unless a mapping says time_zone=local. Left out,
+            hours are unknown. The zone is not stored.
         archives_apart: Each archive or table that names no user has a listener of its own; by
             default they are all one listener's.
         session: What a session is.
@@ -37,7 +39,9 @@ class HistoryConfig:
     level: LevelConfig = field(default_factory=LevelConfig)
 
     def __post_init__(self) -> None:
-        self.mapping()
+        mapping = self.mapping()
+        if mapping is not None and mapping.time_zone == LOCAL and self.timezone is None:
+            raise ValueError("time_zone=local in --map needs --timezone, which says where that is.")
         if self.timezone is not None:
             try:
                 zoneinfo.ZoneInfo(self.timezone)
@@ -49,6 +53,11 @@ class HistoryConfig:
     def mapping(self) -> PlayMapping | None:
         """The mapping that the user gave, if it is not the proposed one."""
         return None if self.map in (None, AUTO) else read_mapping(str(self.map))
+
+    def spelling(self, mapping: PlayMapping) -> TimeSpelling:
+        """What a mapping says of how times are written."""
+        zone = "" if mapping.zone_column else mapping.time_zone
+        return TimeSpelling(mapping.time_format, str(self.timezone) if zone == LOCAL else zone)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +73,7 @@ class HistoryFormat:
         flags_trusted: Whether "not skipped" means heard to the end. Not so at Spotify, where
             ``skipped`` is null, 0 or false over whole years, whatever happened.
         resolution_ms: How exact its times are.
+        spelling: How its times are written, as far as it must be said.
     """
 
     name: str
@@ -73,6 +83,7 @@ class HistoryFormat:
     private: str | None = None
     flags_trusted: bool = False
     resolution_ms: int = SECOND
+    spelling: TimeSpelling = field(default_factory=TimeSpelling)
 
     @property
     def columns(self) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ and addresses and countries are not even read.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Final
@@ -15,20 +15,12 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-import pyarrow as pa
-import pyarrow.compute as pc
 
-from musicbox_env.ingest.histories.formats import HistoryFormat
-from musicbox_env.ingest.plays import (
-    EMPTY_VALUES,
-    UNPARSABLE,
-    Rejects,
-    RowCheck,
-    parse_codes,
-    parse_flag,
-    parse_name,
-)
-from musicbox_env.ingest.tables import Rows, as_strings, text_codes
+from musicbox_env.ingest.histories.columns import MappedColumns, nothing
+from musicbox_env.ingest.histories.levels import TYPICAL_LENGTH_MS
+from musicbox_env.ingest.plays import Rejects, RowCheck, parse_flag, parse_name, source_parser
+from musicbox_env.ingest.tables import Rows
+from musicbox_env.ingest.values import LONGEST_MS, stripped
 from musicbox_env.schema import CONTEXT_TYPES, REASONS_END, REASONS_START, UNKNOWN
 
 LISTEN: Final = np.dtype(
@@ -48,17 +40,11 @@ LISTEN: Final = np.dtype(
         ("reason_end", np.int8),
         ("shuffle", np.int8),
         ("context_type", np.int8),
+        ("source", np.int8),
         ("device", np.int32),
     ]
 )
 """A play: times in milliseconds since 1970 UTC, ``ms`` heard, ``length`` stated; -1 is unknown."""
-
-EARLIEST_MS: Final = int(pd.Timestamp("2000-01-01").value // 10**6)
-LATEST_MS: Final = int(pd.Timestamp("2100-01-01").value // 10**6)
-LONGEST_MS: Final = 24 * 3600 * 1000
-NANOSECOND_DIGITS: Final = ((1e17, 1e-6), (1e14, 1e-3), (1e11, 1.0), (0.0, 1e3))
-"""Unix times from this number on, and what makes milliseconds of them: they name no unit, but in
-any one unit the years 2000 to 2100 take numbers that they do not take in another."""
 
 PRIVATE: Final = "private session"
 PODCAST: Final = "podcast"
@@ -152,76 +138,82 @@ class ListenReader:
         """Code of a user; the name goes no further than this."""
         return self.users.code(blake2b(name.encode(), key=self._salt, digest_size=8).hexdigest())
 
-    def read(self, rows: Rows, fmt: HistoryFormat, owner: str) -> npt.NDArray:
+    def read(self, rows: Rows, columns: MappedColumns, owner: str) -> npt.NDArray:
         """Turn rows into records.
 
         Args:
-            rows: Rows of a table, all columns of the format.
-            fmt: How the table is read.
+            rows: Rows of a table, all columns of its format.
+            columns: Reads them.
             owner: Whose plays they are where the table names no user.
 
         Returns:
             ``(plays,)`` of `LISTEN`, in the order of the rows.
         """
+        fmt = columns.fmt
+        columns.begin(rows)
         self._rejects.add(rows.malformed, "no record, or wrong number of fields")
         records = np.zeros(len(rows), LISTEN)
-        users = _texts(rows, fmt.mapping.user)
-        records["track"] = self._tracks(rows, fmt)
-        for name, parse in {**_CODED, "device": self._devices.code}.items():
-            records[name] = self._coded(rows, fmt, name, parse)
-        music = self._music(records["track"], rows, fmt)
-        keep = self._possible(records, users, rows, fmt, music)
+        users, user_lost = columns.ids(rows, "user")
+        records["track"], track_lost = self._tracks(rows, columns)
+        source = source_parser(fmt.mapping.source or "")
+        for name, parse in {**_CODED, "source": source, "device": self._devices.code}.items():
+            values, unread = columns.codes(rows, _KEYS.get(name, name), parse)
+            records[name] = values
+            self._note(name, unread)
+        music = self._music(records["track"], rows, columns)
+        check = RowCheck(rows.lines, self._rejects, music)
+        for key, lost in (("user", user_lost), ("track", track_lost)):
+            if lost.any():
+                ids = rows.columns[str(columns.name(key))]
+                check.reject(lost, f"{key} is a number whose digits a spreadsheet rounded", ids)
+        self._possible(records, users, rows, columns, check)
         user, names = pd.factorize(users)
         codes = [self.user_code(str(name) or owner) for name in names]
         records["user"] = np.array(codes, np.int32)[user]
         records["resolution"] = fmt.resolution_ms
         records["time_is_start"] = fmt.mapping.time_is == "start"
         records["flags_trusted"] = fmt.flags_trusted
-        unplayable = keep & (records["reason_end"] == TRACK_ERROR)
+        unplayable = check.kept & (records["reason_end"] == TRACK_ERROR)
         unplayable &= (records["ms"] >= 0) & (records["ms"] < PLAYED_AT_ALL_MS)
         self._leave_out(unplayable, NOT_PLAYABLE)
         records["order"] = self._order + np.arange(len(rows))
         self._order += len(rows)
-        return records[keep & ~unplayable]
+        return records[check.kept & ~unplayable]
 
-    def _tracks(self, rows: Rows, fmt: HistoryFormat) -> npt.NDArray[np.int32]:
-        """Codes of tracks; each distinct combination of id and names is looked up once."""
-        keys = ("track", "title", "artist")
-        frame = pd.DataFrame({key: _texts(rows, getattr(fmt.mapping, key)) for key in keys})
-        group = frame.groupby(list(keys), sort=False).ngroup().to_numpy()
+    def _tracks(
+        self, rows: Rows, columns: MappedColumns
+    ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.bool_]]:
+        """Codes of tracks, and a mask of ids that lost digits.
+
+        Each distinct combination of id and names is looked up once.
+        """
+        ids, lost = columns.ids(rows, "track")
+        names = {key: columns.texts(rows, key) for key in ("title", "artist")}
+        frame = pd.DataFrame({"track": ids, **names})
+        group = frame.groupby([*frame], sort=False).ngroup().to_numpy()
         codes = [
             self.tracks.of(track.removeprefix(TRACK_PREFIX), title, artist)
             for track, title, artist in frame.drop_duplicates().itertuples(index=False)
         ]
-        return np.array(codes, np.int32)[group]
-
-    def _coded(
-        self, rows: Rows, fmt: HistoryFormat, key: str, parse: Callable[[str], int]
-    ) -> npt.NDArray[np.int32]:
-        """Codes of a column of few distinct values, -1 where empty or unknown."""
-        column = getattr(fmt.mapping, _KEYS.get(key, key))
-        if column is None:
-            return np.full(len(rows), UNKNOWN, np.int32)
-        values, strange = parse_codes(text_codes(rows.columns[column]), parse)
-        unparsable = values == UNPARSABLE
-        self._note(key, strange.total() + int(unparsable.sum()))
-        return np.where(unparsable, UNKNOWN, values)
+        return np.array(codes, np.int32)[group], lost
 
     def _note(self, what: str, count: int) -> None:
         if count:
             self._notes[f"{what} stored as unknown"] += count
 
     def _music(
-        self, tracks: npt.NDArray[np.int32], rows: Rows, fmt: HistoryFormat
+        self, tracks: npt.NDArray[np.int32], rows: Rows, columns: MappedColumns
     ) -> npt.NDArray[np.bool_]:
         """Rows that are music heard in public; the others are counted, each once."""
-        private = [parse_flag(text) == 1 for text in _texts(rows, fmt.private)]
+        fmt = columns.fmt
+        flags = nothing(rows) if fmt.private is None else stripped(rows.columns[fmt.private])
+        private = [parse_flag(text) == 1 for text in flags]
         no_track = (tracks == UNKNOWN) & (not fmt.flags_trusted)
         keep = np.ones(len(rows), np.bool_)
         for mask, what in (
             (np.array(private, np.bool_), PRIVATE),
-            (_filled(rows, fmt.podcast), PODCAST),
-            (_filled(rows, fmt.audiobook), AUDIOBOOK),
+            (columns.filled(rows, fmt.podcast), PODCAST),
+            (columns.filled(rows, fmt.audiobook), AUDIOBOOK),
             (no_track, OTHER_MEDIA),
         ):
             self._leave_out(keep & mask, what)
@@ -237,90 +229,42 @@ class ListenReader:
         records: npt.NDArray,
         users: npt.NDArray[np.object_],
         rows: Rows,
-        fmt: HistoryFormat,
-        music: npt.NDArray[np.bool_],
-    ) -> npt.NDArray[np.bool_]:
+        columns: MappedColumns,
+        check: RowCheck,
+    ) -> None:
         """Fill in times and lengths; reject rows of music that cannot be plays."""
-        records["time"], in_range = parse_times(rows.columns[fmt.mapping.time])
-        heard, heard_bad = _milliseconds(rows, fmt, "played")
-        length, length_bad = _milliseconds(rows, fmt, "duration")
+        mapping = columns.fmt.mapping
+        records["time"], in_range = columns.times(rows)
+        heard, heard_bad = columns.lengths(rows, "played")
+        length, length_bad = columns.lengths(rows, "duration")
+        share, share_bad = columns.shares(rows)
         self._note("track length", int(length_bad.sum()))
+        told = ~np.isnan(share)
+        # The length only says when such a play ended; how far it was heard is the share itself.
+        length = np.where(told & (length <= 0), TYPICAL_LENGTH_MS, length)
+        if told.any():
+            # Rounded up, so that 0.9 of a length does not fall short of it.
+            part = np.minimum(np.ceil(np.round(share * length, 3)), LONGEST_MS)
+            heard = np.where(told, np.nan_to_num(part), heard).astype(np.int64)
         records["ms"] = heard
         records["length"] = np.where(length > 0, length, UNKNOWN)
-        check = RowCheck(rows.lines, self._rejects, music)
-        if fmt.flags_trusted:
+        if columns.fmt.flags_trusted:
             check.reject(records["track"] == UNKNOWN, "track is empty")
-            if fmt.mapping.user is not None:
+            if mapping.user is not None:
                 check.reject(users == "", "user is empty")
-        check.reject(~in_range, "time is neither ISO 8601 nor Unix time, or not from 2000 to 2100")
-        check.reject(heard_bad, "time heard is no number from 0 to a day")
-        nothing = (heard < 0) & (records["completed"] < 0) & (records["skipped"] < 0)
-        check.reject(nothing, "nothing says how far it was heard")
-        return check.kept
-
-
-def _filled(rows: Rows, columns: Sequence[str]) -> npt.NDArray[np.bool_]:
-    """Rows in which any of the columns holds something."""
-    return np.any([np.zeros(len(rows), bool), *(_texts(rows, c) != "" for c in columns)], axis=0)
-
-
-def _milliseconds(
-    rows: Rows, fmt: HistoryFormat, what: str
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
-    """Milliseconds, -1 where empty, and a mask of values that cannot be."""
-    in_ms, in_seconds = (getattr(fmt.mapping, f"{what}_{unit}") for unit in ("ms", "s"))
-    texts = pd.Series(_texts(rows, in_ms or in_seconds), dtype=object)
-    numbers = pd.to_numeric(texts, errors="coerce").to_numpy(np.float64)
-    numbers = numbers * (1 if in_ms else 1000)
-    empty = texts.str.lower().isin(EMPTY_VALUES).to_numpy()
-    bad = ~empty & ~((numbers >= 0) & (numbers <= LONGEST_MS))
-    return np.where(empty | bad, UNKNOWN, np.nan_to_num(numbers)).astype(np.int64), bad
-
-
-def parse_times(column: pa.Array) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
-    """Milliseconds since 1970 UTC, and a mask of those that could be read and can be.
-
-    Dates such as 3/4/2021 are not read: they are written both ways round.
-    """
-    if pa.types.is_timestamp(column.type):
-        utc = column.cast(pa.timestamp("ms", column.type.tz), safe=False)
-        values = utc.cast(pa.int64()).fill_null(UNKNOWN).to_numpy(zero_copy_only=False)
-    else:
-        values = _times_of_text(_stripped(column))
-    return values, (values >= EARLIEST_MS) & (values < LATEST_MS)
-
-
-def _times_of_text(texts: npt.NDArray[np.object_]) -> npt.NDArray[np.int64]:
-    series = pd.Series(texts, dtype=object)
-    numbers = pd.to_numeric(series, errors="coerce").to_numpy(np.float64)
-    values = np.full(len(texts), UNKNOWN, np.int64)
-    below = np.inf
-    for least, scale in NANOSECOND_DIGITS:
-        chosen = (numbers >= least) & (numbers < below)
-        values[chosen] = np.clip(numbers[chosen] * scale, 0, LATEST_MS).astype(np.int64)
-        below = least
-    words = np.isnan(numbers)
-    if words.any():
-        spelled = series[words].str.removesuffix(" UTC")
-        dates = pd.to_datetime(spelled, format="ISO8601", utc=True, errors="coerce")
-        stamps = dates.dt.as_unit("ms")
-        values[words] = np.where(stamps.isna(), UNKNOWN, stamps.astype(np.int64))
-    return values
-
-
-def _texts(rows: Rows, column: str | None) -> npt.NDArray[np.object_]:
-    """A column as stripped text, empty where it is null or a word for nothing."""
-    if column is None:
-        return np.full(len(rows), "", dtype=object)
-    return _stripped(rows.columns[column])
-
-
-def _stripped(column: pa.Array) -> npt.NDArray[np.object_]:
-    text = pc.call_function("utf8_trim_whitespace", [as_strings(column)]).fill_null("")
-    values = text.to_numpy(zero_copy_only=False).astype(object)
-    for word in ("null", "nan", "None"):
-        values[values == word] = ""
-    return values
+        check.reject(
+            ~in_range,
+            "time is neither ISO 8601 nor Unix time, or not from 2000 to 2100 (see time_format)",
+            rows.columns[mapping.time],
+        )
+        played = mapping.played_ms or mapping.played_s
+        if played is not None:
+            check.reject(heard_bad, "time heard is no number from 0 to a day", rows.columns[played])
+        if mapping.played_share is not None:
+            shares = rows.columns[mapping.played_share]
+            check.reject(share_bad, "share heard is neither 0 to 1 nor percent", shares)
+        nothing_says = (heard < 0) & (records["completed"] < 0) & (records["skipped"] < 0)
+        check.reject(nothing_says, "nothing says how far it was heard")
 
 
 _CODED: Final[dict[str, Callable[[str], int]]] = {

@@ -1,4 +1,4 @@
-"""Which columns of a table of plays say what: given by the user, or proposed from their names.
+"""Which columns of a table of plays say what, as the user says it; `proposal` proposes one.
 
 A mapping is written ``user=uid,time=played_at,track=song_id,played_ms=heard``, or as a TOML file
 of the same keys. A proposal is only ever shown; it is used where the user says so (`AUTO`).
@@ -8,17 +8,21 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Final
 
+from musicbox_env.ingest.dialect import decoded
+from musicbox_env.ingest.times import LOCAL, find_zone, require_format
 from musicbox_env.schema import require_known
 
 AUTO: Final = "auto"
 """In place of a mapping: take the one that is proposed."""
 TIMES: Final = ("start", "end")
-EVIDENCE: Final = ("played_ms", "played_s", "completed", "skipped")
+EVIDENCE: Final = ("played_ms", "played_s", "played_share", "completed", "skipped")
+SETTINGS: Final = ("time_is", "time_format")
+"""Keys that name no column; ``time_zone`` may or may not."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,8 +30,13 @@ class PlayMapping:
     """Names of the columns of a table of plays; those left out are unknown.
 
     Attributes:
-        time: When the play started or ended: ISO 8601 (UTC where it names no zone), or Unix
-            seconds, milliseconds, microseconds or nanoseconds.
+        time: When the play started or ended: ISO 8601 (UTC where it names no zone), Unix seconds,
+            milliseconds, microseconds or nanoseconds, or a date in most other spellings.
+        date: The date, where ``time`` holds the time of day alone.
+        time_format: How times are written, where their values leave it open: day-first or
+            month-first, unix_s, unix_ms, unix_us, or a pattern such as ``%d/%m/%Y %H:%M``.
+        time_zone: Where the clocks stood, for times that name no zone: a zone such as
+            Europe/Berlin or +02:00, ``local`` for that of ``--timezone``, or a column of zones.
         time_is: Which of both, ``start`` or ``end``; where left out, by the column's name,
             and ``start`` where that does not say.
         user: Who listened; without it all plays are one listener's.
@@ -36,10 +45,12 @@ class PlayMapping:
         artist: Artist of the track.
         played_ms: Milliseconds heard.
         played_s: Seconds heard, in place of ``played_ms``.
+        played_share: Share of the track that was heard, 0 to 1 or percent, in place of both.
         duration_ms: Length of the track in milliseconds.
         duration_s: Length of the track in seconds, in place of ``duration_ms``.
         completed: True where the track was heard to its end.
         skipped: True where the listener skipped it.
+        source: Whether the listener chose the song (organic) or a recommender did (recommended).
         context: Where it was played from; names of `schema.CONTEXT_TYPES`, others are unknown.
         shuffle: True where shuffle was on.
         reason_start: What started the play, in the words of `schema.REASONS_START`.
@@ -48,17 +59,22 @@ class PlayMapping:
     """
 
     time: str
+    date: str | None = None
     time_is: str = ""
+    time_format: str = ""
+    time_zone: str = ""
     user: str | None = None
     track: str | None = None
     title: str | None = None
     artist: str | None = None
     played_ms: str | None = None
     played_s: str | None = None
+    played_share: str | None = None
     duration_ms: str | None = None
     duration_s: str | None = None
     completed: str | None = None
     skipped: str | None = None
+    source: str | None = None
     context: str | None = None
     shuffle: str | None = None
     reason_start: str | None = None
@@ -69,6 +85,10 @@ class PlayMapping:
         if not self.time_is:
             object.__setattr__(self, "time_is", _time_by_name(self.time))
         require_known("time_is", self.time_is, TIMES)
+        if self.time_format:
+            words = self.time_format.replace("_first", "-first")
+            object.__setattr__(self, "time_format", words)
+            require_format(words)
         if not self.track and not (self.title and self.artist):
             raise ValueError("A mapping must name track, or both title and artist.")
         if not self.evidence:
@@ -79,6 +99,10 @@ class PlayMapping:
         for name in ("played", "duration"):
             if getattr(self, f"{name}_ms") and getattr(self, f"{name}_s"):
                 raise ValueError(f"A mapping names both {name}_ms and {name}_s; one expected.")
+        if self.played_share and (self.played_ms or self.played_s):
+            raise ValueError(
+                "A mapping names both a time heard and played_share; one of them expected."
+            )
 
     @property
     def evidence(self) -> list[str]:
@@ -92,21 +116,59 @@ class PlayMapping:
 
     def pairs(self) -> dict[str, str]:
         """Key and column of everything that is mapped."""
-        named = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "time_is"}
+        named = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in SETTINGS}
+        if not self.zone_column:
+            del named["time_zone"]
         return {key: column for key, column in named.items() if column}
 
+    @property
+    def zone_column(self) -> str:
+        """The column of zones, if ``time_zone`` names one."""
+        zone = self.time_zone
+        return zone if zone and zone != LOCAL and find_zone(zone) is None else ""
+
+    def settings(self) -> dict[str, str]:
+        """What it says beside columns."""
+        zone = "" if self.zone_column else self.time_zone
+        named = {**{name: getattr(self, name) for name in SETTINGS}, "time_zone": zone}
+        return {key: value for key, value in named.items() if value}
+
+    def lacking(self, columns: Collection[str]) -> list[str]:
+        """Columns that it names, that a table lacks, and without which it cannot be read."""
+        names = [self.time, self.date, self.user, self.zone_column]
+        missing = [name for name in names if name and name not in columns]
+        song = [name for name in (self.track, self.title, self.artist) if name]
+        named = self.track in columns or {self.title, self.artist} <= {*columns}
+        missing += [] if named else [name for name in song if name not in columns]
+        evidence = [getattr(self, key) for key in self.evidence]
+        if not any(name in columns for name in evidence):
+            missing += evidence
+        return missing
+
     def fits(self, columns: Collection[str]) -> bool:
-        """Whether a table has all columns that it names."""
-        return set(self.columns) <= set(columns)
+        """Whether a table has all columns without which it cannot be read."""
+        return not self.lacking(columns)
+
+    def nearly_fits(self, columns: Collection[str]) -> bool:
+        """Whether a table that does not fit seems to be meant, not some other table."""
+        song = any(name in columns for name in (self.track, self.title) if name)
+        heard = any(getattr(self, key) in columns for key in self.evidence)
+        return [self.time in columns, song, heard].count(True) >= 2
+
+    def within(self, columns: Collection[str]) -> PlayMapping:
+        """The same without the columns that a table lacks."""
+        missing = {key: None for key, column in self.pairs().items() if column not in columns}
+        return replace(self, **missing) if missing else self  # type: ignore[arg-type]
 
     def option(self) -> str:
         """The mapping as ``--map`` takes it."""
-        pairs = {**self.pairs(), "time_is": self.time_is}
+        pairs = {**self.pairs(), **self.settings()}
         return ",".join(f"{key}={column}" for key, column in pairs.items())
 
     def described(self) -> dict[str, str]:
         """Key and column of everything that is mapped, for people."""
-        return {**self.pairs(), "time": f"{self.time} ({self.time_is} of the play)"}
+        time = f"{self.time} ({self.time_is} of the play)"
+        return {**self.pairs(), "time": time}
 
 
 def mapping_lines(columns: Mapping[str, str]) -> list[str]:
@@ -125,7 +187,7 @@ def read_mapping(text: str) -> PlayMapping:
         FileNotFoundError: There is no such TOML file.
     """
     if "=" in text:
-        pairs = [part.partition("=") for part in text.split(",") if part.strip()]
+        pairs = [part.partition("=") for part in _parts(text)]
         content: Mapping[str, Any] = {key.strip(): column.strip() for key, _, column in pairs}
         if len(content) < len(pairs):
             raise ValueError(f"{text!r} maps a key twice, or names a column without a key.")
@@ -141,6 +203,17 @@ def read_mapping(text: str) -> PlayMapping:
     return PlayMapping(**content)
 
 
+def _parts(text: str) -> list[str]:
+    """The pairs of a mapping; a pattern of times may hold the comma that separates them."""
+    parts: list[str] = []
+    for part in filter(str.strip, text.split(",")):
+        if "=" not in part and parts and parts[-1].lstrip().startswith("time_format"):
+            parts[-1] += f",{part}"
+        else:
+            parts.append(part)
+    return parts
+
+
 def _read_toml(file: Path) -> Mapping[str, Any]:
     if not file.is_file():
         raise FileNotFoundError(
@@ -148,92 +221,13 @@ def _read_toml(file: Path) -> Mapping[str, Any]:
             f"of them, or {AUTO!r}."
         )
     try:
-        return tomllib.loads(file.read_text())
+        return tomllib.loads(decoded(file.read_bytes()))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{file} is no TOML file: {error}") from error
 
 
-USUAL_NAMES: Final[Mapping[str, tuple[str, ...]]] = {
-    "user": (
-        *("user", "userid", "uid", "username", "listener", "listenerid", "account", "accountid"),
-        *("customer", "customerid", "member", "memberid", "profileid"),
-    ),
-    "time": (
-        *("startedat", "starttime", "start", "playedat", "listenedat", "timestamp", "eventtime"),
-        *("time", "datetime", "utctime", "createdat", "endedat", "endtime", "stoppedat"),
-        *("stoptime", "end", "stop", "ts"),
-    ),
-    "track": ("trackid", "songid", "trackuri", "uri", "itemid", "recordingid", "isrc", "track"),
-    "title": ("title", "trackname", "tracktitle", "songname", "songtitle", "name", "song"),
-    "artist": ("artist", "artistname", "performer"),
-    "played_ms": ("msplayed", "playedms", "listenms", "listenedms", "mslistened", "heardms"),
-    "played_s": ("secondsplayed", "playedseconds", "secondslistened", "listenseconds", "playeds"),
-    "duration_ms": ("durationms", "trackdurationms", "lengthms", "tracklengthms"),
-    "duration_s": ("durations", "durationsec", "durationseconds", "lengthseconds", "lengths"),
-    "completed": ("completed", "iscompleted", "complete", "finished", "playedtoend"),
-    "skipped": ("skipped", "isskipped", "skip", "wasskipped"),
-    "context": ("context", "contexttype"),
-    "shuffle": ("shuffle", "isshuffle", "shuffled"),
-    "reason_start": ("reasonstart",),
-    "reason_end": ("reasonend",),
-    "platform": ("platform", "device", "deviceid", "devicetype"),
-}
-"""Names, in small letters and digits, under which columns are proposed; earlier ones first."""
 _ENDS: Final = re.compile(r"end|stop|^ts$")
 
 
 def _time_by_name(column: str) -> str:
     return "end" if _ENDS.search(column.lower()) else "start"
-
-
-def usual_columns(columns: Sequence[str]) -> dict[str, str]:
-    """Keys of a mapping and the columns that have a usual name for them."""
-    by_name: dict[str, str] = {}
-    for column in columns:
-        by_name.setdefault(re.sub(r"[^a-z0-9]", "", column.lower()), column)
-    found: dict[str, str] = {}
-    for key, names in USUAL_NAMES.items():
-        free = [by_name[n] for n in names if n in by_name and by_name[n] not in found.values()]
-        if free:
-            found[key] = free[0]
-    for name in ("played", "duration"):
-        if f"{name}_ms" in found:
-            found.pop(f"{name}_s", None)
-    return found
-
-
-def looks_like_plays(columns: Sequence[str]) -> bool:
-    """Whether a table's columns name a time and a song."""
-    found = usual_columns(columns)
-    return "time" in found and ("track" in found or "title" in found)
-
-
-def propose_mapping(columns: Sequence[str]) -> PlayMapping | None:
-    """A mapping by the usual names; None where they do not say enough."""
-    try:
-        return PlayMapping(**usual_columns(columns))
-    except (ValueError, TypeError):
-        return None
-
-
-def explain_proposal(name: str, columns: Sequence[str]) -> str:
-    """What to do with a table that looks like plays but comes without a mapping."""
-    mapping = propose_mapping(columns)
-    found = usual_columns(columns) if mapping is None else mapping.described()
-    lines = [
-        f"{name} looks like a table of plays. By the names of its columns it says:",
-        *mapping_lines(found),
-    ]
-    if mapping is not None:
-        lines += [
-            "Nothing was read, since only you know whether that is so. If it is, run the same "
-            f"command with --map {AUTO}; if not, with what is right, as in",
-            f'  --map "{mapping.option()}"',
-        ]
-    else:
-        lines += [
-            f"Which of its columns ({', '.join(columns)}) say the rest, above all one of "
-            f"{', '.join(EVIDENCE)}, only you know: say it with --map, as in",
-            "  --map user=COLUMN,time=COLUMN,track=COLUMN,played_ms=COLUMN,duration_ms=COLUMN",
-        ]
-    return "\n".join(lines)

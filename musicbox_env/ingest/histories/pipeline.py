@@ -21,7 +21,7 @@ import zoneinfo
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import IO, Any, Final, cast
 
@@ -32,9 +32,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from musicbox_env.ingest.assembly import SessionAssembler
+from musicbox_env.ingest.histories.columns import MappedColumns
 from musicbox_env.ingest.histories.formats import HistoryConfig, HistoryFormat
 from musicbox_env.ingest.histories.levels import MEANING, Evidence, LengthEstimate, listen_levels
 from musicbox_env.ingest.histories.listens import LISTEN, ListenReader, Tracks, full_title
+from musicbox_env.ingest.histories.proposal import explain_dates
 from musicbox_env.ingest.histories.sessionize import (
     FATES,
     FOUND,
@@ -51,12 +53,14 @@ from musicbox_env.ingest.json_tables import JsonTable
 from musicbox_env.ingest.parts import Part, PartWriter
 from musicbox_env.ingest.plays import play_table
 from musicbox_env.ingest.readers import OnBytes, describe_source, ignore_bytes, open_tables
-from musicbox_env.ingest.registry import history_format
+from musicbox_env.ingest.registry import history_format, refusal_of
 from musicbox_env.ingest.tables import DamagedFileError, PassedOver, Table
+from musicbox_env.ingest.times import date_evidence, decide_order, without_zone
+from musicbox_env.ingest.values import stripped
 from musicbox_env.schema import UNKNOWN
 
 NUM_BUCKETS = 16
-DAMAGED: Final = "damaged JSON: about so many records behind this place are lost"
+DAMAGED: Final = "damaged JSON: the records from here on are lost"
 DUPLICATES: Final = "duplicate plays"
 PLAYS: Final = "plays of music"
 FLIPPED: Final = "overlaps if times were the other end"
@@ -137,6 +141,7 @@ class _HistoryMaker(ExitStack):
         self._evidence = np.zeros(len(Evidence), np.int64)
         self._formats: dict[str, dict[str, str]] = {}
         self._damaged: list[str] = []
+        self._told: list[str] = []
         self._longest: dict[str, int] = dict.fromkeys(("played", "duration"), UNKNOWN)
 
     def read(self, on_bytes: OnBytes) -> list[int]:
@@ -152,9 +157,12 @@ class _HistoryMaker(ExitStack):
                 if isinstance(table, PassedOver):
                     self._writer.passed_over.append(PassedOver(name, table.why))
                 elif (fmt := history_format(table, self._config)) is None:
-                    self._writer.passed_over.append(PassedOver(name, "is no listening history"))
+                    refusal = refusal_of(table, self._config)
+                    why = "is a log beside histories" if refusal is None else refusal.why
+                    self._writer.passed_over.append(PassedOver(name, why))
                 else:
                     owner = _owner(file, table) if self._config.archives_apart else ""
+                    fmt = self._settled(file, table, name, fmt)
                     self._read_table(table, name, fmt, owner)
             found.append(self._writer.rows - before)
         return found
@@ -163,19 +171,46 @@ class _HistoryMaker(ExitStack):
         writer, before = self._writer, self._writer.rows
         self._formats.setdefault(fmt.name, fmt.mapping.described())
         self._owners.add(self._reader.user_code(owner))
+        columns = MappedColumns(fmt)
         try:
             for rows in writer.read(table, name, fmt.columns):
-                self._keep(self._reader.read(rows, fmt, owner))
+                self._keep(self._reader.read(rows, columns, owner))
         except DamagedFileError:
             if not isinstance(table, JsonTable):
                 raise
-            line, lost = writer.rows - before, table.records_lost()
-            writer.rows += lost
+            line = writer.rows - before
+            # The record at the damage is one row; how many lie behind can only be estimated.
+            writer.rows += 1
+            writer.lost += table.records_lost() - 1
             writer.rejects.add(np.array([line + 1]), DAMAGED)
-            writer.rejects.counts[DAMAGED] += lost - 1
             writer.passed_over.append(PassedOver(name, "is damaged"))
             self._damaged.append(f"{name} is damaged behind record {line:,}")
         writer.write_rejects(name)
+        self._told += columns.notes(name)
+
+    def _settled(self, file: Path, table: Table, name: str, fmt: HistoryFormat) -> HistoryFormat:
+        """The format with all that must be known of how the times of a table are written."""
+        if fmt.flags_trusted and self._config.timezone and not fmt.mapping.time_zone:
+            times = table.sample().get(fmt.mapping.time, [])
+            if without_zone(times):
+                self._told.append(
+                    f"{name}: times that name no zone were taken as UTC; if they are local, add "
+                    "time_zone=local to --map."
+                )
+        if fmt.spelling.format:
+            return fmt
+        column = fmt.mapping.date or fmt.mapping.time
+        texts = table.sample().get(column, [])
+        evidence = date_evidence(np.array(texts, object))
+        if decide_order(evidence) is None:
+            for other in open_tables(file, scratch=self._folder):
+                if not isinstance(other, PassedOver) and other.name == table.name:
+                    for rows in other.rows((column,)):
+                        evidence += date_evidence(stripped(rows.columns[column]))
+        order = decide_order(evidence)
+        if order is None:
+            raise ValueError(explain_dates(name, column, texts, fmt.mapping))
+        return replace(fmt, spelling=replace(fmt.spelling, format=order))
 
     def _keep(self, listens: npt.NDArray) -> None:
         bucket = listens["user"] % NUM_BUCKETS
@@ -305,7 +340,7 @@ class _HistoryMaker(ExitStack):
 
     def _notes(self) -> list[str]:
         """What a user should know of how the histories were read."""
-        counts, notes = self._counts, [*self._damaged]
+        counts, notes = self._counts, [*self._damaged, *self._told]
         if counts[OVERLAPS[1]] > SUSPICIOUS_OVERLAP * counts[PLAYS] > 3 * counts[FLIPPED]:
             notes.append(
                 "Many plays overlap the way the times are read, and few would if a time were the "

@@ -14,7 +14,8 @@ from collections.abc import Collection
 from typing import Final
 
 from musicbox_env.ingest.histories.formats import MINUTE, SECOND, HistoryFormat
-from musicbox_env.ingest.histories.mapping import PlayMapping, usual_columns
+from musicbox_env.ingest.histories.mapping import PlayMapping
+from musicbox_env.ingest.histories.proposal import usual_columns
 
 PLAYED_KEYS: Final = (b'"ms_played"', b'"msPlayed"')
 """What even the ruins of a history show."""

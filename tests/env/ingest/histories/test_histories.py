@@ -40,10 +40,11 @@ from musicbox_experiments.serve.recommend import parse_heard
 from musicbox_env.data.dataset import Dataset
 from musicbox_env.ingest import json_tables as jsontables
 from musicbox_env.ingest.histories.formats import HistoryConfig
-from musicbox_env.ingest.histories.listens import parse_times
-from musicbox_env.ingest.histories.mapping import propose_mapping, read_mapping
+from musicbox_env.ingest.histories.mapping import read_mapping
+from musicbox_env.ingest.histories.proposal import propose_mapping
 from musicbox_env.ingest.histories.sessionize import SessionConfig
 from musicbox_env.ingest.pipeline import IngestConfig, ingest
+from musicbox_env.ingest.times import parse_times
 from musicbox_env.schema import REASONS_END, UNKNOWN, is_skip
 
 

@@ -1,0 +1,221 @@
+"""A mapping proposed for a table of plays, by the names of its columns and by its first values.
+
+A proposal is only ever shown; it is used where the user says so (`mapping.AUTO`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
+
+import numpy as np
+import pyarrow as pa
+
+from musicbox_env.ingest.histories.mapping import AUTO, EVIDENCE, PlayMapping, mapping_lines
+from musicbox_env.ingest.plays import EMPTY_VALUES, UNPARSABLE, parse_flag, source_parser
+from musicbox_env.ingest.times import DAY_FIRST, TimeSpelling, date_evidence, parse_times
+from musicbox_env.ingest.values import NumberColumn
+
+Values = Mapping[str, Sequence[str]]
+MOST: Final = 0.8
+"""Share of the values that must be what a column is taken for."""
+SPACED: Final = 0.3
+"""Share of values with a blank inside from which on they are titles, not ids."""
+MS_FROM, S_BELOW = 10_000, 3_000
+"""Lengths whose middle is above the one are milliseconds, below the other seconds."""
+
+USUAL_NAMES: Final[Mapping[str, tuple[str, ...]]] = {
+    "user": (
+        *("user", "userid", "uid", "username", "listener", "listenerid", "account", "accountid"),
+        *("customer", "customerid", "member", "memberid", "profileid"),
+    ),
+    "time": (
+        *("startedat", "starttime", "start", "playedat", "listenedat", "timestamp", "eventtime"),
+        *("time", "datetime", "utctime", "createdat", "endedat", "endtime", "stoppedat"),
+        *("stoptime", "end", "stop", "ts", "date", "playedon", "listenedon", "entrydate", "uts"),
+    ),
+    "track": ("trackid", "songid", "trackuri", "uri", "itemid", "recordingid", "isrc", "track"),
+    "title": ("title", "trackname", "tracktitle", "songname", "songtitle", "name", "song"),
+    "artist": ("artist", "artistname", "performer"),
+    "played_ms": (
+        *("msplayed", "playedms", "listenms", "listenedms", "mslistened", "heardms"),
+        *("playdurationms", "durationplayedms"),
+    ),
+    "played_s": ("secondsplayed", "playedseconds", "secondslistened", "listenseconds", "playeds"),
+    "duration_ms": ("durationms", "trackdurationms", "lengthms", "tracklengthms"),
+    "duration_s": (
+        *("durations", "durationsec", "durationseconds", "lengthseconds", "lengths"),
+        "tracklengthseconds",
+    ),
+    "played_share": (
+        *("playedshare", "playedratio", "playedratiopct", "playratio", "completion"),
+        *("completionrate", "percentplayed", "playedpercent", "playedpct", "listenedpct"),
+    ),
+    "completed": ("completed", "iscompleted", "complete", "finished", "playedtoend"),
+    "skipped": ("skipped", "isskipped", "skip", "wasskipped"),
+    "source": ("isorganic", "organic", "isrecommended", "recommended", "source"),
+    "context": ("context", "contexttype"),
+    "shuffle": ("shuffle", "isshuffle", "shuffled"),
+    "reason_start": ("reasonstart",),
+    "reason_end": ("reasonend",),
+    "platform": ("platform", "device", "deviceid", "devicetype"),
+}
+"""Names, in small letters and digits, under which columns are proposed; earlier ones first."""
+WITHOUT_UNIT: Final[Mapping[str, tuple[str, ...]]] = {
+    "played": ("played", "listened", "heard", "playtime", "listeningtime", "timeplayed"),
+    "duration": ("duration", "length", "tracklength", "trackduration", "songlength"),
+}
+"""Names that leave the unit to the values."""
+_DATES: Final = ("date", "day", "playdate", "listendate")
+_CLOCK: Final = re.compile(r"\d{1,2}:\d\d(:\d\d(\.\d+)?)?(\s*[AaPp][Mm])?")
+
+
+def usual_columns(columns: Sequence[str], values: Values | None = None) -> dict[str, str]:
+    """Keys of a mapping and the columns that have a usual name, and usual values, for them."""
+    values = values or {}
+    by_name: dict[str, str] = {}
+    for column in columns:
+        by_name.setdefault(re.sub(r"[^a-z0-9]", "", column.lower()), column)
+    found: dict[str, str] = {}
+
+    def propose(key: str, names: Sequence[str], fits: Callable[[str], bool]) -> None:
+        free = [by_name[n] for n in names if n in by_name and by_name[n] not in found.values()]
+        if chosen := next((column for column in free if fits(column)), None):
+            found[key] = chosen
+
+    for key, names in USUAL_NAMES.items():
+        propose(key, names, lambda column, key=key: _fits(key, column, values))  # type: ignore[misc]
+    for what, names in WITHOUT_UNIT.items():
+        if f"{what}_ms" in found:
+            found.pop(f"{what}_s", None)
+        elif f"{what}_s" not in found:
+            for unit in ("ms", "s"):
+                propose(f"{what}_{unit}", names, lambda c, unit=unit: _unit(values.get(c)) == unit)  # type: ignore[misc]
+    if "played_ms" in found or "played_s" in found:
+        found.pop("played_share", None)
+    return _by_values(found, by_name, values)
+
+
+def _by_values(found: dict[str, str], by_name: Mapping[str, str], values: Values) -> dict[str, str]:
+    """Mend what names alone get wrong: times of day beside dates, titles that look like ids."""
+    time = found.get("time")
+    if time is not None and _all_clocks(values.get(time, ())):
+        dates = [by_name[name] for name in _DATES if name in by_name]
+        dates = [name for name in dates if name != time and _times(values.get(name, ()))]
+        if dates:
+            found["date"] = dates[0]
+        else:
+            del found["time"]
+    track = found.get("track")
+    if track is not None and _spaced(values.get(track, ())):
+        del found["track"]
+        found.setdefault("title", track)
+    return found
+
+
+def _fits(key: str, column: str, values: Values) -> bool:
+    """Whether the first values of a column are such as the key needs; yes where there are none."""
+    filled = _filled(values.get(column, ()))
+    if not filled:
+        return True
+    if key == "time":
+        return _times(filled) or _all_clocks(filled)
+    if key in ("completed", "skipped", "shuffle"):
+        return _share(parse_flag(text) != UNPARSABLE for text in filled) >= MOST
+    if key == "source":
+        parse = source_parser(column)
+        return all(parse(text) >= 0 for text in filled)
+    if key.startswith(("played", "duration")):
+        numbers = NumberColumn(clocks=None if key == "played_share" else 1)
+        texts = [text.rstrip("% ") for text in filled]
+        return _share(~np.isnan(numbers.read_texts(np.array(texts, object))[0])) >= MOST
+    return True
+
+
+def _filled(texts: Sequence[str]) -> list[str]:
+    return [text.strip() for text in texts if text.strip().lower() not in EMPTY_VALUES]
+
+
+def _share(flags: object) -> float:
+    return float(np.mean([*flags]))  # type: ignore[misc]
+
+
+def _times(texts: Sequence[str]) -> bool:
+    filled = _filled(texts)
+    if not filled:
+        return False
+    if date_evidence(np.array(filled, object))["dates"] >= MOST * len(set(filled)):
+        return True
+    return _share(parse_times(pa.array(filled), TimeSpelling(DAY_FIRST))[1]) >= MOST
+
+
+def _all_clocks(texts: Sequence[str]) -> bool:
+    filled = _filled(texts)
+    return bool(filled) and all(_CLOCK.fullmatch(text) for text in filled)
+
+
+def _spaced(texts: Sequence[str]) -> bool:
+    filled = set(_filled(texts))
+    return bool(filled) and _share(" " in text for text in filled) >= SPACED
+
+
+def _unit(texts: Sequence[str] | None) -> str:
+    """The unit of times heard, or of lengths, by their size; empty where it does not show."""
+    filled = _filled(texts or ())
+    if not filled:
+        return ""
+    numbers = NumberColumn(clocks=1).read_texts(np.array(filled, object))[0]
+    if np.isnan(numbers).mean() > 1 - MOST:
+        return ""
+    middle = float(np.nanmedian(numbers))
+    return "ms" if middle >= MS_FROM else "s" if middle < S_BELOW else ""
+
+
+def looks_like_plays(columns: Sequence[str]) -> bool:
+    """Whether a table's columns name a time and a song."""
+    found = usual_columns(columns)
+    return "time" in found and ("track" in found or "title" in found)
+
+
+def propose_mapping(columns: Sequence[str], values: Values | None = None) -> PlayMapping | None:
+    """A mapping by usual names and by values; None where they do not say enough."""
+    try:
+        return PlayMapping(**usual_columns(columns, values))  # type: ignore[arg-type]
+    except (ValueError, TypeError):
+        return None
+
+
+def explain_proposal(name: str, values: Values) -> str:
+    """What to do with a table that looks like plays but comes without a mapping."""
+    columns = [*values]
+    mapping = propose_mapping(columns, values)
+    found = usual_columns(columns, values) if mapping is None else mapping.described()
+    lines = [
+        f"{name} looks like a table of plays. By its columns it says:",
+        *mapping_lines(found),
+    ]
+    if mapping is not None:
+        lines += [
+            "Nothing was read, since only you know whether that is so. If it is, run the same "
+            f"command with --map {AUTO}; if not, with what is right, as in",
+            f'  --map "{mapping.option()}"',
+        ]
+    else:
+        lines += [
+            f"Which of its columns ({', '.join(columns)}) say the rest, above all one of "
+            f"{', '.join(EVIDENCE)}, only you know: say it with --map, as in",
+            "  --map user=COLUMN,time=COLUMN,track=COLUMN,played_ms=COLUMN,duration_ms=COLUMN",
+        ]
+    return "\n".join(lines)
+
+
+def explain_dates(name: str, column: str, texts: Sequence[str], mapping: PlayMapping) -> str:
+    """What to do with a table in which nothing says which number of a date is the day."""
+    value = next((text for text in texts if date_evidence(np.array([text], object))["dates"]), "")
+    return (
+        f"{name}: column {column} writes dates as {value!r}, and no value says whether the day or "
+        "the month comes first. Say it with time_format=day-first or time_format=month-first, or "
+        "with a pattern such as time_format=%d/%m/%Y %H:%M, as in\n"
+        f'  --map "{mapping.option()},time_format={DAY_FIRST}"'
+    )
