@@ -28,6 +28,7 @@ from musicbox_env.data.writing import PlayBlock, SplitConfig, staged_folder, wri
 from musicbox_env.ingest.chooser import MIN_SESSION_PLAYS, SessionChooser
 from musicbox_env.ingest.histories.formats import HistoryConfig
 from musicbox_env.ingest.histories.pipeline import make_history_part
+from musicbox_env.ingest.histories.listens import BAD_TIME
 from musicbox_env.ingest.histories.proposal import explain_proposal
 from musicbox_env.ingest.parts import Part, make_parts
 from musicbox_env.ingest.plays import REJECTS_SCHEMA
@@ -327,6 +328,11 @@ class _DatasetWriter:
         reasons = "\n".join(_lines(rejected, self._examples()))
         if lost:
             reasons += f"\n       about {lost:,} more behind the damage"
+        if BAD_TIME in rejected:
+            reasons += (
+                "\nHow times are written can be said in --map: time_format=day-first, month-first, "
+                "or a pattern such as %d/%m/%Y %H:%M:%S."
+            )
         raise ValueError(
             f"{about}{count:,} of {about}{rows + lost:,} rows of the {what} ({share:.2%}) cannot "
             f"be used, more than the {most:.2%} that max_rejects allows:\n{reasons}\n"

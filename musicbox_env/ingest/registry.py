@@ -88,12 +88,11 @@ def refusal_of(table: Table, config: HistoryConfig) -> PassedOver | None:
     refusal, mapping = log_refusal(table), config.mapping()
     if refusal is None or mapping is None:
         return refusal
-    missing = ", ".join(mapping.lacking(table.columns))
-    plural = "s" * ("," in missing)
+    missing = ", ".join(name for name in mapping.columns if name not in table.columns)
     where = f"; records were looked for {table.where}" if table.where else ""
     return PassedOver(
         table.name,
-        f"has no column{plural} {missing}, which --map names; found {found_columns(table)}{where}",
+        f"has no column {missing}, which --map names; found {found_columns(table)}{where}",
     )
 
 

@@ -171,28 +171,29 @@ def without_zone(texts: Collection[str]) -> bool:
 
 
 def date_evidence(texts: npt.NDArray[np.object_]) -> Counter[str]:
-    """Dates that can be read in one order only, by order; and ``dates`` that need one.
+    """Dates that can be read in one order only, by order; all ``dates`` that need one; ``values``.
 
     Of dates between dots the day is first unless values say otherwise.
     """
     series = pd.Series(pd.unique(pd.Series(texts, dtype=object)), dtype=object)
+    series = series[series != ""]
     parts = series.str.extract(_NUMERIC)
     parts = parts[parts["a"].notna() & (parts["a"].str.len() < 4)]
-    found: Counter[str] = Counter(dates=len(parts))
+    found: Counter[str] = Counter(dates=len(parts), values=len(series))
     if len(parts):
         a, b, c = (parts[name].astype(int) for name in "abc")
         found[DAY_FIRST] = int(((a > 12) & (a <= 31) & (b <= 12)).sum())
         found[MONTH_FIRST] = int(((b > 12) & (b <= 31) & (a <= 12)).sum())
         short = bool((parts["c"].str.len() < 4).all())
         if short and 4 * a.nunique() <= c.nunique() and bool((c <= 31).all()):
-            found = Counter(dates=len(parts), **{YEAR_FIRST: len(parts)})
+            found = Counter({"dates": len(parts), "values": len(series), YEAR_FIRST: len(parts)})
         found["dots"] = int((parts["p"] == ".").sum())
     return found
 
 
 def decide_order(evidence: Counter[str]) -> str | None:
     """The order that dates are written in; empty if they need none, None if nothing decides it."""
-    if not evidence["dates"]:
+    if 2 * evidence["dates"] < evidence["values"] or not evidence["dates"]:
         return ""
     best, other = sorted(ORDERS, key=lambda order: -evidence[order])[:2]
     if evidence[best] and evidence[best] >= ONE_SIDED * evidence[other]:

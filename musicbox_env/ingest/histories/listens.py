@@ -53,6 +53,7 @@ OTHER_MEDIA: Final = "no track named (local file, video or other media)"
 NOT_PLAYABLE: Final = "track error before anything was heard"
 TRACK_PREFIX: Final = "spotify:track:"
 TRACK_ERROR: Final = REASONS_END.index("trackerror")
+BAD_TIME: Final = "time is neither ISO 8601 nor Unix time, or not from 2000 to 2100"
 PLAYED_AT_ALL_MS: Final = 1_000
 
 
@@ -254,7 +255,7 @@ class ListenReader:
                 check.reject(users == "", "user is empty")
         check.reject(
             ~in_range,
-            "time is neither ISO 8601 nor Unix time, or not from 2000 to 2100 (see time_format)",
+            BAD_TIME,
             rows.columns[mapping.time],
         )
         played = mapping.played_ms or mapping.played_s

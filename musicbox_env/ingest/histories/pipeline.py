@@ -181,10 +181,13 @@ class _HistoryMaker(ExitStack):
             line = writer.rows - before
             # The record at the damage is one row; how many lie behind can only be estimated.
             writer.rows += 1
-            writer.lost += table.records_lost() - 1
+            lost = table.records_lost() - 1
+            writer.lost += lost
             writer.rejects.add(np.array([line + 1]), DAMAGED)
             writer.passed_over.append(PassedOver(name, "is damaged"))
-            self._damaged.append(f"{name} is damaged behind record {line:,}")
+            self._damaged.append(
+                f"{name} is damaged behind record {line:,}; about {lost:,} more are lost with it"
+            )
         writer.write_rejects(name)
         self._told += columns.notes(name)
 

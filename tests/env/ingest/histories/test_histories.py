@@ -635,7 +635,10 @@ def test_a_corrupt_file_among_good_ones_is_named_and_passed_over(tmp_path, histo
     (note,) = [n for n in dataset.about["history"]["notes"] if "damaged" in n]
     record = int(re.search(r"1\.json is damaged behind record ([\d,]+)", note)[1].replace(",", ""))
     assert record == pytest.approx(len(history.plays) / 2, rel=0.1)
-    lost = dataset.about["rejected"]["rows"]
+    lost = int(re.search(r"about ([\d,]+) more are lost", note)[1].replace(",", ""))
+    assert dataset.about["rejected"]["rows"] == 1
+    rows = dict(dataset.about["history"]["rows"])
+    assert rows.pop("read") == sum(rows.values())
     assert lost == pytest.approx(len(history.plays) - record, rel=0.1)
     rejects = pd.read_csv(dataset.folder / "rejects.csv")
     assert rejects["file"].tolist() == ["1.json"]
