@@ -252,14 +252,14 @@ def _read(lines: Sequence[str], delimiter: str, quote: str, escape: bool) -> int
 
 
 def _backslash_delimiters(lines: Sequence[str], delimiter: str, quote: str | None) -> bool:
-    """Whether lines with a delimiter behind a backslash have one field too many otherwise."""
-    some = [line for line in lines if "\\" + delimiter in line]
-    if not some or quote is None:
+    """Whether more lines have equally many fields if a backslash escapes the delimiter behind."""
+    if quote is None or not any("\\" + delimiter in line for line in lines):
         return False
-    usual = Counter(len(cut(line, delimiter, quote) or ()) for line in lines).most_common(1)[0][0]
-    as_is = sum(len(cut(line, delimiter, quote) or ()) == usual for line in some)
-    escaped = sum(len(cut(line, delimiter, quote, escape=True) or ()) == usual for line in some)
-    return escaped > as_is
+    plain, escaped = (
+        Counter(len(cut(line, delimiter, quote, escape=escape) or ()) for line in lines)
+        for escape in (False, True)
+    )
+    return escaped.most_common(1)[0][1] > plain.most_common(1)[0][1]
 
 
 def _find_header(

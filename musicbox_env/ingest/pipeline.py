@@ -27,8 +27,8 @@ from musicbox_env.data.dataset import UNFINISHED
 from musicbox_env.data.writing import PlayBlock, SplitConfig, staged_folder, write_dataset
 from musicbox_env.ingest.chooser import MIN_SESSION_PLAYS, SessionChooser
 from musicbox_env.ingest.histories.formats import HistoryConfig
-from musicbox_env.ingest.histories.pipeline import make_history_part
 from musicbox_env.ingest.histories.listens import BAD_TIME
+from musicbox_env.ingest.histories.pipeline import make_history_part
 from musicbox_env.ingest.histories.proposal import explain_proposal
 from musicbox_env.ingest.parts import Part, make_parts
 from musicbox_env.ingest.plays import REJECTS_SCHEMA

@@ -20,6 +20,7 @@ from musicbox_env.ingest.tables import as_strings
 from musicbox_env.schema import UNKNOWN
 
 LONGEST_MS: Final = 24 * 3600 * 1000
+LOOKED_AT: Final = 1_000
 LARGEST_SHARE: Final = 2.0
 """Shares of the length heard above it are percent: nobody hears a track twice in one play."""
 MOST_PERCENT: Final = 1_000.0
@@ -93,12 +94,9 @@ class NumberColumn:
         return values, empty, np.isnan(values) & ~empty
 
     def _regroup(self, texts: npt.NDArray[np.object_], values: Floats) -> None:
-        """Take 170.980 for 170980 where all fractions of whole numbers look like that."""
-        broken = np.flatnonzero(values % 1 != 0)
-        broken = broken[~np.isnan(values[broken])]
-        # 170.000 has no fraction as a number; it has a dot all the same.
-        if self._dot is None and len(broken):
-            fits = all(_GROUPED.match(texts[row]) for row in broken)
+        """Take 170.980 for 170980 where all numbers with a dot look like that."""
+        if self._dot is None and (dotted := [t for t in texts[:LOOKED_AT] if "." in t]):
+            fits = all(_GROUPED.match(text) for text in dotted)
             self._dot = "thousands" if fits else "decimal"
         if self._dot == "thousands":
             rows = [row for row, text in enumerate(texts) if _GROUPED.match(text)]

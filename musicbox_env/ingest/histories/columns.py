@@ -74,7 +74,10 @@ class MappedColumns:
         column = text_codes(rows.columns[name])
         values, strange = parse_codes(column, parse)
         unparsable = values == UNPARSABLE
-        self._note(key, unparsable, column, rows)
+        unreadable = unparsable
+        if strange:
+            unreadable = unparsable | np.isin(stripped(column).astype(str), list(strange))
+        self._note(key, unreadable, column, rows)
         unread = strange.total() + int(unparsable.sum())
         return np.where(unparsable, UNKNOWN, values), unread
 
@@ -120,7 +123,7 @@ class MappedColumns:
         return found
 
     def _note(self, key: str, bad: Mask, column: pa.Array, rows: Rows) -> None:
-        if bad.any():
+        if bad.any() and self.fmt.flags_trusted:
             first = int(np.flatnonzero(bad)[0])
             example = shown(column[first], int(rows.lines[first]))
             unread = self._unread.setdefault(key, _Unread(example=example))

@@ -71,7 +71,7 @@ class LevelConfig:
 
 
 class Evidence(IntEnum):
-    """What a level rests on, strongest first."""
+    """What a level rests on, strongest first; a stated share is as good as a stated length."""
 
     ENDED_ITSELF = 0
     STATED_LENGTH = 1
@@ -79,6 +79,7 @@ class Evidence(IntEnum):
     AGREEING_PLAYS = 3
     TYPICAL_LENGTH = 4
     FLAG = 5
+    STATED_SHARE = 6
 
 
 MEANING: Final = {
@@ -88,6 +89,7 @@ MEANING: Final = {
     Evidence.AGREEING_PLAYS: "time heard, against the longest time heard twice",
     Evidence.TYPICAL_LENGTH: "time heard, against a typical length",
     Evidence.FLAG: "a completed or skipped flag alone",
+    Evidence.STATED_SHARE: "share heard, as stated",
 }
 
 
@@ -194,12 +196,15 @@ def listen_levels(
     Returns:
         Levels and the `Evidence` of each, ``(plays,)``.
     """
-    stated, heard = listens["length"] > 0, listens["ms"] >= 0
+    told = listens["share_told"]
+    stated, heard = listens["length"] > 0, (listens["ms"] >= 0) | told
     length = np.where(stated, listens["length"], estimated)
     # Rounded: 0.9 of a length is most of it, also where binary fractions fall short of it.
-    share = np.round(np.where(heard, listens["ms"], 0) / length, 6)
+    share = np.where(told, listens["share"], np.where(heard, listens["ms"], 0) / length)
+    share = np.round(share, 6)
     levels = np.searchsorted(config.edges, share, side="right")
     evidence = np.where(stated, Evidence.STATED_LENGTH, estimated_from)
+    evidence = np.where(told, Evidence.STATED_SHARE, evidence)
 
     itself, listener = ended_itself(listens), ended_by_listener(listens)
     jumped = heard & (share < config.most)

@@ -17,7 +17,6 @@ import numpy.typing as npt
 import pandas as pd
 
 from musicbox_env.ingest.histories.columns import MappedColumns, nothing
-from musicbox_env.ingest.histories.levels import TYPICAL_LENGTH_MS
 from musicbox_env.ingest.plays import Rejects, RowCheck, parse_flag, parse_name, source_parser
 from musicbox_env.ingest.tables import Rows
 from musicbox_env.ingest.values import LONGEST_MS, stripped
@@ -32,6 +31,8 @@ LISTEN: Final = np.dtype(
         ("order", np.int64),
         ("track", np.int32),
         ("ms", np.int32),
+        ("share_told", np.bool_),
+        ("share", np.float32),
         ("length", np.int32),
         ("skipped", np.int8),
         ("completed", np.int8),
@@ -44,7 +45,8 @@ LISTEN: Final = np.dtype(
         ("device", np.int32),
     ]
 )
-"""A play: times in milliseconds since 1970 UTC, ``ms`` heard, ``length`` stated; -1 is unknown."""
+"""A play: times in milliseconds since 1970 UTC, ``ms`` heard, ``share`` of the length heard where
+that is told, ``length`` stated; -1 is unknown."""
 
 PRIVATE: Final = "private session"
 PODCAST: Final = "podcast"
@@ -241,12 +243,10 @@ class ListenReader:
         share, share_bad = columns.shares(rows)
         self._note("track length", int(length_bad.sum()))
         told = ~np.isnan(share)
-        # The length only says when such a play ended; how far it was heard is the share itself.
-        length = np.where(told & (length <= 0), TYPICAL_LENGTH_MS, length)
-        if told.any():
-            # Rounded up, so that 0.9 of a length does not fall short of it.
-            part = np.minimum(np.ceil(np.round(share * length, 3)), LONGEST_MS)
-            heard = np.where(told, np.nan_to_num(part), heard).astype(np.int64)
+        records["share_told"], records["share"] = told, np.nan_to_num(share)
+        if (timed := told & (length > 0)).any():
+            part = np.minimum(np.nan_to_num(share) * length, LONGEST_MS)
+            heard = np.where(timed, np.round(part).astype(np.int64), heard)
         records["ms"] = heard
         records["length"] = np.where(length > 0, length, UNKNOWN)
         if columns.fmt.flags_trusted:
@@ -264,7 +264,7 @@ class ListenReader:
         if mapping.played_share is not None:
             shares = rows.columns[mapping.played_share]
             check.reject(share_bad, "share heard is neither 0 to 1 nor percent", shares)
-        nothing_says = (heard < 0) & (records["completed"] < 0) & (records["skipped"] < 0)
+        nothing_says = (heard < 0) & ~told & (records["completed"] < 0) & (records["skipped"] < 0)
         check.reject(nothing_says, "nothing says how far it was heard")
 
 

@@ -193,6 +193,10 @@ class _HistoryMaker(ExitStack):
 
     def _settled(self, file: Path, table: Table, name: str, fmt: HistoryFormat) -> HistoryFormat:
         """The format with all that must be known of how the times of a table are written."""
+        mapped = self._config.mapping()
+        if mapped is not None and fmt.flags_trusted:
+            missing = [c for c in mapped.columns if c not in fmt.mapping.columns]
+            self._told += [f"{name} has no column {c}: it is unknown there." for c in missing]
         if fmt.flags_trusted and self._config.timezone and not fmt.mapping.time_zone:
             times = table.sample().get(fmt.mapping.time, [])
             if without_zone(times):
