@@ -180,6 +180,13 @@ PLAY_COLUMNS: Final[Mapping[str, PlayColumn]] = {
     "seek_back": PlayColumn("int16", "after", "jumps back within the play"),
 }
 
+SOURCES: Final = ("organic", "recommended")
+EXTRA_PLAY_COLUMNS: Final[Mapping[str, PlayColumn]] = {
+    "source": PlayColumn("int8", "start", "who chose the song, listener or recommender", SOURCES),
+}
+"""Stored only where the log gives a value for some play."""
+STORED_PLAY_COLUMNS: Final = {**PLAY_COLUMNS, **EXTRA_PLAY_COLUMNS}
+
 REQUIRED_LOG_COLUMNS: Final = (
     "session_id",
     "session_position",

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from musicbox_env.kernels import LogArrays, fill_rows
 from musicbox_env.schema import (
+    EXTRA_PLAY_COLUMNS,
     MAX_SESSION_LENGTH,
     PLAY_COLUMNS,
     UNKNOWN,
@@ -56,10 +57,15 @@ class SessionLog:
 
     @cached_property
     def _columns(self) -> dict[str, npt.NDArray]:
-        return {name: self._open(f"plays/{name}.npy") for name in PLAY_COLUMNS}
+        extra = [n for n in EXTRA_PLAY_COLUMNS if (self._folder / f"plays/{n}.npy").is_file()]
+        return {name: self._open(f"plays/{name}.npy") for name in (*PLAY_COLUMNS, *extra)}
 
     def column(self, name: str) -> npt.NDArray:
-        """Memory-mapped column of plays, ``(num_plays,)``; names are those of `PLAY_COLUMNS`."""
+        """Memory-mapped column of plays, ``(num_plays,)``.
+
+        Args:
+            name: One of `PLAY_COLUMNS`, or of `EXTRA_PLAY_COLUMNS` if the log gave it.
+        """
         return self._columns[name]
 
     @cached_property

@@ -22,7 +22,14 @@ import pyarrow.parquet as pq
 
 from musicbox_env.data.dataset import FORMAT_VERSION, UNFINISHED
 from musicbox_env.data.sessions import assign_splits
-from musicbox_env.schema import PLAY_COLUMNS, TRACK_FEATURES, UNKNOWN, is_skip
+from musicbox_env.schema import (
+    EXTRA_PLAY_COLUMNS,
+    PLAY_COLUMNS,
+    STORED_PLAY_COLUMNS,
+    TRACK_FEATURES,
+    UNKNOWN,
+    is_skip,
+)
 
 if TYPE_CHECKING:  # slow to import, and an environment needs none of it
     import pandas as pd
@@ -248,9 +255,13 @@ class _PlayWriter(ExitStack):
         self.lengths: list[npt.NDArray[np.int64]] = []
         self.codes: list[npt.NDArray[np.uint8]] = []
         self._split = split
+        self._folder = folder
+        self._never_given = set(EXTRA_PLAY_COLUMNS)
+        # Last of all, when the files are closed.
+        self.callback(self._remove_never_given)
         self._columns = {
             name: self.enter_context(ColumnFile(folder / "plays" / f"{name}.npy", column.dtype))
-            for name, column in PLAY_COLUMNS.items()
+            for name, column in STORED_PLAY_COLUMNS.items()
         }
         self._ids = self.enter_context(
             pq.ParquetWriter(folder / "sessions/ids.parquet", IDS_SCHEMA)
@@ -275,6 +286,8 @@ class _PlayWriter(ExitStack):
                 raise ValueError(
                     f"Column {name!r} of a block has {len(values)} values for {num_plays} plays."
                 )
+            if name in self._never_given and np.any(values != UNKNOWN):
+                self._never_given.remove(name)
             file.write(rows[values] if name == "track" else values)
         ids = list(block.session_ids)
         keys = ids if block.split_keys is None else list(block.split_keys)
@@ -301,6 +314,10 @@ class _PlayWriter(ExitStack):
             for what, chosen in enumerate((of_fold, of_fold & skipped)):
                 counts = np.bincount(tracks[chosen], minlength=len(rows))
                 np.add.at(self.counts[fold, what], rows, counts)
+
+    def _remove_never_given(self) -> None:
+        for name in self._never_given:
+            (self._folder / "plays" / f"{name}.npy").unlink(missing_ok=True)
 
     def _write_ids(self) -> None:
         self._ids.write_table(pa.table({"session_id": self._unwritten_ids}, schema=IDS_SCHEMA))

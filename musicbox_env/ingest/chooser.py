@@ -13,7 +13,7 @@ import pyarrow as pa
 from musicbox_env.data.writing import PlayBlock
 from musicbox_env.ingest.assembly import IdSet, hash_ids
 from musicbox_env.ingest.plays import Rejects
-from musicbox_env.schema import PLAY_COLUMNS
+from musicbox_env.schema import STORED_PLAY_COLUMNS
 
 MIN_SESSION_PLAYS: Final = 2
 """A session needs a play to show and one to recommend for."""
@@ -109,7 +109,7 @@ def _block(
     lengths: npt.NDArray[np.int64],
 ) -> PlayBlock:
     """The chosen plays, with only the tracks that they mention."""
-    columns = {n: batch[n].to_numpy()[keep_play] for n in PLAY_COLUMNS if n != "track"}
+    columns = {n: batch[n].to_numpy()[keep_play] for n in STORED_PLAY_COLUMNS if n != "track"}
     tracks = batch["track_id"]
     used = tracks.indices.to_numpy()[keep_play]
     mentioned = np.zeros(len(tracks.dictionary), bool)

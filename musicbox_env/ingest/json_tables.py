@@ -17,8 +17,8 @@ import ijson
 import numpy as np
 import pyarrow as pa
 
-from musicbox_env.ingest.dialect import BYTE_ORDER_MARK
-from musicbox_env.ingest.json_shape import MAX_DEPTH, Shape, WithoutNan, find_shape
+from musicbox_env.ingest.spelling.dialect import BYTE_ORDER_MARK
+from musicbox_env.ingest.spelling.json_shape import MAX_DEPTH, Shape, WithoutNan, find_shape
 from musicbox_env.ingest.tables import (
     DamagedFileError,
     PeekedStream,

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from musicbox_env.schema import PLAY_COLUMNS, UNKNOWN
+from musicbox_env.schema import SOURCES, STORED_PLAY_COLUMNS, UNKNOWN
 
 PLAY_SCHEMA: Final = pa.schema(
     [
@@ -19,7 +19,11 @@ PLAY_SCHEMA: Final = pa.schema(
         ("track_id", pa.string()),
         ("line", pa.int64()),
         ("session_length", pa.int8()),
-        *((n, pa.from_numpy_dtype(c.dtype)) for n, c in PLAY_COLUMNS.items() if n != "track"),
+        *(
+            (n, pa.from_numpy_dtype(c.dtype))
+            for n, c in STORED_PLAY_COLUMNS.items()
+            if n != "track"
+        ),
     ]
 )
 """A play: ids as text, its line in the file, its session's length, stored columns."""
@@ -43,7 +47,7 @@ TRUE: Final = frozenset(
 FALSE: Final = frozenset(
     {"false", "f", "no", "n", "0", "0.0", "off", "nein", "non", "não", "falsch", "faux", "falso"}
 )
-ORGANIC, RECOMMENDED = SOURCES = "organic", "recommended"
+ORGANIC, RECOMMENDED = SOURCES
 
 
 @dataclass

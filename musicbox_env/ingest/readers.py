@@ -21,8 +21,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, Final, cast
 
-from musicbox_env.ingest.dialect import Source, Utf8, encoding_of
 from musicbox_env.ingest.json_tables import JsonTable, looks_like_json
+from musicbox_env.ingest.spelling.dialect import Source, Utf8, encoding_of
 from musicbox_env.ingest.tables import (
     CsvTable,
     DamagedFileError,

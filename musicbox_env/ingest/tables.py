@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 import pyarrow.csv as pc_csv
 import pyarrow.parquet as pq
 
-from musicbox_env.ingest.dialect import (
+from musicbox_env.ingest.spelling.dialect import (
     VALUE,
     Source,
     StandardQuotes,

@@ -12,9 +12,15 @@ import pyarrow as pa
 
 from musicbox_env.ingest.histories.formats import HistoryFormat
 from musicbox_env.ingest.plays import EMPTY_VALUES, UNPARSABLE, parse_codes, shown
+from musicbox_env.ingest.spelling.times import parse_times
+from musicbox_env.ingest.spelling.values import (
+    NumberColumn,
+    ShareColumn,
+    id_texts,
+    milliseconds,
+    stripped,
+)
 from musicbox_env.ingest.tables import Rows, text_codes
-from musicbox_env.ingest.times import parse_times
-from musicbox_env.ingest.values import NumberColumn, ShareColumn, id_texts, milliseconds, stripped
 from musicbox_env.schema import UNKNOWN
 
 Mask = npt.NDArray[np.bool_]

@@ -9,7 +9,7 @@ from typing import Final
 from musicbox_env.ingest.histories.levels import LevelConfig
 from musicbox_env.ingest.histories.mapping import AUTO, PlayMapping, read_mapping
 from musicbox_env.ingest.histories.sessionize import SessionConfig
-from musicbox_env.ingest.times import LOCAL, TimeSpelling
+from musicbox_env.ingest.spelling.times import LOCAL, TimeSpelling
 
 SECOND: Final = 1_000
 MINUTE: Final = 60_000

@@ -18,8 +18,8 @@ import pandas as pd
 
 from musicbox_env.ingest.histories.columns import MappedColumns, nothing
 from musicbox_env.ingest.plays import Rejects, RowCheck, parse_flag, parse_name, source_parser
+from musicbox_env.ingest.spelling.values import LONGEST_MS, stripped
 from musicbox_env.ingest.tables import Rows
-from musicbox_env.ingest.values import LONGEST_MS, stripped
 from musicbox_env.schema import CONTEXT_TYPES, REASONS_END, REASONS_START, UNKNOWN
 
 LISTEN: Final = np.dtype(

@@ -13,8 +13,8 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Final
 
-from musicbox_env.ingest.dialect import decoded
-from musicbox_env.ingest.times import LOCAL, find_zone, require_format
+from musicbox_env.ingest.spelling.dialect import decoded
+from musicbox_env.ingest.spelling.times import LOCAL, find_zone, require_format
 from musicbox_env.schema import require_known
 
 AUTO: Final = "auto"

@@ -54,9 +54,9 @@ from musicbox_env.ingest.parts import Part, PartWriter
 from musicbox_env.ingest.plays import play_table
 from musicbox_env.ingest.readers import OnBytes, describe_source, ignore_bytes, open_tables
 from musicbox_env.ingest.registry import history_format, refusal_of
+from musicbox_env.ingest.spelling.times import date_evidence, decide_order, without_zone
+from musicbox_env.ingest.spelling.values import stripped
 from musicbox_env.ingest.tables import DamagedFileError, PassedOver, Table
-from musicbox_env.ingest.times import date_evidence, decide_order, without_zone
-from musicbox_env.ingest.values import stripped
 from musicbox_env.schema import UNKNOWN
 
 NUM_BUCKETS = 16
@@ -303,7 +303,7 @@ class _HistoryMaker(ExitStack):
             "hour": self._hours(clock.start[order]),
             **{
                 name: listens[name][order]
-                for name in ("shuffle", "context_type", "reason_start", "reason_end")
+                for name in ("shuffle", "context_type", "source", "reason_start", "reason_end")
             },
         }
         return play_table(columns, np.ones(len(order), np.bool_)), order

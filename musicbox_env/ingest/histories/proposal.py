@@ -14,8 +14,8 @@ import pyarrow as pa
 
 from musicbox_env.ingest.histories.mapping import AUTO, EVIDENCE, PlayMapping, mapping_lines
 from musicbox_env.ingest.plays import EMPTY_VALUES, UNPARSABLE, parse_flag, source_parser
-from musicbox_env.ingest.times import DAY_FIRST, TimeSpelling, date_evidence, parse_times
-from musicbox_env.ingest.values import NumberColumn
+from musicbox_env.ingest.spelling.times import DAY_FIRST, TimeSpelling, date_evidence, parse_times
+from musicbox_env.ingest.spelling.values import NumberColumn
 
 Values = Mapping[str, Sequence[str]]
 MOST: Final = 0.8

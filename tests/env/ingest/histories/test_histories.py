@@ -44,7 +44,7 @@ from musicbox_env.ingest.histories.mapping import read_mapping
 from musicbox_env.ingest.histories.proposal import propose_mapping
 from musicbox_env.ingest.histories.sessionize import SessionConfig
 from musicbox_env.ingest.pipeline import IngestConfig, ingest
-from musicbox_env.ingest.times import parse_times
+from musicbox_env.ingest.spelling.times import parse_times
 from musicbox_env.schema import REASONS_END, UNKNOWN, is_skip
 
 

@@ -565,3 +565,34 @@ def test_other_tables_are_passed_over_with_a_reason(tmp_path, expected):
     passed_over = dataset.about["passed_over"]
     assert passed_over["names"] == ["songs.csv"]
     assert "has no column time, user, artist, played, which --map names" in passed_over["why"][0]
+
+
+@pytest.mark.parametrize(
+    ("column", "organic", "recommended"),
+    [
+        ("is_organic", "1", "0"),
+        ("is_organic", "true", "false"),
+        ("is_recommended", "no", "yes"),
+        ("source", "organic", "recommended"),
+    ],
+)
+@pytest.mark.parametrize("mapped", [True, False])
+def test_who_chose_a_song_is_kept(tmp_path, expected, column, organic, recommended, mapped):
+    chosen = np.where(np.arange(len(PLAIN)) % 4 == 0, recommended, organic)
+    names = {"played": "played_s", "length": "duration_s"}
+    table = PLAIN.assign(**{column: chosen}).rename(columns=names)
+    mapping = MAP.replace("=played", "=played_s").replace("=length", "=duration_s")
+    text = table.to_csv(index=False)
+    mapping = f"{mapping},source={column}" if mapped else "auto"
+    dataset = check(tmp_path, text, expected, map=mapping)
+    source = dataset.sessions.column("source")
+    assert (source == 1).sum() == len(PLAIN) / 4
+    assert (source == 0).sum() == 3 * len(PLAIN) / 4
+
+
+def test_a_flag_that_may_mean_either_is_not_guessed(tmp_path, expected):
+    table = PLAIN.assign(kind=1).to_csv(index=False)
+    dataset = check(tmp_path, table, expected, map=f"{MAP},source=kind")
+    assert not (dataset.folder / "plays/source.npy").exists()
+    (note,) = [n for n in dataset.about["history"]["notes"] if "source, column kind" in n]
+    assert "'1' on line 2" in note

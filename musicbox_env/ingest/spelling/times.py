@@ -20,7 +20,7 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
-from musicbox_env.ingest.values import stripped
+from musicbox_env.ingest.spelling.values import stripped
 from musicbox_env.schema import UNKNOWN, require_known
 
 EARLIEST_MS: Final = int(pd.Timestamp("2000-01-01").value // 10**6)

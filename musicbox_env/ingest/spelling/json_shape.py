@@ -15,7 +15,7 @@ from typing import Any, Final, Literal
 
 import ijson
 
-from musicbox_env.ingest.dialect import Rewritten, Source
+from musicbox_env.ingest.spelling.dialect import Rewritten, Source
 
 MAX_DEPTH: Final = 64
 MANY: Final = 8

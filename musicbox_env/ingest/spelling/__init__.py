@@ -1,0 +1,1 @@
+"""How files, values and times are written, whoever wrote them."""
