@@ -318,18 +318,16 @@ def _object(events: Events, depth: int) -> Record:
     for event, value in events:
         if event == "map_key":
             name = value
+        elif event == "string":
+            record[name or " "] = value
         elif event == "end_map":
             break
-        elif event == "start_map":
-            inner = _object(events, depth + 1)
-        elif event == "start_array":
-            inner = _first_value(events, depth + 1)
+        elif event == "start_map" or event == "start_array":
+            read = _object if event == "start_map" else _first_value
+            for key, text in read(events, depth + 1).items():
+                record[name if key.startswith("$") else f"{name}.{key}"] = text
         else:
             record[name or " "] = _text(value)
-            continue
-        if event != "map_key":
-            for key, text in inner.items():
-                record[name if key.startswith("$") else f"{name}.{key}"] = text
     return record
 
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from musicbox_env.ingest.histories.formats import HistoryFormat
-from musicbox_env.ingest.plays import EMPTY_VALUES, UNPARSABLE, parse_codes, shown
+from musicbox_env.ingest.plays import UNPARSABLE, parse_codes, shown
 from musicbox_env.ingest.spelling.times import parse_times
 from musicbox_env.ingest.spelling.values import (
     NumberColumn,
@@ -124,8 +124,8 @@ class MappedColumns:
         """Rows in which any of these columns holds something, not a word for nothing."""
         found = np.zeros(len(rows), np.bool_)
         for name in names:
-            texts = stripped(rows.columns[name])
-            found |= np.array([text.lower() not in EMPTY_VALUES for text in texts], np.bool_)
+            # Parsing leaves nothing but words for nothing unknown.
+            found |= parse_codes(text_codes(rows.columns[name]), lambda _: 1)[0] == 1
         return found
 
     def _note(self, key: str, bad: Mask, column: pa.Array, rows: Rows) -> None:

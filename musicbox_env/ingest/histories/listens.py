@@ -16,10 +16,17 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from musicbox_env.ingest.histories.columns import MappedColumns, nothing
-from musicbox_env.ingest.plays import Rejects, RowCheck, parse_flag, parse_name, source_parser
-from musicbox_env.ingest.spelling.values import LONGEST_MS, stripped
-from musicbox_env.ingest.tables import Rows
+from musicbox_env.ingest.histories.columns import MappedColumns
+from musicbox_env.ingest.plays import (
+    Rejects,
+    RowCheck,
+    parse_codes,
+    parse_flag,
+    parse_name,
+    source_parser,
+)
+from musicbox_env.ingest.spelling.values import LONGEST_MS
+from musicbox_env.ingest.tables import Rows, text_codes
 from musicbox_env.schema import CONTEXT_TYPES, REASONS_END, REASONS_START, UNKNOWN
 
 LISTEN: Final = np.dtype(
@@ -209,12 +216,13 @@ class ListenReader:
     ) -> npt.NDArray[np.bool_]:
         """Rows that are music heard in public; the others are counted, each once."""
         fmt = columns.fmt
-        flags = nothing(rows) if fmt.private is None else stripped(rows.columns[fmt.private])
-        private = [parse_flag(text) == 1 for text in flags]
+        private = np.zeros(len(rows), np.bool_)
+        if fmt.private is not None:
+            private = parse_codes(text_codes(rows.columns[fmt.private]), parse_flag)[0] == 1
         no_track = (tracks == UNKNOWN) & (not fmt.flags_trusted)
         keep = np.ones(len(rows), np.bool_)
         for mask, what in (
-            (np.array(private, np.bool_), PRIVATE),
+            (private, PRIVATE),
             (columns.filled(rows, fmt.podcast), PODCAST),
             (columns.filled(rows, fmt.audiobook), AUDIOBOOK),
             (no_track, OTHER_MEDIA),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import re
+import string
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
@@ -24,8 +25,7 @@ MAX_LEVELS: Final = 4
 """How deep within an object a table is looked for."""
 _BARE: Final = re.compile(rb'"(?:[^"\\]|\\.)*"?|-?\b(?:NaN|Infinity)\b', re.DOTALL)
 _REST_OF_TEXT: Final = re.compile(rb'(?:[^"\\]|\\.)*"?', re.DOTALL)
-_TOKEN: Final = re.compile(rb"[-A-Za-z\\]+\Z")
-READ_BYTES: Final = 1 << 14
+_WORD: Final = string.ascii_letters.encode() + b"-\\"
 _ROW_LABEL: Final = re.compile(r"-?\d+(\.0)?$|\d{4}-\d\d-\d\d")
 
 
@@ -40,9 +40,10 @@ class WithoutNan(Rewritten):
 
     def _changed(self, data: bytes, last: bool) -> bytes:
         data, self._kept = self._kept + data, b""
-        if not last and (found := _TOKEN.search(data, max(len(data) - READ_BYTES, 0))):
-            # A word or an escape may go on in the next bytes.
-            data, self._kept = data[: found.start()], data[found.start() :]
+        if not last:
+            # A word or an escape at the end may go on in the next bytes.
+            rest = data.rstrip(_WORD)
+            data, self._kept = rest, data[len(rest) :]
         begun_in_text = self._in_text
         quotes = data.count(b'"')
         if b"\\" in data:
