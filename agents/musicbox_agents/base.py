@@ -180,7 +180,12 @@ class Agent(ABC):
                 np.savez(file, allow_pickle=False, **arrays)
         write_json(
             folder / "agent.json",
-            {"agent": self.name, "seed": self.seed, "settings": asdict(self.settings)},
+            {
+                "agent": self.name,
+                "seed": self.seed,
+                "settings": asdict(self.settings),
+                "dataset": self.dataset.identity,
+            },
         )
 
     @classmethod
@@ -191,12 +196,13 @@ class Agent(ABC):
 
         Args:
             folder: The checkpoint.
-            dataset: What to recommend from.
+            dataset: What to recommend from: the catalog that it was trained on; sessions may be
+                others.
             changed: Settings of `acting` that shall be others than in training.
 
         Raises:
-            ValueError: The checkpoint is another agent's, or a setting is not one of acting, or it
-                was trained by a version with other settings.
+            ValueError: The checkpoint is another agent's or of another catalog, or a setting is not
+                one of acting, or it was trained by a version with other settings.
         """
         about = json.loads((folder / "agent.json").read_text())
         if about["agent"] != cls.name:
@@ -209,6 +215,8 @@ class Agent(ABC):
                 f"{folder} was trained by a MusicBox with other settings of {cls.name} "
                 f"({', '.join(differing)}); train it again."
             )
+        mend = "Load it on the dataset that it was trained on, or train it again."
+        dataset.require_same_catalog(about.get("dataset"), f"The agent in {folder}", mend)
         settings = cls.Settings.from_mapping({**about["settings"], **(changed or {})})
         agent = cls(dataset, seed=about["seed"], settings=settings)
         agent.load_weights(folder)

@@ -1,8 +1,11 @@
 """The ``musicbox`` command; `COMMANDS` says which module each subcommand is."""
 
 import os
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 
 from musicbox_env.schema import suggest
@@ -29,17 +32,46 @@ defaults depend on the command line, a function ``defaults`` makes them from its
 """
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM came: the command ends as after an interrupt from the keyboard."""
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a subcommand; errors that a user can mend are printed without a traceback."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
     try:
         try:
-            _run(list(sys.argv[1:] if arguments is None else arguments))
+            with _terminated_cleanly():
+                _run(arguments)
         finally:
             sys.stdout.flush()
     except BrokenPipeError:
         # The reader of the pipe closed it. Python flushes once more on exit: to nowhere.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(1) from None
+    except KeyboardInterrupt as stop:
+        if sys.stderr.isatty():  # which shows ^C
+            print(file=sys.stderr)
+        print(f"musicbox {arguments[0]}: stopped.", file=sys.stderr)
+        number = signal.SIGTERM if isinstance(stop, Terminated) else signal.SIGINT
+        raise SystemExit(128 + number) from None
+
+
+@contextmanager
+def _terminated_cleanly() -> Iterator[None]:
+    """Let SIGTERM raise, so that what a command began is put away and its workers end."""
+
+    def stop(number: int, frame: object) -> None:
+        raise Terminated
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _run(arguments: Sequence[str]) -> None:
@@ -81,9 +113,6 @@ def run_command(name: str, arguments: Sequence[str]) -> None:
             file=sys.stderr,
         )
         raise SystemExit(2) from None
-    except KeyboardInterrupt:
-        print(f"\nmusicbox {name}: stopped.", file=sys.stderr)
-        raise SystemExit(130) from None
 
 
 def _overview() -> str:

@@ -3,7 +3,7 @@
 ::
 
     DIR/
-      dataset.json          format version, sources, counts, splits, filters, rejects, embeddings
+      dataset.json          format version, fingerprints, sources, counts, splits, filters, rejects
       plays/<column>.npy    a row a play, session after session (schema.PLAY_COLUMNS)
       sessions/offsets.npy  first play of each session
       sessions/split.npy    split code of each session
@@ -28,6 +28,13 @@ import numpy as np
 import numpy.typing as npt
 
 from musicbox_env.data.catalog import Catalog
+from musicbox_env.data.fingerprint import (
+    CATALOG_FINGERPRINT,
+    COUNTS,
+    FINGERPRINT,
+    fingerprints,
+    in_words,
+)
 from musicbox_env.data.sessions import SessionLog
 from musicbox_env.schema import suggest
 
@@ -98,6 +105,48 @@ class Dataset:
     def longest_session(self) -> int:
         """Plays of the longest session."""
         return int(self.about["longest_session"])
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """What tells it from other datasets: counts, and the fingerprints of `data.fingerprint`.
+
+        What depends on a dataset carries this. Of a dataset that MusicBox made before it wrote
+        fingerprints they are computed once a process.
+        """
+        counts = {name: self.about[name] for name in COUNTS}
+        names = FINGERPRINT, CATALOG_FINGERPRINT
+        known = all(name in self.about for name in names)
+        of = self.about if known else fingerprints(self.folder)
+        return {**counts, **{name: of[name] for name in names}}
+
+    def require_same_catalog(self, identity: object, what: str, mend: str) -> None:
+        """Refuse what belongs to another catalog, where a track's row means another song.
+
+        Sessions may be others.
+
+        Args:
+            identity: `identity` of the dataset that it was made on, as it was stored.
+            what: Begins the message: what was made on that dataset.
+            mend: Ends it: how to go on.
+
+        Raises:
+            ValueError: It was made on another catalog, or does not say on which.
+        """
+        self._require_same(CATALOG_FINGERPRINT, identity, what, mend)
+
+    def require_same(self, identity: object, what: str, mend: str) -> None:
+        """Refuse what belongs to another dataset; as `require_same_catalog`, of all its content."""
+        self._require_same(FINGERPRINT, identity, what, mend)
+
+    def _require_same(self, name: str, identity: object, what: str, mend: str) -> None:
+        found = identity if isinstance(identity, dict) else {}
+        if found.get(name) == self.identity[name]:
+            return
+        of = f"of {in_words(found)}" if name in found else "that it does not name"
+        raise ValueError(
+            f"{what} was made on a dataset {of}, and {self.folder} holds "
+            f"{in_words(self.identity)}. {mend}"
+        )
 
     @cached_property
     def embedding_names(self) -> tuple[str, ...]:

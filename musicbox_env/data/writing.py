@@ -21,7 +21,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from musicbox_env.data.dataset import FORMAT_VERSION, UNFINISHED
+from musicbox_env.data.fingerprint import fingerprints
 from musicbox_env.data.sessions import assign_splits
+from musicbox_env.locks import held
 from musicbox_env.schema import (
     EXTRA_PLAY_COLUMNS,
     PLAY_COLUMNS,
@@ -105,26 +107,50 @@ def staged_folder(out: Path | str, *, overwrite: bool = False) -> Iterator[Path]
     """Give a temporary folder beside ``out`` that becomes ``out`` only if the block succeeds.
 
     What is already in the temporary folder stays, so that a resumed job finds its finished parts;
-    on an exception it is left there under a name (``OUT.partial``) that nothing opens.
+    on an exception it is left there under a name (``OUT.partial``) that nothing opens. The lock of
+    ``out`` is held.
 
     Raises:
         FileExistsError: ``out`` exists already and ``overwrite`` is False.
+        InUseError: Another process is making ``out``.
     """
     out = Path(out)
-    if out.exists() and not overwrite:
-        raise FileExistsError(f"{out} exists already; name another folder or pass --overwrite.")
+    with held(out):
+        if out.exists() and not overwrite:
+            raise FileExistsError(f"{out} exists already; name another folder or pass --overwrite.")
+        with _staged(out) as staging:
+            yield staging
+
+
+@contextmanager
+def folder_made_once(out: Path) -> Iterator[Path | None]:
+    """As `staged_folder`, for a cache: where another process is making ``out``, wait for it.
+
+    Yields:
+        The temporary folder; None where ``out`` is there, made by this or another process.
+    """
+    if out.exists():
+        yield None
+        return
+    with held(out, wait=True):
+        if out.exists():
+            yield None
+            return
+        with _staged(out) as staging:
+            yield staging
+
+
+@contextmanager
+def _staged(out: Path) -> Iterator[Path]:
     staging = out.with_name(out.name + UNFINISHED)
     staging.mkdir(parents=True, exist_ok=True)
     yield staging
+    retired = out.with_name(out.name + ".replaced" + UNFINISHED)
+    shutil.rmtree(retired, ignore_errors=True)
     if out.exists():
-        retired = out.with_name(out.name + ".replaced" + UNFINISHED)
-        if retired.exists():
-            shutil.rmtree(retired)
         os.replace(out, retired)
-        os.replace(staging, out)
-        shutil.rmtree(retired)
-    else:
-        os.replace(staging, out)
+    os.replace(staging, out)
+    shutil.rmtree(retired, ignore_errors=True)
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
@@ -188,6 +214,7 @@ def write_dataset(
                 "seed": split.seed,
                 "test_fold": split.test_fold,
             },
+            **fingerprints(folder),
             **about,
         },
     )

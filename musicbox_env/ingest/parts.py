@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import multiprocessing
 import os
 import shutil
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import Future
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -33,7 +31,9 @@ from musicbox_env.ingest.mssd import LogReader, log_refusal
 from musicbox_env.ingest.plays import REJECTS_SCHEMA, Rejects
 from musicbox_env.ingest.readers import OnBytes, describe_source, ignore_bytes, open_tables
 from musicbox_env.ingest.tables import PassedOver, Rows, Table
+from musicbox_env.locks import held
 from musicbox_env.progress import tqdm
+from musicbox_env.workers import worker_pool
 
 PART_VERSION: Final = 3
 """Belongs to every part's key: raise it when parts come out differently."""
@@ -67,12 +67,15 @@ class Part:
         """
         key = hashlib.sha256(json.dumps({**settings, "v": PART_VERSION}).encode()).hexdigest()[:24]
         finished, unfinished = folder / key, folder / f"{key}.tmp"
-        if not finished.is_dir():
-            shutil.rmtree(unfinished, ignore_errors=True)
-            unfinished.mkdir(parents=True)
-            # Not by `dataset.write_json`: a worker that imported it would start much later.
-            (unfinished / "part.json").write_text(json.dumps(write(unfinished), indent=2) + "\n")
-            os.replace(unfinished, finished)
+        # A worker whose parent was killed may still be at it.
+        with held(finished, wait=True):
+            if not finished.is_dir():
+                shutil.rmtree(unfinished, ignore_errors=True)
+                unfinished.mkdir(parents=True)
+                # Not by `dataset.write_json`: a worker that imported it would start much later.
+                about = json.dumps(write(unfinished), indent=2) + "\n"
+                (unfinished / "part.json").write_text(about)
+                os.replace(unfinished, finished)
         return cls(finished, json.loads((finished / "part.json").read_text()))
 
     @property
@@ -226,29 +229,19 @@ def make_parts(
 
 def _side_by_side(files: Sequence[Path], folder: Path, workers: int, bar: tqdm) -> list[Part]:
     """Make parts in ``workers - 1`` processes from the first file on, in this one from the last."""
-    # A forked worker could inherit a lock that one of Arrow's threads holds.
-    context = multiprocessing.get_context("spawn")
     parts: dict[Path, Part] = {}
-    with ProcessPoolExecutor(workers - 1, context) as pool:
+    with worker_pool(workers - 1) as pool:
         others: dict[Path, Future[Part]] = {}
         for file in files:
             others[file] = pool.submit(make_part, file, folder, None)
             others[file].add_done_callback(partial(_show, bar, file.stat().st_size))
-        try:
-            for file in reversed(files):
-                if others[file].cancel():
-                    _raise_failures(others)
-                    parts[file] = make_part(file, folder, None, bar.update)
-            for file in files:
-                if file not in parts:
-                    parts[file] = others[file].result()
-        except BrokenProcessPool as error:
-            raise OSError(
-                "A worker process was killed, perhaps for lack of memory. Run the same command "
-                "again with fewer --workers; it goes on from the files already done."
-            ) from error
-        finally:
-            pool.shutdown(cancel_futures=True)
+        for file in reversed(files):
+            if others[file].cancel():
+                _raise_failures(others)
+                parts[file] = make_part(file, folder, None, bar.update)
+        for file in files:
+            if file not in parts:
+                parts[file] = others[file].result()
     return [parts[file] for file in files]
 
 

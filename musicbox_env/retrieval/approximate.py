@@ -17,7 +17,6 @@ FAISS is optional: ``pip install musicbox-env[approximate]``.
 
 from __future__ import annotations
 
-import os
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -26,9 +25,11 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from musicbox_env.locks import made_once
 from musicbox_env.progress import tqdm
 from musicbox_env.retrieval import kernels
 from musicbox_env.retrieval.exact import Floats, Rows, checked_query, ranked, top_k
+from musicbox_env.retrieval.spaces import is_newer
 
 APPROXIMATE_FROM: Final = 1_000_000
 """Catalog size from which ``retrieval="auto"`` is approximate: an exact search takes 4 ms."""
@@ -78,12 +79,14 @@ class ApproximateIndex:
             ModuleNotFoundError: FAISS is not installed.
         """
         faiss = _faiss()
-        if not file.exists() or file.stat().st_mtime_ns < newer_than.stat().st_mtime_ns:
-            built = cls.build(items, progress=progress)
-            try:
-                built.save(file)
-            except (OSError, RuntimeError):  # a folder that may only be read
-                return built
+        built: list[ApproximateIndex] = []
+
+        def write(temporary: Path) -> None:
+            built.append(cls.build(items, progress=progress))
+            built[0].save(temporary)
+
+        if not made_once(file, lambda: is_newer(file, [newer_than]), write):
+            return built[0] if built else cls.build(items, progress=progress)
         return cls(items, faiss.read_index(str(file), faiss.IO_FLAG_MMAP_IFC))
 
     @classmethod
@@ -105,14 +108,15 @@ class ApproximateIndex:
         return cls(items, index)
 
     def save(self, file: Path) -> None:
-        """Write the index whole or not at all."""
-        file.parent.mkdir(exist_ok=True)
-        temporary = file.with_name(f"{file.name}.{os.getpid()}.tmp")
+        """Write the index.
+
+        Raises:
+            OSError: The folder may only be read, or is full.
+        """
         try:
-            _faiss().write_index(self._index, str(temporary))
-            os.replace(temporary, file)
-        finally:
-            temporary.unlink(missing_ok=True)
+            _faiss().write_index(self._index, str(file))
+        except RuntimeError as error:
+            raise OSError(f"{file}: {error}") from None
 
     def top_k(
         self, queries: npt.ArrayLike, k: int, barred: npt.NDArray[np.integer] | None = None

@@ -13,12 +13,14 @@ weighted by plays.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
 from musicbox_env.data.dataset import Dataset
+from musicbox_env.locks import made_once
 from musicbox_env.progress import tqdm
 from musicbox_env.retrieval.blas import one_blas_thread
 from musicbox_env.retrieval.embeddings import (
@@ -27,7 +29,7 @@ from musicbox_env.retrieval.embeddings import (
     embedding_without,
     fitted_on_sessions,
 )
-from musicbox_env.retrieval.spaces import write_rows
+from musicbox_env.retrieval.spaces import is_newer, write_rows
 
 PARTS: Final = 10
 """Parts of the training sessions."""
@@ -73,16 +75,21 @@ def _fit_without(dataset: Dataset, name: str, fit: int, fits: int) -> Floats:
     source = dataset.folder / "embeddings" / f"{name}.npy"
     file = dataset.folder / "spaces" / f"{name}-without-{fit}-of-{fits}.npy"
     shape = dataset.embedding(name).shape
-    if file.exists() and file.stat().st_mtime_ns >= source.stat().st_mtime_ns:
-        written: Floats = np.load(file, mmap_mode="r", allow_pickle=False)
-        if written.shape == shape:
-            return np.asarray(written)
-    made = _without(dataset, name, fit, fits)
-    try:
-        write_rows(file, shape, [made])
-    except OSError:  # a folder that may only be read, or is full
-        return made
-    return np.asarray(np.load(file, mmap_mode="r", allow_pickle=False))
+    made: list[Floats] = []
+
+    def is_current() -> bool:
+        """Copies may keep their time, so that the shape counts too."""
+        if not is_newer(file, [source]):
+            return False
+        return bool(np.load(file, mmap_mode="r", allow_pickle=False).shape == shape)
+
+    def write(temporary: Path) -> None:
+        made.append(_without(dataset, name, fit, fits))
+        write_rows(temporary, shape, made)
+
+    if made_once(file, is_current, write):
+        return np.asarray(np.load(file, mmap_mode="r", allow_pickle=False))
+    return made[0] if made else _without(dataset, name, fit, fits)
 
 
 def _without(dataset: Dataset, name: str, fit: int, fits: int) -> Floats:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +10,7 @@ import numpy.typing as npt
 
 from musicbox_env.data.catalog import Catalog
 from musicbox_env.data.dataset import RATE_SUFFIX, Dataset
+from musicbox_env.locks import made_once
 from musicbox_env.schema import suggest
 
 RATE_SCALE = 3.0
@@ -80,34 +80,36 @@ def _with_rate(dataset: Dataset, name: str) -> Floats:
     """The space of an embedding and the rate; made anew where its sources are newer than it."""
     file = space_file(dataset, f"{name}{RATE_SUFFIX}")
     sources = dataset.folder / "embeddings" / f"{name}.npy", dataset.folder / "catalog.parquet"
-    made = file.stat().st_mtime_ns if file.exists() else -1
-    if made < max(source.stat().st_mtime_ns for source in sources):
-        vectors, rate = dataset.embedding(name), rate_column(dataset.catalog)[:, None]
-        starts = range(0, len(vectors), ROWS_A_BLOCK)
-        blocks = (np.hstack([a[s : s + ROWS_A_BLOCK] for a in (vectors, rate)]) for s in starts)
-        try:
-            write_rows(file, (len(vectors), vectors.shape[1] + 1), blocks)
-        except OSError:  # a folder that may only be read
-            return np.hstack([vectors, rate])
+
+    def write(temporary: Path) -> None:
+        shape = len(dataset.catalog), space_dim(dataset, f"{name}{RATE_SUFFIX}")
+        write_rows(temporary, shape, _with_rate_in_blocks(dataset, name))
+
+    if not made_once(file, lambda: is_newer(file, sources), write):
+        return np.hstack([dataset.embedding(name), rate_column(dataset.catalog)[:, None]])
     return np.asarray(np.load(file, mmap_mode="r", allow_pickle=False))
 
 
-def write_rows(file: Path, shape: tuple[int, ...], blocks: Iterable[Floats]) -> None:
-    """Write an array of single precision whole or not at all, a block of its rows at a time.
+def is_newer(file: Path, sources: Iterable[Path]) -> bool:
+    """Whether a file is there, and was written after the files that it is made from."""
+    newest = max(source.stat().st_mtime_ns for source in sources)
+    return file.exists() and file.stat().st_mtime_ns >= newest
 
-    Processes that do it at once do not meet.
-    """
-    file.parent.mkdir(exist_ok=True)
-    temporary = file.with_name(f"{file.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as out:
-            header = {"descr": "<f4", "fortran_order": False, "shape": shape}
-            np.lib.format.write_array_header_1_0(out, header)
-            for block in blocks:
-                out.write(np.ascontiguousarray(block, "<f4").data)
-        os.replace(temporary, file)
-    finally:
-        temporary.unlink(missing_ok=True)
+
+def _with_rate_in_blocks(dataset: Dataset, name: str) -> Iterator[Floats]:
+    vectors, rate = dataset.embedding(name), rate_column(dataset.catalog)
+    for start in range(0, len(vectors), ROWS_A_BLOCK):
+        block = slice(start, start + ROWS_A_BLOCK)
+        yield np.hstack([vectors[block], rate[block, None]])
+
+
+def write_rows(file: Path, shape: tuple[int, ...], blocks: Iterable[Floats]) -> None:
+    """Write an array of single precision, a block of its rows at a time."""
+    with file.open("wb") as out:
+        header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(out, header)
+        for block in blocks:
+            out.write(np.ascontiguousarray(block, "<f4").data)
 
 
 def rate_column(catalog: Catalog, split: str = "train") -> Floats:

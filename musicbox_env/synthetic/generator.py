@@ -6,10 +6,9 @@ bundled dataset is kept in the user's cache.
 
 from __future__ import annotations
 
-import os
 import shutil
-import uuid
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict
 from hashlib import blake2b
 from pathlib import Path
@@ -20,7 +19,15 @@ import pandas as pd
 
 from musicbox_env.cache import cache_folder
 from musicbox_env.data.catalog import Catalog
-from musicbox_env.data.writing import PlayBlock, SplitConfig, staged_folder, write_dataset
+from musicbox_env.data.dataset import UNFINISHED
+from musicbox_env.data.writing import (
+    PlayBlock,
+    SplitConfig,
+    folder_made_once,
+    staged_folder,
+    write_dataset,
+)
+from musicbox_env.locks import InUseError, held
 from musicbox_env.progress import tqdm
 from musicbox_env.retrieval.blas import one_blas_thread
 from musicbox_env.schema import (
@@ -45,6 +52,8 @@ from musicbox_env.synthetic.world import (
 PACKAGE: Final = Path(__file__).parents[1]
 DECIDING_FOLDERS: Final = ("synthetic", "data", "retrieval")
 """Folders of the package that decide what a synthetic dataset holds, beside the schema."""
+BUNDLE: Final = "synthetic-"
+"""Begins the names of datasets in the cache."""
 BUNDLED = SyntheticConfig()
 """The dataset that ``data=None`` means."""
 
@@ -75,16 +84,23 @@ def synthesize(
         FileExistsError: ``out`` exists and ``overwrite`` is False.
     """
     out = Path(out)
-    with staged_folder(out, overwrite=overwrite) as staging, one_blas_thread():
+    with staged_folder(out, overwrite=overwrite) as staging:
+        _make(config, staging, split or SplitConfig(), embeddings, progress)
+    return out
+
+
+def _make(
+    config: SyntheticConfig, staging: Path, split: SplitConfig, embeddings: bool, progress: bool
+) -> None:
+    with one_blas_thread():
         world = SyntheticWorld(config)
         _empty(staging)
-        _write_world(world, staging, split or SplitConfig(), progress)
+        _write_world(world, staging, split, progress)
         if embeddings:
             # Imported where it is used: whoever opens a dataset can spare it.
             from musicbox_env.retrieval.embeddings import fit_embeddings
 
             fit_embeddings(staging, seed=config.seed, progress=progress)
-    return out
 
 
 def _empty(folder: Path) -> None:
@@ -156,7 +172,7 @@ def write_raw(
                 index=False,
                 mode="a",
                 header=batch.first == 0,
-                compression={"method": "gzip", "compresslevel": 3},
+                compression={"method": "gzip", "compresslevel": 3, "mtime": 0},
             )
 
 
@@ -194,8 +210,8 @@ def bundled_dataset(config: SyntheticConfig | None = None) -> Path:
     """The dataset that ``data=None`` means: made on first use, then kept in the user's cache.
 
     Its name holds a fingerprint of the code and tables that make it, so that another law makes
-    another one. Several processes may call this at once: each that finds nothing makes its own
-    under a name of its own, and that of the first to finish is used by all.
+    another one. Where several processes call this at once, one makes it and the others wait. What
+    killed ones left of this or other worlds is removed first.
 
     Args:
         config: Another world to be kept in the same way; None is the bundled one.
@@ -204,19 +220,21 @@ def bundled_dataset(config: SyntheticConfig | None = None) -> Path:
         The dataset folder, under ``MUSICBOX_CACHE`` or the platform's cache folder.
     """
     config = config or BUNDLED
-    folder = cache_folder() / f"synthetic-{fingerprint(config)}"
-    if folder.exists():
-        return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    own = folder.with_name(f"{folder.name}-{uuid.uuid4().hex}")
-    synthesize(config, own)
-    try:
-        os.rename(own, folder)
-    except OSError:
-        if not folder.exists():
-            raise
-        shutil.rmtree(own)
+    folder = cache_folder() / f"{BUNDLE}{fingerprint(config)}"
+    with folder_made_once(folder) as staging:
+        if staging is not None:
+            _remove_unfinished(staging)
+            _make(config, staging, SplitConfig(), embeddings=True, progress=False)
     return folder
+
+
+def _remove_unfinished(own: Path) -> None:
+    """Remove what no living process is making of the datasets beside ``own``."""
+    for left in own.parent.glob(f"{BUNDLE}*{UNFINISHED}"):
+        if left != own:
+            made = left.with_name(left.name.removesuffix(UNFINISHED))
+            with suppress(InUseError), held(made):
+                shutil.rmtree(left, ignore_errors=True)
 
 
 def fingerprint(config: SyntheticConfig, package: Path = PACKAGE) -> str:

@@ -21,6 +21,7 @@ from pathlib import Path
 from musicbox_agents.base import require_ranges
 from musicbox_agents.sessions import one_thread
 
+from musicbox_env.locks import held
 from musicbox_env.schema import require_known
 from musicbox_experiments.benchmark.agents import agents, statistics
 from musicbox_experiments.benchmark.environment import environment, listeners
@@ -65,6 +66,11 @@ class BenchmarkConfig:
 
 def run(config: BenchmarkConfig) -> None:
     """Measure, print the table, and write everything."""
+    with held(config.out):
+        _run(config)
+
+
+def _run(config: BenchmarkConfig) -> None:
     folder = config.out / "worlds"
     folder.mkdir(parents=True, exist_ok=True)
     context = Context(config.full, config.peers, folder)

@@ -10,13 +10,12 @@ import resource
 import subprocess
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
-from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
 from typing import Any
 
+from musicbox_env.workers import worker_pool
 from musicbox_experiments.benchmark.worlds import random_dataset
 
 MEBIBYTE = 2**20
@@ -152,8 +151,9 @@ def in_new_process(action: Action, *arguments: object) -> dict[str, float]:
         ``seconds`` (processor time) and ``clock`` of the call, without imports, ``peak`` memory of
         the process in MiB, and what the function returns.
     """
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        return pool.submit(_usage, action, arguments).result()
+    with worker_pool(1) as pool:
+        found: dict[str, float] = pool.submit(_usage, action, arguments).result()
+    return found
 
 
 def _usage(action: Action, arguments: tuple[object, ...]) -> dict[str, float]:

@@ -17,6 +17,7 @@ from musicbox_agents.base import require_ranges
 
 from musicbox_env.data.dataset import Dataset
 from musicbox_env.listeners import LISTENERS
+from musicbox_env.locks import held
 from musicbox_env.rewards import RewardConfig
 from musicbox_env.schema import require_known
 from musicbox_env.simulator.assets import open_dataset
@@ -35,7 +36,7 @@ from musicbox_experiments.data.sampling import draw_sessions, picking_sessions
 from musicbox_experiments.data.sources import Source, without_home
 from musicbox_experiments.evaluate.first_musicbox import first_musicbox_figures
 from musicbox_experiments.evaluate.metrics import CatalogStats, PerSession, Rollout
-from musicbox_experiments.train.folder import as_stored, prepare_folder
+from musicbox_experiments.train.folder import as_stored, prepare_folder, require_data
 from musicbox_experiments.train.jobs import (
     VALIDATION_SESSIONS,
     TrainingJob,
@@ -142,9 +143,15 @@ def defaults(arguments: Sequence[str]) -> CompareConfig:
 def run(config: CompareConfig) -> None:
     """Train, evaluate, report."""
     require_sessions(config.preset, config.source)
+    with held(config.out):
+        _run(config)
+
+
+def _run(config: CompareConfig) -> None:
     prepare_folder(config.out, config, incidental=INCIDENTAL, overwrite=config.overwrite)
     data = config.source.resolve(config.out)
     dataset = open_dataset(data)
+    require_data(config.out, dataset)
     listeners = choose_listeners(config.listener, config.evaluator, data, config.out)
     options = {"data": data, "reward": asdict(config.reward)}
     picking = _picking_sessions(config, dataset)
@@ -253,6 +260,8 @@ def _first_figures(
 def _notes(config: CompareConfig, dataset: Dataset, listeners: Listeners) -> list[str]:
     """What a reader of this very run must know."""
     notes = [*cautions(dataset), _picking(listeners)]
+    if not len(dataset.sessions.playable("validation")):
+        notes[-1] = "No validation session picks checkpoints: the last of each training is used."
     if config.split == "validation":
         notes.append(
             "Evaluated on validation sessions other than those that picked checkpoints: settings "
@@ -275,8 +284,10 @@ def _picking(listeners: Listeners) -> str:
     """Which listener picked the checkpoint of each training."""
     by = f"the listener {listeners.picking_name}"
     if listeners.picking != listeners.training:
+        evaluates = listeners.picking in listeners.evaluators.values()
         by += (
-            ", which neither trains nor evaluates agents (its networks are its own, its track "
+            f", which {'does not train' if evaluates else 'neither trains nor evaluates'} agents "
+            "(its networks are its own, its track "
             "rates are counted from the same plays as those of the listener trained with)"
         )
     elif listeners.training_name == EXACT_EVALUATOR:

@@ -1,5 +1,6 @@
 """Evaluate the trained agents of a run again: other evaluators, other sessions, another split."""
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -7,12 +8,14 @@ from typing import Annotated
 import tyro
 
 from musicbox_env.listeners import require_listener
+from musicbox_env.locks import held
 from musicbox_env.schema import split_codes
 from musicbox_env.simulator.assets import open_dataset
 from musicbox_experiments.compare.evaluation import Evaluation, evaluate_all
 from musicbox_experiments.data.sampling import draw_sessions
 from musicbox_experiments.evaluate.metrics import CatalogStats, measure
 from musicbox_experiments.text import table
+from musicbox_experiments.train.folder import require_data, require_made_on
 from musicbox_experiments.train.jobs import finished_jobs
 from musicbox_experiments.train.simulators import AUTO, choose_listeners
 
@@ -42,15 +45,23 @@ class EvaluateConfig:
 
 def run(config: EvaluateConfig) -> None:
     """Print one line for each evaluator, agent and seed."""
+    with held(config.run):
+        _run(config)
+
+
+def _run(config: EvaluateConfig) -> None:
     jobs = finished_jobs(config.run)
     data = jobs[0].options["data"]
     dataset = open_dataset(data)
+    require_made_on(config.run, dataset, "Bring the data of the run back, or train anew.")
     evaluators = choose_listeners(AUTO, config.evaluator, data, config.run).evaluators
     sessions = draw_sessions(dataset, config.split, config.sessions, config.seed)
     out = config.out or config.run / f"evaluate-{config.split}-{config.seed}-{len(sessions)}"
+    require_data(out, dataset)
     options = {**jobs[0].options, "split": config.split}
     evaluation = Evaluation(evaluators, options, sessions, out / "rollouts", config.seed)
-    rollouts, reranking = evaluate_all(jobs, evaluation)
+    with nullcontext() if out.resolve() == config.run.resolve() else held(out):
+        rollouts, reranking = evaluate_all(jobs, evaluation)
     world = CatalogStats.of(dataset)
     rows = []
     for rollout in rollouts:

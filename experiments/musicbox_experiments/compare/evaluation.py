@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from musicbox_agents import Agent
 
+from musicbox_env.locks import held
 from musicbox_env.progress import tqdm
 from musicbox_experiments.evaluate.metrics import PerSession, Rollout
 from musicbox_experiments.evaluate.reranking import rerank
@@ -97,8 +98,9 @@ def _rolled_out(agent: Agent, job: TrainingJob, by: Evaluation, evaluator: str) 
 
 
 def _write_whole(file: Path, save: Callable[[Path], None]) -> None:
-    """Write a file whole or not at all."""
+    """Write a file whole or not at all; a worker whose parent was killed may be at it too."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_suffix(".tmp")
-    save(temporary)
-    temporary.replace(file)
+    with held(file, wait=True):
+        temporary = file.with_suffix(".tmp")
+        save(temporary)
+        temporary.replace(file)

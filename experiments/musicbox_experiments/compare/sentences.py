@@ -1,5 +1,6 @@
 """What the figures of a comparison say, and what they cannot show, in sentences."""
 
+import math
 from typing import Final
 
 from musicbox_experiments.compare.study import EXACT_EVALUATOR
@@ -15,31 +16,80 @@ def headline(summary: Summary) -> list[str]:
     evaluator = next(iter(summary["evaluators"]))
     at, reference = summary["evaluators"][evaluator], summary["reference"]
     skips = {agent: of["metrics"]["skip_rate"] for agent, of in at["agents"].items()}
-    others = [
-        a for a in ranked(summary, evaluator) if a not in summary["bounds"] and a != reference
-    ]
+    known = [a for a in ranked(summary, evaluator) if skips[a]["value"] is not None]
+    others = [a for a in known if a not in summary["bounds"] and a != reference]
+    if reference not in known:
+        return [f"The skip rate of {_named(reference)} is unknown: no song of it was heard."]
     if not others:
         return [f"The skip rate of {reference} is {with_interval(skips[reference], 'percent')}."]
-    best = others[0]
     differences = {agent: at["agents"][agent]["differences"]["skip_rate"] for agent in others}
-    sure = sum((difference["high"] or 0) < 0 for difference in differences.values())
-    found = [
-        f"{best} has the lowest skip rate, {with_interval(skips[best], 'percent')}, against "
-        f"{percent(skips[reference]['value'])} for {_named(reference)} "
-        f"(difference {with_interval(differences[best], 'points')} percentage points).",
-        f"{sure} of {len(others)} agents {'has' if sure == 1 else 'have'} a lower skip rate than "
-        f"{_named(reference)} by more than the uncertainty of the comparison.",
+    surely = sum(_below(difference) for difference in differences.values())
+    return [
+        _lowest(summary, skips, others, differences[others[0]]),
+        f"{surely} of {len(others)} agents {'has' if surely == 1 else 'have'} a lower skip rate "
+        f"than {_named(reference)} by more than the uncertainty of the comparison.",
+        *_training(summary, skips, others),
+        *_blind(summary, evaluator),
     ]
-    training = at["training"]
-    if training:
-        learned, rule = training["learned"], training["rule"]
-        found.append(
-            f"The best agent that learned from the simulator is {learned} with "
-            f"{percent(skips[learned]['value'])}; the best without such training is {rule} with "
-            f"{percent(skips[rule]['value'])} (difference {with_interval(training, 'points')} "
-            "percentage points)."
+
+
+def _lowest(summary: Summary, skips: Summary, others: list[str], difference: Summary) -> str:
+    """Who has the lowest skip rate: agents, the reference, or both alike."""
+    reference, best = summary["reference"], others[0]
+    ours, theirs = skips[best]["value"], skips[reference]["value"]
+    least = _joined([agent for agent in others if _even(skips[agent]["value"], ours)])
+    aside = ", upper bounds aside" if summary["bounds"] else ""
+    of_reference = f"{percent(theirs)} for {_named(reference)}"
+    by = f"(difference {with_interval(difference, 'points')} percentage points)"
+    rate = with_interval(skips[best], "percent")
+    if _even(ours, theirs):
+        return f"{least} and {_named(reference)} have the lowest skip rate{aside}: {rate}."
+    if ours > theirs:
+        return (
+            f"No agent has a lower skip rate than {_named(reference)}{aside}: {percent(theirs)}; "
+            f"the nearest is {least} with {rate} {by}."
         )
-    return [*found, *_blind(summary, evaluator)]
+    has = "has" if least == best else "have"
+    unsure = "" if _below(difference) else "; the interval includes 0, so this may be chance"
+    if difference["high"] is None:
+        unsure = "; the uncertainty is unknown"
+    return (
+        f"{least} {has} the lowest skip rate{aside}, {rate}, against {of_reference} {by}{unsure}."
+    )
+
+
+def _training(summary: Summary, skips: Summary, others: list[str]) -> list[str]:
+    """The best agent that was trained beside the best that was not."""
+    at = summary["evaluators"][next(iter(summary["evaluators"]))]
+    training = at["training"]
+    if not training:
+        return []
+    sides = []
+    for trained in (True, False):
+        side = [agent for agent in others if (agent in summary["learned"]) == trained]
+        least = min(skips[agent]["value"] for agent in side)
+        names = _joined([agent for agent in side if _even(skips[agent]["value"], least)])
+        sides.append(f"{names} with {percent(least)}")
+    return [
+        f"The best agent that was trained is {sides[0]}; {_named(summary['reference'])} aside, the "
+        f"best that was not is {sides[1]} (difference {with_interval(training, 'points')} "
+        "percentage points)."
+    ]
+
+
+def _below(difference: Summary) -> bool:
+    """Whether the whole interval of a difference lies below 0."""
+    return difference["high"] is not None and difference["high"] < 0
+
+
+def _even(rate: float, other: float) -> bool:
+    """Whether two rates are the same but for rounding."""
+    return math.isclose(rate, other, abs_tol=1e-9)
+
+
+def _joined(names: list[str]) -> str:
+    *first, last = names
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 def _named(reference: str) -> str:
@@ -54,10 +104,17 @@ def _blind(summary: Summary, evaluator: str) -> list[str]:
     difference = agents["random"]["differences"]["skip_rate"]
     if difference["low"] is None or difference["low"] > 0:
         return []
+    by = f"({with_interval(difference, 'points')} percentage points)"
+    if _below(difference):
+        return [
+            f"At the evaluator {evaluator} random songs are skipped less than those of "
+            f"{_named(reference)} {by}: either these were chosen badly, or the evaluator is wrong "
+            "about songs, and so may be its order of the agents."
+        ]
     return [
         f"At the evaluator {evaluator} random songs are not surely skipped more than those of "
-        f"{_named(reference)} ({with_interval(difference, 'points')} percentage points): it hardly "
-        "tells songs apart, so its order of the agents proves little."
+        f"{_named(reference)} {by}: it hardly tells songs apart, or the sessions are too few to "
+        "show it, so its order of the agents proves little."
     ]
 
 
@@ -66,13 +123,14 @@ def cautions(summary: Summary) -> list[str]:
     evaluator, *further = summary["evaluators"]
     agents = summary["evaluators"][evaluator]["agents"]
     found = []
-    imputed = [a["metrics"]["imputed"]["value"] or 0.0 for a in agents.values()]
+    shares = [of["metrics"]["imputed"]["value"] for of in agents.values()]
+    imputed = [share for share in shares if share is not None]
     if evaluator == EXACT_EVALUATOR:
         found = [
             f"The answers at the evaluator {evaluator} are drawn from the law that made these "
             "synthetic sessions. They are right for these listeners, and say nothing of people."
         ]
-    elif max(imputed) > 0:
+    elif max(imputed, default=0.0) > 0:
         found = [
             "The answers come from a simulated listener, not from people. A simulator can be wrong "
             "in ways that an agent learns to exploit; a gain counts for more the more different "

@@ -220,7 +220,8 @@ class _Summarizer:
     def _training(self, bootstrap: PairedBootstrap) -> Summary | None:
         """Best agent that learned from the simulator minus the best that did not, in skip rate."""
         apart = {self.study.reference, *self.study.bounds}
-        values = {a: r.value for a, r in bootstrap.agents.items() if a not in apart}
+        known = {a: r.value for a, r in bootstrap.agents.items() if not math.isnan(r.value)}
+        values = {a: value for a, value in known.items() if a not in apart}
         learned = [a for a in values if a in self.study.curves]
         rules = [a for a in values if a not in self.study.curves]
         if not learned or not rules:
@@ -313,10 +314,15 @@ def _flat(difference: Difference, metric: Metric) -> dict[str, Any]:
 
 
 def _verdict(home: Summary | None, away: Summary | None) -> str:
-    """Whether fewer skips than the reference at the listener trained with hold elsewhere."""
+    """Whether fewer skips than the reference at the listener trained with hold elsewhere.
+
+    A gain is one whose whole interval lies below 0.
+    """
     if home is None or away is None:
         return "reference"
-    if home["high"] is None or away["high"] is None or home["high"] >= 0:
+    if home["high"] is None or away["high"] is None:
+        return "unknown"
+    if home["high"] >= 0:
         return "no gain"
     return "holds" if away["high"] < 0 else "exploitation"
 
@@ -356,6 +362,16 @@ def ranked(summary: Summary, evaluator: str) -> list[str]:
     agents = summary["evaluators"][evaluator]["agents"]
     skips = {agent: of["metrics"]["skip_rate"]["value"] for agent, of in agents.items()}
     return sorted(agents, key=lambda agent: math.inf if skips[agent] is None else skips[agent])
+
+
+def fewest_skips_first(estimates: Mapping[str, Summary]) -> list[tuple[str, Summary]]:
+    """Estimates of agents in order, unknown ones last."""
+
+    def place(of: tuple[str, Summary]) -> float:
+        value = of[1]["value"]
+        return math.inf if value is None else float(value)
+
+    return sorted(estimates.items(), key=place)
 
 
 def champion(summary: Summary, evaluator: str) -> str | None:

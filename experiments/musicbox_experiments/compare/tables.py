@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from musicbox_experiments.compare.study import EXACT_EVALUATOR
-from musicbox_experiments.compare.summary import Summary, champion, ranked
+from musicbox_experiments.compare.summary import Summary, champion, fewest_skips_first, ranked
 from musicbox_experiments.evaluate.metrics import METRICS
 from musicbox_experiments.evaluate.resampling import CONFIDENCE
 from musicbox_experiments.text import Cell, Table, percent, show
@@ -15,8 +15,9 @@ _OF_SONGS: Final = (
 )
 _VERDICTS: Final[Mapping[str, Cell]] = {
     "holds": Cell("holds", verdict="yes"),
-    "exploitation": Cell("only where trained", verdict="no"),
-    "no gain": Cell("no gain"),
+    "exploitation": Cell("sure only where trained", verdict="no"),
+    "no gain": Cell("no sure gain"),
+    "unknown": Cell("unknown"),
 }
 
 
@@ -137,7 +138,7 @@ def transfer(summary: Summary, evaluator: str) -> Table:
 
 def reranking(summary: Summary) -> Table:
     """Skips of first choices among logged plays, against a random choice."""
-    ordered = sorted(summary["reranking"].items(), key=lambda item: item[1]["value"] or 0.0)
+    ordered = fewest_skips_first(summary["reranking"])
     rows = {
         agent: {
             "skips against a random choice, in percent": _points(row),

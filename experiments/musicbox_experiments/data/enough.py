@@ -28,18 +28,22 @@ def _interval(dataset: Dataset) -> Iterator[str]:
     sessions = dataset.sessions
     if empty := [name for name in SPLITS if not len(sessions.sessions_in(name))]:
         yield (
-            f"Of {sessions.num_sessions:,} sessions none fell to {', '.join(empty)}: too few to "
-            "learn from or to evaluate by."
+            f"Of {sessions.num_sessions:,} sessions none fell to {', '.join(empty)}: nothing can "
+            "be learned, picked or evaluated there."
         )
     runs = _runs_of_test_sessions(dataset)
     half = skip_rate_interval(dataset, runs)
     if half is None:
-        yield f"With {len(runs):,} test sessions nothing can be measured: no claim is possible."
+        of_one = " of one run of plays" if len(runs) > 1 else ""
+        yield (
+            f"With {len(runs):,} test sessions{of_one} nothing can be measured: no claim is "
+            "possible."
+        )
         return
     if half > WORTH_SEEING:
         yield (
             f"Too little for fine claims: on {len(runs):,} test sessions a skip rate is known to "
-            f"± {100 * half:.1f} points (95 %), and how two agents differ not much better."
+            f"± {100 * half:.1f} points (95 %)."
         )
     alone = skip_rate_interval(dataset, np.arange(len(runs)))
     if alone and half > WIDER * alone:
@@ -64,11 +68,11 @@ def _counts(dataset: Dataset) -> Iterator[str]:
     found = about.get("held_out", {}).get("mean_percentile_of_plays")
     if found is not None and found["high"] >= 0.5:
         yield (
-            f"The embedding ({name}) finds songs left out of unseen sessions no better than "
-            "chance. Agents that choose by likeness have nothing to go by."
+            f"The embedding ({name}) does not surely find songs left out of unseen sessions better "
+            "than chance. Agents that choose by likeness may have nothing to go by."
         )
     if dataset.about.get("history", {}).get("listeners") == 1:
-        yield "All sessions are one listener's: what is found here holds for no other."
+        yield "All sessions are one listener's: what is found here need not hold for another."
 
 
 def _runs_of_test_sessions(dataset: Dataset) -> npt.NDArray[np.int64]:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from musicbox_env.data.dataset import Dataset
 from musicbox_env.ingest.histories.formats import HistoryConfig
-from musicbox_env.ingest.readers import source_files
+from musicbox_env.ingest.readers import describe_source, source_files
 from musicbox_env.schema import require_known
 from musicbox_env.synthetic.generator import bundled_dataset, write_raw
 from musicbox_env.synthetic.world import TASTE_LEVELS, SyntheticConfig
@@ -106,12 +106,12 @@ class Source:
 
 
 def _require_made_from(folder: Path, sessions: tuple[str, ...]) -> None:
-    """Refuse a dataset of other files; compared by name and size, since logs may be large."""
-    named = {(file.name, file.stat().st_size) for file in source_files(sessions)}
+    """Refuse a dataset of other files, by their content."""
+    named = {describe_source(file)["sha256"] for file in source_files(sessions)}
     made_from = Dataset(folder).about["sources"]
-    other = [s["file"] for s in made_from if (Path(s["file"]).name, s["bytes"]) not in named]
+    other = [source["file"] for source in made_from if source["sha256"] not in named]
     if other:
         raise FileExistsError(
-            f"{folder} was made from other files than --sessions names ({', '.join(other)}). "
+            f"{folder} was made from other files than --sessions names now ({', '.join(other)}). "
             "Name another folder with --out."
         )

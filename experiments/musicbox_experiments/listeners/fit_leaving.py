@@ -21,6 +21,7 @@ from tyro.conf import Positional
 from musicbox_env.data.dataset import Dataset
 from musicbox_env.data.summaries import skip_share
 from musicbox_env.listeners.leaving import FILE, PUBLISHED, LeavingModel
+from musicbox_env.locks import held
 from musicbox_env.schema import Level
 from musicbox_env.simulator.assets import open_dataset
 from musicbox_experiments.evaluate.resampling import Measured, Resampling, Sums, by_session, ratio
@@ -183,7 +184,8 @@ def run(config: FitLeavingConfig) -> Path:
     rng = np.random.default_rng(config.seed)
     resampling = Resampling(len(held_out), rng=rng, resamples=config.resamples)
     out = config.out or dataset.folder / FILE
-    model.save(out, {"fitted_on": {"sessions": len(train), "left": int(moments.left.sum())}})
+    with held(out, wait=True):
+        model.save(out, {"fitted_on": {"sessions": len(train), "left": int(moments.left.sum())}})
     print(evidence(model, moments, evaluated, resampling))
     print(f"\n{out}: leaving, fitted on {len(train):,} sessions.")
     return out

@@ -20,6 +20,7 @@ from musicbox_env.listeners.files import write_fit
 from musicbox_env.listeners.learned.listener import Calibration, FittedNetwork, LearnedListener
 from musicbox_env.listeners.learned.network import Network
 from musicbox_env.listeners.similarity import MODES, SimilarityConfig
+from musicbox_env.locks import held
 from musicbox_env.progress import tqdm
 from musicbox_env.schema import require_known
 from musicbox_env.simulator.assets import open_dataset
@@ -99,7 +100,7 @@ def fit_ensemble(config: FitListenerConfig, dataset: Dataset) -> FittedNetwork:
     about = {
         **together.about,
         "pessimism": config.pessimism,
-        "fitted_on": {name: dataset.about[name] for name in ("sessions", "plays", "tracks")},
+        "fitted_on": dataset.identity,
         "fitted_sessions": len(chosen),
         "validation_sessions": len(validation),
         "member_validation_log_losses": [loss for _, loss in fits],
@@ -212,6 +213,11 @@ def run(config: FitListenerConfig) -> Path:
     """Fit, write, and print how well it went; returns the file."""
     dataset = open_dataset(config.data)
     out = output_file(config, dataset)
+    with held(out):
+        return _fit(config, dataset, out)
+
+
+def _fit(config: FitListenerConfig, dataset: Dataset, out: Path) -> Path:
     if config.listener == "similarity":
         settings = SimilarityConfig(mode=config.mode, split=FOLDS[config.fold], seed=config.seed)
         write_fit(out, {"listener": "similarity", "settings": asdict(settings)}, {})

@@ -7,11 +7,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from musicbox_env.data.dataset import UNFINISHED
+from musicbox_env.data.dataset import UNFINISHED, Dataset
 from musicbox_env.data.writing import write_json
+from musicbox_env.locks import lock_file
 from musicbox_experiments.data.sources import without_home
 
 FILE = "config.json"
+MADE_ON = "made_on.json"
+"""Which dataset a run was made on: `Dataset.identity`."""
 
 
 def prepare_folder(
@@ -48,6 +51,36 @@ def prepare_folder(
     write_json(file, options)
 
 
+def require_data(out: Path, dataset: Dataset) -> None:
+    """Note which dataset a run is made on; refuse other data, maybe under the same path.
+
+    Args:
+        out: Folder of the run.
+        dataset: What a command works on there.
+
+    Raises:
+        ValueError: The folder holds work on another dataset, or does not say on which.
+    """
+    require_made_on(out, dataset, _MEND)
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(out / MADE_ON, dataset.identity)
+
+
+def require_made_on(run: Path, dataset: Dataset, mend: str) -> None:
+    """Refuse a run that was made on another dataset; ``mend`` tells how to go on.
+
+    Raises:
+        ValueError: As `require_data`.
+    """
+    if _has_work_in(run):
+        file = run / MADE_ON
+        found = json.loads(file.read_text()) if file.is_file() else None
+        dataset.require_same(found, f"The run in {run}", mend)
+
+
+_MEND = "Name another folder with --out, or remove that one to start anew."
+
+
 def as_stored(config: Any) -> dict[str, Any]:
     """The options of a command as they are stored."""
     stored: dict[str, Any] = json.loads(without_home(json.dumps(asdict(config), default=str)))
@@ -55,6 +88,7 @@ def as_stored(config: Any) -> dict[str, Any]:
 
 
 def _has_work_in(out: Path) -> bool:
-    """Whether a run got further than to find that its data cannot be read."""
-    before = {FILE, "dataset" + UNFINISHED}
-    return any(entry.name not in before for entry in out.iterdir())
+    """Whether a run got further than to make and open its data."""
+    made = {name + ending for name in ("dataset", "raw") for ending in ("", UNFINISHED)}
+    before = {FILE, MADE_ON, *made, *(lock_file(out / name).name for name in ("dataset", "raw"))}
+    return out.is_dir() and any(entry.name not in before for entry in out.iterdir())

@@ -6,7 +6,8 @@ A finished job is a folder::
       best/            the checkpoint with the lowest skip rate on validation sessions
       curve.csv        steps, validation skip rate, and the metrics that the agent reports
       tensorboard/     the same for TensorBoard
-      training.json    written last: settings, steps, time; without it the job is not done
+      timing.json      wall time, the only file that differs between two runs of the same job
+      training.json    written last: settings and steps; without it the job is not done
 """
 
 import json
@@ -15,7 +16,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -25,17 +26,19 @@ from musicbox_agents.ddpg import checkpoints
 
 from musicbox_env.data.writing import write_json
 from musicbox_env.listeners import LISTENERS
+from musicbox_env.locks import held
 from musicbox_env.progress import tqdm
 from musicbox_env.simulator.assets import open_dataset
+from musicbox_env.workers import worker_pool
 from musicbox_experiments.data.sampling import picking_sessions
 from musicbox_experiments.train.monitor import (
     BEST,
     CHECKPOINTS,
-    ELAPSED,
     VALIDATION,
     Monitor,
     read_curve,
     seconds_before,
+    write_seconds,
 )
 from musicbox_experiments.train.simulators import Listeners, pessimistic
 from musicbox_experiments.train.variants import (
@@ -141,11 +144,16 @@ def train(job: TrainingJob, *, progress: Callable[[int], object] | None = None) 
     with the environment steps since its last call.
     """
     folder = Path(job.folder)
-    if job.done:
-        return
-    _prepare(job, folder)
-    started = time.perf_counter() - seconds_before(folder)
+    with held(folder, wait=True):  # a worker whose parent was killed may still be at it
+        if not job.done:
+            _train(job, folder, progress)
+
+
+def _train(job: TrainingJob, folder: Path, progress: Callable[[int], object] | None) -> None:
     dataset = open_dataset(job.options.get("data"))
+    begun = {**_about(job), "dataset": dataset.identity}
+    _prepare(folder, begun)
+    started = time.perf_counter() - seconds_before(folder)
     agent = make_agent(agent_of(job.agent), dataset, seed=job.seed, settings=job.settings)
     if agent.learns:
         sessions = picking_sessions(dataset, job.validation_sessions)
@@ -162,23 +170,22 @@ def train(job: TrainingJob, *, progress: Callable[[int], object] | None = None) 
             )
     else:
         agent.save(folder / BEST)
-    seconds = round(time.perf_counter() - started, 2)
-    write_json(folder / TRAINING, {**_about(job), "seconds": seconds})
+    write_seconds(folder, time.perf_counter() - started)
+    write_json(folder / TRAINING, _about(job))
     shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
-    for leftover in (BEGUN, ELAPSED):
-        (folder / leftover).unlink(missing_ok=True)
+    (folder / BEGUN).unlink(missing_ok=True)
 
 
-def _prepare(job: TrainingJob, folder: Path) -> None:
+def _prepare(folder: Path, about: Mapping[str, Any]) -> None:
     """Make an empty folder, or keep what an interrupted attempt at the very same job left."""
     begun = folder / BEGUN
-    same = begun.is_file() and json.loads(begun.read_text()) == _about(job)
+    same = begun.is_file() and json.loads(begun.read_text()) == about
     if same and checkpoints.newest(folder / CHECKPOINTS) is not None:
         return
     if folder.exists():
         shutil.rmtree(folder)
     folder.mkdir(parents=True)
-    write_json(begun, _about(job))
+    write_json(begun, {**about})
 
 
 def _about(job: TrainingJob) -> dict[str, Any]:
@@ -219,6 +226,7 @@ def train_all(
 
     Raises:
         FileExistsError: A job was finished under other settings than it would have today.
+        ValueError: A job was finished on other data.
     """
     waiting = {}
     for job in jobs:
@@ -248,8 +256,12 @@ def _train_then(
 
 
 def _require_same_settings(job: TrainingJob) -> None:
-    """Refuse to mix trainings from before and after a change of an agent's defaults."""
-    found = json.loads((Path(job.folder) / BEST / "agent.json").read_text())["settings"]
+    """Refuse to mix trainings on other data, or from before a change of an agent's defaults."""
+    agent = json.loads((Path(job.folder) / BEST / "agent.json").read_text())
+    mend = "Remove it, or name another folder with --out."
+    dataset = open_dataset(job.options.get("data"))
+    dataset.require_same(agent.get("dataset"), f"The training in {job.folder}", mend)
+    found = agent["settings"]
     settings = class_of(job.agent).Settings.from_mapping(job.settings)
     expected = json.loads(json.dumps(asdict(settings)))
     other = sorted(name for name in {*found, *expected} if found.get(name) != expected.get(name))
@@ -267,27 +279,38 @@ def _train_side_by_side(
     then: Callable[[TrainingJob], object] | None,
     bar: tqdm,
 ) -> None:
-    """Do the jobs in processes; the first error stops those that have not begun."""
-    context = multiprocessing.get_context("spawn")
-    with (
-        context.Manager() as manager,
-        ProcessPoolExecutor(min(workers, len(jobs)), mp_context=context) as pool,
-    ):
-        steps = manager.Queue()
-        running = {pool.submit(_train_then, job, then, steps.put): job for job in jobs}
+    """Do the jobs in processes; the first error stops all others, which later go on."""
+    # A plain pipe: a queue of `multiprocessing.Manager` is a process that outlives a kill.
+    steps = multiprocessing.get_context("spawn").SimpleQueue()
+    with worker_pool(min(workers, len(jobs)), _report_to, steps) as pool:
+        running = {pool.submit(_train_in_worker, job, then): job for job in jobs}
         while running:
             finished = [future for future in running if future.done()]
             while not steps.empty():
                 bar.update(steps.get())
             for future in finished:
                 job = running.pop(future)
-                if error := future.exception():
-                    pool.shutdown(cancel_futures=True)
+                error = future.exception()
+                if isinstance(error, BrokenProcessPool):
+                    raise error
+                if error:
                     raise RuntimeError(
                         f"Training {job.agent} with seed {job.seed} failed: {error}"
                     ) from error
                 bar.set_postfix_str(f"{job.agent} seed {job.seed} done")
             time.sleep(0.2)
+
+
+_reported: list[Callable[[int], object]] = []
+"""Of a worker: where it reports its steps."""
+
+
+def _report_to(steps: Any) -> None:
+    _reported.append(steps.put)
+
+
+def _train_in_worker(job: TrainingJob, then: Callable[[TrainingJob], object] | None) -> None:
+    _train_then(job, then, _reported[-1])
 
 
 def trained(job: TrainingJob) -> Agent:
@@ -305,7 +328,6 @@ def finished_jobs(run: Path) -> list[TrainingJob]:
     jobs = []
     for file in sorted((run / "agents").glob(f"*/seed-*/{TRAINING}")):
         about = read_training(file.parent)
-        about.pop("seconds")
         jobs.append(TrainingJob(**{**about, "folder": str(file.parent)}))
     if not jobs:
         raise FileNotFoundError(f"{run} holds no trained agent (no agents/*/seed-*/).")
@@ -319,4 +341,4 @@ def curve(job: TrainingJob) -> list[tuple[int, float]]:
 
 def seconds(job: TrainingJob) -> float:
     """Wall time that the job took."""
-    return float(read_training(Path(job.folder))["seconds"])
+    return seconds_before(Path(job.folder))

@@ -17,8 +17,10 @@ from musicbox_experiments.evaluate.metrics import skip_rate
 from musicbox_experiments.evaluate.rollout import roll_out
 
 BEST, CURVE = "best", "curve.csv"
-CHECKPOINTS, ELAPSED = "checkpoints", "elapsed.json"
+CHECKPOINTS = "checkpoints"
 """What an unfinished training leaves to go on from."""
+TIMING = "timing.json"
+"""What differs between two runs of the same training."""
 VALIDATION = "validation_skip_rate"
 
 
@@ -79,7 +81,7 @@ class Monitor:
         if self._progress is not None:
             self._progress(steps - self._steps)
         self._steps = steps
-        write_json(self._folder / ELAPSED, {"seconds": time.perf_counter() - self._started})
+        write_seconds(self._folder, time.perf_counter() - self._started)
 
     def _validate(self) -> float:
         """Skip rate on the validation sessions, with the listener that picks checkpoints.
@@ -106,7 +108,8 @@ class Monitor:
 class _ScalarFile:
     """Scalars for TensorBoard.
 
-    Its own writer names the file after the machine, which no run may reveal.
+    Its own writer names the file after the machine, which no run may reveal. All events are of
+    time 0, so that the same training gives the same bytes.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -126,7 +129,7 @@ class _ScalarFile:
     def _write(self, **content: Any) -> None:
         from tensorboard.compat.proto.event_pb2 import Event  # type: ignore[attr-defined]
 
-        self._records.write(Event(wall_time=time.time(), **content).SerializeToString())
+        self._records.write(Event(wall_time=0, **content).SerializeToString())
 
     def close(self) -> None:
         self._records.close()
@@ -141,7 +144,12 @@ def read_curve(folder: Path) -> list[dict[str, float]]:
         return [{n: float(v) for n, v in row.items() if v} for row in csv.DictReader(rows)]
 
 
+def write_seconds(folder: Path, seconds: float) -> None:
+    """Write how long a training has taken so far, interrupted attempts included."""
+    write_json(folder / TIMING, {"seconds": round(seconds, 2)})
+
+
 def seconds_before(folder: Path) -> float:
-    """Time that interrupted attempts took until their last checkpoint."""
-    file = folder / ELAPSED
+    """Time that a training took: that of a finished one, or until the last validation."""
+    file = folder / TIMING
     return float(json.loads(file.read_text())["seconds"]) if file.is_file() else 0.0

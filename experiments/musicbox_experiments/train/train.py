@@ -7,9 +7,12 @@ from pathlib import Path
 
 from musicbox_agents.base import require_ranges
 
+from musicbox_env.locks import held
 from musicbox_env.rewards import RewardConfig
 from musicbox_env.schema import split_codes
+from musicbox_env.simulator.assets import open_dataset
 from musicbox_experiments.data.sources import Source
+from musicbox_experiments.train.folder import require_data
 from musicbox_experiments.train.jobs import curve, jobs_for, seconds, train_all
 from musicbox_experiments.train.simulators import AUTO, choose_listeners
 from musicbox_experiments.train.variants import parse_settings, require_label
@@ -51,7 +54,13 @@ class TrainConfig:
 
 def run(config: TrainConfig) -> None:
     """Train what is not trained yet."""
+    with held(config.out):
+        _run(config)
+
+
+def _run(config: TrainConfig) -> None:
     data = config.source.resolve(config.out)
+    require_data(config.out, open_dataset(data))
     listeners = choose_listeners(config.listener, (), data, config.out)
     jobs = jobs_for(
         [config.agent],

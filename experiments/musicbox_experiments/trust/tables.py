@@ -85,6 +85,11 @@ ANSWERS: Final = ("yes", "probably", "doubtful", "no")
 """Answers from good to bad; a question has the worst of its figures' answers."""
 
 
+def is_known(record: Record) -> bool:
+    """Whether a figure could be measured."""
+    return record.value is not None and not math.isnan(record.value)
+
+
 def answer(record: Record, band: Band) -> str:
     """Whether a figure lies in a band: surely, probably, probably not, surely not.
 
@@ -224,13 +229,17 @@ def _cell(metric: str, row: Mapping[str, Record]) -> Cell:
     unit = " %" if percent and record.value is not None else ""
     checked = row.get(f"{metric}_off", record)
     band = BANDS.get((checked.protocol, checked.metric))
-    verdict = answer(checked, band) if band and checked.value is not None else ""
+    verdict = answer(checked, band) if band and is_known(checked) else ""
     interval = bracketed(record.low, record.high, written)
     return Cell(written(record.value) + unit, interval, verdict)
 
 
 def verdicts(records: Sequence[Record]) -> list[tuple[str, dict[str, str]]]:
-    """For each question the answer for each listener; none where it was not measured."""
+    """For each question the answer for each listener; none where it was not measured.
+
+    Where some figures of a question are unknown, the others can show that its answer is bad, and
+    not that it is good.
+    """
     found = []
     for question, (protocol, bands) in CHECKS.items():
         answers = {}
@@ -238,10 +247,12 @@ def verdicts(records: Sequence[Record]) -> list[tuple[str, dict[str, str]]]:
             given = [
                 answer(row[metric], band)
                 for metric, band in bands.items()
-                if metric in row and row[metric].value is not None
+                if metric in row and is_known(row[metric])
             ]
-            if given and name not in REFERENCES:
-                answers[name] = max(given, key=ANSWERS.index)
+            worst = max(given, key=ANSWERS.index, default="yes")
+            complete = len(given) == len(bands)
+            if name not in REFERENCES and (complete or worst in ANSWERS[2:]):
+                answers[name] = worst
         if answers:
             found.append((question, answers))
     return found

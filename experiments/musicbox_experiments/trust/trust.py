@@ -29,6 +29,7 @@ from musicbox_env.listeners import (
     SimilarityListener,
     make_listener,
 )
+from musicbox_env.locks import held
 from musicbox_env.progress import tqdm
 from musicbox_env.simulator.assets import open_dataset
 from musicbox_experiments.data.sampling import draw_sessions
@@ -36,6 +37,7 @@ from musicbox_experiments.data.sources import without_home
 from musicbox_experiments.evaluate.resampling import Resampling
 from musicbox_experiments.listeners.fit_listener import EnsembleConfig
 from musicbox_experiments.listeners.network import NetworkConfig
+from musicbox_experiments.train.folder import require_made_on
 from musicbox_experiments.train.simulators import knows_truth
 from musicbox_experiments.trust import agreement, exact_law, item_effect, list_reward, prediction
 from musicbox_experiments.trust.boosting import BoostingBaseline
@@ -120,6 +122,11 @@ class TrustConfig:
 
 def run(config: TrustConfig) -> None:
     """Measure, print the tables, write the report."""
+    with held(config.folder):
+        _run(config)
+
+
+def _run(config: TrustConfig) -> None:
     if config.pool:
         records = pooled([read_records(folder) for folder in config.pool])
         _write_alone(config.folder, records, f"Means of {len(config.pool)} test folds")
@@ -141,6 +148,8 @@ def run(config: TrustConfig) -> None:
         )
         _write_alone(config.folder, context.findings.records, _count(context, "training"))
         return
+    if config.run is not None:
+        require_made_on(config.run, dataset, "Name the data of that run, or another run.")
     listeners, notes = open_listeners(dataset, config.listener)
     context = make_context(dataset, config, {tested.split for tested in listeners})
     context.findings.notes.extend(notes)

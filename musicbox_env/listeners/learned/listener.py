@@ -228,12 +228,17 @@ class LearnedListener(Listener[LearnedState]):
 
         Raises:
             FileNotFoundError: There is no fit; the message says how to make one.
-            ValueError: The fit needs an embedding that the dataset lacks.
+            ValueError: The fit is of another catalog, or needs an embedding that the dataset lacks.
         """
         self.dataset = dataset
         self._source = fit
         if not isinstance(fit, FittedNetwork):
-            fit = FittedNetwork.load(default_fit(dataset) if fit is None else Path(fit))
+            file = default_fit(dataset) if fit is None else Path(fit)
+            fit = FittedNetwork.load(file)
+            if file != BUNDLED:  # fitted for all datasets that `default_fit` gives it
+                mend = f"Fit one with `musicbox fit-listener {dataset.folder}`."
+                identity = fit.about.get("fitted_on")
+                dataset.require_same_catalog(identity, f"The listener {file}", mend)
         self.fit = fit
         about = fit.about
         self.pessimism = float(about.get("pessimism", 0) if pessimism is None else pessimism)

@@ -637,7 +637,7 @@ def write_many_logs(tmp_path, num_files=8, sessions=400):
 
 def finished_parts(tmp_path):
     folder = tmp_path / "out.partial/parts"
-    return {p.name: p.stat().st_mtime_ns for p in folder.glob("*") if p.suffix != ".tmp"}
+    return {p.name: p.stat().st_mtime_ns for p in folder.glob("*") if not p.suffix}
 
 
 def test_a_killed_run_leaves_nothing_that_opens_and_goes_on(tmp_path):

@@ -407,7 +407,8 @@ def test_levels_are_shared_out():
 
 def test_files_keep_the_answers(synthetic, listener, tmp_path):
     file = tmp_path / "fit.npz"
-    listener.fit.save(file)
+    about = {**listener.fit.about, "fitted_on": synthetic.identity}
+    replace(listener.fit, about=about).save(file)
     again = make_listener(str(file), synthetic)
     copied = pickle.loads(pickle.dumps(again))
     expected = next_plays(listener, np.arange(5))
@@ -420,9 +421,13 @@ def test_an_own_fit_comes_before_the_bundled_one(synthetic_folder, tmp_path):
     shutil.copytree(synthetic_folder, folder)
     fit = FittedNetwork.load(BUNDLED)
     calibration = Calibration((1, 1), (1, 3), fit.calibration.usual)
-    shifted = FittedNetwork(fit.network, calibration, fit.about)
-    shifted.save(folder / "listeners" / "learned.npz")
+    file = folder / "listeners" / "learned.npz"
+    about = {**fit.about, "fitted_on": Dataset(folder).identity}
+    FittedNetwork(fit.network, calibration, about).save(file)
     assert make_listener("learned", Dataset(folder)).fit.calibration.simulated == (1, 3)
+    FittedNetwork(fit.network, calibration, fit.about).save(file)
+    with pytest.raises(ValueError, match="made on a dataset that it does not name"):
+        make_listener("learned", Dataset(folder))
 
 
 def test_a_dataset_without_a_fit_is_told_how_to_get_one(synthetic_folder, tmp_path):

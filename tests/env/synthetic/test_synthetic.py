@@ -3,6 +3,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 from musicbox_env.cache import CACHE_VARIABLE
 from musicbox_env.data.dataset import Dataset
 from musicbox_env.data.summaries import repeats
+from musicbox_env.locks import held, lock_file
 from musicbox_env.schema import (
     LOG_COLUMNS,
     PLAY_COLUMNS,
@@ -426,6 +428,27 @@ def small_bundle(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "cache"))
     monkeypatch.setattr(synthetic, "BUNDLED", SyntheticConfig(sessions=200, tracks=150))
     return tmp_path / "cache"
+
+
+def test_what_killed_first_uses_left_is_removed_but_not_what_is_in_the_making(
+    small_bundle: Path,
+) -> None:
+    dead, alive = (small_bundle / f"synthetic-{name}.partial" for name in ("dead", "alive"))
+    for folder in (dead, alive):
+        (folder / "plays").mkdir(parents=True)
+    lock_file(small_bundle / "synthetic-dead").touch()  # of a process that was killed
+    with held(small_bundle / "synthetic-alive"):
+        made = synthetic.bundled_dataset()
+    assert sorted(f.name for f in small_bundle.iterdir()) == sorted([made.name, alive.name])
+
+
+def test_raw_logs_are_the_same_bytes_at_any_time(tmp_path: Path, monkeypatch) -> None:
+    small = SyntheticConfig(sessions=20, tracks=100)
+    write_raw(small, tmp_path / "now")
+    monkeypatch.setattr(time, "time", lambda: 1e9)
+    write_raw(small, tmp_path / "then")
+    for name in ("sessions.csv.gz", "tracks.csv"):
+        assert (tmp_path / "now" / name).read_bytes() == (tmp_path / "then" / name).read_bytes()
 
 
 def test_bundled_dataset_is_made_once(small_bundle: Path) -> None:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import shutil
 import socket
 from dataclasses import replace
@@ -16,8 +17,14 @@ from musicbox_experiments.evaluate.metrics import Rollout
 from musicbox_experiments.evaluate.reranking import rerank
 from musicbox_experiments.evaluate.rollout import roll_out
 from musicbox_experiments.serve import recommend
+from musicbox_experiments.train import train
+from musicbox_experiments.train.jobs import finished_jobs, train_all
 from musicbox_experiments.train.variants import parse_settings
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from musicbox_env.data.dataset import Dataset
+from musicbox_env.locks import InUseError, held
+from musicbox_env.synthetic.generator import SyntheticConfig, synthesize
 
 SMALL_DDPG = ("ddpg.warmup_updates=20", "ddpg.num_envs=16", "ddpg.learning_starts=32")
 
@@ -89,6 +96,17 @@ def test_same_command_gives_the_same_results_side_by_side(config, finished, tmp_
     again = replace(config, out=tmp_path / "again", workers=2)
     compare.run(again)
     assert results(again.out) == results(finished)
+    assert contents(again.out) == contents(finished)
+
+
+def contents(folder):
+    """Every file of a run but for wall times, and for those that name the run's folder."""
+    aside = {"timing.json", "config.json", "summary.json", "report.html"}
+    return {
+        str(file.relative_to(folder)): file.read_bytes()
+        for file in sorted(folder.rglob("*"))
+        if file.is_file() and file.name not in aside
+    }
 
 
 def test_killed_run_goes_on_where_it_stopped(config, finished, tmp_path):
@@ -112,6 +130,56 @@ def test_killed_run_goes_on_where_it_stopped(config, finished, tmp_path):
 def test_other_options_in_the_same_folder_are_refused(config, finished):
     with pytest.raises(FileExistsError, match="train_steps"):
         compare.run(replace(config, train_steps=99))
+
+
+@pytest.fixture
+def moved(config, finished, tmp_path):
+    """A finished run and its data, both copied; how to replace these by others of that size."""
+    data, out = tmp_path / "data", tmp_path / "run"
+    shutil.copytree(config.source.data, data)
+    shutil.copytree(finished, out)
+    for file in out.rglob("*.json"):
+        text = file.read_text().replace(str(finished), str(out))
+        text = text.replace(str(config.source.data), str(data))
+        relative = os.path.relpath(config.source.data, finished / "agents/ddpg/seed-0")
+        file.write_text(text.replace(relative, os.path.relpath(data, out / "agents/ddpg/seed-0")))
+    return replace(config, source=Source(data=data), out=out)
+
+
+def test_other_data_under_the_same_path_are_refused(moved, monkeypatch):
+    data, out = moved.source.data, moved.out
+    compare.run(moved)  # it was copied whole
+    synthesize(SyntheticConfig(sessions=600, tracks=200, seed=2), data, overwrite=True)
+    both = r"was made on a dataset of 200 tracks.*fingerprint .*, and .*data holds 200 tracks.*"
+    with pytest.raises(ValueError, match=f"The run in .*{both}--out"):
+        compare.run(moved)
+    with pytest.raises(ValueError, match=f"The run in .*{both}back"):
+        evaluate.run(evaluate.EvaluateConfig(run=out))
+    with pytest.raises(ValueError, match=f"The agent in .*{both}train it again"):
+        recommend.recommend(recommend.RecommendConfig(run=out, heard="t_00000001:full"))
+    (out / "made_on.json").unlink()
+    with pytest.raises(ValueError, match="on a dataset that it does not name"):
+        compare.run(moved)
+    with pytest.raises(ValueError, match=f"The training in .*{both}Remove it"):
+        train_all(finished_jobs(out), workers=1)
+    monkeypatch.setattr(compare, "write_report", refuse)
+    with pytest.raises(InterruptedError):
+        compare.run(replace(moved, overwrite=True, agents=("logged",)))
+    assert json.loads((out / "made_on.json").read_text()) == Dataset(data).identity
+
+
+def refuse(*_):
+    raise InterruptedError
+
+
+def test_a_folder_at_work_is_refused(config, finished):
+    for work in (
+        lambda: compare.run(replace(config, out=finished)),
+        lambda: evaluate.run(evaluate.EvaluateConfig(run=finished)),
+        lambda: train.run(train.TrainConfig(source=config.source, out=finished)),
+    ):
+        with held(finished), pytest.raises(InUseError, match=r"is in use by .*pytest"):
+            work()
 
 
 def test_recommends_songs_that_were_not_heard(finished, synthetic):

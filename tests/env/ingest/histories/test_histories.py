@@ -778,7 +778,7 @@ def test_a_handful_of_sessions_is_said_to_be_too_few(tmp_path, capsys):
     (tmp_path / "a.json").write_text(json.dumps(session_of(12)))
     main(["ingest", str(tmp_path / "a.json"), "--out", str(tmp_path / "out")])
     told = capsys.readouterr().out
-    (empty,) = re.findall(r"Of 1 sessions none fell to (.*): too few to learn from", told)
+    (empty,) = re.findall(r"Of 1 sessions none fell to (.*): nothing can be learned", told)
     assert len(empty.split(", ")) == 3
     assert "nothing can be measured" in told
 
