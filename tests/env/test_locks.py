@@ -23,11 +23,20 @@ with held(sys.argv[1]):
 """
 
 
+def listen_to_interrupts() -> None:
+    """Undo that a shell lets what it runs in the background ignore them."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def hold(path: Path, seconds: float = 60) -> subprocess.Popen[str]:
     """A process that holds a lock, once it does."""
     arguments = [sys.executable, "-c", CHILD, str(path), str(seconds)]
     process = subprocess.Popen(
-        arguments, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2]
+        arguments,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=Path(__file__).parents[2],
+        preexec_fn=listen_to_interrupts,
     )
     assert process.stdout is not None
     assert process.stdout.readline() == "held\n"

@@ -27,6 +27,11 @@ if __name__ == "__main__":
 """
 
 
+def listen_to_interrupts() -> None:
+    """Undo that a shell lets what it runs in the background ignore them."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def is_there(pid: int) -> bool:
     """Whether a process runs: one that ended may wait to be asked for its exit code."""
     try:
@@ -55,6 +60,7 @@ def test_no_worker_outlives_its_parent(tmp_path, how, mode):
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
+        preexec_fn=listen_to_interrupts,
     )
     assert process.stdout is not None
     workers = {int(pid) for pid in process.stdout.readline().split()}
