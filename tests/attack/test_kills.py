@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[2]
 TIMING = "timing.json"
 """The only files that may differ: they hold wall times."""
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
-PATIENCE = 120
+PATIENCE = 300
 SMALL = ["ddpg.warmup_updates=5", "ddpg.num_envs=8", "ddpg.learning_starts=16"]
 MUSICBOX = ("-m", "musicbox_experiments")
 FIRST_USE = """
