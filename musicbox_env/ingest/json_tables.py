@@ -269,7 +269,8 @@ class _RecordSource:
             if event == "map_key":
                 name = value
             elif event in ("start_map", "start_array"):
-                columns[name] = values = []
+                values: list[str | None] = []
+                columns[name] = values
                 for inner, item in events:
                     if inner in ("end_map", "end_array"):
                         break

@@ -71,14 +71,17 @@ def history_account(about: Mapping[str, Any]) -> list[str]:
 
 
 def passed_over(about: Mapping[str, Any]) -> list[str]:
-    """A line for each file or table that was not read, with the reason; none where all were."""
+    """The files and tables that were not read, each with the reason; nothing where all were."""
     of = about["passed_over"]
+    if not of["files"]:
+        return []
     more = of["files"] - len(of["names"])
-    lines = [
-        f"Passed over: {name}, which {why}."
-        for name, why in zip(of["names"], of["why"], strict=True)
+    told = zip(of["names"], of["why"], strict=True)
+    return [
+        f"Passed over {of['files']:,}:",
+        *(f"  {name}, which {why}" for name, why in told),
+        *([f"  and {more:,} more"] if more else []),
     ]
-    return [*lines, *([f"Passed over: {more:,} more."] if more else [])]
 
 
 def _counted(counts: Mapping[str, int]) -> list[str]:

@@ -181,7 +181,7 @@ def looks_like_plays(columns: Sequence[str]) -> bool:
 def propose_mapping(columns: Sequence[str], values: Values | None = None) -> PlayMapping | None:
     """A mapping by usual names and by values; None where they do not say enough."""
     try:
-        return PlayMapping(**usual_columns(columns, values))  # type: ignore[arg-type]
+        return PlayMapping(**usual_columns(columns, values))
     except (ValueError, TypeError):
         return None
 

@@ -157,8 +157,9 @@ class StandardQuotes(Rewritten):
             data, self._kept = self._kept + data, b""
         if not last and data.endswith(b"\\"):
             # What it escapes comes with the next bytes.
-            rest = data.rstrip(b"\\")
-            data, self._kept = rest, data[len(rest) :]
+            escapes = len(data) - len(data.rstrip(b"\\"))
+            if escapes % 2:
+                data, self._kept = data[:-1], data[-1:]
         dialect = self._dialect
         if dialect.quote is None or b"\\" not in data:
             return data

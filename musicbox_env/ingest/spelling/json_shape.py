@@ -25,7 +25,8 @@ MAX_LEVELS: Final = 4
 """How deep within an object a table is looked for."""
 _BARE: Final = re.compile(rb'"(?:[^"\\]|\\.)*"?|-?\b(?:NaN|Infinity)\b', re.DOTALL)
 _REST_OF_TEXT: Final = re.compile(rb'(?:[^"\\]|\\.)*"?', re.DOTALL)
-_WORD: Final = string.ascii_letters.encode() + b"-\\"
+_LETTERS: Final = string.ascii_letters.encode() + b"-"
+LONGEST_WORD: Final = len(b"-Infinity")
 _ROW_LABEL: Final = re.compile(r"-?\d+(\.0)?$|\d{4}-\d\d-\d\d")
 
 
@@ -42,8 +43,11 @@ class WithoutNan(Rewritten):
         data, self._kept = self._kept + data, b""
         if not last:
             # A word or an escape at the end may go on in the next bytes.
-            rest = data.rstrip(_WORD)
-            data, self._kept = rest, data[len(rest) :]
+            before = data.rstrip(_LETTERS)
+            cut = len(data) - LONGEST_WORD
+            if len(before) > cut:
+                cut = len(before) - (len(before) - len(before.rstrip(b"\\"))) % 2
+            data, self._kept = data[:cut], data[cut:]
         begun_in_text = self._in_text
         quotes = data.count(b'"')
         if b"\\" in data:
