@@ -178,7 +178,7 @@ def test_a_folder_at_work_is_refused(config, finished):
         lambda: evaluate.run(evaluate.EvaluateConfig(run=finished)),
         lambda: train.run(train.TrainConfig(source=config.source, out=finished)),
     ):
-        with held(finished), pytest.raises(InUseError, match=r"is in use by .*pytest"):
+        with held(finished), pytest.raises(InUseError, match="is in use by"):
             work()
 
 
