@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow.parquet as pq
 
-from musicbox_env.schema import PLAY_COLUMNS
+from musicbox_env.schema import EXTRA_PLAY_COLUMNS, PLAY_COLUMNS
 
 FINGERPRINT: Final = "fingerprint"
 CATALOG_FINGERPRINT: Final = "catalog_fingerprint"
@@ -34,8 +34,9 @@ def fingerprints(folder: Path) -> dict[str, str]:
         whole.update(name.encode() + values)
         if name == "track_id":
             catalog.update(values)
-    arrays = [*(f"plays/{name}" for name in PLAY_COLUMNS), "sessions/offsets", "sessions/split"]
-    for name in arrays:
+    extra = [n for n in EXTRA_PLAY_COLUMNS if (folder / f"plays/{n}.npy").is_file()]
+    plays = [f"plays/{name}" for name in (*PLAY_COLUMNS, *extra)]
+    for name in (*plays, "sessions/offsets", "sessions/split"):
         whole.update(name.encode())
         for block in _blocks(folder / f"{name}.npy"):
             whole.update(block.data)

@@ -43,6 +43,11 @@ def test_every_array_counts(synthetic, copy, name):
     assert found["catalog_fingerprint"] == synthetic.identity["catalog_fingerprint"]
 
 
+def test_a_column_that_only_some_logs_give_counts(synthetic, copy):
+    np.save(copy / "plays/source.npy", np.zeros(synthetic.sessions.num_plays, np.int8))
+    assert fingerprints(copy)["fingerprint"] != synthetic.identity["fingerprint"]
+
+
 @pytest.mark.parametrize("name", ["track_id", "plays_a", "tempo"])
 def test_every_column_of_the_catalog_counts(synthetic, copy, name):
     table = pq.read_table(copy / "catalog.parquet")
