@@ -213,9 +213,16 @@ def other_records() -> list[dict]:
     ]
 
 
-def account_records(history: History) -> list[dict]:
-    """Records of the simple account data: minutes, names, milliseconds."""
+def account_records(history: History, seed: int | None = 0) -> list[dict]:
+    """Records of the simple account data: minutes, names, milliseconds.
+
+    In no order within a minute, as Spotify writes them; in true order without a seed.
+    """
     plays = history.plays
+    if seed is not None:
+        shuffled = plays.sample(frac=1, random_state=seed)
+        minute = shuffled["end_ms"] // 60_000
+        plays = shuffled.iloc[np.lexsort((np.arange(len(plays)), minute, shuffled["user"]))]
     minutes = pd.to_datetime(plays["end_ms"] // 60_000 * 60, unit="s").dt.strftime("%Y-%m-%d %H:%M")
     return [
         {"endTime": minute, "artistName": artist, "trackName": title, "msPlayed": ms}

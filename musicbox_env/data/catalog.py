@@ -12,11 +12,14 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow.parquet as pq
 
+from musicbox_env.names import id_key, name_key
 from musicbox_env.schema import TRACK_FEATURES, suggest
 
 if TYPE_CHECKING:  # slow to import, and an environment needs none of it
     import pandas as pd
 
+OTHER_IDS = "other_ids"
+"""Column of the catalog: further ids of a song, all with its title and artist."""
 RATE_PRIOR_PLAYS = 50.0
 """Weight of the catalog's mean in a track's shrunken skip rate, in plays.
 
@@ -75,33 +78,50 @@ class Catalog:
         return {"title", "artist"} <= set(pq.read_schema(self._file).names)
 
     def find(self, songs: list[str]) -> npt.NDArray[np.int64]:
-        """Row numbers of songs named by track id, or by "Artist - Title" in any case.
+        """Row numbers of songs named by any of their ids, or by "Artist - Title".
+
+        However it is spelled: see `musicbox_env.names`.
 
         Raises:
             KeyError: There is no such song, or more than one of that name.
         """
-        known = self._index.get_indexer(songs) >= 0  # type: ignore[arg-type]
-        if not self.has_titles or known.all():
-            return self.index_of(songs)
-        ids = [
-            song if an_id else self._id_of(song) for song, an_id in zip(songs, known, strict=True)
-        ]
-        return self.index_of(ids)
+        return self.index_of([self._track_id(song) for song in songs])
+
+    def _track_id(self, song: str) -> str:
+        """The track id of a song; what is named if nothing is called so and no title is known."""
+        for name in (song, id_key(song)):
+            if self._index.get_indexer([name])[0] >= 0:  # type: ignore[arg-type]
+                return name
+            if name in self._other_ids:
+                return self._other_ids[name]
+        return self._id_of(song) if self.has_titles else song
+
+    @cached_property
+    def _other_ids(self) -> dict[str, str]:
+        """Track id of each further id."""
+        if OTHER_IDS not in pq.read_schema(self._file).names:
+            return {}
+        others = zip(self.track_ids, self._column(OTHER_IDS), strict=True)
+        return {other: track for track, of in others if of is not None for other in of}
 
     def _id_of(self, title: str) -> str:
         """Id of the one track that is called so."""
-        names = np.array([name.casefold() for name in self.titles], dtype=object)
-        ids = self.track_ids[names == title.casefold()]
+        names, wanted = self._name_keys, name_key(title)
+        ids = self.track_ids[names == wanted]
         if len(ids) > 1:
             raise KeyError(
                 f"{len(ids)} tracks are called {title!r}; name one by its id: {', '.join(ids)}."
             )
         if not len(ids):
-            near = get_close_matches(title.casefold(), names, n=3, cutoff=0.5)
+            near = get_close_matches(wanted, names, n=3, cutoff=0.5)
             nearest = [repr(self.titles[names == name][0]) for name in near]
             hint = f" Did you mean {' or '.join(nearest)}?" if near else ""
             raise KeyError(f"No song {title!r} in the catalog of {len(self):,} tracks.{hint}")
         return str(ids[0])
+
+    @cached_property
+    def _name_keys(self) -> npt.NDArray[np.object_]:
+        return np.array([name_key(name) for name in self.titles], dtype=object)
 
     @cached_property
     def _index(self) -> pd.Index:

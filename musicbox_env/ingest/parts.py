@@ -35,7 +35,7 @@ from musicbox_env.locks import held
 from musicbox_env.progress import tqdm
 from musicbox_env.workers import worker_pool
 
-PART_VERSION: Final = 3
+PART_VERSION: Final = 4
 """Belongs to every part's key: raise it when parts come out differently."""
 BYTES_PER_WORKER: Final = 48 << 20
 """Read in the half second that a process takes to start; of less, it would find nothing left."""

@@ -34,6 +34,7 @@ from musicbox_env.ingest.parts import Part, make_parts
 from musicbox_env.ingest.plays import REJECTS_SCHEMA
 from musicbox_env.ingest.readers import named_files, source_files
 from musicbox_env.ingest.registry import SourceKinds, sort_sources
+from musicbox_env.ingest.song_ids import song_ids, with_song_ids
 from musicbox_env.ingest.tables import PassedOver
 from musicbox_env.ingest.track_features import TrackFeatures, read_track_features
 from musicbox_env.progress import tqdm
@@ -129,6 +130,8 @@ def ingest(config: IngestConfig) -> Path:
         features = _track_features(config, track_files, folder)
         found = _sorted_sources(config, files)
         parts = _parts(config, found, folder / "parts")
+        if features is not None:
+            features.use_song_ids(song_ids(parts))
         _DatasetWriter(config, parts, features, folder).write(_passed_over(found, parts))
         if config.embeddings:
             from musicbox_env.retrieval.embeddings import fit_embeddings
@@ -262,6 +265,7 @@ class _DatasetWriter:
         popular = None
         if config.min_popularity is not None and features is not None:
             popular = set(features.frame["track_id"])
+        self._song_ids = song_ids(parts)
         self._chooser = SessionChooser(config.incomplete, config.session_length, popular)
 
     def write(self, passed_over: list[PassedOver]) -> None:
@@ -297,7 +301,7 @@ class _DatasetWriter:
         ):
             for part in self._parts:
                 for table, batch in part.blocks():
-                    block = chooser.choose(batch)
+                    block = chooser.choose(with_song_ids(batch, self._song_ids))
                     block.split_keys = part.split_keys(block.session_ids)
                     yield block
                     _append_rejects(file, chooser.rejects.take(table))

@@ -371,7 +371,7 @@ def found_columns(table: Table) -> str:
 
 
 def as_strings(column: pa.Array) -> pa.StringArray:
-    """A column of any simple type as strings; what is not UTF-8 gets its bytes written out."""
+    """A column of any simple type as strings; what is not UTF-8 is read as Windows-1252."""
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
     if pa.types.is_duration(column.type):
@@ -379,13 +379,15 @@ def as_strings(column: pa.Array) -> pa.StringArray:
     try:
         return column.cast(pa.string())
     except pa.ArrowInvalid:
-        return pa.array(
-            [
-                None if v is None else v.decode(errors="backslashreplace")
-                for v in column.to_pylist()
-            ],
-            pa.string(),
-        )
+        return pa.array([None if v is None else _decoded(v) for v in column.to_pylist()])
+
+
+def _decoded(value: bytes) -> str:
+    """Text of a cell: each is UTF-8 or not, whatever the others of its file are."""
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return value.decode("cp1252", errors="backslashreplace")
 
 
 def _as_text(column: pa.Array) -> pa.Array:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -18,6 +18,7 @@ from musicbox_env.ingest.mssd import TRACK_ID_NAMES
 from musicbox_env.ingest.plays import EMPTY_VALUES, Rejects, RowCheck
 from musicbox_env.ingest.readers import describe_source, open_tables
 from musicbox_env.ingest.tables import PassedOver, Rows, Table, as_strings, found_columns
+from musicbox_env.names import id_key
 from musicbox_env.schema import TRACK_FEATURES
 
 MODES: Final = {"major": "1", "minor": "0"}
@@ -47,6 +48,16 @@ class TrackFeatures:
     reject_tables: list[pa.Table] = field(default_factory=list)
     passed_over: list[PassedOver] = field(default_factory=list)
     sources: list[dict[str, Any]] = field(default_factory=list)
+
+    def use_song_ids(self, songs: Mapping[str, str]) -> None:
+        """Name each track by the id that the catalog has of its song, the first row kept.
+
+        Args:
+            songs: Catalog id of each further id.
+        """
+        if songs:
+            self.frame["track_id"] = self.frame["track_id"].map(lambda key: songs.get(key, key))
+            self.frame = self.frame.drop_duplicates("track_id").reset_index(drop=True)
 
     def about(self) -> dict[str, Any]:
         """What ``dataset.json`` says of them."""
@@ -121,7 +132,7 @@ def _read(table: Table, columns: list[str], found: TrackFeatures) -> Iterator[pd
 
 def _frame(rows: Rows, names: list[str], rejects: Rejects) -> pd.DataFrame:
     ids = as_strings(rows.columns[names[0]]).to_numpy(zero_copy_only=False)
-    ids = np.array(["" if i is None else i.strip() for i in ids], dtype=object)
+    ids = np.array(["" if i is None else id_key(i) for i in ids], dtype=object)
     check = RowCheck(rows.lines, rejects)
     check.reject(ids == "", "track row: track id is empty")
     columns: dict[str, npt.NDArray] = {"track_id": ids}

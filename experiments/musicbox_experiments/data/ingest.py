@@ -59,6 +59,10 @@ def history_account(about: Mapping[str, Any]) -> list[str]:
         lines += [f"Read as {name}:", *mapping_lines(mapping)]
     rows = {**history["rows"], **history["overlaps"]}
     lines += ["Rows:", *_counted({what: count for what, count in rows.items() if count})]
+    if merged := history.get("merged_ids"):
+        lines.append(
+            f"Songs: {merged:,} further ids of songs with the same artist and title merged."
+        )
     lines.append(
         f"Sessions: at most {sessions['max_gap']:g} s without play between two tracks, "
         f"{sessions['min_plays']} to {sessions['max_plays']} plays."

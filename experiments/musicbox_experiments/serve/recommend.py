@@ -4,8 +4,9 @@
 
     musicbox recommend runs/mine --heard "Artist - Title:full,Artist - Another, Longer:skipped"
 
-Each song is SONG:LEVEL, oldest first; a song is a track id, or "Artist - Title" where the dataset
-knows titles and only one track is called so; a level is a number from 0 (brief) to 4 (full), its
+Each song is SONG:LEVEL, oldest first; a song is any of its track ids, a Spotify link or URI, or
+"Artist - Title" where the dataset knows titles, in any spelling of capitals, accents and dashes; a
+level is a number from 0 (brief) to 4 (full), its
 name, or `skipped` or `kept`.
 """
 

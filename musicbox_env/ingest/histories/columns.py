@@ -120,6 +120,14 @@ class MappedColumns:
         column = rows.columns[mapping.time]
         return parse_times(column, self.fmt.spelling, dates=dates, zones=zones)
 
+    def starts(self, rows: Rows) -> npt.NDArray[np.int64]:
+        """When plays began, where that is told beside an end, ``(rows,)``; -1 where it is not."""
+        name = self.name("began")
+        if name is None:
+            return np.full(len(rows), UNKNOWN, np.int64)
+        values, possible = parse_times(rows.columns[name], self.fmt.spelling)
+        return np.where(possible, values, UNKNOWN)
+
     def filled(self, rows: Rows, names: Sequence[str]) -> Mask:
         """Rows in which any of these columns holds something, not a word for nothing."""
         found = np.zeros(len(rows), np.bool_)

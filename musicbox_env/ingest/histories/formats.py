@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import zoneinfo
 from dataclasses import dataclass, field
-from typing import Final
 
 from musicbox_env.ingest.histories.levels import LevelConfig
 from musicbox_env.ingest.histories.mapping import AUTO, PlayMapping, read_mapping
 from musicbox_env.ingest.histories.sessionize import SessionConfig
+from musicbox_env.ingest.spelling.precision import SECOND
 from musicbox_env.ingest.spelling.times import LOCAL, TimeSpelling
-
-SECOND: Final = 1_000
-MINUTE: Final = 60_000
 
 
 @dataclass(frozen=True)
@@ -72,7 +69,7 @@ class HistoryFormat:
         private: Column that is true where the listener asked not to be recorded.
         flags_trusted: Whether "not skipped" means heard to the end. Not so at Spotify, where
             ``skipped`` is null, 0 or false over whole years, whatever happened.
-        resolution_ms: How exact its times are.
+        resolution_ms: How exact its times are; coarser where the times themselves say so.
         spelling: How its times are written, as far as it must be said.
     """
 

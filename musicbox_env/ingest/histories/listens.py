@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Final
 
@@ -17,6 +16,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from musicbox_env.ingest.histories.columns import MappedColumns
+from musicbox_env.ingest.histories.tracks import PLACEHOLDER, Names, Tracks
 from musicbox_env.ingest.plays import (
     Rejects,
     RowCheck,
@@ -25,8 +25,10 @@ from musicbox_env.ingest.plays import (
     parse_name,
     source_parser,
 )
+from musicbox_env.ingest.spelling.precision import TimeGrid, written_precision
 from musicbox_env.ingest.spelling.values import LONGEST_MS
 from musicbox_env.ingest.tables import Rows, text_codes
+from musicbox_env.names import id_key
 from musicbox_env.schema import CONTEXT_TYPES, REASONS_END, REASONS_START, UNKNOWN
 
 LISTEN: Final = np.dtype(
@@ -34,9 +36,13 @@ LISTEN: Final = np.dtype(
         ("user", np.int32),
         ("time", np.int64),
         ("time_is_start", np.bool_),
+        ("began", np.int64),
+        ("pause", np.int32),
         ("resolution", np.int32),
+        ("table", np.int32),
         ("order", np.int64),
         ("track", np.int32),
+        ("song", np.int32),
         ("ms", np.int32),
         ("share_told", np.bool_),
         ("share", np.float32),
@@ -52,71 +58,20 @@ LISTEN: Final = np.dtype(
         ("device", np.int32),
     ]
 )
-"""A play: times in milliseconds since 1970 UTC, ``ms`` heard, ``share`` of the length heard where
-that is told, ``length`` stated; -1 is unknown."""
+"""A play: times in milliseconds since 1970 UTC, ``began`` a start told beside an end, ``ms`` heard,
+``share`` of the length heard where that is told, ``pause`` within the play, ``length`` stated; -1
+is unknown. ``resolution`` is how exact the times are, ``table`` the number of its table, ``song``
+what recordings of one title have in common."""
 
 PRIVATE: Final = "private session"
 PODCAST: Final = "podcast"
 AUDIOBOOK: Final = "audiobook"
 OTHER_MEDIA: Final = "no track named (local file, video or other media)"
 NOT_PLAYABLE: Final = "track error before anything was heard"
-TRACK_PREFIX: Final = "spotify:track:"
 TRACK_ERROR: Final = REASONS_END.index("trackerror")
 BAD_TIME: Final = "time is neither ISO 8601 nor Unix time, or not from 2000 to 2100"
+NO_SONG: Final = "placeholder in place of a song (such as Unknown Artist - Unknown Track)"
 PLAYED_AT_ALL_MS: Final = 1_000
-
-
-@dataclass
-class Names:
-    """Codes of names, in order of appearance.
-
-    Attributes:
-        codes: Code of each name.
-    """
-
-    codes: dict[str, int] = field(default_factory=dict)
-
-    def code(self, name: str) -> int:
-        """The code of a name, a new one if it is new."""
-        return self.codes.setdefault(name, len(self.codes))
-
-
-@dataclass
-class Tracks(Names):
-    """Tracks of all histories, by id.
-
-    Attributes:
-        titles: Title of each, empty where unknown.
-        artists: Artist of each, empty where unknown.
-        by_name: Those that no id is known of, whose title and artist stand for it.
-    """
-
-    titles: list[str] = field(default_factory=list)
-    artists: list[str] = field(default_factory=list)
-    by_name: set[int] = field(default_factory=set)
-
-    def of(self, track_id: str, title: str, artist: str) -> int:
-        """Code of a track, -1 where neither id nor names are given."""
-        if not track_id and not (title and artist):
-            return UNKNOWN
-        code = self.code(track_id or full_title(title, artist))
-        if code == len(self.titles):
-            self.titles.append("")
-            self.artists.append("")
-        if not track_id:
-            self.by_name.add(code)
-        self.titles[code] = self.titles[code] or title
-        self.artists[code] = self.artists[code] or artist
-        return code
-
-
-def full_title(title: str, artist: str) -> str:
-    """How a song is called.
-
-    >>> full_title("Title", "Artist")
-    'Artist - Title'
-    """
-    return f"{artist} - {title}" if artist else title
 
 
 class ListenReader:
@@ -125,6 +80,7 @@ class ListenReader:
     Attributes:
         users: Salted hashes of the users.
         tracks: The tracks.
+        grids: How exact the times of each table are.
         left_out: Rows that are no listening to music, by what they are.
     """
 
@@ -138,6 +94,7 @@ class ListenReader:
         """
         self.users = Names()
         self.tracks = Tracks()
+        self.grids: list[TimeGrid] = []
         self.left_out: Counter[str] = Counter()
         self._rejects, self._notes = rejects, notes
         self._devices = Names()
@@ -148,6 +105,10 @@ class ListenReader:
         """Code of a user; the name goes no further than this."""
         return self.users.code(blake2b(name.encode(), key=self._salt, digest_size=8).hexdigest())
 
+    def begin_table(self) -> None:
+        """Look at the times of what is read from here on together."""
+        self.grids.append(TimeGrid())
+
     def read(self, rows: Rows, columns: MappedColumns, owner: str) -> npt.NDArray:
         """Turn rows into records.
 
@@ -157,7 +118,7 @@ class ListenReader:
             owner: Whose plays they are where the table names no user.
 
         Returns:
-            ``(plays,)`` of `LISTEN`, in the order of the rows.
+            ``(plays,)`` of `LISTEN`, in the order of the rows, of the table that was begun last.
         """
         fmt = columns.fmt
         columns.begin(rows)
@@ -178,9 +139,12 @@ class ListenReader:
                 check.reject(lost, f"{key} is a number whose digits a spreadsheet rounded", ids)
         self._possible(records, users, rows, columns, check)
         user, names = pd.factorize(users)
-        codes = [self.user_code(str(name) or owner) for name in names]
+        codes = [self.user_code(id_key(str(name)) or owner) for name in names]
         records["user"] = np.array(codes, np.int32)[user]
-        records["resolution"] = fmt.resolution_ms
+        written = written_precision(rows.columns[fmt.mapping.time], whole=not fmt.mapping.date)
+        records["resolution"] = np.maximum(fmt.resolution_ms, written)
+        records["table"] = len(self.grids) - 1
+        self.grids[-1].add(records["time"][check.kept])
         records["time_is_start"] = fmt.mapping.time_is == "start"
         records["flags_trusted"] = fmt.flags_trusted
         unplayable = check.kept & (records["reason_end"] == TRACK_ERROR)
@@ -202,7 +166,7 @@ class ListenReader:
         frame = pd.DataFrame({"track": ids, **names})
         group = frame.groupby([*frame], sort=False).ngroup().to_numpy()
         codes = [
-            self.tracks.of(track.removeprefix(TRACK_PREFIX), title, artist)
+            self.tracks.of(track, title, artist)
             for track, title, artist in frame.drop_duplicates().itertuples(index=False)
         ]
         return np.array(codes, np.int32)[group], lost
@@ -225,6 +189,7 @@ class ListenReader:
             (private, PRIVATE),
             (columns.filled(rows, fmt.podcast), PODCAST),
             (columns.filled(rows, fmt.audiobook), AUDIOBOOK),
+            (tracks == PLACEHOLDER, NO_SONG),
             (no_track, OTHER_MEDIA),
         ):
             self._leave_out(keep & mask, what)
@@ -246,6 +211,7 @@ class ListenReader:
         """Fill in times and lengths; reject rows of music that cannot be plays."""
         mapping = columns.fmt.mapping
         records["time"], in_range = columns.times(rows)
+        records["began"] = columns.starts(rows)
         heard, heard_bad = columns.lengths(rows, "played")
         length, length_bad = columns.lengths(rows, "duration")
         share, share_bad = columns.shares(rows)

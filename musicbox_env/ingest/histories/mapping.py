@@ -39,6 +39,8 @@ class PlayMapping:
             Europe/Berlin or +02:00, ``local`` for that of ``--timezone``, or a column of zones.
         time_is: Which of both, ``start`` or ``end``; where left out, by the column's name,
             and ``start`` where that does not say.
+        began: When the play began, where ``time`` is its end: the better of both where they
+            disagree. It is not used where it cannot be true.
         user: Who listened; without it all plays are one listener's.
         track: Id of the track; without it title and artist together are the id.
         title: Title of the track.
@@ -63,6 +65,7 @@ class PlayMapping:
     time_is: str = ""
     time_format: str = ""
     time_zone: str = ""
+    began: str | None = None
     user: str | None = None
     track: str | None = None
     title: str | None = None

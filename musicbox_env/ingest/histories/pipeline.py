@@ -1,9 +1,9 @@
 """Listening histories made into a part like that of any log: read, cut into sessions, evaluated.
 
-Two passes. The first reads all files as streams; its plays go to unnamed temporary files, in
+Three passes. The first reads all files as streams; its plays go to unnamed temporary files, in
 buckets by user, since a listener's plays may be spread over all files. The second takes a bucket
-at a time: duplicates fall out, track lengths are estimated, plays become sessions with levels.
-Memory holds the tracks' names and one bucket.
+at a time: duplicates and copies fall out, times are settled, track lengths estimated. The third
+makes sessions with levels. Memory holds the tracks' names and one bucket.
 
 What is private ends here. User names become hashes under a salt that is drawn from the content
 of the very files and kept nowhere: the same files give the same dataset, and without them no
@@ -29,31 +29,46 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from musicbox_env.ingest.assembly import SessionAssembler
+from musicbox_env.ingest.histories.account import (
+    COPIES,
+    DUPLICATES,
+    FLIPPED,
+    NO_TIME,
+    PIECES,
+    PLAYS,
+    UNCLEAR,
+    history_notes,
+)
+from musicbox_env.ingest.histories.clock import (
+    Clock,
+    may_be_pieces,
+    with_pieces_joined,
+    with_true_starts,
+    without_copies,
+    without_duplicates,
+)
 from musicbox_env.ingest.histories.columns import MappedColumns
 from musicbox_env.ingest.histories.formats import HistoryConfig, HistoryFormat
 from musicbox_env.ingest.histories.levels import MEANING, Evidence, LengthEstimate, listen_levels
-from musicbox_env.ingest.histories.listens import LISTEN, ListenReader, Tracks, full_title
+from musicbox_env.ingest.histories.listens import LISTEN, ListenReader
+from musicbox_env.ingest.histories.players import OVERLAPS, overlaps_if_flipped
 from musicbox_env.ingest.histories.proposal import explain_dates
 from musicbox_env.ingest.histories.sessionize import (
     FATES,
     FOUND,
     NO_SESSION,
-    OVERLAPS,
-    Clock,
     cut_sessions,
     find_runs,
-    overlaps_if_flipped,
     session_name,
-    without_duplicates,
 )
 from musicbox_env.ingest.json_tables import JsonTable
 from musicbox_env.ingest.parts import Part, PartWriter
 from musicbox_env.ingest.plays import play_table
 from musicbox_env.ingest.readers import OnBytes, describe_source, ignore_bytes, open_tables
 from musicbox_env.ingest.registry import history_format, refusal_of
+from musicbox_env.ingest.spelling.precision import MINUTE, SECOND, precision_note
 from musicbox_env.ingest.spelling.times import date_evidence, decide_order, without_zone
 from musicbox_env.ingest.spelling.values import stripped
 from musicbox_env.ingest.tables import DamagedFileError, PassedOver, Table
@@ -61,12 +76,6 @@ from musicbox_env.schema import UNKNOWN
 
 NUM_BUCKETS = 16
 DAMAGED: Final = "damaged JSON: the records from here on are lost"
-DUPLICATES: Final = "duplicate plays"
-PLAYS: Final = "plays of music"
-FLIPPED: Final = "overlaps if times were the other end"
-SUSPICIOUS_OVERLAP: Final = 0.05
-SECONDS_BELOW: Final = 10_000
-"""Where all times heard, or all lengths, are below this many milliseconds, they may be seconds."""
 
 
 def make_history_part(
@@ -140,6 +149,7 @@ class _HistoryMaker(ExitStack):
         self._counts: Counter[str] = Counter()
         self._evidence = np.zeros(len(Evidence), np.int64)
         self._formats: dict[str, dict[str, str]] = {}
+        self._tables: list[tuple[str, int]] = []
         self._damaged: list[str] = []
         self._told: list[str] = []
         self._longest: dict[str, int] = dict.fromkeys(("played", "duration"), UNKNOWN)
@@ -171,6 +181,8 @@ class _HistoryMaker(ExitStack):
         writer, before = self._writer, self._writer.rows
         self._formats.setdefault(fmt.name, fmt.mapping.described())
         self._owners.add(self._reader.user_code(owner))
+        self._reader.begin_table()
+        self._tables.append((name, fmt.resolution_ms))
         columns = MappedColumns(fmt)
         try:
             for rows in writer.read(table, name, fmt.columns):
@@ -228,32 +240,41 @@ class _HistoryMaker(ExitStack):
         """Cut the plays into sessions; what became of the rows."""
         tracks = self._reader.tracks
         users = _users_by_code(self._reader.users.codes, self._owners)
-        same_track = _tracks_by_code(tracks)
+        same = tracks.recordings(), tracks.songs()
         lengths = LengthEstimate(len(tracks.codes))
-        for listens in self._listens(users, same_track, self._counts):
-            lengths.add(listens)
+        plays_of: list[IO[bytes]] = []
+        for listens in self._listens(users, same):
+            plays_of.append(self.enter_context(_unnamed_file(self._folder)))
+            plays_of[-1].write(listens.tobytes())
+            lengths.add(listens[~may_be_pieces(listens)])
             for what, column in (("played", "ms"), ("duration", "length")):
                 self._longest[what] = max(self._longest[what], int(listens[column].max()))
         estimate = lengths.finish()
         hashes = np.array(list(self._reader.users.codes), dtype=object)
         mentioned = np.zeros(len(tracks.codes), np.bool_)
         listeners = 0
-        for listens in self._listens(users, same_track, Counter()):
-            plays, rows = self._sessions(listens, estimate, hashes)
-            mentioned[listens["track"][rows]] = True
-            listeners += len(np.unique(listens["user"][rows]))
+        for bucket in plays_of:
+            plays, kept = self._sessions(_read_all(bucket), estimate, hashes)
+            mentioned[kept["song"]] = True
+            listeners += len(np.unique(kept["user"]))
             assembler = SessionAssembler(self._folder, self._writer.rejects)
             self._writer.write(assembler.add(plays), "listening history")
-        _write_names(self._folder / "names.parquet", tracks, mentioned)
-        return self._account(listeners)
+        merged = tracks.write_names(self._folder / "names.parquet", mentioned)
+        return self._account(listeners, merged)
 
     def _listens(
         self,
         users: npt.NDArray[np.int32],
-        same_track: npt.NDArray[np.int32],
-        counts: Counter[str],
+        same: tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]],
     ) -> Iterator[npt.NDArray]:
-        """All plays without duplicates, those of a listener together."""
+        """All plays, each once, at its true time; those of a listener together.
+
+        Args:
+            users: Who each user is.
+            same: Recording and song of each track.
+        """
+        recordings, songs = same
+        steps = np.array([grid.step for grid in self._reader.grids], np.int32)
         buckets = [[bucket] for bucket in self._buckets]
         if (users != np.arange(len(users))).any():
             # Only where there are two users, who turned out to be one.
@@ -261,10 +282,22 @@ class _HistoryMaker(ExitStack):
         for together in buckets:
             listens = np.concatenate([_read_all(bucket) for bucket in together])
             listens["user"] = users[listens["user"]]
-            listens["track"] = same_track[listens["track"]]
+            listens["song"] = songs[listens["track"]]
+            listens["track"] = recordings[listens["track"]]
+            listens["resolution"] = np.maximum(listens["resolution"], steps[listens["table"]])
+            coarse = listens["resolution"] > MINUTE
+            if coarse.any():
+                listens = listens[~coarse]
             listens, again = without_duplicates(listens)
-            counts[DUPLICATES] += again
-            counts[PLAYS] += len(listens)
+            listens = with_true_starts(listens)
+            listens, copies = without_copies(listens)
+            for what, count in (
+                (NO_TIME, int(coarse.sum())),
+                (DUPLICATES, again),
+                (COPIES, copies),
+                (PLAYS, len(listens)),
+            ):
+                self._counts[what] += count
             if len(listens):
                 yield listens
 
@@ -273,10 +306,15 @@ class _HistoryMaker(ExitStack):
         listens: npt.NDArray,
         estimate: tuple[npt.NDArray[np.int32], npt.NDArray[np.int8]],
         hashes: npt.NDArray[np.object_],
-    ) -> tuple[pa.Table, npt.NDArray[np.int64]]:
-        """Plays of whole sessions with levels, in the order of ids, and the rows they are from."""
+    ) -> tuple[pa.Table, npt.NDArray]:
+        """Plays of whole sessions with levels, in the order of ids, and their records."""
         length, length_from = (values[listens["track"]] for values in estimate)
         known = np.where(listens["length"] > 0, listens["length"], length)
+        sure = (listens["length"] > 0) | (length_from != Evidence.TYPICAL_LENGTH)
+        rows, listens, pieces, unclear = with_pieces_joined(listens, known, sure)
+        length, length_from, known = length[rows], length_from[rows], known[rows]
+        self._counts[PIECES] += pieces
+        self._counts[UNCLEAR] += unclear
         clock = Clock.of(listens, known)
         config = self._config.session
         order, run = find_runs(listens, clock, config, self._counts)
@@ -295,7 +333,7 @@ class _HistoryMaker(ExitStack):
         order, session = order[by_id], session[by_id]
         columns: dict[str, Any] = {
             "session_id": pa.array(ids[session], pa.string()),
-            "track_id": pa.array(names[listens["track"][order]], pa.string()),
+            "track_id": pa.array(names[listens["song"][order]], pa.string()),
             "line": listens["order"][order],
             "session_length": size[by_id],
             "level": levels[by_id],
@@ -306,7 +344,7 @@ class _HistoryMaker(ExitStack):
                 for name in ("shuffle", "context_type", "source", "reason_start", "reason_end")
             },
         }
-        return play_table(columns, np.ones(len(order), np.bool_)), order
+        return play_table(columns, np.ones(len(order), np.bool_)), listens[order]
 
     def _hours(self, start: npt.NDArray[np.int64]) -> npt.NDArray[np.int8]:
         """Hours of the day where the listener lives; unknown without a timezone."""
@@ -316,18 +354,20 @@ class _HistoryMaker(ExitStack):
         local = utc.tz_convert(zoneinfo.ZoneInfo(self._config.timezone))
         return local.hour.to_numpy().astype(np.int8)
 
-    def _account(self, listeners: int) -> dict[str, Any]:
+    def _account(self, listeners: int, merged: int) -> dict[str, Any]:
         """What became of the rows, for ``dataset.json`` and for people."""
         counts = self._counts
         total = max(int(self._evidence.sum()), 1)
         return {
             "listeners": listeners,
+            "merged_ids": merged,
             "read_as": self._formats,
             "rows": {
                 "read": self._writer.rows,
                 "rejected": self._writer.rejects.counts.total(),
                 **{f"left out: {what}": n for what, n in self._reader.left_out.items()},
-                **{name: counts[name] for name in (DUPLICATES, *FATES)},
+                **{name: counts[name] for name in (DUPLICATES, COPIES, PIECES, *FATES)},
+                **({NO_TIME: counts[NO_TIME]} if counts[NO_TIME] else {}),
             },
             "overlaps": {name: counts[name] for name in OVERLAPS},
             "sessions": {
@@ -347,23 +387,14 @@ class _HistoryMaker(ExitStack):
 
     def _notes(self) -> list[str]:
         """What a user should know of how the histories were read."""
-        counts, notes = self._counts, [*self._damaged, *self._told]
-        if counts[OVERLAPS[1]] > SUSPICIOUS_OVERLAP * counts[PLAYS] > 3 * counts[FLIPPED]:
-            notes.append(
-                "Many plays overlap the way the times are read, and few would if a time were the "
-                "other end of its play: try time_is=start or time_is=end in the mapping."
-            )
-        notes += [
-            f"No play's {what}_ms is above {self._longest[what]:,}: if its column holds seconds, "
-            f"map it as {what}_s."
-            for what in self._longest
-            if UNKNOWN < self._longest[what] < SECONDS_BELOW
+        coarse = [
+            precision_note(name, grid.step)
+            for (name, stated), grid in zip(self._tables, self._reader.grids, strict=True)
+            if grid.step > max(stated, SECOND)
         ]
-        if self._config.timezone is None and self._counts[PLAYS]:
-            notes.append(
-                "Hours of the day are unknown: times are in UTC, and no --timezone was named."
-            )
-        return notes
+        hours_known = self._config.timezone is not None
+        counted = history_notes(self._counts, self._longest, hours_known=hours_known)
+        return [*self._damaged, *self._told, *coarse, *counted]
 
 
 def _owner(file: Path, table: Table) -> str:
@@ -394,20 +425,6 @@ def _users_by_code(codes: dict[str, int], owners: set[int]) -> npt.NDArray[np.in
     return same
 
 
-def _tracks_by_code(tracks: Tracks) -> npt.NDArray[np.int32]:
-    """Which track each one is: those known by name alone are the one with that name and an id."""
-    same = np.arange(len(tracks.codes), dtype=np.int32)
-    with_id = {
-        full_title(tracks.titles[code], tracks.artists[code]).casefold(): code
-        for code in range(len(tracks.codes) - 1, -1, -1)
-        if code not in tracks.by_name and tracks.titles[code]
-    }
-    for code in tracks.by_name:
-        name = full_title(tracks.titles[code], tracks.artists[code]).casefold()
-        same[code] = with_id.get(name, code)
-    return same
-
-
 def _session_ids(
     session: npt.NDArray[np.int64],
     run: npt.NDArray[np.int64],
@@ -427,13 +444,3 @@ def _session_ids(
         of_run = digest(f"{listener}/run/{run[row]}", 8)
         ids.append(session_name(listener, of_run, digest(f"{listener}/session/{number}", 4)))
     return np.array(ids, dtype=object)
-
-
-def _write_names(file: Path, tracks: Tracks, mentioned: npt.NDArray[np.bool_]) -> None:
-    """Titles and artists of the tracks that sessions hold."""
-    ids = list(tracks.codes)
-    rows = [code for code in np.flatnonzero(mentioned).tolist() if tracks.titles[code]]
-    if rows:
-        named = {"track_id": ids, "title": tracks.titles, "artist": tracks.artists}
-        columns = {name: pa.array([of[r] for r in rows], pa.string()) for name, of in named.items()}
-        pq.write_table(pa.table(columns), file)

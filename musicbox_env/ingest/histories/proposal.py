@@ -35,6 +35,7 @@ USUAL_NAMES: Final[Mapping[str, tuple[str, ...]]] = {
         *("time", "datetime", "utctime", "createdat", "endedat", "endtime", "stoppedat"),
         *("stoptime", "end", "stop", "ts", "date", "playedon", "listenedon", "entrydate", "uts"),
     ),
+    "began": ("offlinetimestamp",),
     "track": ("trackid", "songid", "trackuri", "uri", "itemid", "recordingid", "isrc", "track"),
     "title": ("title", "trackname", "tracktitle", "songname", "songtitle", "name", "song"),
     "artist": ("artist", "artistname", "performer"),
@@ -119,7 +120,7 @@ def _fits(key: str, column: str, values: Values) -> bool:
     filled = _filled(values.get(column, ()))
     if not filled:
         return True
-    if key == "time":
+    if key in ("time", "began"):
         return _times(filled) or _all_clocks(filled)
     if key in ("completed", "skipped", "shuffle"):
         return _share(parse_flag(text) != UNPARSABLE for text in filled) >= MOST

@@ -15,17 +15,11 @@ from typing import Final, Literal
 import numpy as np
 import numpy.typing as npt
 
+from musicbox_env.ingest.histories.clock import Clock, changes
+from musicbox_env.ingest.histories.players import find_players, play_order
 from musicbox_env.schema import MAX_SESSION_LENGTH, MIN_SESSION_LENGTH, UNKNOWN
 
-CLOCK_MS: Final = 5_000
-"""How far two plays of one player may overlap by the clock, beyond the clock's own resolution:
-players note the end of a play late."""
 NO_SESSION: Final = -1
-OVERLAPS: Final = (
-    "plays that begin before the last one ends, by the clock alone",
-    "plays at the same time as another, on a second player",
-    "of these on another device",
-)
 FATES: Final = ("plays in runs too short", "plays cut off long runs", "plays in sessions")
 FOUND: Final = (
     "runs of plays",
@@ -78,63 +72,6 @@ def run_of(session_id: str) -> str:
     return session_id.rpartition("-")[0]
 
 
-@dataclass(frozen=True)
-class Clock:
-    """When plays began and ended.
-
-    Attributes:
-        start: Milliseconds since 1970 UTC ``(plays,)``.
-        end: The same of the end.
-        slack: By how much each time may be wrong, ``(plays,)`` milliseconds.
-        measured: Plays whose time heard is known; that of the others is a guess ``(plays,)``.
-    """
-
-    start: npt.NDArray[np.int64]
-    end: npt.NDArray[np.int64]
-    slack: npt.NDArray[np.int64]
-    measured: npt.NDArray[np.bool_]
-
-    @classmethod
-    def of(cls, listens: npt.NDArray, lengths: npt.NDArray[np.int32]) -> Clock:
-        """Times of records of `listens.LISTEN`, lengths of their tracks given."""
-        measured = listens["ms"] >= 0
-        heard = np.where(measured, listens["ms"], lengths).astype(np.int64)
-        start = np.where(listens["time_is_start"], listens["time"], listens["time"] - heard)
-        end = np.where(listens["time_is_start"], listens["time"] + heard, listens["time"])
-        return cls(start, end, listens["resolution"].astype(np.int64), measured)
-
-    def take(self, order: npt.NDArray[np.int64]) -> Clock:
-        """The same of other plays."""
-        return Clock(self.start[order], self.end[order], self.slack[order], self.measured[order])
-
-
-def without_duplicates(listens: npt.NDArray) -> tuple[npt.NDArray, int]:
-    """Leave out plays that are listed twice, the later row each time; also returns how many.
-
-    Twice is the same user, track, moment and time heard. Times exact to the minute are those of
-    an archive that may list the plays of another archive, exact to the second, once more: there
-    the minute counts.
-    """
-    if not len(listens):
-        return listens, 0
-    minute = listens["time"] // 60_000
-    user, track, ms = (listens[name] for name in ("user", "track", "ms"))
-    time, exactness = listens["time"], listens["resolution"]
-    order = np.lexsort((listens["order"], time, exactness, minute, ms, track, user))
-    listens, time, exactness = listens[order], time[order], exactness[order]
-    new = _changes(user[order], track[order], ms[order], minute[order])
-    finest = np.minimum.reduceat(exactness, np.flatnonzero(new))[np.cumsum(new) - 1]
-    again = ~(new | _changes(time, exactness)) | (exactness > finest)
-    return listens[~again], int(again.sum())
-
-
-def _changes(*columns: npt.NDArray) -> npt.NDArray[np.bool_]:
-    """Rows in which a column differs from the row before ``(rows,)``; the first row is one."""
-    changes = np.ones(len(columns[0]), np.bool_)
-    changes[1:] = np.any([column[1:] != column[:-1] for column in columns], axis=0)
-    return changes
-
-
 def find_runs(
     listens: npt.NDArray, clock: Clock, config: SessionConfig, counts: Counter[str]
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
@@ -149,13 +86,9 @@ def find_runs(
     Returns:
         The order of the plays, and the number of each one's run in that order, both ``(plays,)``.
     """
-    # Any moment of a play orders it, but the stated one best: what is reckoned from a time and a
-    # time heard that are exact to different fractions may swap plays that were skipped at once.
-    mixed = ~listens["time_is_start"].all()
-    moment = np.where(clock.measured & mixed, clock.end, listens["time"])
-    order = np.lexsort((listens["order"], moment, listens["user"]))
+    order = play_order(listens, clock)
     clock, user = clock.take(order), listens["user"][order]
-    player = _players(user, clock, listens["device"][order], counts)
+    player = find_players(user, clock, listens["device"][order], counts)
     regroup = np.lexsort((np.arange(len(order)), player, user))
     order, user, player, clock = (
         order[regroup],
@@ -164,7 +97,7 @@ def find_runs(
         clock.take(regroup),
     )
     allowed = config.max_gap * 1000 + _shared_slack(clock)
-    breaks = _changes(user, player)
+    breaks = changes(user, player)
     breaks[1:] |= clock.start[1:] - clock.end[:-1] > allowed
     return order, np.cumsum(breaks) - 1
 
@@ -173,62 +106,6 @@ def _shared_slack(clock: Clock) -> npt.NDArray[np.int64]:
     """How wrong the time between neighbours may be: nothing to speak of but for whole minutes."""
     coarse = np.maximum(clock.slack[1:], clock.slack[:-1])
     return np.where(coarse > 1_000, coarse, 0)
-
-
-def _players(
-    user: npt.NDArray[np.int32],
-    clock: Clock,
-    device: npt.NDArray[np.int32],
-    counts: Counter[str],
-) -> npt.NDArray[np.int64]:
-    """Which player of its user each play ran on, ``(plays,)``, plays ordered by user and time.
-
-    One player plays one thing at a time. A play that begins well before another has ended ran
-    on a second player; a little before is what clocks do, and means no time between.
-    """
-    player = np.zeros(len(user), np.int64)
-    if len(user) < 2:
-        return player
-    overlap = np.where(user[1:] == user[:-1], clock.end[:-1] - clock.start[1:], 0)
-    overlap[~(clock.measured[1:] & clock.measured[:-1])] = 0
-    tolerated = CLOCK_MS + np.maximum(clock.slack[1:], clock.slack[:-1])
-    at_once = overlap > tolerated
-    known = at_once & (device[1:] >= 0) & (device[:-1] >= 0)
-    elsewhere = known & (device[1:] != device[:-1])
-    by_clock = (overlap > tolerated - CLOCK_MS) & ~at_once
-    for what, mask in zip(OVERLAPS, (by_clock, at_once, elsewhere), strict=True):
-        counts[what] += int(mask.sum())
-    for each in np.unique(user[1:][at_once]).tolist():
-        rows = np.flatnonzero(user == each)
-        player[rows] = _assign_players(clock.take(rows))
-    return player
-
-
-def _assign_players(clock: Clock) -> npt.NDArray[np.int64]:
-    """Give each play of one user to the player that stopped last before it began."""
-    ends: list[int] = []
-    player = np.zeros(len(clock.start), np.int64)
-    slack = (clock.slack + CLOCK_MS).tolist()
-    starts, stops = clock.start.tolist(), clock.end.tolist()
-    for i, measured in enumerate(clock.measured.tolist()):
-        free = [p for p, end in enumerate(ends) if end <= starts[i] + slack[i] or not measured]
-        chosen = max(free, key=ends.__getitem__, default=len(ends))
-        if chosen == len(ends):
-            ends.append(stops[i])
-        ends[chosen] = stops[i]
-        player[i] = chosen
-    return player
-
-
-def overlaps_if_flipped(listens: npt.NDArray, lengths: npt.NDArray[np.int32]) -> int:
-    """Plays that would overlap if each time were the other end of its play than it is read as."""
-    flipped = listens.copy()
-    flipped["time_is_start"] = ~flipped["time_is_start"]
-    clock = Clock.of(flipped, lengths)
-    order = np.lexsort((flipped["order"], flipped["time"], flipped["user"]))
-    counts: Counter[str] = Counter()
-    _players(flipped["user"][order], clock.take(order), flipped["device"][order], counts)
-    return counts[OVERLAPS[1]]
 
 
 def cut_sessions(

@@ -2,8 +2,9 @@
 
 Spotify hands out two archives. The *extended streaming history*
 (``Streaming_History_Audio_*.json``, before 2023 ``endsong_*.json``) has every play with its
-milliseconds and what began and ended it; ``ts`` is when it stopped, in UTC. CSV exports of it
-circulate, often with shorter names. The *account data* (``StreamingHistory_music_*.json``, before
+milliseconds and what began and ended it; ``ts`` is when it stopped, in UTC, or when that was
+noted, and ``offline_timestamp`` when it began. CSV exports of it circulate, often with shorter
+names. The *account data* (``StreamingHistory_music_*.json``, before
 2023 ``StreamingHistory*.json``) covers a year and says only who sang what, until which minute,
 and for how many milliseconds.
 """
@@ -13,9 +14,10 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Final
 
-from musicbox_env.ingest.histories.formats import MINUTE, SECOND, HistoryFormat
+from musicbox_env.ingest.histories.formats import HistoryFormat
 from musicbox_env.ingest.histories.mapping import PlayMapping
 from musicbox_env.ingest.histories.proposal import usual_columns
+from musicbox_env.ingest.spelling.precision import MINUTE, SECOND
 
 PLAYED_KEYS: Final = (b'"ms_played"', b'"msPlayed"')
 """What even the ruins of a history show."""
@@ -67,6 +69,7 @@ def recognize(columns: Collection[str]) -> HistoryFormat | None:
             title=title,
             artist=artist,
             played_ms=played,
+            began=first(["offline_timestamp"]),
             **{name: name for name in _SAME_NAME if name in present},
         ),
         podcast=podcast,

@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 
 from musicbox_env.ingest.plays import EMPTY_VALUES
 from musicbox_env.ingest.tables import as_strings
+from musicbox_env.names import id_key
 from musicbox_env.schema import UNKNOWN
 
 LONGEST_MS: Final = 24 * 3600 * 1000
@@ -202,7 +203,7 @@ def id_texts(column: pa.Array) -> tuple[npt.NDArray[np.object_], Mask]:
     strings = as_strings(column)
     lost = np.zeros(len(texts), np.bool_)
     if _any(strings, r"\.0+\s*$"):
-        texts = np.array([re.sub(r"^(\d+)\.0+$", r"\1", text) for text in texts], object)
+        texts = np.array([id_key(text) for text in texts], object)
     if _any(strings, _ROUNDED):
         rounded = re.compile(_ROUNDED)
         lost = np.array([bool(rounded.match(text)) for text in texts], np.bool_)

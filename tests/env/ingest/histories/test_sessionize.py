@@ -6,16 +6,15 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+from musicbox_env.ingest.histories.clock import Clock, without_duplicates
 from musicbox_env.ingest.histories.listens import LISTEN
 from musicbox_env.ingest.histories.sessionize import (
     FATES,
     FOUND,
     NO_SESSION,
-    Clock,
     SessionConfig,
     cut_sessions,
     find_runs,
-    without_duplicates,
 )
 
 
@@ -140,17 +139,17 @@ def test_duplicates_against_a_dictionary(seed):
         300,
         time=time,
         ms=rng.integers(0, 2, 300),
-        track=rng.integers(0, 3, 300),
+        song=rng.integers(0, 3, 300),
         user=rng.integers(0, 2, 300),
         resolution=np.where(coarse, 60_000, 1_000),
     )
     left, again = without_duplicates(listens)
     exact, minutes = {}, set()
     for row in listens[~coarse]:
-        exact.setdefault((row["user"], row["track"], row["ms"], row["time"]), row["order"])
-        minutes.add((row["user"], row["track"], row["ms"], row["time"] // 60_000))
+        exact.setdefault((row["user"], row["song"], row["ms"], row["time"]), row["order"])
+        minutes.add((row["user"], row["song"], row["ms"], row["time"] // 60_000))
     for row in listens[coarse]:
-        key = (row["user"], row["track"], row["ms"], row["time"] // 60_000)
+        key = (row["user"], row["song"], row["ms"], row["time"] // 60_000)
         if key not in minutes:
             exact.setdefault((*key, "minute"), row["order"])
     assert sorted(left["order"]) == sorted(exact.values())

@@ -1,0 +1,60 @@
+"""What became of the rows of listening histories, in the words of the account."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Final
+
+from musicbox_env.ingest.histories.players import OVERLAPS
+from musicbox_env.schema import UNKNOWN
+
+NO_TIME: Final = "left out: times without a time of day, or to the hour"
+DUPLICATES: Final = "duplicate plays"
+COPIES: Final = "copies of a play, told again at another time"
+PIECES: Final = "rows that go on with a play after a pause"
+UNCLEAR: Final = "rows that may go on with a play"
+PLAYS: Final = "plays of music"
+FLIPPED: Final = "overlaps if times were the other end"
+SUSPICIOUS_OVERLAP: Final = 0.05
+SECONDS_BELOW: Final = 10_000
+"""Where all times heard, or all lengths, are below this many milliseconds, they may be seconds."""
+
+
+def history_notes(
+    counts: Counter[str], longest: Mapping[str, int], *, hours_known: bool
+) -> list[str]:
+    """What a user should know of how histories were read, by what was counted.
+
+    Args:
+        counts: Rows and plays, by the names above and by `players.OVERLAPS`.
+        longest: Largest number of milliseconds of a time heard (``played``) and of a length
+            (``duration``).
+        hours_known: Whether the listener's timezone was named.
+    """
+    notes = []
+    overlaps, on_another_device = counts[OVERLAPS[1]], counts[OVERLAPS[2]]
+    if overlaps > SUSPICIOUS_OVERLAP * counts[PLAYS] > 3 * counts[FLIPPED]:
+        notes.append(
+            "Many plays overlap the way the times are read, and few would if a time were the "
+            "other end of its play: try time_is=start or time_is=end in the mapping."
+        )
+    elif overlaps > on_another_device:
+        notes.append(
+            f"{overlaps - on_another_device:,} plays begin before another ends, though nothing "
+            "tells of two devices: they count as heard on a second player. Times that were noted "
+            "late look the same."
+        )
+    if counts[UNCLEAR]:
+        notes.append(
+            f"{counts[UNCLEAR]:,} rows may be the second piece of a play around a pause, or "
+            "the same song begun again: they count as plays. A mapped reason_end tells."
+        )
+    notes += [
+        f"No play's {what}_ms is above {most:,}: if its column holds seconds, map it as {what}_s."
+        for what, most in longest.items()
+        if UNKNOWN < most < SECONDS_BELOW
+    ]
+    if not hours_known and counts[PLAYS]:
+        notes.append("Hours of the day are unknown: times are in UTC, and no --timezone was named.")
+    return notes

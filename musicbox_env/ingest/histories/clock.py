@@ -1,0 +1,374 @@
+"""When plays began and ended: one row is one play only where the clock allows it.
+
+Services note times late, tell a play twice some seconds apart, and tell one in pieces around a
+pause. One listener hears a song once at a time, so that a second row of a song that cannot be
+another play is a copy of the first or goes on with it. Each is counted, and none becomes a second
+player or a skip.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from musicbox_env.ingest.histories.levels import ended_itself
+from musicbox_env.ingest.spelling.precision import DAY, SECOND
+from musicbox_env.schema import REASONS_END, REASONS_START, UNKNOWN
+
+CLOCK_MS: Final = 5_000
+"""How far two plays of one player may overlap by the clock, beyond the clock's own resolution:
+players note the end of a play late."""
+NOTED_LATE_MS: Final = 31 * DAY
+"""How late the end of a play may be noted: a device without network must report once a month."""
+AT_ONCE_MS: Final = 2_000
+"""Times no further apart than this are one moment, noted twice."""
+AGAIN_MS: Final = 30_000
+"""How far apart the times of a play are that is told twice."""
+NEAR_MS: Final = 5 * 60_000
+"""How far apart rows of a song are of which one is a copy since it overlaps other plays."""
+PAUSE_MS: Final = 30 * 60_000
+"""Longest pause within a play; after a longer one it counts as another play."""
+SHORT_PAUSE_MS: Final = 60_000
+"""The same where no reason says that a play was interrupted."""
+ONE_LENGTH: Final = 1.02
+"""Pieces of one play are no longer together than this share of the track's length."""
+PIECES_USUAL: Final = 0.05
+FEWEST_PIECES: Final = 5
+"""Share and number of plays from which on pieces are what a service tells, where no reason says
+so."""
+INTERRUPTED: Final = frozenset(
+    REASONS_END.index(name) for name in ("endplay", "logout", "appload", "trackerror")
+)
+RESUMED: Final = frozenset(
+    REASONS_START.index(name) for name in ("appload", "playbtn", "trackerror")
+)
+REMOTE: Final = REASONS_END.index("remote"), REASONS_START.index("remote")
+"""Another device took over, or pressed a button: only where the device changes is it the first."""
+
+
+@dataclass(frozen=True)
+class Clock:
+    """When plays began and ended.
+
+    Attributes:
+        start: Milliseconds since 1970 UTC ``(plays,)``.
+        end: The same of the end.
+        slack: By how much each time may be wrong, ``(plays,)`` milliseconds.
+        measured: Plays whose time heard is known; that of the others is a guess ``(plays,)``.
+    """
+
+    start: npt.NDArray[np.int64]
+    end: npt.NDArray[np.int64]
+    slack: npt.NDArray[np.int64]
+    measured: npt.NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, listens: npt.NDArray, lengths: npt.NDArray[np.int32]) -> Clock:
+        """Times of records of `listens.LISTEN`, lengths of their tracks given."""
+        measured = listens["ms"] >= 0
+        heard = np.where(measured, listens["ms"], lengths).astype(np.int64) + listens["pause"]
+        start = np.where(listens["time_is_start"], listens["time"], listens["time"] - heard)
+        end = np.where(listens["time_is_start"], listens["time"] + heard, listens["time"])
+        return cls(start, end, listens["resolution"].astype(np.int64), measured)
+
+    def take(self, order: npt.NDArray[np.int64]) -> Clock:
+        """The same of other plays."""
+        return Clock(self.start[order], self.end[order], self.slack[order], self.measured[order])
+
+    def overlaps(self) -> npt.NDArray[np.int64]:
+        """By how much each play but the first begins before the one before it ends.
+
+        0 where one of both is a guess; negative where time passes between, ``(plays - 1,)``.
+        """
+        guess = ~(self.measured[1:] & self.measured[:-1])
+        return np.where(guess, 0, self.end[:-1] - self.start[1:])
+
+    def tolerated(self) -> npt.NDArray[np.int64]:
+        """How large an overlap is what clocks do, ``(plays - 1,)``."""
+        return CLOCK_MS + np.maximum(self.slack[1:], self.slack[:-1])
+
+
+def changes(*columns: npt.NDArray) -> npt.NDArray[np.bool_]:
+    """Rows in which a column differs from the row before ``(rows,)``; the first row is one."""
+    different = np.ones(len(columns[0]), np.bool_)
+    different[1:] = np.any([column[1:] != column[:-1] for column in columns], axis=0)
+    return different
+
+
+def without_duplicates(listens: npt.NDArray) -> tuple[npt.NDArray, int]:
+    """Leave out plays that are listed twice, the later row each time; also returns how many.
+
+    Twice is the same user, song, moment and time heard, and no other start told. Times exact to
+    the minute are those of an archive that may list the plays of another archive, exact to the
+    second, once more: there the minute counts.
+    """
+    if not len(listens):
+        return listens, 0
+    minute = listens["time"] // 60_000
+    user, song, ms = (listens[name] for name in ("user", "song", "ms"))
+    time, exactness = listens["time"], listens["resolution"]
+    # Of two rows alike the one that tells more stays.
+    began = np.where(listens["began"] > 0, listens["began"], np.iinfo(np.int64).max)
+    order = np.lexsort((listens["order"], began, time, exactness, minute, ms, song, user))
+    listens, began = listens[order], began[order]
+    time, exactness = time[order], exactness[order]
+    new = changes(user[order], song[order], ms[order], minute[order])
+    finest = np.minimum.reduceat(exactness, np.flatnonzero(new))[np.cumsum(new) - 1]
+    # Noted at one moment, as when a device comes back to the network, but begun at several.
+    apart = np.zeros(len(listens), np.bool_)
+    apart[1:] = (listens["began"][1:] > 0) & (began[1:] - began[:-1] > AT_ONCE_MS)
+    again = ~(new | apart | changes(time, exactness)) | (exactness > finest)
+    return listens[~again] if again.any() else listens, int(again.sum())
+
+
+def with_true_starts(listens: npt.NDArray) -> npt.NDArray:
+    """Take the moment at which a play began for its time, wherever it can be true.
+
+    It cannot where the play would have ended after its end was noted, or over a month before, nor
+    where the listener began another song at that moment and heard both. Where the noted end is
+    the moment of the start itself, both are the start, unless most plays are so: then it is no
+    start that is told. A play that was noted late without another one in between was paused.
+    """
+    heard = np.maximum(listens["ms"], 0).astype(np.int64)
+    if not (listens["began"] > 0).any():
+        return listens
+    late = listens["time"] - listens["began"] - np.where(listens["time_is_start"], 0, heard)
+    known = listens["began"] > 0
+    usable = known & (late >= -CLOCK_MS - listens["resolution"]) & (late <= NOTED_LATE_MS)
+    long = known & ~listens["time_is_start"] & (heard > 4 * CLOCK_MS)
+    at_start = known & ~listens["time_is_start"]
+    at_start &= np.abs(listens["time"] - listens["began"]) <= AT_ONCE_MS
+    if 2 * (at_start & long).sum() > long.sum():
+        return listens
+    usable |= at_start
+    usable &= ~_shared_starts(listens, known & (heard > CLOCK_MS))
+    usable &= ~_second_pieces(listens, usable)
+    if not usable.any():
+        return listens
+    listens = listens.copy()
+    noted = np.where(usable & ~at_start & ~listens["time_is_start"], listens["time"], 0)
+    listens["time"] = np.where(usable, listens["began"], listens["time"])
+    listens["time_is_start"] |= usable
+    listens["resolution"] = np.where(usable, SECOND, listens["resolution"])
+    listens["pause"] = _pauses(listens, noted, heard)
+    return listens
+
+
+def _shared_starts(listens: npt.NDArray, heard: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """Plays whose start is told of several songs that the listener heard ``(plays,)``."""
+    order = np.lexsort((listens["began"], listens["user"]))
+    first = changes(listens["user"][order], listens["began"][order])
+    places, song = np.flatnonzero(first), listens["song"][order]
+    lowest = np.minimum.reduceat(np.where(heard[order], song, np.iinfo(np.int32).max), places)
+    highest = np.maximum.reduceat(np.where(heard[order], song, UNKNOWN), places)
+    shared = np.zeros(len(listens), np.bool_)
+    shared[order] = (lowest < highest)[np.cumsum(first) - 1]
+    return shared
+
+
+def _second_pieces(listens: npt.NDArray, usable: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """Plays that tell the start of an earlier piece of themselves ``(plays,)``.
+
+    Their noted ends leave room for both; copies of a play, noted late, do not, or are equal.
+    """
+    rows = np.flatnonzero(usable & (listens["ms"] >= 0) & ~listens["time_is_start"])
+    keys = [listens[name][rows] for name in ("time", "began", "song", "user")]
+    rows = rows[np.lexsort(keys)]
+    of = listens[rows]
+    again = ~changes(of["user"], of["song"], of["began"])[1:]
+    ms, time = of["ms"].astype(np.int64), of["time"]
+    again &= np.abs(ms[1:] - ms[:-1]) > AT_ONCE_MS
+    again &= time[1:] - ms[1:] >= time[:-1] - CLOCK_MS
+    second = np.zeros(len(listens), np.bool_)
+    second[rows[1:][again]] = True
+    return second
+
+
+def _pauses(
+    listens: npt.NDArray, noted: npt.NDArray[np.int64], heard: npt.NDArray[np.int64]
+) -> npt.NDArray[np.int32]:
+    """Milliseconds between what was heard of a play and its noted end ``(plays,)``.
+
+    0 where the end is unknown, or was noted after the listener's next play began.
+    """
+    start = np.where(listens["time_is_start"], listens["time"], listens["time"] - heard)
+    order = np.lexsort((listens["order"], start, listens["user"]))
+    following = np.full(len(order), np.iinfo(np.int64).max)
+    same = listens["user"][order][1:] == listens["user"][order][:-1]
+    following[order[:-1][same]] = start[order[1:][same]]
+    pause = noted - start - heard
+    paused = (pause > AT_ONCE_MS) & (pause <= PAUSE_MS) & (noted <= following + CLOCK_MS)
+    return np.where(paused, pause, 0).astype(np.int32)
+
+
+def without_copies(listens: npt.NDArray) -> tuple[npt.NDArray, int]:
+    """Leave out rows that tell a play once more at another time; also returns how many.
+
+    Of two rows of a song, one after the other and on no two devices, one is a copy if
+
+    1. they overlap for more than half of the shorter one,
+    2. both tell the same start,
+    3. both were cut at the same millisecond within `AGAIN_MS`, or
+    4. they were heard equally long within `NEAR_MS`, and one of them alone overlaps other plays.
+
+    The one that overlaps no other play stays, or else that which was heard longest. What is a copy
+    by its overlap with others is told after all other copies are gone.
+    """
+    total = len(listens)
+    for linked in (_same_play, _one_crowded):
+        clock = Clock.of(listens, np.zeros(len(listens), np.int32))
+        order = np.lexsort((listens["order"], clock.start, listens["song"], listens["user"]))
+        shared = _shared_time(listens, clock)[order]
+        listens, clock = listens[order], clock.take(order)
+        copy = linked(listens, clock, shared > CLOCK_MS + listens["resolution"])
+        copy &= ~changes(listens["user"], listens["song"])[1:] & ~_on_two_devices(listens)
+        if copy.any():
+            told = np.cumsum(np.concatenate([[True], ~copy]))
+            crowded = shared > np.minimum(AT_ONCE_MS + listens["resolution"], listens["ms"] // 2)
+            best = np.lexsort((np.arange(len(told)), -listens["ms"], crowded, told))
+            listens = listens[np.sort(best[changes(told[best])])]
+    return listens, total - len(listens)
+
+
+def _same_play(
+    of: npt.NDArray, clock: Clock, crowded: npt.NDArray[np.bool_]
+) -> npt.NDArray[np.bool_]:
+    """Rules 1 to 3 of `without_copies` for neighbours, ``(plays - 1,)``."""
+    ms, began = of["ms"].astype(np.int64), of["began"]
+    slack = np.maximum(clock.slack[1:], clock.slack[:-1])
+    overlap = _overlaps_in_any_order(clock)
+    allowed = np.where(_alike(ms), slack, clock.tolerated())
+    copy = overlap > np.maximum(allowed, np.minimum(ms[1:], ms[:-1]) // 2)
+    copy |= (began[1:] == began[:-1]) & (of["time"] == began)[1:] & (of["time"] == began)[:-1]
+    cut_alike = (slack <= SECOND) & (ms[1:] == ms[:-1]) & (ms[1:] > 0) & (ms[1:] % 1_000 > 0)
+    repeated = ended_itself(of)[1:]
+    repeated |= (of["reason_end"][1:] == UNKNOWN) & (np.abs(overlap) <= AT_ONCE_MS)
+    return copy | (cut_alike & (clock.start[1:] - clock.start[:-1] <= AGAIN_MS) & ~repeated)
+
+
+def _one_crowded(
+    of: npt.NDArray, clock: Clock, crowded: npt.NDArray[np.bool_]
+) -> npt.NDArray[np.bool_]:
+    """Rule 4 of `without_copies` for neighbours, ``(plays - 1,)``."""
+    near = clock.start[1:] - clock.start[:-1] <= NEAR_MS
+    return near & _alike(of["ms"].astype(np.int64)) & (crowded[1:] != crowded[:-1])
+
+
+def _alike(ms: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    """Whether neighbours were heard for as good as the same time, ``(plays - 1,)``."""
+    return (np.abs(ms[1:] - ms[:-1]) <= AT_ONCE_MS) & (ms[1:] > 0) & (ms[:-1] > 0)
+
+
+def _overlaps_in_any_order(clock: Clock) -> npt.NDArray[np.int64]:
+    """By how much neighbours overlap, the one first with which they overlap least."""
+    swapped = clock.end[1:] - clock.start[:-1]
+    return np.minimum(clock.overlaps(), swapped)
+
+
+def _shared_time(listens: npt.NDArray, clock: Clock) -> npt.NDArray[np.int64]:
+    """By how much each play overlaps the listener's last or next one of another song.
+
+    In milliseconds ``(plays,)``, the one first with which they overlap least; 0 where they do not.
+    """
+    order = np.lexsort((listens["order"], clock.start, listens["user"]))
+    of, user = clock.take(order), listens["user"][order]
+    first = np.flatnonzero(changes(user, listens["song"][order]))
+    size = np.diff(first, append=len(order))
+    shared, rows = np.zeros(len(order), np.int64), np.arange(len(order))
+    for neighbour in (np.repeat(first - 1, size), np.repeat(first + size, size)):
+        there = (neighbour >= 0) & (neighbour < len(order))
+        one, other = rows[there], neighbour[there]
+        both = (user[one] == user[other]) & of.measured[one] & of.measured[other]
+        together = np.minimum(of.end[one] - of.start[other], of.end[other] - of.start[one])
+        shared[one] = np.maximum(shared[one], np.where(both, together, 0))
+    found = np.empty_like(shared)
+    found[order] = shared
+    return found
+
+
+def may_be_pieces(listens: npt.NDArray) -> npt.NDArray[np.bool_]:
+    """Plays that may go on with another ``(plays,)``: what they last is no track's length."""
+    clock = Clock.of(listens, np.zeros(len(listens), np.int32))
+    order = np.lexsort((listens["order"], clock.start, listens["user"]))
+    pieces = np.zeros(len(listens), np.bool_)
+    pieces[order[1:]] = _may_go_on(listens[order], clock.take(order))
+    return pieces
+
+
+def with_pieces_joined(
+    listens: npt.NDArray, lengths: npt.NDArray[np.int32], known: npt.NDArray[np.bool_]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray, int, int]:
+    """Join the pieces of plays that were paused and went on.
+
+    Pieces follow each other in the listener's plays, are of one song, hold no more than its length
+    together, and are not what a listener leaves behind who skips, goes back or starts anew. Where
+    no reason tells, a song that is begun again looks the same: then they are joined only where
+    more than `PIECES_USUAL` of the plays are such pairs, which few listeners would make.
+
+    Args:
+        listens: Plays ``(plays,)`` of `listens.LISTEN`.
+        lengths: Lengths of their tracks in milliseconds ``(plays,)``.
+        known: Where these are more than a guess ``(plays,)``.
+
+    Returns:
+        Rows that are left, these plays, how many rows went into others, and how many that might
+        have did not.
+    """
+    clock = Clock.of(listens, lengths)
+    order = np.lexsort((listens["order"], clock.start, listens["user"]))
+    of, clock = listens[order], clock.take(order)
+    may = _may_go_on(of, clock)
+    # A reason is word enough where no length is known.
+    limit = np.where(known[order], ONE_LENGTH * lengths[order], np.inf)
+    may &= of["ms"][1:].astype(np.int64) + of["ms"][:-1] <= limit[:-1]
+    told = (of["reason_end"][:-1] >= 0) | (of["reason_start"][1:] >= 0)
+    unclear = may & ~told & known[order][:-1]
+    usual = unclear.sum() > max(PIECES_USUAL * (~told).sum(), FEWEST_PIECES)
+    may &= told | (unclear & usual)
+    left = np.ones(len(of), np.bool_)
+    first = -1
+    for second in (np.flatnonzero(may) + 1).tolist():
+        if left[second - 1]:
+            first = second - 1
+        if int(of["ms"][first]) + int(of["ms"][second]) > limit[first]:
+            continue
+        _join(of, clock, first, second)
+        left[second] = False
+    return order[left], of[left], int((~left).sum()), 0 if usual else int(unclear.sum())
+
+
+def _on_two_devices(of: npt.NDArray) -> npt.NDArray[np.bool_]:
+    """Whether each play but the first ran on another device than the one before it."""
+    device = of["device"]
+    return (device[1:] >= 0) & (device[:-1] >= 0) & (device[1:] != device[:-1])
+
+
+def _may_go_on(of: npt.NDArray, clock: Clock) -> npt.NDArray[np.bool_]:
+    """Whether each play but the first may go on with the one before it, ``(plays - 1,)``."""
+    end, start = of["reason_end"][:-1], of["reason_start"][1:]
+    moved = _on_two_devices(of)
+    interrupted = np.isin(end, list(INTERRUPTED)) | (moved & (end == REMOTE[0]))
+    resumed = np.isin(start, list(RESUMED)) | (moved & (start == REMOTE[1]))
+    may = interrupted | (end == UNKNOWN)
+    may &= resumed | (start == UNKNOWN)
+    may &= ~ended_itself(of)[:-1] & (of["skipped"][:-1] != 1)
+    may &= ~changes(of["user"], of["song"])[1:]
+    may &= clock.measured[1:] & clock.measured[:-1]
+    may &= np.maximum(clock.slack[1:], clock.slack[:-1]) <= SECOND
+    gap = clock.start[1:] - clock.end[:-1]
+    longest = np.where(interrupted | resumed, PAUSE_MS, SHORT_PAUSE_MS)
+    return may & (gap >= -clock.tolerated()) & (gap <= longest)
+
+
+def _join(of: npt.NDArray, clock: Clock, first: int, second: int) -> None:
+    """Make one play of two, in the place of the first."""
+    of["ms"][first] += of["ms"][second]
+    span = clock.end[second] - clock.start[first]
+    of["pause"][first] = max(int(span) - int(of["ms"][first]), 0)
+    of["time"][first], of["time_is_start"][first] = clock.start[first], True
+    of["share"][first] += of["share"][second]
+    for name in ("reason_end", "skipped", "completed"):
+        of[name][first] = of[name][second]
