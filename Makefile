@@ -8,7 +8,7 @@ ARGS ?=
 export OMP_NUM_THREADS ?= 1
 export OPENBLAS_NUM_THREADS ?= 1
 
-.PHONY: help install compare test lint fast slow clean
+.PHONY: help install compare test lint fast slow boundscheck clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -35,8 +35,12 @@ lint: $(STAMP)
 fast: $(STAMP)
 	$(BIN)/pytest -n 2
 
-slow: $(STAMP)  ## the tests that take minutes
+slow: $(STAMP) boundscheck  ## the tests that take minutes, those with bounds checks among them
 	$(BIN)/pytest -m slow
 
+# Machine code with checks lies apart; numba would take it for that without.
+boundscheck: $(STAMP)  ## the fast tests of the environment, every index in compiled kernels checked
+	NUMBA_BOUNDSCHECK=1 NUMBA_CACHE_DIR=$(abspath .boundscheck_cache) $(BIN)/pytest -n 2 tests/env tests/attack
+
 clean:  ## remove .venv and caches
-	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .boundscheck_cache

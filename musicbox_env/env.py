@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
@@ -237,12 +237,26 @@ def chosen_session(
     Raises:
         ValueError: An unknown option, or a session that cannot be played.
     """
-    options = options or {}
-    for name in options:
-        require_known("reset option", name, ["session"])
+    options = checked_options(options, ["session"])
     if options.get("session") is not None:
         return checked_sessions(options["session"], assets, ((),)).reshape(1)
     return assets.pool[choose(keys, len(assets.pool))]
+
+
+def checked_options(options: Any, known: Sequence[str]) -> dict[str, Any]:
+    """The options of ``reset`` as a dictionary.
+
+    Raises:
+        ValueError: They are none, or one is unknown.
+    """
+    if options is not None and not isinstance(options, Mapping):
+        raise ValueError(
+            f"options of reset are a {type(options).__name__}; expected a dictionary, such as "
+            "{'session': 3}."
+        )
+    for name in options or {}:
+        require_known("reset option", name, known)
+    return dict(options or {})
 
 
 def checked_sessions(
@@ -254,9 +268,11 @@ def checked_sessions(
         ValueError: Another shape, no integers, or a session that cannot be played.
     """
     expected = " or ".join(str(shape) if shape else "one index" for shape in dict.fromkeys(shapes))
+    if isinstance(sessions, np.ma.MaskedArray):
+        raise ValueError(f"Sessions came as a masked array; expected {expected}, all given.")
     try:
         given = np.asarray(sessions)
-    except ValueError as error:
+    except (ValueError, TypeError, RuntimeError) as error:
         raise ValueError(f"Sessions make no array ({error}); expected {expected}.") from error
     if given.shape not in shapes:
         raise ValueError(

@@ -14,6 +14,8 @@ from musicbox_env.kernels import compiled
 from musicbox_env.schema import NUM_LEVELS, SKIP_THRESHOLD, UNHEARD, Level, require_known
 
 Float = npt.NDArray[np.float64]
+LARGEST = 1e6
+"""Weight of a term: products and sums of larger ones may overflow."""
 
 
 @dataclass(frozen=True)
@@ -37,8 +39,12 @@ class RewardConfig:
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
-            if not isinstance(value, int | float) or not np.isfinite(value):
-                raise ValueError(f"Reward setting {name} is {value!r}; it must be a finite number.")
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            if not number or not abs(value) <= LARGEST:
+                raise ValueError(
+                    f"Reward setting {name} is {value!r}; it must be a finite number, from "
+                    f"{-LARGEST:,.0f} to {LARGEST:,.0f}."
+                )
         if not 0 <= self.gamma_position <= 1:
             raise ValueError(f"gamma_position is {self.gamma_position}; it must be in [0, 1].")
 

@@ -155,25 +155,46 @@ class PlayColumn:
             it for the play in question; of past plays every column may be read.
         vocabulary: Names of the codes of a categorical column.
         meaning: One line for people.
+        lowest: Smallest value that can be stored.
+        highest: Largest one; None is that of the type, or of the vocabulary.
     """
 
     dtype: str
     known: str
     meaning: str
     vocabulary: tuple[str, ...] = ()
+    lowest: int = -1
+    highest: int | None = None
+
+    @property
+    def limits(self) -> tuple[int, int]:
+        """Smallest and largest value that can be stored."""
+        if self.highest is not None:
+            return self.lowest, self.highest
+        if self.vocabulary:
+            return self.lowest, len(self.vocabulary) - 1
+        return self.lowest, int(np.iinfo(self.dtype).max)
 
 
 PLAY_COLUMNS: Final[Mapping[str, PlayColumn]] = {
-    "track": PlayColumn("int32", "before", "row of the catalog"),
-    "level": PlayColumn("int8", "after", "listen level, 0 brief to 4 full"),
+    "track": PlayColumn("int32", "before", "row of the catalog", lowest=0),
+    "level": PlayColumn(
+        "int8", "after", "listen level, 0 brief to 4 full", lowest=0, highest=int(Level.FULL)
+    ),
     "position": PlayColumn("int8", "before", "place in the session as logged, from 1"),
-    "hour": PlayColumn("int8", "before", "hour of the day, 0 to 23"),
-    "premium": PlayColumn("int8", "before", "1 where the listener pays"),
-    "date": PlayColumn("int32", "before", "days since 1970-01-01 as logged (some are wrong)"),
+    "hour": PlayColumn("int8", "before", "hour of the day, 0 to 23", highest=23),
+    "premium": PlayColumn("int8", "before", "1 where the listener pays", highest=1),
+    "date": PlayColumn(
+        "int32", "before", "days since 1970-01-01 as logged (some are wrong)", lowest=-(2**31)
+    ),
     "context_type": PlayColumn("int8", "start", "where the song was played from", CONTEXT_TYPES),
-    "shuffle": PlayColumn("int8", "start", "1 where shuffle is on"),
-    "context_switch": PlayColumn("int8", "start", "1 where the context changed before the play"),
-    "pause": PlayColumn("int8", "start", "pauses before the play, bits: 1 none, 2 short, 4 long"),
+    "shuffle": PlayColumn("int8", "start", "1 where shuffle is on", highest=1),
+    "context_switch": PlayColumn(
+        "int8", "start", "1 where the context changed before the play", highest=1
+    ),
+    "pause": PlayColumn(
+        "int8", "start", "pauses before the play, bits: 1 none, 2 short, 4 long", highest=7
+    ),
     "reason_start": PlayColumn("int8", "start", "what started the play", REASONS_START),
     "reason_end": PlayColumn("int8", "after", "what ended the play", REASONS_END),
     "seek_forward": PlayColumn("int16", "after", "jumps forward within the play"),

@@ -12,9 +12,8 @@ from gymnasium.utils import seeding
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
-from musicbox_env.env import checked_sessions, describe, ends
+from musicbox_env.env import checked_options, checked_sessions, describe, ends
 from musicbox_env.rng import KeyStreams, choose
-from musicbox_env.schema import require_known
 from musicbox_env.simulator.assets import EnvAssets
 from musicbox_env.simulator.config import SessionConfig
 from musicbox_env.simulator.dynamics import Outcome, Simulator
@@ -84,10 +83,12 @@ class MusicSessionVectorEnv(VectorEnv[Batch, npt.NDArray, npt.NDArray]):
             options: ``{"session": (num_envs,) indices}`` names the sessions; ``{"reset_mask":
                 (num_envs,) bool}`` begins only some.
         """
-        options = dict(options or {})
-        for name in options:
-            require_known("reset option", name, ["session", "reset_mask"])
-        mask = np.asarray(options.get("reset_mask", np.ones(self.num_envs, np.bool_)))
+        options = checked_options(options, ["session", "reset_mask"])
+        given = options.get("reset_mask", np.ones(self.num_envs, np.bool_))
+        try:
+            mask = np.asarray(given)
+        except (ValueError, TypeError, RuntimeError) as error:
+            raise ValueError(f"reset_mask makes no array ({error}).") from error
         if mask.shape != (self.num_envs,) or mask.dtype != np.bool_ or not mask.any():
             raise ValueError(
                 f"reset_mask is {mask.dtype} of shape {mask.shape}; expected bool of shape "

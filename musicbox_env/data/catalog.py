@@ -10,14 +10,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from musicbox_env.data.checks import UNREADABLE, CheckedFile, FileError, are_strings
 from musicbox_env.names import id_key, name_key
 from musicbox_env.schema import TRACK_FEATURES, suggest
 
 if TYPE_CHECKING:  # slow to import, and an environment needs none of it
     import pandas as pd
 
+COUNTS = tuple(f"{what}_{fold}" for fold in ("a", "b") for what in ("plays", "skips"))
+MEND = "Make the dataset again, or ask its sender for it again."
 OTHER_IDS = "other_ids"
 """Column of the catalog: further ids of a song, all with its title and artist."""
 RATE_PRIOR_PLAYS = 50.0
@@ -39,10 +44,73 @@ class Catalog:
 
         Args:
             folder: Dataset folder, holding ``catalog.parquet``.
+
+        Raises:
+            FileError: The file is no table, or its columns are others. Values are checked by
+                `check`.
         """
         self._folder = Path(folder)
         self._file = self._folder / "catalog.parquet"
-        self._num_tracks = int(pq.read_metadata(self._file).num_rows)
+        checked = CheckedFile(self._file, MEND)
+        checked.require_regular()
+        try:
+            about = pq.read_metadata(self._file)
+            self._schema = about.schema.to_arrow_schema()
+        except UNREADABLE as error:
+            raise checked.refused(f"no table ({error})", "a Parquet file of tracks") from None
+        self._num_tracks = int(about.num_rows)
+        size = self._file.stat().st_size
+        checked.require(
+            0 < self._num_tracks <= size,  # an id of its own takes a byte
+            f"{self._num_tracks:,} tracks in {size:,} bytes",
+            "at least one track, and more bytes than tracks",
+        )
+        self._require_columns(self._schema)
+
+    def _require_columns(self, schema: pa.Schema) -> None:
+        """Refuse columns that are missing, there twice, or of another type."""
+        names = schema.names
+        for name, right, kind in _COLUMNS:
+            number = names.count(name)
+            needed = name == "track_id" or name in COUNTS
+            wrong = number > 1 or (number and not right(schema.field(name)))
+            CheckedFile(self._file, MEND).require(
+                not wrong and (number or not needed), f"no column {name} of {kind}", "one"
+            )
+
+    @property
+    def file(self) -> Path:
+        """All that `check` reads."""
+        return self._file
+
+    def check(self) -> None:
+        """Check all values of the columns that are read.
+
+        Raises:
+            FileError: Text is damaged, an id is missing or there twice, or a count cannot be.
+        """
+        checked = CheckedFile(self._file, MEND)
+        try:
+            known = [name for name, *_ in _COLUMNS if name in self._schema.names]
+            table = pq.read_table(self._file, columns=known)
+            table.validate(full=True)
+            self._require_columns(table.schema)
+            distinct = pc.call_function("count_distinct", [table["track_id"]]).as_py()
+            counts = {name: table[name].to_numpy() for name in COUNTS}
+        except FileError:
+            raise
+        except UNREADABLE as error:
+            raise checked.refused(f"no table ({error})", "a Parquet file of tracks") from None
+        checked.require(
+            table["track_id"].null_count == 0 and distinct == len(self),
+            f"{distinct:,} different track ids",
+            f"{len(self):,}, one for each track",
+        )
+        for name, values in counts.items():
+            checked.require_within(values, (0, np.iinfo(np.int64).max // 4), name)
+        for fold in ("a", "b"):
+            more = counts[f"skips_{fold}"] > counts[f"plays_{fold}"]
+            checked.require(not more.any(), f"more skips than plays in fold {fold}", "less")
 
     def __reduce__(self) -> tuple[Callable[[Path], Catalog], tuple[Path]]:
         """Pickle by path."""
@@ -75,7 +143,7 @@ class Catalog:
     @property
     def has_titles(self) -> bool:
         """Whether the dataset knows titles of tracks."""
-        return {"title", "artist"} <= set(pq.read_schema(self._file).names)
+        return {"title", "artist"} <= set(self._schema.names)
 
     def find(self, songs: list[str]) -> npt.NDArray[np.int64]:
         """Row numbers of songs named by any of their ids, or by "Artist - Title".
@@ -99,7 +167,7 @@ class Catalog:
     @cached_property
     def _other_ids(self) -> dict[str, str]:
         """Track id of each further id."""
-        if OTHER_IDS not in pq.read_schema(self._file).names:
+        if OTHER_IDS not in self._schema.names:
             return {}
         others = zip(self.track_ids, self._column(OTHER_IDS), strict=True)
         return {other: track for track, of in others if of is not None for other in of}
@@ -147,8 +215,7 @@ class Catalog:
     @property
     def feature_names(self) -> tuple[str, ...]:
         """Feature columns that this catalog has, in published order."""
-        present = set(pq.read_schema(self._file).names)
-        return tuple(name for name in TRACK_FEATURES if name in present)
+        return tuple(name for name in TRACK_FEATURES if name in self._schema.names)
 
     def features(self, names: tuple[str, ...] | None = None) -> npt.NDArray[np.float32]:
         """Feature matrix ``(num_tracks, len(names))``, NaN where unknown; all columns if None."""
@@ -186,3 +253,28 @@ class Catalog:
         plays, skips = self.plays(split), self.skips(split)
         mean = skips.sum() / max(plays.sum(), 1)
         return (skips + RATE_PRIOR_PLAYS * mean) / (plays + RATE_PRIOR_PLAYS)
+
+
+def _are_numbers(field: pa.Field) -> bool:
+    of = field.type
+    return any((pa.types.is_integer(of), pa.types.is_floating(of), pa.types.is_null(of)))
+
+
+def _are_names(field: pa.Field) -> bool:
+    return are_strings(field) or pa.types.is_null(field.type)
+
+
+def _are_lists(field: pa.Field) -> bool:
+    of = field.type
+    lists = pa.types.is_list(of) or pa.types.is_large_list(of)
+    return are_strings(of.value_field) if lists else pa.types.is_null(of)
+
+
+_COLUMNS = (
+    ("track_id", are_strings, "strings"),
+    *((name, lambda field: pa.types.is_int64(field.type), "int64") for name in COUNTS),
+    *((name, _are_names, "strings") for name in ("title", "artist")),
+    (OTHER_IDS, _are_lists, "lists of strings"),
+    *((name, _are_numbers, "numbers") for name in TRACK_FEATURES),
+)
+"""Columns that are read, what their type must be, and how that is called."""

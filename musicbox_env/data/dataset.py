@@ -18,7 +18,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
@@ -28,6 +27,7 @@ import numpy as np
 import numpy.typing as npt
 
 from musicbox_env.data.catalog import Catalog
+from musicbox_env.data.checks import CheckedFile
 from musicbox_env.data.fingerprint import (
     CATALOG_FINGERPRINT,
     COUNTS,
@@ -35,7 +35,8 @@ from musicbox_env.data.fingerprint import (
     fingerprints,
     in_words,
 )
-from musicbox_env.data.sessions import SessionLog
+from musicbox_env.data.sessions import MEND, OFFSETS, SessionLog
+from musicbox_env.data.verdicts import once, state_of
 from musicbox_env.schema import suggest
 
 FORMAT_VERSION = 1
@@ -51,6 +52,9 @@ UNFINISHED = ".partial"
 class Dataset:
     """An opened dataset folder. Opening reads a small JSON file and maps the rest.
 
+    Compiled kernels trust what they read. So a folder is checked when it is opened, once for each
+    state of its files: types, shapes, and that every value is in its range.
+
     Attributes:
         folder: Where it lies.
         about: Content of ``dataset.json``.
@@ -65,6 +69,7 @@ class Dataset:
             FileNotFoundError: The folder is no dataset, or what a job that was stopped left of
                 one; the message says how to make one.
             ValueError: It was written by a version with another format.
+            FileError: A file of it holds what it should not.
         """
         if Path(folder).resolve().name.endswith(UNFINISHED):
             raise FileNotFoundError(
@@ -88,14 +93,33 @@ class Dataset:
                 f"{self.folder} is not a dataset folder (no dataset.json). Make one with "
                 "`musicbox ingest LOGS --out DIR` or `musicbox synthesize --out DIR`."
             )
-        self.about: dict[str, Any] = json.loads(file.read_text())
+        self._about = CheckedFile(file, MEND)
+        self.about: dict[str, Any] = self._about.json()
         if self.about.get("format_version") != FORMAT_VERSION:
             raise ValueError(
                 f"{self.folder} has format version {self.about.get('format_version')}, and this "
                 f"MusicBox reads version {FORMAT_VERSION}; make the dataset again."
             )
+        for name, kind in _ABOUT.items():
+            if name in self.about or kind is int:
+                self._about.field(self.about, name, kind)
         self.sessions = SessionLog(self.folder)
         self.catalog = Catalog(self.folder)
+        self._require("sessions", self.sessions.num_sessions, OFFSETS)
+        self._require("plays", self.sessions.num_plays, OFFSETS)
+        self._require("tracks", len(self.catalog), self.catalog.file.name)
+        once("dataset", [file, self.catalog.file, *self.sessions.files], self._check)
+
+    def _check(self) -> None:
+        """Look at every value that is read from the folder, embeddings aside."""
+        self.catalog.check()
+        longest = self.sessions.check(len(self.catalog))
+        self._require("longest_session", longest, OFFSETS)
+
+    def _require(self, name: str, true: int, source: str) -> None:
+        """Refuse a number of ``dataset.json`` that is not what another file holds."""
+        given = self.about[name]
+        self._about.require(given == true, f"{name} is {given!r}", f"{true}, as in {source}")
 
     def __reduce__(self) -> tuple[Callable[[Path], Dataset], tuple[Path]]:
         """Pickle by path."""
@@ -183,10 +207,29 @@ class Dataset:
 
         Raises:
             KeyError: No such embedding was fitted.
+            FileError: Its file holds something else.
         """
         if name not in self.embedding_names:
             raise KeyError(
                 f"No embedding {name!r} in {self.folder}; {suggest(name, self.embedding_names)}"
             )
-        file = self.folder / "embeddings" / f"{name}.npy"
-        return np.asarray(np.load(file, mmap_mode="r", allow_pickle=False))
+        file = CheckedFile(self.folder / "embeddings" / f"{name}.npy", MEND)
+        state = state_of("embedding", [file.file])
+        if state not in self._mapped:
+            vectors = file.array(np.float32, (len(self.catalog), None))
+            once("unit rows", [file.file], lambda: file.require_unit_rows(vectors))
+            self._mapped[state] = vectors
+        return self._mapped[state]
+
+    @cached_property
+    def _mapped(self) -> dict[str, npt.NDArray[np.float32]]:
+        """Embeddings by the state of their files, so that none is opened and checked twice."""
+        return {}
+
+
+_ABOUT: dict[str, type] = {
+    **dict.fromkeys(("sessions", "plays", "tracks", "longest_session"), int),
+    **dict.fromkeys(("split", "synthetic", "history", "rejected"), dict),
+    **dict.fromkeys((FINGERPRINT, CATALOG_FINGERPRINT), str),
+}
+"""Types of entries of ``dataset.json``; numbers have to be there, and true."""

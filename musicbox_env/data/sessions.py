@@ -10,14 +10,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 import pyarrow.parquet as pq
 
+from musicbox_env.data.checks import BLOCK, UNREADABLE, CheckedFile, are_strings
 from musicbox_env.kernels import LogArrays, fill_rows
 from musicbox_env.schema import (
-    EXTRA_PLAY_COLUMNS,
     MAX_SESSION_LENGTH,
     PLAY_COLUMNS,
+    SPLITS,
+    STORED_PLAY_COLUMNS,
     UNKNOWN,
+    PlayColumn,
     is_skip,
     num_shown,
     split_codes,
@@ -26,6 +30,9 @@ from musicbox_env.schema import (
 if TYPE_CHECKING:  # slow to import, and an environment needs neither
     import pandas as pd
     from scipy.sparse import csr_array
+
+MEND = "Make the dataset again, or ask its sender for it again."
+OFFSETS, SPLIT, IDS = "sessions/offsets.npy", "sessions/split.npy", "sessions/ids.parquet"
 
 
 class SessionLog:
@@ -42,23 +49,99 @@ class SessionLog:
 
         Args:
             folder: Dataset folder, holding ``plays/`` and ``sessions/``.
+
+        Raises:
+            FileError: An array has another type or shape. Values are checked by `check`.
         """
         self._folder = Path(folder)
-        self.offsets: npt.NDArray[np.int64] = self._open("sessions/offsets.npy")
-        self.split: npt.NDArray[np.uint8] = self._open("sessions/split.npy")
+        self.offsets: npt.NDArray[np.int64] = self._file(OFFSETS).array(np.int64, (None,))
+        self._file(OFFSETS).require(
+            len(self.offsets) > 1, "no session", "0, then the end of each session"
+        )
+        self.split: npt.NDArray[np.uint8] = self._file(SPLIT).array(np.uint8, (None,))
+        number = len(self.offsets) - 1
+        self._file(SPLIT).require(
+            len(self.split) == number, f"{len(self.split)} sessions", f"{number}, as in {OFFSETS}"
+        )
 
     def __reduce__(self) -> tuple[Callable[[Path], SessionLog], tuple[Path]]:
         """Pickle by path: a pickled memory map would store the whole array."""
         return SessionLog, (self._folder,)
 
-    def _open(self, name: str) -> npt.NDArray:
-        # A plain view of the mapped file: indexing np.memmap itself goes through Python.
-        return np.asarray(np.load(self._folder / name, mmap_mode="r", allow_pickle=False))
+    def _file(self, name: str) -> CheckedFile:
+        return CheckedFile(self._folder / name, MEND)
+
+    @property
+    def files(self) -> list[Path]:
+        """All that `check` reads."""
+        columns = [f"plays/{name}.npy" for name in self._stored]
+        return [self._folder / name for name in (OFFSETS, SPLIT, IDS, *columns)]
+
+    def check(self, num_tracks: int) -> int:
+        """Check all values that kernels read, and that there is an id for each session.
+
+        Args:
+            num_tracks: Size of the catalog.
+
+        Returns:
+            Plays of the longest session.
+
+        Raises:
+            FileError: Offsets do not rise from 0, or a code is not in its vocabulary.
+        """
+        self._file(SPLIT).require_within(self.split, (0, len(SPLITS) - 1))
+        longest = self._longest()
+        for name, column in self._stored.items():
+            low, high = column.limits
+            high = num_tracks - 1 if name == "track" else high
+            self._file(f"plays/{name}.npy").require_within(self.column(name), (low, high))
+        self._id_table(columns=[])
+        return longest
+
+    def _longest(self) -> int:
+        """Plays of the longest session, offsets being checked."""
+        offsets, file, longest = self.offsets, self._file(OFFSETS), 0
+        first = offsets[0]
+        file.require(first == 0, f"the first session begins at {first}", "0")
+        for start in range(0, len(offsets) - 1, BLOCK):
+            here = offsets[start : start + BLOCK + 1]
+            file.require(
+                bool((here[1:] > here[:-1]).all()), "an offset is not above the one before", "more"
+            )
+            longest = max(longest, int(np.diff(here).max()))
+        return longest
+
+    def _id_table(self, columns: list[str] | None = None) -> pa.Table:
+        file = self._file(IDS)
+        file.require_regular()
+        try:
+            table = pq.read_table(file.file, columns=columns)
+            rows, schema = pq.read_metadata(file.file).num_rows, pq.read_schema(file.file)
+            table.validate(full=True)
+        except UNREADABLE as error:
+            raise file.refused(f"no table ({error})", "a Parquet file of session ids") from None
+        file.require(
+            rows == self.num_sessions and schema.names == ["session_id"] and are_strings(schema[0]),
+            f"{rows:,} rows of {', '.join(schema.names[:9])}",
+            f"{self.num_sessions:,} rows of session_id, strings",
+        )
+        return table
+
+    @cached_property
+    def _stored(self) -> dict[str, PlayColumn]:
+        """The columns that there have to be, and of the others those that there are."""
+        return {
+            name: column
+            for name, column in STORED_PLAY_COLUMNS.items()
+            if name in PLAY_COLUMNS or (self._folder / f"plays/{name}.npy").is_file()
+        }
 
     @cached_property
     def _columns(self) -> dict[str, npt.NDArray]:
-        extra = [n for n in EXTRA_PLAY_COLUMNS if (self._folder / f"plays/{n}.npy").is_file()]
-        return {name: self._open(f"plays/{name}.npy") for name in (*PLAY_COLUMNS, *extra)}
+        return {
+            name: self._file(f"plays/{name}.npy").array(column.dtype, (self.num_plays,))
+            for name, column in self._stored.items()
+        }
 
     def column(self, name: str) -> npt.NDArray:
         """Memory-mapped column of plays, ``(num_plays,)``.
@@ -86,8 +169,7 @@ class SessionLog:
     @cached_property
     def session_ids(self) -> npt.NDArray[np.object_]:
         """Session ids as logged, ``(num_sessions,)``; read whole, so only where ids are shown."""
-        table = pq.read_table(self._folder / "sessions/ids.parquet")
-        return np.asarray(table["session_id"].to_pylist(), dtype=object)
+        return np.asarray(self._id_table()["session_id"].to_pylist(), dtype=object)
 
     def sessions_in(self, split: str) -> npt.NDArray[np.int64]:
         """Indices of the sessions of a split, ascending; ``"train"`` is both of its folds."""

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from musicbox_env.data.checks import CheckedFile
 from musicbox_env.data.dataset import Dataset
 from musicbox_env.listeners.base import (
     History,
@@ -17,7 +18,7 @@ from musicbox_env.listeners.base import (
     sample_levels,
     skip_probability,
 )
-from musicbox_env.listeners.files import read_fit
+from musicbox_env.listeners.files import MEND, read_fit
 from musicbox_env.listeners.ground_truth import GroundTruthListener
 from musicbox_env.listeners.learned.listener import LearnedListener
 from musicbox_env.listeners.replay import ReplayListener
@@ -59,7 +60,10 @@ def make_listener(name: str, dataset: Dataset) -> Listener[Any]:
     path = Path(name)
     about, _ = read_fit(path)
     if about["listener"] == "similarity":
-        return SimilarityListener(dataset, SimilarityConfig(**about["settings"]))
+        file = CheckedFile(path, MEND)
+        given = file.field(about, "settings", dict)
+        settings = file.built(SimilarityConfig, given, "settings", defaults=True)
+        return SimilarityListener(dataset, settings)
     return LearnedListener(dataset, path)
 
 

@@ -7,16 +7,16 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
-from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
 
-from musicbox_env.schema import require_known
+from musicbox_env.data.checks import CheckedFile
 
 FORMAT_VERSION: Final = 1
 KINDS: Final = ("learned", "similarity")
 ABOUT: Final = "about"
+MEND: Final = "It must be a file that `musicbox fit-listener` wrote; fit the listener again."
 
 
 def write_fit(path: Path, about: Mapping[str, Any], arrays: Mapping[str, npt.NDArray]) -> None:
@@ -40,26 +40,24 @@ def read_fit(path: Path) -> tuple[dict[str, Any], dict[str, npt.NDArray]]:
 
     Raises:
         FileNotFoundError: There is no such file; the message says how to make one.
-        ValueError: It is not a fitted listener, or of another version.
+        ValueError: It is of another version.
+        FileError: It is not a fitted listener.
     """
     if not path.is_file():
         raise FileNotFoundError(
             f"There is no fitted listener {path}; make one with "
             f"`musicbox fit-listener DATA --out {path}`."
         )
-    try:
-        with np.load(path, allow_pickle=False) as content:
-            arrays = {name: content[name] for name in content.files}
-        about: dict[str, Any] = json.loads(str(arrays.pop(ABOUT)))
-    except (BadZipFile, KeyError, ValueError, TypeError) as error:
-        raise ValueError(
-            f"{path} is not a fitted listener ({error}); it must be a file that "
-            "`musicbox fit-listener` wrote."
-        ) from None
+    checked = CheckedFile(path, MEND)
+    arrays = checked.arrays()
+    text = arrays.pop(ABOUT, None)
+    checked.require(text is not None and text.dtype.kind == "U", f"no {ABOUT}", "a listener")
+    about = checked.json_of(str(text))
     if about.get("format_version") != FORMAT_VERSION:
         raise ValueError(
             f"{path} has format version {about.get('format_version')}, and this MusicBox reads "
             f"version {FORMAT_VERSION}; fit the listener again."
         )
-    require_known("kind of fitted listener", about.get("listener", ""), KINDS)
+    kind = checked.field(about, "listener", str)
+    checked.require(kind in KINDS, f"a {kind[:60]!r} listener", f"one of {', '.join(KINDS)}")
     return about, arrays

@@ -58,7 +58,7 @@ class GroundTruthListener(Listener[GroundTruthState]):
             FileNotFoundError: The dataset was not made by the generator.
         """
         self.dataset = dataset
-        self.truth = GroundTruth.open(dataset.folder)
+        self.truth = GroundTruth.open(dataset)
 
     def __reduce__(self) -> tuple[Callable[..., GroundTruthListener], tuple[Dataset]]:
         """Pickle by the dataset's path."""

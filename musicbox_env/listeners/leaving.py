@@ -21,15 +21,15 @@ for long sessions would learn to be skipped. That is why leaving is off by defau
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
+from musicbox_env.data.checks import CheckedFile
 from musicbox_env.data.dataset import Dataset
 from musicbox_env.data.summaries import skip_share
 from musicbox_env.data.writing import write_json
@@ -119,24 +119,18 @@ class LeavingModel:
 
         Raises:
             FileNotFoundError: There is no such file; the message says how to make one.
-            ValueError: It holds something else.
+            FileError: It holds something else.
         """
         if not path.is_file():
             raise FileNotFoundError(
                 f"There is no leaving model {path}; make one with `musicbox fit-leaving DATA`, or "
                 f"take leaving={PUBLISHED!r}."
             )
-        try:
-            content = json.loads(path.read_text())
-            version, values = content["format_version"], content["leaving"]
-            if version != FORMAT_VERSION:
-                raise ValueError(f"format version {version}, and {FORMAT_VERSION} is read")
-            return cls(**{f.name: values[f.name] for f in fields(cls)})
-        except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(
-                f"{path} is not a leaving model ({error}); it must be a file that "
-                "`musicbox fit-leaving` wrote."
-            ) from None
+        file = CheckedFile(path, "It must be a file that `musicbox fit-leaving` wrote.")
+        content = file.json()
+        version = file.field(content, "format_version", int)
+        file.require(version == FORMAT_VERSION, f"format version {version}", str(FORMAT_VERSION))
+        return file.built(cls, content.get("leaving"), "leaving")
 
 
 def require_leaving(name: str | None) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +31,10 @@ from musicbox_env.listeners.base import (
     for_each,
 )
 from musicbox_env.schema import NUM_LEVELS, SKIP_THRESHOLD, is_skip
+
+LOWEST_TEMPERATURE: Final = 0.02
+"""Below it the weight of a donor, up to exp(1 / temperature), overflows single precision."""
+LARGEST: Final = 1e6
 
 
 @dataclass
@@ -75,11 +80,12 @@ class ReplayListener(Listener[ReplayState]):
             persistence: Weight ratio of donors that follow a play like the one just heard.
 
         Raises:
-            ValueError: A setting is not above 0.
+            ValueError: A setting is out of range.
         """
-        if temperature <= 0 or persistence <= 0:
+        if not LOWEST_TEMPERATURE <= temperature <= LARGEST or not 0 < persistence <= LARGEST:
             raise ValueError(
-                f"temperature is {temperature} and persistence {persistence}; both must be above 0."
+                f"temperature is {temperature} and persistence {persistence}; both must be above 0 "
+                f"and at most {LARGEST:,.0f}, and temperature at least {LOWEST_TEMPERATURE}."
             )
         self.dataset = dataset
         self.temperature = temperature

@@ -47,6 +47,8 @@ LIST_DISCOUNT: Final = 0.9
 HISTORY_SONGS: Final = 10
 LEVEL_DECAY: Final = 0.8
 """Weight of a play in a graded state, relative to the one after it."""
+LONGEST_LIST: Final = 12
+"""Songs of a list: there are ``2**list_size`` possible rewards, and room for all of them."""
 USUAL_LEVEL: Final = 0.5
 """Graded levels are counted from here, so that skipped and kept plays point apart."""
 SIMILARITIES_AT_ONCE: Final = 1 << 22
@@ -93,9 +95,13 @@ class SimilarityConfig:
             raise ValueError(f"alpha is {self.alpha}; it must be in [0, 1].")
         if not 0 < self.decay <= 1:
             raise ValueError(f"decay is {self.decay}; it must be in (0, 1].")
-        for name in ("k", "memory", "list_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be 1 or more.")
+        for name in ("k", "memory", "list_size", "shortlist"):
+            value, most = getattr(self, name), LONGEST_LIST if name == "list_size" else None
+            if not isinstance(value, int) or value < 1 or (most and value > most):
+                end = f", and at most {most}" if most else ""
+                raise ValueError(f"{name} is {value!r}; it must be 1 or more{end}.")
+        if self.seed < 0:
+            raise ValueError(f"seed is {self.seed}; it must not be negative.")
         if self.shortlist < self.k:
             raise ValueError(
                 f"shortlist is {self.shortlist} and k {self.k}; the k nearest pairs are looked "

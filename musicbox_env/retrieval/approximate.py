@@ -17,6 +17,10 @@ FAISS is optional: ``pip install musicbox-env[approximate]``.
 
 from __future__ import annotations
 
+import os
+import time
+from collections.abc import Sequence
+from contextlib import suppress
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -25,11 +29,12 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from musicbox_env.cache import cache_folder
+from musicbox_env.data.verdicts import state_of
 from musicbox_env.locks import made_once
 from musicbox_env.progress import tqdm
 from musicbox_env.retrieval import kernels
 from musicbox_env.retrieval.exact import Floats, Rows, checked_query, ranked, top_k
-from musicbox_env.retrieval.spaces import is_newer
 
 APPROXIMATE_FROM: Final = 1_000_000
 """Catalog size from which ``retrieval="auto"`` is approximate: an exact search takes 4 ms."""
@@ -46,6 +51,8 @@ the same lists hold .88 of the best 50 songs."""
 SAMPLE_A_LIST: Final = 64
 """Tracks that the centres are fitted to, for each of them."""
 ROWS_A_BLOCK: Final = 1 << 18
+INDEXES: Final = "indexes"
+DAYS_KEPT: Final = 30
 
 
 def installed() -> bool:
@@ -65,29 +72,41 @@ class ApproximateIndex:
 
     @classmethod
     def open(
-        cls, items: Floats, file: Path, *, newer_than: Path, progress: bool = True
+        cls, items: Floats, sources: Sequence[Path], *, progress: bool = True
     ) -> ApproximateIndex:
-        """Open an index file, mapped; one that is missing or stale is built first.
+        """Open the index that this machine built of the items, or build it.
+
+        FAISS trusts its files: one with foreign rows ends the process. So none is read from a
+        folder that somebody may have sent; indexes lie in the cache, by the state of what they
+        were built from.
 
         Args:
             items: Embedding of the catalog ``(n, d)``.
-            file: Where the index lies, or is to lie.
-            newer_than: The file that the items come from.
+            sources: Files that the items come from.
             progress: Show a bar while building.
 
         Raises:
             ModuleNotFoundError: FAISS is not installed.
         """
-        faiss = _faiss()
+        name = state_of(f"index of {items.shape}", sources)
+        file = cache_folder() / INDEXES / f"{name}.faiss"
         built: list[ApproximateIndex] = []
 
         def write(temporary: Path) -> None:
             built.append(cls.build(items, progress=progress))
             built[0].save(temporary)
 
-        if not made_once(file, lambda: is_newer(file, [newer_than]), write):
+        if not made_once(file, file.exists, write):
             return built[0] if built else cls.build(items, progress=progress)
-        return cls(items, faiss.read_index(str(file), faiss.IO_FLAG_MMAP_IFC))
+        with suppress(OSError):
+            os.utime(file)  # it is in use
+        _remove_unused(file.parent)
+        return cls.read(items, file)
+
+    @classmethod
+    def read(cls, items: Floats, file: Path) -> ApproximateIndex:
+        """Map a file that `save` wrote on this machine; never one that was received."""
+        return cls(items, _faiss().read_index(str(file), _faiss().IO_FLAG_MMAP_IFC))
 
     @classmethod
     def build(cls, items: Floats, *, progress: bool = False) -> ApproximateIndex:
@@ -194,6 +213,14 @@ class ListsInSpace:
         excluded = np.empty((len(vectors), 0), np.int64) if barred is None else barred
         kernels.best_in_lists(vectors, self.items, self._starts, self._rows, lists, excluded, found)
         return _completed(vectors, self.items, found, k, barred)
+
+
+def _remove_unused(folder: Path) -> None:
+    """Remove indexes that nothing opened for `DAYS_KEPT` days."""
+    for file in folder.glob("*.faiss"):
+        with suppress(OSError):  # another process did it
+            if time.time() - file.stat().st_mtime > DAYS_KEPT * 24 * 3600:
+                file.unlink()
 
 
 def _completed(

@@ -13,13 +13,16 @@ weighted by plays.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
+from musicbox_env.data.checks import CheckedFile, FileError
 from musicbox_env.data.dataset import Dataset
+from musicbox_env.data.verdicts import once
 from musicbox_env.locks import made_once
 from musicbox_env.progress import tqdm
 from musicbox_env.retrieval.blas import one_blas_thread
@@ -78,10 +81,9 @@ def _fit_without(dataset: Dataset, name: str, fit: int, fits: int) -> Floats:
     made: list[Floats] = []
 
     def is_current() -> bool:
-        """Copies may keep their time, so that the shape counts too."""
-        if not is_newer(file, [source]):
-            return False
-        return bool(np.load(file, mmap_mode="r", allow_pickle=False).shape == shape)
+        with suppress(FileError):
+            return is_newer(file, [source]) and len(_checked(file, shape)) > 0
+        return False
 
     def write(temporary: Path) -> None:
         made.append(_without(dataset, name, fit, fits))
@@ -90,6 +92,14 @@ def _fit_without(dataset: Dataset, name: str, fit: int, fits: int) -> Floats:
     if made_once(file, is_current, write):
         return np.asarray(np.load(file, mmap_mode="r", allow_pickle=False))
     return made[0] if made else _without(dataset, name, fit, fits)
+
+
+def _checked(file: Path, shape: tuple[int, ...]) -> Floats:
+    """One of the fits, refused where it is of another shape or holds what no unit vector does."""
+    checked = CheckedFile(file, "It is made again.")
+    written: Floats = checked.array(np.float32, shape)
+    once("fit", [file], lambda: checked.require_within(written, (-1.01, 1.01)))
+    return written
 
 
 def _without(dataset: Dataset, name: str, fit: int, fits: int) -> Floats:

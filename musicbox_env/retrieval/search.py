@@ -23,7 +23,7 @@ from musicbox_env.retrieval.approximate import (
     installed,
 )
 from musicbox_env.retrieval.exact import Floats, Rows, top_k
-from musicbox_env.retrieval.spaces import embedding_space, space_file
+from musicbox_env.retrieval.spaces import embedding_space, space_sources
 from musicbox_env.schema import require_known
 
 RETRIEVALS: Final = ("auto", "exact", "approximate")
@@ -108,6 +108,4 @@ def _shared_space(dataset: Dataset, spec: str) -> Floats:
 
 @lru_cache(maxsize=2)
 def _shared_index(dataset: Dataset, spec: str) -> ApproximateIndex:
-    file = dataset.folder / "spaces" / f"{spec}.faiss"
-    space = _shared_space(dataset, spec)
-    return ApproximateIndex.open(space, file, newer_than=space_file(dataset, spec))
+    return ApproximateIndex.open(_shared_space(dataset, spec), space_sources(dataset, spec))

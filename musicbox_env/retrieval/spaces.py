@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from musicbox_env.data.catalog import Catalog
+from musicbox_env.data.checks import CheckedFile, FileError
 from musicbox_env.data.dataset import RATE_SUFFIX, Dataset
+from musicbox_env.data.verdicts import once
 from musicbox_env.locks import made_once
 from musicbox_env.schema import suggest
 
@@ -63,6 +66,17 @@ def space_file(dataset: Dataset, spec: str) -> Path:
     return dataset.folder / "embeddings" / f"{name}.npy"
 
 
+def space_sources(dataset: Dataset, spec: str) -> list[Path]:
+    """The files that `embedding_space` is made of.
+
+    Raises:
+        ValueError: As there.
+    """
+    name, rate = _parse_space(dataset, spec)
+    embedding = dataset.folder / "embeddings" / f"{name}.npy"
+    return [embedding, dataset.catalog.file] if rate else [embedding]
+
+
 def _parse_space(dataset: Dataset, spec: str) -> tuple[str, bool]:
     """Name of the embedding, and whether the rate is part of the space."""
     name, plus, rest = spec.partition("+")
@@ -77,17 +91,38 @@ def _parse_space(dataset: Dataset, spec: str) -> tuple[str, bool]:
 
 
 def _with_rate(dataset: Dataset, name: str) -> Floats:
-    """The space of an embedding and the rate; made anew where its sources are newer than it."""
-    file = space_file(dataset, f"{name}{RATE_SUFFIX}")
-    sources = dataset.folder / "embeddings" / f"{name}.npy", dataset.folder / "catalog.parquet"
+    """The space of an embedding and the rate; made anew where its file holds anything else."""
+    spec = f"{name}{RATE_SUFFIX}"
+    file, shape = space_file(dataset, spec), (len(dataset.catalog), space_dim(dataset, spec))
+
+    def is_current() -> bool:
+        with suppress(FileError):
+            return len(_verified(dataset, name, shape)) > 0
+        return False
 
     def write(temporary: Path) -> None:
-        shape = len(dataset.catalog), space_dim(dataset, f"{name}{RATE_SUFFIX}")
         write_rows(temporary, shape, _with_rate_in_blocks(dataset, name))
 
-    if not made_once(file, lambda: is_newer(file, sources), write):
+    if not made_once(file, is_current, write):
         return np.hstack([dataset.embedding(name), rate_column(dataset.catalog)[:, None]])
     return np.asarray(np.load(file, mmap_mode="r", allow_pickle=False))
+
+
+def _verified(dataset: Dataset, name: str, shape: tuple[int, int]) -> Floats:
+    """The file of a space, refused where it is not what its sources give, whoever made it."""
+    spec = f"{name}{RATE_SUFFIX}"
+    file = CheckedFile(space_file(dataset, spec), "It is made again.")
+    found: Floats = file.array(np.float32, shape)
+
+    def compare() -> None:
+        start = 0
+        for block in _with_rate_in_blocks(dataset, name):
+            alike = np.array_equal(found[start : start + len(block)], block)
+            file.require(alike, "rows differ", "the embedding and the rate")
+            start += len(block)
+
+    once("space", [file.file, *space_sources(dataset, spec)], compare)
+    return found
 
 
 def is_newer(file: Path, sources: Iterable[Path]) -> bool:

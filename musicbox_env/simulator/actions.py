@@ -30,6 +30,11 @@ def checked_actions(
     Raises:
         ValueError: Anything else; the message says what came, what was expected and how to mend it.
     """
+    if _is_masked(actions):
+        raise ValueError(
+            "Actions came as a masked array, and every place of an action needs a value; fill the "
+            "masked ones with .filled(...)."
+        )
     try:
         given = np.asarray(actions)
     except (ValueError, TypeError, RuntimeError) as error:
@@ -43,6 +48,14 @@ def checked_actions(
     if isinstance(space, spaces.MultiDiscrete):
         return _slates(given, space, playing)
     return _proto_actions(given, space, playing)
+
+
+def _is_masked(actions: Any) -> bool:
+    """Whether values are masked, which an array made of them would not show."""
+    if type(actions) is np.ndarray:
+        return False
+    several = actions if isinstance(actions, list | tuple) else [actions]
+    return any(isinstance(part, np.ma.MaskedArray) for part in several)
 
 
 def _slates(

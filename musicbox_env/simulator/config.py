@@ -15,6 +15,8 @@ from musicbox_env.schema import require_known, split_codes
 ACTIONS: Final = ("proto", "proto_list", "slate")
 OBSERVATIONS: Final = ("embedding", "ids")
 CANDIDATES: Final = ("catalog", "session")
+MOST_SONGS: Final = 1_000_000
+"""Of a slate, a history or a horizon: room is made for all of them."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,11 @@ class SessionConfig:
     retrieval: str = "auto"
 
     def __post_init__(self) -> None:
+        for option in fields(self):
+            value = getattr(self, option.name)
+            kind = {"str": str, "bool": bool}.get(str(option.type))
+            if kind is not None and not isinstance(value, kind):
+                raise ValueError(f"{option.name} is {value!r}; expected a {kind.__name__}.")
         split_codes(self.split)
         require_known("action", self.action, ACTIONS)
         require_known("observation", self.observation, OBSERVATIONS)
@@ -47,8 +54,12 @@ class SessionConfig:
             value = getattr(self, name)
             if value is None and name == "horizon":
                 continue
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ValueError(f"{name} is {value!r}; it must be a whole number of 1 or more.")
+            whole = isinstance(value, int) and not isinstance(value, bool)
+            if not whole or not 1 <= value <= MOST_SONGS:
+                raise ValueError(
+                    f"{name} is {value!r}; it must be a whole number of 1 or more, and at most "
+                    f"{MOST_SONGS:,}."
+                )
         if self.horizon is not None and self.candidates == "session":
             raise ValueError(
                 "horizon and candidates='session' exclude each other: a logged session has only "
@@ -63,7 +74,7 @@ class SessionConfig:
         values = dict(keywords)
         if not isinstance(values.get("reward"), RewardConfig):
             values["reward"] = RewardConfig.from_mapping(values.get("reward"))
-        for name in ("data", "leaving"):
+        for name in ("data", "leaving", "listener"):
             if values.get(name) is not None:
                 values[name] = str(values[name])
         return cls(**values)

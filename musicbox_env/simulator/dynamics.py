@@ -21,7 +21,7 @@ from musicbox_env.listeners.learned.features import context_inputs, log_columns
 from musicbox_env.retrieval.exact import top_k_list
 from musicbox_env.rewards import TERMS, reward_terms, song_rewards, total_reward
 from musicbox_env.schema import UNHEARD, UNKNOWN, Level
-from musicbox_env.simulator import kernels
+from musicbox_env.simulator import checks, kernels
 from musicbox_env.simulator.actions import checked_actions
 from musicbox_env.simulator.assets import CONTEXT_SIZE, EnvAssets
 from musicbox_env.simulator.logged import LoggedPlays
@@ -89,7 +89,11 @@ class Simulator:
             assets: What they share.
             num_envs: How many they are.
             capacity: Most songs that a session can have heard; None is that of the assets.
+
+        Raises:
+            ValueError: No whole number of sessions, or a capacity below that of the assets.
         """
+        checks.require_room(num_envs, capacity or assets.capacity, assets.capacity)
         self.assets = assets
         self.logged = LoggedPlays(num_envs, assets.dataset.longest_session)
         self.history = History.empty(num_envs, capacity or assets.capacity)
@@ -124,6 +128,9 @@ class Simulator:
             rows: Rows of the batch to fill ``(m,)``.
             sessions: Session indices ``(m,)``.
             keys: Seeds of the sessions' random numbers ``(m,)``; see `rng`.
+
+        Raises:
+            ValueError: A row that is not in the batch, or a session that is not in the log.
         """
         assets, log, history = self.assets, self.assets.dataset.sessions, self.history
         state = history.arrays, self.logged.arrays, self.remaining
@@ -156,8 +163,14 @@ class Simulator:
         }
 
     def restore(self, arrays: Mapping[str, npt.NDArray]) -> None:
-        """Put all sessions back to where `arrays` found them."""
-        for name, array in self.arrays().items():
+        """Put all sessions back to where `arrays` found them.
+
+        Raises:
+            ValueError: The arrays are no state of this simulator.
+        """
+        log, own = self.assets.dataset.sessions, self.arrays()
+        checks.require_state(arrays, own, log.num_sessions, self.assets.num_tracks)
+        for name, array in own.items():
             array[:] = arrays[name]
 
     def show(
@@ -177,8 +190,10 @@ class Simulator:
                 for the position, which is filled in when observed.
 
         Raises:
-            ValueError: More songs than there is room for, or too few left to recommend.
+            ValueError: More songs than there is room for, or too few left to recommend; or what
+                are no tracks, levels or context.
         """
+        checks.require_songs(tracks, levels, context, self.assets.num_tracks, CONTEXT_SIZE)
         count, capacity = len(tracks), self.history.tracks.shape[1]
         if count > capacity:
             raise ValueError(
@@ -374,6 +389,8 @@ class Simulator:
         Returns:
             ``(m, c)``, NaN where the candidate is -1.
         """
+        checks.require_rows("tracks", tracks, self.assets.num_tracks, UNKNOWN)
+        checks.require_rows("rows", rows, self.num_envs)
         known = np.maximum(tracks, 0)
         chances = self.assets.listener.level_probabilities(
             self._state, self.history, rows, known, self.logged.find(rows, known)

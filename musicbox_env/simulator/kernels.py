@@ -39,10 +39,18 @@ def begin_sessions(
         heard: The plays shown, by `schema.num_shown`; changed.
         logged: All plays, those shown no longer to be chosen; changed.
         remaining: How many are not shown; changed.
+
+    Raises:
+        ValueError: A row is not in the batch, or a session is not in the log.
     """
     offsets, track_column, level_column = log
     tracks, levels, count = heard
     logged_tracks, held = logged
+    right = len(rows) == len(sessions)
+    for i in range(len(rows) if right else 0):
+        right &= 0 <= rows[i] < len(count) and 0 <= sessions[i] < len(offsets) - 1
+    if not right:
+        raise ValueError("rows must be in the batch, and sessions in the log, one for each row")
     for i in range(len(rows)):
         row, begin = rows[i], offsets[sessions[i]]
         length = offsets[sessions[i] + 1] - begin
@@ -182,6 +190,9 @@ def last_songs(
     Returns:
         The last songs, the newest last, -1 in front, and how far they were heard, both
         ``(m, length)``; the context, the position in its last place ``(m, c)``.
+
+    Raises:
+        ValueError: A row is not in the batch.
     """
     tracks, levels, count = heard
     last_tracks = np.full((len(rows), length), UNKNOWN, np.int32)
@@ -189,6 +200,8 @@ def last_songs(
     last_context = np.empty((len(rows), context.shape[1]), np.float32)
     for i in range(len(rows)):
         row = rows[i]
+        if not 0 <= row < len(count):
+            raise ValueError("rows must be in the batch")
         for place in range(max(length - count[row], 0), length):
             play = count[row] - length + place
             last_tracks[i, place], last_levels[i, place] = tracks[row, play], levels[row, play]

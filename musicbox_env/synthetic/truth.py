@@ -13,17 +13,22 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from musicbox_env.data.checks import CheckedFile
+from musicbox_env.data.dataset import Dataset
+from musicbox_env.data.verdicts import once
 from musicbox_env.data.writing import write_json
 from musicbox_env.synthetic.law import ListeningLaw
 
 FOLDER = "truth"
+MEND = "Make the dataset again with `musicbox synthesize`, or ask its sender for it again."
+UNIT_ROWS = ("session_taste", "track_vectors")
 SMALLEST_POOL = 64
 
 
@@ -92,25 +97,61 @@ class GroundTruth:
     track_weight: npt.NDArray[np.float32]
 
     @classmethod
-    def open(cls, folder: Path | str) -> GroundTruth:
-        """Open the truth of a dataset folder, arrays mapped.
+    def open(cls, dataset: Dataset) -> GroundTruth:
+        """Open the truth of a dataset, arrays mapped.
 
         Raises:
             FileNotFoundError: The dataset was not made by the generator.
+            FileError: A file of it holds what it should not.
         """
-        truth = Path(folder) / FOLDER
-        file = truth / "law.json"
-        if not file.is_file():
+        truth = dataset.folder / FOLDER
+        file = CheckedFile(truth / "law.json", MEND)
+        if not file.file.exists():
             raise FileNotFoundError(
-                f"{folder} has no ground truth (no {FOLDER}/law.json): only datasets made by "
-                "`musicbox synthesize` know the law behind them."
+                f"{dataset.folder} has no ground truth (no {FOLDER}/law.json): only datasets made "
+                "by `musicbox synthesize` know the law behind them."
             )
-        content = json.loads(file.read_text())
-        arrays = {
-            field.name: np.asarray(np.load(truth / f"{field.name}.npy", "r", allow_pickle=False))
-            for field in fields(cls)[2:]
-        }
-        return cls(ListeningLaw(**content["law"]), SongChoice(**content["choice"]), **arrays)
+        content = file.json()
+        for name in ("law", "choice"):
+            file.field(content, name, dict)
+        arrays, files = {}, {}
+        for name, shape in _shapes(dataset).items():
+            files[name] = CheckedFile(truth / f"{name}.npy", MEND)
+            arrays[name] = files[name].array(np.float32, shape)
+        dims = [arrays[name].shape[1] for name in UNIT_ROWS]
+        came = f"{' and '.join(UNIT_ROWS)} of {dims[0]} and {dims[1]} dimensions"
+        file.require(dims[0] == dims[1], came, "as many of both")
+        once("truth", [f.file for f in files.values()], lambda: _check(files, arrays))
+        return cls(
+            law=file.built(ListeningLaw, content["law"], "law"),
+            choice=file.built(SongChoice, content["choice"], "choice"),
+            **arrays,
+        )
+
+
+def _shapes(dataset: Dataset) -> dict[str, tuple[int | None, ...]]:
+    """Shapes of the arrays of a dataset's truth; None is any number."""
+    sessions, tracks = dataset.sessions.num_sessions, len(dataset.catalog)
+    return {
+        "session_propensity": (sessions,),
+        "session_taste": (sessions, None),
+        "track_quality": (tracks,),
+        "track_vectors": (tracks, None),
+        "track_weight": (tracks,),
+    }
+
+
+def _check(files: Mapping[str, CheckedFile], arrays: Mapping[str, npt.NDArray]) -> None:
+    """Refuse values that no law has."""
+    for name, array in arrays.items():
+        if name in UNIT_ROWS:
+            files[name].require_unit_rows(array)
+        elif name == "track_weight":
+            files[name].require_within(array, (0, 1))
+            total = float(array.sum(dtype=np.float64))
+            files[name].require(abs(total - 1) < 1e-3, f"weights that sum to {total:g}", "1")
+        else:
+            files[name].require_finite(array)
 
 
 def open_truth_arrays(folder: Path, num_sessions: int, dim: int) -> tuple[np.memmap, np.memmap]:

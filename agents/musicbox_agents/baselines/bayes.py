@@ -71,7 +71,7 @@ class BayesAgent(SlateAgent):
         Raises:
             FileNotFoundError: The dataset has no known law.
         """
-        self.truth = GroundTruth.open(self.dataset.folder)
+        self.truth = GroundTruth.open(self.dataset)
         sessions = self.dataset.sessions.sessions_in("train")
         if len(sessions) > self.settings.draws:
             rng = np.random.default_rng(self.seed)

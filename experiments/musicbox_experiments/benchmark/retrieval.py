@@ -100,7 +100,7 @@ def _approximate(context: Context, number: int) -> Iterator[Row]:
     yield Row(f"index of {number:,}: build and save", "s", processor_seconds() - began)
     yield Row(f"index of {number:,}: file", "MiB", file.stat().st_size / MEBIBYTE)
     began = processor_seconds()
-    index = ApproximateIndex.open(items, file, newer_than=file)
+    index = ApproximateIndex.read(items, file)
     yield Row(f"index of {number:,}: open", "s", processor_seconds() - began)
 
     near = items[_alike(items, rng)].mean(axis=1)

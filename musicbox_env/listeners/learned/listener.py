@@ -33,6 +33,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from musicbox_env.data.checks import LARGEST_NUMBER, CheckedFile, FileError
 from musicbox_env.data.dataset import Dataset
 from musicbox_env.kernels import copy_rows
 from musicbox_env.listeners.base import (
@@ -46,7 +47,7 @@ from musicbox_env.listeners.base import (
     for_each,
     put_rows,
 )
-from musicbox_env.listeners.files import read_fit, write_fit
+from musicbox_env.listeners.files import MEND, read_fit, write_fit
 from musicbox_env.listeners.learned import kernels
 from musicbox_env.listeners.learned.features import (
     BEHAVIOUR_INPUTS,
@@ -69,6 +70,7 @@ BUNDLED: Final = Path(__file__).parent / "fitted" / "synthetic.npz"
 CANDIDATES_AT_ONCE: Final = 1 << 15
 CACHE_BYTES: Final = 32 << 20
 """Size of the cache of states after shown plays."""
+FITTED_ON: Final = ("train", "train_a", "train_b")
 INPUTS: Final = {
     "track": list(TRACK_INPUTS),
     "summary": list(SUMMARY_INPUTS),
@@ -95,7 +97,14 @@ class Calibration:
 
     def __post_init__(self) -> None:
         for name in ("song", "simulated", "usual"):
-            object.__setattr__(self, name, tuple(float(v) for v in getattr(self, name)))
+            values = tuple(float(v) for v in getattr(self, name))
+            size = len(TRACK_INPUTS) if name == "usual" else 2
+            if len(values) != size or not all(abs(v) <= LARGEST_NUMBER for v in values):
+                raise ValueError(
+                    f"{name} of a calibration is {values}; expected {size} finite numbers. Fit "
+                    "the listener again."
+                )
+            object.__setattr__(self, name, values)
 
     @classmethod
     def none(cls, usual: npt.NDArray[np.floating]) -> Calibration:
@@ -134,18 +143,36 @@ class FittedNetwork:
 
         Raises:
             FileNotFoundError: There is no such file.
-            ValueError: It holds something else, or was fitted on other inputs.
+            ValueError: It was fitted on other inputs.
+            FileError: It holds something else.
         """
         about, arrays = read_fit(path)
+        file, names = CheckedFile(path, MEND), {f.name for f in fields(Network)}
         if about["listener"] != "learned":
             raise ValueError(f"{path} holds a {about['listener']!r} listener, not a learned one.")
-        if about["inputs"] != INPUTS:
+        if about.get("inputs") != INPUTS:
             raise ValueError(
                 f"{path} was fitted by a MusicBox whose listeners saw other inputs; fit it again."
             )
-        network = Network(**{f.name: arrays[f.name] for f in fields(Network)})
-        calibration = {f.name: about["calibration"][f.name] for f in fields(Calibration)}
-        return cls(network, Calibration(**calibration), about)
+        split = file.field(about, "split", str)
+        file.require(split in FITTED_ON, f"split {split[:60]!r}", f"one of {', '.join(FITTED_ON)}")
+        for name, hint in {"embedding": str | None, "pessimism": float}.items():
+            if name in about:
+                file.field(about, name, hint)
+        file.require(
+            arrays.keys() == names,
+            f"weights {', '.join(sorted(arrays))[:200]}",
+            f"the weights {', '.join(sorted(names))}",
+        )
+        for name, array in arrays.items():
+            file.checked(array, np.float32, (None,) * array.ndim, name)
+        known, given = fields(Calibration), file.field(about, "calibration", dict)
+        values = {f.name: given[f.name] for f in known if f.name in given}  # older files hold more
+        calibration = file.built(Calibration, values, "calibration")
+        try:
+            return cls(Network(**arrays), calibration, about)
+        except ValueError as error:
+            raise FileError(f"{path}: {error}") from None
 
 
 @dataclass
@@ -232,20 +259,22 @@ class LearnedListener(Listener[LearnedState]):
         """
         self.dataset = dataset
         self._source = fit
+        name = "The listener"
         if not isinstance(fit, FittedNetwork):
             file = default_fit(dataset) if fit is None else Path(fit)
-            fit = FittedNetwork.load(file)
+            name, fit = f"The listener {file}", FittedNetwork.load(file)
             if file != BUNDLED:  # fitted for all datasets that `default_fit` gives it
                 mend = f"Fit one with `musicbox fit-listener {dataset.folder}`."
-                identity = fit.about.get("fitted_on")
-                dataset.require_same_catalog(identity, f"The listener {file}", mend)
+                dataset.require_same_catalog(fit.about.get("fitted_on"), name, mend)
         self.fit = fit
         about = fit.about
         self.pessimism = float(about.get("pessimism", 0) if pessimism is None else pessimism)
+        if not abs(self.pessimism) <= LARGEST_NUMBER:
+            raise ValueError(f"pessimism is {self.pessimism}; it must be a finite number.")
         embedding = about.get("embedding")
         if embedding is not None and embedding not in dataset.embedding_names:
             raise ValueError(
-                f"The listener was fitted with the embedding {embedding!r}, and {dataset.folder} "
+                f"{name} was fitted with the embedding {embedding!r}, and {dataset.folder} "
                 f"has {dataset.embedding_names or 'none'}. Fit it again on this dataset."
             )
         self.table = TrackTable.of(dataset, about["split"], embedding)

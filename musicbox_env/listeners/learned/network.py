@@ -23,6 +23,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from musicbox_env.data.checks import LARGEST_NUMBER
 from musicbox_env.kernels import in_registers
 from musicbox_env.listeners.learned.features import PLAY_INPUTS, STATE_INPUTS, TRACK_INPUTS
 from musicbox_env.schema import NUM_LEVELS
@@ -67,24 +68,26 @@ class Network:
     output_bias: Array
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            weights = np.ascontiguousarray(getattr(self, field.name), np.float32)
-            object.__setattr__(self, field.name, weights)
-        members, memory = self.play_bias.shape
-        units = self.unit_outputs.shape[1]
-        shapes = {
-            "play_units": (members, PLAY_INPUTS, memory),
-            "keep": (members, memory),
-            "state_units": (members, memory + STATE_INPUTS, units),
-            "track_units": (members, len(TRACK_INPUTS), units),
-        }
-        for name, expected in shapes.items():
-            shape = getattr(self, name).shape
-            if shape != expected:
+        of_bias, of_outputs = np.shape(self.play_bias), np.shape(self.unit_outputs)
+        if len(of_bias) != 2 or len(of_outputs) != 3 or 0 in (*of_bias, *of_outputs):
+            raise ValueError(
+                f"play_bias and unit_outputs of the learned listener have shapes {of_bias} and "
+                f"{of_outputs}; expected (members, memory) and (members, units, {NUM_LEVELS}). Fit "
+                "the listener again."
+            )
+        for name, expected in _shapes(of_bias[0], of_bias[1], of_outputs[1]).items():
+            weights = np.ascontiguousarray(getattr(self, name), np.float32)
+            if weights.shape != expected:
                 raise ValueError(
-                    f"{name} of the learned listener has shape {shape}; expected {expected}. "
-                    "Fit the listener again."
+                    f"{name} of the learned listener has shape {weights.shape}; expected "
+                    f"{expected}. Fit the listener again."
                 )
+            if not (np.abs(weights) <= LARGEST_NUMBER).all():
+                raise ValueError(
+                    f"{name} of the learned listener holds NaN or numbers beyond "
+                    f"{LARGEST_NUMBER:g}. Fit the listener again."
+                )
+            object.__setattr__(self, name, weights)
 
     @classmethod
     def stacked(cls, members: list[Network]) -> Network:
@@ -123,6 +126,22 @@ class Network:
             _in_registers(self.unit_outputs.swapaxes(1, 2), nothing),
             self.unit_outputs.shape[1],
         )
+
+
+def _shapes(members: int, memory: int, units: int) -> dict[str, tuple[int, ...]]:
+    """Shapes of all weights, which kernels read without checks of their own."""
+    return {
+        "play_units": (members, PLAY_INPUTS, memory),
+        "play_bias": (members, memory),
+        "keep": (members, memory),
+        "state_units": (members, memory + STATE_INPUTS, units),
+        "track_units": (members, len(TRACK_INPUTS), units),
+        "units_bias": (members, units),
+        "unit_outputs": (members, units, NUM_LEVELS),
+        "state_outputs": (members, memory + STATE_INPUTS, NUM_LEVELS),
+        "track_outputs": (members, len(TRACK_INPUTS), NUM_LEVELS),
+        "output_bias": (members, NUM_LEVELS),
+    }
 
 
 def _of_inputs(*weights: Array) -> Array:

@@ -11,7 +11,7 @@ from musicbox_env.synthetic.truth import GroundTruth
 @pytest.mark.parametrize("use_levels", [False, True])
 def test_posterior_is_prior_times_likelihood(synthetic, use_levels):
     agent = make_agent("bayes", synthetic, settings={"use_levels": use_levels, "plausible": 10**6})
-    truth = GroundTruth.open(synthetic.folder)
+    truth = GroundTruth.open(synthetic)
     history = [(3, SKIPPED), (8, KEPT), (3, KEPT), (40, SKIPPED)]
     observation = observe(history)
     observation["context"][0, 3] = 1.0  # shuffle

@@ -125,7 +125,7 @@ def test_it_is_nearer_to_the_truth_than_the_rate(tmp_path: Path) -> None:
     """The very reason for it, on a law that is known."""
     synthesize(SyntheticConfig(sessions=6_000, tracks=1_000, seed=5), tmp_path / "data")
     dataset = Dataset(tmp_path / "data")
-    truth = np.asarray(GroundTruth.open(dataset.folder).track_quality)
+    truth = np.asarray(GroundTruth.open(dataset).track_quality)
     vectors = np.asarray(dataset.embedding("hybrid"))
     read = quality_in_log(dataset, vectors, RewardConfig(), prior=50.0, unit=1.0)["train"]
     of_rate = np.corrcoef(truth, rate_column(dataset.catalog))[0, 1]

@@ -223,7 +223,7 @@ def test_unknown_models_are_refused(synthetic_folder, leaving, error, message):
 def test_files_that_are_none_are_refused(tmp_path, content):
     file = tmp_path / "leaving.json"
     file.write_text(content)
-    with pytest.raises(ValueError, match="not a leaving model"):
+    with pytest.raises(ValueError, match=r"leaving.json: .*that `musicbox fit-leaving` wrote"):
         LeavingModel.load(file)
 
 

@@ -4,6 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
+from handmade import SESSIONS, write_sessions
 
 from musicbox_env.listeners import History, SimilarityListener, make_listener
 from musicbox_env.listeners.files import write_fit
@@ -266,9 +267,12 @@ def test_bad_settings_are_refused(settings, message):
         SimilarityConfig(**settings)
 
 
-def test_lists_of_another_length_are_refused(synthetic):
+def test_lists_of_another_length_are_refused(synthetic, tmp_path):
     history, slates = asked(synthetic)
     with pytest.raises(ValueError, match="list_size"):
         SimilarityListener(synthetic).predict_lists(history, slates[:, :2])
-    with pytest.raises(ValueError, match="smaller list_size"):
+    with pytest.raises(ValueError, match="at most 12"):
         SimilarityListener(synthetic, list_size=50)
+    short = write_sessions(tmp_path / "short", SESSIONS, {"content": np.eye(6)})
+    with pytest.raises(ValueError, match="smaller list_size"):
+        SimilarityListener(short, list_size=6)

@@ -1,5 +1,7 @@
 """Approximate retrieval overlooks little, bars what it must, and is the same alone and saved."""
 
+import os
+
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -135,19 +137,22 @@ def test_few_items_are_searched_exactly():
 
 
 def test_saved_and_mapped_it_answers_alike_and_is_made_anew_when_stale(
-    index, items, queries, tmp_path
+    index, items, queries, tmp_path, monkeypatch
 ):
-    source, file = tmp_path / "space.npy", tmp_path / "spaces" / "space.faiss"
+    monkeypatch.setenv("MUSICBOX_CACHE", str(tmp_path / "cache"))
+    source, folder = tmp_path / "space.npy", tmp_path / "cache" / "indexes"
     np.save(source, items)
-    opened = ApproximateIndex.open(items, file, newer_than=source, progress=False)
+    opened = ApproximateIndex.open(items, [source], progress=False)
     np.testing.assert_array_equal(opened.top_k(queries, 3)[0], index.top_k(queries, 3)[0])
-    made = file.stat().st_mtime_ns
-    ApproximateIndex.open(items, file, newer_than=source, progress=False)
-    assert file.stat().st_mtime_ns == made
+    (made,) = folder.iterdir()
+    ApproximateIndex.open(items, [source], progress=False)
+    assert list(folder.iterdir()) == [made]
     np.save(source, items)
-    ApproximateIndex.open(items, file, newer_than=source, progress=False)
-    assert file.stat().st_mtime_ns > made
-    assert [f.name for f in file.parent.iterdir()] == ["space.faiss"]
+    old = made.stat().st_mtime - 31 * 24 * 3600
+    os.utime(made, (old, old))
+    ApproximateIndex.open(items, [source], progress=False)
+    (anew,) = folder.iterdir()
+    assert anew != made
 
 
 def test_lists_have_no_song_twice(index, items, queries):

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from handmade import SESSIONS, write_sessions
 
 from musicbox_env.cache import CACHE_VARIABLE
 from musicbox_env.data.dataset import Dataset
@@ -158,8 +159,8 @@ def test_songs_do_not_depend_on_taste_in_the_law() -> None:
 # The truth
 
 
-def test_truth_lies_in_the_order_of_the_dataset(dataset: Dataset, folder: Path) -> None:
-    truth = GroundTruth.open(folder)
+def test_truth_lies_in_the_order_of_the_dataset(dataset: Dataset) -> None:
+    truth = GroundTruth.open(dataset)
     world = SyntheticWorld(SMALL)
     assert truth.law == world.law
     assert truth.choice == world.choice
@@ -174,9 +175,9 @@ def test_truth_lies_in_the_order_of_the_dataset(dataset: Dataset, folder: Path) 
     np.testing.assert_allclose(truth.session_propensity[last.first :], last.propensity, rtol=1e-6)
 
 
-def test_logged_levels_follow_the_law(dataset: Dataset, folder: Path) -> None:
+def test_logged_levels_follow_the_law(dataset: Dataset) -> None:
     """Predicted by the stored truth, play by play: calibrated, and right by group."""
-    truth, log = GroundTruth.open(folder), dataset.sessions
+    truth, log = GroundTruth.open(dataset), dataset.sessions
     law, sessions = truth.law, np.arange(log.num_sessions)
     levels, tracks = log.padded("level", sessions), log.padded("track", sessions)
     context, shuffle = log.padded("context_type", sessions), log.padded("shuffle", sessions)
@@ -212,8 +213,9 @@ def test_quality_is_truncated_whatever_the_catalog() -> None:
 
 
 def test_no_truth_in_other_folders(tmp_path: Path) -> None:
+    logged = write_sessions(tmp_path / "data", SESSIONS)
     with pytest.raises(FileNotFoundError, match="musicbox synthesize"):
-        GroundTruth.open(tmp_path)
+        GroundTruth.open(logged)
 
 
 def test_songs_are_chosen_as_documented() -> None:

@@ -1,0 +1,93 @@
+"""Received folders and files that were tampered with are refused by name, or played in range."""
+
+import json
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+from tampering import mutations, prepare
+
+SILENCE = 300
+"""Seconds after which a process that plays one folder hangs; kernels may have to be compiled."""
+FEWEST = 2_000
+SAMPLE = 30
+
+
+@pytest.fixture(scope="module")
+def received(synthetic_folder, tmp_path_factory) -> Path:
+    """A dataset folder with a file of every kind that can be received."""
+    folder = tmp_path_factory.mktemp("received") / "data"
+    prepare(synthetic_folder, folder)
+    return folder
+
+
+def attack(folder: Path, out: Path, names: list[str]) -> list[dict[str, str]]:
+    """Outcomes of mutations; a process that dies or hangs is one, and the next goes on."""
+    outcomes: list[dict[str, str]] = []
+    left = list(names)
+    while left:
+        begun, done = "", []
+        command = [sys.executable, str(Path(__file__).with_name("tampering.py"))]
+        with (out / "errors.txt").open("w+") as errors:
+            process = subprocess.Popen(
+                [*command, str(folder), str(out)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+            )
+            process.stdin.write(json.dumps(left))
+            process.stdin.close()
+            watch = threading.Timer(SILENCE, process.kill)
+            watch.start()
+            for line in process.stdout:
+                watch.cancel()
+                watch = threading.Timer(SILENCE, process.kill)
+                watch.start()
+                said = json.loads(line)
+                begun = said.get("begin", begun)
+                done += [said] if "done" in said else []
+            code = process.wait()
+            watch.cancel()
+            process.stdout.close()
+            said = (out / "errors.txt").read_text()[-600:]
+        outcomes += done
+        finished = {outcome["done"] for outcome in done}
+        if code and begun not in finished:
+            outcomes.append({"done": begun, "file": "", "error": f"exit {code}", "message": said})
+            finished.add(begun)
+        assert finished, f"nothing was played: exit {code}, {said}"
+        left = [name for name in left if name not in finished]
+    return outcomes
+
+
+def broken(outcome: dict[str, str]) -> str:
+    """What is wrong with an outcome; empty where the folder was played or refused by name."""
+    if not outcome["error"]:
+        return ""
+    by_name = Path(outcome["file"]).stem in outcome["message"] and outcome["file"]
+    if outcome["error"] in ("FileError", "ValueError", "FileNotFoundError") and by_name:
+        return ""
+    return f"{outcome['done']}: {outcome['error']}: {outcome['message'][:300]}"
+
+
+def assert_all_held(outcomes: list[dict[str, str]]) -> None:
+    wrong = [text for outcome in outcomes if (text := broken(outcome))]
+    refused = sum(bool(outcome["error"]) for outcome in outcomes)
+    print(f"{len(outcomes)} folders: {refused - len(wrong)} refused, {len(wrong)} broken")
+    assert not wrong, f"{len(wrong)} of {len(outcomes)}:\n" + "\n".join(wrong[:40])
+
+
+def test_some_tampered_folders_are_refused_or_played(received, tmp_path):
+    names = [name for name, *_ in mutations(received)]
+    assert_all_held(attack(received, tmp_path, names[7 :: len(names) // SAMPLE]))
+
+
+@pytest.mark.slow
+def test_all_tampered_folders_are_refused_or_played(received, tmp_path):
+    names = [name for name, *_ in mutations(received)]
+    assert len(names) >= FEWEST
+    assert len(names) == len(set(names))
+    assert_all_held(attack(received, tmp_path, names))

@@ -1,0 +1,228 @@
+"""What callers may hand to the simulator beside actions, and options that reach kernels."""
+
+import dataclasses
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from scipy.sparse import csr_array
+
+import musicbox_env
+from musicbox_env.listeners import LearnedListener, ReplayListener, SimilarityListener
+from musicbox_env.listeners.learned.listener import BUNDLED, Calibration, FittedNetwork
+from musicbox_env.simulator.assets import CONTEXT_SIZE, EnvAssets
+from musicbox_env.simulator.config import SessionConfig
+from musicbox_env.simulator.dynamics import Simulator
+
+N = 4
+
+
+def make_many(folder, **options):
+    return gym.make_vec(
+        musicbox_env.ENV_ID,
+        N,
+        vectorization_mode="vector_entry_point",
+        data=str(folder),
+        **options,
+    )
+
+
+@pytest.fixture(scope="module")
+def assets(synthetic_folder):
+    return EnvAssets(SessionConfig(data=str(synthetic_folder)))
+
+
+@pytest.fixture
+def simulator(assets):
+    made = Simulator(assets, N)
+    made.begin(np.arange(N), assets.pool[:N], np.arange(N).astype(np.uint64))
+    return made
+
+
+def itself():
+    action = []
+    action.append(action)
+    return action
+
+
+class Hostile:
+    """Fails in its own way when it is asked for an array."""
+
+    def __array__(self, dtype=None, copy=None):
+        raise TypeError("no array here")
+
+
+STRANGE = {
+    "masked": np.ma.masked_array(np.zeros(3, np.int64), [0, 1, 0]),
+    "sparse": csr_array((1, 3)),
+    "a set": {1, 2, 3},
+    "a dictionary": {"slate": [1, 2, 3]},
+    "a generator": (i for i in range(3)),
+    "itself": itself(),
+    "ragged": [[1], [2, 3], 4],
+    "None": None,
+    "text": "123",
+    "bytes": b"123",
+    "numbers beyond 64 bits": [2**70, 1, 2],
+    "hostile": Hostile(),
+    "arrays of objects": [np.array([None]), 1, 2],
+    "a long double of infinity": np.full(3, np.inf, np.longdouble),
+}
+
+
+@pytest.mark.parametrize("strange", STRANGE)
+@pytest.mark.parametrize("action", ["proto", "proto_list", "slate"])
+def test_what_is_no_action_is_refused_by_every_face(synthetic_folder, action, strange):
+    one = gym.make(musicbox_env.ENV_ID, data=str(synthetic_folder), action=action).unwrapped
+    many = make_many(synthetic_folder, action=action)
+    given = STRANGE[strange]
+    for env, size in ((one, 1), (many, N)):
+        env.reset(seed=0)
+        remaining = env.unwrapped.simulator.remaining.copy()
+        for actions in (given, [given] * size):
+            with pytest.raises(ValueError, match=r"expected|needs a value"):
+                env.step(actions)
+            with pytest.raises(ValueError, match=r"expected|needs a value"):
+                env.unwrapped.simulator.step(np.arange(size), actions)
+        np.testing.assert_array_equal(env.unwrapped.simulator.remaining, remaining)
+
+
+@pytest.mark.parametrize(
+    "session", [[[0, 1], [2]], {0, 1}, np.ma.masked_array([0, 1, 2, 3], [1, 0, 0, 0]), [True] * N]
+)
+def test_what_are_no_sessions_is_refused_by_both_shells(synthetic_folder, session):
+    one = gym.make(musicbox_env.ENV_ID, data=str(synthetic_folder)).unwrapped
+    for env in (one, make_many(synthetic_folder)):
+        with pytest.raises(ValueError, match="expected"):
+            env.reset(options={"session": session})
+
+
+@pytest.mark.parametrize("options", [[("session", 3)], "session", 3, ["session"]])
+def test_options_of_reset_are_a_dictionary(synthetic_folder, options):
+    one = gym.make(musicbox_env.ENV_ID, data=str(synthetic_folder)).unwrapped
+    for env in (one, make_many(synthetic_folder)):
+        with pytest.raises(ValueError, match="expected a dictionary"):
+            env.reset(options=options)
+
+
+@pytest.mark.parametrize("mask", [[[True], [True, False]], [1] * N, True, np.ones(N + 1, bool)])
+def test_a_mask_is_a_flag_for_each(synthetic_folder, mask):
+    with pytest.raises(ValueError, match="reset_mask"):
+        make_many(synthetic_folder).reset(options={"reset_mask": mask})
+
+
+@pytest.mark.parametrize("num_envs", [0, -1, 1.5, True, "4", None])
+def test_there_is_a_whole_number_of_sessions(assets, num_envs):
+    with pytest.raises(ValueError, match="num_envs is"):
+        Simulator(assets, num_envs)
+
+
+def test_there_is_room_for_every_session(assets):
+    with pytest.raises(ValueError, match="capacity is 5; it must be a whole number of 20"):
+        Simulator(assets, N, capacity=5)
+
+
+@pytest.mark.parametrize("sessions", [[0, 1, 2, 600], [0, 1, 2, -1], [0, 1, 2], [2**40] * N])
+def test_sessions_that_begin_are_in_the_log(simulator, sessions):
+    before = {name: array.copy() for name, array in simulator.arrays().items()}
+    with pytest.raises(ValueError, match="sessions in the log"):
+        simulator.begin(np.arange(N), np.array(sessions), np.zeros(N, np.uint64))
+    for name, array in simulator.arrays().items():
+        np.testing.assert_array_equal(array, before[name])
+
+
+@pytest.mark.parametrize("rows", [[N], [-1], [2**40], [0, 1, N]])
+def test_rows_are_in_the_batch(simulator, assets, rows):
+    rows = np.array(rows)
+    with pytest.raises(ValueError, match="in the batch"):
+        simulator.begin(rows, assets.pool[: len(rows)], np.zeros(len(rows), np.uint64))
+    with pytest.raises(ValueError, match="in the batch"):
+        simulator.observe(rows)
+    with pytest.raises(ValueError, match="rows are from"):
+        simulator.skip_probabilities(rows, np.zeros((1, 1), np.int64))
+
+
+def test_candidates_are_in_the_catalog(simulator):
+    for track in (200, -2, 2**40):
+        with pytest.raises(ValueError, match="expected -1 to 199"):
+            simulator.skip_probabilities(np.arange(N), np.array([[3, track]]))
+
+
+@pytest.mark.parametrize(
+    ("tracks", "levels", "message"),
+    [
+        ([200], [1], "tracks are from 200"),
+        ([-1], [1], "tracks are from -1"),
+        ([3], [5], "levels are from 5"),
+        ([3], [-1], "levels are from -1"),
+        ([3, 4], [1], "shapes"),
+        ([[3]], [[1]], "shapes"),
+        ([3.0], [1], "float64"),
+    ],
+)
+def test_a_history_that_is_shown_can_be(simulator, tracks, levels, message):
+    with pytest.raises(ValueError, match=message):
+        simulator.show(0, np.array(tracks), np.array(levels), np.zeros(CONTEXT_SIZE, np.float32))
+    for context in (np.zeros(3), np.full(CONTEXT_SIZE, np.nan)):
+        with pytest.raises(ValueError, match="context"):
+            simulator.show(0, np.array([3]), np.array([1]), context)
+
+
+def test_a_state_that_none_can_have_is_refused(simulator):
+    good = {name: array.copy() for name, array in simulator.arrays().items()}
+    simulator.restore(good)
+    for name, array in good.items():
+        others = [array[:-1], array.astype(np.complex64), array[..., None]]
+        if array.dtype.kind == "i":
+            others += [np.full_like(array, 2**30 if array.itemsize > 1 else 100)]
+            others += [np.full_like(array, -2)]
+        if array.dtype.kind == "f":
+            others += [np.full_like(array, np.nan)]
+        for other in others:
+            with pytest.raises(ValueError, match=r"The state's .*"):
+                simulator.restore({**good, name: other})
+        with pytest.raises(ValueError, match=f"{name} is nothing"):
+            simulator.restore({n: a for n, a in good.items() if n != name})
+    too_many = {**good, "remaining": np.full_like(good["remaining"], 20)}
+    with pytest.raises(ValueError, match="heard and remaining"):
+        simulator.restore(too_many)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        *({name: 2**62} for name in ("slate_size", "history_length", "horizon")),
+        *({"horizon": 0}, {"slate_size": 3.0}, {"repeats": "no"}, {"embedding": 5}),
+        *({"split": ["train"]}, {"action": None}, {"retrieval": 1}, {"reward": {"listen": 1e300}}),
+        *({"reward": {"graded": True}}, {"reward": {"novelty": float("nan")}}),
+    ],
+)
+def test_options_of_another_type_or_beyond_all_bounds_are_refused(synthetic_folder, options):
+    with pytest.raises(ValueError, match=next(iter(options)) if "reward" not in options else "Rew"):
+        gym.make(musicbox_env.ENV_ID, data=str(synthetic_folder), **options)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -1.0, 0.0])
+def test_settings_of_listeners_are_finite(synthetic, bad):
+    for name in ("temperature", "persistence"):
+        with pytest.raises(ValueError, match=name):
+            ReplayListener(synthetic, **{name: bad})
+    for name in ("k", "memory", "list_size", "shortlist", "decay"):
+        with pytest.raises(ValueError, match=name):
+            SimilarityListener(synthetic, **{name: bad})
+    if not np.isfinite(bad):
+        with pytest.raises(ValueError, match="pessimism"):
+            LearnedListener(synthetic, pessimism=bad)
+
+
+def test_weights_handed_over_have_the_shapes_that_kernels_read():
+    fit = FittedNetwork.load(BUNDLED)
+    for field in dataclasses.fields(fit.network):
+        weights = getattr(fit.network, field.name)
+        for bad in (weights[..., :-1], weights[None], weights[:0], weights * np.nan):
+            with pytest.raises(ValueError, match="learned listener"):
+                dataclasses.replace(fit.network, **{field.name: bad})
+    usual = fit.calibration.usual
+    for bad in (usual[:-1], (*usual, 1.0), (float("nan"), *usual[1:])):
+        with pytest.raises(ValueError, match="usual of a calibration"):
+            Calibration(fit.calibration.song, fit.calibration.simulated, bad)
