@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from musicbox_agents.progress import Callback, Progress
-from musicbox_env.data.dataset import Dataset
+from musicbox_env.data.dataset import WHOLE, Dataset
 from musicbox_env.data.writing import write_json
 from musicbox_env.schema import require_known
 from musicbox_env.simulator.dynamics import Simulator
@@ -178,15 +178,14 @@ class Agent(ABC):
         if arrays := self.arrays():
             with (folder / WEIGHTS).open("wb") as file:
                 np.savez(file, allow_pickle=False, **arrays)
-        write_json(
-            folder / "agent.json",
-            {
-                "agent": self.name,
-                "seed": self.seed,
-                "settings": asdict(self.settings),
-                "dataset": self.dataset.identity,
-            },
-        )
+        about = {
+            "agent": self.name,
+            "seed": self.seed,
+            "part": self.dataset.part,
+            "settings": asdict(self.settings),
+            "dataset": self.dataset.identity,
+        }
+        write_json(folder / "agent.json", about)
 
     @classmethod
     def load(
@@ -201,12 +200,20 @@ class Agent(ABC):
             changed: Settings of `acting` that shall be others than in training.
 
         Raises:
-            ValueError: The checkpoint is another agent's or of another catalog, or a setting is not
-                one of acting, or it was trained by a version with other settings.
+            ValueError: The checkpoint is another agent's, or of another catalog, or was made of
+                another part of the training sessions, or a setting is not one of acting, or it was
+                trained by a version with other settings.
         """
         about = json.loads((folder / "agent.json").read_text())
         if about["agent"] != cls.name:
             raise ValueError(f"{folder} holds a {about['agent']!r} agent, not a {cls.name!r} one.")
+        part = about.get("part", WHOLE)
+        if part != dataset.part:
+            raise ValueError(
+                f"{folder} was made of the part {part!r} of the training sessions, and "
+                f"{dataset.folder} holds {dataset.part!r}, whose tracks have other numbers; open "
+                f"the dataset by musicbox_env.ingest.training_parts.open_part(dataset, {part!r})."
+            )
         for name in changed or {}:
             require_known(f"setting of how a trained {cls.name} acts", name, cls.acting)
         differing = sorted({f.name for f in fields(cls.Settings)} ^ set(about["settings"]))

@@ -13,6 +13,10 @@ from musicbox_env.schema import suggest
 COMMANDS = {
     "compare": ("compare.compare", "train agents, evaluate them on held-out sessions, report"),
     "train": ("train.train", "train one agent over seeds"),
+    "calibrate-gain": (
+        "compare.calibrate_gain",
+        "measure what gains at learned evaluators are worth",
+    ),
     "fit-listener": ("listeners.fit_listener", "learn a user simulator from logged sessions"),
     "fit-leaving": ("listeners.fit_leaving", "learn when listeners leave from logged sessions"),
     "evaluate": ("compare.evaluate", "evaluate the agents of a run again"),

@@ -140,6 +140,13 @@ class Catalog:
             titles[known] = full.to_numpy(dtype=object)[known]
         return titles
 
+    def frame(self, what: str) -> pd.DataFrame | None:
+        """Ids of all tracks beside their ``"features"`` or ``"names"``; None without such names."""
+        if what == "names" and not self.has_titles:
+            return None
+        columns = ("title", "artist") if what == "names" else self.feature_names
+        return pq.read_table(self._file, columns=["track_id", *columns]).to_pandas()
+
     @property
     def has_titles(self) -> bool:
         """Whether the dataset knows titles of tracks."""

@@ -12,6 +12,9 @@
       embeddings/<name>.npy unit rows, one for each track; <name>.json holds how they were made
       spaces/               embeddings with the track's rate beside them, and fitted without some
                             sessions (crossfit), made on first use
+      parts/<part>/         one part of the training sessions as a dataset of its own, made on first
+                            use (ingest.training_parts); its source/ says which rows of this
+                            dataset its sessions and tracks are
       truth/                of synthetic data only: the law that made it
       rejects.csv           rows that were refused, with file, line and reason
 """
@@ -45,6 +48,10 @@ EMBEDDINGS = ("content", "colisten", "hybrid")
 RATE_SUFFIX = "+rate"
 DEFAULT_EMBEDDING = EMBEDDINGS[-1] + RATE_SUFFIX
 """Default space of the environment; agents take `Dataset.default_embedding`."""
+WHOLE = "train"
+"""The part of a dataset that holds all of its training sessions."""
+SOURCE = "source"
+"""Folder of a derived dataset that says what it was derived from."""
 UNFINISHED = ".partial"
 """Ends the names of folders that are not, or no longer, what they will be."""
 
@@ -124,6 +131,27 @@ class Dataset:
     def __reduce__(self) -> tuple[Callable[[Path], Dataset], tuple[Path]]:
         """Pickle by path."""
         return Dataset, (self.folder,)
+
+    @property
+    def part(self) -> str:
+        """Which of the training sessions lie in it: `WHOLE`, or the part that it was made of."""
+        return str(self.about.get("part", {}).get("name", WHOLE))
+
+    @cached_property
+    def whole(self) -> Dataset:
+        """The dataset that this one is a part of; itself if it is none."""
+        if self.part == WHOLE:
+            return self
+        source = json.loads((self.folder / SOURCE / "source.json").read_text())
+        return Dataset((self.folder / source["folder"]).resolve())
+
+    def rows_of_whole(self, what: str) -> npt.NDArray[np.int64]:
+        """Row in `whole` of each of the ``"sessions"`` or ``"tracks"``."""
+        if self.part == WHOLE:
+            size = self.sessions.num_sessions if what == "sessions" else len(self.catalog)
+            return np.arange(size)
+        file = self.folder / SOURCE / f"{what}.npy"
+        return np.asarray(np.load(file, mmap_mode="r", allow_pickle=False))
 
     @property
     def longest_session(self) -> int:

@@ -93,6 +93,7 @@ class PlayBlock:
             ``vocabulary``; a column that is left out is stored as unknown.
         split_keys: What each session's split is drawn from ``(n,)``: sessions of one key share a
             split. Each session's id where left out.
+        split: Split codes ``(n,)`` in place of drawn ones.
     """
 
     session_ids: npt.NDArray[np.object_]
@@ -100,6 +101,7 @@ class PlayBlock:
     vocabulary: npt.NDArray[np.object_]
     columns: dict[str, npt.NDArray]
     split_keys: npt.NDArray[np.object_] | None = None
+    split: npt.NDArray[np.uint8] | None = None
 
 
 @contextmanager
@@ -317,16 +319,21 @@ class _PlayWriter(ExitStack):
                 self._never_given.remove(name)
             file.write(rows[values] if name == "track" else values)
         ids = list(block.session_ids)
-        keys = ids if block.split_keys is None else list(block.split_keys)
-        codes = assign_splits(
-            keys, seed=self._split.seed, shares=self._split.shares, test_fold=self._split.test_fold
-        )
+        codes = self._codes(block, ids)
         self._count(rows, block, np.repeat(codes, block.lengths))
         self.lengths.append(block.lengths)
         self.codes.append(codes)
         self._unwritten_ids.extend(ids)
         if len(self._unwritten_ids) >= IDS_ROW_GROUP:
             self._write_ids()
+
+    def _codes(self, block: PlayBlock, ids: list[str]) -> npt.NDArray[np.uint8]:
+        if block.split is not None:
+            return block.split
+        keys = ids if block.split_keys is None else list(block.split_keys)
+        return assign_splits(
+            keys, seed=self._split.seed, shares=self._split.shares, test_fold=self._split.test_fold
+        )
 
     def _count(
         self, rows: npt.NDArray, block: PlayBlock, play_split: npt.NDArray[np.uint8]

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import numpy as np
@@ -93,8 +94,9 @@ class ReplayListener(Listener[ReplayState]):
         self._vectors = dataset.embedding(dataset.best_embedding)
 
     def __reduce__(self) -> tuple[Callable[..., ReplayListener], tuple[Dataset]]:
-        """Pickle by the dataset's path."""
-        return type(self), (self.dataset,)
+        """Pickle by the dataset's path, with the settings."""
+        made = partial(type(self), temperature=self.temperature, persistence=self.persistence)
+        return made, (self.dataset,)
 
     def begin(self, history: History) -> ReplayState:
         """Read the logged sessions and the last shown response; see `Listener.begin`."""

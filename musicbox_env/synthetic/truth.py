@@ -14,7 +14,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -98,12 +98,27 @@ class GroundTruth:
 
     @classmethod
     def open(cls, dataset: Dataset) -> GroundTruth:
-        """Open the truth of a dataset, arrays mapped.
+        """Open the truth of a dataset, arrays mapped; that of a part has the part's own rows.
 
         Raises:
             FileNotFoundError: The dataset was not made by the generator.
             FileError: A file of it holds what it should not.
         """
+        truth = cls._of_whole(dataset.whole)
+        if dataset.whole is dataset:
+            return truth
+        sessions, tracks = (dataset.rows_of_whole(what) for what in ("sessions", "tracks"))
+        return replace(
+            truth,
+            session_propensity=truth.session_propensity[sessions],
+            session_taste=truth.session_taste[sessions],
+            track_quality=truth.track_quality[tracks],
+            track_vectors=truth.track_vectors[tracks],
+            track_weight=truth.track_weight[tracks],
+        )
+
+    @classmethod
+    def _of_whole(cls, dataset: Dataset) -> GroundTruth:
         truth = dataset.folder / FOLDER
         file = CheckedFile(truth / "law.json", MEND)
         if not file.file.exists():

@@ -7,21 +7,15 @@ interrupted goes on where it stopped when the same command is given again.
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from functools import partial
-from pathlib import Path
-from typing import Literal
 
 import numpy as np
-from musicbox_agents.base import require_ranges
 
 from musicbox_env.data.dataset import Dataset
 from musicbox_env.listeners import LISTENERS
 from musicbox_env.locks import held
-from musicbox_env.rewards import RewardConfig
-from musicbox_env.schema import require_known
-from musicbox_env.simulator.assets import open_dataset
-from musicbox_experiments.compare.evaluation import Evaluation, evaluate_all, evaluate_one
+from musicbox_experiments.compare.arms import Arm, EvaluateEach, arms_of, evaluated_together
+from musicbox_experiments.compare.config import CompareConfig
+from musicbox_experiments.compare.known_gains import gains_known
 from musicbox_experiments.compare.presets import (
     PRESETS,
     options_of,
@@ -30,108 +24,29 @@ from musicbox_experiments.compare.presets import (
 )
 from musicbox_experiments.compare.report import write_report
 from musicbox_experiments.compare.study import EXACT_EVALUATOR, Study
+from musicbox_experiments.compare.summary import Summary
 from musicbox_experiments.compare.tables import text_first, text_table
 from musicbox_experiments.data.enough import cautions
-from musicbox_experiments.data.sampling import draw_sessions, picking_sessions
-from musicbox_experiments.data.sources import Source, without_home
+from musicbox_experiments.data.sources import without_home
 from musicbox_experiments.evaluate.first_musicbox import first_musicbox_figures
 from musicbox_experiments.evaluate.metrics import CatalogStats, PerSession, Rollout
-from musicbox_experiments.train.folder import as_stored, prepare_folder, require_data
-from musicbox_experiments.train.jobs import (
-    VALIDATION_SESSIONS,
-    TrainingJob,
-    curve,
-    jobs_for,
-    train_all,
-)
-from musicbox_experiments.train.simulators import AUTO, Listeners, choose_listeners, require_choice
-from musicbox_experiments.train.variants import about, parse_settings, require_label
+from musicbox_experiments.train.folder import as_stored, prepare_folder
+from musicbox_experiments.train.jobs import curve, train_all
+from musicbox_experiments.train.simulators import OTHERS, OWN, Listeners, knows_truth
+from musicbox_experiments.train.variants import about
 
-DEFAULT_AGENTS = (
-    *("random", "popularity", "logged", "content", "best-rate", "played-rate"),
-    *("ddpg", "sb3-ddpg", "skyline"),
-)
 BOUNDS = ("skyline", "bayes")
 """They know what no recommender can: the evaluator's own probabilities, or the law behind the data.
 """
 INCIDENTAL = ("agents", "seeds", "agent_settings", "against", "workers", "overwrite")
 """Options that may change in a run that is there: more agents and seeds add to its trainings."""
 FAVOURITES = 5
-
-
-@dataclass(frozen=True)
-class CompareConfig:
-    """Options of `musicbox compare`."""
-
-    source: Source = field(default_factory=Source)
-    preset: str | None = None
-    """A named experiment, that is options which belong together: paper, high-taste, real (your own
-    sessions, named by --sessions or --data), transfer, first, ablation or frontier. Each option can
-    be overridden; `--preset NAME --help` shows what a preset sets."""
-    agents: tuple[str, ...] = DEFAULT_AGENTS
-    """Agents to compare, and labels of variants: sb3-ddpg+tuned is a documented one, ddpg+mine has
-    the --agent-settings that you give it, and ddpg@rerank=30 acts otherwise with the trainings of
-    ddpg. `logged` is the logged policy, `skyline` an upper bound: the oracle, greedy on the
-    evaluator's own probabilities (of all songs at the exact law, of a shortlist at `replay`)."""
-    seeds: int = 3
-    """Trainings of each agent that learns. Three show whether something works; ten are needed to
-    claim a difference."""
-    train_steps: int = 4_000
-    """Slates that each agent recommends while it learns (environment steps). Agents that play
-    sessions in parallel finish the round that they are in: ddpg, with 64 sessions, makes about 376
-    slates of 320, since sessions that have just ended sit out a round."""
-    train_horizon: int | None = None
-    """Songs of a session while learning; by default as many as the log had left."""
-    listener: str = AUTO
-    """Listener to learn with, by name or path; auto is `ground_truth` where the data has one, else
-    `learned`. A learned one is fitted on fold A; another on fold B evaluates, and a second fit on
-    fold A picks the checkpoints, on validation sessions. Where agents learn with `ground_truth`, or
-    with a listener that you name, the same one picks. A mode of the similarity listener can be
-    named too: similarity-grouped_cosine."""
-    evaluator: tuple[str, ...] = ()
-    """Listeners that evaluate, by name or path; by default the exact law where there is one,
-    learned ones if agents learn with one, and `replay`."""
-    split: Literal["test", "validation"] = "test"
-    """Sessions to evaluate on. Choose settings on validation, where the sessions that pick
-    checkpoints are left out, and look at test once."""
-    evaluation_sessions: int = 3_000
-    """Most sessions to evaluate on; drawn once, the same for all agents."""
-    against: str | None = None
-    """Agent that a table of its own sets against every other: paired differences in skips and in
-    effective catalog size. By default ddpg, else the best that learned."""
-    reward: RewardConfig = field(default_factory=RewardConfig)
-    """What to learn; evaluated is always the skip rate."""
-    agent_settings: tuple[str, ...] = ()
-    """Settings of agents as AGENT.NAME=VALUE, for example ddpg.gamma=0.5; with
-    ddpg+mine.gamma=0.5 and `--agents logged ddpg ddpg+mine` both stand side by side."""
-    out: Path = Path("runs/compare")
-    """Where everything is written. More agents, settings or seeds on the folder of an earlier run
-    add to its trainings."""
-    workers: int = 0
-    """Trainings at once; 0 is one for each core."""
-    seed: int = 0
-    """Of the evaluation: which sessions, and the evaluator's random numbers."""
-    overwrite: bool = False
-    """Start anew if --out holds another run."""
-
-    def __post_init__(self) -> None:
-        given = parse_settings(self.agent_settings)
-        for label in self.agents:
-            require_label(label, given)
-        if self.preset is not None:
-            require_known("preset", self.preset, PRESETS)
-        for name in (self.listener, *self.evaluator):
-            require_choice(name)
-        sizes = ("seeds", "train_steps", "evaluation_sessions")
-        require_ranges(self, dict.fromkeys(sizes, (1, np.inf)))
-        if twice := [label for label in dict.fromkeys(self.agents) if self.agents.count(label) > 1]:
-            raise ValueError(f"--agents names {', '.join(twice)} twice; name each once.")
-        if "logged" not in self.agents:
-            raise ValueError(
-                "--agents must name `logged`: every other agent is compared with the logged policy."
-            )
-        if self.against is not None:
-            require_known("agent of this comparison", self.against, self.agents)
+NO_PICKING = "No validation session picks checkpoints: the last of each training is used."
+FITTED = {
+    OTHERS: "Fitted on the part of training that the agents do not see.",
+    OWN: "Fitted on the part of training that the agents see.",
+}
+"""What the ends of listeners' names say."""
 
 
 def defaults(arguments: Sequence[str]) -> CompareConfig:
@@ -149,41 +64,22 @@ def run(config: CompareConfig) -> None:
 
 def _run(config: CompareConfig) -> None:
     prepare_folder(config.out, config, incidental=INCIDENTAL, overwrite=config.overwrite)
-    data = config.source.resolve(config.out)
-    dataset = open_dataset(data)
-    require_data(config.out, dataset)
-    listeners = choose_listeners(config.listener, config.evaluator, data, config.out)
-    options = {"data": data, "reward": asdict(config.reward)}
-    picking = _picking_sessions(config, dataset)
-    jobs = jobs_for(
-        config.agents,
-        config.seeds,
-        settings=parse_settings(config.agent_settings),
-        options={**options, "split": "train", "horizon": config.train_horizon},
-        steps=config.train_steps,
-        out=config.out,
-        listeners=listeners,
-        validation_sessions=picking,
-    )
-    sessions = draw_sessions(
-        dataset,
-        config.split,
-        config.evaluation_sessions,
-        config.seed,
-        but=picking_sessions(dataset, picking or 0),
-    )
-    evaluation = Evaluation(
-        listeners.evaluators,
-        {**options, "split": config.split},
-        sessions,
-        config.out / "rollouts",
-        config.seed,
-    )
-    workers = config.workers or os.cpu_count() or 1
-    train_all(jobs, workers=workers, then=partial(evaluate_one, by=evaluation))
-    rollouts, reranking = evaluate_all(jobs, evaluation)
-    study = _study(config, dataset, listeners, jobs, rollouts, reranking)
+    study = train_and_evaluate(config)
     summary = write_report(config.out, study)
+    print_summary(config, summary)
+
+
+def train_and_evaluate(config: CompareConfig) -> Study:
+    """All that a report is made from, as far as it is not there yet."""
+    arms = arms_of(config)
+    jobs = [job for arm in arms for job in arm.jobs]
+    evaluate = EvaluateEach({str(arm.evaluation.folder.parent): arm.evaluation for arm in arms})
+    train_all(jobs, workers=config.workers or os.cpu_count() or 1, then=evaluate)
+    return _study(config, arms, *evaluated_together(arms))
+
+
+def print_summary(config: CompareConfig, summary: Summary) -> None:
+    """The tables and sentences of a comparison."""
     print(text_table(summary))
     print("", *summary["headline"], *summary["notes"], sep="\n")
     if config.preset == "first" and summary["first_musicbox"]:
@@ -191,27 +87,14 @@ def _run(config: CompareConfig) -> None:
     print(f"\nReport: {config.out / 'report.html'}")
 
 
-def _picking_sessions(config: CompareConfig, dataset: Dataset) -> int | None:
-    """How many validation sessions pick checkpoints where others evaluate: at most half."""
-    if config.split == "test":
-        return None
-    there = len(dataset.sessions.playable("validation"))
-    return max(min(VALIDATION_SESSIONS, there // 2), 1)
-
-
 def _study(
     config: CompareConfig,
-    dataset: Dataset,
-    listeners: Listeners,
-    jobs: Sequence[TrainingJob],
+    arms: Sequence[Arm],
     rollouts: Sequence[Rollout],
     reranking: Mapping[str, Mapping[int, PerSession]],
 ) -> Study:
+    dataset, listeners = arms[0].whole, arms[0].listeners
     world = CatalogStats.of(dataset)
-    curves: dict[str, dict[int, list[tuple[int, float]]]] = {}
-    for job in jobs:
-        if points := curve(job):
-            curves.setdefault(job.agent, {})[job.seed] = points
     named = "" if config.preset is None else f" (preset {config.preset})"
     return Study(
         rollouts=rollouts,
@@ -223,15 +106,30 @@ def _study(
         trained_with=listeners.training_name,
         against=config.against,
         reranking=reranking,
-        curves=curves,
+        curves=_curves(config, arms),
         bounds=BOUNDS,
         descriptions=_descriptions(config.agents, listeners),
         first_figures=_first_figures(
             [r for r in rollouts if r.evaluator == "replay"], world, dataset
         ),
         favourites=_favourites(dataset, rollouts),
-        notes=_notes(config, dataset, listeners),
+        notes=_notes(config, arms),
+        sources=tuple(arm.name for arm in arms) if len(arms) > 1 else (),
+        fitted_on=config.fit_on if arms[0].direction.evaluator else "",
+        gains_known=gains_known(dataset, config.fit_on) if arms[0].direction.evaluator else None,
     )
+
+
+def _curves(
+    config: CompareConfig, arms: Sequence[Arm]
+) -> dict[str, dict[int, list[tuple[int, float]]]]:
+    """Learning curves by agent and training; trainings of all arms are numbered on."""
+    found: dict[str, dict[int, list[tuple[int, float]]]] = {}
+    for number, arm in enumerate(arms):
+        for job in arm.jobs:
+            if points := curve(job):
+                found.setdefault(job.agent, {})[number * config.seeds + job.seed] = points
+    return found
 
 
 def _descriptions(agents: Sequence[str], listeners: Listeners) -> dict[str, str]:
@@ -240,6 +138,9 @@ def _descriptions(agents: Sequence[str], listeners: Listeners) -> dict[str, str]
     for evaluator in listeners.evaluators:
         if (kind := evaluator.partition("-")[0]) in LISTENERS:
             lines[evaluator] = (LISTENERS[kind].__doc__ or "").strip().partition("\n")[0]
+            lines[evaluator] += "".join(
+                f" {fitted}" for end, fitted in FITTED.items() if evaluator.endswith(end)
+            )
     return lines
 
 
@@ -257,11 +158,12 @@ def _first_figures(
     }
 
 
-def _notes(config: CompareConfig, dataset: Dataset, listeners: Listeners) -> list[str]:
+def _notes(config: CompareConfig, arms: Sequence[Arm]) -> list[str]:
     """What a reader of this very run must know."""
-    notes = [*cautions(dataset), _picking(listeners)]
-    if not len(dataset.sessions.playable("validation")):
-        notes[-1] = "No validation session picks checkpoints: the last of each training is used."
+    dataset, listeners = arms[0].whole, arms[0].listeners
+    picks = any(len(arm.dataset.sessions.playable("validation")) for arm in arms)
+    notes = [*cautions(dataset), _picking(listeners) if picks else NO_PICKING]
+    notes += _seen(config, arms)
     if config.split == "validation":
         notes.append(
             "Evaluated on validation sessions other than those that picked checkpoints: settings "
@@ -278,6 +180,30 @@ def _notes(config: CompareConfig, dataset: Dataset, listeners: Listeners) -> lis
             "what a better choice of songs gains in them is the generator's assumption."
         )
     return notes
+
+
+def _seen(config: CompareConfig, arms: Sequence[Arm]) -> list[str]:
+    """What agents saw of training, where that is not plainly all of it."""
+    if config.fit_on == "all":
+        return [
+            "Agents and their listeners were fitted on all of training, to be used afterwards. So "
+            "no learned listener evaluates them: figures are of real labels and of the replay "
+            "listener" + (", and of the exact law." if knows_truth(arms[0].whole) else ".")
+        ]
+    if arms[0].direction.evaluator is None:
+        return []
+    if config.fit_on == "shared":
+        return [
+            "Agents saw all of training, the plays of their evaluators included: gains at learned "
+            "listeners are too good here, and show by how much."
+        ]
+    directions = {arm.direction.name for arm in arms}
+    return [
+        "Agents and evaluators share no play of training or validation: each direction has halves "
+        "of their own for popularity, rates, embeddings, logs and listeners "
+        f"({'; '.join(sorted(directions))}"
+        + ("; figures are pooled)." if len(directions) > 1 else ").")
+    ]
 
 
 def _picking(listeners: Listeners) -> str:

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import tyro
 
+from musicbox_env.data.dataset import WHOLE, Dataset
+from musicbox_env.ingest.training_parts import OTHER, evaluated_in
 from musicbox_env.listeners import require_listener
 from musicbox_env.locks import held
 from musicbox_env.schema import split_codes
@@ -16,8 +18,16 @@ from musicbox_experiments.data.sampling import draw_sessions
 from musicbox_experiments.evaluate.metrics import CatalogStats, measure
 from musicbox_experiments.text import table
 from musicbox_experiments.train.folder import require_data, require_made_on
-from musicbox_experiments.train.jobs import finished_jobs
-from musicbox_experiments.train.simulators import AUTO, choose_listeners
+from musicbox_experiments.train.jobs import finished_jobs, run_folders
+from musicbox_experiments.train.simulators import (
+    AUTO,
+    LEARNED,
+    TRUTH,
+    Direction,
+    choose_listeners,
+    directions_for,
+    knows_truth,
+)
 
 
 @dataclass(frozen=True)
@@ -25,7 +35,8 @@ class EvaluateConfig:
     """Options of `musicbox evaluate`."""
 
     run: Annotated[Path, tyro.conf.Positional]
-    """Folder of a run made by `musicbox compare` or `musicbox train`."""
+    """Folder of a run made by `musicbox compare` or `musicbox train`; of one that trained on parts
+    of training, the folder of a part, such as runs/real/train_a."""
     evaluator: tuple[str, ...] = ()
     """Listeners that evaluate; none named means all that the data supports."""
     split: str = "validation"
@@ -50,13 +61,19 @@ def run(config: EvaluateConfig) -> None:
 
 
 def _run(config: EvaluateConfig) -> None:
-    jobs = finished_jobs(config.run)
-    data = jobs[0].options["data"]
-    dataset = open_dataset(data)
-    require_made_on(config.run, dataset, "Bring the data of the run back, or train anew.")
-    evaluators = choose_listeners(AUTO, config.evaluator, data, config.run).evaluators
+    folders = run_folders(config.run)
+    if len(folders) > 1:
+        raise ValueError(
+            f"{config.run} holds several runs in one; name one of them: "
+            f"{', '.join(str(folder) for folder in folders)}."
+        )
+    run = folders[0]
+    jobs = finished_jobs(run)
+    dataset = open_dataset(jobs[0].options["data"])
+    require_made_on(run, dataset, "Bring the data of the run back, or train anew.")
+    evaluators = _evaluators(config, dataset, run)
     sessions = draw_sessions(dataset, config.split, config.sessions, config.seed)
-    out = config.out or config.run / f"evaluate-{config.split}-{config.seed}-{len(sessions)}"
+    out = config.out or run / f"evaluate-{config.split}-{config.seed}-{len(sessions)}"
     require_data(out, dataset)
     options = {**jobs[0].options, "split": config.split}
     evaluation = Evaluation(evaluators, options, sessions, out / "rollouts", config.seed)
@@ -82,3 +99,16 @@ def _run(config: EvaluateConfig) -> None:
         "the plays chosen from what the log still held, relative to a random choice of the same "
         f"plays (real labels).\nRollouts: {out}"
     )
+
+
+def _evaluators(config: EvaluateConfig, dataset: Dataset, run: Path) -> dict[str, str]:
+    """Those named, or all that share no play with what the agents saw."""
+    if dataset.part == WHOLE:
+        directions_for(AUTO, config.evaluator, dataset, "all")  # refuses learned evaluators
+        truth = (TRUTH,) if knows_truth(dataset) else ()
+        named = config.evaluator or (*truth, "replay")
+        return choose_listeners("replay", named, dataset, run).evaluators
+    direction = Direction(dataset.part, dataset.part, OTHER[dataset.part])
+    evaluated = evaluated_in(dataset)
+    chosen = choose_listeners(LEARNED, config.evaluator, dataset, run.parent, direction, evaluated)
+    return chosen.evaluators

@@ -56,19 +56,22 @@ PRESETS: Final[Mapping[str, Preset]] = {
         {"agents": FIELD, "seeds": 10, "source": Source(taste="high")},
     ),
     "real": Preset(
-        "the field on your own sessions: trained with a learned listener of fold A, evaluated by "
-        "one of fold B, by replay, and over real labels",
+        "the field on your own sessions: trained on one half of the training sessions, with a "
+        "learned listener of that half, evaluated by one of the other half, both ways, by replay, "
+        "and over real labels",
         {
             "agents": (*BASELINES, *LEARNERS, "ddpg+pessimistic"),
             "seeds": 10,
             "listener": "learned",
+            "both_directions": True,
         },
         needs_sessions=True,
     ),
     "transfer": Preset(
-        "what remains of a gain at other listeners than that of the training: trained with a "
-        "learned listener of fold A, as it is and made pessimistic, evaluated by the exact law and "
-        "by a learned listener of fold B",
+        "what remains of a gain at other listeners than that of the training: trained on one half "
+        "of the training sessions, with a learned listener of that half, as it is and made "
+        "pessimistic, evaluated by the exact law and by a learned listener of the other half, both "
+        "ways",
         {
             "agents": (
                 *("logged", "best-rate", "played-rate"),
@@ -76,6 +79,7 @@ PRESETS: Final[Mapping[str, Preset]] = {
             ),
             "seeds": 10,
             "listener": "learned",
+            "both_directions": True,
         },
     ),
     "first": Preset(

@@ -26,10 +26,12 @@ from matplotlib.figure import Figure
 from musicbox_env.data.writing import write_json
 from musicbox_env.schema import is_skip
 from musicbox_experiments.compare import plots, tables
+from musicbox_experiments.compare.known_gains import describe
 from musicbox_experiments.compare.sentences import cautions, headline
 from musicbox_experiments.compare.study import EXACT_EVALUATOR, Study
 from musicbox_experiments.compare.summary import Summary, champion, ranked, summarize
 from musicbox_experiments.evaluate.metrics import METRICS, Rollout, exposure
+from musicbox_experiments.evaluate.pooling import by_source
 from musicbox_experiments.text import percent
 from musicbox_experiments.train.variants import AT
 
@@ -147,7 +149,7 @@ def _pictures(study: Study, summary: Summary) -> list[Picture]:
     variety = plots.scatter(songs, skips, hollow=references, order=order)
     add("skip_rate_and_variety", main, variety)
     exposures = {
-        agent: exposure(next(iter(by_seed.values())), study.world.num_tracks)
+        agent: exposure(by_source(next(iter(by_seed.values())))[0], study.world.num_tracks)
         for agent, by_seed in rollouts.items()
     }
     add("exposure", main, plots.exposure_curves(exposures, order=order))
@@ -194,6 +196,7 @@ def _template_environment() -> jinja2.Environment:
         undefined=jinja2.StrictUndefined,
     )
     environment.filters.update(percent=percent, pretty=_pretty, typeset=_typeset, slug=_slug)
+    environment.filters.update(describe_gains=describe)
     return environment
 
 

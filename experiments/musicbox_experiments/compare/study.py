@@ -39,6 +39,11 @@ class Study:
         favourites: Songs that each agent recommends most, with their shares of its
             recommendations; none where songs have no titles.
         notes: Further remarks for the reader.
+        sources: Names of the test folds and directions that are pooled, in the order of the
+            numbers in `Rollout.source`; none where there is one.
+        fitted_on: The option ``--fit-on`` where learned listeners evaluate; else empty.
+        gains_known: What gains at such evaluators were worth where the truth is known; see
+            `known_gains.gains_known`.
     """
 
     rollouts: Sequence[Rollout]
@@ -57,6 +62,9 @@ class Study:
     descriptions: Mapping[str, str] = field(default_factory=dict)
     favourites: Mapping[str, Sequence[tuple[str, float]]] = field(default_factory=dict)
     notes: Sequence[str] = ()
+    sources: Sequence[str] = ()
+    fitted_on: str = ""
+    gains_known: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         if not self.rollouts:

@@ -14,14 +14,17 @@ from typing import Any, Final
 import numpy as np
 
 from musicbox_experiments.compare.study import EXACT_EVALUATOR, Study
+from musicbox_experiments.evaluate.knowledge import knowledge
 from musicbox_experiments.evaluate.metrics import (
     METRICS,
+    CatalogStats,
     Metric,
     PerSession,
     Rollout,
     of_the_set,
     per_session,
 )
+from musicbox_experiments.evaluate.pooling import by_source, grouped
 from musicbox_experiments.evaluate.resampling import CONFIDENCE
 from musicbox_experiments.evaluate.statistics import (
     Difference,
@@ -58,7 +61,7 @@ class _Summarizer:
         self.rng = np.random.default_rng(seed)
         self.parts: dict[str, Parts] = {
             evaluator: {
-                agent: {s: per_session(r, study.world) for s, r in by_seed.items()}
+                agent: {s: parts_of(r, study.world) for s, r in by_seed.items()}
                 for agent, by_seed in study.at(evaluator).items()
             }
             for evaluator in study.evaluators
@@ -82,6 +85,10 @@ class _Summarizer:
                 "seed": self.seed,
             },
             "evaluators": evaluators,
+            "sources": list(study.sources),
+            "knowledge": self._knowledge(),
+            "fitted_on": study.fitted_on,
+            "gains_known": study.gains_known,
             "transfer": self._transfer(evaluators),
             "reranking": self._reranking(),
             "first_musicbox": study.first_figures,
@@ -117,6 +124,7 @@ class _Summarizer:
                 "seeds": list(by_seed),
                 "metrics": self._metrics(by_seed, parts[agent], bootstraps),
                 "differences": _differences(bootstraps, agent, study.reference),
+                "by_source": self._by_source(bootstraps["skip_rate"], agent),
                 "gap_closed": None,
             }
             for agent, by_seed in rollouts.items()
@@ -127,7 +135,7 @@ class _Summarizer:
             agents[agent]["gap_closed"] = share
         first = next(iter(rollouts[study.reference].values()))
         return {
-            "sessions": len(first.sessions),
+            "sessions": len(np.unique(first.sessions)),
             "songs": int(first.heard.sum()),
             "agents": agents,
             "gap_to": bound if closed else None,
@@ -142,8 +150,9 @@ class _Summarizer:
         bootstraps: Mapping[str, PairedBootstrap],
     ) -> Summary:
         """Estimate and values by seed of every metric of one agent."""
-        of_sets = {s: of_the_set(r, self.study.world) for s, r in rollouts.items()}
-        agent, sessions = next((r.agent, len(r.sessions)) for r in rollouts.values())
+        of_sets = {s: set_of(r, self.study.world) for s, r in rollouts.items()}
+        agent = next(iter(rollouts.values())).agent
+        sessions = bootstraps["skip_rate"].sessions
         found = {}
         for name, metric in METRICS.items():
             if metric.per_session:
@@ -156,6 +165,28 @@ class _Summarizer:
                 )
             found[name] = {**asdict(estimate), "by_seed": values}
         return found
+
+    def _knowledge(self) -> Summary:
+        """What each learned evaluator knows of the songs that agents recommend."""
+        study, found = self.study, {}
+        for evaluator in study.evaluators:
+            known = knowledge(study.at(evaluator), study.reference, resamples=self.resamples)
+            if known:
+                found[evaluator] = known
+        return found
+
+    def _by_source(self, bootstrap: PairedBootstrap, agent: str) -> Summary:
+        """Skip rate and difference to the reference of each direction and test fold."""
+        values = bootstrap.agents[agent].by_source
+        differences = bootstrap.difference_by_source(agent, self.study.reference)
+        if values is None or differences is None:
+            return {}
+        return {
+            source: {"skip_rate": value, "difference": difference}
+            for source, value, difference in zip(
+                self.study.sources, values, differences, strict=True
+            )
+        }
 
     def _bound_at(self, evaluator: str) -> str | None:
         """The bound that a gap is measured to.
@@ -281,6 +312,20 @@ class _Summarizer:
             }
             for agent, by_seed in self.study.reranking.items()
         }
+
+
+def parts_of(rollout: Rollout, world: CatalogStats) -> dict[str, PerSession]:
+    """Metrics that are means, in parts with one row for each session."""
+    return {
+        name: grouped(part, rollout.sessions, rollout.source)
+        for name, part in per_session(rollout, world).items()
+    }
+
+
+def set_of(rollout: Rollout, world: CatalogStats) -> dict[str, float]:
+    """Metrics of the whole set of songs; of pooled roll-outs the mean over their sources."""
+    found = [of_the_set(part, world) for part in by_source(rollout)]
+    return {name: float(np.mean([one[name] for one in found])) for name in found[0]}
 
 
 def _of(metric: str, by_seed: Mapping[int, Mapping[str, PerSession]]) -> list[PerSession]:

@@ -3,12 +3,18 @@
 from collections.abc import Mapping
 from typing import Final
 
+from musicbox_experiments.compare.known_gains import describe
 from musicbox_experiments.compare.study import EXACT_EVALUATOR
 from musicbox_experiments.compare.summary import Summary, champion, fewest_skips_first, ranked
+from musicbox_experiments.evaluate.knowledge import HEARD
 from musicbox_experiments.evaluate.metrics import METRICS
 from musicbox_experiments.evaluate.resampling import CONFIDENCE
 from musicbox_experiments.text import Cell, Table, percent, show
 
+_KNOWN: Final = {
+    **{f"heard_{plays}": f"heard {plays}+ times" for plays in HEARD},
+    "never_heard": "never heard",
+}
 _OF_SONGS: Final = (
     *("effective_catalog_size", "coverage", "gini", "diversity", "diversity_embedding"),
     *("novelty", "popularity", "imputed"),
@@ -32,6 +38,9 @@ def text_table(summary: Summary) -> str:
     if agent := champion(summary, main):
         tables.append(against(summary, main, agent))
     tables += [transfer(summary, other) for other, of in summary["transfer"].items() if len(of) > 1]
+    tables += [songs_known(summary, evaluator) for evaluator in summary["knowledge"]]
+    if summary["sources"]:
+        tables.append(directions(summary, main))
     if summary["reranking"]:
         tables.append(reranking(summary))
     legend = (
@@ -45,7 +54,8 @@ def text_table(summary: Summary) -> str:
             "  skyline: the oracle, greedy on the evaluator's probabilities; of all songs at "
             f"{EXACT_EVALUATOR}, of a shortlist at other evaluators."
         )
-    return "\n\n".join([*map(str, tables), legend])
+    known = [describe(summary["gains_known"])] if summary["gains_known"] else []
+    return "\n\n".join([*map(str, tables), *known, legend])
 
 
 def _tags(summary: Summary) -> dict[str, str]:
@@ -134,6 +144,33 @@ def transfer(summary: Summary, evaluator: str) -> Table:
     }
     title = f"What remains of the gain over {summary['reference']} at {evaluator}, points"
     return Table.by_name(title, rows)
+
+
+def songs_known(summary: Summary, evaluator: str) -> Table:
+    """What a learned evaluator knows of each agent's songs, and the skips by what it knows."""
+    rows = {}
+    for agent in ranked(summary, evaluator):
+        of, row = summary["knowledge"][evaluator][agent], {}
+        for kind, heading in _KNOWN.items():
+            row[heading] = Cell(show(of[kind]["share"]["value"], "percent"))
+            row[f"{heading}: skipped"] = Cell.of(of[kind]["skip_rate"], "percent")
+            row[f"{heading}: points vs {summary['reference']}"] = _points(of[kind]["difference"])
+        row["held by the session"] = Cell(show(of["held"]["share"]["value"], "percent"))
+        rows[agent] = row
+    title = f"Plays by how often the evaluator {evaluator} heard the song"
+    return Table.by_name(title, rows, _tags(summary))
+
+
+def directions(summary: Summary, evaluator: str) -> Table:
+    """Differences to the reference in each direction and test fold by itself."""
+    agents = summary["evaluators"][evaluator]["agents"]
+    rows = {
+        agent: {name: Cell(show(of["difference"], "points")) for name, of in by_source.items()}
+        for agent in ranked(summary, evaluator)
+        if (by_source := agents[agent]["by_source"]) and agent != summary["reference"]
+    }
+    title = f"Points vs {summary['reference']} at {evaluator}, each direction by itself"
+    return Table.by_name(title, rows, _tags(summary))
 
 
 def reranking(summary: Summary) -> Table:

@@ -4,6 +4,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from musicbox_env.data.dataset import Dataset
+from musicbox_env.data.writing import SplitConfig
 from musicbox_env.ingest.histories.formats import HistoryConfig
 from musicbox_env.ingest.readers import describe_source, source_files
 from musicbox_env.schema import require_known
@@ -43,6 +44,8 @@ class Source:
     """Track feature files that belong to --sessions."""
     map: str | None = None
     """Columns of a table of plays named in --sessions; see `musicbox ingest --help`."""
+    test_fold: int = 0
+    """Which of the disjoint test splits of --sessions; see `musicbox ingest --help`."""
     taste: str = "default"
     """Of the synthetic sessions: how much personal taste decides what is skipped, none, default or
     high. Another than the bundled one is made on first use and kept in the cache."""
@@ -54,6 +57,8 @@ class Source:
             raise ValueError("Pass --data or --sessions, not both.")
         if self.tracks and not self.sessions:
             raise ValueError("--tracks belongs to --sessions; a dataset folder has its own tracks.")
+        if self.test_fold and not self.sessions:
+            raise ValueError("--test-fold belongs to --sessions; a dataset folder has its split.")
         if self.map is not None and not self.sessions:
             raise ValueError("--map belongs to --sessions; a dataset folder is read as it is.")
         if self.taste != "default" and not self.synthetic:
@@ -98,6 +103,7 @@ class Source:
                     sources=sessions,
                     tracks=tracks,
                     out=folder,
+                    split=SplitConfig(test_fold=self.test_fold),
                     **asdict(self.filters),
                     history=HistoryConfig(map=self.map),
                 )

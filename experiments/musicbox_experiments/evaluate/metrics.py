@@ -56,10 +56,12 @@ class PerSession(Stored):
     Attributes:
         numerator: ``(n,)`` float64, a value a session.
         denominator: ``(n,)`` float64.
+        by_source: Of pooled roll-outs, the mean at each of their sources ``(sources,)``.
     """
 
     numerator: FloatArray
     denominator: FloatArray
+    by_source: FloatArray | None = None
 
     def __post_init__(self) -> None:
         if not self.numerator.shape == self.denominator.shape == (len(self.numerator),):

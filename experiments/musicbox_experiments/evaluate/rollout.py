@@ -27,7 +27,7 @@ class Stored:
     def save(self, path: Path) -> None:
         """Write all fields."""
         with path.open("wb") as file:
-            np.savez_compressed(file, **vars(self))
+            np.savez_compressed(file, **{k: v for k, v in vars(self).items() if v is not None})
 
     @classmethod
     def load(cls, path: Path) -> Self:
@@ -50,6 +50,11 @@ class Rollout(Stored):
         levels: Listen levels ``(n, steps, k)`` int8, -1 where not heard.
         logged: Where the level is a label from the log and not imputed, ``(n, steps, k)`` bool.
         returns: Undiscounted sum of rewards of each session ``(n,)`` float64.
+        source: Of pooled roll-outs the training and evaluation that each row is of ``(n,)`` int64;
+            see `pooling`. Sessions may then stand there more than once.
+        known: Plays from which the evaluator knows each song ``(n, steps, k)`` int64, where it
+            answers by what it learned of songs.
+        held: Whether the logged session still held the song, ``(n, steps, k)`` bool.
     """
 
     agent: str
@@ -60,6 +65,9 @@ class Rollout(Stored):
     levels: npt.NDArray[np.int8]
     logged: npt.NDArray[np.bool_]
     returns: FloatArray
+    source: npt.NDArray[np.int64] | None = None
+    known: npt.NDArray[np.int64] | None = None
+    held: npt.NDArray[np.bool_] | None = None
 
     def __post_init__(self) -> None:
         require_shape("sessions", self.sessions, ndim=1)

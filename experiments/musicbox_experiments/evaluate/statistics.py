@@ -12,6 +12,9 @@ precipice" (NeurIPS 2021, arXiv:2108.13264), fitted to recommendation:
   The degrees of freedom nu are those of Welch and Satterthwaite (Biometrika 34, 1947), so that the
   widening fades where sessions, of which there are many, make most of the spread.
 
+* Where agents were trained in two directions (`pooling`), directions are drawn anew too, two of two
+  within each test fold, and widened as seeds are: two directions are few, and the interval says so.
+
 With one seed the interval speaks of sessions alone: it is right for an agent that does not learn,
 and too narrow for one that does.
 
@@ -105,19 +108,27 @@ class Resampled:
         centre: Value of all seeds on the sessions of each resample, ``(resamples,)``.
         spread: Deviation from ``centre`` that drawing the seeds anew brings, ``(resamples,)``.
         draws: Values of the seeds drawn in each resample, ``(resamples, seeds)``.
+        by_source: Value of all seeds at each source, ``(sources,)``; None where there is one.
     """
 
     by_seed: Array
     centre: Array
     spread: Array
     draws: Array
+    by_source: Array | None = None
 
     @classmethod
-    def draw(cls, by_seed: Array, means: Array, rng: np.random.Generator) -> Self:
+    def draw(
+        cls,
+        by_seed: Array,
+        means: Array,
+        rng: np.random.Generator,
+        by_source: Array | None = None,
+    ) -> Self:
         """Draw seeds anew from the means of each on resampled sessions ``(resamples, seeds)``."""
         draws = np.take_along_axis(means, rng.integers(0, len(by_seed), means.shape), axis=1)
         centre = interquartile_mean(means)
-        return cls(by_seed, centre, interquartile_mean(draws) - centre, draws)
+        return cls(by_seed, centre, interquartile_mean(draws) - centre, draws, by_source)
 
     @property
     def value(self) -> float:
@@ -131,7 +142,12 @@ class Resampled:
 
 
 def _estimate(
-    value: float, centre: Array, spreads: Sequence[tuple[Array, int]], *, sessions: int
+    value: float,
+    centre: Array,
+    spreads: Sequence[tuple[Array, int]],
+    *,
+    sessions: int,
+    by_source: Array | None = None,
 ) -> Estimate:
     """A value with its percentile interval: a part from sessions and parts from seeds.
 
@@ -141,15 +157,20 @@ def _estimate(
         spreads: For each agent involved the deviations ``(resamples,)`` that its seeds bring, and
             the number of its seeds; widened for few seeds (see the head of this module).
         sessions: Number of sessions.
+        by_source: The value at each source ``(sources,)``, if there are several.
     """
     fewest = min(seeds for _, seeds in spreads)
     if not np.isfinite(value):
         return Estimate(float("nan"), None, None, fewest, sessions)
     parts = [s * (np.sqrt(seeds / (seeds - 1)) if seeds > 1 else 1.0) for s, seeds in spreads]
+    freedoms = [seeds - 1 for _, seeds in spreads]
+    if by_source is not None and len(by_source) > 1:
+        parts.append(_of_directions(by_source, len(centre)))
+        freedoms.append(len(by_source) // 2)
     uncertain = sum(
-        np.nanvar(part) ** 2 / (seeds - 1)
-        for part, (_, seeds) in zip(parts, spreads, strict=True)
-        if seeds > 1
+        np.nanvar(part) ** 2 / freedom
+        for part, freedom in zip(parts, freedoms, strict=True)
+        if freedom
     )
     total = np.nanvar(centre) + sum(np.nanvar(part) for part in parts)
     freedom = total**2 / uncertain if uncertain > 0 else np.inf
@@ -157,6 +178,18 @@ def _estimate(
     resampled = np.sum([centre, *parts], axis=0)
     low, high = np.nanquantile(value + reach * (resampled - value), ENDS)
     return Estimate(value, float(low), float(high), fewest, sessions)
+
+
+def _of_directions(by_source: Array, resamples: int) -> Array:
+    """Deviations that drawing the two directions of each test fold anew brings ``(resamples,)``.
+
+    Widened by sqrt(2) as two seeds would be. Sources stand fold by fold, two directions each.
+    """
+    folds = by_source[: len(by_source) // 2 * 2].reshape(-1, 2)
+    drawn = np.random.default_rng(0).integers(0, 2, (resamples, len(folds), 2))
+    values = np.take_along_axis(np.broadcast_to(folds, drawn.shape), drawn, axis=2)
+    deviations = np.nan_to_num(values.mean(axis=2) - folds.mean(axis=1))
+    return np.asarray(np.sqrt(2) * deviations.mean(axis=1))
 
 
 @dataclass(frozen=True)
@@ -174,7 +207,10 @@ class PairedBootstrap:
     def estimate(self, agent: str) -> Estimate:
         """Value of an agent with its interval."""
         of = self.agents[agent]
-        return _estimate(of.value, of.centre, [(of.spread, of.seeds)], sessions=self.sessions)
+        spreads = [(of.spread, of.seeds)]
+        return _estimate(
+            of.value, of.centre, spreads, sessions=self.sessions, by_source=of.by_source
+        )
 
     def difference(self, agent: str, reference: str, *, lower_is_better: bool) -> Difference:
         """An agent minus a reference, and the probability that it is better."""
@@ -184,6 +220,7 @@ class PairedBootstrap:
             ours.centre - theirs.centre,
             [(ours.spread, ours.seeds), (theirs.spread, theirs.seeds)],
             sessions=self.sessions,
+            by_source=self.difference_by_source(agent, reference),
         )
         if ours.seeds == theirs.seeds == 1:
             return Difference(estimate)
@@ -191,6 +228,11 @@ class PairedBootstrap:
         better = _share_better(sign * ours.by_seed[None], sign * theirs.by_seed[None])
         ends = np.quantile(_share_better(sign * ours.draws, sign * theirs.draws), ENDS)
         return Difference(estimate, *map(float, (*better, *ends)))
+
+    def difference_by_source(self, agent: str, reference: str) -> Array | None:
+        """An agent minus a reference at each source ``(sources,)``, if there are several."""
+        ours, theirs = self.agents[agent].by_source, self.agents[reference].by_source
+        return None if ours is None or theirs is None else ours - theirs
 
 
 def _share_better(ours: Array, theirs: Array) -> Array:
@@ -211,7 +253,13 @@ def paired_bootstrap(
     agents, first = {}, 0
     for agent, seeds in parts.items():
         of_agent = means[:, first : first + len(seeds)]
-        agents[agent] = Resampled.draw(np.array([p.mean for p in seeds]), of_agent, rng)
+        sources = [p.by_source for p in seeds if p.by_source is not None]
+        agents[agent] = Resampled.draw(
+            np.array([p.mean for p in seeds]),
+            of_agent,
+            rng,
+            interquartile_mean(np.stack(sources, axis=1)) if sources else None,
+        )
         first += len(seeds)
     return PairedBootstrap(agents, len(flat[0].numerator))
 
@@ -280,6 +328,33 @@ def gain_share(
     )
     spreads = [(anew - centre, seeds)]
     return _estimate(value, centre, spreads, sessions=sessions)
+
+
+def gain_excess(
+    stated: Gain,
+    true: Gain,
+    *,
+    rng: np.random.Generator,
+    resamples: int = 2000,
+) -> Estimate:
+    """A gain less another one of the same trainings on the same sessions, resampled together."""
+    seeds, sessions = len(stated.agent), len(stated.reference.numerator)
+    parts = [*stated.agent, *true.agent, stated.reference, true.reference]
+
+    def excess(values: Array) -> Array:
+        """From columns as of ``parts``: ``(r - a) - (r' - a')`` of each seed."""
+        agent, truly, references = np.split(values, [seeds, 2 * seeds], axis=1)
+        return (references[:, :1] - agent) - (references[:, 1:] - truly)
+
+    sources = [part.by_source for part in parts if part.by_source is not None]
+    by_source = interquartile_mean(excess(np.stack(sources, axis=1))) if sources else None
+    observed = excess(np.array([[part.mean for part in parts]]))[0]
+    means = excess(resampled_means(parts, rng=rng, resamples=resamples))
+    drawn = Resampled.draw(observed, means, rng, by_source)
+    spreads = [(drawn.spread, seeds)]
+    return _estimate(
+        drawn.value, drawn.centre, spreads, sessions=sessions, by_source=drawn.by_source
+    )
 
 
 def seed_difference(ours: Sequence[float], theirs: Sequence[float], *, sessions: int) -> Estimate:

@@ -1,8 +1,9 @@
 """Fit a listener on logged sessions: the user simulator that environments answer with.
 
 The result is one file; its path is a `listener` for the environment and for every command. One
-fitted on fold A is the training simulator, one fitted on fold B the evaluation simulator: no
-session fits both, though the same validation sessions stop and calibrate them.
+fitted on fold A is the training simulator, one fitted on fold B the evaluation simulator. A fold is
+a dataset of its own (`musicbox_env.ingest.training_parts`): no play of a training or validation
+session makes anything in both, rates and embeddings included.
 """
 
 from collections.abc import Iterator
@@ -15,7 +16,8 @@ import numpy.typing as npt
 from musicbox_agents.base import require_ranges
 from tyro.conf import Positional
 
-from musicbox_env.data.dataset import Dataset
+from musicbox_env.data.dataset import WHOLE, Dataset
+from musicbox_env.ingest.training_parts import evaluated_in, open_part
 from musicbox_env.listeners.files import write_fit
 from musicbox_env.listeners.learned.listener import Calibration, FittedNetwork, LearnedListener
 from musicbox_env.listeners.learned.network import Network
@@ -84,9 +86,10 @@ class FitListenerConfig(EnsembleConfig):
 
 
 def fit_ensemble(config: FitListenerConfig, dataset: Dataset) -> FittedNetwork:
-    """Fit all members, then calibrate their mean."""
+    """Fit all members, then calibrate their mean, on the part of a dataset that is the fold."""
     rng = np.random.default_rng(config.seed)
-    sessions = TrainingSplit.of(dataset, FOLDS[config.fold], progress=config.progress)
+    dataset = fold_of_dataset(dataset, config.fold)
+    sessions = TrainingSplit.of(dataset, WHOLE, progress=config.progress)
     chosen = drawn_sessions(dataset, sessions.split, config.max_sessions, rng)
     validation = drawn_sessions(dataset, "validation", max(1, config.max_sessions // 10), rng)
     evaluated = session_arrays(dataset, validation, sessions.table)
@@ -106,7 +109,25 @@ def fit_ensemble(config: FitListenerConfig, dataset: Dataset) -> FittedNetwork:
         "member_validation_log_losses": [loss for _, loss in fits],
         "settings": {k: v for k, v in asdict(config).items() if k not in ("data", "out")},
     }
+    if dataset.part != WHOLE:
+        about["part"] = dataset.about["part"]
     return replace(fit, about=about)
+
+
+def fold_of_dataset(dataset: Dataset, fold: str) -> Dataset:
+    """The dataset that a fold is; ``"both"`` is the dataset itself, which may be a part.
+
+    Raises:
+        ValueError: A fold of what is a fold already.
+    """
+    if fold == "both":
+        return dataset
+    if dataset.part not in (WHOLE, FOLDS[fold]):
+        raise ValueError(
+            f"{dataset.folder} is {dataset.part} of {dataset.whole.folder}, which has no fold "
+            f"{fold!r}; name the whole dataset, or leave --fold out."
+        )
+    return open_part(dataset, FOLDS[fold], evaluated_in(dataset))
 
 
 def uncalibrated(
@@ -227,9 +248,10 @@ def _fit(config: FitListenerConfig, dataset: Dataset, out: Path) -> Path:
     fit.save(out)
     song = fit.calibration.song
     losses = ", ".join(f"{loss:.4f}" for loss in fit.about["member_validation_log_losses"])
+    part = fit.about.get("part", {"name": WHOLE})["name"]
     print(
         f"{out}: learned listener, {config.members} members fitted on "
-        f"{fit.about['fitted_sessions']:,} sessions of {fit.about['split']}; log-loss of skip on "
+        f"{fit.about['fitted_sessions']:,} sessions of {part}; log-loss of skip on "
         f"validation sessions {losses}; effects of songs shrunk by {song[0]:.2f} on a first "
         f"hearing and {song[1]:.2f} on a repeat."
     )

@@ -25,7 +25,7 @@ from musicbox_env.schema import CONTEXT_TYPES, Level, require_known, suggest
 from musicbox_env.simulator.assets import CONTEXT_SIZE, EnvAssets, open_dataset
 from musicbox_env.simulator.config import SessionConfig
 from musicbox_env.simulator.dynamics import Simulator
-from musicbox_experiments.train.jobs import read_training
+from musicbox_experiments.train.jobs import read_training, run_folders
 
 LEVEL_NAMES = {
     **{level.name.lower(): int(level) for level in Level if level >= 0},
@@ -133,30 +133,33 @@ def _context(config: RecommendConfig) -> np.ndarray:
 def find_training(run_folder: Path, agent: str, seed: int | None) -> Path:
     """Folder of one finished training of a run; without a seed the one validation liked best.
 
+    Of a run that trained on parts of training, trainings of all parts are its own.
+
     Raises:
         FileNotFoundError: The run has no such training; the message says what it has.
     """
-    trainings = sorted((run_folder / "agents").glob("*/seed-*/training.json"))
-    names = sorted({file.parent.parent.name for file in trainings})
-    if not names:
+    try:
+        inner = run_folders(run_folder)
+    except FileNotFoundError:
         raise FileNotFoundError(
             f"{run_folder} holds no trained agent; make one with `musicbox compare --out "
             f"{run_folder}` or `musicbox train`."
-        )
+        ) from None
+    trainings = [f for run in inner for f in sorted(run.glob("agents/*/seed-*/training.json"))]
+    names = sorted({file.parent.parent.name for file in trainings})
     if agent not in names:
         raise FileNotFoundError(f"No agent {agent!r} in {run_folder}; {suggest(agent, names)}")
-    folders = {
-        int(file.parent.name.removeprefix("seed-")): file.parent
-        for file in trainings
-        if file.parent.parent.name == agent
-    }
-    if seed is None:
-        return min(folders.values(), key=_best_validation)
-    if seed not in folders:
+    folders: dict[int, list[Path]] = {}
+    for file in trainings:
+        if file.parent.parent.name == agent:
+            number = int(file.parent.name.removeprefix("seed-"))
+            folders.setdefault(number, []).append(file.parent)
+    if seed is not None and seed not in folders:
         raise FileNotFoundError(
             f"No training of {agent} with seed {seed} in {run_folder}; there are {sorted(folders)}."
         )
-    return folders[seed]
+    there = [folder for number, of in folders.items() if seed in (None, number) for folder in of]
+    return min(there, key=_best_validation)
 
 
 def _best_validation(folder: Path) -> float:

@@ -319,6 +319,23 @@ def trained(job: TrainingJob) -> Agent:
     return load_agent(Path(job.folder) / BEST, dataset, changed=job.acting)
 
 
+def run_folders(run: Path) -> list[Path]:
+    """Folders within a run that hold trainings: itself, or those of its parts and test folds.
+
+    Raises:
+        FileNotFoundError: There is no training.
+    """
+    inner = ("", "train_?/", "test-fold-*/", "test-fold-*/train_?/")
+    found = {
+        file.parents[3]
+        for where in inner
+        for file in run.glob(f"{where}agents/*/seed-*/{TRAINING}")
+    }
+    if not found:
+        raise FileNotFoundError(f"{run} holds no trained agent (no agents/*/seed-*/).")
+    return sorted(found)
+
+
 def finished_jobs(run: Path) -> list[TrainingJob]:
     """Every finished training of a run.
 

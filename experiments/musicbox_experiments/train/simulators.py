@@ -1,4 +1,4 @@
-"""Which listener agents learn with, which picks their checkpoints, and which evaluate them.
+"""Which part of training agents see, which listener they learn with, and which evaluate them.
 
 No agent is evaluated by the listener alone that it learned with. The checkpoint of a training is
 picked on validation sessions, by a listener that neither trained the agent nor evaluates it:
@@ -7,35 +7,106 @@ picked on validation sessions, by a listener that neither trained the agent nor 
 learned with        fitted on           picked by              evaluated by, the main one first
 ==================  ==================  =====================  ==========================
 ``ground_truth``    nothing: the law    the law                the law; ``replay``
-``learned``         fold A              a second fit on        the law if there is one; a
-                                        fold A                 fit on fold B; ``replay``;
-                                                               the one learned with
+``learned``         the agent's part    a second fit on        the law if there is one; a
+                                        the agent's part       fit on the other part, plain and
+                                                               pessimistic; ``replay``; the one
+                                                               learned with
 any other           as it is            the same               the law if there is one;
                                                                ``replay``
 ==================  ==================  =====================  ==========================
 
 The law has no errors that an agent could exploit, so that it may train, pick and evaluate, each
-time on other sessions. Two fits on fold A have networks of their own, which saw other parts of its
-sessions, but count track rates from the same plays: picking by the second one guards against errors
-of the first's networks, and not against the luck of fold A. That is left for fold B to show.
+time on other sessions, and agents may see all of training. Where a learned listener evaluates, they
+may not: `directions_for` then divides training into two parts that share no play
+(`musicbox_env.ingest.training_parts`), one for everything that the agents know, their listeners
+included, one for the evaluator.
 """
 
+import multiprocessing
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Final
 
+from musicbox_env.data.dataset import WHOLE, Dataset
+from musicbox_env.ingest.training_parts import OTHER, PARTS, open_part
 from musicbox_env.listeners import FITTED_SUFFIX, require_listener
 from musicbox_env.listeners.files import read_fit, write_fit
 from musicbox_env.listeners.similarity import MODES, SimilarityConfig
 from musicbox_env.schema import require_known
-from musicbox_env.simulator.assets import open_dataset
 
 AUTO = "auto"
 LEARNED = "learned"
+PESSIMISTIC = "pessimistic"
+TRUTH = "ground_truth"
 SIMILARITY = "similarity-"
 """Begins the name of the similarity listener in one of its modes."""
-TRAINING_FOLD, EVALUATION_FOLD = "A", "B"
+OWN, OTHERS = "own-fold", "other-fold"
+"""End the names of learned listeners: of the part that the agents see, and of the other."""
 PICKING_SEED = 1
+FIT_ON: Final = ("folds", "all", "shared")
+
+
+@dataclass(frozen=True)
+class Direction:
+    """What agents, their listeners and their evaluators may know of training.
+
+    Attributes:
+        agents: Part of the training sessions that agents see.
+        listener: Part that the listeners are fitted on which train agents and pick checkpoints.
+        evaluator: Part that the learned evaluator is fitted on; None where none evaluates.
+    """
+
+    agents: str = WHOLE
+    listener: str = WHOLE
+    evaluator: str | None = None
+
+    @property
+    def name(self) -> str:
+        """What it is called in a report; empty where there is one way alone."""
+        if self.evaluator is None:
+            return ""
+        return f"{_letter(self.listener)} teaches, {_letter(self.evaluator)} evaluates"
+
+
+def _letter(part: str) -> str:
+    return part[-1].upper()
+
+
+def directions_for(
+    listener: str, evaluators: Sequence[str], dataset: Dataset, fit_on: str, *, both: bool = False
+) -> tuple[Direction, ...]:
+    """Decide what part of training everybody sees.
+
+    Args:
+        listener: The one that agents learn with, as chosen by the user.
+        evaluators: Those that evaluate, as chosen by the user.
+        dataset: The whole one.
+        fit_on: One of `FIT_ON`. With ``"folds"`` agents that a learned listener evaluates see one
+            part, and the evaluator the other. With ``"all"`` agents see all, and no learned
+            listener evaluates. With ``"shared"`` they see all although one does, whose figures are
+            then too good: to measure by how much.
+        both: Whether the parts change places once.
+
+    Raises:
+        ValueError: ``"all"`` with a learned evaluator.
+    """
+    require_known("way to fit", fit_on, FIT_ON)
+    if fit_on == "all":
+        if {LEARNED, PESSIMISTIC} & set(evaluators):
+            raise ValueError(
+                "With --fit-on all agents know every training play, and so does any learned "
+                "listener: it cannot evaluate them. Leave it out of --evaluator, or pass "
+                "--fit-on folds."
+            )
+        return (Direction(),)
+    if not {LEARNED, PESSIMISTIC} & {resolved(listener, dataset), *evaluators}:
+        return (Direction(),)
+    return tuple(
+        Direction(WHOLE if fit_on == "shared" else part, part, OTHER[part])
+        for part in PARTS[: 2 if both else 1]
+    )
 
 
 @dataclass(frozen=True)
@@ -57,9 +128,16 @@ class Listeners:
     evaluators: dict[str, str]
 
 
-def knows_truth(data: str | None) -> bool:
+def knows_truth(dataset: Dataset) -> bool:
     """Whether the dataset was made by the generator, so that the exact law can evaluate."""
-    return (open_dataset(data).folder / "truth" / "law.json").is_file()
+    return (dataset.whole.folder / "truth" / "law.json").is_file()
+
+
+def resolved(listener: str, dataset: Dataset) -> str:
+    """What `AUTO` stands for: the exact law where the data has one, else a learned listener."""
+    if listener != AUTO:
+        return listener
+    return TRUTH if knows_truth(dataset) else LEARNED
 
 
 def require_choice(listener: str) -> None:
@@ -75,41 +153,120 @@ def require_choice(listener: str) -> None:
 
 
 def choose_listeners(
-    listener: str, evaluators: Sequence[str], data: str | None, out: Path
+    listener: str,
+    evaluators: Sequence[str],
+    dataset: Dataset,
+    out: Path,
+    direction: Direction | None = None,
+    evaluated: str = "test",
 ) -> Listeners:
     """Fill in the defaults, and fit what must be fitted.
 
-    Agents learn with the exact law where the data has one, else with a learned listener. A learned
-    listener is fitted on fold A for training, and another on fold B to evaluate: the two never saw
-    the same session. The one learned with evaluates too, so that what is lost elsewhere can be
-    seen.
+    Args:
+        listener: The one to learn with; see `resolved`.
+        evaluators: Those that evaluate; none named means all that the data supports.
+        dataset: What agents see, or the whole of it.
+        out: Folder of the run; fitted listeners go to ``out/listeners``.
+        direction: Which parts listeners are fitted on.
+        evaluated: The split that is evaluated, of which no listener may know; see `open_part`.
     """
-    truth = ("ground_truth",) if knows_truth(data) else ()
-    if listener == AUTO:
-        listener = truth[0] if truth else LEARNED
-    defaults = (*truth, *((LEARNED,) if listener == LEARNED else ()), "replay")
+    direction, listener = direction or Direction(), resolved(listener, dataset)
+    fits = _Fits(dataset, out / "listeners", direction, evaluated)
+    truth = (TRUTH,) if knows_truth(dataset) else ()
+    learned = (LEARNED, PESSIMISTIC) if direction.evaluator else ()
     named: dict[str, str] = {}
-    for evaluator in tuple(evaluators) or defaults:
-        fold_b = evaluator == LEARNED and listener == LEARNED
-        name, keyword = _fitted(data, out, EVALUATION_FOLD) if fold_b else _found(evaluator, out)
+    for evaluator in tuple(evaluators) or (*truth, *learned, "replay"):
+        name, keyword = fits.evaluator(evaluator)
         named[name] = keyword
     if listener != LEARNED:
-        name, keyword = _found(listener, out)
+        name, keyword = fits.found(listener)
         return Listeners(keyword, name, keyword, name, named | {name: keyword})
-    name, keyword = _fitted(data, out, TRAINING_FOLD)
-    picking_name, picking = _fitted(data, out, TRAINING_FOLD, seed=PICKING_SEED)
-    return Listeners(keyword, name, picking, picking_name, named | {name: keyword})
+    own = LEARNED if direction.listener == WHOLE else f"{LEARNED}-{OWN}"
+    keyword = fits.learned(direction.listener)
+    picking = fits.learned(direction.listener, seed=PICKING_SEED)
+    # Whoever knows all of training evaluates nobody who does.
+    home = {own: keyword} if direction.evaluator else {}
+    picking_name = f"{own}-seed-{PICKING_SEED}"
+    return Listeners(keyword, own, picking, picking_name, named | home)
 
 
-def _found(listener: str, out: Path) -> tuple[str, str]:
-    """Name in tables and keyword of a listener; a file of settings is written if it needs one."""
-    if not listener.startswith(SIMILARITY):
-        return Path(listener).stem, listener
-    file = (out / "listeners" / f"{listener}.npz").resolve()
-    if not file.is_file():
-        settings = SimilarityConfig(mode=listener.removeprefix(SIMILARITY))
-        write_fit(file, {"listener": "similarity", "settings": asdict(settings)}, {})
-    return listener, str(file)
+def fit_side_by_side(
+    listener: str,
+    arms: Sequence[tuple[Dataset, Path, Direction]],
+    *,
+    workers: int,
+    evaluated: str = "test",
+) -> None:
+    """Fit the learned listeners that are missing for several directions, in processes.
+
+    Args:
+        listener: The one that agents learn with.
+        arms: Dataset, folder of the run and direction of each, as `choose_listeners` takes them.
+        workers: Fits at once.
+        evaluated: As of `choose_listeners`.
+    """
+    missing: dict[Path, tuple[_Fits, str, int]] = {}
+    for dataset, out, direction in arms:
+        fits = _Fits(dataset, out / "listeners", direction, evaluated)
+        roles = [(direction.evaluator, 0)] if direction.evaluator else []
+        if resolved(listener, dataset) == LEARNED:
+            roles += [(direction.listener, 0), (direction.listener, PICKING_SEED)]
+        for part, seed in roles:
+            if not (file := fits.file(part, seed)).is_file():
+                missing[file] = fits, part, seed
+    if min(workers, len(missing)) < 2:
+        return  # made when they are asked for
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(min(workers, len(missing)), mp_context=context) as pool:
+        jobs = [pool.submit(fits.learned, part, seed=seed) for fits, part, seed in missing.values()]
+        for job in jobs:
+            job.result()
+
+
+@dataclass(frozen=True)
+class _Fits:
+    """Fitted listeners of a run, each made when it is first asked for."""
+
+    dataset: Dataset
+    folder: Path
+    direction: Direction
+    evaluated: str
+
+    def evaluator(self, listener: str) -> tuple[str, str]:
+        """Name in tables and keyword of an evaluator."""
+        part = self.direction.evaluator
+        if part is None or listener not in (LEARNED, PESSIMISTIC):
+            return self.found(listener)
+        keyword = self.learned(part)
+        if listener == PESSIMISTIC:
+            keyword = pessimistic(keyword, 1.0)
+        return f"{listener}-{OTHERS}", keyword
+
+    def found(self, listener: str) -> tuple[str, str]:
+        """Name and keyword of a listener; a file of settings is written if it needs one."""
+        if not listener.startswith(SIMILARITY):
+            return Path(listener).stem, listener
+        file = (self.folder / f"{listener}.npz").resolve()
+        if not file.is_file():
+            settings = SimilarityConfig(mode=listener.removeprefix(SIMILARITY))
+            write_fit(file, {"listener": "similarity", "settings": asdict(settings)}, {})
+        return listener, str(file)
+
+    def file(self, part: str, seed: int) -> Path:
+        """File of a listener learned on a part of training."""
+        again = f"-seed-{seed}" if seed else ""
+        of = "" if part == WHOLE else f"-{_letter(part)}"
+        return (self.folder / f"{LEARNED}{of}{again}.npz").resolve()
+
+    def learned(self, part: str, *, seed: int = 0) -> str:
+        """The same, fitted unless an earlier run did."""
+        file = self.file(part, seed)
+        if not file.is_file():
+            from musicbox_experiments.listeners.fit_listener import FitListenerConfig, run
+
+            data = open_part(self.dataset, part, self.evaluated).folder
+            run(FitListenerConfig(data=data, out=file, seed=seed))
+        return str(file)
 
 
 def pessimistic(listener: str, deviations: float) -> str:
@@ -128,16 +285,3 @@ def pessimistic(listener: str, deviations: float) -> str:
     if not file.is_file():
         write_fit(file, {**about, "pessimism": deviations}, arrays)
     return str(file)
-
-
-def _fitted(data: str | None, out: Path, fold: str, *, seed: int = 0) -> tuple[str, str]:
-    """Name and file of a listener learned on one fold, fitted unless an earlier run did."""
-    again = f"-seed-{seed}" if seed else ""
-    file = (out / "listeners" / f"learned-{fold}{again}.npz").resolve()
-    if not file.is_file():
-        from musicbox_experiments.listeners.fit_listener import FitListenerConfig, run
-
-        file.parent.mkdir(parents=True, exist_ok=True)
-        folder = None if data is None else Path(data)
-        run(FitListenerConfig(data=folder, fold=fold, out=file, seed=seed))  # type: ignore[arg-type]
-    return file.stem, str(file)

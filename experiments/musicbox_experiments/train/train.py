@@ -7,14 +7,16 @@ from pathlib import Path
 
 from musicbox_agents.base import require_ranges
 
+from musicbox_env.data.dataset import WHOLE
+from musicbox_env.ingest.training_parts import PARTS, open_part
 from musicbox_env.locks import held
 from musicbox_env.rewards import RewardConfig
-from musicbox_env.schema import split_codes
+from musicbox_env.schema import require_known
 from musicbox_env.simulator.assets import open_dataset
 from musicbox_experiments.data.sources import Source
 from musicbox_experiments.train.folder import require_data
 from musicbox_experiments.train.jobs import curve, jobs_for, seconds, train_all
-from musicbox_experiments.train.simulators import AUTO, choose_listeners
+from musicbox_experiments.train.simulators import AUTO, Direction, choose_listeners
 from musicbox_experiments.train.variants import parse_settings, require_label
 
 
@@ -33,10 +35,12 @@ class TrainConfig:
     320, since sessions that have just ended sit out a round."""
     listener: str = AUTO
     """Listener to learn with, by name or path; auto is `ground_truth` where the data has one, else
-    one that is learned on fold A; then a second fit on fold A picks the checkpoint, on validation
-    sessions."""
-    split: str = "train"
-    """Sessions to learn on: train, or one of its folds train_a, train_b."""
+    one that is learned on the same sessions; then a second fit on them picks the checkpoint, on
+    validation sessions."""
+    split: str = WHOLE
+    """Part of the training sessions that the agent and its listeners see: train is all of them,
+    train_a and train_b are halves that share no play, so that a listener of the other half can
+    evaluate."""
     reward: RewardConfig = field(default_factory=RewardConfig)
     """What to learn."""
     agent_settings: tuple[str, ...] = ()
@@ -48,7 +52,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         require_label(self.agent, parse_settings(self.agent_settings))
-        split_codes(self.split)
+        require_known("part of the training sessions", self.split, (WHOLE, *PARTS))
         require_ranges(self, dict.fromkeys(("seeds", "train_steps"), (1, math.inf)))
 
 
@@ -60,15 +64,19 @@ def run(config: TrainConfig) -> None:
 
 def _run(config: TrainConfig) -> None:
     data = config.source.resolve(config.out)
-    require_data(config.out, open_dataset(data))
-    listeners = choose_listeners(config.listener, (), data, config.out)
+    dataset = open_part(open_dataset(data), config.split)
+    if dataset.part != WHOLE:
+        data = str(dataset.folder.resolve())
+    require_data(config.out, dataset)
+    direction = Direction(config.split, config.split)
+    listeners = choose_listeners(config.listener, (), dataset, config.out, direction)
     jobs = jobs_for(
         [config.agent],
         config.seeds,
         settings=parse_settings(config.agent_settings),
         options={
             "data": data,
-            "split": config.split,
+            "split": WHOLE,
             "reward": asdict(config.reward),
         },
         steps=config.train_steps,

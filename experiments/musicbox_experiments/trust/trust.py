@@ -214,7 +214,7 @@ def open_listeners(
 def fitted_split(listener: Listener[Any]) -> str:
     """The training split that a listener was fitted on; all of it where nothing was fitted."""
     if isinstance(listener, LearnedListener):
-        return str(listener.fit.about["split"])
+        return str(listener.fit.about.get("part", {}).get("name") or listener.fit.about["split"])
     return listener.config.split if isinstance(listener, SimilarityListener) else "train"
 
 
@@ -248,7 +248,7 @@ def measure(config: TrustConfig, context: Context, listeners: Sequence[ListenerU
         measure_prediction,
         measure_item_effect,
     ]
-    if knows_truth(str(dataset.folder)):
+    if knows_truth(dataset):
         known = make_agent(CHOOSING_AGENT, dataset, seed=config.seed)
         trained = agreement.trained_agents(run, dataset) if run else {}
         agents = {known.name: known, **trained}

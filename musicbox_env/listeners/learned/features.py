@@ -136,6 +136,12 @@ class TrackTable:
         vectors = None if embedding is None else dataset.embedding(embedding)
         return cls.counted(catalog.plays(split), catalog.skips(split), vectors)
 
+    def at(self, rows: Ints) -> TrackTable:
+        """The same for other rows ``(n,)``: tracks of a catalog in another order."""
+        return TrackTable(
+            self.popularity[rows], self.effect[rows], self.effect_sd[rows], self.vectors[rows]
+        )
+
     @property
     def arrays(self) -> Table:
         """As kernels read them."""

@@ -35,6 +35,7 @@ import numpy.typing as npt
 
 from musicbox_env.data.checks import LARGEST_NUMBER, CheckedFile, FileError
 from musicbox_env.data.dataset import Dataset
+from musicbox_env.ingest.training_parts import open_part, rows_in
 from musicbox_env.kernels import copy_rows
 from musicbox_env.listeners.base import (
     Doubles,
@@ -119,7 +120,8 @@ class FittedNetwork:
     Attributes:
         network: Weights.
         calibration: Fitted on sessions that its network did not see.
-        about: Where it comes from: ``split``, ``embedding``, ``pessimism``, and how well it did.
+        about: Where it comes from: ``part`` of the dataset, where it was fitted on one, ``split``,
+            ``embedding``, ``pessimism``, and how well it did.
     """
 
     network: Network
@@ -232,7 +234,9 @@ class LearnedListener(Listener[LearnedState]):
     """Responds by a fitted network; see the module.
 
     Attributes:
-        dataset: Its counts and embedding describe the tracks to the network.
+        dataset: Its sessions are simulated.
+        home: Its counts and embedding describe the tracks to the network: the dataset, or the part
+            of it that the network was fitted on, which may be another than the dataset is.
         fit: Network, calibration, and where they come from.
         pessimism: Spreads added to the skip logit.
         table: Statistics of the tracks; may be replaced by those of other plays.
@@ -271,13 +275,16 @@ class LearnedListener(Listener[LearnedState]):
         self.pessimism = float(about.get("pessimism", 0) if pessimism is None else pessimism)
         if not abs(self.pessimism) <= LARGEST_NUMBER:
             raise ValueError(f"pessimism is {self.pessimism}; it must be a finite number.")
+        self.home = _home(dataset, about)
         embedding = about.get("embedding")
-        if embedding is not None and embedding not in dataset.embedding_names:
+        if embedding is not None and embedding not in self.home.embedding_names:
             raise ValueError(
-                f"{name} was fitted with the embedding {embedding!r}, and {dataset.folder} "
-                f"has {dataset.embedding_names or 'none'}. Fit it again on this dataset."
+                f"{name} was fitted with the embedding {embedding!r}, and {self.home.folder} "
+                f"has {self.home.embedding_names or 'none'}. Fit it again on this dataset."
             )
-        self.table = TrackTable.of(dataset, about["split"], embedding)
+        self.table = TrackTable.of(self.home, about["split"], embedding)
+        if self.home is not dataset:
+            self.table = self.table.at(rows_in(dataset, self.home, "tracks"))
         self._usual = np.array(fit.calibration.usual, np.float32)
         one = self._nothing_heard(1)
         places = CACHE_BYTES // sum(getattr(one, field.name).nbytes for field in fields(one))
@@ -375,6 +382,22 @@ class LearnedListener(Listener[LearnedState]):
         network, heard = self.fit.network, HeardSums.none(n, self.table)
         memory = np.zeros((n, network.members, network.memory_size), np.float32)
         return LearnedState(*heard.arrays, memory, np.zeros((n, len(CONTEXT_INPUTS)), np.float32))
+
+
+def _home(dataset: Dataset, about: Mapping[str, Any]) -> Dataset:
+    """The part of a dataset that describes the tracks to a fit."""
+    part = about.get("part")
+    return dataset if part is None else open_part(dataset, part["name"], part["evaluated"])
+
+
+def plays_known(listener: Listener[Any]) -> npt.NDArray[np.int64] | None:
+    """Plays from which a listener knows each track of its dataset ``(num_tracks,)``.
+
+    None of one that answers by something else than what it learned of tracks.
+    """
+    if not isinstance(listener, LearnedListener):
+        return None
+    return np.rint(np.expm1(listener.table.popularity)).astype(np.int64)
 
 
 def default_fit(dataset: Dataset) -> Path:

@@ -1,0 +1,224 @@
+"""One part of the training sessions as a dataset of its own: the one place that divides them.
+
+An evaluator is independent of an agent where no play that made the one is known to the other. So
+the training sessions are halved, by the folds that the split drew, and each half becomes a dataset
+folder, in which nothing of the other half can be read:
+
+==============  ====================================================================================
+sessions        those of the fold, halved again into folds A and B by a hash of their ids; half of
+                the validation sessions, the same way; and those to be evaluated, as its test split
+catalog         all tracks of the whole dataset, the most played *of the part* first, and with the
+                part's counts; so the order of its tracks says nothing of other plays either
+embeddings      fitted anew on the part, with the settings of the whole dataset's; an embedding that
+                MusicBox did not fit is taken as it is
+==============  ====================================================================================
+
+Agents and listeners of a part are made from its folder as from any other. Of the other part they
+know which songs there are. A part lies in ``DATA/parts/`` (in the user's cache, where DATA may only
+be read), is made on first use, and is made anew where DATA changed. ``source/`` says which sessions
+and tracks of the whole its own are, and is read by nothing that is fitted.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from musicbox_env.cache import cache_folder
+from musicbox_env.data.dataset import EMBEDDINGS, SOURCE, UNFINISHED, WHOLE, Dataset
+from musicbox_env.data.sessions import assign_splits
+from musicbox_env.data.writing import PlayBlock, SplitConfig, write_dataset, write_json
+from musicbox_env.ingest.histories.sessionize import run_of
+from musicbox_env.retrieval.embeddings import fit_embeddings
+from musicbox_env.schema import PLAY_COLUMNS, SPLITS, require_known
+
+PARTS: Final = ("train_a", "train_b")
+OTHER: Final = {"train_a": "train_b", "train_b": "train_a"}
+"""The part that evaluates what was made of a part."""
+EVALUATED: Final = ("test", "validation")
+"""Splits that can be evaluated; of validation sessions it is a half, and the parts share the rest.
+"""
+VERSION: Final = 1
+SESSIONS_A_BLOCK: Final = 1 << 16
+_TRAIN_A, _TRAIN_B, _VALIDATION, _TEST = range(len(SPLITS))
+_ABSENT: Final = 255
+_OWN_HALF, _EVALUATED_HALF = 0, 1
+"""Keys of the hashes: a half of each kind of session, and the validation sessions evaluated."""
+
+Ints = npt.NDArray[np.int64]
+
+
+def open_part(dataset: Dataset, part: str, evaluated: str = "test") -> Dataset:
+    """One part of a dataset's training sessions, made on first use.
+
+    Several processes may ask at once: each makes its own, and that of the first to finish is used.
+
+    Args:
+        dataset: The whole, or one of its parts.
+        part: `WHOLE` for the dataset itself, or one of `PARTS`.
+        evaluated: Which of `EVALUATED` the part's test split shall hold.
+
+    Raises:
+        ValueError: An unknown part, or one that holds no session to learn from.
+    """
+    require_known("part of the training sessions", part, (WHOLE, *PARTS))
+    require_known("split to evaluate on", evaluated, EVALUATED)
+    whole = dataset.whole
+    if part == WHOLE:
+        return whole
+    if (dataset.part, evaluated_in(dataset)) == (part, evaluated):
+        return dataset
+    digest = _digest(whole)
+    folder = _folder(whole, part, evaluated, digest)
+    if _made_from(folder) != digest:
+        _make(whole, part, evaluated, digest, folder)
+    return Dataset(folder)
+
+
+def evaluated_in(dataset: Dataset) -> str:
+    """The split of the whole that a part's test split is of."""
+    return str(dataset.about.get("part", {}).get("evaluated", EVALUATED[0]))
+
+
+def rows_in(dataset: Dataset, other: Dataset, what: str) -> Ints:
+    """Row in ``other`` of each of a dataset's ``"sessions"`` or ``"tracks"``, -1 for none.
+
+    Both are the same whole or parts of it.
+    """
+    mine, theirs = (one.rows_of_whole(what) for one in (dataset, other))
+    place = np.full(1 + max(mine.max(initial=-1), theirs.max(initial=-1)), -1, np.int64)
+    place[theirs] = np.arange(len(theirs))
+    return place[mine]
+
+
+def _digest(whole: Dataset) -> str:
+    """Short hash of what a part is made from; a change of any play changes the catalog's counts."""
+    digest = blake2b(f"{VERSION}".encode(), digest_size=8)
+    made = sorted((whole.folder / "embeddings").glob("*.json"))
+    for name in ("dataset.json", "catalog.parquet", "sessions/split.npy", "sessions/offsets.npy"):
+        digest.update((whole.folder / name).read_bytes())
+    for file in made:
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
+def _folder(whole: Dataset, part: str, evaluated: str, digest: str) -> Path:
+    name = part if evaluated == EVALUATED[0] else f"{part}-{evaluated}"
+    own = whole.folder / "parts"
+    if own.is_dir() or os.access(whole.folder, os.W_OK):
+        return own / name
+    return cache_folder() / "parts" / digest / name
+
+
+def _made_from(folder: Path) -> str | None:
+    file = folder / SOURCE / "source.json"
+    return json.loads(file.read_text())["digest"] if file.is_file() else None
+
+
+def _make(whole: Dataset, part: str, evaluated: str, digest: str, folder: Path) -> None:
+    own = folder.with_name(f"{folder.name}.{uuid.uuid4().hex}{UNFINISHED}")
+    own.mkdir(parents=True)
+    try:
+        _write(whole, part, evaluated, own)
+        _write_source(whole, digest, own, folder)
+        if folder.exists():
+            old = folder.with_name(f"{folder.name}.{uuid.uuid4().hex}.replaced{UNFINISHED}")
+            os.replace(folder, old)
+            shutil.rmtree(old)
+        os.rename(own, folder)
+    except OSError:
+        if _made_from(folder) != digest:  # else another process was faster
+            raise
+    finally:
+        shutil.rmtree(own, ignore_errors=True)
+
+
+def _write(whole: Dataset, part: str, evaluated: str, folder: Path) -> None:
+    """Write sessions, catalog and embeddings of a part."""
+    codes = part_splits(whole, part, evaluated)
+    if not np.isin(codes, (_TRAIN_A, _TRAIN_B)).any():
+        raise ValueError(f"{whole.folder} has no session in {part!r} to learn from.")
+    kept = np.flatnonzero(codes != _ABSENT)
+    made = {name: whole.about[name] for name in ("synthetic",) if name in whole.about}
+    write_dataset(
+        folder,
+        _blocks(whole, kept, codes[kept]),
+        features=whole.catalog.frame("features"),
+        split=SplitConfig(),
+        about={**made, "part": {"name": part, "evaluated": evaluated}},
+        names=whole.catalog.frame("names"),
+    )
+    (folder / SOURCE).mkdir()
+    np.save(folder / SOURCE / "sessions.npy", kept)
+    tracks = whole.catalog.index_of(list(Dataset.unfinished(folder).catalog.track_ids))
+    np.save(folder / SOURCE / "tracks.npy", np.asarray(tracks, np.int64))
+    _fit(whole, folder, np.asarray(tracks))
+
+
+def part_splits(whole: Dataset, part: str, evaluated: str) -> npt.NDArray[np.uint8]:
+    """Split code that each session of the whole has in a part; 255 where it is not of the part."""
+    keys = list(whole.sessions.session_ids)
+    if "history" in whole.about:
+        keys = [run_of(key) for key in keys]
+    own, split = _halves(keys, _OWN_HALF), whole.sessions.split
+    codes = np.full(len(keys), _ABSENT, np.uint8)
+    learned = split == SPLITS.index(part)
+    codes[learned] = own[learned]
+    validation, compared = split == _VALIDATION, split == _TEST
+    if evaluated != EVALUATED[0]:
+        compared = validation & (_halves(keys, _EVALUATED_HALF) == 0)
+        validation &= ~compared
+    codes[validation & (own == PARTS.index(part))] = _VALIDATION
+    codes[compared] = _TEST
+    return codes
+
+
+def _halves(keys: list[str], seed: int) -> npt.NDArray[np.uint8]:
+    """A half, 0 or 1, for each key, by its hash."""
+    return assign_splits(keys, seed=seed, shares=(1.0, 0.0, 0.0))
+
+
+def _blocks(whole: Dataset, kept: Ints, codes: npt.NDArray[np.uint8]) -> Iterator[PlayBlock]:
+    log, ids = whole.sessions, whole.catalog.track_ids
+    for start in range(0, len(kept), SESSIONS_A_BLOCK):
+        some = slice(start, start + SESSIONS_A_BLOCK)
+        plays = log.plays_of(kept[some])
+        columns: dict[str, Any] = {name: log.column(name)[plays] for name in PLAY_COLUMNS}
+        tracks, columns["track"] = np.unique(columns["track"], return_inverse=True)
+        yield PlayBlock(
+            log.session_ids[kept[some]],
+            log.lengths(kept[some]),
+            ids[tracks],
+            columns,
+            split=codes[some],
+        )
+
+
+def _fit(whole: Dataset, folder: Path, tracks: Ints) -> None:
+    """Fit the embeddings that the whole has; those that MusicBox did not fit are taken over."""
+    (folder / "embeddings").mkdir()
+    settings: dict[tuple[int, int], list[str]] = {}
+    for name in whole.embedding_names:
+        file = whole.folder / "embeddings" / f"{name}.json"
+        if name in EMBEDDINGS and file.is_file():
+            about = json.loads(file.read_text())
+            settings.setdefault((about["dim"], about["seed"]), []).append(name)
+        else:
+            np.save(folder / "embeddings" / f"{name}.npy", whole.embedding(name)[tracks])
+    for (dim, seed), names in settings.items():
+        fit_embeddings(folder, names=names, dim=dim, seed=seed)
+
+
+def _write_source(whole: Dataset, digest: str, own: Path, folder: Path) -> None:
+    inside = folder.parent.parent == whole.folder
+    base = "../.." if inside else str(whole.folder.resolve())
+    write_json(own / SOURCE / "source.json", {"folder": base, "digest": digest})
