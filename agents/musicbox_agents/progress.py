@@ -23,7 +23,9 @@ class Progress:
         self._gathered: dict[str, tuple[list[npt.NDArray], Summary]] = {}
 
     def gather(self, name: str, values: npt.ArrayLike, summary: Summary = np.mean) -> None:
-        """Gather values, a row each, whose summary is plotted."""
+        """Gather values, a row each, whose summary is plotted; none are passed over."""
+        if not np.size(values):
+            return
         rows, _ = self._gathered.setdefault(name, ([], summary))
         rows.append(np.atleast_1d(values))
 

@@ -94,10 +94,16 @@ class TorchNetwork(nn.Module):
         self.register_buffer("keep", tensor(0.5 ** (1 / np.sort(paces))))
         inputs = Inputs.with_behaviour(sessions)
         real = inputs.levels >= 0
-        for name in ("plays", "tracks"):
+        of_inputs = {"plays": (self.play_units,), "tracks": (self.track_units, self.track_outputs)}
+        for name, layers in of_inputs.items():
             values = getattr(inputs, name)[real]
+            spread = values.std(dim=0)
             self.register_buffer(f"{name}_center", values.mean(dim=0))
-            self.register_buffer(f"{name}_scale", values.std(dim=0).clamp(min=SMALLEST_SCALE))
+            self.register_buffer(f"{name}_scale", spread.clamp(min=SMALLEST_SCALE))
+            for layer in layers:
+                # What hardly varies here is not learned about: a weight that stayed random would
+                # decide alone about the first session, or the one track, where it does.
+                layer.weight.data[:, spread < SMALLEST_SCALE] = 0
 
     def forward(self, inputs: Inputs) -> Tensor:
         """Outputs for each play given those before it, ``(n, T, 5)``."""

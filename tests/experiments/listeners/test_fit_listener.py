@@ -180,7 +180,7 @@ def test_the_same_seed_fits_the_same(synthetic):
     first, again = fit_ensemble(config, synthetic), fit_ensemble(config, synthetic)
     assert first.calibration == again.calibration
     np.testing.assert_array_equal(first.network.play_units, again.network.play_units)
-    assert first.about["split"] == "train_a"
+    assert first.about["part"]["name"] == "train_a"
     assert first.about["fitted_sessions"] == len(synthetic.sessions.sessions_in("train_a"))
 
 
@@ -313,7 +313,7 @@ def test_the_command_writes_what_the_environment_opens(synthetic_folder, synthet
     listener = make_listener(str(out), synthetic)
     assert isinstance(listener, LearnedListener)
     assert listener.pessimism == 0.5
-    assert listener.fit.about["split"] == "train_b"
+    assert listener.fit.about["part"]["name"] == listener.home.part == "train_b"
     np.testing.assert_array_equal(
         listener.table.popularity, np.log1p(synthetic.catalog.plays("train_b"))
     )

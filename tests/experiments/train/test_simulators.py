@@ -7,7 +7,13 @@ import pytest
 from musicbox_experiments.evaluate.metrics import skip_rate
 from musicbox_experiments.evaluate.rollout import roll_out
 from musicbox_experiments.train.jobs import jobs_for, read_training, train, trained
-from musicbox_experiments.train.simulators import choose_listeners, pessimistic, require_choice
+from musicbox_experiments.train.simulators import (
+    choose_listeners,
+    directions_for,
+    fit_side_by_side,
+    pessimistic,
+    require_choice,
+)
 
 from musicbox_env.listeners import make_listener
 from musicbox_env.listeners.files import read_fit
@@ -17,28 +23,35 @@ from musicbox_env.synthetic.generator import SyntheticConfig, synthesize
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory):
-    """A folder of few sessions: what is fitted on it is of no use, but quickly fitted."""
+    """A dataset of few sessions: what is fitted on it is of no use, but quickly fitted."""
     folder = tmp_path_factory.mktemp("small") / "data"
     synthesize(SyntheticConfig(sessions=200, tracks=120, seed=2), folder)
-    return str(folder)
+    return open_dataset(folder)
 
 
 @pytest.fixture(scope="module")
 def learned(small, tmp_path_factory):
-    return choose_listeners("learned", (), small, tmp_path_factory.mktemp("run"))
+    [direction] = directions_for("learned", (), small, "folds")
+    out = tmp_path_factory.mktemp("run")
+    fit_side_by_side("learned", [(small, out, direction)], workers=1)
+    return choose_listeners("learned", (), small, out, direction)
 
 
 def test_learned_listeners_of_three_roles_are_three(learned):
-    assert (learned.training_name, learned.picking_name) == ("learned-A", "learned-A-seed-1")
-    assert list(learned.evaluators) == ["ground_truth", "learned-B", "replay", "learned-A"]
+    own = "learned-own-fold"
+    assert (learned.training_name, learned.picking_name) == (own, f"{own}-seed-1")
+    others = ["learned-other-fold", "pessimistic-other-fold"]
+    assert list(learned.evaluators) == ["ground_truth", *others, "replay", own]
     assert learned.picking not in learned.evaluators.values()
     about, weights = read_fit_of(learned.training)
     again, others = read_fit_of(learned.picking)
-    assert about["split"] == again["split"] == "train_a"
+    assert about["part"]["name"] == again["part"]["name"] == "train_a"
     different = [not np.array_equal(weights[name], others[name]) for name in weights]
     assert sum(different) > len(different) / 2
-    evaluator, _ = read_fit_of(learned.evaluators["learned-B"])
-    assert evaluator["split"] == "train_b"
+    evaluator, _ = read_fit_of(learned.evaluators["learned-other-fold"])
+    assert evaluator["part"]["name"] == "train_b"
+    careful, _ = read_fit_of(learned.evaluators["pessimistic-other-fold"])
+    assert (careful["part"]["name"], careful["pessimism"]) == ("train_b", 1.0)
 
 
 def read_fit_of(file):
@@ -54,7 +67,7 @@ def test_the_exact_law_trains_picks_and_evaluates(small, tmp_path):
 
 def test_the_picking_listener_picks(learned, small, tmp_path):
     """The curve of a training is of the picking listener, and not of that of the training."""
-    options = {"data": small, "split": "train", "reward": None}
+    options = {"data": str(small.folder), "split": "train", "reward": None}
     [job] = jobs_for(
         ["linucb"],
         1,
@@ -82,7 +95,7 @@ def test_the_picking_listener_picks(learned, small, tmp_path):
 
 
 def test_pessimism_is_that_of_the_variant_alone(learned, small, tmp_path):
-    options = {"data": small, "split": "train", "reward": None}
+    options = {"data": str(small.folder), "split": "train", "reward": None}
     jobs = jobs_for(
         ["ddpg", "ddpg+pessimistic"],
         1,
@@ -92,7 +105,7 @@ def test_pessimism_is_that_of_the_variant_alone(learned, small, tmp_path):
         out=tmp_path,
         listeners=learned,
     )
-    plain, careful = (make_listener(job.options["listener"], open_dataset(small)) for job in jobs)
+    plain, careful = (make_listener(job.options["listener"], small) for job in jobs)
     assert (plain.pessimism, careful.pessimism) == (0.0, 1.0)
     with pytest.raises(ValueError, match="--listener learned"):
         pessimistic("ground_truth", 1.0)
@@ -101,7 +114,7 @@ def test_pessimism_is_that_of_the_variant_alone(learned, small, tmp_path):
 def test_modes_of_the_similarity_listener_can_be_named(small, tmp_path):
     listeners = choose_listeners("similarity-grouped_cosine", ("replay",), small, tmp_path)
     assert listeners.picking == listeners.training
-    listener = make_listener(listeners.training, open_dataset(small))
+    listener = make_listener(listeners.training, small)
     assert listener.config.mode == "grouped_cosine"
     with pytest.raises(ValueError, match="did you mean 'grouped_cosine'"):
         require_choice("similarity-grouped_cosin")

@@ -1,0 +1,121 @@
+"""Parts of training: datasets of their own that hold nothing of the other half."""
+
+import hashlib
+import pickle
+
+import numpy as np
+import pytest
+from divided import CHANGES, IDS, divided_world, split_of_each
+
+from musicbox_env.ingest.training_parts import OTHER, PARTS, open_part, rows_in
+from musicbox_env.listeners import ReplayListener
+from musicbox_env.retrieval.spaces import embedding_space
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    return divided_world(tmp_path_factory.mktemp("divided") / "data")
+
+
+def files_of(dataset):
+    """Hash of each file that agents and listeners may read, spaces included."""
+    embedding_space(dataset, dataset.default_embedding)
+    return {
+        str(file.relative_to(dataset.folder)): hashlib.sha256(file.read_bytes()).hexdigest()
+        for file in sorted(dataset.folder.rglob("*"))
+        if file.is_file() and "source" not in file.parts
+    }
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_plays_of_the_other_part_change_no_byte(whole, tmp_path, change):
+    other = divided_world(tmp_path / "data", CHANGES[change])
+    assert files_of(open_part(other, "train_a")) == files_of(open_part(whole, "train_a"))
+    assert files_of(open_part(other, "train_b")) != files_of(open_part(whole, "train_b"))
+
+
+def test_a_part_holds_its_fold_half_of_validation_and_all_of_test(whole):
+    splits, found = split_of_each(), {}
+    for part in PARTS:
+        dataset = open_part(whole, part)
+        ids = dataset.sessions.session_ids
+        found[part] = {
+            name: set(ids[dataset.sessions.sessions_in(name)])
+            for name in ("train_a", "train_b", "train", "validation", "test")
+        }
+        assert found[part]["train"] == {i for i, s in zip(IDS, splits, strict=True) if s == part}
+        assert 0.3 < len(found[part]["train_a"]) / len(found[part]["train"]) < 0.7
+        assert dataset.part == part
+        assert dataset.whole.folder == whole.folder.resolve()
+    a, b = found.values()
+    assert a["test"] == b["test"] == {i for i, s in zip(IDS, splits, strict=True) if s == "test"}
+    validation = {i for i, s in zip(IDS, splits, strict=True) if s == "validation"}
+    assert a["validation"] | b["validation"] == validation
+    assert not a["validation"] & b["validation"]
+    assert min(len(a["validation"]), len(b["validation"])) > len(validation) // 4
+
+
+def test_validation_sessions_can_be_evaluated(whole):
+    parts = [open_part(whole, part, "validation") for part in PARTS]
+    ids = [
+        [set(p.sessions.session_ids[p.sessions.sessions_in(s)]) for s in ("validation", "test")]
+        for p in parts
+    ]
+    (own_a, evaluated), (own_b, same) = ids
+    assert evaluated == same
+    assert len(own_a) + len(own_b) + len(evaluated) == len(own_a | own_b | evaluated)
+    validation = whole.sessions.session_ids[whole.sessions.sessions_in("validation")]
+    assert own_a | own_b | evaluated == set(validation)
+
+
+def test_the_catalog_is_whole_in_the_order_of_the_part(whole):
+    for part in PARTS:
+        catalog = open_part(whole, part).catalog
+        rows = whole.catalog.index_of(list(catalog.track_ids))
+        assert sorted(rows) == list(range(len(whole.catalog)))
+        np.testing.assert_array_equal(catalog.plays(), whole.catalog.plays(part)[rows])
+        np.testing.assert_array_equal(catalog.skips(), whole.catalog.skips(part)[rows])
+        assert (np.diff(catalog.plays()) <= 0).all()
+        np.testing.assert_array_equal(catalog.features(), whole.catalog.features()[rows])
+
+
+def test_rows_are_found_in_the_other_part(whole):
+    a, b = (open_part(whole, part) for part in PARTS)
+    tracks, sessions = rows_in(a, b, "tracks"), rows_in(a, b, "sessions")
+    np.testing.assert_array_equal(b.catalog.track_ids[tracks], a.catalog.track_ids)
+    shared = sessions >= 0
+    np.testing.assert_array_equal(
+        b.sessions.session_ids[sessions[shared]], a.sessions.session_ids[shared]
+    )
+    np.testing.assert_array_equal(np.flatnonzero(shared), a.sessions.sessions_in("test"))
+    np.testing.assert_array_equal(rows_in(a, a, "tracks"), np.arange(len(a.catalog)))
+
+
+def test_a_part_is_made_once_and_anew_where_the_data_changed(tmp_path):
+    whole = divided_world(tmp_path / "data")
+    part = open_part(whole, "train_a")
+    made = (part.folder / "dataset.json").stat().st_mtime_ns
+    assert (open_part(part, "train_a").folder / "dataset.json").stat().st_mtime_ns == made
+    assert open_part(part, "train_b").part == OTHER["train_a"]
+    assert open_part(part, "train").folder == whole.folder.resolve()
+    assert sorted(f.name for f in (whole.folder / "parts").iterdir()) == ["train_a", "train_b"]
+    whole.folder.rename(tmp_path / "old")
+    changed = divided_world(tmp_path / "data", CHANGES["relabelled"], "train_a")
+    (tmp_path / "old" / "parts").rename(changed.folder / "parts")
+    again = open_part(changed, "train_a")
+    rows = changed.catalog.index_of(list(again.catalog.track_ids))
+    np.testing.assert_array_equal(again.catalog.skips(), changed.catalog.skips("train_a")[rows])
+
+
+def test_unknown_parts_are_refused(whole):
+    with pytest.raises(ValueError, match="did you mean 'train_a'"):
+        open_part(whole, "train-a")
+    with pytest.raises(ValueError, match="split to evaluate on 'train'"):
+        open_part(whole, "train_a", "train")
+
+
+def test_a_replay_listener_keeps_its_settings_when_sent_to_a_worker(whole):
+    listener = ReplayListener(whole, temperature=0.9, persistence=3.0)
+    again = pickle.loads(pickle.dumps(listener))
+    assert (again.temperature, again.persistence) == (0.9, 3.0)
+    assert again.dataset.folder == whole.folder
