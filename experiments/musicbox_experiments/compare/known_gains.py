@@ -27,23 +27,20 @@ WAYS: Final = {
 """What the ways to fit are called."""
 
 
-def table(file: Path | None = None) -> dict[str, Any] | None:
-    """The measured table: that of the package, or of a file; None where there is none."""
+def rows(file: Path | None = None) -> list[dict[str, Any]]:
+    """The measured table: that of the package, or of a file; empty where there is none."""
     source = resources.files("musicbox_experiments.compare") / FILE if file is None else file
     if not source.is_file():
-        return None
-    found: dict[str, Any] = json.loads(source.read_text(encoding="utf-8"))
+        return []
+    found: list[dict[str, Any]] = json.loads(source.read_text(encoding="utf-8"))["rows"]
     return found
 
 
 def gains_known(dataset: Dataset, fit_on: str, file: Path | None = None) -> dict[str, Any] | None:
     """The row of the table for a dataset: of the size nearest to its own, on the log scale."""
-    measured = table(file)
-    rows = [] if measured is None else [r for r in measured["rows"] if r["fit_on"] == fit_on]
-    if not rows:
-        return None
+    fitting = [row for row in rows(file) if row["fit_on"] == fit_on]
     size = np.log(max(dataset.sessions.num_sessions, 1))
-    return min(rows, key=lambda row: abs(np.log(row["sessions"]) - size))
+    return min(fitting, key=lambda row: abs(np.log(row["sessions"]) - size), default=None)
 
 
 def describe(row: Mapping[str, Any]) -> str:

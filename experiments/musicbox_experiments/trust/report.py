@@ -17,7 +17,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from musicbox_experiments import text
-from musicbox_experiments.compare import plots
+from musicbox_experiments.compare import known_gains, plots
 from musicbox_experiments.compare.report import data_uri, render_page
 from musicbox_experiments.trust.context import Context
 from musicbox_experiments.trust.prediction import FREE, LOG_NAME
@@ -36,7 +36,9 @@ def write_trust_report(
     """Write ``trust.html``, ``trust.json`` and the pictures into a folder, made if missing."""
     findings, records = context.findings, context.findings.records
     write_records(out, records)
-    pictures = draw_pictures(findings)
+    pictures, gains = draw_pictures(findings), known_gains.rows()
+    if gains:
+        pictures["gains"] = plots.png(known_gains.picture(gains))
     for name, image in pictures.items():
         (out / f"{name}.png").write_bytes(image)
     by_position = "skip_by_position_distance"
@@ -62,6 +64,7 @@ def write_trust_report(
         listeners=listeners,
         verdicts=verdict_table(records),
         tables=tables_of(records),
+        gains=gains,
         position_noise=text.percent(noise[0] if noise else None),
         pictures={name: data_uri(image) for name, image in pictures.items()},
         version=metadata.version("musicbox-env"),
