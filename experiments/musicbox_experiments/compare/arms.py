@@ -29,6 +29,7 @@ from musicbox_experiments.train.folder import require_data
 from musicbox_experiments.train.jobs import VALIDATION_SESSIONS, TrainingJob, jobs_for
 from musicbox_experiments.train.simulators import (
     Direction,
+    Fitting,
     Listeners,
     choose_listeners,
     directions_for,
@@ -85,7 +86,7 @@ def arms_of(config: CompareConfig) -> list[Arm]:
         config.listener,
         [(plan.whole, plan.out, plan.direction) for plan in planned],
         workers=config.workers or os.cpu_count() or 1,
-        evaluated=config.split,
+        fitting=_fitting(config),
     )
     return [_arm(config, plan) for plan in planned]
 
@@ -131,7 +132,7 @@ def _arm(config: CompareConfig, plan: _Plan) -> Arm:
     data, evaluated, direction = plan.data, config.split, plan.direction
     dataset = open_part(plan.whole, direction.agents, evaluated)
     listeners = choose_listeners(
-        config.listener, config.evaluator, plan.whole, plan.out, direction, evaluated
+        config.listener, config.evaluator, plan.whole, plan.out, direction, _fitting(config)
     )
     if dataset.part != WHOLE:  # its test split holds what is to be evaluated
         data, evaluated = str(dataset.folder.resolve()), "test"
@@ -161,6 +162,10 @@ def _arm(config: CompareConfig, plan: _Plan) -> Arm:
         config.seed,
     )
     return Arm(plan.source, plan.name, plan.whole, dataset, direction, listeners, jobs, evaluation)
+
+
+def _fitting(config: CompareConfig) -> Fitting:
+    return Fitting(config.split, config.listener_sessions)
 
 
 def _picking_sessions(split: str, dataset: Dataset) -> int | None:

@@ -56,6 +56,8 @@ class CalibrateGainConfig:
     """Slates that each recommends while it learns."""
     evaluation_sessions: int = 3_000
     """Most test sessions."""
+    listener_sessions: int = 10_000
+    """Most training sessions that the networks of listeners are fitted on."""
     out: Path = Path("runs/gains")
     """Where everything is written; what is finished there is kept."""
     workers: int = 0
@@ -92,6 +94,7 @@ def study(config: CalibrateGainConfig, size: int, way: str) -> Study:
             seeds=config.seeds,
             train_steps=config.train_steps,
             listener=LEARNED,
+            listener_sessions=config.listener_sessions,
             evaluator=(EXACT_EVALUATOR, LEARNED),
             fit_on=way,  # type: ignore[arg-type]
             both_directions=True,

@@ -47,6 +47,9 @@ class CompareConfig:
     picks the checkpoints, on validation sessions. Where agents learn with `ground_truth`, or with a
     listener that you name, the same one picks. A mode of the similarity listener can be named too:
     similarity-grouped_cosine."""
+    listener_sessions: int = 50_000
+    """Most training sessions that the networks of learned listeners are fitted on; what they know
+    of songs is counted on all that they may see."""
     evaluator: tuple[str, ...] = ()
     """Listeners that evaluate, by name or path; by default the exact law where there is one,
     learned ones if agents learn with one, and `replay`. `learned` and `pessimistic` are fitted on
@@ -93,7 +96,7 @@ class CompareConfig:
             require_known("preset", self.preset, PRESETS)
         for name in (self.listener, *self.evaluator):
             require_choice(name)
-        sizes = ("seeds", "train_steps", "evaluation_sessions", "test_folds")
+        sizes = ("seeds", "train_steps", "evaluation_sessions", "test_folds", "listener_sessions")
         require_ranges(self, dict.fromkeys(sizes, (1, np.inf)))
         if self.test_folds > 1 and not self.source.sessions:
             raise ValueError(

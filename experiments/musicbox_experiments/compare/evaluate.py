@@ -24,6 +24,7 @@ from musicbox_experiments.train.simulators import (
     LEARNED,
     TRUTH,
     Direction,
+    Fitting,
     choose_listeners,
     directions_for,
     knows_truth,
@@ -109,6 +110,6 @@ def _evaluators(config: EvaluateConfig, dataset: Dataset, run: Path) -> dict[str
         named = config.evaluator or (*truth, "replay")
         return choose_listeners("replay", named, dataset, run).evaluators
     direction = Direction(dataset.part, dataset.part, OTHER[dataset.part])
-    evaluated = evaluated_in(dataset)
-    chosen = choose_listeners(LEARNED, config.evaluator, dataset, run.parent, direction, evaluated)
+    fitting = Fitting(evaluated_in(dataset))
+    chosen = choose_listeners(LEARNED, config.evaluator, dataset, run.parent, direction, fitting)
     return chosen.evaluators

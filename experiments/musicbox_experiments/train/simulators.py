@@ -70,6 +70,19 @@ class Direction:
         return f"{_letter(self.listener)} teaches, {_letter(self.evaluator)} evaluates"
 
 
+@dataclass(frozen=True)
+class Fitting:
+    """How learned listeners of a run are fitted.
+
+    Attributes:
+        evaluated: The split that is evaluated, of which no listener may know; see `open_part`.
+        most_sessions: Most training sessions that their networks are fitted on.
+    """
+
+    evaluated: str = "test"
+    most_sessions: int = 50_000
+
+
 def _letter(part: str) -> str:
     return part[-1].upper()
 
@@ -158,7 +171,7 @@ def choose_listeners(
     dataset: Dataset,
     out: Path,
     direction: Direction | None = None,
-    evaluated: str = "test",
+    fitting: Fitting | None = None,
 ) -> Listeners:
     """Fill in the defaults, and fit what must be fitted.
 
@@ -168,10 +181,10 @@ def choose_listeners(
         dataset: What agents see, or the whole of it.
         out: Folder of the run; fitted listeners go to ``out/listeners``.
         direction: Which parts listeners are fitted on.
-        evaluated: The split that is evaluated, of which no listener may know; see `open_part`.
+        fitting: How listeners are fitted.
     """
     direction, listener = direction or Direction(), resolved(listener, dataset)
-    fits = _Fits(dataset, out / "listeners", direction, evaluated)
+    fits = _Fits(dataset, out / "listeners", direction, fitting or Fitting())
     truth = (TRUTH,) if knows_truth(dataset) else ()
     learned = (LEARNED, PESSIMISTIC) if direction.evaluator else ()
     named: dict[str, str] = {}
@@ -195,7 +208,7 @@ def fit_side_by_side(
     arms: Sequence[tuple[Dataset, Path, Direction]],
     *,
     workers: int,
-    evaluated: str = "test",
+    fitting: Fitting | None = None,
 ) -> None:
     """Fit the learned listeners that are missing for several directions, in processes.
 
@@ -203,11 +216,11 @@ def fit_side_by_side(
         listener: The one that agents learn with.
         arms: Dataset, folder of the run and direction of each, as `choose_listeners` takes them.
         workers: Fits at once.
-        evaluated: As of `choose_listeners`.
+        fitting: How listeners are fitted.
     """
     missing: dict[Path, tuple[_Fits, str, int]] = {}
     for dataset, out, direction in arms:
-        fits = _Fits(dataset, out / "listeners", direction, evaluated)
+        fits = _Fits(dataset, out / "listeners", direction, fitting or Fitting())
         roles = [(direction.evaluator, 0)] if direction.evaluator else []
         if resolved(listener, dataset) == LEARNED:
             roles += [(direction.listener, 0), (direction.listener, PICKING_SEED)]
@@ -230,7 +243,7 @@ class _Fits:
     dataset: Dataset
     folder: Path
     direction: Direction
-    evaluated: str
+    fitting: Fitting
 
     def evaluator(self, listener: str) -> tuple[str, str]:
         """Name in tables and keyword of an evaluator."""
@@ -264,8 +277,9 @@ class _Fits:
         if not file.is_file():
             from musicbox_experiments.listeners.fit_listener import FitListenerConfig, run
 
-            data = open_part(self.dataset, part, self.evaluated).folder
-            run(FitListenerConfig(data=data, out=file, seed=seed))
+            data = open_part(self.dataset, part, self.fitting.evaluated).folder
+            most = self.fitting.most_sessions
+            run(FitListenerConfig(data=data, out=file, seed=seed, max_sessions=most))
         return str(file)
 
 
