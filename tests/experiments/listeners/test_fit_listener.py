@@ -22,6 +22,7 @@ from musicbox_experiments.listeners.fit_listener import (
     uncalibrated,
 )
 from musicbox_experiments.listeners.network import (
+    NetworkConfig,
     TorchNetwork,
     fit_member,
     play_losses,
@@ -48,11 +49,13 @@ from musicbox_env.listeners.learned.features import (
     BEHAVIOUR_INPUTS,
     CONTEXT_INPUTS,
     TRACK_INPUTS,
+    WAS_PLAYED,
     TrackTable,
 )
 from musicbox_env.listeners.learned.listener import Calibration, FittedNetwork
 from musicbox_env.retrieval.crossfit import crossfitted, parts_of
 from musicbox_env.schema import SPLITS, is_skip
+from musicbox_env.simulator.assets import open_dataset
 
 SMALL = FitListenerConfig(members=2, memory=8, head=4, max_epochs=8, progress=False)
 
@@ -375,3 +378,31 @@ def test_real_plays_are_predicted_as_well_as_their_number_allows(tmp_path):
         chances = skip_probability(answers)[real]
         assert auc(skipped, chances) > least_auc
         assert log_loss(skipped, chances) < most_loss
+
+
+def test_what_never_varies_in_fitting_decides_nothing(synthetic):
+    """A track without plays is not judged by a weight that stayed random, whatever the seed."""
+    split = TrainingSplit.of(synthetic, "train")
+    sessions = session_arrays(synthetic, synthetic.sessions.sessions_in("train")[:50], split.table)
+    sessions.tracks[..., WAS_PLAYED] = 1.0
+    for seed in range(3):
+        torch.manual_seed(seed)
+        exported = TorchNetwork(NetworkConfig(), sessions).exported()
+        assert not exported.track_units[0, WAS_PLAYED].any()
+        assert not exported.track_outputs[0, WAS_PLAYED].any()
+        assert exported.track_units.any()
+
+
+def test_the_bundled_listener_does_not_favour_a_track_that_nobody_played():
+    dataset = open_dataset(None)
+    listener, sessions = make_listener("learned", dataset), dataset.sessions.playable("test")[:50]
+    shown = dataset.sessions.num_shown(sessions)
+    history = History.logged(dataset, sessions, shown, dataset.longest_session)
+    tracks = np.arange(len(dataset.catalog))[None]
+    chances = listener.level_probabilities(
+        listener.begin(history), history, np.arange(len(sessions)), tracks, np.full_like(tracks, -1)
+    )
+    mean = skip_probability(chances).mean(axis=0)
+    unplayed = dataset.catalog.plays() == 0
+    assert unplayed.any()
+    assert (mean[unplayed] > np.quantile(mean, 0.05)).all()
