@@ -88,7 +88,13 @@ def as_stored(config: Any) -> dict[str, Any]:
 
 
 def _has_work_in(out: Path) -> bool:
-    """Whether a run got further than to make and open its data."""
+    """Whether a run got further than to make and open its data; listeners name theirs."""
     made = {name + ending for name in ("dataset", "raw") for ending in ("", UNFINISHED)}
-    before = {FILE, MADE_ON, *made, *(lock_file(out / name).name for name in ("dataset", "raw"))}
+    before = {
+        FILE,
+        MADE_ON,
+        "listeners",
+        *made,
+        *(lock_file(out / name).name for name in ("dataset", "raw")),
+    }
     return out.is_dir() and any(entry.name not in before for entry in out.iterdir())

@@ -263,19 +263,19 @@ class LearnedListener(Listener[LearnedState]):
         """
         self.dataset = dataset
         self._source = fit
-        name = "The listener"
+        file, name = None, "The listener"
         if not isinstance(fit, FittedNetwork):
             file = default_fit(dataset) if fit is None else Path(fit)
             name, fit = f"The listener {file}", FittedNetwork.load(file)
-            if file != BUNDLED:  # fitted for all datasets that `default_fit` gives it
-                mend = f"Fit one with `musicbox fit-listener {dataset.folder}`."
-                dataset.require_same_catalog(fit.about.get("fitted_on"), name, mend)
         self.fit = fit
         about = fit.about
         self.pessimism = float(about.get("pessimism", 0) if pessimism is None else pessimism)
         if not abs(self.pessimism) <= LARGEST_NUMBER:
             raise ValueError(f"pessimism is {self.pessimism}; it must be a finite number.")
         self.home = _home(dataset, about)
+        if file not in (None, BUNDLED):  # that one is for all datasets that `default_fit` gives it
+            mend = f"Fit one with `musicbox fit-listener {dataset.folder}`."
+            self.home.require_same_catalog(about.get("fitted_on"), name, mend)
         embedding = about.get("embedding")
         if embedding is not None and embedding not in self.home.embedding_names:
             raise ValueError(
