@@ -142,16 +142,25 @@ class Dataset:
         """The dataset that this one is a part of; itself if it is none."""
         if self.part == WHOLE:
             return self
-        source = json.loads((self.folder / SOURCE / "source.json").read_text())
-        return Dataset((self.folder / source["folder"]).resolve())
+        file = CheckedFile(self.folder / SOURCE / "source.json", MEND)
+        return Dataset((self.folder / file.field(file.json(), "folder", str)).resolve())
 
     def rows_of_whole(self, what: str) -> npt.NDArray[np.int64]:
         """Row in `whole` of each of the ``"sessions"`` or ``"tracks"``."""
+        number, of_whole = (
+            d.sessions.num_sessions if what == "sessions" else len(d.catalog)
+            for d in (self, self.whole)
+        )
         if self.part == WHOLE:
-            size = self.sessions.num_sessions if what == "sessions" else len(self.catalog)
-            return np.arange(size)
-        file = self.folder / SOURCE / f"{what}.npy"
-        return np.asarray(np.load(file, mmap_mode="r", allow_pickle=False))
+            return np.arange(number)
+        file = CheckedFile(self.folder / SOURCE / f"{what}.npy", MEND)
+        rows = file.array(np.int64, (number,))
+        once(
+            f"rows below {of_whole}",
+            [file.file],
+            lambda: file.require_within(rows, (0, of_whole - 1)),
+        )
+        return rows
 
     @property
     def longest_session(self) -> int:
@@ -257,7 +266,7 @@ class Dataset:
 
 _ABOUT: dict[str, type] = {
     **dict.fromkeys(("sessions", "plays", "tracks", "longest_session"), int),
-    **dict.fromkeys(("split", "synthetic", "history", "rejected"), dict),
+    **dict.fromkeys(("split", "part", "synthetic", "history", "rejected"), dict),
     **dict.fromkeys((FINGERPRINT, CATALOG_FINGERPRINT), str),
 }
 """Types of entries of ``dataset.json``; numbers have to be there, and true."""
