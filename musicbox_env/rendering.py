@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import numpy.typing as npt
 
+from musicbox_env.errors import shown
 from musicbox_env.schema import Level, is_skip
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ class SessionView:
 
         A track that is not among those heard goes by its row number.
         """
-        title_of = dict(zip(self.tracks.tolist(), self.titles, strict=True))
+        title_of = dict(zip(self.tracks.tolist(), map(shown, self.titles), strict=True))
         heard = zip(self.slate.tolist(), self.slate_levels.tolist(), strict=True)
         return [
             (place, title_of.get(track, f"track {track}"), Level(level))

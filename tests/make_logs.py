@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from musicbox_env.data.dataset import Dataset
 from musicbox_env.schema import (
     CONTEXT_TYPES,
     LOG_COLUMNS,
@@ -82,3 +83,9 @@ def plays_of(frame: pd.DataFrame) -> dict[str, list[tuple[int, str]]]:
     for row in frame.to_dict("records"):
         sessions[row["session_id"]].append((int(row["session_position"]), row["track_id_clean"]))
     return {session: sorted(plays) for session, plays in sessions.items()}
+
+
+def passed_over(dataset: Dataset) -> dict[str, str]:
+    """Why each file or table was not read, by its name."""
+    of = dataset.about["passed_over"]
+    return dict(zip(of["names"], of["why"], strict=True))

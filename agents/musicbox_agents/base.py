@@ -14,10 +14,12 @@ import numpy.typing as npt
 from musicbox_agents.progress import Callback, Progress
 from musicbox_env.data.dataset import WHOLE, Dataset
 from musicbox_env.data.writing import write_json
+from musicbox_env.errors import read_arrays, reading
 from musicbox_env.schema import require_known
 from musicbox_env.simulator.dynamics import Simulator
 
 WEIGHTS: Final = "weights.npz"
+TRAIN_AGAIN: Final = "Train the agent again."
 Observation = Mapping[str, npt.NDArray]
 Options = Mapping[str, Any]
 """Keywords of `gymnasium.make`."""
@@ -204,7 +206,9 @@ class Agent(ABC):
                 another part of the training sessions, or a setting is not one of acting, or it was
                 trained by a version with other settings.
         """
-        about = json.loads((folder / "agent.json").read_text())
+        with reading(folder / "agent.json", TRAIN_AGAIN):
+            about = json.loads((folder / "agent.json").read_text())
+            found = set(about["settings"])
         if about["agent"] != cls.name:
             raise ValueError(f"{folder} holds a {about['agent']!r} agent, not a {cls.name!r} one.")
         part = about.get("part", WHOLE)
@@ -216,7 +220,7 @@ class Agent(ABC):
             )
         for name in changed or {}:
             require_known(f"setting of how a trained {cls.name} acts", name, cls.acting)
-        differing = sorted({f.name for f in fields(cls.Settings)} ^ set(about["settings"]))
+        differing = sorted({f.name for f in fields(cls.Settings)} ^ found)
         if differing:
             raise ValueError(
                 f"{folder} was trained by a MusicBox with other settings of {cls.name} "
@@ -224,16 +228,19 @@ class Agent(ABC):
             )
         mend = "Load it on the dataset that it was trained on, or train it again."
         dataset.require_same_catalog(about.get("dataset"), f"The agent in {folder}", mend)
-        settings = cls.Settings.from_mapping({**about["settings"], **(changed or {})})
-        agent = cls(dataset, seed=about["seed"], settings=settings)
+        with reading(folder / "agent.json", TRAIN_AGAIN):
+            seed = int(about["seed"])
+            settings = cls.Settings.from_mapping({**about["settings"], **(changed or {})})
+        agent = cls(dataset, seed=seed, settings=settings)
         agent.load_weights(folder)
         return agent
 
     def load_weights(self, folder: Path) -> None:
         """Read what was learned by another agent of the same settings."""
         if (folder / WEIGHTS).is_file():
-            with np.load(folder / WEIGHTS, allow_pickle=False) as stored:
-                self.restore({name: stored[name] for name in stored.files})
+            arrays = read_arrays(folder / WEIGHTS, TRAIN_AGAIN)
+            with reading(folder / WEIGHTS, TRAIN_AGAIN):
+                self.restore(arrays)
 
     def arrays(self) -> dict[str, npt.NDArray]:
         """What was learned, by name; an agent that learns overrides this and `restore`."""

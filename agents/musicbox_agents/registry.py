@@ -8,6 +8,7 @@ from typing import Any
 
 from musicbox_agents.base import Agent
 from musicbox_env.data.dataset import Dataset
+from musicbox_env.errors import reading
 from musicbox_env.schema import require_known
 
 AGENTS: dict[str, str] = {
@@ -65,5 +66,6 @@ def load_agent(
     file = folder / "agent.json"
     if not file.is_file():
         raise FileNotFoundError(f"{folder} holds no agent (no agent.json).")
-    cls = agent_class(json.loads(file.read_text())["agent"])
+    with reading(file, "Train the agent again."):
+        cls = agent_class(json.loads(file.read_text())["agent"])
     return cls.load(folder, dataset, changed=changed)

@@ -4,11 +4,17 @@ import os
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 
+from musicbox_env.errors import DISK_FULL, is_message, is_nameless
 from musicbox_env.schema import suggest
+from musicbox_experiments.text import say
+
+USER_ERROR, INTERNAL_ERROR = 2, 70
+"""Exit codes: of what a user can mend, and of a fault of MusicBox (EX_SOFTWARE)."""
 
 COMMANDS = {
     "compare": ("compare.compare", "train agents, evaluate them on held-out sessions, report"),
@@ -41,7 +47,10 @@ class Terminated(KeyboardInterrupt):
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run a subcommand; errors that a user can mend are printed without a traceback."""
+    """Run a subcommand; errors that a user can mend are printed without a traceback.
+
+    Any other error is a fault of MusicBox, and printed with one and the request to report it.
+    """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     try:
         try:
@@ -55,8 +64,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise SystemExit(1) from None
     except KeyboardInterrupt as stop:
         if sys.stderr.isatty():  # which shows ^C
-            print(file=sys.stderr)
-        print(f"musicbox {arguments[0]}: stopped.", file=sys.stderr)
+            say("", to_errors=True)
+        say(f"musicbox {arguments[0]}: stopped.", to_errors=True)
         number = signal.SIGTERM if isinstance(stop, Terminated) else signal.SIGINT
         raise SystemExit(128 + number) from None
 
@@ -80,12 +89,12 @@ def _terminated_cleanly() -> Iterator[None]:
 
 def _run(arguments: Sequence[str]) -> None:
     if not arguments or arguments[0] in ("-h", "--help"):
-        print(_overview())
+        say(_overview())
         return
     name, *rest = arguments
     if name not in COMMANDS:
-        print(f"musicbox: no command {name!r}; {suggest(name, COMMANDS)}", file=sys.stderr)
-        raise SystemExit(2)
+        say(f"musicbox: no command {name!r}; {suggest(name, COMMANDS)}", to_errors=True)
+        raise SystemExit(USER_ERROR)
     run_command(name, rest)
 
 
@@ -108,15 +117,29 @@ def run_command(name: str, arguments: Sequence[str]) -> None:
         module.run(config)
     except BrokenPipeError:
         raise
-    except (ValueError, OSError, LookupError) as error:
+    except Exception as error:
         if os.environ.get("MUSICBOX_DEBUG"):
             raise
+        raise SystemExit(_explain(name, error)) from None
+
+
+def _explain(name: str, error: Exception) -> int:
+    """Print what an error of a command means for its user; the exit code that goes with it."""
+    if is_message(error) or (isinstance(error, OSError) and not is_nameless(error)):
         message = error.args[0] if isinstance(error, KeyError) and error.args else error
-        print(
-            f"musicbox {name}: {message}\n(MUSICBOX_DEBUG=1 shows where this came from.)",
-            file=sys.stderr,
-        )
-        raise SystemExit(2) from None
+        if isinstance(error, OSError) and error.errno in DISK_FULL and error.filename is None:
+            message = f"{error.strerror}. Make room and run the same command again."
+        hint = "(MUSICBOX_DEBUG=1 shows where this came from.)"
+        say(f"musicbox {name}: {message}\n{hint}", to_errors=True)
+        return USER_ERROR
+    trace = "".join(traceback.format_exception(error)).rstrip()
+    say(
+        trace,
+        f"musicbox {name}: this is a fault of MusicBox, not of your input or options. Please "
+        "report it with the lines above and the command; they may name files, but no plays.",
+        to_errors=True,
+    )
+    return INTERNAL_ERROR
 
 
 def _overview() -> str:

@@ -1,9 +1,27 @@
-"""Figures and tables as text: the one formatter of the commands and their reports."""
+"""Figures and tables as text: the one formatter of the commands and their reports.
+
+What the commands print goes through `say`, since titles, names of columns and of files are text of
+others: a terminal obeys control characters.
+"""
 
 import math
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
+
+from musicbox_env.errors import shown
+
+
+def say(*texts: object, to_errors: bool = False) -> None:
+    r"""Print texts, a line or more each, with whatever a terminal would obey in them escaped.
+
+    >>> say("one", "Red \x1b[31mLight")
+    one
+    Red \x1b[31mLight
+    """
+    lines = [shown(line) for text in texts for line in str(text).split("\n")]
+    print("\n".join(lines), file=sys.stderr if to_errors else sys.stdout, flush=to_errors)
 
 
 def percent(value: float | None, digits: int = 1) -> str:
@@ -71,6 +89,7 @@ def columns(rows: Sequence[Sequence[str]], *, left: int = 1) -> str:
     agent      songs
     best-rate     10
     """
+    rows = [[shown(cell) for cell in row] for row in rows]
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     return "\n".join(
         "  ".join(

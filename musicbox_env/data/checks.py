@@ -22,6 +22,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from musicbox_env.errors import InputError
+
 Settings = TypeVar("Settings")
 
 UNREADABLE: Final = (
@@ -41,7 +43,7 @@ BLOCK: Final = 1 << 16
 Limits = tuple[float, float]
 
 
-class FileError(ValueError):
+class FileError(InputError):
     """A file holds what it should not; the message says what came, what was expected, the mend."""
 
 

@@ -18,7 +18,13 @@ import numpy as np
 import pyarrow as pa
 
 from musicbox_env.ingest.spelling.dialect import BYTE_ORDER_MARK
-from musicbox_env.ingest.spelling.json_shape import MAX_DEPTH, Shape, WithoutNan, find_shape
+from musicbox_env.ingest.spelling.json_shape import (
+    MAX_DEPTH,
+    Shape,
+    ShortNumbers,
+    WithoutNan,
+    find_shape,
+)
 from musicbox_env.ingest.tables import (
     DamagedFileError,
     PeekedStream,
@@ -82,6 +88,9 @@ class JsonTable:
         records = [record for record in self._first if record is not None]
         return {name: [record.get(name) or "" for record in records] for name in self.columns}
 
+    def close(self) -> None:
+        """Stop reading."""
+
     def rows(self, wanted: Sequence[str], *, as_codes: Collection[str] = ()) -> Iterator[Rows]:
         """Stream the wanted columns; a row's line is the number of its record.
 
@@ -108,7 +117,9 @@ class JsonTable:
         block: list[Record | None] = []
         before = self._source.bytes_read
         try:
-            with damage_reported(self.name):
+            with damage_reported(
+                self.name, lambda: f"behind record {self._source.records_given:,}"
+            ):
                 for record in islice(records, count):
                     block.append(record)
                     if self._source.bytes_read - before > BYTES_A_BLOCK:
@@ -116,6 +127,9 @@ class JsonTable:
         except DamagedFileError as error:
             return block, error
         return block, None
+
+    def _place(self) -> str:
+        return f"behind record {self._source.records_given:,}"
 
     def _rest(self) -> Iterator[Record | None]:
         if self.damage is not None:
@@ -145,7 +159,7 @@ class _RecordSource:
         self._shape = shape
         if stream.head.startswith(BYTE_ORDER_MARK):
             stream.read(len(BYTE_ORDER_MARK))
-        self._stream = WithoutNan(stream)
+        self._stream = ShortNumbers(WithoutNan(stream))
 
     def read(self, size: int = -1, /) -> bytes:
         """Hand bytes to the parser, unless it has taken too many without a record coming out."""
@@ -160,7 +174,7 @@ class _RecordSource:
         try:
             while data := self._stream.read(READ_BYTES):
                 self.bytes_read += len(data)
-        except (DamagedFileError, OSError, EOFError, ValueError):
+        except (ijson.JSONError, OSError, EOFError, ValueError):
             pass
         return self.bytes_read - self.bytes_of_records
 

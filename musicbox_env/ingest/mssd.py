@@ -16,6 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from musicbox_env.errors import InputError
 from musicbox_env.ingest.plays import (
     STRANGE,
     UNPARSABLE,
@@ -100,13 +101,13 @@ class LogReader:
             notes: Receives values stored as unknown: how many, by what they are.
 
         Raises:
-            ValueError: Required columns are missing; the message says what was found.
+            InputError: Required columns are missing; the message says what was found.
         """
         track = next((n for n in TRACK_ID_NAMES if n in table.columns), TRACK_ID_NAMES[0])
         required = [track if n == TRACK_ID_NAMES[0] else n for n in REQUIRED_LOG_COLUMNS]
         missing = [name for name in required if name not in table.columns]
         if missing:
-            raise ValueError(
+            raise InputError(
                 f"{table.name}: missing column{'s' * (len(missing) > 1)} {', '.join(missing)}; "
                 f"found {found_columns(table)}. A log needs "
                 f"{', '.join(REQUIRED_LOG_COLUMNS)}; each other column may be absent."

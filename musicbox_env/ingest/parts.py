@@ -29,7 +29,8 @@ from musicbox_env.ingest.assembly import BLOCK_SCHEMA, SessionAssembler
 from musicbox_env.ingest.histories.sessionize import run_of
 from musicbox_env.ingest.mssd import LogReader, log_refusal
 from musicbox_env.ingest.plays import REJECTS_SCHEMA, Rejects
-from musicbox_env.ingest.readers import OnBytes, describe_source, ignore_bytes, open_tables
+from musicbox_env.ingest.readers import open_tables
+from musicbox_env.ingest.sources.files import OnBytes, describe_source, ignore_bytes
 from musicbox_env.ingest.tables import PassedOver, Rows, Table
 from musicbox_env.locks import held
 from musicbox_env.progress import tqdm
@@ -279,8 +280,11 @@ def make_part(
         on_bytes(read)
 
     def write(unfinished: Path) -> dict[str, Any]:
-        with PartWriter(unfinished, max_rows) as writer:
-            for table in open_tables(file, on_bytes=count, scratch=unfinished):
+        with (
+            PartWriter(unfinished, max_rows) as writer,
+            open_tables(file, on_bytes=count, scratch=unfinished) as tables,
+        ):
+            for table in tables:
                 refusal = table if isinstance(table, PassedOver) else log_refusal(table)
                 if refusal is not None:
                     writer.passed_over.append(refusal)

@@ -25,6 +25,7 @@ import pyarrow.csv as pc_csv
 
 from musicbox_env.data.dataset import UNFINISHED
 from musicbox_env.data.writing import PlayBlock, SplitConfig, staged_folder, write_dataset
+from musicbox_env.errors import InputError, shown
 from musicbox_env.ingest.chooser import MIN_SESSION_PLAYS, SessionChooser
 from musicbox_env.ingest.histories.formats import HistoryConfig
 from musicbox_env.ingest.histories.listens import BAD_TIME
@@ -32,16 +33,16 @@ from musicbox_env.ingest.histories.pipeline import make_history_part
 from musicbox_env.ingest.histories.proposal import explain_proposal
 from musicbox_env.ingest.parts import Part, make_parts
 from musicbox_env.ingest.plays import REJECTS_SCHEMA
-from musicbox_env.ingest.readers import named_files, source_files
 from musicbox_env.ingest.registry import SourceKinds, sort_sources
 from musicbox_env.ingest.song_ids import song_ids, with_song_ids
+from musicbox_env.ingest.sources.files import find_files, named_files
 from musicbox_env.ingest.tables import PassedOver
 from musicbox_env.ingest.track_features import TrackFeatures, read_track_features
 from musicbox_env.progress import tqdm
 from musicbox_env.schema import MAX_SESSION_LENGTH
 
 POPULARITY: Final = "us_popularity_estimate"
-MAX_NAMES_KEPT: Final = 20
+MAX_NAMES_KEPT: Final = 100
 
 
 @dataclass(frozen=True)
@@ -123,16 +124,17 @@ def ingest(config: IngestConfig) -> Path:
     """
     out = Path(config.out)
     staging = out.with_name(out.name + UNFINISHED)
-    files = source_files(config.sources, exclude=(out, staging))
-    track_files = source_files(config.tracks, exclude=(out, staging))
+    sources = find_files(config.sources, exclude=(out, staging))
+    track_files = find_files(config.tracks, exclude=(out, staging)).files
     with staged_folder(out, overwrite=config.overwrite) as folder, full_disk_explained(folder):
         _clear(folder, but="parts")
         features = _track_features(config, track_files, folder)
-        found = _sorted_sources(config, files)
+        found = _sorted_sources(config, sources.files)
         parts = _parts(config, found, folder / "parts")
         if features is not None:
             features.use_song_ids(song_ids(parts))
-        _DatasetWriter(config, parts, features, folder).write(_passed_over(found, parts))
+        passed_over = _passed_over(found, parts, sources.passed_over)
+        _DatasetWriter(config, parts, features, folder).write(passed_over)
         if config.embeddings:
             from musicbox_env.retrieval.embeddings import fit_embeddings
 
@@ -175,22 +177,22 @@ def _sorted_sources(config: IngestConfig, files: list[Path]) -> SourceKinds:
     found = sort_sources(files, config.history)
     named = named_files(config.sources)
     if found.misfits:
-        raise ValueError(
+        raise InputError(
             "\n".join(f"{refusal.name}: {refusal.why}." for refusal in found.misfits)
             + "\nTo read the others without it would lose plays: mend --map, or leave it out."
         )
     if not found.histories and not found.logs and found.unmapped:
-        raise ValueError(
-            "\n".join(explain_proposal(str(file), of) for file, of in found.unmapped.items())
+        raise InputError(
+            "\n".join(explain_proposal(shown(file), of) for file, of in found.unmapped.items())
         )
     for file, refusals in found.foreign.items():
         if file in found.damage and (file in named or not found.histories):
             raise found.damage[file]
         if file in named:
-            raise ValueError(f"{refusals[0].name}: {refusals[0].why}.")
+            raise InputError(f"{refusals[0].name}: {refusals[0].why}.")
     if not found.histories and not found.logs:
         first = [f"{r[0].name}: {r[0].why}." for r in list(found.foreign.values())[:3]]
-        raise ValueError(
+        raise InputError(
             f"No listening log among the {len(files)} files found: "
             f"{'; '.join(first) or 'nothing there'}"
         )
@@ -235,15 +237,17 @@ def _track_features(config: IngestConfig, files: list[Path], folder: Path) -> Tr
     return features
 
 
-def _passed_over(found: SourceKinds, parts: list[Part]) -> list[PassedOver]:
-    """Tables that were not read; without folders, which may name somebody, beside histories."""
+def _passed_over(
+    found: SourceKinds, parts: list[Part], no_files: list[PassedOver]
+) -> list[PassedOver]:
+    """What was not read; without folders, which may name somebody, beside histories."""
     within = [PassedOver(name, why) for part in parts for name, why in part.about["passed_over"]]
+    if not found.histories:
+        return [*within, *found.refusals(), *no_files]
     foreign = [
-        PassedOver(file.name if found.histories else refusal.name, refusal.why)
-        for file, refusals in found.foreign.items()
-        for refusal in (refusals[:1] if found.histories else refusals)
+        PassedOver(shown(file.name), refusals[0].why) for file, refusals in found.foreign.items()
     ]
-    return within + foreign
+    return [*within, *foreign, *(PassedOver(Path(of.name).name, of.why) for of in no_files)]
 
 
 class _DatasetWriter:
@@ -309,7 +313,7 @@ class _DatasetWriter:
         self._rejected += chooser.rejects.counts
         self._refuse_excess("logs", self._rejected, self._rows, self._lost)
         if not chooser.counts["sessions_kept"]:
-            raise ValueError(self._nothing_left())
+            raise InputError(self._nothing_left())
         about.update(self._about(passed_over))
 
     def _begin_rejects(self) -> None:
@@ -337,7 +341,7 @@ class _DatasetWriter:
                 "\nHow times are written can be said in --map: time_format=day-first, month-first, "
                 "or a pattern such as %d/%m/%Y %H:%M:%S."
             )
-        raise ValueError(
+        raise InputError(
             f"{about}{count:,} of {about}{rows + lost:,} rows of the {what} ({share:.2%}) cannot "
             f"be used, more than the {most:.2%} that max_rejects allows:\n{reasons}\n"
             f"Each is listed in {self._rejects_file}. "

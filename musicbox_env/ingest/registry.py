@@ -8,11 +8,11 @@ a module beside `histories.spotify`, entered in `SERVICES`.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from musicbox_env.errors import InputError, shown
 from musicbox_env.ingest.histories import spotify
 from musicbox_env.ingest.histories.formats import HistoryConfig, HistoryFormat
 from musicbox_env.ingest.histories.mapping import AUTO, PlayMapping
@@ -20,7 +20,7 @@ from musicbox_env.ingest.histories.proposal import looks_like_plays, propose_map
 from musicbox_env.ingest.json_tables import JsonTable
 from musicbox_env.ingest.mssd import log_refusal
 from musicbox_env.ingest.readers import open_tables
-from musicbox_env.ingest.tables import DamagedFileError, PassedOver, Table, found_columns
+from musicbox_env.ingest.tables import PassedOver, Table, found_columns
 
 SERVICES: Final[tuple[Callable[[Collection[str]], HistoryFormat | None], ...]] = (
     spotify.recognize,
@@ -46,7 +46,7 @@ class SourceKinds:
     foreign: dict[Path, list[PassedOver]] = field(default_factory=dict)
     unmapped: dict[Path, dict[str, list[str]]] = field(default_factory=dict)
     misfits: list[PassedOver] = field(default_factory=list)
-    damage: dict[Path, DamagedFileError] = field(default_factory=dict)
+    damage: dict[Path, InputError] = field(default_factory=dict)
 
     def refusals(self) -> list[PassedOver]:
         """All tables of foreign files."""
@@ -101,8 +101,8 @@ def sort_sources(files: Sequence[Path], config: HistoryConfig) -> SourceKinds:
     found = SourceKinds()
     for file in files:
         refusals: list[PassedOver] = []
-        with closing(open_tables(file)) as tables:
-            try:
+        try:
+            with open_tables(file) as tables:
                 for table in tables:
                     if isinstance(table, PassedOver):
                         refusals.append(table)
@@ -120,9 +120,9 @@ def sort_sources(files: Sequence[Path], config: HistoryConfig) -> SourceKinds:
                         elif mapping is None and looks_like_plays(table.columns):
                             found.unmapped[file] = table.sample()
                 else:
-                    holds_nothing = [PassedOver(str(file), "holds no table")]
+                    holds_nothing = [PassedOver(shown(file), "holds no table")]
                     found.foreign[file] = refusals or holds_nothing
-            except DamagedFileError as error:
-                found.foreign[file] = [PassedOver(str(file), "is damaged")]
-                found.damage[file] = error
+        except InputError as error:
+            found.foreign[file] = [PassedOver(shown(file), "is damaged")]
+            found.damage[file] = error
     return found

@@ -1,17 +1,18 @@
-"""One table of text, CSV or Parquet, as a stream of rows that keep their line numbers."""
+"""One table of a source file as a stream of rows that keep their line numbers; CSV."""
 
 from __future__ import annotations
 
-import gzip
+import lzma
 import tarfile
 import zipfile
 import zlib
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
-from typing import IO, Final, Protocol
+from functools import partial
+from typing import Final, Protocol
 
 import ijson
 import numpy as np
@@ -19,8 +20,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pc_csv
-import pyarrow.parquet as pq
 
+from musicbox_env.errors import InputError, is_nameless, reason
+from musicbox_env.ingest.sources.bounds import Budget
+from musicbox_env.ingest.sources.native import read_ahead
 from musicbox_env.ingest.spelling.dialect import (
     VALUE,
     Source,
@@ -31,7 +34,6 @@ from musicbox_env.ingest.spelling.dialect import (
 
 BLOCK_BYTES = 8 << 20
 """Text parsed at a time: some 50,000 rows of a published log."""
-PARQUET_ROWS: Final = 65_536
 HEAD_BYTES: Final = 1 << 16
 """How much of a stream is looked at to recognize its format; a header line must fit in."""
 MAX_COLUMNS_NAMED: Final = 25
@@ -39,8 +41,17 @@ SAMPLE_ROWS: Final = 200
 BYTE_CODES: Final = pa.dictionary(pa.int32(), pa.binary())
 
 
-class DamagedFileError(ValueError):
+class DamagedFileError(InputError):
     """A source file cannot be read to its end."""
+
+    @classmethod
+    def of(cls, name: str, error: Exception, where: str = "") -> DamagedFileError:
+        """What a decoder's error means for a file or member; ``where`` it was, if known."""
+        place = f" {where}" if where else ""
+        return cls(
+            f"{name}: cannot be read to its end ({reason(error)}){place}. The file is cut short or "
+            "damaged; fetch it again."
+        )
 
 
 @dataclass(frozen=True)
@@ -119,6 +130,10 @@ class Table(Protocol):
         """The first values of each column as text, empty where there is none."""
         ...
 
+    def close(self) -> None:
+        """Stop reading; no thread reads any more."""
+        ...
+
     def rows(self, wanted: Sequence[str], *, as_codes: Collection[str] = ()) -> Iterator[Rows]:
         """Stream the wanted columns; those in ``as_codes`` hold few distinct values."""
         ...
@@ -163,36 +178,44 @@ class PeekedStream:
 
 
 @contextmanager
-def damage_reported(name: str) -> Iterator[None]:
-    """Turn what the many decoders raise on a broken file into one error that names the file."""
+def damage_reported(name: str, where: Callable[[], str] = str) -> Iterator[None]:
+    """Turn what the many decoders raise on a broken file into one error that names the file.
+
+    Args:
+        name: The file or member.
+        where: Gives the place in it.
+    """
     try:
         yield
     except (
+        ArithmeticError,
         EOFError,
         zlib.error,
-        gzip.BadGzipFile,
+        lzma.LZMAError,
         tarfile.TarError,
         zipfile.BadZipFile,
         NotImplementedError,
+        RecursionError,
+        UnicodeError,
         pa.ArrowException,
         ijson.JSONError,
     ) as error:
-        raise DamagedFileError(
-            f"{name}: cannot be read to its end ({_first_line(error)}). The file is cut short or "
-            "damaged; fetch it again."
-        ) from error
-
-
-def _first_line(error: Exception) -> str:
-    """What a decoder says without the piece of the file, perhaps private, that it quotes."""
-    return (str(error).splitlines() or [""])[0].strip()
+        raise DamagedFileError.of(name, error, where()) from error
+    except OSError as error:
+        # Arrow and gzip raise it too, without the name of a file.
+        if not is_nameless(error):
+            raise
+        raise DamagedFileError.of(name, error, where()) from error
 
 
 class CsvTable:
     """A CSV read as a stream; its columns are those of the header line, without outer blanks."""
 
-    def __init__(self, name: str, stream: PeekedStream) -> None:
+    def __init__(self, name: str, stream: PeekedStream, budget: Budget) -> None:
         """Detect the dialect and read the header line."""
+        self._budget = budget
+        self._unended = 0
+        self._reading: Generator[Rows, None, None] | None = None
         self.name, self._stream = name, stream
         self._dialect = detect_dialect(stream.head)
         self.columns = self._dialect.header
@@ -220,40 +243,60 @@ class CsvTable:
         A row is taken to be a line: rows are counted past blank lines and malformed rows, so that
         their lines come out right.
         """
-        twice = [name for name, count in Counter(self.columns).items() if count > 1]
-        if unclear := [name for name in twice if name in wanted]:
-            raise ValueError(
-                f"{self.name}: the header names {', '.join(unclear)} more than once; "
-                "which of them is meant is not clear."
-            )
+        self.close()
+        self._reading = self._rows(wanted, as_codes)
+        return self._reading
+
+    def close(self) -> None:
+        """Stop reading; no thread reads any more."""
+        if self._reading is not None:
+            self._reading.close()
+
+    def _rows(
+        self, wanted: Sequence[str], as_codes: Collection[str]
+    ) -> Generator[Rows, None, None]:
+        refuse_repeated(self, wanted)
         # Bytes while parsing, so that bad UTF-8 spoils no whole file.
         types = {name: BYTE_CODES if name in as_codes else pa.binary() for name in wanted}
         malformed: list[int] = []
         next_line = self._dialect.preamble + 2
-        for batch in self._batches(types, malformed):
-            lines = _lines_of(len(batch), next_line, malformed)
-            # The parser runs ahead: malformed lines beyond this batch go with the next.
-            num_within = bisect_left(malformed, lines[-1]) if len(batch) else 0
-            within = np.array(malformed[:num_within], np.int64)
-            del malformed[:num_within]
-            next_line += len(batch) + num_within
-            filled = ~_blank_lines(batch)
-            if not filled.all():
-                batch, lines = batch.filter(pa.array(filled)), lines[filled]
-            columns = {name: _as_text(batch[name]) for name in wanted}
-            yield Rows(columns, lines, within)
+        with (
+            damage_reported(self.name, lambda: f"behind line {next_line - 1:,}"),
+            closing(self._batches(types, malformed)) as batches,
+        ):
+            for batch in batches:
+                lines = _lines_of(len(batch), next_line, malformed)
+                # The parser runs ahead: malformed lines beyond this batch go with the next.
+                num_within = bisect_left(malformed, lines[-1]) if len(batch) else 0
+                within = np.array(malformed[:num_within], np.int64)
+                del malformed[:num_within]
+                next_line += len(batch) + num_within
+                filled = ~_blank_lines(batch)
+                if not filled.all():
+                    batch, lines = batch.filter(pa.array(filled)), lines[filled]
+                columns = {name: _as_text(batch[name]) for name in wanted}
+                yield Rows(columns, lines, within)
         if malformed:
             columns = {name: _as_text(pa.array([], kind)) for name, kind in types.items()}
             yield Rows(columns, NO_LINES, np.array(malformed, np.int64))
 
     def _batches(
         self, types: dict[str, pa.DataType], malformed: list[int]
-    ) -> Iterator[pa.RecordBatch]:
+    ) -> Generator[pa.RecordBatch, None, None]:
         """Parse the columns of these types; lines that cannot be are added to ``malformed``."""
         extra_lines = 0
+        excess: InputError | None = None
 
         def note(row: pc_csv.InvalidRow) -> str:
-            nonlocal extra_lines
+            nonlocal extra_lines, excess
+            try:
+                self._budget.check_malformed(
+                    len(malformed), row.number + extra_lines, len(self.columns), self.name
+                )
+            except InputError as error:
+                # What is raised here never reaches anybody.
+                excess = error
+                return "error"
             first, more = row.number + extra_lines, row.text.count("\n")
             malformed.extend(range(first, first + more + 1))
             # Arrow counts a row that runs over several lines as one.
@@ -280,82 +323,40 @@ class CsvTable:
         converting = pc_csv.ConvertOptions(
             include_columns=list(types), column_types=types, strings_can_be_null=False
         )
-        with damage_reported(self.name):
-            yield from pc_csv.open_csv(
-                pa.PythonFile(StandardQuotes(self._stream, dialect), mode="r"),
-                reading,
-                parsing,
-                converting,
+        options = {
+            "read_options": reading,
+            "parse_options": parsing,
+            "convert_options": converting,
+        }
+        try:
+            quotes = StandardQuotes(self._stream, dialect)
+            with read_ahead(quotes, partial(pc_csv.open_csv, **options), self._check) as batches:
+                yield from batches
+        except pa.ArrowInvalid:
+            if excess is not None:
+                raise excess from None
+            raise
+
+    def _check(self, text: bytes) -> None:
+        last = max(text.rfind(b"\n"), text.rfind(b"\r"))
+        self._unended = self._unended + len(text) if last < 0 else len(text) - last
+        if self._unended > BLOCK_BYTES:
+            raise InputError(
+                f"{self.name}: holds a line of more than {BLOCK_BYTES:,} bytes, which no table of "
+                "plays does. Remove it."
             )
+        self._budget.check_time(self.name)
+        self._budget.check_blank_lines(text, len(self.columns), self.name)
 
 
-class ParquetTable:
-    """A Parquet file read a few row groups' pages at a time.
-
-    Fields of structs are columns under dotted names.
-    """
-
-    def __init__(self, name: str, file: IO[bytes]) -> None:
-        """Read the schema."""
-        self.name = name
-        with damage_reported(name):
-            self._parquet = pq.ParquetFile(file)
-            self._types = dict(_leaves(self._parquet.schema_arrow))
-        self.columns = tuple(self._types)
-
-    @property
-    def where(self) -> str:
-        """In the rows, as anywhere."""
-        return ""
-
-    def sample(self) -> dict[str, list[str]]:
-        """The first values of each column; none of those that hold lists."""
-        plain = [name for name, kind in self._types.items() if not pa.types.is_nested(kind)]
-        with damage_reported(self.name):
-            found: dict[str, list[str]] = {name: [] for name in self.columns}
-            for batch in self._parquet.iter_batches(SAMPLE_ROWS, columns=plain):
-                flat = _flattened(batch)
-                texts = {name: as_strings(flat[name]).to_pylist() for name in plain}
-                return {**found, **{n: [text or "" for text in t] for n, t in texts.items()}}
-        return found
-
-    def rows(self, wanted: Sequence[str], *, as_codes: Collection[str] = ()) -> Iterator[Rows]:
-        """Stream the wanted columns.
-
-        Raises:
-            ValueError: One of them holds lists.
-        """
-        for name in wanted:
-            if pa.types.is_nested(self._types[name]):
-                raise ValueError(
-                    f"{self.name}: column {name} holds {self._types[name]}; a single value in each "
-                    "row expected."
-                )
-        line = 1
-        with damage_reported(self.name):
-            for batch in self._parquet.iter_batches(PARQUET_ROWS, columns=list(wanted)):
-                flat = _flattened(batch)
-                columns = {n: text_codes(flat[n]) if n in as_codes else flat[n] for n in wanted}
-                yield Rows(columns, np.arange(line, line + len(batch)))
-                line += len(batch)
-
-
-def _leaves(
-    schema: pa.Schema | pa.StructType, above: str = ""
-) -> Iterator[tuple[str, pa.DataType]]:
-    """Names and types of columns, fields of structs under dotted names."""
-    for field_ in schema:
-        if pa.types.is_struct(field_.type):
-            yield from _leaves(field_.type, f"{above}{field_.name}.")
-        else:
-            yield above + field_.name, field_.type
-
-
-def _flattened(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """Fields of structs as columns of their own."""
-    while any(pa.types.is_struct(kind) for kind in batch.schema.types):
-        (batch,) = pa.Table.from_batches([batch]).flatten().combine_chunks().to_batches()
-    return batch
+def refuse_repeated(table: Table, wanted: Sequence[str]) -> None:
+    """Refuse a table in which several columns have the name of a wanted one."""
+    twice = [name for name, count in Counter(table.columns).items() if count > 1]
+    if unclear := [name for name in twice if name in wanted]:
+        raise InputError(
+            f"{table.name}: the header names {', '.join(unclear)} more than once; "
+            "which of them is meant is not clear."
+        )
 
 
 def found_columns(table: Table) -> str:

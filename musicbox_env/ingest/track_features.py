@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,9 +14,11 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from musicbox_env.errors import InputError, shown
 from musicbox_env.ingest.mssd import TRACK_ID_NAMES
 from musicbox_env.ingest.plays import EMPTY_VALUES, Rejects, RowCheck
-from musicbox_env.ingest.readers import describe_source, open_tables
+from musicbox_env.ingest.readers import open_tables
+from musicbox_env.ingest.sources.files import describe_source
 from musicbox_env.ingest.tables import PassedOver, Rows, Table, as_strings, found_columns
 from musicbox_env.names import id_key
 from musicbox_env.schema import TRACK_FEATURES
@@ -68,7 +70,7 @@ class TrackFeatures:
             "repeated_rows": self.repeated,
             "conflicting_rows": self.conflicting,
             "rejected": {"rows": self.rejected.total(), "reasons": dict(self.rejected)},
-            "passed_over": [refusal.name for refusal in self.passed_over],
+            "passed_over": [asdict(refusal) for refusal in self.passed_over],
         }
 
 
@@ -92,26 +94,30 @@ def read_track_features(
     frames = [found.frame]
     for file in files:
         found.sources.append(describe_source(file))
-        for table in open_tables(file, scratch=scratch):
-            if isinstance(table, PassedOver):
-                refusal = table
-            elif (columns := _columns(table)) is not None:
-                frames.extend(_read(table, columns, found))
-                continue
-            else:
-                refusal = PassedOver(
-                    table.name,
-                    f"holds no track features: track_id and some of "
-                    f"{', '.join(TRACK_FEATURES[:3])}, ... expected, columns "
-                    f"{found_columns(table)} found",
-                )
-            if file in named and table.name == str(file):
-                raise ValueError(f"{refusal.name}: {refusal.why}.")
-            found.passed_over.append(refusal)
+        with open_tables(file, scratch=scratch) as tables:
+            for table in tables:
+                if isinstance(table, PassedOver):
+                    refusal = table
+                elif (columns := _columns(table)) is not None:
+                    frames.extend(_read(table, columns, found))
+                    continue
+                else:
+                    refusal = _refusal(table)
+                if file in named and table.name == shown(file):
+                    raise InputError(f"{refusal.name}: {refusal.why}.")
+                found.passed_over.append(refusal)
     frame = pd.concat(frames, ignore_index=True)
     features = [name for name in TRACK_FEATURES if name in frame]
     found.frame = _first_of_each(frame[["track_id", *features]], found)
     return found
+
+
+def _refusal(table: Table) -> PassedOver:
+    return PassedOver(
+        table.name,
+        f"holds no track features: track_id and some of {', '.join(TRACK_FEATURES[:3])}, ... "
+        f"expected, columns {found_columns(table)} found",
+    )
 
 
 def _columns(table: Table) -> list[str] | None:

@@ -1,9 +1,15 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
-from musicbox_experiments.cli import COMMANDS, main
+from musicbox_experiments.cli import COMMANDS, INTERNAL_ERROR, main
+from musicbox_experiments.data import describe
+from musicbox_experiments.text import say, table
+
+from musicbox_env.schema import require_known
 
 
 @pytest.mark.parametrize("command", sorted(COMMANDS))
@@ -74,3 +80,58 @@ def test_a_closed_pipe_ends_every_output_quietly(arguments):
     with os.fdopen(writer, "w") as pipe:
         ended = subprocess.run(run, stdout=pipe, stderr=subprocess.PIPE, text=True)
     assert (ended.returncode, ended.stderr) == (1, "")
+
+
+@pytest.fixture
+def failing(monkeypatch):
+    """The command ``describe``, failing as a function says."""
+
+    def fail(action):
+        monkeypatch.setattr(describe, "run", lambda config: action())
+        with pytest.raises(SystemExit) as stopped:
+            main(["describe"])
+        return stopped.value.code
+
+    return fail
+
+
+@pytest.mark.parametrize(
+    "action",
+    [
+        lambda: {}["weights"],
+        lambda: int("x"),
+        lambda: np.zeros(2)[[7]],
+        lambda: None + 1,
+        lambda: os.lseek(0, -1, 9),
+    ],
+    ids=["KeyError", "ValueError", "IndexError", "TypeError", "nameless OSError"],
+)
+def test_faults_of_musicbox_are_shown_as_such(failing, action, capsys):
+    assert failing(action) == INTERNAL_ERROR
+    shown = capsys.readouterr().err
+    assert "Traceback" in shown
+    assert "this is a fault of MusicBox" in shown
+    assert "Please report it" in shown
+
+
+@pytest.mark.parametrize(
+    ("action", "says"),
+    [
+        (lambda: require_known("level", "x", ["y"]), "Unknown level 'x'"),
+        (lambda: Path("nowhere").read_text(), "'nowhere'"),
+        (lambda: os.write(os.open("/dev/full", os.O_WRONLY), b"x"), "Make room"),
+    ],
+)
+def test_mistakes_of_users_are_no_faults(failing, action, says, capsys):
+    assert failing(action) == 2
+    shown = capsys.readouterr().err
+    assert says in shown
+    assert "Traceback" not in shown
+
+
+def test_text_of_others_reaches_no_terminal_raw(capsys):
+    say("a\nb \x1b[31m\u202e", table([{"title": "x\ny\x07"}, {"title": "\udcff"}]))
+    say("\x9b", to_errors=True)
+    out, err = capsys.readouterr()
+    assert out.splitlines() == ["a", r"b \x1b[31m\u202e", "title", r"x\ny\x07", r"\xff"]
+    assert err == "\\x9b\n"

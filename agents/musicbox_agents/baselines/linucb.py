@@ -154,6 +154,11 @@ class LinUCBAgent(SlateAgent):
 
     def restore(self, arrays: Mapping[str, npt.NDArray]) -> None:
         """See `Agent.restore`."""
+        for name, own in self.arrays().items():
+            if (found := arrays[name]).shape != own.shape or found.dtype != own.dtype:
+                raise ValueError(
+                    f"{name} is {found.dtype} {found.shape}; {own.dtype} {own.shape} expected."
+                )
         self._precision, self._kept = arrays["precision"], arrays["kept"]
 
 

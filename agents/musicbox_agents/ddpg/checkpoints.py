@@ -22,6 +22,7 @@ from torch.optim import Optimizer
 from musicbox_agents.base import Observation
 from musicbox_agents.ddpg.replay import ReplayBuffer
 from musicbox_agents.progress import Progress
+from musicbox_env.errors import read_arrays, reading
 from musicbox_env.rng import packed, unpacked
 from musicbox_env.vector_env import MusicSessionVectorEnv, named, part
 
@@ -103,8 +104,9 @@ def restore(
     Raises:
         ValueError: Another version of MusicBox wrote the checkpoint.
     """
-    with np.load(checkpoint / TRAINING, allow_pickle=False) as stored:
-        arrays = {name: stored[name] for name in stored.files}
+    mend = "Delete the folder to train anew."
+    file = checkpoint / TRAINING
+    arrays = read_arrays(file, mend)
     written = int(arrays.get("format", 1))
     if written != FORMAT:
         raise ValueError(
@@ -112,6 +114,13 @@ def restore(
             f"reads {FORMAT}). Go on with that version, or delete the folder to train anew."
         )
     agent.load_weights(checkpoint)
+    with reading(file, mend):
+        return _restored(arrays, agent, env, progress)
+
+
+def _restored(
+    arrays: Arrays, agent: DDPGAgent, env: MusicSessionVectorEnv, progress: Progress
+) -> Loop:
     _set_moments(agent.actor_optimizer, part("actor_optimizer", arrays))
     _set_moments(agent.critic_optimizer, part("critic_optimizer", arrays))
     agent.updates = int(arrays["updates"])

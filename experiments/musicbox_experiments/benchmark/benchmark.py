@@ -13,7 +13,6 @@ import json
 import math
 import os
 import platform
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +27,7 @@ from musicbox_experiments.benchmark.environment import environment, listeners
 from musicbox_experiments.benchmark.ingest import ingest
 from musicbox_experiments.benchmark.measure import Context, Result, Row, measure
 from musicbox_experiments.benchmark.retrieval import retrieval
-from musicbox_experiments.text import columns
+from musicbox_experiments.text import columns, say
 
 BYTES_A_GIGABYTE = 1e9
 SECTIONS: dict[str, Callable[[Context], Iterator[Row]]] = {
@@ -77,13 +76,13 @@ def _run(config: BenchmarkConfig) -> None:
     results: list[Result] = []
     with one_thread():
         for section in config.only or SECTIONS:
-            print(f"measuring {section} ...", file=sys.stderr, flush=True)
+            say(f"measuring {section} ...", to_errors=True)
             for row in SECTIONS[section](context):
-                print(f"  {row.name}", file=sys.stderr, flush=True)
+                say(f"  {row.name}", to_errors=True)
                 results.append(measure(row, runs=config.runs, section=section))
             _write(config.out, results)  # after each: sections take minutes
-    print(f"{machine()}\n{text_table(results)}")
-    print(f"Written to {config.out}: benchmark.json, benchmark.txt.")
+    say(f"{machine()}\n{text_table(results)}")
+    say(f"Written to {config.out}: benchmark.json, benchmark.txt.")
 
 
 def _write(out: Path, results: Sequence[Result]) -> None:

@@ -31,7 +31,7 @@ from musicbox_experiments.data.sources import Source
 from musicbox_experiments.evaluate.metrics import PerSession
 from musicbox_experiments.evaluate.resampling import ENDS
 from musicbox_experiments.evaluate.statistics import Gain, gain_excess, resampled_means
-from musicbox_experiments.text import table, with_interval
+from musicbox_experiments.text import say, table, with_interval
 from musicbox_experiments.train.simulators import LEARNED, OTHERS
 
 STATED: Final = f"{LEARNED}-{OTHERS}"
@@ -75,8 +75,8 @@ def run(config: CalibrateGainConfig) -> None:
     write_json(config.out / FILE, {"options": options, "rows": rows})
     (config.out / "known_gains.png").write_bytes(plots.png(picture(rows)))
     for row in rows:
-        print(f"{as_text(row)}\n")
-    print(config.out / FILE)
+        say(f"{as_text(row)}\n")
+    say(config.out / FILE)
 
 
 def study(config: CalibrateGainConfig, size: int, way: str) -> Study:

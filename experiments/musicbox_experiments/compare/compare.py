@@ -30,6 +30,7 @@ from musicbox_experiments.data.enough import cautions
 from musicbox_experiments.data.sources import without_home
 from musicbox_experiments.evaluate.first_musicbox import first_musicbox_figures
 from musicbox_experiments.evaluate.metrics import CatalogStats, PerSession, Rollout
+from musicbox_experiments.text import say
 from musicbox_experiments.train.folder import as_stored, prepare_folder
 from musicbox_experiments.train.jobs import curve, train_all
 from musicbox_experiments.train.simulators import OTHERS, OWN, Listeners, knows_truth
@@ -80,11 +81,11 @@ def train_and_evaluate(config: CompareConfig) -> Study:
 
 def print_summary(config: CompareConfig, summary: Summary) -> None:
     """The tables and sentences of a comparison."""
-    print(text_table(summary))
-    print("", *summary["headline"], *summary["notes"], sep="\n")
+    say(text_table(summary))
+    say("", *summary["headline"], *summary["notes"])
     if config.preset == "first" and summary["first_musicbox"]:
-        print(f"\n{text_first(summary)}")
-    print(f"\nReport: {config.out / 'report.html'}")
+        say(f"\n{text_first(summary)}")
+    say(f"\nReport: {config.out / 'report.html'}")
 
 
 def _study(

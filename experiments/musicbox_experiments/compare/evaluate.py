@@ -16,7 +16,7 @@ from musicbox_env.simulator.assets import open_dataset
 from musicbox_experiments.compare.evaluation import Evaluation, evaluate_all
 from musicbox_experiments.data.sampling import draw_sessions
 from musicbox_experiments.evaluate.metrics import CatalogStats, measure
-from musicbox_experiments.text import table
+from musicbox_experiments.text import say, table
 from musicbox_experiments.train.folder import require_data, require_made_on
 from musicbox_experiments.train.jobs import finished_jobs, run_folders
 from musicbox_experiments.train.simulators import (
@@ -94,8 +94,8 @@ def _run(config: EvaluateConfig) -> None:
                 "re-ranking": f"{reranking[rollout.agent][rollout.seed].mean:.3f}",
             }
         )
-    print(table(rows, left=2))
-    print(
+    say(table(rows, left=2))
+    say(
         f"\n{len(sessions)} {config.split} sessions. Re-ranking of logged candidates: skips among "
         "the plays chosen from what the log still held, relative to a random choice of the same "
         f"plays (real labels).\nRollouts: {out}"

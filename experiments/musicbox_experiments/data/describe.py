@@ -13,6 +13,7 @@ from tyro.conf import Positional
 
 from musicbox_env.data.dataset import Dataset
 from musicbox_env.data.summaries import repeats
+from musicbox_env.errors import shown
 from musicbox_env.kernels import fill_rows
 from musicbox_env.schema import (
     DIVERSITY_FEATURES,
@@ -26,7 +27,7 @@ from musicbox_env.schema import (
     is_skip,
 )
 from musicbox_experiments.data.enough import cautions
-from musicbox_experiments.text import columns, percent
+from musicbox_experiments.text import columns, percent, say
 
 CHUNK_SESSIONS = 100_000
 """Sessions counted at a time: memory holds two million plays at most."""
@@ -65,7 +66,7 @@ def run(config: DescribeConfig) -> None:
         from musicbox_env.synthetic.generator import bundled_dataset
 
         data = bundled_dataset()
-    print(describe(Dataset(data), top=config.top))
+    say(describe(Dataset(data), top=config.top))
 
 
 def describe(dataset: Dataset, *, top: int = 10) -> str:
@@ -351,4 +352,4 @@ def _plain(value: Any) -> str:
             return f"{value:.4g}"
         case list():
             return ", ".join(map(_plain, value))
-    return str(value)
+    return shown(str(value))

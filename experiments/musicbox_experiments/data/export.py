@@ -34,6 +34,7 @@ from musicbox_env.simulator.assets import open_dataset
 from musicbox_env.simulator.config import OBSERVATIONS
 from musicbox_env.vector_env import MusicSessionVectorEnv
 from musicbox_experiments.data.sampling import draw_sessions
+from musicbox_experiments.text import say
 
 if TYPE_CHECKING:
     from minari.data_collector.episode_buffer import EpisodeBuffer
@@ -122,7 +123,7 @@ def run(config: ExportConfig) -> None:
                 storage.update_episodes(_episodes(config, dataset, batch))
                 bar.update(len(batch))
         slates = storage.total_steps
-    print(
+    say(
         f"{target}: {len(sessions):,} {config.split} sessions, {slates:,} slates.\n"
         f"Open it with MINARI_DATASETS_PATH={config.out} and "
         f"minari.load_dataset({config.dataset_id!r})."

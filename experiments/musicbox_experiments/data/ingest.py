@@ -18,6 +18,7 @@ from musicbox_env.data.dataset import Dataset
 from musicbox_env.ingest import pipeline as ingest
 from musicbox_env.ingest.histories.mapping import mapping_lines
 from musicbox_experiments.data.enough import cautions
+from musicbox_experiments.text import say
 
 
 @dataclass(frozen=True)
@@ -36,12 +37,11 @@ def run(config: IngestConfig) -> None:
     out = ingest.ingest(config)
     dataset = Dataset(out)
     about = dataset.about
-    for line in [*history_account(about), *passed_over(about)]:
-        print(line)
+    say(*history_account(about), *passed_over(about))
     if "history" in about:
-        print("What it is too small for:")
-        print("\n".join(cautions(dataset) or ["nothing that shows in the counts"]))
-    print(
+        say("What it is too small for:")
+        say("\n".join(cautions(dataset) or ["nothing that shows in the counts"]))
+    say(
         f"{out}: {about['sessions']:,} sessions, {about['plays']:,} plays, "
         f"{about['tracks']:,} tracks; {about['rejected']['rows']:,} of {about['rows_read']:,} rows "
         f"rejected. `musicbox describe {out}` says more."

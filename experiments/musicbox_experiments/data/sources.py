@@ -6,7 +6,7 @@ from pathlib import Path
 from musicbox_env.data.dataset import Dataset
 from musicbox_env.data.writing import SplitConfig
 from musicbox_env.ingest.histories.formats import HistoryConfig
-from musicbox_env.ingest.readers import describe_source, source_files
+from musicbox_env.ingest.sources.files import describe_source, find_files
 from musicbox_env.schema import require_known
 from musicbox_env.synthetic.generator import bundled_dataset, write_raw
 from musicbox_env.synthetic.world import TASTE_LEVELS, SyntheticConfig
@@ -113,7 +113,7 @@ class Source:
 
 def _require_made_from(folder: Path, sessions: tuple[str, ...]) -> None:
     """Refuse a dataset of other files, by their content."""
-    named = {describe_source(file)["sha256"] for file in source_files(sessions)}
+    named = {describe_source(file)["sha256"] for file in find_files(sessions).files}
     made_from = Dataset(folder).about["sources"]
     other = [source["file"] for source in made_from if source["sha256"] not in named]
     if other:

@@ -13,6 +13,7 @@ from musicbox_env.data.dataset import Dataset
 from musicbox_env.synthetic import calibration
 from musicbox_env.synthetic.generator import synthesize, write_raw
 from musicbox_env.synthetic.world import TASTE_LEVELS, SyntheticConfig
+from musicbox_experiments.text import say
 
 RAW_FILES = ("sessions.csv.gz", "tracks.csv")
 
@@ -64,11 +65,11 @@ def run(config: SynthesizeConfig) -> None:
     if config.raw is not None:
         write_raw(synthetic, config.raw, overwrite=config.overwrite, progress=True)
         logs, tracks = (shlex.quote(str(config.raw / name)) for name in RAW_FILES)
-        print(f"Make a dataset of it: musicbox ingest {logs} --tracks {tracks} --out data/raw")
+        say(f"Make a dataset of it: musicbox ingest {logs} --tracks {tracks} --out data/raw")
     if config.out is not None:
         synthesize(synthetic, config.out, overwrite=config.overwrite, progress=True)
         about = Dataset(config.out).about
-        print(
+        say(
             f"{config.out}: {about['sessions']:,} sessions, {about['plays']:,} plays, "
             f"{about['tracks']:,} tracks."
         )
@@ -84,10 +85,10 @@ def _check(synthetic: SyntheticConfig, folder: Path | None) -> None:
         with tempfile.TemporaryDirectory() as temporary:
             made = synthesize(synthetic, Path(temporary) / "data", embeddings=False, progress=True)
             rows = calibration.compare(Dataset(made))
-    print(calibration.format_rows(rows))
+    say(calibration.format_rows(rows))
     required = [row for row in rows if row.required]
     off = [row for row in required if not row.ok]
-    print(f"{len(required) - len(off)} of {len(required)} required figures are within tolerance.")
+    say(f"{len(required) - len(off)} of {len(required)} required figures are within tolerance.")
     if off:
-        print("Off: " + "; ".join(row.name for row in off))
+        say("Off: " + "; ".join(row.name for row in off))
         raise SystemExit(1)

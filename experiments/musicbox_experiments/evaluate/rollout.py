@@ -13,6 +13,7 @@ import numpy.typing as npt
 from musicbox_agents import Agent
 
 import musicbox_env
+from musicbox_env.errors import read_arrays, reading
 from musicbox_env.vector_env import MusicSessionVectorEnv
 
 FloatArray = npt.NDArray[np.float64]
@@ -32,9 +33,10 @@ class Stored:
     @classmethod
     def load(cls, path: Path) -> Self:
         """Read what `save` wrote."""
-        with np.load(path, allow_pickle=False) as file:
-            found = {name: file[name] for name in file}
-        return cls(**{name: a if a.ndim else a.item() for name, a in found.items()})
+        mend = "Delete the file, and `musicbox compare` makes it again."
+        found = read_arrays(path, mend)
+        with reading(path, mend):
+            return cls(**{name: a if a.ndim else a.item() for name, a in found.items()})
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from musicbox_env.locks import held
 from musicbox_env.schema import Level
 from musicbox_env.simulator.assets import open_dataset
 from musicbox_experiments.evaluate.resampling import Measured, Resampling, Sums, by_session, ratio
-from musicbox_experiments.text import bracketed, columns, percent
+from musicbox_experiments.text import bracketed, columns, percent, say
 
 EFFECT_SD: Final = 1.0
 """Prior standard deviation around 0 of every effect, and of a position around the mean one."""
@@ -186,8 +186,8 @@ def run(config: FitLeavingConfig) -> Path:
     out = config.out or dataset.folder / FILE
     with held(out, wait=True):
         model.save(out, {"fitted_on": {"sessions": len(train), "left": int(moments.left.sum())}})
-    print(evidence(model, moments, evaluated, resampling))
-    print(f"\n{out}: leaving, fitted on {len(train):,} sessions.")
+    say(evidence(model, moments, evaluated, resampling))
+    say(f"\n{out}: leaving, fitted on {len(train):,} sessions.")
     return out
 
 

@@ -34,6 +34,7 @@ from musicbox_experiments.listeners.sessions import (
     session_arrays,
     usual_track,
 )
+from musicbox_experiments.text import say
 
 FOLDS: Final = {"A": "train_a", "B": "train_b", "both": "train"}
 FOLDS_TO_HOLD_OUT: Final = 5
@@ -242,14 +243,14 @@ def _fit(config: FitListenerConfig, dataset: Dataset, out: Path) -> Path:
     if config.listener == "similarity":
         settings = SimilarityConfig(mode=config.mode, split=FOLDS[config.fold], seed=config.seed)
         write_fit(out, {"listener": "similarity", "settings": asdict(settings)}, {})
-        print(f"{out}: settings of a similarity listener, memory of {settings.split}.")
+        say(f"{out}: settings of a similarity listener, memory of {settings.split}.")
         return out
     fit = fit_ensemble(config, dataset)
     fit.save(out)
     song = fit.calibration.song
     losses = ", ".join(f"{loss:.4f}" for loss in fit.about["member_validation_log_losses"])
     part = fit.about.get("part", {"name": WHOLE})["name"]
-    print(
+    say(
         f"{out}: learned listener, {config.members} members fitted on "
         f"{fit.about['fitted_sessions']:,} sessions of {part}; log-loss of skip on "
         f"validation sessions {losses}; effects of songs shrunk by {song[0]:.2f} on a first "

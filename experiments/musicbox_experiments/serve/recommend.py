@@ -20,11 +20,13 @@ import tyro
 from musicbox_agents import load_agent
 from musicbox_agents.base import require_ranges
 
+from musicbox_env.errors import reading
 from musicbox_env.listeners.learned.features import context_inputs
 from musicbox_env.schema import CONTEXT_TYPES, Level, require_known, suggest
 from musicbox_env.simulator.assets import CONTEXT_SIZE, EnvAssets, open_dataset
 from musicbox_env.simulator.config import SessionConfig
 from musicbox_env.simulator.dynamics import Simulator
+from musicbox_experiments.text import say
 from musicbox_experiments.train.jobs import read_training, run_folders
 
 LEVEL_NAMES = {
@@ -99,7 +101,7 @@ def run(config: RecommendConfig) -> None:
     catalog = open_dataset(read_training(folder)["options"]["data"]).catalog
     for track_id, row in zip(ids := recommend(config), catalog.index_of(ids), strict=True):
         title = catalog.titles[row]
-        print(track_id if title == track_id else f"{title}  ({track_id})")
+        say(track_id if title == track_id else f"{title}  ({track_id})")
 
 
 def recommend(config: RecommendConfig) -> list[str]:
@@ -164,4 +166,7 @@ def find_training(run_folder: Path, agent: str, seed: int | None) -> Path:
 
 def _best_validation(folder: Path) -> float:
     file = folder / "curve.csv"
-    return float(pd.read_csv(file)["validation_skip_rate"].min()) if file.is_file() else 0.0
+    if not file.is_file():
+        return 0.0
+    with reading(file, "Train the agent again."):
+        return float(pd.read_csv(file)["validation_skip_rate"].min())

@@ -9,8 +9,10 @@ from typing import Any
 
 from musicbox_env.data.dataset import UNFINISHED, Dataset
 from musicbox_env.data.writing import write_json
+from musicbox_env.errors import reading
 from musicbox_env.locks import lock_file
 from musicbox_experiments.data.sources import without_home
+from musicbox_experiments.text import say
 
 FILE = "config.json"
 MADE_ON = "made_on.json"
@@ -37,7 +39,8 @@ def prepare_folder(
     if overwrite and out.exists():
         shutil.rmtree(out)
     if file.is_file():
-        found = json.loads(file.read_text())
+        with reading(file, "Pass --overwrite to start anew."):
+            found = dict(json.loads(file.read_text()))
         names = {*options, *found} - set(incidental)
         other = sorted(name for name in names if found.get(name) != options.get(name))
         if other and _has_work_in(out):
@@ -46,7 +49,7 @@ def prepare_folder(
                 "with --out, or pass --overwrite to start anew."
             )
         if not other:
-            print(f"Going on with the run in {out} (--overwrite starts anew).")
+            say(f"Going on with the run in {out} (--overwrite starts anew).")
     out.mkdir(parents=True, exist_ok=True)
     write_json(file, options)
 

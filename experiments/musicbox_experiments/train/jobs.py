@@ -25,6 +25,7 @@ from musicbox_agents import Agent, load_agent, make_agent
 from musicbox_agents.ddpg import checkpoints
 
 from musicbox_env.data.writing import write_json
+from musicbox_env.errors import UserError, is_message, reading
 from musicbox_env.listeners import LISTENERS
 from musicbox_env.locks import held
 from musicbox_env.progress import tqdm
@@ -52,6 +53,7 @@ from musicbox_experiments.train.variants import (
 
 CURVE_POINTS = 10
 TRAINING, BEGUN = "training.json", "begun.json"
+DELETE = "Delete the folder that it is in, and train anew."
 """The record of a finished job, and that of an unfinished one."""
 VALIDATION_SESSIONS = 500
 OFFLINE_VALIDATION_SESSIONS = 5_000
@@ -179,7 +181,8 @@ def _train(job: TrainingJob, folder: Path, progress: Callable[[int], object] | N
 def _prepare(folder: Path, about: Mapping[str, Any]) -> None:
     """Make an empty folder, or keep what an interrupted attempt at the very same job left."""
     begun = folder / BEGUN
-    same = begun.is_file() and json.loads(begun.read_text()) == about
+    with reading(begun, DELETE):
+        same = begun.is_file() and json.loads(begun.read_text()) == about
     if same and checkpoints.newest(folder / CHECKPOINTS) is not None:
         return
     if folder.exists():
@@ -197,8 +200,10 @@ def _about(job: TrainingJob) -> dict[str, Any]:
 
 def read_training(folder: Path) -> dict[str, Any]:
     """The record of a finished job, its paths made absolute."""
-    about = json.loads((folder / TRAINING).read_text())
-    return _with_paths(about, lambda path: str((folder / path).resolve()))
+    file = folder / TRAINING
+    with reading(file, DELETE):
+        about = json.loads(file.read_text())
+        return _with_paths(about, lambda path: str((folder / path).resolve()))
 
 
 def _with_paths(about: Mapping[str, Any], moved: Callable[[str], str]) -> dict[str, Any]:
@@ -250,18 +255,26 @@ def _train_then(
     then: Callable[[TrainingJob], object] | None,
     progress: Callable[[int], object],
 ) -> None:
-    train(job, progress=progress)
-    if then is not None:
-        then(job)
+    try:
+        train(job, progress=progress)
+        if then is not None:
+            then(job)
+    except Exception as error:
+        # Where an error was raised does not come along from another process.
+        if is_message(error) and not isinstance(error, UserError):
+            raise UserError(str(error)) from error
+        raise
 
 
 def _require_same_settings(job: TrainingJob) -> None:
     """Refuse to mix trainings on other data, or from before a change of an agent's defaults."""
-    agent = json.loads((Path(job.folder) / BEST / "agent.json").read_text())
+    file = Path(job.folder) / BEST / "agent.json"
+    with reading(file, DELETE):
+        agent = dict(json.loads(file.read_text()))
+        found = dict(agent["settings"])
     mend = "Remove it, or name another folder with --out."
     dataset = open_dataset(job.options.get("data"))
     dataset.require_same(agent.get("dataset"), f"The training in {job.folder}", mend)
-    found = agent["settings"]
     settings = class_of(job.agent).Settings.from_mapping(job.settings)
     expected = json.loads(json.dumps(asdict(settings)))
     other = sorted(name for name in {*found, *expected} if found.get(name) != expected.get(name))
@@ -294,7 +307,8 @@ def _train_side_by_side(
                 if isinstance(error, BrokenProcessPool):
                     raise error
                 if error:
-                    raise RuntimeError(
+                    kind = UserError if isinstance(error, UserError) else RuntimeError
+                    raise kind(
                         f"Training {job.agent} with seed {job.seed} failed: {error}"
                     ) from error
                 bar.set_postfix_str(f"{job.agent} seed {job.seed} done")
@@ -345,7 +359,8 @@ def finished_jobs(run: Path) -> list[TrainingJob]:
     jobs = []
     for file in sorted((run / "agents").glob(f"*/seed-*/{TRAINING}")):
         about = read_training(file.parent)
-        jobs.append(TrainingJob(**{**about, "folder": str(file.parent)}))
+        with reading(file, DELETE):
+            jobs.append(TrainingJob(**{**about, "folder": str(file.parent)}))
     if not jobs:
         raise FileNotFoundError(f"{run} holds no trained agent (no agents/*/seed-*/).")
     return sorted(jobs, key=lambda job: (job.agent, job.seed))

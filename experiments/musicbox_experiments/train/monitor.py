@@ -13,6 +13,7 @@ from musicbox_agents import Agent
 from musicbox_agents.ddpg import checkpoints
 
 from musicbox_env.data.writing import write_json
+from musicbox_env.errors import reading
 from musicbox_experiments.evaluate.metrics import skip_rate
 from musicbox_experiments.evaluate.rollout import roll_out
 
@@ -140,7 +141,7 @@ def read_curve(folder: Path) -> list[dict[str, float]]:
     file = folder / CURVE
     if not file.is_file():
         return []
-    with file.open(newline="") as rows:
+    with reading(file, "Train the agent again."), file.open(newline="") as rows:
         return [{n: float(v) for n, v in row.items() if v} for row in csv.DictReader(rows)]
 
 
@@ -152,4 +153,5 @@ def write_seconds(folder: Path, seconds: float) -> None:
 def seconds_before(folder: Path) -> float:
     """Time that a training took: that of a finished one, or until the last validation."""
     file = folder / TIMING
-    return float(json.loads(file.read_text())["seconds"]) if file.is_file() else 0.0
+    with reading(file, "Delete it."):
+        return float(json.loads(file.read_text())["seconds"]) if file.is_file() else 0.0

@@ -14,6 +14,7 @@ from musicbox_env.rewards import RewardConfig
 from musicbox_env.schema import require_known
 from musicbox_env.simulator.assets import open_dataset
 from musicbox_experiments.data.sources import Source
+from musicbox_experiments.text import say
 from musicbox_experiments.train.folder import require_data
 from musicbox_experiments.train.jobs import curve, jobs_for, seconds, train_all
 from musicbox_experiments.train.simulators import AUTO, Direction, choose_listeners
@@ -87,4 +88,4 @@ def _run(config: TrainConfig) -> None:
     for job in jobs:
         points = curve(job)
         best = f"best validation skip rate {min(v for _, v in points):.3f}, " if points else ""
-        print(f"{job.agent} seed {job.seed}: {best}{seconds(job):.0f} s, {job.folder}")
+        say(f"{job.agent} seed {job.seed}: {best}{seconds(job):.0f} s, {job.folder}")

@@ -9,6 +9,7 @@ from statistics import NormalDist
 from typing import Final
 
 from musicbox_env.data.writing import write_json
+from musicbox_env.errors import InputError
 from musicbox_experiments.evaluate.resampling import CONFIDENCE, Measured
 
 RECORDS_FILE: Final = "trust.json"
@@ -107,7 +108,7 @@ def read_records(folder: Path) -> dict[Key, Record]:
     try:
         records = [Record(**figure) for figure in json.loads(file.read_text())]
     except (TypeError, ValueError) as error:
-        raise ValueError(
+        raise InputError(
             f"{file} is not a list of figures ({error}); it must be a file that `musicbox trust` "
             "wrote."
         ) from None

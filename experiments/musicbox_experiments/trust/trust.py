@@ -37,6 +37,7 @@ from musicbox_experiments.data.sources import without_home
 from musicbox_experiments.evaluate.resampling import Resampling
 from musicbox_experiments.listeners.fit_listener import EnsembleConfig
 from musicbox_experiments.listeners.network import NetworkConfig
+from musicbox_experiments.text import say
 from musicbox_experiments.train.folder import require_made_on
 from musicbox_experiments.train.simulators import knows_truth
 from musicbox_experiments.trust import agreement, exact_law, item_effect, list_reward, prediction
@@ -164,14 +165,14 @@ def _run(config: TrustConfig) -> None:
         command=without_home("musicbox trust " + " ".join(sys.argv[2:])),
         sees_session=[tested.name for tested in listeners if tested.sees_session],
     )
-    print(printed(context.findings.records, _count(context, "test")))
-    print(f"\nReport: {config.folder / 'trust.html'}")
+    say(printed(context.findings.records, _count(context, "test")))
+    say(f"\nReport: {config.folder / 'trust.html'}")
 
 
 def _write_alone(folder: Path, records: Sequence[Record], about: str) -> None:
     """Write and print records for which there is no page."""
     write_records(folder, records)
-    print(f"{printed(records, about)}\n\nEvery figure: {folder / RECORDS_FILE}")
+    say(f"{printed(records, about)}\n\nEvery figure: {folder / RECORDS_FILE}")
 
 
 def _count(context: Context, split: str) -> str:

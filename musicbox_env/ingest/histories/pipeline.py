@@ -30,6 +30,7 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
+from musicbox_env.errors import InputError, shown
 from musicbox_env.ingest.assembly import SessionAssembler
 from musicbox_env.ingest.histories.account import (
     COPIES,
@@ -66,8 +67,9 @@ from musicbox_env.ingest.histories.sessionize import (
 from musicbox_env.ingest.json_tables import JsonTable
 from musicbox_env.ingest.parts import Part, PartWriter
 from musicbox_env.ingest.plays import play_table
-from musicbox_env.ingest.readers import OnBytes, describe_source, ignore_bytes, open_tables
+from musicbox_env.ingest.readers import open_tables
 from musicbox_env.ingest.registry import history_format, refusal_of
+from musicbox_env.ingest.sources.files import OnBytes, content_salt, describe_source, ignore_bytes
 from musicbox_env.ingest.spelling.precision import MINUTE, SECOND, precision_note
 from musicbox_env.ingest.spelling.times import date_evidence, decide_order, without_zone
 from musicbox_env.ingest.spelling.values import stripped
@@ -99,7 +101,7 @@ def make_history_part(
         DamagedFileError: A file other than JSON, or an archive, is broken.
         OSError: Reading or writing failed.
     """
-    sources = [{**describe_source(file), "file": file.name} for file in files]
+    sources = [{**describe_source(file), "file": shown(file.name)} for file in files]
     mapping = config.mapping()
     settings = {
         "sources": sources,
@@ -119,18 +121,6 @@ def make_history_part(
         return {"sources": found, **writer.about(), "history": history}
 
     return Part.make(folder, settings, write)
-
-
-def content_salt(files: Sequence[Path]) -> bytes:
-    """A key that only the files themselves give, not their published sha256 sums."""
-    salt = hashlib.blake2b(digest_size=32, person=b"musicbox salt")
-    for file in files:
-        with file.open("rb") as content:
-            digest = hashlib.file_digest(
-                content, lambda: hashlib.blake2b(digest_size=32, person=b"musicbox salt")
-            )
-        salt.update(digest.digest())
-    return salt.digest()
 
 
 class _HistoryMaker(ExitStack):
@@ -159,23 +149,29 @@ class _HistoryMaker(ExitStack):
         found = []
         for file in self._files:
             before = self._writer.rows
-            for table in open_tables(file, on_bytes=on_bytes, scratch=self._folder):
-                if self._writer.full:
-                    break
-                # The folder that a file lies in may name its owner.
-                name = file.name + table.name.removeprefix(str(file))
-                if isinstance(table, PassedOver):
-                    self._writer.passed_over.append(PassedOver(name, table.why))
-                elif (fmt := history_format(table, self._config)) is None:
-                    refusal = refusal_of(table, self._config)
-                    why = "is a log beside histories" if refusal is None else refusal.why
-                    self._writer.passed_over.append(PassedOver(name, why))
-                else:
-                    owner = _owner(file, table) if self._config.archives_apart else ""
-                    fmt = self._settled(file, table, name, fmt)
-                    self._read_table(table, name, fmt, owner)
+            with open_tables(file, on_bytes=on_bytes, scratch=self._folder) as tables:
+                for table in tables:
+                    if self._writer.full:
+                        break
+                    self._read_if_history(table, file)
             found.append(self._writer.rows - before)
         return found
+
+    def _read_if_history(self, table: Table | PassedOver, file: Path) -> None:
+        # The folder that a file lies in may name its owner.
+        name = shown(file.name) + table.name.removeprefix(shown(file))
+        if isinstance(table, PassedOver):
+            self._pass_over(name, table.why)
+        elif (fmt := history_format(table, self._config)) is None:
+            refusal = refusal_of(table, self._config)
+            self._pass_over(name, "is a log beside histories" if refusal is None else refusal.why)
+        else:
+            owner = _owner(file, table) if self._config.archives_apart else ""
+            fmt = self._settled(file, table, name, fmt)
+            self._read_table(table, name, fmt, owner)
+
+    def _pass_over(self, name: str, why: str) -> None:
+        self._writer.passed_over.append(PassedOver(name, why))
 
     def _read_table(self, table: Table, name: str, fmt: HistoryFormat, owner: str) -> None:
         writer, before = self._writer, self._writer.rows
@@ -196,7 +192,7 @@ class _HistoryMaker(ExitStack):
             lost = table.records_lost() - 1
             writer.lost += lost
             writer.rejects.add(np.array([line + 1]), DAMAGED)
-            writer.passed_over.append(PassedOver(name, "is damaged"))
+            self._pass_over(name, "is damaged")
             self._damaged.append(
                 f"{name} is damaged behind record {line:,}; about {lost:,} more are lost with it"
             )
@@ -222,13 +218,14 @@ class _HistoryMaker(ExitStack):
         texts = table.sample().get(column, [])
         evidence = date_evidence(np.array(texts, object))
         if decide_order(evidence) is None:
-            for other in open_tables(file, scratch=self._folder):
-                if not isinstance(other, PassedOver) and other.name == table.name:
-                    for rows in other.rows((column,)):
-                        evidence += date_evidence(stripped(rows.columns[column]))
+            with open_tables(file, scratch=self._folder) as tables:
+                for other in tables:
+                    if not isinstance(other, PassedOver) and other.name == table.name:
+                        for rows in other.rows((column,)):
+                            evidence += date_evidence(stripped(rows.columns[column]))
         order = decide_order(evidence)
         if order is None:
-            raise ValueError(explain_dates(name, column, texts, fmt.mapping))
+            raise InputError(explain_dates(name, column, texts, fmt.mapping))
         return replace(fmt, spelling=replace(fmt.spelling, format=order))
 
     def _keep(self, listens: npt.NDArray) -> None:
@@ -399,7 +396,7 @@ class _HistoryMaker(ExitStack):
 
 def _owner(file: Path, table: Table) -> str:
     """Whose plays a table without users holds: the archive's, also where it was unpacked."""
-    unpacked = isinstance(table, JsonTable) and table.name == str(file)
+    unpacked = isinstance(table, JsonTable) and table.name == shown(file)
     return str((file.parent if unpacked else file).resolve())
 
 

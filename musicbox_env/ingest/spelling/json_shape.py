@@ -19,6 +19,11 @@ import ijson
 from musicbox_env.ingest.spelling.dialect import Rewritten, Source
 
 MAX_DEPTH: Final = 64
+MAX_DIGITS: Final = 600
+"""Of one number: the parser crashes where Python refuses to read more, at 640 or 4,300."""
+DIGITS_SAMPLED: Final = 32
+_MANY_DIGITS: Final = re.compile(rb"[0-9]{%d}" % MAX_DIGITS)
+_SAMPLED_DIGITS: Final = re.compile(rb"[0-9]{%d}" % (MAX_DIGITS // DIGITS_SAMPLED))
 MANY: Final = 8
 """Objects in a list of each object, on average, from which on the lists are the table."""
 MAX_LEVELS: Final = 4
@@ -59,6 +64,29 @@ class WithoutNan(Rewritten):
         if begun_in_text and (end := _REST_OF_TEXT.match(data)):
             rest, data = end[0], data[end.end() :]
         return rest + _BARE.sub(lambda m: m[0] if m[0].startswith(b'"') else b"null", data)
+
+
+class ShortNumbers:
+    """JSON up to a number of more than `MAX_DIGITS` digits, at which the parser would crash."""
+
+    def __init__(self, stream: Source) -> None:
+        """Read this JSON."""
+        self._stream = stream
+        self._before = b""
+
+    def read(self, size: int = -1, /) -> bytes:
+        """Read up to ``size`` bytes; empty at the end.
+
+        Raises:
+            ijson.JSONError: A number is too long.
+        """
+        data = self._stream.read(size)
+        seen = self._before + data
+        # Few bytes tell where it is worth looking at all.
+        if _SAMPLED_DIGITS.search(seen[::DIGITS_SAMPLED]) and _MANY_DIGITS.search(seen):
+            raise ijson.JSONError(f"a number has more than {MAX_DIGITS} digits")
+        self._before = seen[-MAX_DIGITS:]
+        return data
 
 
 @dataclass(frozen=True)
@@ -203,7 +231,7 @@ def beginning(head: bytes) -> tuple[list[Any], Any]:
     top: list[Any] = []
     stack: list[Any] = [top]
     names: list[str] = [""]
-    text = WithoutNan(io.BytesIO(head))
+    text = ShortNumbers(WithoutNan(io.BytesIO(head)))
     try:
         for event, value in ijson.basic_parse(text, multiple_values=True, use_float=True):
             if event == "map_key":
@@ -222,7 +250,7 @@ def beginning(head: bytes) -> tuple[list[Any], Any]:
                     names.append("")
                     if len(stack) > MAX_DEPTH:
                         break
-    except ijson.JSONError:
+    except (ijson.JSONError, ArithmeticError, UnicodeError):
         pass
     open_lists = [value for value in stack[1:] if isinstance(value, list)]
     return top, (open_lists or stack[1:] or [None])[0 if open_lists else -1]

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from make_logs import make_features, make_log, plays_of, write_csv
+from make_logs import make_features, make_log, passed_over, plays_of, write_csv
 from musicbox_experiments.data import describe as describe_command
 
 from musicbox_env.data.dataset import Dataset
@@ -417,11 +417,11 @@ def test_foreign_files_are_passed_over_in_a_folder_and_refused_by_name(tmp_path)
     (tmp_path / "logs/means.csv").write_text("session_position,skip_2\n1,0.374\n")
     dataset = run(tmp_path, tmp_path / "logs")
     assert dataset.about["passed_over"]["files"] == 5
-    names = {Path(name).name for name in dataset.about["passed_over"]["names"]}
+    names = {Path(name).name for name in passed_over(dataset)}
     assert names == {*foreign, "tracks.csv", "means.csv"}
     for name, message in [
         ("README.txt", "is no listening log: columns session_id.*About these logs found"),
-        ("cover.png", "is neither UTF-8 text"),
+        ("cover.png", "is neither text"),
         ("_SUCCESS", "is empty"),
         ("tracks.csv", "is no listening log"),
     ]:

@@ -14,7 +14,8 @@ import pytest
 from make_logs import make_log
 
 from musicbox_env.ingest import tables
-from musicbox_env.ingest.readers import open_tables, source_files
+from musicbox_env.ingest.readers import open_tables
+from musicbox_env.ingest.sources.files import find_files
 from musicbox_env.ingest.tables import DamagedFileError, PassedOver, as_strings
 
 WANTED = ("session_id", "session_position", "premium")
@@ -47,15 +48,16 @@ def as_parquet(frame):
 def read_all(path, wanted=WANTED, as_codes=("session_position", "premium")):
     """All tables of a file: frames by name, and what was passed over."""
     frames, refused = {}, []
-    for table in open_tables(path, on_bytes=lambda count: None):
-        if isinstance(table, PassedOver):
-            refused.append(table)
-            continue
-        parts = [
-            pd.DataFrame({n: as_strings(c).to_pylist() for n, c in rows.columns.items()})
-            for rows in table.rows(wanted, as_codes=as_codes)
-        ]
-        frames[table.name] = pd.concat(parts, ignore_index=True)
+    with open_tables(path) as tables_of_file:
+        for table in tables_of_file:
+            if isinstance(table, PassedOver):
+                refused.append(table)
+                continue
+            parts = [
+                pd.DataFrame({n: as_strings(c).to_pylist() for n, c in rows.columns.items()})
+                for rows in table.rows(wanted, as_codes=as_codes)
+            ]
+            frames[table.name] = pd.concat(parts, ignore_index=True)
     return frames, refused
 
 
@@ -102,7 +104,7 @@ def test_formats_are_told_from_content(tmp_path, content, members):
         (gzip.compress(b""), "is empty"),
         (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "is neither"),
         ("\0".join("binary").encode()[1:] + b"\x07\0\0", "is neither"),
-        (bz2.compress(CSV) + b"\0", "is neither"),
+        (bz2.compress(CSV), "is packed by bzip2, which is not read: unpack it"),
     ],
 )
 def test_what_holds_no_table_is_handed_back(tmp_path, content, why):
@@ -119,7 +121,8 @@ def test_an_archive_within_an_archive_is_passed_over(tmp_path):
     path.write_bytes(as_tar({"inner.zip": as_zip({"a.csv": CSV}), "b.csv": CSV}))
     frames, refused = read_all(path)
     assert list(frames) == [f"{path}:b.csv"]
-    assert refused == [PassedOver(f"{path}:inner.zip", "is an archive within an archive")]
+    why = "is an archive within an archive: unpack the outer one"
+    assert refused == [PassedOver(f"{path}:inner.zip", why)]
 
 
 @pytest.mark.parametrize(
@@ -143,12 +146,11 @@ def test_a_damaged_file_is_named(tmp_path, content):
 
 
 def lines_of(path, wanted=("a", "b")):
-    found = open_tables(path, on_bytes=lambda count: None)
-    table = next(found)
     good, bad = {}, []
-    for rows in table.rows(wanted):
-        good.update(zip(rows.lines.tolist(), rows.columns["a"].to_pylist(), strict=True))
-        bad.extend(rows.malformed.tolist())
+    with open_tables(path) as found:
+        for rows in next(found).rows(wanted):
+            good.update(zip(rows.lines.tolist(), rows.columns["a"].to_pylist(), strict=True))
+            bad.extend(rows.malformed.tolist())
     return good, bad
 
 
@@ -183,9 +185,8 @@ def test_lines_hold_across_blocks(tmp_path, monkeypatch):
 def test_the_first_rows_count_malformed_ones(tmp_path):
     path = tmp_path / "x.csv"
     path.write_text("a,b\n1,0\nbad\n2,0\nbad\n3,0\n")
-    found = open_tables(path, on_bytes=lambda count: None)
-    table = next(found)
-    (rows,) = table.rows(("a", "b"))
+    with open_tables(path) as found:
+        (rows,) = next(found).rows(("a", "b"))
     for count, lines, num_bad in [
         (0, [], 0),
         (1, [2], 0),
@@ -243,20 +244,21 @@ def test_sources_are_expanded_once_in_order(tmp_path):
     for name in ("b/2.csv", "b/1.csv", "b/deep/3.csv", "a.csv", "out/plays.csv"):
         (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
         (tmp_path / name).touch()
-    found = source_files(
+    found = find_files(
         [tmp_path / "b", tmp_path / "*.csv", tmp_path / "b/1.csv", tmp_path],
         exclude=[tmp_path / "out"],
     )
-    names = [str(file.relative_to(tmp_path)) for file in found]
+    names = [str(file.relative_to(tmp_path)) for file in found.files]
     assert names == ["b/1.csv", "b/2.csv", "b/deep/3.csv", "a.csv"]
     with pytest.raises(FileNotFoundError, match=r"nothing\*: no such file"):
-        source_files([tmp_path / "nothing*"])
+        find_files([tmp_path / "nothing*"])
 
 
 def test_all_bytes_are_reported(tmp_path):
     path = tmp_path / "x"
     path.write_bytes(gzip.compress(CSV))
     seen = []
-    for table in open_tables(path, on_bytes=seen.append):
-        list(table.rows(WANTED))
+    with open_tables(path, on_bytes=seen.append) as found:
+        for table in found:
+            list(table.rows(WANTED))
     assert sum(seen) == path.stat().st_size

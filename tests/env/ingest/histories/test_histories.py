@@ -29,11 +29,12 @@ from make_histories import (
     write_folder,
     write_zip,
 )
-from make_logs import make_log, write_csv
+from make_logs import make_log, passed_over, write_csv
 from musicbox_experiments.cli import main
 from musicbox_experiments.data.describe import describe
 from musicbox_experiments.data.enough import cautions, skip_rate_interval
-from musicbox_experiments.data.ingest import history_account, passed_over
+from musicbox_experiments.data.ingest import history_account
+from musicbox_experiments.data.ingest import passed_over as passed_over_lines
 from musicbox_experiments.data.sources import Source
 from musicbox_experiments.serve.recommend import parse_heard
 
@@ -113,12 +114,13 @@ def test_the_archive_as_downloaded(tmp_path, history):
     assert rows["plays in runs too short"] == len(history.plays) - len(history.in_sessions)
     evidence = account["levels"]["evidence"]
     assert sum(found["plays"] for found in evidence.values()) == len(history.in_sessions)
-    assert dataset.about["passed_over"]["names"] == [
+    assert list(passed_over(dataset)) == [
         "my_spotify_data.zip:Spotify Extended Streaming History/ReadMeFirst.pdf"
     ]
-    printed = "\n".join([*history_account(dataset.about), *passed_over(dataset.about)])
-    for said in ("played_ms    from column ms_played", "ended by itself", "ReadMeFirst"):
+    printed = "\n".join(history_account(dataset.about))
+    for said in ("played_ms    from column ms_played", "ended by itself"):
         assert said in printed
+    assert "ReadMeFirst.pdf, which is neither" in "\n".join(passed_over_lines(dataset.about))
 
 
 def test_all_forms_of_the_extended_history_are_the_same(tmp_path, history):
@@ -215,7 +217,7 @@ def test_account_data_to_the_minute(tmp_path, history, shuffle):
     assert levels > 0.88
     assert skips > 0.95
     assert dataset.about["history"]["rows"]["left out: podcast"] == 1
-    assert dataset.about["passed_over"]["names"] == ["Userdata.json"]
+    assert list(passed_over(dataset)) == ["Userdata.json"]
 
 
 def test_a_table_of_many_users_under_foreign_names(tmp_path):
@@ -663,7 +665,7 @@ def test_ruins_of_every_kind(tmp_path, history):
     files["brackets.json"] = "[" * 300_000
     dataset = run(tmp_path, write_zip(files, tmp_path / "x.zip"))
     assert agreement(dataset, history)[0] == 1
-    named = {Path(name).name for name in dataset.about["passed_over"]["names"]}
+    named = {Path(name).name for name in list(passed_over(dataset))}
     assert named == {"ruin.json", "empty.json", "zeros.json", "brackets.json", "ReadMeFirst.pdf"}
     folder = write_folder(files, tmp_path / "loose")
     with pytest.raises(ValueError, match=r"empty\.json: is empty"):

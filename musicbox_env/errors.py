@@ -1,0 +1,131 @@
+"""Errors that a file causes, told from those that MusicBox causes.
+
+A user can mend a file or an option; nobody but its authors can mend MusicBox. So three kinds are
+kept apart. An `InputError` is what a file causes, and says which file and where. A `ValueError`,
+`LookupError` or `OSError` that a ``raise`` statement of MusicBox raised carries a message for
+whoever gave the value (`is_message`). Every other one is a fault of MusicBox.
+"""
+
+from __future__ import annotations
+
+import dis
+import errno
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+PACKAGES: Final = ("musicbox_env", "musicbox_agents", "musicbox_experiments")
+DISK_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_RAISE: Final = dis.opmap["RAISE_VARARGS"]
+_UNSAFE: Final = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+"""Control characters, line ends, marks that turn text, and bytes of names that are not UTF-8."""
+
+
+class UserError(ValueError):
+    """What a user can mend; the message says how."""
+
+
+class InputError(UserError):
+    """A file cannot be used; the message says which, where, why, and how to mend it."""
+
+
+def is_message(error: BaseException) -> bool:
+    """Whether a ``raise`` statement of MusicBox raised an error, its message meant to be read.
+
+    Errors that Python, NumPy or another library raise within MusicBox are faults of MusicBox:
+    what they say explains nothing to a user.
+    """
+    if isinstance(error, UserError):
+        return True
+    if not isinstance(error, ValueError | LookupError | OSError | ImportError):
+        return False
+    trace: TracebackType | None = error.__traceback__
+    if trace is None:
+        return False
+    while trace.tb_next is not None:
+        trace = trace.tb_next
+    package = str(trace.tb_frame.f_globals.get("__name__", "")).partition(".")[0]
+    return package in PACKAGES and trace.tb_frame.f_code.co_code[trace.tb_lasti] == _RAISE
+
+
+@contextmanager
+def reading(file: Path | str, mend: str = "Fetch or make the file again.") -> Iterator[None]:
+    """Name the file and what is wrong with it where its content makes the block fail.
+
+    For blocks that do nothing but read a file and take its parts: what fails there fails for what
+    the file holds.
+
+    Args:
+        file: The file or folder that is read.
+        mend: What to do about it, a sentence.
+
+    Raises:
+        InputError: The block failed, other than by an error with a message of its own.
+    """
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, InputError) or (isinstance(error, OSError) and not is_nameless(error)):
+            raise
+        if is_message(error):
+            if str(file) in str(error):
+                raise
+            raise InputError(f"{shown(file)}: {error}") from error
+        raise InputError(f"{shown(file)}: cannot be read ({reason(error)}). {mend}") from error
+
+
+def read_arrays(file: Path, mend: str) -> dict[str, npt.NDArray]:
+    """Arrays of an ``.npz`` file by name; nothing in it is executed.
+
+    Raises:
+        InputError: It holds something else.
+    """
+    # Opened here, since NumPy leaves a file open that it cannot read.
+    with (
+        reading(file, mend),
+        file.open("rb") as content,
+        np.load(content, allow_pickle=False) as stored,
+    ):
+        return {name: stored[name] for name in stored.files}
+
+
+def is_nameless(error: OSError) -> bool:
+    """Whether an error of the operating system says neither its file nor that a disk is full."""
+    return error.filename is None and error.errno not in DISK_FULL
+
+
+def reason(error: BaseException) -> str:
+    """What an error says, on one line, without the piece of a file that decoders quote below."""
+    if isinstance(error, UnicodeDecodeError):
+        return f"byte {error.start:,} is no UTF-8 text"
+    if isinstance(error, RecursionError):
+        return "it is nested too deep"
+    if isinstance(error, KeyError) and error.args:
+        return f"{shown(str(error.args[0]))!r} is missing"
+    said = (str(error).splitlines() or [""])[0].strip()
+    return shown(said) or type(error).__name__
+
+
+def shown(text: str | Path) -> str:
+    r"""Text from a file, or its name, fit for a terminal: nothing in it moves, turns or hides.
+
+    >>> shown("Red \x1b[31mLight"), shown("line\nbreak")
+    ('Red \\x1b[31mLight', 'line\\nbreak')
+    """
+    return _UNSAFE.sub(lambda found: _escaped(found[0]), os.fspath(text))
+
+
+def _escaped(character: str) -> str:
+    code = ord(character)
+    if 0xDC80 <= code <= 0xDCFF:
+        return f"\\x{code - 0xDC00:02x}"
+    return ascii(character)[1:-1]

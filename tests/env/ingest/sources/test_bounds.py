@@ -1,0 +1,267 @@
+"""No small file keeps the machine busy, and what is no file is not read."""
+
+import gzip
+import io
+import os
+import struct
+import subprocess
+import sys
+import tarfile
+import time
+import zipfile
+from pathlib import Path
+
+import pytest
+from make_logs import make_log, passed_over, write_csv
+
+from musicbox_env.data.dataset import Dataset
+from musicbox_env.errors import InputError
+from musicbox_env.ingest.pipeline import IngestConfig, ingest
+from musicbox_env.ingest.readers import open_tables
+from musicbox_env.ingest.sources.bounds import Bounds
+from musicbox_env.ingest.tables import PassedOver
+
+CSV = make_log(20).to_csv(index=False).encode()
+
+
+def read_all(path, **options):
+    """Rows of every table of a file, and what was passed over."""
+    rows, refused = 0, []
+    with open_tables(path, **options) as found:
+        for table in found:
+            if isinstance(table, PassedOver):
+                refused.append(table.why)
+            else:
+                wanted = table.columns[:2]
+                rows += sum(block.num_read for block in table.rows(wanted))
+    return rows, refused
+
+
+def write(tmp_path, content):
+    path = tmp_path / "hostile"
+    path.write_bytes(content)
+    return path
+
+
+def run(tmp_path, *sources):
+    config = IngestConfig(
+        tuple(map(str, sources)), tmp_path / "out", embeddings=False, progress=False
+    )
+    return Dataset(ingest(config))
+
+
+def zip_of(members, method=zipfile.ZIP_DEFLATED):
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", method) as archive:
+        for name, content in members:
+            archive.writestr(name, content)
+    return buffer.getvalue()
+
+
+def tar_of(members, mode="w:gz"):
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode=mode) as archive:
+        for name, content in members:
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+def wrapped(times, content=b"a,b\n" + b"1,2\n" * 30):
+    for _ in range(times):
+        content = gzip.compress(content, 1)
+    return content
+
+
+def test_wrappings_are_taken_off_to_a_depth(tmp_path):
+    rows, refused = read_all(write(tmp_path, wrapped(4)))
+    assert rows > 20
+    assert not refused
+    for times in (5, 2000):
+        rows, refused = read_all(write(tmp_path, wrapped(times)))
+        assert rows == 0
+        assert refused == ["is wrapped more than 4 times over: unpack it"]
+
+
+@pytest.mark.parametrize("wrap", [gzip.compress, lambda c: tar_of([("x", c)])], ids=["gz", "tar"])
+def test_a_bomb_is_refused_where_it_goes_off(tmp_path, wrap):
+    row = b"0" * 500 + b"," + b"0" * 500 + b"\n"
+    path = write(tmp_path, wrap(b"a,b\n" + row * 8_000))
+    with pytest.raises(
+        InputError, match=r"hostile.*unpacks to more than 4,9[\d,]+ bytes.*unpack it"
+    ):
+        read_all(path, bounds=Bounds(harmless_bytes=4 << 20))
+    assert read_all(path) == (8_000, [])
+
+
+def test_what_unpacks_to_much_is_read_if_it_is_large(tmp_path):
+    path = write(tmp_path, gzip.compress(CSV * 50))
+    assert read_all(path, bounds=Bounds(harmless_bytes=1))[0] > 1000
+    with pytest.raises(InputError, match=r"at most 2 times as much is read"):
+        read_all(path, bounds=Bounds(harmless_bytes=1, expansion=2))
+
+
+def test_a_sparse_member_is_a_bomb_without_packed_bytes(tmp_path):
+    """A tar may say that a terabyte of nothing follows a few bytes."""
+    sparse = tmp_path / "sparse"
+    with sparse.open("wb") as file:
+        file.write(CSV * 10)
+        file.truncate(1 << 40)
+    subprocess.run(
+        ["tar", "--sparse", "-cf", "hostile", "sparse"], cwd=tmp_path, check=True, timeout=60
+    )
+    with pytest.raises(InputError, match="a line of more than 8,388,608 bytes"):
+        read_all(tmp_path / "hostile")
+    with pytest.raises(InputError, match="unpacks to more than"):
+        read_all(tmp_path / "hostile", bounds=Bounds(harmless_bytes=1 << 20, expansion=1))
+
+
+@pytest.mark.parametrize("pack", [zip_of, tar_of], ids=["zip", "tar"])
+def test_members_are_counted(tmp_path, pack):
+    path = write(tmp_path, pack([(f"{i}.txt", b"") for i in range(101)]))
+    with pytest.raises(InputError, match=r"holds more than 100 files.*name the folder"):
+        read_all(path, bounds=Bounds(members=100))
+    assert Bounds().members == 10_000
+
+
+def test_the_list_of_members_is_measured_before_it_is_read(tmp_path):
+    path = write(tmp_path, zip_of([("x" * 60_000 + str(i), b"") for i in range(150)]))
+    with pytest.raises(InputError, match="list of its members takes"):
+        read_all(path)
+
+
+BLANK = {
+    "csv": CSV + b"\n" * 1_200_000,
+    "csv of dos": CSV + b"\r\n" * 1_200_000,
+    "wide": b",".join(b"c%d" % i for i in range(9000)) + b"\n" * 100_000,
+    "blanks": CSV + b" \n" * 300_000,
+}
+
+
+@pytest.mark.parametrize("kind", BLANK)
+def test_blank_lines_cost_no_more_than_they_weigh(tmp_path, kind):
+    path = write(tmp_path, gzip.compress(BLANK[kind]))
+    began = time.process_time()
+    with pytest.raises(InputError, match=r"hostile: .*(blank lines|is no table of them)"):
+        read_all(path)
+    assert time.process_time() - began < 10
+
+
+def test_blank_lines_among_rows_are_no_fault(tmp_path):
+    lines = CSV.replace(b"\n", b"\n" * 50)
+    assert read_all(write(tmp_path, lines))[0] == read_all(write(tmp_path, CSV))[0]
+
+
+@pytest.mark.parametrize("of", ["csv", "gzip"])
+def test_time_is_bounded(tmp_path, of):
+    path = write(tmp_path, CSV if of == "csv" else gzip.compress(CSV))
+    with pytest.raises(InputError, match=r"hostile: has taken more than 0 s.*smaller files"):
+        read_all(path, bounds=Bounds(seconds=0, seconds_per_mb=0))
+
+
+def test_deflate64_is_named_and_the_rest_is_read(tmp_path):
+    content = bytearray(zip_of([("a.csv", CSV), ("b.csv", CSV)]))
+    for magic, offset in ((b"PK\x03\x04", 8), (b"PK\x01\x02", 10)):
+        struct.pack_into("<H", content, content.index(magic) + offset, 9)
+    rows, refused = read_all(write(tmp_path, bytes(content)))
+    assert rows > 20
+    assert len(refused) == 1
+    assert "is packed by Deflate64, which is not read (unsupported compression)" in refused[0]
+
+
+def test_what_a_member_breaks_by_is_named_with_it(tmp_path):
+    content = bytearray(zip_of([("good.csv", CSV), ("bad.csv", CSV)]))
+    struct.pack_into("<I", content, content.rindex(b"PK\x01\x02") + 16, 12345)
+    with pytest.raises(InputError, match=r"hostile:bad\.csv: .*Bad CRC-32.* behind byte [\d,]+\."):
+        read_all(write(tmp_path, bytes(content)))
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2])
+def test_every_decoder_names_the_file(tmp_path, method):
+    content = bytearray(zip_of([("a.csv", CSV)], method))
+    content[60:80] = b"\xff" * 20
+    with pytest.raises(InputError, match=r"hostile:a\.csv: cannot be read to its end"):
+        read_all(write(tmp_path, bytes(content)))
+
+
+@pytest.mark.parametrize("of", ["csv", "json", "parquet"])
+def test_damage_says_where(tmp_path, of):
+    frame = make_log(1500)
+    if of == "json":
+        content, place = frame.to_json(orient="records").encode()[:-5000], "record"
+    elif of == "csv":
+        content, place = gzip.compress(frame.to_csv(index=False).encode())[:-3000], "byte"
+    else:
+        buffer = io.BytesIO()
+        frame.to_parquet(buffer, row_group_size=1000)
+        content = bytearray(buffer.getvalue())
+        second = len(content) // 2
+        content[second : second + 9000] = b"\xff" * 9000
+        place = "row"
+    with pytest.raises(InputError, match=rf"hostile: cannot be read.* behind {place} [\d,]+\."):
+        read_all(write(tmp_path, bytes(content)))
+
+
+@pytest.fixture
+def fifo(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    return tmp_path / "pipe"
+
+
+def test_what_is_no_file_is_refused_by_name(tmp_path, fifo):
+    for path, kind in ((fifo, "a pipe"), (Path("/dev/zero"), "a device")):
+        with pytest.raises(InputError, match=rf"{path}: is {kind}, not a file; write"):
+            run(tmp_path, path)
+        with pytest.raises(InputError, match=rf"{path}: is {kind}"), open_tables(path):
+            pass
+    (tmp_path / "zero").symlink_to("/dev/zero")
+    with pytest.raises(InputError, match="zero: is a device"):
+        run(tmp_path, tmp_path / "zero")
+
+
+def test_a_folder_is_read_past_what_is_no_file(tmp_path):
+    logs = tmp_path / "logs"
+    write_csv(make_log(10), logs / "log.csv")
+    os.mkfifo(logs / "pipe")
+    (logs / "again").symlink_to(logs)
+    (logs / "zero").symlink_to("/dev/zero")
+    (logs / "nowhere").symlink_to(logs / "gone")
+    whys = passed_over(run(tmp_path, logs))
+    assert {Path(name).name: why.split()[2] for name, why in whys.items()} == {
+        "pipe": "pipe,",
+        "again": "link",
+        "zero": "device,",
+        "nowhere": "link",
+    }
+
+
+def test_a_growing_file_is_read_to_where_it_ended_when_it_was_opened(tmp_path):
+    path = write(tmp_path, CSV)
+    with open_tables(path) as found, path.open("ab") as more:
+        more.write(CSV.partition(b"\n")[2])
+        more.flush()
+        rows = sum(len(block) for block in next(found).rows(("session_id",)))
+    assert rows == CSV.count(b"\n") - 1
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="names are UTF-8 there")
+def test_names_that_are_not_utf8_spoil_nothing(tmp_path):
+    folder = os.fsencode(tmp_path / "logs")
+    os.mkdir(folder)
+    for name, content in ((b"a\xff.csv", CSV + b"x,y\n"), (b"b\xfe\n\x1b[31m.txt", b"")):
+        with open(folder + b"/" + name, "wb") as file:
+            file.write(content)
+    dataset = run(tmp_path, tmp_path / "logs")
+    (source,) = dataset.about["sources"]
+    assert source["file"].endswith(r"/a\xff.csv")
+    (name,) = passed_over(dataset)
+    assert name.endswith(r"/b\xfe\n\x1b[31m.txt")
+    assert r"a\xff.csv" in (dataset.folder / "rejects.csv").read_text()
+
+
+def test_names_of_members_are_escaped(tmp_path):
+    path = write(tmp_path, tar_of([("a\udcff\x1b[31m.csv", CSV), ("b\u202e.txt", b"")], "w"))
+    with open_tables(path) as found:
+        names = [table.name for table in found]
+    assert names == [rf"{path}:a\xff\x1b[31m.csv", rf"{path}:b\u202e.txt"]
