@@ -42,6 +42,7 @@ class MusicSessionVectorEnv(VectorEnv[Batch, npt.NDArray, npt.NDArray]):
         *,
         autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
         render_mode: str | None = None,
+        max_episode_steps: int | None = None,
         **options: Any,
     ) -> None:
         """Make room for ``num_envs`` sessions; `reset` begins them.
@@ -50,9 +51,13 @@ class MusicSessionVectorEnv(VectorEnv[Batch, npt.NDArray, npt.NDArray]):
             num_envs: Sessions played at once.
             autoreset_mode: See the class.
             render_mode: None; render single environments.
+            max_episode_steps: Slates after which a session is truncated, as by
+                `gymnasium.wrappers.TimeLimit`, which `gymnasium.make` puts around single ones.
             **options: Those of `env.MusicSessionEnv`.
         """
         super().__init__()
+        if max_episode_steps is not None and not max_episode_steps >= 1:
+            raise ValueError(f"max_episode_steps is {max_episode_steps}; expected 1 or more.")
         if render_mode is not None:
             raise ValueError("The vector environment does not render; render a single one.")
         self.num_envs = num_envs
@@ -68,6 +73,8 @@ class MusicSessionVectorEnv(VectorEnv[Batch, npt.NDArray, npt.NDArray]):
         self.action_space = batch_space(self.single_action_space, num_envs)
         self._everyone = np.arange(num_envs)
         self._over = np.ones(num_envs, np.bool_)
+        self._steps_left = np.zeros(num_envs, np.int64)
+        self._limit = np.iinfo(np.int64).max if max_episode_steps is None else max_episode_steps
         self._keys: KeyStreams | None = None
 
     def reset(
@@ -108,7 +115,8 @@ class MusicSessionVectorEnv(VectorEnv[Batch, npt.NDArray, npt.NDArray]):
         if self._keys is None:
             raise gym.error.ResetNeeded("Call reset() before arrays().")
         simulator, keys = self.simulator.arrays(), self._keys.arrays()
-        return {**named("simulator", simulator), **named("keys", keys), "over": self._over}
+        own = {"over": self._over, "steps_left": self._steps_left}
+        return {**named("simulator", simulator), **named("keys", keys), **own}
 
     def restore(self, arrays: Mapping[str, npt.NDArray]) -> Batch:
         """Go on where `arrays` was taken, from an environment with the same options.
@@ -122,6 +130,7 @@ class MusicSessionVectorEnv(VectorEnv[Batch, npt.NDArray, npt.NDArray]):
         self.simulator.restore(part("simulator", arrays))
         self._keys.restore(part("keys", arrays))
         self._over[:] = arrays["over"]
+        self._steps_left[:] = arrays["steps_left"]
         return self.simulator.observe(self._everyone)
 
     def _seed(self, seed: int | Sequence[int | None] | None, mask: npt.NDArray[np.bool_]) -> None:
@@ -153,6 +162,7 @@ class MusicSessionVectorEnv(VectorEnv[Batch, npt.NDArray, npt.NDArray]):
                 chosen = chosen[rows]
         self.simulator.begin(rows, chosen, keys)
         self._over[rows] = False
+        self._steps_left[rows] = self._limit
 
     def step(
         self, actions: npt.NDArray
@@ -173,6 +183,8 @@ class MusicSessionVectorEnv(VectorEnv[Batch, npt.NDArray, npt.NDArray]):
         else:
             outcome = self.simulator.step(self._everyone, actions)
         terminated, truncated = ends(self.simulator)
+        self._steps_left -= ~resting
+        truncated |= self._steps_left == 0
         ended = (terminated | truncated) & ~resting
         self._over = ended | resting
         if self.autoreset_mode == AutoresetMode.NEXT_STEP and resting.any():

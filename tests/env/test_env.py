@@ -110,6 +110,35 @@ def test_vector_equals_single_through_autoreset(
     assert ends > 5
 
 
+@pytest.mark.parametrize("mode", ["NextStep", "SameStep"])
+@pytest.mark.parametrize("limit", [1, 2])
+def test_max_episode_steps_truncates_as_in_single_environments(synthetic_folder, limit, mode):
+    options = {"data": str(synthetic_folder), "action": "slate", "horizon": 9}
+    mode = gym.vector.AutoresetMode(mode)
+    single = gym.vector.SyncVectorEnv(
+        [lambda: gym.make(musicbox_env.ENV_ID, max_episode_steps=limit, **options)] * 3,
+        autoreset_mode=mode,
+    )
+    vector = gym.make_vec(
+        musicbox_env.ENV_ID, num_envs=3, max_episode_steps=limit, autoreset_mode=mode, **options
+    )
+    same(single.reset(seed=1)[0], vector.reset(seed=1)[0])
+    truncated = 0
+    for _ in range(8):
+        actions = vector.action_space.sample()
+        a, b = single.step(actions), vector.step(actions)
+        same(a[0], b[0])
+        for left, right in zip(a[1:4], b[1:4], strict=True):
+            np.testing.assert_array_equal(left, right)
+        truncated += b[3].sum()
+    assert truncated
+
+
+def test_max_episode_steps_of_none_at_all_is_refused(synthetic_folder):
+    with pytest.raises(ValueError, match="max_episode_steps is 0"):
+        gym.make_vec(musicbox_env.ENV_ID, data=str(synthetic_folder), max_episode_steps=0)
+
+
 def _same_info(a, b):
     assert a.keys() == b.keys()
     for key in a:
