@@ -1,0 +1,220 @@
+"""Tables of plays under names of their own, and the mappings that name their columns."""
+
+import io
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+from make_histories import (
+    FOREIGN_MAP,
+    exported_csv,
+    foreign_table,
+    make_history,
+)
+from musicbox_experiments.cli import main
+from read_histories import agreement, by_length, run, stored, truth
+
+from musicbox_env.ingest.histories.mapping import read_mapping
+from musicbox_env.ingest.histories.proposal import propose_mapping
+from musicbox_env.ingest.spelling.times import parse_times
+
+
+def test_a_table_of_many_users_under_foreign_names(tmp_path):
+    history = make_history(200, tracks=200, users=30, days=20, seed=5)
+    table = foreign_table(history).sample(frac=1, random_state=0)
+    table.to_parquet(tmp_path / "plays.parquet")
+    table.assign(played_at=pd.to_datetime(table["played_at"], unit="ms", utc=True)).to_csv(
+        tmp_path / "plays.csv", index=False
+    )
+    pairs = [pair.split("=") for pair in FOREIGN_MAP.split(",")]
+    (tmp_path / "map.toml").write_text("\n".join(f'{key} = "{name}"' for key, name in pairs))
+    dataset = run(tmp_path, tmp_path / "plays.parquet", map=FOREIGN_MAP)
+    sessions, levels, skips = agreement(dataset, history)
+    assert sessions == 1
+    assert levels > 0.99
+    assert skips == 1
+    assert dataset.about["history"]["listeners"] == history.in_sessions["user"].nunique()
+    listeners = {session.partition("-")[0] for session in dataset.sessions.session_ids}
+    assert len(listeners) == dataset.about["history"]["listeners"]
+    assert not dataset.catalog.has_titles
+    other = run(tmp_path, tmp_path / "plays.csv", out="csv", map=str(tmp_path / "map.toml"))
+    assert stored(other) == stored(dataset)
+
+
+ODD_TABLES = {
+    "seconds": lambda t: t.assign(played_at=t["played_at"] // 1_000),
+    "fractions": lambda t: t.assign(played_at=t["played_at"] / 1_000),
+    "microseconds": lambda t: t.assign(played_at=t["played_at"] * 1_000),
+    "naive times": lambda t: t.assign(played_at=pd.to_datetime(t["played_at"], unit="ms")),
+    "times in Tokyo": lambda t: t.assign(
+        played_at=pd.to_datetime(t["played_at"], unit="ms", utc=True).dt.tz_convert("Asia/Tokyo")
+    ),
+    "numbers for users": lambda t: t.assign(uid=pd.factorize(t["uid"])[0]),
+    "numbers for tracks": lambda t: t.assign(song_id=pd.factorize(t["song_id"])[0]),
+    "categories": lambda t: t.astype({"uid": "category", "song_id": "category"}),
+}
+
+
+@pytest.mark.parametrize("table", ODD_TABLES)
+@pytest.mark.parametrize("ending", ["parquet", "csv"])
+def test_tables_of_every_type_are_the_same(tmp_path, table, ending):
+    """Integer ids, times of every unit: the same sessions, levels and number of listeners."""
+    history = make_history(60, tracks=150, users=5, days=60, seed=6)
+    found = []
+    for name, frame in (("a", foreign_table(history)), ("b", None)):
+        frame = ODD_TABLES[table](foreign_table(history)) if frame is None else frame
+        path = tmp_path / f"{name}.{ending}"
+        frame.to_parquet(path) if ending == "parquet" else frame.to_csv(path, index=False)
+        dataset = run(tmp_path, path, out=name, map=FOREIGN_MAP)
+        found.append((dataset.about["history"]["listeners"], sorted(by_length(dataset, "level"))))
+    assert found[0] == found[1]
+    assert len(found[0][1]) == 60
+
+
+def test_a_table_with_titles_speaks_in_songs(tmp_path):
+    history = make_history(20, tracks=100, users=2, days=60)
+    table = foreign_table(history).assign(
+        what=history.plays["title"], by=history.plays["artist"], song_id=history.plays["track"]
+    )
+    table.to_csv(tmp_path / "plays.csv", index=False)
+    mapping = f"{FOREIGN_MAP},title=what,artist=by"
+    catalog = run(tmp_path, tmp_path / "plays.csv", map=mapping).catalog
+    for track, title in zip(catalog.track_ids, catalog.titles, strict=True):
+        assert title == f"Artist {int(track) % 97} - Song {track}, Part {int(track) % 3}"
+
+
+def test_plays_of_nobody_are_rejected(tmp_path):
+    """An empty user is not one more listener."""
+    history = make_history(30, tracks=100, users=3, days=60)
+    table = foreign_table(history)
+    table["uid"] = table["uid"].where(np.arange(len(table)) % 50 > 0)
+    table.to_parquet(tmp_path / "plays.parquet")
+    dataset = run(tmp_path, tmp_path / "plays.parquet", map=FOREIGN_MAP, max_rejects=0.05)
+    assert dataset.about["rejected"]["reasons"] == {"user is empty": -(-len(table) // 50)}
+    assert dataset.about["history"]["listeners"] == 3
+
+
+def test_seconds_called_milliseconds_are_noticed(tmp_path):
+    history = make_history(40, tracks=100, users=3, days=60)
+    table = foreign_table(history)
+    table.assign(heard=table["heard"] / 1_000).to_csv(tmp_path / "plays.csv", index=False)
+    mapping = FOREIGN_MAP.replace(",duration_ms=song_len", "")
+    wrong = run(tmp_path, tmp_path / "plays.csv", out="wrong", map=mapping)
+    (note,) = [note for note in wrong.about["history"]["notes"] if "seconds" in note]
+    assert re.fullmatch(r"No play's played_ms is above \d+: .* map it as played_s\.", note)
+    right = mapping.replace("played_ms", "played_s")
+    dataset = run(tmp_path, tmp_path / "plays.csv", map=right)
+    assert not [note for note in dataset.about["history"]["notes"] if "seconds" in note]
+    assert agreement(dataset, history)[0] == 1
+
+
+def test_a_table_without_mapping_is_read_only_on_demand(tmp_path):
+    table = foreign_table(make_history(20, tracks=100))
+    table = table.rename(columns={"heard": "ms_played", "song_len": "duration_ms"})
+    table.to_csv(tmp_path / "plays.csv", index=False)
+    source = tmp_path / "plays.csv"
+    with pytest.raises(ValueError, match=r"played_ms    from column ms_played[\s\S]*--map auto"):
+        run(tmp_path, source)
+    assert not (tmp_path / "out").exists()
+    assert run(tmp_path, source, map="auto").sessions.num_sessions == 20
+    with pytest.raises(ValueError, match="no column heard, song_len, which --map names"):
+        run(tmp_path, source, out="b", map=FOREIGN_MAP)
+    table[["played_at", "song_id"]].to_csv(source, index=False)
+    with pytest.raises(ValueError, match="above all one of played_ms"):
+        run(tmp_path, source, out="b")
+
+
+def test_a_comparison_refused_for_its_mapping_is_given_again_with_one(tmp_path, capsys):
+    """Until its data can be read, a command may be given again with other options."""
+    table = foreign_table(make_history(20, tracks=100))
+    table.rename(columns={"heard": "ms_played"}).to_csv(tmp_path / "plays.csv", index=False)
+    command = ["compare", "--sessions", str(tmp_path / "plays.csv"), "--out", str(tmp_path / "run")]
+    for mapping, said in (
+        ([], "with --map auto"),
+        (["--map", "time=uid,track=song_id,played_ms=ms_played"], "time is neither ISO 8601"),
+        (["--map", "time=played_at,track=song_id,played_ms=heard"], "no column heard"),
+    ):
+        with pytest.raises(SystemExit):
+            main([*command, *mapping])
+        assert said in capsys.readouterr().err
+        assert not (tmp_path / "run/dataset").exists()
+
+
+def test_a_table_of_several_users_is_never_taken_for_one_listeners_archive(tmp_path):
+    frame = pd.read_csv(io.StringIO(exported_csv(make_history(3, tracks=100))))
+    frame.assign(user_id="a").to_csv(tmp_path / "plays.csv", index=False)
+    with pytest.raises(ValueError, match="user         from column user_id"):
+        run(tmp_path, tmp_path / "plays.csv")
+
+
+@pytest.mark.parametrize("flag", ["completed", "skipped"])
+def test_flags_alone(tmp_path, flag):
+    """With nothing but a flag: full or short, and sessions by the tracks' lengths."""
+    history = make_history(20, tracks=100)
+    table = foreign_table(history)
+    full = history.plays["level"].to_numpy() == 4
+    table[flag] = full if flag == "completed" else ~full
+    table.drop(columns="heard").to_json(tmp_path / "t.jsonl", orient="records", lines=True)
+    mapping = FOREIGN_MAP.replace("played_ms=heard", f"{flag}={flag}")
+    dataset = run(tmp_path, tmp_path / "t.jsonl", map=mapping)
+    counts = np.bincount(dataset.sessions.column("level"), minlength=5)
+    np.testing.assert_array_equal(counts[[0, 2, 3]], 0)
+    assert counts[4] / counts.sum() == pytest.approx(full.mean(), abs=0.05)
+    evidence = dataset.about["history"]["levels"]["evidence"]
+    assert list(evidence) == ["a completed or skipped flag alone"]
+    assert set(truth(history)) <= set(stored(dataset))
+
+
+@pytest.mark.parametrize(
+    ("text", "milliseconds"),
+    [
+        ("2022-01-01T00:00:01Z", 1_640_995_201_000),
+        ("2022-01-01 00:00", 1_640_995_200_000),
+        ("2022-01-01T01:00:00+01:00", 1_640_995_200_000),
+        ("2022-01-01T05:30:00.25+0530", 1_640_995_200_250),
+        ("2022-01-01T00:00:00.123456789Z", 1_640_995_200_123),
+        ("2022-01-01 00:00:01 UTC", 1_640_995_201_000),
+        ("1640995200", 1_640_995_200_000),
+        ("1640995200.5", 1_640_995_200_500),
+        ("1640995200123", 1_640_995_200_123),
+        ("1640995200123456", 1_640_995_200_123),
+        ("1640995200123456789", 1_640_995_200_123),
+        ("03/04/2022", None),
+        ("", None),
+        ("1999-12-31", None),
+        ("2022", None),
+    ],
+)
+def test_times_in_every_spelling(text, milliseconds):
+    import pyarrow as pa
+
+    values, good = parse_times(pa.array([text, text]))
+    assert good.tolist() == [milliseconds is not None] * 2
+    if milliseconds is not None:
+        assert values.tolist() == [milliseconds] * 2
+
+
+def test_mappings_are_checked():
+    assert read_mapping("time=ended_at,track=a,played_s=b").time_is == "end"
+    assert read_mapping("time=played_at,track=a,skipped=b").time_is == "start"
+    for text, message in [
+        ("time=a,trak=b,played_ms=c", "Unknown key of a mapping 'trak'; did you mean 'track'"),
+        ("track=b,played_ms=c", "must name time"),
+        ("time=a,played_ms=c", "must name track, or both title and artist"),
+        ("time=a,track=b", "how far a play was heard"),
+        ("time=a,track=b,played_ms=c,played_s=d", "both played_ms and played_s"),
+        ("time=a,track=,played_ms=c", "The mapping of track is ''"),
+        ("time=a,track=b,track=c,skipped=d", "maps a key twice"),
+        ("time=a,time_is=middle,track=b,played_ms=c", "Unknown time_is 'middle'"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            read_mapping(text)
+    with pytest.raises(FileNotFoundError, match="no such file; --map takes"):
+        read_mapping("plays.toml")
+    proposed = propose_mapping(["UID", "Played At", "track_name", "Artist", "ms_played"])
+    assert proposed.option() == (
+        "time=Played At,user=UID,title=track_name,artist=Artist,played_ms=ms_played,time_is=start"
+    )
+    assert read_mapping(proposed.option()) == proposed
+    assert propose_mapping(["time", "song_id"]) is None
