@@ -1,10 +1,7 @@
 """Plays that several tests of histories read."""
 
 import pytest
-from make_histories import (
-    History,
-    make_history,
-)
+from make_histories import History, make_history
 
 
 @pytest.fixture(scope="module")

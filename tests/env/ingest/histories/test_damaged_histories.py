@@ -9,13 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from make_histories import (
-    archive_files,
-    extended_records,
-    make_history,
-    write_folder,
-    write_zip,
-)
+from make_histories import archive_files, extended_records, make_history, write_folder, write_zip
 from make_logs import passed_over
 from read_histories import agreement, run
 

@@ -6,12 +6,7 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
-from make_histories import (
-    FOREIGN_MAP,
-    exported_csv,
-    foreign_table,
-    make_history,
-)
+from make_histories import FOREIGN_MAP, exported_csv, foreign_table, make_history
 from musicbox_experiments.cli import main
 from read_histories import agreement, by_length, run, stored, truth
 

@@ -6,11 +6,7 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
-from make_histories import (
-    FOREIGN_MAP,
-    archive_files,
-    write_zip,
-)
+from make_histories import FOREIGN_MAP, archive_files, write_zip
 from musicbox_experiments.cli import main
 from musicbox_experiments.data.describe import describe
 from musicbox_experiments.data.enough import cautions, skip_rate_interval

@@ -3,11 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from make_histories import (
-    FOREIGN_MAP,
-    foreign_table,
-    make_history,
-)
+from make_histories import FOREIGN_MAP, foreign_table, make_history
 from musicbox_experiments.data.describe import describe
 from read_histories import by_length, contents_of, ingest_records, run, session_of, stored
 
