@@ -1,0 +1,92 @@
+"""Times and dates in every spelling and zone: the same plays, or a refusal."""
+
+import pandas as pd
+import pytest
+from spelled_plays import MAP, PLAIN, check, ingested, plays_of, refusal, stored, with_time
+
+from musicbox_env.ingest.histories.formats import HistoryConfig
+
+
+@pytest.mark.parametrize(
+    ("text", "more"),
+    [
+        ("%d/%m/%Y %H:%M:%S", ""),
+        ("%m/%d/%Y %H:%M:%S", ""),
+        ("%m/%d/%Y %I:%M:%S %p", ""),
+        ("%d.%m.%Y %H:%M:%S", ""),
+        ("%d-%m-%y %H:%M:%S", ""),
+        ("%Y/%m/%d %H:%M:%S", ""),
+        ("%d %b %Y, %H:%M:%S", ""),
+        ("%B %d, %Y at %I:%M:%S %p", ""),
+        ("%a %b %d %H:%M:%S UTC %Y", ""),
+        ("%a, %d %b %Y %H:%M:%S GMT", ""),
+        ("%d/%b/%Y:%H:%M:%S +0000", ""),
+        ("%Y-%m-%dT%H:%M:%SZ[UTC]", ""),
+        ("%Y-%m-%dT%H:%M:%S+00:00[Europe/London]", ""),
+        ("%Y%m%d%H%M%S", ""),
+        ("%s", ""),
+        ("%s.0", ""),
+        ("%s000", ""),
+        ("%s000000", ""),
+        ("%s", ",time_format=unix_s"),
+        ("%d/%m/%Y %H:%M:%S", ",time_format=day_first"),
+        ("%H:%M:%S on %d, %m %y", ",time_format=%H:%M:%S on %d, %m %y"),
+    ],
+)
+@pytest.mark.parametrize("sep", [",", ";"])
+def test_times_in_every_spelling(tmp_path, expected, text, more, sep):
+    table = with_time(plays_of(), text)
+    check(tmp_path, table.to_csv(index=False, sep=sep), expected, map=MAP + more)
+
+
+@pytest.mark.parametrize("text", ["%d/%m/%Y %H:%M:%S", "%m-%d-%Y %H:%M:%S", "%d/%m/%y %H:%M:%S"])
+def test_dates_that_nothing_decides_are_refused(tmp_path, text):
+    table = with_time(plays_of(12), text).to_csv(index=False)
+    message = refusal(tmp_path, table)
+    first = plays_of(12)["time"][0].strftime(text)
+    assert f"column time writes dates as {first!r}" in message
+    assert "time_format=day-first" in message
+    plain = with_time(plays_of(12), "%Y-%m-%dT%H:%M:%SZ").to_csv(index=False)
+    (tmp_path / "plain.csv").write_text(plain)
+    expected = stored(ingested(tmp_path, [tmp_path / "plain.csv"], "plain"))
+    order = "day-first" if text.startswith("%d") else "month-first"
+    check(tmp_path, table, expected, map=f"{MAP},time_format={order}")
+
+
+def test_a_date_far_behind_decides(tmp_path):
+    """The first bytes hold days up to the 12th alone."""
+    early = pd.concat([plays_of(12).assign(user=f"u{i}") for i in range(20)])
+    table = with_time(pd.concat([early, plays_of()], ignore_index=True), "%d/%m/%Y %H:%M:%S")
+    (tmp_path / "plays.csv").write_text(table.to_csv(index=False))
+    assert ingested(tmp_path, [tmp_path / "plays.csv"]).about["plays"] > len(early)
+
+
+@pytest.mark.parametrize(("date", "time"), [("%d/%m/%Y", "%H:%M:%S"), ("%Y-%m-%d", "%I:%M:%S %p")])
+def test_date_and_time_in_two_columns(tmp_path, expected, date, time):
+    start = plays_of()["time"]
+    table = PLAIN.assign(date=start.dt.strftime(date), time=start.dt.strftime(time))
+    check(tmp_path, table.to_csv(index=False), expected, map=f"{MAP},date=date")
+    typed = PLAIN.assign(date=start.dt.normalize(), time=start.dt.time)
+    typed.to_parquet(tmp_path / "typed")
+    mapping = f"{MAP},date=date"
+    assert stored(ingested(tmp_path, [tmp_path / "typed"], "b", map=mapping)) == expected
+
+
+@pytest.mark.parametrize("zone", ["local", "Europe/Berlin", "+02:00", "column"])
+def test_local_times(tmp_path, zone):
+    table = with_time(plays_of().assign(zone="Europe/Berlin"), "%Y-%m-%d %H:%M:%S")
+    (tmp_path / "plays.csv").write_text(table.to_csv(index=False))
+    mapping = f"{MAP},time_zone={'zone' if zone == 'column' else zone}"
+    dataset = ingested(tmp_path, [tmp_path / "plays.csv"], map=mapping, timezone="Europe/Berlin")
+    hours = set(dataset.sessions.column("hour").tolist())
+    assert hours == {17 if zone == "+02:00" else 18}
+    assert not any("taken as UTC" in note for note in dataset.about["history"]["notes"])
+    noted = ingested(tmp_path, [tmp_path / "plays.csv"], "b", timezone="Europe/Berlin")
+    assert set(noted.sessions.column("hour").tolist()) == {19}
+    (note,) = [n for n in noted.about["history"]["notes"] if "taken as UTC" in n]
+    assert "time_zone=local" in note
+
+
+def test_local_times_need_a_timezone(tmp_path):
+    with pytest.raises(ValueError, match="time_zone=local in --map needs --timezone"):
+        HistoryConfig(map=f"{MAP},time_zone=local")
