@@ -1,156 +1,14 @@
+"""Sessions in the environment: what is shown, heard, rewarded and refused."""
+
 import itertools
-import json
-import multiprocessing
-import pickle
-import subprocess
-import sys
-import warnings
 
 import gymnasium as gym
 import numpy as np
 import pytest
-from gymnasium.utils.env_checker import check_env
-from stable_baselines3.common.env_checker import check_env as sb3_check_env
+from environments import make, same
 
-import musicbox_env
 from musicbox_env.schema import is_skip
 from musicbox_env.simulator.config import ACTIONS, CANDIDATES, OBSERVATIONS
-
-LISTENERS = ("replay", "similarity", "learned", "ground_truth")
-COMBINATIONS = list(itertools.product(ACTIONS, OBSERVATIONS, CANDIDATES, LISTENERS))
-
-
-def make(folder, **options):
-    return gym.make(musicbox_env.ENV_ID, data=str(folder), **options)
-
-
-def same(a, b):
-    assert a.keys() == b.keys()
-    for key in a:
-        np.testing.assert_array_equal(a[key], b[key], err_msg=key)
-
-
-@pytest.mark.parametrize(("action", "observation", "candidates", "listener"), COMBINATIONS)
-def test_passes_both_environment_checkers(
-    synthetic_folder, action, observation, candidates, listener
-):
-    options = dict(action=action, observation=observation, candidates=candidates, listener=listener)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        check_env(make(synthetic_folder, **options).unwrapped, skip_render_check=True)
-        sb3_check_env(make(synthetic_folder, **options).unwrapped, warn=True)
-
-
-@pytest.mark.parametrize("render_mode", ["ansi", "rgb_array"])
-def test_passes_the_checker_with_rendering(synthetic_folder, render_mode):
-    check_env(make(synthetic_folder, render_mode=render_mode).unwrapped)
-
-
-@pytest.mark.parametrize("listener", LISTENERS)
-def test_same_seed_same_run(synthetic_folder, listener):
-    def play():
-        env = make(synthetic_folder, listener=listener)
-        env.action_space.seed(3)
-        trace = []
-        observation, info = env.reset(seed=7)
-        trace.append((observation, info, 0.0))
-        for _ in range(40):
-            observation, reward, terminated, truncated, info = env.step(env.action_space.sample())
-            trace.append((observation, info, reward))
-            if terminated or truncated:
-                observation, info = env.reset()
-                trace.append((observation, info, 0.0))
-        return trace
-
-    for (obs_a, info_a, reward_a), (obs_b, info_b, reward_b) in zip(play(), play(), strict=True):
-        same(obs_a, obs_b)
-        same(info_a, info_b)
-        assert reward_a == reward_b
-
-
-@pytest.mark.parametrize(("action", "observation", "candidates", "listener"), COMBINATIONS)
-@pytest.mark.parametrize("mode", ["NextStep", "SameStep"])
-def test_vector_equals_single_through_autoreset(
-    synthetic_folder, action, observation, candidates, listener, mode
-):
-    options = dict(
-        data=str(synthetic_folder),
-        action=action,
-        observation=observation,
-        candidates=candidates,
-        listener=listener,
-    )
-    mode = gym.vector.AutoresetMode(mode)
-    single = gym.vector.SyncVectorEnv(
-        [lambda: gym.make(musicbox_env.ENV_ID, **options)] * 5, autoreset_mode=mode
-    )
-    vector = gym.make_vec(
-        musicbox_env.ENV_ID,
-        num_envs=5,
-        vectorization_mode="vector_entry_point",
-        autoreset_mode=mode,
-        **options,
-    )
-    assert vector.metadata["autoreset_mode"] == mode
-    assert vector.single_observation_space == single.single_observation_space
-    assert vector.action_space == single.action_space
-    results = [env.reset(seed=11) for env in (single, vector)]
-    same(results[0][0], results[1][0])
-    same(results[0][1], results[1][1])
-    vector.action_space.seed(5)
-    ends = 0
-    for _ in range(12):
-        actions = vector.action_space.sample()
-        a, b = single.step(actions), vector.step(actions)
-        same(a[0], b[0])
-        for left, right in zip(a[1:4], b[1:4], strict=True):
-            np.testing.assert_array_equal(left, right)
-        _same_info(a[4], b[4])
-        ends += a[2].sum()
-    assert ends > 5
-
-
-@pytest.mark.parametrize("mode", ["NextStep", "SameStep"])
-@pytest.mark.parametrize("limit", [1, 2])
-def test_max_episode_steps_truncates_as_in_single_environments(synthetic_folder, limit, mode):
-    options = {"data": str(synthetic_folder), "action": "slate", "horizon": 9}
-    mode = gym.vector.AutoresetMode(mode)
-    single = gym.vector.SyncVectorEnv(
-        [lambda: gym.make(musicbox_env.ENV_ID, max_episode_steps=limit, **options)] * 3,
-        autoreset_mode=mode,
-    )
-    vector = gym.make_vec(
-        musicbox_env.ENV_ID, num_envs=3, max_episode_steps=limit, autoreset_mode=mode, **options
-    )
-    same(single.reset(seed=1)[0], vector.reset(seed=1)[0])
-    truncated = 0
-    for _ in range(8):
-        actions = vector.action_space.sample()
-        a, b = single.step(actions), vector.step(actions)
-        same(a[0], b[0])
-        for left, right in zip(a[1:4], b[1:4], strict=True):
-            np.testing.assert_array_equal(left, right)
-        truncated += b[3].sum()
-    assert truncated
-
-
-def test_max_episode_steps_of_none_at_all_is_refused(synthetic_folder):
-    with pytest.raises(ValueError, match="max_episode_steps is 0"):
-        gym.make_vec(musicbox_env.ENV_ID, data=str(synthetic_folder), max_episode_steps=0)
-
-
-def _same_info(a, b):
-    assert a.keys() == b.keys()
-    for key in a:
-        if key == "final_info":
-            _same_info(a[key], b[key])
-        elif key == "final_obs":
-            for left, right in zip(a[key], b[key], strict=True):
-                assert (left is None) == (right is None)
-                if left is not None:
-                    same(left, right)
-        else:
-            np.testing.assert_array_equal(a[key], b[key], err_msg=key)
 
 
 def test_shows_the_first_half_and_hears_the_second(synthetic, synthetic_folder):
@@ -344,52 +202,6 @@ def test_order_of_the_candidates_in_the_log_does_not_matter(synthetic_folder, tm
         np.testing.assert_array_equal(a[4]["slate"], b[4]["slate"])
 
 
-def test_spec_survives_json_and_pickle(synthetic_folder):
-    env = make(synthetic_folder, reward={"diversity": 0.5}, listener="ground_truth")
-    again = gym.make(gym.envs.registration.EnvSpec.from_json(env.spec.to_json()))
-    copies = [again, pickle.loads(pickle.dumps(env))]
-    first, _ = env.reset(seed=3)
-    for copy in copies:
-        same(first, copy.reset(seed=3)[0])
-    json.dumps(env.unwrapped.config.keywords())
-
-
-def test_pickle_in_the_middle_of_a_session_goes_on_alike(synthetic_folder):
-    env = make(synthetic_folder)
-    env.reset(seed=3)
-    env.action_space.seed(0)
-    env.step(env.action_space.sample())
-    blob = pickle.dumps(env)
-    assert len(blob) < 100_000
-    action = env.action_space.sample()
-    a, b = env.step(action), pickle.loads(blob).step(action)
-    same(a[0], b[0])
-    assert a[1] == b[1]
-    same(a[4], b[4])
-
-
-def _first_observation(folder):
-    env = gym.make("musicbox_env:MusicSession-v0", data=folder)
-    return env.reset(seed=9)[0]["history"]
-
-
-def test_spawned_worker_makes_the_same_environment(synthetic_folder):
-    here = _first_observation(str(synthetic_folder))
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        there = pool.apply(_first_observation, (str(synthetic_folder),))
-    np.testing.assert_array_equal(here, there)
-
-
-def test_importing_the_environment_does_not_import_torch():
-    code = (
-        "import sys, musicbox_env, musicbox_env.env, musicbox_env.vector_env;"
-        "print([m for m in ('torch', 'stable_baselines3', 'matplotlib', 'tyro')"
-        " if m in sys.modules])"
-    )
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert out.stdout.strip() == "[]"
-
-
 @pytest.mark.parametrize(
     ("options", "error", "says"),
     [
@@ -432,32 +244,3 @@ def test_bad_calls_are_refused(synthetic_folder):
     slates.reset(seed=0)
     with pytest.raises(ValueError, match="expected indices from 0 to 199"):
         slates.step(np.array([0, 1, 200]))
-
-
-def test_disabled_autoreset_leaves_finished_sessions_alone(synthetic, synthetic_folder):
-    vector = gym.make_vec(
-        musicbox_env.ENV_ID,
-        num_envs=3,
-        vectorization_mode="vector_entry_point",
-        autoreset_mode="Disabled",
-        data=str(synthetic_folder),
-        observation="ids",
-    )
-    lengths = synthetic.sessions.lengths(np.arange(synthetic.sessions.num_sessions))
-    sessions = np.array([np.flatnonzero(lengths == n)[0] for n in (10, 13, 20)])
-    vector.reset(seed=0, options={"session": sessions})
-    ends = []
-    for _ in range(4):
-        observation, _, terminated, _, info = vector.step(vector.action_space.sample())
-        ends.append(terminated.tolist())
-    assert ends == [
-        [False, False, False],
-        [True, False, False],
-        [True, True, False],
-        [True, True, True],
-    ]
-    assert (info["levels"][:2] == -1).all()
-    kept = observation["tracks"][1:].copy()
-    mask = np.array([True, False, False])
-    observation, _ = vector.reset(options={"reset_mask": mask})
-    np.testing.assert_array_equal(observation["tracks"][1:], kept)
