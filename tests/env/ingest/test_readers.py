@@ -106,6 +106,7 @@ def test_formats_are_told_from_content(tmp_path, content, members):
         ("\0".join("binary").encode()[1:] + b"\x07\0\0", "is neither"),
         (bz2.compress(CSV), "is packed by bzip2, which is not read: unpack it"),
     ],
+    ids=["no bytes", "empty gzip", "picture", "binary", "bzip2"],
 )
 def test_what_holds_no_table_is_handed_back(tmp_path, content, why):
     path = tmp_path / "x.csv"
