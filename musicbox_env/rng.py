@@ -77,7 +77,20 @@ class KeyStreams:
         return {"generators": generators, "keys": self._keys, "next": self._next}
 
     def restore(self, arrays: Mapping[str, npt.NDArray]) -> None:
-        """Go on where `arrays` was taken."""
+        """Go on where `arrays` was taken.
+
+        Raises:
+            ValueError: They are of another number of environments, or no state of generators.
+        """
+        own = self.arrays()
+        for name, array in own.items():
+            if (found := arrays[name]).shape != array.shape or found.dtype != array.dtype:
+                raise ValueError(
+                    f"{name} is {found.dtype} of shape {found.shape}; expected {array.dtype} of "
+                    f"shape {array.shape}."
+                )
+        if arrays["next"].min() < 0 or arrays["next"].max() > KEYS_AHEAD:
+            raise ValueError(f"next holds what is no number from 0 to {KEYS_AHEAD}.")
         self._generators = [unpacked(row) for row in arrays["generators"]]
         self._keys[:], self._next[:] = arrays["keys"], arrays["next"]
 

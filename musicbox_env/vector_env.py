@@ -123,14 +123,23 @@ class MusicSessionVectorEnv(VectorEnv[Batch, npt.NDArray, npt.NDArray]):
 
         Returns:
             The observation that the sessions show.
+
+        Raises:
+            ValueError: The arrays are no state of this environment.
         """
         if self._keys is None:
             self.reset(seed=0)
         assert self._keys is not None
         self.simulator.restore(part("simulator", arrays))
         self._keys.restore(part("keys", arrays))
-        self._over[:] = arrays["over"]
-        self._steps_left[:] = arrays["steps_left"]
+        for name, own in (("over", self._over), ("steps_left", self._steps_left)):
+            given = arrays[name]
+            if given.shape != own.shape or given.dtype != own.dtype:
+                raise ValueError(
+                    f"{name} is {given.dtype} of shape {given.shape}; expected {own.dtype} of "
+                    f"shape {own.shape}."
+                )
+            own[:] = given
         return self.simulator.observe(self._everyone)
 
     def _seed(self, seed: int | Sequence[int | None] | None, mask: npt.NDArray[np.bool_]) -> None:

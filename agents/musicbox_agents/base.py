@@ -12,9 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from musicbox_agents.progress import Callback, Progress
+from musicbox_env.data.checks import CheckedFile
 from musicbox_env.data.dataset import WHOLE, Dataset
 from musicbox_env.data.writing import write_json
-from musicbox_env.errors import read_arrays, reading
+from musicbox_env.errors import reading, writing
 from musicbox_env.schema import require_known
 from musicbox_env.simulator.dynamics import Simulator
 
@@ -178,7 +179,7 @@ class Agent(ABC):
         """Write the agent: settings as JSON, weights as arrays, nothing pickled."""
         folder.mkdir(parents=True, exist_ok=True)
         if arrays := self.arrays():
-            with (folder / WEIGHTS).open("wb") as file:
+            with writing(folder / WEIGHTS), (folder / WEIGHTS).open("wb") as file:
                 np.savez(file, allow_pickle=False, **arrays)
         about = {
             "agent": self.name,
@@ -236,11 +237,23 @@ class Agent(ABC):
         return agent
 
     def load_weights(self, folder: Path) -> None:
-        """Read what was learned by another agent of the same settings."""
-        if (folder / WEIGHTS).is_file():
-            arrays = read_arrays(folder / WEIGHTS, TRAIN_AGAIN)
-            with reading(folder / WEIGHTS, TRAIN_AGAIN):
-                self.restore(arrays)
+        """Read what was learned by another agent of the same settings.
+
+        Raises:
+            InputError: An array is missing, has another type or shape than this agent's own, or
+                holds what is no finite number.
+        """
+        own, file = self.arrays(), CheckedFile(folder / WEIGHTS, TRAIN_AGAIN)
+        if not own and not file.file.exists():
+            return
+        arrays = file.arrays()
+        for name, like in own.items():
+            file.require(name in arrays, f"no {name!r}", f"an array of shape {like.shape}")
+            file.checked(arrays[name], like.dtype, like.shape, name)
+        for name, array in arrays.items():
+            file.require_numbers(array, name)
+        with reading(file.file, TRAIN_AGAIN):
+            self.restore(arrays)
 
     def arrays(self) -> dict[str, npt.NDArray]:
         """What was learned, by name; an agent that learns overrides this and `restore`."""

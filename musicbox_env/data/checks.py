@@ -37,6 +37,7 @@ LARGEST_ARRAYS: Final = 1 << 30
 LARGEST_NUMBER: Final = 1e6
 """Weights and settings beyond it are no result of fitting, and products of them overflow."""
 LARGEST_WHOLE: Final = 2**53
+LARGEST_FLOAT: Final = np.finfo(np.float64).max
 UNIT_TOLERANCE: Final = 1e-3
 BLOCK: Final = 1 << 16
 """Numbers that are looked at in one go: few enough to stay in the processor's cache."""
@@ -214,7 +215,8 @@ class CheckedFile:
         try:
             with ZipFile(self.file) as members:
                 size = sum(member.file_size for member in members.infolist())
-            self.require(size <= LARGEST_ARRAYS, f"{size:,} bytes", f"{LARGEST_ARRAYS:,} at most")
+            most = max(LARGEST_ARRAYS, self.file.stat().st_size)  # what is not packed may be larger
+            self.require(size <= most, f"{size:,} bytes", f"{most:,} at most")
             with np.load(self.file, allow_pickle=False) as content:
                 return {name: np.asarray(content[name]) for name in content.files}
         except FileError:
@@ -247,6 +249,12 @@ class CheckedFile:
     def require_finite(self, values: npt.NDArray, name: str = "") -> None:
         """Refuse NaN, infinity, and what overflows when multiplied; see `require_within`."""
         self.require_within(values, (-LARGEST_NUMBER, LARGEST_NUMBER), name)
+
+    def require_numbers(self, values: npt.NDArray, name: str = "") -> None:
+        """Refuse what are no numbers, NaN, and infinity, however large; see `require_within`."""
+        came = f"{name} is {values.dtype.str.lstrip('<|')}"
+        self.require(values.dtype.kind in "biuf", came, "finite numbers")
+        self.require_within(values, (-LARGEST_FLOAT, LARGEST_FLOAT), name)
 
     def require_unit_rows(self, vectors: npt.NDArray) -> None:
         """Refuse rows ``(n, d)`` that are not of norm 1; see `require_within`."""

@@ -22,7 +22,8 @@ from torch.optim import Optimizer
 from musicbox_agents.base import Observation
 from musicbox_agents.ddpg.replay import ReplayBuffer
 from musicbox_agents.progress import Progress
-from musicbox_env.errors import read_arrays, reading
+from musicbox_env.data.checks import CheckedFile
+from musicbox_env.errors import reading, writing
 from musicbox_env.rng import packed, unpacked
 from musicbox_env.vector_env import MusicSessionVectorEnv, named, part
 
@@ -87,7 +88,7 @@ def keep(
     staging = folder / f"unfinished-{complete.name}"
     shutil.rmtree(staging, ignore_errors=True)
     agent.save(staging)
-    with (staging / TRAINING).open("wb") as file:
+    with writing(staging / TRAINING), (staging / TRAINING).open("wb") as file:
         np.savez(file, allow_pickle=False, **arrays)
     shutil.rmtree(complete, ignore_errors=True)
     os.replace(staging, complete)
@@ -102,17 +103,21 @@ def restore(
     """Give an agent, its sessions and its progress the state that `keep` wrote.
 
     Raises:
-        ValueError: Another version of MusicBox wrote the checkpoint.
+        ValueError: Another version of MusicBox wrote the checkpoint, or it is damaged.
     """
     mend = "Delete the folder to train anew."
     file = checkpoint / TRAINING
-    arrays = read_arrays(file, mend)
+    checked = CheckedFile(file, mend)
+    arrays = checked.arrays()
     written = int(arrays.get("format", 1))
     if written != FORMAT:
         raise ValueError(
             f"{checkpoint} was written by another version of MusicBox (format {written}; this one "
             f"reads {FORMAT}). Go on with that version, or delete the folder to train anew."
         )
+    for name, array in arrays.items():
+        if not name.endswith(".slate_axis"):  # NaN there is no fault; see `Transitions`
+            checked.require_numbers(array, name)
     agent.load_weights(checkpoint)
     with reading(file, mend):
         return _restored(arrays, agent, env, progress)
@@ -126,13 +131,20 @@ def _restored(
     agent.updates = int(arrays["updates"])
     agent.critic_updates = int(arrays["critic_updates"])
     agent.rng = unpacked(arrays["rng"])
-    agent.memory = ReplayBuffer.restored(agent.memory.capacity, part("memory", arrays))
-    if "log.added" in arrays:
-        agent.log = ReplayBuffer.restored(int(arrays["log.added"]), part("log", arrays))
     progress.due = int(arrays["due"])
     observation = env.restore(part("env", arrays))
-    steps, budget = int(arrays["steps"]), float(arrays["update_budget"])
-    return Loop(observation, arrays["just_reset"], steps, budget)
+    memories = [ReplayBuffer.restored(agent.memory.capacity, part("memory", arrays))]
+    if "log.added" in arrays:
+        memories.append(ReplayBuffer.restored(int(arrays["log.added"]), part("log", arrays)))
+    places, num_tracks = env.config.slate_size, len(agent.dataset.catalog)
+    for memory in memories:
+        if len(memory):
+            memory.stored.require_possible(observation, places, num_tracks)
+    agent.memory, agent.log = memories[0], memories[1] if len(memories) > 1 else agent.log
+    just_reset = arrays["just_reset"]
+    if just_reset.shape != (env.num_envs,) or just_reset.dtype != np.bool_:
+        raise ValueError(f"just_reset is {just_reset.dtype} of shape {just_reset.shape}.")
+    return Loop(observation, just_reset, int(arrays["steps"]), float(arrays["update_budget"]))
 
 
 def _moments(optimizer: Optimizer) -> dict[str, npt.NDArray]:
@@ -146,7 +158,14 @@ def _moments(optimizer: Optimizer) -> dict[str, npt.NDArray]:
 
 def _set_moments(optimizer: Optimizer, arrays: Arrays) -> None:
     state: dict[int, dict[str, Any]] = {}
+    weights = [weight for group in optimizer.param_groups for weight in group["params"]]
     for key, array in arrays.items():
         weight, name = key.split(".")
+        shape = () if name == "step" else weights[int(weight)].shape
+        if array.shape != tuple(shape) or array.dtype != np.float32:
+            raise ValueError(
+                f"An optimizer's {key} is {array.dtype} of shape {array.shape}; expected float32 "
+                f"of shape {tuple(shape)}."
+            )
         state.setdefault(int(weight), {})[name] = torch.from_numpy(array)
     optimizer.load_state_dict({**optimizer.state_dict(), "state": state})

@@ -77,6 +77,21 @@ class TrackQuality:
         parts: dict[str, Any] = {n: a.copy() if a.ndim else a.item() for n, a in found.items()}
         return cls(**parts)
 
+    def require_tracks(self, num_tracks: int) -> None:
+        """Refuse what was not learned of this many tracks, as a damaged file can hold.
+
+        Raises:
+            ValueError: With the name of what is of another shape or out of range.
+        """
+        for name in ("sum", "count", "expected"):
+            shape = np.shape(getattr(self, name))
+            if shape != (num_tracks,):
+                raise ValueError(f"quality.{name} has shape {shape}; expected ({num_tracks},).")
+        if np.ndim(self.prior) or np.ndim(self.scale) or self.prior < 0 or self.scale <= 0:
+            raise ValueError("quality.prior and quality.scale must be numbers above 0.")
+        if np.min(self.count) < 0:
+            raise ValueError("quality.count holds negative counts.")
+
     def arrays(self) -> dict[str, npt.NDArray]:
         """Everything that was learned, to be saved."""
         return {

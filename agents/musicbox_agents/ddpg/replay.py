@@ -13,6 +13,8 @@ import numpy.typing as npt
 
 from musicbox_agents.base import Observation
 from musicbox_env.rewards import RewardConfig, discounts
+from musicbox_env.schema import NUM_LEVELS, UNKNOWN
+from musicbox_env.simulator.checks import require_rows
 
 
 @dataclass(frozen=True)
@@ -112,6 +114,35 @@ class Transitions:
             "context": context,
         }
 
+    def require_possible(self, like: Observation, places: int, num_tracks: int) -> None:
+        """Refuse what no step can have been, as a damaged file can hold: kernels read it unchecked.
+
+        Args:
+            like: Observation of sessions, for the sizes H and c.
+            places: Songs of a slate, k.
+            num_tracks: Size of the catalog.
+
+        Raises:
+            ValueError: With the name of what has another type, shape or values out of range.
+        """
+        heard, context = like["tracks"].shape[1:], like["context"].shape[1:]
+        after = dict.fromkeys(("slate", "slate_levels", "slate_axis", "song_reward"), (places,))
+        shapes = {"tracks": heard, "levels": heard, "context": context, **after}
+        for name, dtype in TYPES.items():
+            found, shape = getattr(self, name), (len(self), *shapes.get(name, ()))
+            if found.shape != shape or found.dtype != dtype:
+                raise ValueError(
+                    f"{name} is {found.dtype} of shape {found.shape}; expected {np.dtype(dtype)} "
+                    f"of shape {shape}."
+                )
+            missing = name == "slate_axis" and np.isnan(found)
+            if found.dtype.kind == "f" and not (np.isfinite(found) | missing).all():
+                raise ValueError(f"{name} holds what is no finite number.")
+        for name in ("tracks", "slate"):
+            require_rows(name, getattr(self, name), num_tracks, UNKNOWN)
+        for name in ("levels", "slate_levels"):
+            require_rows(name, getattr(self, name), NUM_LEVELS, UNKNOWN)
+
     @classmethod
     def joined(cls, parts: list[Self]) -> Self:
         """Several batches as one, in order."""
@@ -122,6 +153,13 @@ class Transitions:
 
 
 _FIELDS = fields(Transitions)
+TYPES: Final = {
+    **{"tracks": np.int32, "levels": np.int8, "context": np.float32},
+    **{"slate": np.int32, "slate_levels": np.int8, "slate_axis": np.float32},
+    **{"song_reward": np.float32, "terminated": np.bool_, "next_position": np.float32},
+    "logged": np.bool_,
+}
+"""Of each field of `Transitions`."""
 BATCHES_AT_ONCE: Final = 16
 
 
@@ -146,11 +184,18 @@ class ReplayBuffer:
 
     @classmethod
     def restored(cls, capacity: int, arrays: Mapping[str, npt.NDArray]) -> Self:
-        """A memory as `arrays` found it."""
-        memory = cls(capacity)
-        if int(arrays["added"]):
-            memory.add(Transitions(*(arrays[f.name] for f in _FIELDS)))
-        memory._added = int(arrays["added"])
+        """A memory as `arrays` found it.
+
+        Raises:
+            ValueError: It holds another number of transitions than was ever stored.
+        """
+        memory, added = cls(capacity), int(arrays["added"])
+        if added:
+            held = Transitions(*(arrays[f.name] for f in _FIELDS))
+            if len(held) != min(added, capacity):
+                raise ValueError(f"{len(held)} transitions of {added}; {capacity} have room.")
+            memory.add(held)
+        memory._added = added
         return memory
 
     def add(self, new: Transitions) -> None:

@@ -172,9 +172,15 @@ class SongSpace:
         return {} if self.quality is None else self.quality.arrays()
 
     def restore(self, arrays: Mapping[str, npt.NDArray]) -> None:
-        """Be as `arrays` found it."""
+        """Be as `arrays` found it.
+
+        Raises:
+            ValueError: They are of another number of tracks.
+        """
         if "quality.sum" in arrays:
-            self.set_quality(TrackQuality.of(arrays))
+            quality = TrackQuality.of(arrays)
+            quality.require_tracks(len(self.vectors))
+            self.set_quality(quality)
 
     def add_residuals(
         self, tracks: npt.NDArray[np.integer], residuals: npt.NDArray[np.float32]
