@@ -8,7 +8,7 @@ ARGS ?=
 export OMP_NUM_THREADS ?= 1
 export OPENBLAS_NUM_THREADS ?= 1
 
-.PHONY: help install compare test lint fast slow boundscheck clean
+.PHONY: help install compare test lint fast slow attack boundscheck clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -35,8 +35,11 @@ lint: $(STAMP)
 fast: $(STAMP)
 	$(BIN)/pytest -n 2
 
-slow: $(STAMP) boundscheck  ## the tests that take minutes, those with bounds checks among them
-	$(BIN)/pytest -m slow
+slow: $(STAMP) boundscheck attack  ## the tests that take minutes, attacks and those with bounds checks among them
+	$(BIN)/pytest -m slow --ignore tests/attack
+
+attack: $(STAMP)  ## tampered files, kills, full disks, killed workers: twenty minutes
+	$(BIN)/pytest -m slow tests/attack
 
 # Machine code with checks lies apart; numba would take it for that without.
 boundscheck: $(STAMP)  ## the fast tests of the environment, every index in compiled kernels checked

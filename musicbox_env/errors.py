@@ -83,6 +83,21 @@ def reading(file: Path | str, mend: str = "Fetch or make the file again.") -> It
         raise InputError(f"{shown(file)}: cannot be read ({reason(error)}). {mend}") from error
 
 
+@contextmanager
+def writing(file: Path) -> Iterator[None]:
+    """Name the file or folder that the block writes where the error of a full disk does not.
+
+    Raises:
+        OSError: The disk is full; with the file's name.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in DISK_FULL or error.filename is not None or is_message(error):
+            raise
+        raise OSError(error.errno, error.strerror, str(file)) from error
+
+
 def read_arrays(file: Path, mend: str) -> dict[str, npt.NDArray]:
     """Arrays of an ``.npz`` file by name; nothing in it is executed.
 

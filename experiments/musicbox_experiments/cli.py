@@ -103,7 +103,7 @@ def run_command(name: str, arguments: Sequence[str]) -> None:
     import tyro
 
     module = import_module(f"musicbox_experiments.{COMMANDS[name][0]}")
-    config_type = getattr(module, f"{name.title().replace('-', '')}Config")
+    config_type, config = getattr(module, f"{name.title().replace('-', '')}Config"), None
     try:
         default = module.defaults(arguments) if hasattr(module, "defaults") else None
         config = tyro.cli(
@@ -120,15 +120,19 @@ def run_command(name: str, arguments: Sequence[str]) -> None:
     except Exception as error:
         if os.environ.get("MUSICBOX_DEBUG"):
             raise
-        raise SystemExit(_explain(name, error)) from None
+        raise SystemExit(_explain(name, error, getattr(config, "out", None))) from None
 
 
-def _explain(name: str, error: Exception) -> int:
+def _explain(name: str, error: Exception, out: object) -> int:
     """Print what an error of a command means for its user; the exit code that goes with it."""
     if is_message(error) or (isinstance(error, OSError) and not is_nameless(error)):
         message = error.args[0] if isinstance(error, KeyError) and error.args else error
-        if isinstance(error, OSError) and error.errno in DISK_FULL and error.filename is None:
-            message = f"{error.strerror}. Make room and run the same command again."
+        if isinstance(error, OSError) and error.errno in DISK_FULL:
+            message = f"{error.strerror}."
+            if error.filename is not None or not is_message(error):
+                file = error.filename or out
+                where = "" if file is None else f"{file}: "
+                message = f"{where}{message} Make room and run the same command again."
         hint = "(MUSICBOX_DEBUG=1 shows where this came from.)"
         say(f"musicbox {name}: {message}\n{hint}", to_errors=True)
         return USER_ERROR

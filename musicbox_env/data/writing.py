@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 from musicbox_env.data.dataset import FORMAT_VERSION, UNFINISHED
 from musicbox_env.data.fingerprint import fingerprints
 from musicbox_env.data.sessions import assign_splits
+from musicbox_env.errors import writing
 from musicbox_env.locks import held
 from musicbox_env.schema import (
     EXTRA_PLAY_COLUMNS,
@@ -146,7 +147,8 @@ def folder_made_once(out: Path) -> Iterator[Path | None]:
 def _staged(out: Path) -> Iterator[Path]:
     staging = out.with_name(out.name + UNFINISHED)
     staging.mkdir(parents=True, exist_ok=True)
-    yield staging
+    with writing(staging):
+        yield staging
     retired = out.with_name(out.name + ".replaced" + UNFINISHED)
     shutil.rmtree(retired, ignore_errors=True)
     if out.exists():
@@ -158,7 +160,8 @@ def _staged(out: Path) -> Iterator[Path]:
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write JSON whole or not at all."""
     temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    with writing(temporary):
+        temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
     os.replace(temporary, path)
 
 
@@ -223,9 +226,11 @@ def write_dataset(
 
 
 def save_array(path: Path, array: npt.NDArray) -> None:
-    """Write a 1-D array as .npy; on a full disk the error says so, which ``np.save``'s does not."""
-    with ColumnFile(path, array.dtype) as file:
-        file.write(array)
+    """Write an array as .npy; on a full disk the error says so, which ``np.save``'s does not."""
+    described = {"descr": np.lib.format.dtype_to_descr(array.dtype), "fortran_order": False}
+    with writing(path), path.open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, {**described, "shape": array.shape})
+        file.write(np.ascontiguousarray(array).data)
 
 
 class ColumnFile:
@@ -236,6 +241,7 @@ class ColumnFile:
 
     def __init__(self, path: Path, dtype: npt.DTypeLike) -> None:
         """Begin a file."""
+        self._path = path
         self._dtype = np.dtype(dtype)
         self._length = 0
         self._file = path.open("wb")
@@ -252,14 +258,15 @@ class ColumnFile:
     def write(self, values: npt.ArrayLike) -> None:
         """Append values ``(n,)``."""
         array = np.ascontiguousarray(values, dtype=self._dtype)
-        self._file.write(array.data)
+        with writing(self._path):
+            self._file.write(array.data)
         self._length += len(array)
 
     def __enter__(self) -> ColumnFile:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        with self._file:
+        with writing(self._path), self._file:
             if kind is None:
                 self._file.seek(0)
                 self._write_header()

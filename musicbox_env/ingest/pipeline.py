@@ -207,9 +207,10 @@ def full_disk_explained(folder: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise
+        where = folder if error.filename is None else error.filename
         raise OSError(
             error.errno,
-            f"No room left to write in {folder} ({error.strerror or error}). The files done so "
+            f"No room left to write in {where} ({error.strerror or error}). The files done so "
             "far are kept there: make room and run the same command again",
         ) from error
 

@@ -36,7 +36,7 @@ import numpy.typing as npt
 from musicbox_env.cache import cache_folder
 from musicbox_env.data.dataset import EMBEDDINGS, SOURCE, UNFINISHED, WHOLE, Dataset
 from musicbox_env.data.sessions import assign_splits
-from musicbox_env.data.writing import PlayBlock, SplitConfig, write_dataset, write_json
+from musicbox_env.data.writing import PlayBlock, SplitConfig, save_array, write_dataset, write_json
 from musicbox_env.ingest.histories.sessionize import run_of
 from musicbox_env.retrieval.embeddings import fit_embeddings
 from musicbox_env.schema import PLAY_COLUMNS, SPLITS, require_known
@@ -158,9 +158,9 @@ def _write(whole: Dataset, part: str, evaluated: str, folder: Path) -> None:
         names=whole.catalog.frame("names"),
     )
     (folder / SOURCE).mkdir()
-    np.save(folder / SOURCE / "sessions.npy", kept)
+    save_array(folder / SOURCE / "sessions.npy", kept)
     tracks = whole.catalog.index_of(list(Dataset.unfinished(folder).catalog.track_ids))
-    np.save(folder / SOURCE / "tracks.npy", np.asarray(tracks, np.int64))
+    save_array(folder / SOURCE / "tracks.npy", np.asarray(tracks, np.int64))
     _fit(whole, folder, np.asarray(tracks))
 
 
@@ -213,7 +213,7 @@ def _fit(whole: Dataset, folder: Path, tracks: Ints) -> None:
             about = json.loads(file.read_text())
             settings.setdefault((about["dim"], about["seed"]), []).append(name)
         else:
-            np.save(folder / "embeddings" / f"{name}.npy", whole.embedding(name)[tracks])
+            save_array(folder / "embeddings" / f"{name}.npy", whole.embedding(name)[tracks])
     for (dim, seed), names in settings.items():
         fit_embeddings(folder, names=names, dim=dim, seed=seed)
 

@@ -43,7 +43,7 @@ import numpy.typing as npt
 from musicbox_env.data.catalog import Catalog
 from musicbox_env.data.dataset import EMBEDDINGS, Dataset
 from musicbox_env.data.sessions import SessionLog
-from musicbox_env.data.writing import write_json
+from musicbox_env.data.writing import save_array, write_json
 from musicbox_env.progress import tqdm
 from musicbox_env.retrieval.blas import one_blas_thread
 from musicbox_env.retrieval.held_out import held_out_check
@@ -142,7 +142,7 @@ def fit_embeddings(
             "tracks_in_blank_direction": int((~fit.known).sum()),
             "held_out": held_out_check(fit.vectors, dataset, seed=seed),
         }
-        np.save(out / f"{name}.npy", fit.vectors)
+        save_array(out / f"{name}.npy", fit.vectors)
         write_json(out / f"{name}.json", reports[name])
     return reports
 

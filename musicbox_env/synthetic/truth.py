@@ -13,6 +13,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -23,7 +24,8 @@ import numpy.typing as npt
 from musicbox_env.data.checks import CheckedFile
 from musicbox_env.data.dataset import Dataset
 from musicbox_env.data.verdicts import once
-from musicbox_env.data.writing import write_json
+from musicbox_env.data.writing import save_array, write_json
+from musicbox_env.errors import writing
 from musicbox_env.synthetic.law import ListeningLaw
 
 FOLDER = "truth"
@@ -179,11 +181,18 @@ def open_truth_arrays(folder: Path, num_sessions: int, dim: int) -> tuple[np.mem
     truth = folder / FOLDER
     truth.mkdir(exist_ok=True)
     shapes = {"session_propensity": (num_sessions,), "session_taste": (num_sessions, dim)}
-    propensity, taste = (
-        np.lib.format.open_memmap(truth / f"{name}.npy", "w+", np.float32, shape)
-        for name, shape in shapes.items()
-    )
+    propensity, taste = (_mapped(truth / f"{name}.npy", shape) for name, shape in shapes.items())
     return propensity, taste
+
+
+def _mapped(file: Path, shape: tuple[int, ...]) -> np.memmap:
+    """A new file to be filled through a map, its room taken: else a full disk kills the process."""
+    with writing(file):
+        mapped = np.lib.format.open_memmap(file, "w+", np.float32, shape)
+        if hasattr(os, "posix_fallocate"):
+            with file.open("r+b") as opened:
+                os.posix_fallocate(opened.fileno(), 0, file.stat().st_size)
+    return mapped
 
 
 def write_truth(
@@ -199,5 +208,5 @@ def write_truth(
     truth = folder / FOLDER
     arrays = {"track_quality": quality, "track_vectors": vectors, "track_weight": weight}
     for name, values in arrays.items():
-        np.save(truth / f"{name}.npy", values.astype(np.float32))
+        save_array(truth / f"{name}.npy", values.astype(np.float32))
     write_json(truth / "law.json", {"law": asdict(law), "choice": asdict(choice)})

@@ -5,7 +5,13 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from musicbox_env.data.writing import PlayBlock, SplitConfig, staged_folder, write_dataset
+from musicbox_env.data.writing import (
+    PlayBlock,
+    SplitConfig,
+    save_array,
+    staged_folder,
+    write_dataset,
+)
 from musicbox_env.schema import MAX_SESSION_LENGTH, MIN_SESSION_LENGTH, NUM_LEVELS
 
 JITTER = 0.3
@@ -30,7 +36,7 @@ def random_dataset(folder: Path, sessions: int, tracks: int, *, dim: int = 32) -
     with staged_folder(folder) as staging:
         write_dataset(staging, [block], features=None, split=SplitConfig(), about={})
         (staging / "embeddings").mkdir(exist_ok=True)
-        np.save(staging / "embeddings" / "hybrid.npy", unit_rows(rng, tracks, dim))
+        save_array(staging / "embeddings" / "hybrid.npy", unit_rows(rng, tracks, dim))
     return folder
 
 

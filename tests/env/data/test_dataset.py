@@ -355,7 +355,7 @@ def test_column_files_are_plain_npy(tmp_path, length):
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full on this system")
 def test_a_full_disk_is_named_as_such():
     with pytest.raises(OSError, match="No space left on device"):
-        save_array(Path("/dev/full"), np.arange(100_000))
+        save_array(Path("/dev/full"), np.arange(100_000).reshape(-1, 10))
 
 
 def test_opening_maps_columns_in_place_of_reading_them(dataset):
