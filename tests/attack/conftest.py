@@ -1,6 +1,7 @@
 """Jobs that nothing disturbs, for all attacks to be compared with."""
 
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
@@ -30,3 +31,17 @@ def undisturbed(
             return self[job]
 
     return Runs()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print of each module of attacks how many tests were tried, and how many held."""
+    held = Counter(_kind(report) for report in terminalreporter.stats.get("passed", []))
+    broken = Counter(_kind(report) for report in terminalreporter.stats.get("failed", []))
+    for kind in sorted({*held, *broken} - {""}):
+        tried = held[kind] + broken[kind]
+        terminalreporter.write_line(f"{kind}: {tried} tried, {held[kind]} held")
+
+
+def _kind(report: pytest.TestReport) -> str:
+    file = Path(report.nodeid.partition("::")[0])
+    return file.stem.removeprefix("test_") if file.parent.name == "attack" else ""
