@@ -34,6 +34,7 @@ import numpy as np
 import numpy.typing as npt
 
 from musicbox_env.cache import cache_folder
+from musicbox_env.data.checks import CheckedFile, FileError
 from musicbox_env.data.dataset import EMBEDDINGS, SOURCE, UNFINISHED, WHOLE, Dataset
 from musicbox_env.data.sessions import assign_splits
 from musicbox_env.data.writing import PlayBlock, SplitConfig, save_array, write_dataset, write_json
@@ -121,7 +122,10 @@ def _folder(whole: Dataset, part: str, evaluated: str, digest: str) -> Path:
 
 def _made_from(folder: Path) -> str | None:
     file = folder / SOURCE / "source.json"
-    return json.loads(file.read_text())["digest"] if file.is_file() else None
+    try:
+        return str(CheckedFile(file, "It is made again.").json().get("digest"))
+    except FileError:  # not there, or not what this version writes: the part is made again
+        return None
 
 
 def _make(whole: Dataset, part: str, evaluated: str, digest: str, folder: Path) -> None:

@@ -1,6 +1,7 @@
 """Evaluate the agents of a run; each roll-out is kept, so that a killed run goes on."""
 
-from collections.abc import Callable, Mapping, Sequence
+import hashlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,15 @@ from musicbox_env.progress import tqdm
 from musicbox_experiments.evaluate.metrics import PerSession, Rollout
 from musicbox_experiments.evaluate.reranking import rerank
 from musicbox_experiments.evaluate.rollout import roll_out
-from musicbox_experiments.train.jobs import TrainingJob, trained
+from musicbox_experiments.train.jobs import BEST, TrainingJob, trained
 
 SKYLINE_EVALUATORS = ("ground_truth", "replay")
 """Evaluators of the oracle: those whose answers a product of vectors orders. At others it would be
 the best of songs that look likely, which shows no bound."""
 SLOW_ROLL_OUT = 5.0
 """Seconds after which a roll-out shows how far it is."""
+MADE_OF = ".made_of"
+"""Ends the name of the file beside a rollout that says which agent and evaluator made it."""
 RERANKED = "rerank-"
 """How the files begin that hold re-rankings of logged candidates; the others hold rollouts."""
 
@@ -59,22 +62,27 @@ def evaluate_all(
 def evaluate_one(job: TrainingJob, by: Evaluation) -> tuple[list[Rollout], PerSession]:
     """One trained agent at every evaluator, and its first slates over real labels (`rerank`)."""
     agent = trained(job)
+    training = _digest(sorted((Path(job.folder) / BEST).iterdir()))
     rollouts = [
-        _rolled_out(agent, job, by, evaluator)
+        _rolled_out(agent, job, by, evaluator, training)
         for evaluator, listener in by.evaluators.items()
         if job.agent != "skyline" or listener in SKYLINE_EVALUATORS
     ]
     file = by.folder / f"{RERANKED}{job.agent}-{job.seed}.npz"
-    if not file.is_file():
+    if not _is_of(file, training):
         made = rerank(agent, by.options, by.sessions, seed=by.seed, training_seed=job.seed)
-        _write_whole(file, made.save)
+        _write_whole(file, made.save, training)
     return rollouts, PerSession.load(file)
 
 
-def _rolled_out(agent: Agent, job: TrainingJob, by: Evaluation, evaluator: str) -> Rollout:
-    """Rollout of a trained agent at an evaluator; read from its file if there is one."""
+def _rolled_out(
+    agent: Agent, job: TrainingJob, by: Evaluation, evaluator: str, training: str
+) -> Rollout:
+    """Rollout of a trained agent at an evaluator; read from its file if that is of these very two."""
     file = by.folder / f"{evaluator}-{job.agent}-{job.seed}.npz"
-    if not file.is_file():
+    listener = by.evaluators[evaluator]
+    made_of = training + (_digest([Path(listener)]) if Path(listener).is_file() else listener)
+    if not _is_of(file, made_of):
         with tqdm(
             total=len(by.sessions),
             desc=f"{job.agent} at {evaluator}",
@@ -93,14 +101,29 @@ def _rolled_out(agent: Agent, job: TrainingJob, by: Evaluation, evaluator: str) 
                 training_seed=job.seed,
                 progress=bar.update,
             )
-        _write_whole(file, made.save)
+        _write_whole(file, made.save, made_of)
     return Rollout.load(file)
 
 
-def _write_whole(file: Path, save: Callable[[Path], None]) -> None:
+def _digest(files: Iterable[Path]) -> str:
+    """Of the content of files."""
+    content = hashlib.sha256()
+    for file in files:
+        content.update(file.read_bytes())
+    return content.hexdigest()[:32]
+
+
+def _is_of(file: Path, made_of: str) -> bool:
+    """Whether a file is there and was made of the agent and evaluator that are there now."""
+    note = file.with_suffix(MADE_OF)
+    return file.is_file() and note.is_file() and note.read_bytes() == made_of.encode()
+
+
+def _write_whole(file: Path, save: Callable[[Path], None], made_of: str) -> None:
     """Write a file whole or not at all; a worker whose parent was killed may be at it too."""
     file.parent.mkdir(parents=True, exist_ok=True)
     with held(file, wait=True):
         temporary = file.with_suffix(".tmp")
         save(temporary)
         temporary.replace(file)
+        file.with_suffix(MADE_OF).write_text(made_of)

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from musicbox_env.data.checks import CheckedFile
 from musicbox_env.data.dataset import UNFINISHED, Dataset
 from musicbox_env.data.writing import write_json
 from musicbox_env.errors import reading
@@ -77,7 +78,7 @@ def require_made_on(run: Path, dataset: Dataset, mend: str) -> None:
     """
     if _has_work_in(run):
         file = run / MADE_ON
-        found = json.loads(file.read_text()) if file.is_file() else None
+        found = CheckedFile(file, mend).json() if file.exists() else None
         dataset.require_same(found, f"The run in {run}", mend)
 
 

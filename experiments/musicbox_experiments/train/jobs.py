@@ -275,6 +275,15 @@ def _require_same_settings(job: TrainingJob) -> None:
     mend = "Remove it, or name another folder with --out."
     dataset = open_dataset(job.options.get("data"))
     dataset.require_same(agent.get("dataset"), f"The training in {job.folder}", mend)
+    made, asked = read_training(Path(job.folder)), json.loads(json.dumps(asdict(job)))
+    options = {"steps": (made.get("steps"), asked["steps"])} if job.learns else {}
+    for name in ("reward", "horizon"):
+        options[name] = made["options"].get(name), asked["options"].get(name)
+    if other := sorted(name for name, (before, now) in options.items() if before != now):
+        raise FileExistsError(
+            f"{job.folder} holds a training of {job.agent} with other options "
+            f"({', '.join(other)}). {mend}"
+        )
     settings = class_of(job.agent).Settings.from_mapping(job.settings)
     expected = json.loads(json.dumps(asdict(settings)))
     other = sorted(name for name in {*found, *expected} if found.get(name) != expected.get(name))

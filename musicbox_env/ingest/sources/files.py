@@ -55,11 +55,9 @@ def find_files(sources: Iterable[str | Path], *, exclude: Collection[Path] = ())
     passed_over: dict[Path, PassedOver] = {}
     for source in sources:
         for file in _expand(str(source)):
-            if any(file.resolve().is_relative_to(folder) for folder in barred):
-                continue
-            if why := _unreadable(file):
+            if why := _unreadable(file):  # a link in a circle leads nowhere, so this comes first
                 passed_over.setdefault(file, PassedOver(shown(file), why))
-            else:
+            elif not any(file.resolve().is_relative_to(folder) for folder in barred):
                 found.setdefault(file.resolve(), file)
     return FoundFiles(list(found.values()), list(passed_over.values()))
 
@@ -90,7 +88,7 @@ def _expand(source: str) -> list[Path]:
     path = Path(source)
     if path.is_dir():
         return sorted(_within(path))
-    if path.exists():
+    if os.path.lexists(path):
         if why := _unreadable(path):
             raise InputError(f"{shown(path)}: {why}.")
         return [path]
@@ -99,7 +97,7 @@ def _expand(source: str) -> list[Path]:
         raise FileNotFoundError(
             f"{shown(source)}: no such file or folder, and no file matches it as a pattern."
         )
-    return [file for match in matches for file in _expand(str(match))]
+    return [file for match in matches for file in (_within(match) if match.is_dir() else [match])]
 
 
 def _within(folder: Path) -> Iterator[Path]:

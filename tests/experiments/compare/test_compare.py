@@ -354,3 +354,26 @@ def test_reranking_counts_real_labels_against_a_random_choice(synthetic, synthet
 def test_labels_that_cannot_be_evaluated_are_refused_before_training(agents, message):
     with pytest.raises(ValueError, match=message):
         CompareConfig(agents=agents)
+
+
+def test_a_rollout_of_another_agent_is_made_anew(finished, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    file = next((run / "rollouts").glob("*-ddpg-0.npz"))
+    before = file.read_bytes()
+    weights = run / "agents/ddpg/seed-0/best/weights.npz"
+    other = run / "agents/ddpg/seed-1/best/weights.npz"
+    shutil.copy(other, weights)
+    evaluate.run(evaluate.EvaluateConfig(run=run, split="test", out=run))
+    file_again = next((run / "rollouts").glob("*-ddpg-0.npz"))
+    assert file_again.read_bytes() != before
+
+
+def test_a_training_with_other_options_is_refused(config, tmp_path):
+    options = train.TrainConfig(
+        source=config.source, agent="linucb", train_steps=16, listener="replay", out=tmp_path
+    )
+    train.run(options)
+    for changed in ({"train_steps": 32}, {"reward": RewardConfig(listen=0, novelty=1)}):
+        with pytest.raises(FileExistsError, match=r"other options \((steps|reward)\)"):
+            train.run(replace(options, **changed))
