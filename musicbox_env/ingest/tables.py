@@ -6,12 +6,10 @@ import lzma
 import tarfile
 import zipfile
 import zlib
-from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Final, Protocol
 
 import ijson
@@ -23,7 +21,7 @@ import pyarrow.csv as pc_csv
 
 from musicbox_env.errors import InputError, is_nameless, reason
 from musicbox_env.ingest.sources.bounds import Budget
-from musicbox_env.ingest.sources.native import read_ahead
+from musicbox_env.ingest.sources.native import Utf8Stream, blocks_of_lines
 from musicbox_env.ingest.spelling.dialect import (
     VALUE,
     Source,
@@ -214,7 +212,7 @@ class CsvTable:
     def __init__(self, name: str, stream: PeekedStream, budget: Budget) -> None:
         """Detect the dialect and read the header line."""
         self._budget = budget
-        self._unended = 0
+        self._unended = self._malformed = 0
         self._reading: Generator[Rows, None, None] | None = None
         self.name, self._stream = name, stream
         self._dialect = detect_dialect(stream.head)
@@ -258,60 +256,53 @@ class CsvTable:
         refuse_repeated(self, wanted)
         # Bytes while parsing, so that bad UTF-8 spoils no whole file.
         types = {name: BYTE_CODES if name in as_codes else pa.binary() for name in wanted}
-        malformed: list[int] = []
-        next_line = self._dialect.preamble + 2
+        dialect = self._dialect
+        next_line = dialect.preamble + 2
+        stream = Utf8Stream(StandardQuotes(self._stream, dialect))
+        blocks = blocks_of_lines(stream, BLOCK_BYTES, dialect.preamble + 1, self._check)
         with (
             damage_reported(self.name, lambda: f"behind line {next_line - 1:,}"),
-            closing(self._batches(types, malformed)) as batches,
+            closing(blocks),
         ):
-            for batch in batches:
+            for block in blocks:
+                malformed: list[int] = []
+                batch = self._parsed(block, types, next_line, malformed)
                 lines = _lines_of(len(batch), next_line, malformed)
-                # The parser runs ahead: malformed lines beyond this batch go with the next.
-                num_within = bisect_left(malformed, lines[-1]) if len(batch) else 0
-                within = np.array(malformed[:num_within], np.int64)
-                del malformed[:num_within]
-                next_line += len(batch) + num_within
+                next_line += len(batch) + len(malformed)
                 filled = ~_blank_lines(batch)
                 if not filled.all():
                     batch, lines = batch.filter(pa.array(filled)), lines[filled]
                 columns = {name: _as_text(batch[name]) for name in wanted}
-                yield Rows(columns, lines, within)
-        if malformed:
-            columns = {name: _as_text(pa.array([], kind)) for name, kind in types.items()}
-            yield Rows(columns, NO_LINES, np.array(malformed, np.int64))
+                yield Rows(columns, lines, np.array(malformed, np.int64))
 
-    def _batches(
-        self, types: dict[str, pa.DataType], malformed: list[int]
-    ) -> Generator[pa.RecordBatch, None, None]:
-        """Parse the columns of these types; lines that cannot be are added to ``malformed``."""
+    def _parsed(
+        self, block: pa.Buffer, types: dict[str, pa.DataType], next_line: int, malformed: list[int]
+    ) -> pa.RecordBatch:
+        """The columns of these types; lines that cannot be parsed are added to ``malformed``."""
         extra_lines = 0
         excess: InputError | None = None
 
         def note(row: pc_csv.InvalidRow) -> str:
             nonlocal extra_lines, excess
+            first, more = next_line - 1 + row.number + extra_lines, row.text.count("\n")
             try:
-                self._budget.check_malformed(
-                    len(malformed), row.number + extra_lines, len(self.columns), self.name
-                )
+                self._malformed += more + 1
+                self._budget.check_malformed(self._malformed, first, len(self.columns), self.name)
             except InputError as error:
                 # What is raised here never reaches anybody.
                 excess = error
                 return "error"
-            first, more = row.number + extra_lines, row.text.count("\n")
             malformed.extend(range(first, first + more + 1))
             # Arrow counts a row that runs over several lines as one.
             extra_lines += more
             return "skip"
 
-        dialect, head = self._dialect, self._stream.head
-        lines_before = dialect.preamble + 1
-        if len(head) < HEAD_BYTES and len(head.splitlines()) <= lines_before:
-            return
+        dialect = self._dialect
         # Columns that nobody wants may share a name; Arrow needs distinct ones. Only one thread
         # counts rows as it goes.
         names = [n if n in types else f"{n}#{i}" for i, n in enumerate(self.columns)]
         reading = pc_csv.ReadOptions(
-            use_threads=False, block_size=BLOCK_BYTES, column_names=names, skip_rows=lines_before
+            use_threads=False, block_size=block.size + 1, column_names=names
         )
         parsing = pc_csv.ParseOptions(
             delimiter=dialect.delimiter,
@@ -323,19 +314,15 @@ class CsvTable:
         converting = pc_csv.ConvertOptions(
             include_columns=list(types), column_types=types, strings_can_be_null=False
         )
-        options = {
-            "read_options": reading,
-            "parse_options": parsing,
-            "convert_options": converting,
-        }
         try:
-            quotes = StandardQuotes(self._stream, dialect)
-            with read_ahead(quotes, partial(pc_csv.open_csv, **options), self._check) as batches:
-                yield from batches
+            table = pc_csv.read_csv(pa.BufferReader(block), reading, parsing, converting)
         except pa.ArrowInvalid:
             if excess is not None:
                 raise excess from None
             raise
+        batches = table.combine_chunks().to_batches()
+        empty = [pa.array([], kind) for kind in types.values()]
+        return batches[0] if batches else pa.RecordBatch.from_arrays(empty, list(types))
 
     def _check(self, text: bytes) -> None:
         last = max(text.rfind(b"\n"), text.rfind(b"\r"))

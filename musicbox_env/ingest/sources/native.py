@@ -1,24 +1,22 @@
-"""Streams handed to native parsers: nothing of theirs outlives its use.
+"""Text handed to native parsers: no thread of theirs ever reads from Python.
 
-Arrow reads a CSV ahead in a thread of its own. A process that ends while that thread is inside
+Arrow reads streams ahead in threads of its own. A process that ends while one of them is inside
 Python is aborted, whatever it had to say.
 """
 
 from __future__ import annotations
 
 import codecs
-import threading
-import weakref
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import re
+from collections.abc import Callable, Generator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 import pyarrow as pa
 
 from musicbox_env.ingest.spelling.dialect import Rewritten, Source
 
-LONGEST_WAIT: Final = 20.0
-"""Seconds; a read that takes longer than this hangs."""
+_LINE_END: Final = re.compile(rb"\r\n|\n|\r")
 
 
 def _as_windows_1252(error: UnicodeError) -> tuple[str, int]:
@@ -51,83 +49,60 @@ class Utf8Stream(Rewritten):
         return text.encode()
 
 
-class _Feed:
-    """A stream that ends when it is shut."""
+def blocks_of_lines(
+    stream: Source, size: int, skip: int, look: Callable[[bytes], object]
+) -> Generator[pa.Buffer, None, None]:
+    """Whole lines of a text, some ``size`` bytes at a time, read ahead by one block.
 
-    def __init__(self, stream: Source, look: Callable[[bytes], object]) -> None:
-        self._stream, self._look = stream, look
-        self._lock = threading.Lock()
-        self._shut = False
-
-    def read(self, size: int) -> bytes:
-        with self._lock:
-            data = b"" if self._shut else self._stream.read(size)
-        self._look(data)
-        return data
-
-    def shut(self) -> None:
-        """End the stream, once the read that runs has ended."""
-        with self._lock:
-            self._shut = True
-
-
-class _Tap:
-    """A feed as Arrow holds it: as long as this lives, one of its threads may read."""
-
-    closed = False
-
-    def __init__(self, feed: _Feed) -> None:
-        self._feed = feed
-
-    def read(self, size: int = -1, /) -> bytes:
-        feed = self._feed
-        # An error keeps the frames that it came through; none of them may keep this alive.
-        del self
-        return feed.read(size)
-
-    def close(self) -> None:
-        """Leave the stream to whoever opened it."""
-
-    def readable(self) -> bool:
-        return True
-
-
-class _Batches(Iterator[pa.RecordBatch]):
-    """Batches of a reader, none once it is let go."""
-
-    def __init__(self) -> None:
-        self.reader: pa.RecordBatchReader | None = None
-
-    def __next__(self) -> pa.RecordBatch:
-        if self.reader is None:
-            raise StopIteration
-        return self.reader.read_next_batch()
-
-
-@contextmanager
-def read_ahead(
-    stream: Source,
-    open_reader: Callable[[pa.NativeFile], pa.RecordBatchReader],
-    look: Callable[[bytes], object],
-) -> Iterator[Iterator[pa.RecordBatch]]:
-    """Batches that a reader makes of a stream; at the end of the block no thread reads any more.
+    The blocks are memory of Arrow's: none of its threads need ever enter Python to let go of one.
 
     Args:
         stream: What is read.
-        open_reader: Makes the reader. No function written in Python: its frame would hold the
-            stream for as long as an error is known.
+        size: Bytes of a block, about.
+        skip: Lines at the beginning to leave out.
         look: Receives what was read, before it is parsed; may raise.
     """
-    feed = _Feed(Utf8Stream(stream), look)
-    tap = _Tap(feed)
-    gone = threading.Event()
-    weakref.finalize(tap, gone.set)
-    batches = _Batches()
-    try:
-        batches.reader = open_reader(pa.PythonFile(tap, mode="r"))
-        yield batches
-    finally:
-        feed.shut()
-        batches.reader = None
-        del tap
-        gone.wait(LONGEST_WAIT)
+    blocks = _blocks(stream, size, skip, look)
+    with ThreadPoolExecutor(1) as reader:
+        ahead = reader.submit(next, blocks, None)
+        while (block := ahead.result()) is not None:
+            ahead = reader.submit(next, blocks, None)
+            yield block
+
+
+def _blocks(
+    stream: Source, size: int, skip: int, look: Callable[[bytes], object]
+) -> Generator[pa.Buffer, None, None]:
+    rest = b""
+    while data := stream.read(size):
+        look(data)
+        end = (data.rfind(b"\n") if b"\n" in data else data.rfind(b"\r", 0, -1)) + 1
+        if end == 0:
+            rest += data
+            continue
+        begun, rest = rest, data[end:]
+        if skip:
+            begun, skip = _without_lines(begun + data[:end], skip)
+            end = 0
+        if begun or end:
+            yield _joined(begun, memoryview(data)[:end])
+    if skip:
+        rest, skip = _without_lines(rest, skip)
+    if rest:
+        yield _joined(rest, b"")
+
+
+def _without_lines(text: bytes, count: int) -> tuple[bytes, int]:
+    """A text without its first lines, and how many more are to be left out of what follows."""
+    place = 0
+    while count and (end := _LINE_END.search(text, place)):
+        place, count = end.end(), count - 1
+    return text[place:] if not count else b"", count
+
+
+def _joined(first: bytes, second: bytes | memoryview) -> pa.Buffer:
+    block = pa.allocate_buffer(len(first) + len(second))
+    view = memoryview(block).cast("B")
+    view[: len(first)] = first
+    view[len(first) :] = second
+    return block
