@@ -16,7 +16,7 @@ PLAYING = str(Path(__file__).with_name("playing.py"))
 COMPLETE = {
     "first use": "cache/synthetic-????????????/dataset.json",
     "ingest": "out/dataset.json",
-    "train": "out/agents/ddpg/seed-1/result.json",
+    "train": "out/agents/ddpg/seed-1/training.json",
     "compare": "out/report.html",
 }
 """A file that only a job that is done leaves."""
