@@ -24,6 +24,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from musicbox_env.data.dataset import Dataset
 from musicbox_env.locks import InUseError, held
+from musicbox_env.rewards import RewardConfig
 from musicbox_env.synthetic.generator import SyntheticConfig, synthesize
 
 SMALL_DDPG = ("ddpg.warmup_updates=20", "ddpg.num_envs=16", "ddpg.learning_starts=32")
@@ -356,17 +357,22 @@ def test_labels_that_cannot_be_evaluated_are_refused_before_training(agents, mes
         CompareConfig(agents=agents)
 
 
-def test_a_rollout_of_another_agent_is_made_anew(finished, tmp_path):
+def test_a_rollout_of_another_agent_is_made_anew(config, tmp_path):
     run = tmp_path / "run"
-    shutil.copytree(finished, run)
-    file = next((run / "rollouts").glob("*-ddpg-0.npz"))
-    before = file.read_bytes()
-    weights = run / "agents/ddpg/seed-0/best/weights.npz"
-    other = run / "agents/ddpg/seed-1/best/weights.npz"
-    shutil.copy(other, weights)
-    evaluate.run(evaluate.EvaluateConfig(run=run, split="test", out=run))
-    file_again = next((run / "rollouts").glob("*-ddpg-0.npz"))
-    assert file_again.read_bytes() != before
+    options = train.TrainConfig(
+        source=config.source, agent="linucb", train_steps=32, seeds=2, listener="replay", out=run
+    )
+    train.run(options)
+    again = evaluate.EvaluateConfig(run=run, evaluator=("replay",), sessions=20)
+
+    def evaluated(seed):
+        evaluate.run(again)
+        return next(run.rglob(f"rollouts/replay-linucb-{seed}.npz")).read_bytes()
+
+    first = evaluated(0)
+    assert evaluated(0) == first
+    shutil.copy(*(run / f"agents/linucb/seed-{seed}/best/weights.npz" for seed in (1, 0)))
+    assert evaluated(0) != first
 
 
 def test_a_training_with_other_options_is_refused(config, tmp_path):

@@ -19,6 +19,7 @@ from musicbox_env.errors import InputError
 from musicbox_env.ingest.pipeline import IngestConfig, ingest
 from musicbox_env.ingest.readers import open_tables
 from musicbox_env.ingest.sources.bounds import Bounds
+from musicbox_env.ingest.sources.files import find_files
 from musicbox_env.ingest.tables import PassedOver
 
 CSV = make_log(20).to_csv(index=False).encode()
@@ -265,3 +266,12 @@ def test_names_of_members_are_escaped(tmp_path):
     with open_tables(path) as found:
         names = [table.name for table in found]
     assert names == [rf"{path}:a\xff\x1b[31m.csv", rf"{path}:b\u202e.txt"]
+
+
+@pytest.mark.parametrize("target", ["gone", "link.csv"])
+def test_a_pattern_that_finds_a_link_to_nothing_names_it(tmp_path, target):
+    make_log(20).to_csv(tmp_path / "a.csv", index=False)
+    (tmp_path / "link.csv").symlink_to(tmp_path / target)
+    found = find_files([tmp_path / "*.csv"])
+    assert [file.name for file in found.files] == ["a.csv"]
+    assert [Path(passed.name).name for passed in found.passed_over] == ["link.csv"]
