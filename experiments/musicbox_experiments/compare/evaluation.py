@@ -78,7 +78,7 @@ def evaluate_one(job: TrainingJob, by: Evaluation) -> tuple[list[Rollout], PerSe
 def _rolled_out(
     agent: Agent, job: TrainingJob, by: Evaluation, evaluator: str, training: str
 ) -> Rollout:
-    """Rollout of a trained agent at an evaluator; read from its file if that is of these very two."""
+    """Roll out an agent at an evaluator, or read the file of these very two."""
     file = by.folder / f"{evaluator}-{job.agent}-{job.seed}.npz"
     listener = by.evaluators[evaluator]
     made_of = training + (_digest([Path(listener)]) if Path(listener).is_file() else listener)
