@@ -99,7 +99,7 @@ def training(synthetic, synthetic_folder, tmp_path_factory):
 SPOILT_TRAININGS = {
     **{"memory.tracks": 10**6, "memory.slate": -2, "memory.levels": 99, "memory.slate_levels": -9},
     **{"memory.context": np.nan, "memory.next_position": np.inf, "log.tracks": 2**31 - 1},
-    **{"log.slate": 10**6, "memory.added": 10**7, "env.keys.next": 10**6, "just_reset": None},
+    **{"log.slate": 10**6, "memory.added": 1, "env.keys.next": 10**6, "just_reset": None},
     **{"memory.song_reward": None, "log.terminated": None, "env.over": None, "log.context": None},
     **{"env.keys.generators": None, "actor_optimizer.0.exp_avg": None, "env.keys.keys": None},
     **{"critic_optimizer.0.exp_avg_sq": np.nan, "env.simulator.history.tracks": 10**6},

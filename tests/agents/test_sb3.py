@@ -13,6 +13,7 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.noise import NormalActionNoise
 
 import musicbox_env
+from musicbox_env.data.checks import FileError
 
 SMALL = {"batch_size": 8, "learning_starts": 16, "net_arch": (16,), "history_length": 4}
 
@@ -90,7 +91,7 @@ def test_a_checkpoint_of_another_size_is_refused(synthetic, tmp_path):
     agent.save(tmp_path)
     about = tmp_path / "agent.json"
     about.write_text(about.read_text().replace('"history_length": 4', '"history_length": 5'))
-    with pytest.raises(RuntimeError, match="size mismatch"):
+    with pytest.raises(FileError, match=r"weights\.npz: actor\S+ is f4 of shape"):
         SB3DDPGAgent.load(tmp_path, synthetic)
 
 
