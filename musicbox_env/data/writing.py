@@ -159,9 +159,14 @@ def _staged(out: Path) -> Iterator[Path]:
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write JSON whole or not at all."""
+    write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text in UTF-8 whole or not at all."""
     temporary = path.with_name(path.name + ".tmp")
     with writing(temporary):
-        temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+        temporary.write_text(text, encoding="utf-8")
     os.replace(temporary, path)
 
 

@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.figure import Figure
 
-from musicbox_env.data.writing import write_json
+from musicbox_env.data.writing import write_json, write_text
 from musicbox_env.schema import is_skip
 from musicbox_experiments.compare import plots, tables
 from musicbox_experiments.compare.known_gains import describe
@@ -49,7 +49,7 @@ def write_report(out: Path, study: Study, *, seed: int = 0, resamples: int = 200
     pictures = _pictures(study, summary)
     for picture in pictures:
         (out / f"{picture.name}.png").write_bytes(picture.image)
-    (out / "report.html").write_text(_render(summary, pictures), encoding="utf-8")
+    write_text(out / "report.html", _render(summary, pictures))
     return summary
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from musicbox_env.data.writing import write_text
 from musicbox_experiments import text
 from musicbox_experiments.compare import known_gains, plots
 from musicbox_experiments.compare.report import data_uri, render_page
@@ -69,7 +70,7 @@ def write_trust_report(
         pictures={name: data_uri(image) for name, image in pictures.items()},
         version=metadata.version("musicbox-env"),
     )
-    (out / "trust.html").write_text(page, encoding="utf-8")
+    write_text(out / "trust.html", page)
 
 
 def draw_pictures(findings: Findings) -> dict[str, bytes]:
