@@ -190,7 +190,10 @@ def choose_listeners(
     named: dict[str, str] = {}
     for evaluator in tuple(evaluators) or (*truth, *learned, "replay"):
         name, keyword = fits.evaluator(evaluator)
-        named[name] = keyword
+        if named.setdefault(name, keyword) != keyword:
+            raise ValueError(
+                f"{named[name]} and {keyword} would both be called {name!r}; rename one file."
+            )
     if listener != LEARNED:
         name, keyword = fits.found(listener)
         return Listeners(keyword, name, keyword, name, named | {name: keyword})

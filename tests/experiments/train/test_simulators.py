@@ -126,3 +126,8 @@ def test_the_listener_learned_with_evaluates_too(small, tmp_path, listener):
     assert chosen.training == listener
     assert chosen.evaluators[chosen.training_name] == listener
     assert {"ground_truth", "replay"} <= set(chosen.evaluators)
+
+
+def test_two_evaluators_of_one_name_are_refused(small, tmp_path):
+    with pytest.raises(ValueError, match=r"a/l\.npz and b/l\.npz would both be called 'l'"):
+        choose_listeners("replay", ("a/l.npz", "b/l.npz"), small, tmp_path)
