@@ -2,7 +2,7 @@
 
 A table is a log in the schema of the Music Streaming Sessions Dataset (`mssd`), a listening history
 that one of `SERVICES` recognizes, or a table of plays whose columns the user maps. A new service is
-a module beside `histories.spotify`, entered in `SERVICES`.
+a module beside `services.spotify`, entered in `SERVICES`.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Final
 
 from musicbox_env.errors import InputError, shown
-from musicbox_env.ingest.histories import spotify
 from musicbox_env.ingest.histories.formats import HistoryConfig, HistoryFormat
 from musicbox_env.ingest.histories.mapping import AUTO, PlayMapping
 from musicbox_env.ingest.histories.proposal import looks_like_plays, propose_mapping
 from musicbox_env.ingest.json_tables import JsonTable
 from musicbox_env.ingest.mssd import log_refusal
 from musicbox_env.ingest.readers import open_tables
+from musicbox_env.ingest.services import spotify
 from musicbox_env.ingest.tables import PassedOver, Table, found_columns
 
 SERVICES: Final[tuple[Callable[[Collection[str]], HistoryFormat | None], ...]] = (
