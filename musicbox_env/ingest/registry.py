@@ -7,7 +7,7 @@ a module beside `services.spotify`, entered in `SERVICES`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -22,10 +22,8 @@ from musicbox_env.ingest.readers import open_tables
 from musicbox_env.ingest.services import spotify
 from musicbox_env.ingest.tables import PassedOver, Table, found_columns
 
-SERVICES: Final[tuple[Callable[[Collection[str]], HistoryFormat | None], ...]] = (
-    spotify.recognize,
-)
-"""Each gives its format for the columns of a table that the service wrote, else None."""
+SERVICES: Final[tuple[Callable[[Table], HistoryFormat | None], ...]] = (spotify.recognize,)
+"""Each gives its format for a table that the service wrote, else None."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +63,7 @@ def history_format(table: Table, config: HistoryConfig) -> HistoryFormat | None:
         mapped = mapping if isinstance(table, JsonTable) else mapping.within(columns)
         return _table_of_plays(mapped, config)
     for recognize in SERVICES:
-        if (found := recognize(columns)) is not None:
+        if (found := recognize(table)) is not None:
             return found
     if config.map == AUTO and (proposed := propose_mapping(columns, table.sample())) is not None:
         return _table_of_plays(proposed, config)

@@ -7,7 +7,7 @@ import tarfile
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Callable, Collection, Generator, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from typing import Final, Protocol
@@ -24,6 +24,7 @@ from musicbox_env.ingest.sources.bounds import Budget
 from musicbox_env.ingest.sources.native import Utf8Stream, blocks_of_lines
 from musicbox_env.ingest.spelling.dialect import (
     VALUE,
+    Dialect,
     Source,
     StandardQuotes,
     cut,
@@ -80,31 +81,50 @@ class Rows:
             which has no lines, the row counted from 1.
         malformed: Lines that could not be cut into as many fields as the header has, ascending;
             a quote that is never closed takes several.
+        left_out: Lines of rows that are no plays to be read, by what they are.
     """
 
     columns: dict[str, pa.Array]
     lines: npt.NDArray[np.int64]
     malformed: npt.NDArray[np.int64] = field(default_factory=NO_LINES.copy)
+    left_out: Mapping[str, npt.NDArray[np.int64]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.lines)
 
     @property
     def num_read(self) -> int:
-        """Rows seen, malformed ones with them."""
-        return len(self) + len(self.malformed)
+        """Rows seen, those that are malformed or left out with them."""
+        left_out = sum(len(lines) for lines in self.left_out.values())
+        return len(self) + len(self.malformed) + left_out
 
     def first(self, count: int) -> Rows:
-        """The first ``count`` rows in the order of the file, malformed ones counted."""
+        """The first ``count`` rows in the order of the file, all of `num_read` counted."""
         if count >= self.num_read:
             return self
-        last = np.sort(np.concatenate([self.lines, self.malformed]))[:count]
-        end = last[-1] if count else 0
-        keep = int(np.searchsorted(self.lines, end, side="right"))
+        kinds = [self.lines, self.malformed, *self.left_out.values()]
+        kind = np.repeat(np.arange(len(kinds)), [len(lines) for lines in kinds])
+        first = np.argsort(np.concatenate(kinds), kind="stable")[:count]
+        keep, malformed, *others = np.bincount(kind[first], minlength=len(kinds)).tolist()
         return Rows(
             {name: column.slice(0, keep) for name, column in self.columns.items()},
             self.lines[:keep],
-            self.malformed[self.malformed <= end],
+            self.malformed[:malformed],
+            {w: of[:n] for (w, of), n in zip(self.left_out.items(), others, strict=True)},
+        )
+
+    def without(self, rows: npt.NDArray[np.bool_], what: str) -> Rows:
+        """The others, with these left out as ``what`` they are; masks are ``(rows,)``."""
+        if not rows.any():
+            return self
+        before = self.left_out.get(what, NO_LINES)
+        lines = np.sort(np.concatenate([before, self.lines[rows]]))
+        kept = pa.array(~rows)
+        return Rows(
+            {name: column.filter(kept) for name, column in self.columns.items()},
+            self.lines[~rows],
+            self.malformed,
+            {**self.left_out, what: lines},
         )
 
 
@@ -135,6 +155,45 @@ class Table(Protocol):
     def rows(self, wanted: Sequence[str], *, as_codes: Collection[str] = ()) -> Iterator[Rows]:
         """Stream the wanted columns; those in ``as_codes`` hold few distinct values."""
         ...
+
+
+class ConvertedTable:
+    """A table whose rows are changed before they are read, as a service's reader wants them.
+
+    What a conversion leaves out stands in `Rows.left_out`, where the account finds it.
+    """
+
+    def __init__(
+        self, table: Table, columns: Sequence[str], convert: Callable[[Rows], Rows]
+    ) -> None:
+        """Read these columns of a table, and make of each block of rows another.
+
+        Args:
+            table: The table.
+            columns: What ``convert`` needs of it.
+            convert: Gives rows with other columns, in the order of their lines. One row may become
+                many, which then count as so many rows read.
+        """
+        self._table, self._columns, self._convert = table, columns, convert
+        self.name, self.columns = table.name, table.columns
+
+    @property
+    def where(self) -> str:
+        """As the table says."""
+        return self._table.where
+
+    def sample(self) -> dict[str, list[str]]:
+        """The first values of the table before it is converted."""
+        return self._table.sample()
+
+    def close(self) -> None:
+        """Stop reading; no thread reads any more."""
+        self._table.close()
+
+    def rows(self, wanted: Sequence[str], *, as_codes: Collection[str] = ()) -> Iterator[Rows]:
+        """Stream the converted rows; which columns they have is for ``convert`` to say."""
+        for rows in self._table.rows(self._columns):
+            yield self._convert(rows)
 
 
 class PeekedStream:
@@ -207,16 +266,27 @@ def damage_reported(name: str, where: Callable[[], str] = str) -> Iterator[None]
 
 
 class CsvTable:
-    """A CSV read as a stream; its columns are those of the header line, without outer blanks."""
+    """A CSV read as a stream; its columns are those of the header line, without outer blanks.
 
-    def __init__(self, name: str, stream: PeekedStream, budget: Budget) -> None:
-        """Detect the dialect and read the header line."""
+    Attributes:
+        dialect: How it is written.
+        stream: Its bytes, of which the first can be looked at.
+    """
+
+    def __init__(
+        self, name: str, stream: PeekedStream, budget: Budget, dialect: Dialect | None = None
+    ) -> None:
+        """Detect the dialect, unless it is known, and read the header line."""
         self._budget = budget
         self._unended = self._malformed = 0
         self._reading: Generator[Rows, None, None] | None = None
-        self.name, self._stream = name, stream
-        self._dialect = detect_dialect(stream.head)
-        self.columns = self._dialect.header
+        self.name, self.stream = name, stream
+        self.dialect = dialect or detect_dialect(stream.head)
+        self.columns = self.dialect.header
+
+    def read_as(self, dialect: Dialect) -> CsvTable:
+        """The same text in another dialect, such as one whose columns no line names."""
+        return CsvTable(self.name, self.stream, self._budget, dialect)
 
     @property
     def where(self) -> str:
@@ -225,10 +295,10 @@ class CsvTable:
 
     def sample(self) -> dict[str, list[str]]:
         """The first values of each column, those of lines that fit the header."""
-        dialect = self._dialect
-        text = self._stream.head.decode(errors="replace")
-        lines = text.splitlines()[dialect.preamble + 1 :][: SAMPLE_ROWS + 1]
-        if len(self._stream.head) == HEAD_BYTES:
+        dialect = self.dialect
+        text = self.stream.head.decode(errors="replace")
+        lines = text.splitlines()[dialect.lines_above :][: SAMPLE_ROWS + 1]
+        if len(self.stream.head) == HEAD_BYTES:
             lines = lines[:-1]
         escape = dialect.backslash_quotes or dialect.backslash_delimiters
         rows = [cut(line, dialect.delimiter, dialect.quote, escape=escape) for line in lines]
@@ -256,10 +326,10 @@ class CsvTable:
         refuse_repeated(self, wanted)
         # Bytes while parsing, so that bad UTF-8 spoils no whole file.
         types = {name: BYTE_CODES if name in as_codes else pa.binary() for name in wanted}
-        dialect = self._dialect
-        next_line = dialect.preamble + 2
-        stream = Utf8Stream(StandardQuotes(self._stream, dialect))
-        blocks = blocks_of_lines(stream, BLOCK_BYTES, dialect.preamble + 1, self._check)
+        dialect = self.dialect
+        next_line = dialect.lines_above + 1
+        stream = Utf8Stream(StandardQuotes(self.stream, dialect))
+        blocks = blocks_of_lines(stream, BLOCK_BYTES, dialect.lines_above, self._check)
         with (
             damage_reported(self.name, lambda: f"behind line {next_line - 1:,}"),
             closing(blocks),
@@ -297,7 +367,7 @@ class CsvTable:
             extra_lines += more
             return "skip"
 
-        dialect = self._dialect
+        dialect = self.dialect
         # Columns that nobody wants may share a name; Arrow needs distinct ones. Only one thread
         # counts rows as it goes.
         names = [n if n in types else f"{n}#{i}" for i, n in enumerate(self.columns)]

@@ -10,6 +10,7 @@ from musicbox_env.ingest.histories.mapping import AUTO, PlayMapping, read_mappin
 from musicbox_env.ingest.histories.sessionize import SessionConfig
 from musicbox_env.ingest.spelling.precision import SECOND
 from musicbox_env.ingest.spelling.times import LOCAL, TimeSpelling
+from musicbox_env.ingest.tables import Table
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,8 @@ class HistoryFormat:
     Attributes:
         name: For people.
         mapping: Which columns say what.
+        table: The table, where its rows are read in another way than they are written: converted
+            or filtered (`tables.ConvertedTable`), or by another dialect (`CsvTable.read_as`).
         podcast: Columns that are filled where a podcast was played.
         audiobook: Columns that are filled where an audiobook was played.
         private: Column that is true where the listener asked not to be recorded.
@@ -75,6 +78,7 @@ class HistoryFormat:
 
     name: str
     mapping: PlayMapping
+    table: Table | None = None
     podcast: tuple[str, ...] = ()
     audiobook: tuple[str, ...] = ()
     private: str | None = None

@@ -123,6 +123,7 @@ class ListenReader:
         fmt = columns.fmt
         columns.begin(rows)
         self._rejects.add(rows.malformed, "no record, or wrong number of fields")
+        self.left_out.update({what: len(lines) for what, lines in rows.left_out.items()})
         records = np.zeros(len(rows), LISTEN)
         users, user_lost = columns.ids(rows, "user")
         records["track"], track_lost = self._tracks(rows, columns)

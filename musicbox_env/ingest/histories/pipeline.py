@@ -20,7 +20,7 @@ import tempfile
 import zoneinfo
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import IO, Any, Final, cast
@@ -181,8 +181,9 @@ class _HistoryMaker(ExitStack):
         self._tables.append((name, fmt.resolution_ms))
         columns = MappedColumns(fmt)
         try:
-            for rows in writer.read(table, name, fmt.columns):
-                self._keep(self._reader.read(rows, columns, owner))
+            with closing(fmt.table or table) as readable:
+                for rows in writer.read(readable, name, fmt.columns):
+                    self._keep(self._reader.read(rows, columns, owner))
         except DamagedFileError:
             if not isinstance(table, JsonTable):
                 raise

@@ -18,6 +18,7 @@ from musicbox_env.ingest.histories.formats import HistoryFormat
 from musicbox_env.ingest.histories.mapping import PlayMapping
 from musicbox_env.ingest.histories.proposal import usual_columns
 from musicbox_env.ingest.spelling.precision import MINUTE, SECOND
+from musicbox_env.ingest.tables import Table
 
 PLAYED_KEYS: Final = (b'"ms_played"', b'"msPlayed"')
 """What even the ruins of a history show."""
@@ -33,8 +34,12 @@ _SAME_NAME: Final = ("duration_ms", "skipped", "shuffle", "reason_start", "reaso
 """Columns that are called as in a mapping."""
 
 
-def recognize(columns: Collection[str]) -> HistoryFormat | None:
-    """How to read a table with these columns, None if Spotify did not write it."""
+def recognize(table: Table) -> HistoryFormat | None:
+    """How to read a table, None if Spotify did not write it."""
+    return _by_columns(table.columns)
+
+
+def _by_columns(columns: Collection[str]) -> HistoryFormat | None:
     present = set(columns)
     # Spotify writes `username` or nothing; with another name for users it is somebody's table.
     if usual_columns(list(columns)).get("user", "username") != "username":
@@ -82,5 +87,5 @@ def recognize(columns: Collection[str]) -> HistoryFormat | None:
 def recognize_ruins(head: bytes) -> HistoryFormat | None:
     """The format of a damaged file whose first record cannot be read, by its first bytes."""
     if any(key in head for key in PLAYED_KEYS):
-        return recognize(("ts", "ms_played", "spotify_track_uri"))
+        return _by_columns(("ts", "ms_played", "spotify_track_uri"))
     return None

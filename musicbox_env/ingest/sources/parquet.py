@@ -69,13 +69,19 @@ class ParquetTable:
         Raises:
             InputError: One of them holds lists.
         """
-        refuse_repeated(self, wanted)
         for name in wanted:
             if pa.types.is_nested(self._types[name]):
                 raise InputError(
                     f"{self.name}: column {name} holds {self._types[name]}; a single value in each "
                     "row expected."
                 )
+        return self.nested_rows(wanted, as_codes=as_codes)
+
+    def nested_rows(
+        self, wanted: Sequence[str], *, as_codes: Collection[str] = ()
+    ) -> Iterator[Rows]:
+        """The same with lists as they are."""
+        refuse_repeated(self, wanted)
         line = 1
         with damage_reported(self.name, lambda: f"behind row {line - 1:,}"):
             for batch in self._parquet.iter_batches(PARQUET_ROWS, columns=list(wanted)):

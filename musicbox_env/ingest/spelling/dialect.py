@@ -129,6 +129,7 @@ class Dialect:
         backslash_delimiters: Whether a delimiter within a field does.
         preamble: Lines before the header.
         header: Fields of the header, without outer blanks.
+        named: Whether a line holds the header; else it is known what the fields are.
     """
 
     delimiter: str
@@ -137,6 +138,12 @@ class Dialect:
     backslash_delimiters: bool
     preamble: int
     header: tuple[str, ...]
+    named: bool = True
+
+    @property
+    def lines_above(self) -> int:
+        """Lines before the first row."""
+        return self.preamble + self.named
 
 
 class StandardQuotes(Rewritten):
