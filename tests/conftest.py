@@ -17,3 +17,10 @@ def synthetic_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def synthetic(synthetic_folder: Path) -> Dataset:
     return Dataset(synthetic_folder)
+
+
+@pytest.fixture(scope="session")
+def worn(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    """A small synthetic dataset in which songs wear out those like them, late."""
+    folder = tmp_path_factory.mktemp("worn") / "data"
+    return Dataset(synthesize(SyntheticConfig(600, 200, 1, satiation="late"), folder))

@@ -29,6 +29,7 @@ from musicbox_env import kernels
 from musicbox_env.data.dataset import Dataset
 from musicbox_env.data.summaries import holds
 from musicbox_env.schema import SKIP_THRESHOLD, UNHEARD, UNKNOWN
+from musicbox_env.synthetic.outlook import Outlook
 
 Ints = npt.NDArray[np.integer]
 Rows = Ints
@@ -220,6 +221,20 @@ class Listener(ABC, Generic[State]):
         """Vectors that order all tracks for the given sessions, if there are any.
 
         With them the oracle finds the best songs of a catalog without a probability for each.
+        """
+        return None
+
+    def outlook(self, state: State, history: History, rows: Rows, tracks: Ints) -> Outlook | None:
+        """What candidates will be worth after songs not heard yet, where that is known exactly.
+
+        Args:
+            state: State of the whole batch; not changed.
+            history: What the whole batch has heard; not changed.
+            rows: Sessions of the batch ``(m,)``.
+            tracks: Candidates of each ``(m, c)``, -1 for none.
+
+        Returns:
+            None where the listener cannot say, or where no order of songs beats another.
         """
         return None
 

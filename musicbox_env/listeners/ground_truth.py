@@ -28,6 +28,7 @@ from musicbox_env.listeners.base import (
 )
 from musicbox_env.schema import UNHEARD
 from musicbox_env.synthetic.law import ListenerState
+from musicbox_env.synthetic.outlook import Outlook
 from musicbox_env.synthetic.truth import GroundTruth
 
 
@@ -83,6 +84,9 @@ class GroundTruthListener(Listener[GroundTruthState]):
         """Exact probabilities of the levels; see the base class. ``plays`` do not matter."""
         law = self.truth.law
         track_logit = self._track_logit(state, rows, tracks, history.holds(rows, tracks))
+        if (satiation := self.truth.satiation) is not None:
+            wear = satiation.wear(history.tracks[rows], tracks, self._vectors)
+            track_logit = track_logit + satiation.logit(wear, state.heard[rows][:, None])
         logit = law.skip_logit(state.at(rows), state.session_logit[rows], track_logit)
         return law.level_probabilities(logit)
 
@@ -104,11 +108,36 @@ class GroundTruthListener(Listener[GroundTruthState]):
         """The law's own order: ``quality + taste * affinity`` alone tells new songs apart.
 
         See `law`: what else the skip logit adds up is the same for every song that is new to the
-        session, and the probability of a skip grows with the logit.
+        session, and the probability of a skip grows with the logit. Where songs wear out, this is
+        the order of songs that nothing heard is like.
         """
         personal = self.truth.law.taste * state.taste[rows]
         queries = np.column_stack([personal, np.ones(len(rows))]).astype(np.float32)
-        return RankingSpace(queries, self._song_vectors, exact=True)
+        return RankingSpace(queries, self._song_vectors, exact=self.truth.satiation is None)
+
+    def outlook(
+        self, state: GroundTruthState, history: History, rows: Rows, tracks: Ints
+    ) -> Outlook | None:
+        """See the base class; None where nothing wears out, so that no order beats another."""
+        satiation = self.truth.satiation
+        if satiation is None:
+            return None
+        known = np.maximum(tracks, 0)
+        songs = self._track_logit(state, rows, known, history.holds(rows, known))
+        return Outlook.of(
+            self.truth.law,
+            satiation,
+            state.at(rows),
+            heard=history.tracks[rows],
+            candidates=tracks,
+            logits=songs + state.session_logit[rows][:, None],
+            vectors=self._vectors,
+        )
+
+    @cached_property
+    def _vectors(self) -> npt.NDArray[np.float32]:
+        """Track vectors ``(num_tracks, d)``, as kernels take them."""
+        return np.asarray(self.truth.track_vectors)
 
     @cached_property
     def _song_vectors(self) -> npt.NDArray[np.float32]:
@@ -130,6 +159,11 @@ class GroundTruthListener(Listener[GroundTruthState]):
         track_logit = self._track_logit(state, rows, slates, repeats)
         session_logit, so_far = state.session_logit[rows], state.at(rows)
         levels = np.full(slates.shape, UNHEARD, np.int8)
+        satiation = self.truth.satiation
+        if satiation is not None:
+            wear = satiation.wear_in_order(history.tracks[rows], slates, self._vectors)
+            places = np.arange(slates.shape[1])
+            track_logit = track_logit + satiation.logit(wear, so_far.heard[:, None] + places)
         for place in range(slates.shape[1]):
             logit = law.skip_logit(so_far, session_logit, track_logit[:, place])
             drawn = law.draw_levels(logit, uniforms[:, place])

@@ -25,6 +25,7 @@ from musicbox_env.simulator import checks, kernels
 from musicbox_env.simulator.actions import checked_actions
 from musicbox_env.simulator.assets import CONTEXT_SIZE, EnvAssets
 from musicbox_env.simulator.logged import LoggedPlays
+from musicbox_env.synthetic.outlook import Outlook
 
 Rows = npt.NDArray[np.intp]
 Ints = npt.NDArray[np.int64]
@@ -403,6 +404,13 @@ class Simulator:
         For oracles, as `skip_probabilities`.
         """
         return self.assets.listener.ranking_space(self._state, rows)
+
+    def outlook(self, rows: Rows, tracks: Ints) -> Outlook | None:
+        """What candidates ``(m, c)`` will be worth after songs not heard yet; see `Listener`.
+
+        For oracles, as `skip_probabilities`.
+        """
+        return self.assets.listener.outlook(self._state, self.history, rows, tracks)
 
     def remaining_log(self, rows: Rows) -> npt.NDArray[np.int32]:
         """Tracks that the log still holds, in logged order ``(m, width)``, -1 after the last.

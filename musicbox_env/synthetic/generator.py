@@ -9,7 +9,6 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import asdict
 from hashlib import blake2b
 from pathlib import Path
 from typing import Final
@@ -122,7 +121,7 @@ def _write_world(world: SyntheticWorld, folder: Path, split: SplitConfig, progre
             taste[rows] = batch.taste
             yield world.play_block(batch)
 
-    about = {"synthetic": asdict(world.config)}
+    about = {"synthetic": world.config.about}
     write_dataset(folder, blocks(), features=world.tracks.features, split=split, about=about)
     propensity.flush()
     taste.flush()
@@ -135,6 +134,7 @@ def _write_world(world: SyntheticWorld, folder: Path, split: SplitConfig, progre
         quality=world.tracks.quality[rows],
         vectors=world.tracks.vectors[rows],
         weight=world.tracks.popularity[rows],
+        satiation=world.satiation,
     )
 
 

@@ -8,10 +8,12 @@ listener answers with them, so that the two can never differ::
                + running_skip * (running - .5)              the same, with a longer memory
                + propensity + context_type[...] + shuffle   the session
                - quality - taste * (affinity - affinity_center) + repeat   the song
+               + satiation.strength * (wear - satiation.center[heard])   songs like it just heard
     P(level <= k) = sigmoid(skip logit + cut_k), cut_1 = 0
 
 It is an ordinal (cumulative-logit) model: one number, the skip logit, says how far a song is
-heard, and ``sigmoid(skip logit)`` is exactly P(``skip_2``).
+heard, and ``sigmoid(skip logit)`` is exactly P(``skip_2``). The last line, wear-out, is there only
+in worlds made with it, and in a module of its own: `satiation`.
 """
 
 from __future__ import annotations
@@ -166,8 +168,8 @@ class ListeningLaw:
         Args:
             state: What was heard, n sessions.
             session: From `session_logit`, ``(n,)``.
-            track: From `track_logit`: one song for each session ``(n,)``, or m candidates
-                ``(n, m)``.
+            track: From `track_logit`, and `Satiation.logit` where songs wear out: one song for
+                each session ``(n,)``, or m candidates ``(n, m)``.
 
         Returns:
             Of the shape of ``track``.

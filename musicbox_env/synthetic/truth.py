@@ -3,7 +3,8 @@
 ::
 
     DIR/truth/
-      law.json                parameters of the ListeningLaw and of the choice of songs
+      law.json                parameters of the ListeningLaw, of the choice of songs, and where
+                              songs wear out, of the Satiation
       session_propensity.npy  (sessions,)    in the dataset's session order
       session_taste.npy       (sessions, d)  unit rows
       track_quality.npy       (tracks,)      in the order of the catalog
@@ -27,8 +28,10 @@ from musicbox_env.data.verdicts import once
 from musicbox_env.data.writing import save_array, write_json
 from musicbox_env.errors import writing
 from musicbox_env.synthetic.law import ListeningLaw
+from musicbox_env.synthetic.satiation import Satiation
 
 FOLDER = "truth"
+SATIATION = "satiation"
 MEND = "Make the dataset again with `musicbox synthesize`, or ask its sender for it again."
 UNIT_ROWS = ("session_taste", "track_vectors")
 SMALLEST_POOL = 64
@@ -88,6 +91,8 @@ class GroundTruth:
         track_quality: Quality ``(num_tracks,)`` float32.
         track_vectors: Unit track vectors ``(num_tracks, d)`` float32.
         track_weight: Weight in a session's pool ``(num_tracks,)`` float32.
+        satiation: How songs wear out; None where they do not, as in datasets made before there was
+            such a thing.
     """
 
     law: ListeningLaw
@@ -97,6 +102,7 @@ class GroundTruth:
     track_quality: npt.NDArray[np.float32]
     track_vectors: npt.NDArray[np.float32]
     track_weight: npt.NDArray[np.float32]
+    satiation: Satiation | None = None
 
     @classmethod
     def open(cls, dataset: Dataset) -> GroundTruth:
@@ -143,6 +149,11 @@ class GroundTruth:
             law=file.built(ListeningLaw, content["law"], "law"),
             choice=file.built(SongChoice, content["choice"], "choice"),
             **arrays,
+            satiation=(
+                file.built(Satiation, content[SATIATION], SATIATION)
+                if SATIATION in content
+                else None
+            ),
         )
 
 
@@ -203,10 +214,14 @@ def write_truth(
     quality: npt.NDArray,
     vectors: npt.NDArray,
     weight: npt.NDArray,
+    satiation: Satiation | None = None,
 ) -> None:
     """Write parameters and the tracks' truth, in the order of the catalog."""
     truth = folder / FOLDER
     arrays = {"track_quality": quality, "track_vectors": vectors, "track_weight": weight}
     for name, values in arrays.items():
         save_array(truth / f"{name}.npy", values.astype(np.float32))
-    write_json(truth / "law.json", {"law": asdict(law), "choice": asdict(choice)})
+    parameters = {"law": asdict(law), "choice": asdict(choice)}
+    if satiation is not None:
+        parameters[SATIATION] = asdict(satiation)
+    write_json(truth / "law.json", parameters)

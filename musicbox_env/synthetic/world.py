@@ -11,8 +11,8 @@ first sessions of a long log are those of a short one with the same seed, tracks
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
-from typing import Final
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +24,7 @@ from musicbox_env.schema import MAX_SESSION_LENGTH, UNKNOWN, is_skip, require_kn
 from musicbox_env.synthetic import published
 from musicbox_env.synthetic.behaviour import draw_behaviour, draw_contexts
 from musicbox_env.synthetic.law import ListenerState, ListeningLaw
+from musicbox_env.synthetic.satiation import NONE, Satiation, satiation_of
 from musicbox_env.synthetic.tracks import SyntheticTracks, TrackConfig, draw_tracks
 from musicbox_env.synthetic.truth import SongChoice
 
@@ -55,12 +56,16 @@ class SyntheticConfig:
             a name. ``"none"`` is 0: songs matter by their quality alone. ``"default"`` is an
             assumption: the published figures hardly say how much taste matters, and pass with
             none as well. ``"high"``, three times that, shows what personal choice could be worth.
+        satiation: How songs wear out those like them: a name of `satiation.SATIATION_LEVELS`, or
+            its numbers, ``"STRENGTH,DECAY,LAG"``. ``"none"`` is the bundled world; all others are
+            assumptions, in which the order of songs matters.
     """
 
     sessions: int = 20_000
     tracks: int = 5_000
     seed: int = 0
     taste: str | float = "default"
+    satiation: str | float = NONE
 
     def __post_init__(self) -> None:
         if self.sessions < 1 or self.tracks < MIN_TRACKS or self.seed < 0:
@@ -75,6 +80,19 @@ class SyntheticConfig:
                 f"taste is {self.taste}; it must be a number from 0 to {LARGEST_TASTE:g} or one "
                 f"of {', '.join(TASTE_LEVELS)}."
             )
+        satiation_of(self.satiation)
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What a dataset says of how it was made.
+
+        Where nothing wears out, satiation is not named: the files are those of a world that knows
+        of none.
+        """
+        named = asdict(self)
+        if satiation_of(self.satiation) is None:
+            del named["satiation"]
+        return named
 
     @property
     def taste_value(self) -> float:
@@ -116,6 +134,7 @@ class SyntheticWorld:
         config: What to make.
         law: The listening law; its ``taste`` is that of the configuration, its
             ``affinity_center`` that of the plays in this world.
+        satiation: How songs wear out, centred on the plays of this world; None where they do not.
         choice: How sessions choose songs.
         track_config: How tracks are made.
         tracks: The catalog, most played first.
@@ -126,22 +145,23 @@ class SyntheticWorld:
     choice: SongChoice = field(default_factory=SongChoice)
     track_config: TrackConfig = field(default_factory=TrackConfig)
     tracks: SyntheticTracks = field(init=False)
+    satiation: Satiation | None = field(init=False)
 
     def __post_init__(self) -> None:
         rng = np.random.default_rng([self.config.seed, _TRACK_STREAM])
         tracks = draw_tracks(self.config.tracks, self.law, self.track_config, rng)
         object.__setattr__(self, "tracks", tracks)
-        law = replace(
-            self.law, taste=self.config.taste_value, affinity_center=self._mean_affinity(rng)
-        )
-        object.__setattr__(self, "law", law)
-
-    def _mean_affinity(self, rng: np.random.Generator) -> float:
-        """Mean affinity of the plays of this world."""
         cumulative = self._cumulative_popularity()
         taste = self._draw_tastes(CENTER_SESSIONS, cumulative, rng)
         songs = self._draw_songs(taste, cumulative, rng)
-        return round(float(np.einsum("nwd,nd->nw", self.tracks.vectors[songs], taste).mean()), 4)
+        affinity = np.einsum("nwd,nd->nw", tracks.vectors[songs], taste).mean()
+        center = round(float(affinity), 4)
+        law = replace(self.law, taste=self.config.taste_value, affinity_center=center)
+        object.__setattr__(self, "law", law)
+        satiation = satiation_of(self.config.satiation)
+        if satiation is not None:
+            satiation = satiation.centred(songs, tracks.vectors)
+        object.__setattr__(self, "satiation", satiation)
 
     def _cumulative_popularity(self) -> Array:
         cumulative = np.cumsum(self.tracks.popularity)
@@ -169,6 +189,9 @@ class SyntheticWorld:
         affinity = np.einsum("nwd,nd->nw", self.tracks.vectors[songs], taste)
         of_track = self.law.track_logit(self.tracks.quality[songs], affinity, is_repeat)
         of_session = self.law.session_logit(propensity[:, None], context, shuffle)
+        if self.satiation is not None:
+            wear = self.satiation.wear_in_order(songs[:, :0], songs, self.tracks.vectors)
+            of_track = of_track + self.satiation.logit(wear, np.arange(width))
         levels = self._draw_levels(of_session + of_track, lengths, rng)
         columns: dict[str, npt.NDArray] = {
             "track": songs,

@@ -8,7 +8,8 @@ from musicbox_env.data.writing import SplitConfig
 from musicbox_env.ingest.histories.formats import HistoryConfig
 from musicbox_env.ingest.sources.files import describe_source, find_files
 from musicbox_env.schema import require_known
-from musicbox_env.synthetic.generator import bundled_dataset, write_raw
+from musicbox_env.synthetic.generator import BUNDLED, bundled_dataset, write_raw
+from musicbox_env.synthetic.satiation import NONE, satiation_of
 from musicbox_env.synthetic.world import TASTE_LEVELS, SyntheticConfig
 from musicbox_experiments.data import ingest
 
@@ -49,10 +50,14 @@ class Source:
     taste: str = "default"
     """Of the synthetic sessions: how much personal taste decides what is skipped, none, default or
     high. Another than the bundled one is made on first use and kept in the cache."""
+    satiation: str = NONE
+    """Of the synthetic sessions: how songs wear out those like them, none, default, high, late or
+    STRENGTH,DECAY,LAG; kept likewise."""
     filters: Filters = field(default_factory=Filters)
 
     def __post_init__(self) -> None:
         require_known("taste", self.taste, TASTE_LEVELS)
+        satiation_of(self.satiation)
         if self.data is not None and self.sessions:
             raise ValueError("Pass --data or --sessions, not both.")
         if self.tracks and not self.sessions:
@@ -61,8 +66,11 @@ class Source:
             raise ValueError("--test-fold belongs to --sessions; a dataset folder has its split.")
         if self.map is not None and not self.sessions:
             raise ValueError("--map belongs to --sessions; a dataset folder is read as it is.")
-        if self.taste != "default" and not self.synthetic:
-            raise ValueError("--taste belongs to synthetic sessions; leave out --data, --sessions.")
+        for knob, usual in (("taste", "default"), ("satiation", NONE)):
+            if getattr(self, knob) != usual and not self.synthetic:
+                raise ValueError(
+                    f"--{knob} belongs to synthetic sessions; leave out --data, --sessions."
+                )
         if self.data is not None and self.filters != Filters():
             raise ValueError(
                 "--max-rows, --session-length and --min-popularity belong to raw logs; a dataset "
@@ -85,14 +93,14 @@ class Source:
         if self.data is not None:
             Dataset(self.data)
             return str(self.data.resolve())
-        world = SyntheticConfig(taste=self.taste)
+        world = SyntheticConfig(taste=self.taste, satiation=self.satiation)
         if self.filters != Filters():
             raw = out / "raw"
             if not raw.exists():
                 write_raw(world, raw, progress=True)
             files = (str(raw / "sessions.csv.gz"),), (str(raw / "tracks.csv"),)
             return str(self._ingest(out / "dataset", *files))
-        return None if self.taste == "default" else str(bundled_dataset(world))
+        return None if world == BUNDLED else str(bundled_dataset(world))
 
     def _ingest(self, folder: Path, sessions: tuple[str, ...], tracks: tuple[str, ...]) -> Path:
         if folder.exists():

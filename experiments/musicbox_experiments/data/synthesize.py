@@ -12,6 +12,7 @@ from pathlib import Path
 from musicbox_env.data.dataset import Dataset
 from musicbox_env.synthetic import calibration
 from musicbox_env.synthetic.generator import synthesize, write_raw
+from musicbox_env.synthetic.satiation import NONE
 from musicbox_env.synthetic.world import TASTE_LEVELS, SyntheticConfig
 from musicbox_experiments.text import say
 
@@ -35,6 +36,10 @@ class SynthesizeConfig:
     """How much personal taste decides what is skipped: none, default (an assumption, which the
     published figures neither prove nor refute), high (three times that, what personal choice could
     be worth), or a number, the law's own."""
+    satiation: str = NONE
+    """How songs wear out those like them, so that the order of songs matters: none, default, high,
+    late (felt six songs later), or numbers, STRENGTH,DECAY,LAG. All but none are assumptions, which
+    the published figures neither prove nor refute."""
     out: Path | None = None
     """Dataset folder to write, embeddings and truth included."""
     raw: Path | None = None
@@ -56,7 +61,7 @@ class SynthesizeConfig:
             # SyntheticConfig refuses what is no number either, with a suggestion.
             with suppress(ValueError):
                 taste = float(self.taste)
-        return SyntheticConfig(self.sessions, self.tracks, self.seed, taste)
+        return SyntheticConfig(self.sessions, self.tracks, self.seed, taste, self.satiation)
 
 
 def run(config: SynthesizeConfig) -> None:
@@ -89,6 +94,11 @@ def _check(synthetic: SyntheticConfig, folder: Path | None) -> None:
     required = [row for row in rows if row.required]
     off = [row for row in required if not row.ok]
     say(f"{len(required) - len(off)} of {len(required)} required figures are within tolerance.")
+    say(
+        "They do not say how much taste or wear-out decides: worlds with none of either, and with "
+        f"much, have the same figures. This one has taste {synthetic.taste} and satiation "
+        f"{synthetic.satiation}, which are assumptions."
+    )
     if off:
         say("Off: " + "; ".join(row.name for row in off))
         raise SystemExit(1)

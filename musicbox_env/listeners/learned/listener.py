@@ -410,7 +410,7 @@ def default_fit(dataset: Dataset) -> Path:
     if own.is_file():
         return own
     made = dataset.about.get("synthetic", {})
-    if made.get("taste") in ("default", 1.3):
+    if made.get("taste") in ("default", 1.3) and "satiation" not in made:
         return BUNDLED
     raise FileNotFoundError(
         f"{dataset.folder} has no fitted listener (listeners/learned.npz), and the one that "
