@@ -8,7 +8,8 @@ import pandas as pd
 
 from musicbox_env.data.dataset import Dataset
 from musicbox_env.data.sessions import assign_splits
-from musicbox_env.data.writing import PlayBlock, SplitConfig, write_dataset
+from musicbox_env.data.splits import SplitConfig
+from musicbox_env.data.writing import PlayBlock, write_dataset
 from musicbox_env.retrieval.embeddings import fit_embeddings
 from musicbox_env.schema import SPLITS
 
@@ -59,8 +60,15 @@ def more(plays: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
 CHANGES: dict[str, Change] = {c.__name__: c for c in (relabelled, renamed, fewer, more)}
 
 
-def divided_world(folder: Path, change: Change | None = None, split: str = "train_b") -> Dataset:
+def divided_world(
+    folder: Path,
+    change: Change | None = None,
+    split: str = "train_b",
+    source: np.ndarray | None = None,
+) -> Dataset:
     """Write the log, plays of one split changed, fit embeddings and open it.
+
+    ``source`` says who chose each play of the log that is not changed.
 
     The catalog is that of a table of features, whoever plays what.
     """
@@ -76,6 +84,8 @@ def divided_world(folder: Path, change: Change | None = None, split: str = "trai
         np.array(TRACK_IDS, dtype=object),
         {name: plays[name].to_numpy() for name in ("track", "level")},
     )
+    if source is not None:
+        block.columns["source"] = source
     rng = np.random.default_rng(4)
     features = pd.DataFrame({"track_id": TRACK_IDS, "energy": rng.random(TRACKS), "tempo": 120.0})
     folder.mkdir(parents=True)

@@ -3,7 +3,8 @@
 import numpy as np
 
 from musicbox_env.data.dataset import Dataset
-from musicbox_env.data.writing import PlayBlock, SplitConfig, write_dataset
+from musicbox_env.data.splits import SplitConfig
+from musicbox_env.data.writing import PlayBlock, write_dataset
 from musicbox_env.schema import Level
 from musicbox_env.simulator.assets import CONTEXT_SIZE
 

@@ -8,7 +8,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from musicbox_env.data.dataset import Dataset
-from musicbox_env.data.writing import PlayBlock, SplitConfig, write_dataset
+from musicbox_env.data.splits import SplitConfig
+from musicbox_env.data.writing import PlayBlock, write_dataset
 from musicbox_env.listeners import History, Listener, NoState
 from musicbox_env.schema import Level, is_skip
 

@@ -151,6 +151,11 @@ class SessionLog:
         """
         return self._columns[name]
 
+    @property
+    def column_names(self) -> tuple[str, ...]:
+        """Columns that are stored: all of `PLAY_COLUMNS`, and others that the log gave."""
+        return tuple(self._stored)
+
     @cached_property
     def replayed(self) -> LogArrays:
         """Offsets of sessions, tracks and levels of plays, as kernels read them."""

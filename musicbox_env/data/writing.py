@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 from musicbox_env.data.dataset import FORMAT_VERSION, UNFINISHED
 from musicbox_env.data.fingerprint import fingerprints
 from musicbox_env.data.sessions import assign_splits
+from musicbox_env.data.splits import SplitConfig
 from musicbox_env.errors import writing
 from musicbox_env.locks import held
 from musicbox_env.schema import (
@@ -40,46 +41,6 @@ if TYPE_CHECKING:  # slow to import, and an environment needs none of it
 COPY_ROWS = 4_000_000
 IDS_ROW_GROUP = 100_000
 IDS_SCHEMA = pa.schema([("session_id", pa.string())])
-
-
-@dataclass(frozen=True)
-class SplitConfig:
-    """How sessions are divided, by a hash of their id, or of what `PlayBlock.split_keys` says.
-
-    Attributes:
-        train: Share of the sessions to learn from; halved again into folds A and B.
-        validation: Share for choosing settings and checkpoints.
-        test: Share for the figures that are reported.
-        seed: Key of the hash that assigns sessions to splits; another seed gives another split.
-        test_fold: Which of the disjoint test splits that a seed gives, from 0: over all folds (five
-            of a test share of .2) each session is a test session once.
-    """
-
-    train: float = 0.7
-    validation: float = 0.1
-    test: float = 0.2
-    seed: int = 42
-    test_fold: int = 0
-
-    def __post_init__(self) -> None:
-        shares = self.shares
-        if min(shares) < 0 or not np.isclose(sum(shares), 1.0) or self.train <= 0:
-            raise ValueError(
-                f"Split shares are train {self.train}, validation {self.validation}, test "
-                f"{self.test}; they must not be negative, train must be above 0, and their sum 1."
-            )
-        # Shares such as .2 are a little off as binary numbers.
-        folds = int(1 / self.test + 1e-9) if self.test else 1
-        if not 0 <= self.test_fold < folds:
-            raise ValueError(
-                f"test_fold is {self.test_fold}; with a test share of {self.test} it must be from "
-                f"0 to {folds - 1}."
-            )
-
-    @property
-    def shares(self) -> tuple[float, float, float]:
-        """Train, validation and test share."""
-        return self.train, self.validation, self.test
 
 
 @dataclass
@@ -219,11 +180,7 @@ def write_dataset(
             "plays": int(lengths.sum()),
             "tracks": len(catalog),
             "longest_session": int(lengths.max()),
-            "split": {
-                **dict(zip(("train", "validation", "test"), split.shares, strict=True)),
-                "seed": split.seed,
-                "test_fold": split.test_fold,
-            },
+            "split": split.about(),
             **fingerprints(folder),
             **about,
         },

@@ -13,6 +13,7 @@ import pyarrow as pa
 from musicbox_env.data.writing import PlayBlock
 from musicbox_env.ingest.assembly import IdSet, hash_ids
 from musicbox_env.ingest.plays import Rejects
+from musicbox_env.ingest.time_split import LEFT_OUT, PARTS
 from musicbox_env.schema import STORED_PLAY_COLUMNS
 
 MIN_SESSION_PLAYS: Final = 2
@@ -46,8 +47,12 @@ class SessionChooser:
         self._incomplete, self._session_length, self._popular = incomplete, session_length, popular
         self._seen = IdSet()
 
-    def choose(self, batch: pa.RecordBatch) -> PlayBlock:
+    def choose(
+        self, batch: pa.RecordBatch, split: npt.NDArray[np.uint8] | None = None
+    ) -> PlayBlock:
         """Filter a batch of `assembly.BLOCK_SCHEMA`.
+
+        ``split`` holds codes of its sessions where these are split by time: see `time_split`.
 
         Sessions are evaluated by all their logged plays first; only then do plays fall out. The
         other order would keep sessions for how many of their songs are popular.
@@ -66,8 +71,15 @@ class SessionChooser:
         keep_play = self._popular_plays(batch["track_id"], kept[session])
         left = np.bincount(session[keep_play], minlength=len(ids))
         kept = self._keep(kept, left >= MIN_SESSION_PLAYS, "short", left)
+        if split is not None:
+            for rule, code in LEFT_OUT.items():
+                kept = self._keep(kept, split != code, rule, left)
+            for name, code in PARTS.items():
+                self.counts[name] += int((kept & (split == code)).sum())
         self.counts["sessions_kept"] += int(kept.sum())
-        return _block(batch, kept, keep_play & kept[session], left[kept])
+        block = _block(batch, kept, keep_play & kept[session], left[kept])
+        block.split = None if split is None else split[kept]
+        return block
 
     def _keep(
         self,

@@ -38,6 +38,7 @@ from musicbox_env.workers import worker_pool
 
 PART_VERSION: Final = 4
 """Belongs to every part's key: raise it when parts come out differently."""
+SPLIT_CODES: Final = "split.npy"
 BYTES_PER_WORKER: Final = 48 << 20
 """Read in the half second that a process takes to start; of less, it would find nothing left."""
 
@@ -95,6 +96,12 @@ class Part:
         if not self.history:
             return session_ids
         return np.array([run_of(name) for name in session_ids], dtype=object)
+
+    @property
+    def split_codes(self) -> npt.NDArray[np.uint8] | None:
+        """Code of each session in the order of `blocks`, of a history that is split by time."""
+        file = self.folder / SPLIT_CODES
+        return np.load(file) if file.is_file() else None
 
     @property
     def rejects_file(self) -> Path:

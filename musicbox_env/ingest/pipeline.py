@@ -24,8 +24,10 @@ import pyarrow as pa
 import pyarrow.csv as pc_csv
 
 from musicbox_env.data.dataset import UNFINISHED
-from musicbox_env.data.writing import PlayBlock, SplitConfig, staged_folder, write_dataset
+from musicbox_env.data.splits import SplitConfig
+from musicbox_env.data.writing import PlayBlock, staged_folder, write_dataset
 from musicbox_env.errors import InputError, shown
+from musicbox_env.ingest import time_split
 from musicbox_env.ingest.chooser import MIN_SESSION_PLAYS, SessionChooser
 from musicbox_env.ingest.histories.formats import HistoryConfig
 from musicbox_env.ingest.histories.listens import BAD_TIME
@@ -37,6 +39,7 @@ from musicbox_env.ingest.registry import SourceKinds, sort_sources
 from musicbox_env.ingest.song_ids import song_ids, with_song_ids
 from musicbox_env.ingest.sources.files import find_files, named_files
 from musicbox_env.ingest.tables import PassedOver
+from musicbox_env.ingest.time_split import blocks_with_codes, with_folds
 from musicbox_env.ingest.track_features import TrackFeatures, read_track_features
 from musicbox_env.progress import tqdm
 from musicbox_env.schema import MAX_SESSION_LENGTH
@@ -62,7 +65,7 @@ class IngestConfig:
         session_length: Keep only sessions of exactly this many plays.
         min_popularity: Keep only plays of tracks with at least this us_popularity_estimate; tracks
             of unknown popularity fall out.
-        split: Shares and seed of the division into train, validation and test sessions.
+        split: Division into train, validation and test sessions: by hash or time, shares and seed.
         history: How streaming histories and tables of plays become sessions.
         embeddings: Fit embeddings of the tracks.
         workers: Files worked on at once; by default as many as there are cores.
@@ -147,6 +150,8 @@ def _parts(config: IngestConfig, found: SourceKinds, folder: Path) -> list[Part]
     """Parts of all histories and logs: one of the histories together, one of each log."""
     parts = []
     left = config.max_rows
+    if found.histories and found.logs:
+        time_split.require_dates(config.split)
     if found.histories:
         with tqdm(
             total=sum(file.stat().st_size for file in found.histories),
@@ -157,7 +162,12 @@ def _parts(config: IngestConfig, found: SourceKinds, folder: Path) -> list[Part]
         ) as bar:
             parts.append(
                 make_history_part(
-                    found.histories, folder, config.history, max_rows=left, on_bytes=bar.update
+                    found.histories,
+                    folder,
+                    config.history,
+                    config.split,
+                    max_rows=left,
+                    on_bytes=bar.update,
                 )
             )
         left = None if left is None else left - parts[0].about["rows"]
@@ -304,15 +314,17 @@ class _DatasetWriter:
             self._rejects_file.open("ab") as file,
             tqdm(total=sessions, desc="writing sessions", disable=not self._config.progress) as bar,
         ):
-            for part in self._parts:
-                for table, batch in part.blocks():
-                    block = chooser.choose(with_song_ids(batch, self._song_ids))
-                    block.split_keys = part.split_keys(block.session_ids)
-                    yield block
-                    _append_rejects(file, chooser.rejects.take(table))
-                    bar.update(len(batch["session_id"].dictionary))
+            for part, table, batch, codes in blocks_with_codes(self._parts, self._config.split):
+                block = chooser.choose(with_song_ids(batch, self._song_ids), codes)
+                block.split_keys = part.split_keys(block.session_ids)
+                block.split = with_folds(block.split, block.split_keys, self._config.split.seed)
+                yield block
+                _append_rejects(file, chooser.rejects.take(table))
+                bar.update(len(batch["session_id"].dictionary))
         self._rejected += chooser.rejects.counts
         self._refuse_excess("logs", self._rejected, self._rows, self._lost)
+        if self._config.split.by_time:
+            time_split.require_every_split(chooser.counts)
         if not chooser.counts["sessions_kept"]:
             raise InputError(self._nothing_left())
         about.update(self._about(passed_over))
@@ -402,6 +414,8 @@ class _DatasetWriter:
                 "why": [table.why for table in passed_over[:MAX_NAMES_KEPT]],
             },
         }
+        if config.split.by_time:
+            about["split"] = time_split.account(config.split, counts)
         for part in self._parts:
             if part.history:
                 about["history"] = part.history

@@ -13,6 +13,10 @@ embeddings      fitted anew on the part, with the settings of the whole dataset'
                 MusicBox did not fit is taken as it is
 ==============  ====================================================================================
 
+A third part, `ORGANIC`, is what would be known had nobody recommended anything: all training and
+validation sessions, of which only the plays are left that listeners chose themselves; the sessions
+to be evaluated are whole.
+
 Agents and listeners of a part are made from its folder as from any other. Of the other part they
 know which songs there are. A part lies in ``DATA/parts/`` (in the user's cache, where DATA may only
 be read), is made on first use, and is made anew where DATA changed. ``source/`` says which sessions
@@ -37,18 +41,22 @@ from musicbox_env.cache import cache_folder
 from musicbox_env.data.checks import CheckedFile, FileError
 from musicbox_env.data.dataset import EMBEDDINGS, SOURCE, UNFINISHED, WHOLE, Dataset
 from musicbox_env.data.sessions import assign_splits
-from musicbox_env.data.writing import PlayBlock, SplitConfig, save_array, write_dataset, write_json
+from musicbox_env.data.splits import SplitConfig
+from musicbox_env.data.writing import PlayBlock, save_array, write_dataset, write_json
+from musicbox_env.ingest.chooser import MIN_SESSION_PLAYS
 from musicbox_env.ingest.histories.sessionize import run_of
 from musicbox_env.retrieval.embeddings import fit_embeddings
-from musicbox_env.schema import PLAY_COLUMNS, SPLITS, require_known
+from musicbox_env.schema import SOURCES, SPLITS, require_known
 
 PARTS: Final = ("train_a", "train_b")
+ORGANIC: Final = SOURCES[0]
 OTHER: Final = {"train_a": "train_b", "train_b": "train_a"}
 """The part that evaluates what was made of a part."""
 EVALUATED: Final = ("test", "validation")
 """Splits that can be evaluated; of validation sessions it is a half, and the parts share the rest.
 """
-VERSION: Final = 1
+VERSION: Final = 2
+SOURCE_COLUMN: Final = "source"
 SESSIONS_A_BLOCK: Final = 1 << 16
 _TRAIN_A, _TRAIN_B, _VALIDATION, _TEST = range(len(SPLITS))
 _ABSENT: Final = 255
@@ -65,13 +73,13 @@ def open_part(dataset: Dataset, part: str, evaluated: str = "test") -> Dataset:
 
     Args:
         dataset: The whole, or one of its parts.
-        part: `WHOLE` for the dataset itself, or one of `PARTS`.
+        part: `WHOLE` for the dataset itself, one of `PARTS`, or `ORGANIC`.
         evaluated: Which of `EVALUATED` the part's test split shall hold.
 
     Raises:
         ValueError: An unknown part, or one that holds no session to learn from.
     """
-    require_known("part of the training sessions", part, (WHOLE, *PARTS))
+    require_known("part of the training sessions", part, (WHOLE, *PARTS, ORGANIC))
     require_known("split to evaluate on", evaluated, EVALUATED)
     whole = dataset.whole
     if part == WHOLE:
@@ -152,10 +160,11 @@ def _write(whole: Dataset, part: str, evaluated: str, folder: Path) -> None:
     if not np.isin(codes, (_TRAIN_A, _TRAIN_B)).any():
         raise ValueError(f"{whole.folder} has no session in {part!r} to learn from.")
     kept = np.flatnonzero(codes != _ABSENT)
-    made = {name: whole.about[name] for name in ("synthetic",) if name in whole.about}
+    made = {name: whole.about[name] for name in ("synthetic", "split") if name in whole.about}
+    chosen = _own_choice(whole, codes) if part == ORGANIC else None
     write_dataset(
         folder,
-        _blocks(whole, kept, codes[kept]),
+        _blocks(whole, kept, codes[kept], chosen),
         features=whole.catalog.frame("features"),
         split=SplitConfig(),
         about={**made, "part": {"name": part, "evaluated": evaluated}},
@@ -170,6 +179,8 @@ def _write(whole: Dataset, part: str, evaluated: str, folder: Path) -> None:
 
 def part_splits(whole: Dataset, part: str, evaluated: str) -> npt.NDArray[np.uint8]:
     """Split code that each session of the whole has in a part; 255 where it is not of the part."""
+    if part == ORGANIC:
+        return _organic_splits(whole)
     keys = list(whole.sessions.session_ids)
     if "history" in whole.about:
         keys = [run_of(key) for key in keys]
@@ -186,21 +197,48 @@ def part_splits(whole: Dataset, part: str, evaluated: str) -> npt.NDArray[np.uin
     return codes
 
 
+def _organic_splits(whole: Dataset) -> npt.NDArray[np.uint8]:
+    """The split of each session, unless too few of its plays are its listener's own choice."""
+    log = whole.sessions
+    if SOURCE_COLUMN not in log.column_names:
+        raise ValueError(f"{whole.folder} does not say which plays were recommended.")
+    codes = log.split.copy()
+    left = np.add.reduceat(_own_choice(whole, codes).astype(np.int64), log.offsets[:-1])
+    codes[left < MIN_SESSION_PLAYS] = _ABSENT
+    return codes
+
+
+def _own_choice(whole: Dataset, codes: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
+    """Plays that listeners chose themselves, and all plays of sessions to be evaluated."""
+    log = whole.sessions
+    evaluated = np.repeat(codes == _TEST, np.diff(log.offsets))
+    return evaluated | (log.column(SOURCE_COLUMN) == SOURCES.index(ORGANIC))
+
+
 def _halves(keys: list[str], seed: int) -> npt.NDArray[np.uint8]:
     """A half, 0 or 1, for each key, by its hash."""
     return assign_splits(keys, seed=seed, shares=(1.0, 0.0, 0.0))
 
 
-def _blocks(whole: Dataset, kept: Ints, codes: npt.NDArray[np.uint8]) -> Iterator[PlayBlock]:
+def _blocks(
+    whole: Dataset,
+    kept: Ints,
+    codes: npt.NDArray[np.uint8],
+    chosen: npt.NDArray[np.bool_] | None,
+) -> Iterator[PlayBlock]:
+    """Sessions with their codes; of their plays those ``chosen`` of all plays, all if None."""
     log, ids = whole.sessions, whole.catalog.track_ids
     for start in range(0, len(kept), SESSIONS_A_BLOCK):
         some = slice(start, start + SESSIONS_A_BLOCK)
-        plays = log.plays_of(kept[some])
-        columns: dict[str, Any] = {name: log.column(name)[plays] for name in PLAY_COLUMNS}
+        plays, lengths = log.plays_of(kept[some]), log.lengths(kept[some])
+        if chosen is not None:
+            session = np.repeat(np.arange(len(lengths)), lengths)[chosen[plays]]
+            plays, lengths = plays[chosen[plays]], np.bincount(session, minlength=len(lengths))
+        columns: dict[str, Any] = {name: log.column(name)[plays] for name in log.column_names}
         tracks, columns["track"] = np.unique(columns["track"], return_inverse=True)
         yield PlayBlock(
             log.session_ids[kept[some]],
-            log.lengths(kept[some]),
+            lengths,
             ids[tracks],
             columns,
             split=codes[some],

@@ -19,9 +19,9 @@ import pandas as pd
 from musicbox_env.cache import cache_folder
 from musicbox_env.data.catalog import Catalog
 from musicbox_env.data.dataset import UNFINISHED
+from musicbox_env.data.splits import SplitConfig
 from musicbox_env.data.writing import (
     PlayBlock,
-    SplitConfig,
     folder_made_once,
     staged_folder,
     write_dataset,

@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from musicbox_env.data.splits import SplitConfig
 from musicbox_env.data.writing import (
     PlayBlock,
-    SplitConfig,
     save_array,
     staged_folder,
     write_dataset,

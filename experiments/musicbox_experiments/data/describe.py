@@ -1,6 +1,7 @@
 """Print what is in a dataset folder: splits, how plays were heard, tracks, what is unknown."""
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,14 +13,17 @@ from musicbox_agents.base import require_ranges
 from tyro.conf import Positional
 
 from musicbox_env.data.dataset import Dataset
+from musicbox_env.data.splits import TIME
 from musicbox_env.data.summaries import repeats
 from musicbox_env.errors import shown
+from musicbox_env.ingest.training_parts import SOURCE_COLUMN
 from musicbox_env.kernels import fill_rows
 from musicbox_env.schema import (
     DIVERSITY_FEATURES,
     MAX_SESSION_LENGTH,
     NUM_LEVELS,
     PLAY_COLUMNS,
+    SOURCES,
     SPLITS,
     TRACK_FEATURES,
     UNKNOWN,
@@ -72,6 +76,7 @@ def run(config: DescribeConfig) -> None:
 def describe(dataset: Dataset, *, top: int = 10) -> str:
     """Describe a dataset in readable text, a section a subject."""
     counts = PlayCounts.of(dataset)
+    flagged = SOURCE_COLUMN in dataset.sessions.column_names
     sections = {
         f"{dataset.folder}": _overview(dataset, counts),
         "Splits": _splits(dataset),
@@ -81,6 +86,7 @@ def describe(dataset: Dataset, *, top: int = 10) -> str:
             _ratio(np.where(counts.length > 0, counts.length, np.nan), counts.length.sum())
         ),
         "Context": _contexts(counts),
+        **({"Who chose the songs": _sources(counts)} if flagged else {}),
         "Known values of the plays": _known_plays(counts),
         f"Most played tracks (in training, first {top})": _top_tracks(dataset, top),
         "Track features": _features(dataset),
@@ -99,18 +105,18 @@ class PlayCounts:
     Attributes:
         by: Plays by a value and by level, ``(values + 1, 5 + 1)`` each, what is unknown last: by
             `position` (from 1), by whether the `previous` play was skipped, by whether the track
-            is a `repeat` within the session, by `context_type`, `premium` and `shuffle`.
+            is a `repeat` within the session, by `context_type`, `premium`, `shuffle` and `source`.
         length: Sessions by number of plays, ``(21,)``.
         unknown: Unknown values of each column.
     """
 
     def __init__(self) -> None:
         """Begin with no plays."""
-        flags = dict.fromkeys(("previous", "repeat", "premium", "shuffle"), 2)
+        flags = dict.fromkeys(("previous", "repeat", "premium", "shuffle", SOURCE_COLUMN), 2)
         sizes = {"position": MAX_SESSION_LENGTH + 1, "context_type": len(CONTEXTS) - 1, **flags}
         self.by = {n: np.zeros((size + 1, NUM_LEVELS + 1), np.int64) for n, size in sizes.items()}
         self.length = np.zeros(MAX_SESSION_LENGTH + 1, np.int64)
-        self.unknown = dict.fromkeys(PLAY_COLUMNS, 0)
+        self.unknown: Counter[str] = Counter()
 
     @classmethod
     def of(cls, dataset: Dataset) -> Self:
@@ -120,7 +126,8 @@ class PlayCounts:
         for first in range(0, dataset.sessions.num_sessions, CHUNK_SESSIONS):
             bounds = offsets[first : first + CHUNK_SESSIONS + 1]
             rows = slice(int(bounds[0]), int(bounds[-1]))
-            plays = {name: np.array(dataset.sessions.column(name)[rows]) for name in PLAY_COLUMNS}
+            log = dataset.sessions
+            plays = {name: np.array(log.column(name)[rows]) for name in log.column_names}
             counts.add(plays, np.diff(bounds))
         return counts
 
@@ -132,6 +139,7 @@ class PlayCounts:
         songs = np.full((len(lengths), int(lengths.max())), UNKNOWN, plays["track"].dtype)
         fill_rows(plays["track"], starts, lengths, songs)
         values = {
+            SOURCE_COLUMN: np.full(len(plays["level"]), UNKNOWN),
             **plays,
             "position": np.clip(plays["position"], 0, MAX_SESSION_LENGTH),
             "previous": previous,
@@ -192,20 +200,42 @@ def _overview(dataset: Dataset, counts: PlayCounts) -> list[str]:
 
 
 def _splits(dataset: Dataset) -> list[str]:
-    split, lengths = dataset.sessions.split, np.diff(dataset.sessions.offsets)
-    sessions = np.bincount(split, minlength=len(SPLITS))
-    plays = np.bincount(split, weights=lengths, minlength=len(SPLITS)).astype(int)
     about = dataset.about.get("split", {})
+    if about.get("kind") == TIME:
+        return [*_table(_sessions_and_plays(dataset)), *time_split_lines(about)]
     fold = about.get("test_fold", about.get("turn", 0))  # "turn" before it was renamed
     runs = "history" in dataset.about
     key = "the run of plays, all sessions of a run together" if runs else "the session id"
-    rows = [
+    return [
+        *_table(_sessions_and_plays(dataset)),
+        f"by hash of {key}, seed {about.get('seed', 'unknown')}, test fold {fold}",
+    ]
+
+
+def _sessions_and_plays(dataset: Dataset) -> list[tuple[str, ...]]:
+    split, lengths = dataset.sessions.split, np.diff(dataset.sessions.offsets)
+    sessions = np.bincount(split, minlength=len(SPLITS))
+    plays = np.bincount(split, weights=lengths, minlength=len(SPLITS)).astype(int)
+    return [
         (name, f"{sessions[i]:,} sessions", _share(sessions[i], len(split)), f"{plays[i]:,} plays")
         for i, name in enumerate(SPLITS)
     ]
+
+
+def time_split_lines(about: Mapping[str, Any]) -> list[str]:
+    """How sessions were divided by time and what was left out, by ``dataset.json``'s ``split``."""
+    by = "dates that were named (and are not stored)"
+    if about["by"] == "shares":
+        by = "shares of " + ", ".join(
+            f"{100 * about[name]:g} % {name}" for name in ("train", "validation", "test")
+        )
     return [
-        *_table(rows),
-        f"by hash of {key}, seed {about.get('seed', 'unknown')}, test fold {fold}",
+        f"by time: training, a gap of {about['gap']}, validation, then test; by {by}; training "
+        f"halved by hash, seed {about['seed']}",
+        *(
+            f"left out: {of['sessions']:,} sessions ({of['plays']:,} plays) {what}"
+            for what, of in about.get("left_out", {}).items()
+        ),
     ]
 
 
@@ -235,6 +265,16 @@ def _contexts(counts: PlayCounts) -> list[str]:
         share, skipped = counts.shares(column)[code], counts.skip_rates(column)[code]
         if share > 0:
             rows.append((name, percent(share), f"of plays, skipped {percent(skipped)}"))
+    return _table(rows)
+
+
+def _sources(counts: PlayCounts) -> list[str]:
+    shares, skipped = counts.shares(SOURCE_COLUMN), counts.skip_rates(SOURCE_COLUMN)
+    rows = [
+        (name, percent(shares[code]), f"of plays, skipped {percent(skipped[code])}")
+        for code, name in enumerate((*SOURCES, "unknown"))
+        if shares[code] > 0
+    ]
     return _table(rows)
 
 

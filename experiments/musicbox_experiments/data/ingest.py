@@ -5,6 +5,9 @@ those, in the schema of the Music Streaming Sessions Dataset; or a Spotify strea
 zip as downloaded; or any table of plays, with --map. Rows that cannot be are listed in rejects.csv.
 A run that was stopped goes on where it was.
 
+Sessions are split by hash, or with --split time by when they were: training on the earliest, test
+on the latest, with a --gap between.
+
 Of a history the dataset keeps no user name, address, country, device, date or time of a play.
 """
 
@@ -15,8 +18,10 @@ from typing import Any
 from tyro.conf import Positional
 
 from musicbox_env.data.dataset import Dataset
+from musicbox_env.data.splits import TIME
 from musicbox_env.ingest import pipeline as ingest
 from musicbox_env.ingest.histories.mapping import mapping_lines
+from musicbox_experiments.data.describe import time_split_lines
 from musicbox_experiments.data.enough import cautions
 from musicbox_experiments.text import say
 
@@ -38,6 +43,8 @@ def run(config: IngestConfig) -> None:
     dataset = Dataset(out)
     about = dataset.about
     say(*history_account(about), *passed_over(about))
+    if about["split"].get("kind") == TIME:
+        say("Split " + "\n  ".join(time_split_lines(about["split"])))
     if "history" in about:
         say("What it is too small for:")
         say("\n".join(cautions(dataset) or ["nothing that shows in the counts"]))

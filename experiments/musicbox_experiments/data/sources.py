@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from musicbox_env.data.dataset import Dataset
-from musicbox_env.data.writing import SplitConfig
+from musicbox_env.data.splits import SplitConfig
 from musicbox_env.ingest.histories.formats import HistoryConfig
 from musicbox_env.ingest.sources.files import describe_source, find_files
 from musicbox_env.schema import require_known

@@ -78,6 +78,14 @@ class Clock:
         """The same of other plays."""
         return Clock(self.start[order], self.end[order], self.slack[order], self.measured[order])
 
+    def bounds(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """The earliest beginning and the latest end of each play, by what a time may be wrong.
+
+        Times to the second count as exact.
+        """
+        slack = np.where(self.slack > SECOND, self.slack, 0)
+        return self.start - slack, self.end + slack
+
     def overlaps(self) -> npt.NDArray[np.int64]:
         """By how much each play but the first begins before the one before it ends.
 

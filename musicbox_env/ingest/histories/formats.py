@@ -73,6 +73,7 @@ class HistoryFormat:
         flags_trusted: Whether "not skipped" means heard to the end. Not so at Spotify, where
             ``skipped`` is null, 0 or false over whole years, whatever happened.
         resolution_ms: How exact its times are; coarser where the times themselves say so.
+        relative_times: Whether its times count from a moment that is not known.
         spelling: How its times are written, as far as it must be said.
     """
 
@@ -84,6 +85,7 @@ class HistoryFormat:
     private: str | None = None
     flags_trusted: bool = False
     resolution_ms: int = SECOND
+    relative_times: bool = False
     spelling: TimeSpelling = field(default_factory=TimeSpelling)
 
     @property

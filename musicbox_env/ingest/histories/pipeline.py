@@ -15,7 +15,6 @@ they were.
 
 from __future__ import annotations
 
-import hashlib
 import tempfile
 import zoneinfo
 from collections import Counter
@@ -30,6 +29,7 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
+from musicbox_env.data.splits import SplitConfig
 from musicbox_env.errors import InputError, shown
 from musicbox_env.ingest.assembly import SessionAssembler
 from musicbox_env.ingest.histories.account import (
@@ -62,10 +62,10 @@ from musicbox_env.ingest.histories.sessionize import (
     NO_SESSION,
     cut_sessions,
     find_runs,
-    session_name,
+    session_ids,
 )
 from musicbox_env.ingest.json_tables import JsonTable
-from musicbox_env.ingest.parts import Part, PartWriter
+from musicbox_env.ingest.parts import SPLIT_CODES, Part, PartWriter
 from musicbox_env.ingest.plays import play_table
 from musicbox_env.ingest.readers import open_tables
 from musicbox_env.ingest.registry import history_format, refusal_of
@@ -74,6 +74,7 @@ from musicbox_env.ingest.spelling.precision import MINUTE, SECOND, precision_not
 from musicbox_env.ingest.spelling.times import date_evidence, decide_order, without_zone
 from musicbox_env.ingest.spelling.values import stripped
 from musicbox_env.ingest.tables import DamagedFileError, PassedOver, Table
+from musicbox_env.ingest.time_split import Spans, require_one_clock
 from musicbox_env.schema import UNKNOWN
 
 NUM_BUCKETS = 16
@@ -84,6 +85,7 @@ def make_history_part(
     files: Sequence[Path],
     folder: Path,
     config: HistoryConfig,
+    split: SplitConfig | None = None,
     *,
     max_rows: int | None = None,
     on_bytes: OnBytes = ignore_bytes,
@@ -94,18 +96,22 @@ def make_history_part(
         files: Files with histories.
         folder: Where parts go.
         config: How they are read.
+        split: How sessions are divided; by time, their codes are in the part.
         max_rows: Read no more rows than that, over all files.
         on_bytes: Receives how many bytes were read.
 
     Raises:
         DamagedFileError: A file other than JSON, or an archive, is broken.
+        InputError: Sessions cannot be divided by time.
         OSError: Reading or writing failed.
     """
     sources = [{**describe_source(file), "file": shown(file.name)} for file in files]
     mapping = config.mapping()
+    split = split if split is not None and split.by_time else None
     settings = {
         "sources": sources,
         "config": asdict(config),
+        "split": None if split is None else asdict(split),
         "mapping": None if mapping is None else mapping.option(),
         "max_rows": max_rows,
     }
@@ -117,6 +123,8 @@ def make_history_part(
         ):
             rows = maker.read(on_bytes)
             history = maker.write()
+            if split is not None:
+                maker.write_split_codes(split)
         found = [{**source, "rows": n} for source, n in zip(sources, rows, strict=True)]
         return {"sources": found, **writer.about(), "history": history}
 
@@ -142,6 +150,8 @@ class _HistoryMaker(ExitStack):
         self._tables: list[tuple[str, int]] = []
         self._damaged: list[str] = []
         self._told: list[str] = []
+        self._spans = Spans()
+        self._relative: set[bool] = set()
         self._longest: dict[str, int] = dict.fromkeys(("played", "duration"), UNKNOWN)
 
     def read(self, on_bytes: OnBytes) -> list[int]:
@@ -176,6 +186,7 @@ class _HistoryMaker(ExitStack):
     def _read_table(self, table: Table, name: str, fmt: HistoryFormat, owner: str) -> None:
         writer, before = self._writer, self._writer.rows
         self._formats.setdefault(fmt.name, fmt.mapping.described())
+        self._relative.add(fmt.relative_times)
         self._owners.add(self._reader.user_code(owner))
         self._reader.begin_table()
         self._tables.append((name, fmt.resolution_ms))
@@ -260,6 +271,11 @@ class _HistoryMaker(ExitStack):
         merged = tracks.write_names(self._folder / "names.parquet", mentioned)
         return self._account(listeners, merged)
 
+    def write_split_codes(self, split: SplitConfig) -> None:
+        """Write the split code of each session that was written, none of its times."""
+        require_one_clock(split, self._relative)
+        np.save(self._folder / SPLIT_CODES, self._spans.codes(split, self._config.timezone))
+
     def _listens(
         self,
         users: npt.NDArray[np.int32],
@@ -326,9 +342,10 @@ class _HistoryMaker(ExitStack):
         )
         self._evidence += np.bincount(evidence, minlength=len(Evidence))
         names = np.array(list(self._reader.tracks.codes), dtype=object)
-        ids = _session_ids(session, run, listens["user"][order], hashes, self._salt)
+        ids = session_ids(session, run, listens["user"][order], hashes, self._salt)
         by_id = np.lexsort((position, ids[session] if len(ids) else session))
-        order, session = order[by_id], session[by_id]
+        order, session, run = order[by_id], session[by_id], run[by_id]
+        self._spans.add(session, run, *clock.take(order).bounds())
         columns: dict[str, Any] = {
             "session_id": pa.array(ids[session], pa.string()),
             "track_id": pa.array(names[listens["song"][order]], pa.string()),
@@ -421,24 +438,3 @@ def _users_by_code(codes: dict[str, int], owners: set[int]) -> npt.NDArray[np.in
     if len(named) == 1 and len(owners) == 1:
         same[list(owners)] = named[0]
     return same
-
-
-def _session_ids(
-    session: npt.NDArray[np.int64],
-    run: npt.NDArray[np.int64],
-    user: npt.NDArray[np.int32],
-    hashes: npt.NDArray[np.object_],
-    salt: bytes,
-) -> npt.NDArray[np.object_]:
-    """An id for each session, of hashes of its listener and of numbers; no time in it."""
-
-    def digest(text: str, size: int) -> str:
-        return hashlib.blake2b(text.encode(), key=salt, digest_size=size).hexdigest()
-
-    first = np.flatnonzero(np.diff(session, prepend=-1))
-    ids = []
-    for number, row in enumerate(first.tolist()):
-        listener = hashes[user[row]]
-        of_run = digest(f"{listener}/run/{run[row]}", 8)
-        ids.append(session_name(listener, of_run, digest(f"{listener}/session/{number}", 4)))
-    return np.array(ids, dtype=object)

@@ -8,6 +8,7 @@ its run.
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from dataclasses import dataclass
 from typing import Final, Literal
@@ -70,6 +71,35 @@ def run_of(session_id: str) -> str:
     'hortensia-monday'
     """
     return session_id.rpartition("-")[0]
+
+
+def session_ids(
+    session: npt.NDArray[np.int64],
+    run: npt.NDArray[np.int64],
+    user: npt.NDArray[np.int32],
+    hashes: npt.NDArray[np.object_],
+    salt: bytes,
+) -> npt.NDArray[np.object_]:
+    """An id for each session, of hashes of its listener and of numbers; no time in it.
+
+    Args:
+        session: Session of each play ``(plays,)``, ascending from 0.
+        run: Run of each play.
+        user: User of each play.
+        hashes: Hash of each user's name.
+        salt: Key of the hashes.
+    """
+
+    def digest(text: str, size: int) -> str:
+        return hashlib.blake2b(text.encode(), key=salt, digest_size=size).hexdigest()
+
+    first = np.flatnonzero(np.diff(session, prepend=-1))
+    ids = []
+    for number, row in enumerate(first.tolist()):
+        listener = hashes[user[row]]
+        of_run = digest(f"{listener}/run/{run[row]}", 8)
+        ids.append(session_name(listener, of_run, digest(f"{listener}/session/{number}", 4)))
+    return np.array(ids, dtype=object)
 
 
 def find_runs(

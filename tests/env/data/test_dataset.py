@@ -13,10 +13,10 @@ from musicbox_env.data import writing
 from musicbox_env.data.catalog import RATE_PRIOR_PLAYS, Catalog
 from musicbox_env.data.dataset import Dataset
 from musicbox_env.data.sessions import SessionLog, assign_splits
+from musicbox_env.data.splits import SplitConfig
 from musicbox_env.data.writing import (
     ColumnFile,
     PlayBlock,
-    SplitConfig,
     save_array,
     staged_folder,
     write_dataset,

@@ -11,7 +11,7 @@ from make_logs import make_features, make_log, write_csv
 from musicbox_experiments.data import describe as describe_command
 
 from musicbox_env.data.dataset import Dataset
-from musicbox_env.data.writing import SplitConfig
+from musicbox_env.data.splits import SplitConfig
 from musicbox_env.schema import is_skip
 
 

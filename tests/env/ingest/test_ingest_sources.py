@@ -11,7 +11,7 @@ import pytest
 from ingest_runs import rejects_of, run, stored_plays
 from make_logs import make_features, make_log, passed_over, plays_of, write_csv
 
-from musicbox_env.data.writing import SplitConfig
+from musicbox_env.data.splits import SplitConfig
 from musicbox_env.ingest.pipeline import IngestConfig
 
 

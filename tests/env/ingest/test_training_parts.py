@@ -5,9 +5,9 @@ import pickle
 
 import numpy as np
 import pytest
-from divided import CHANGES, IDS, divided_world, split_of_each
+from divided import CHANGES, IDS, PLAYS, SESSIONS, divided_world, split_of_each
 
-from musicbox_env.ingest.training_parts import OTHER, PARTS, open_part, rows_in
+from musicbox_env.ingest.training_parts import ORGANIC, OTHER, PARTS, open_part, rows_in
 from musicbox_env.listeners import ReplayListener
 from musicbox_env.retrieval.spaces import embedding_space
 
@@ -105,6 +105,56 @@ def test_a_part_is_made_once_and_anew_where_the_data_changed(tmp_path):
     again = open_part(changed, "train_a")
     rows = changed.catalog.index_of(list(again.catalog.track_ids))
     np.testing.assert_array_equal(again.catalog.skips(), changed.catalog.skips("train_a")[rows])
+
+
+@pytest.fixture(scope="module")
+def flagged(tmp_path_factory):
+    """Half of the plays are recommended, and two sessions hold no other."""
+    rng = np.random.default_rng(8)
+    source = rng.integers(0, 2, SESSIONS * PLAYS).astype(np.int8)
+    source[: 2 * PLAYS] = 1
+    return divided_world(tmp_path_factory.mktemp("flagged") / "data", source=source)
+
+
+def test_parts_keep_who_chose_a_song(whole, flagged):
+    for part in PARTS:
+        dataset = open_part(flagged, part)
+        rows = flagged.sessions.plays_of(dataset.rows_of_whole("sessions"))
+        np.testing.assert_array_equal(
+            dataset.sessions.column("source"), flagged.sessions.column("source")[rows]
+        )
+        assert "source" not in open_part(whole, part).sessions.column_names
+
+
+def test_the_organic_part_knows_no_recommended_play(flagged):
+    organic = open_part(flagged, ORGANIC)
+    log, whole = organic.sessions, flagged.sessions
+    plays = {name: [] for name in ("train", "validation", "test")}
+    for name, found in plays.items():
+        sessions = log.sessions_in(name)
+        source = log.padded("source", sessions)
+        of_whole = organic.rows_of_whole("sessions")[sessions]
+        assert set(of_whole) <= set(whole.sessions_in(name))
+        found += [source[source >= 0].mean(), len(sessions) - len(whole.sessions_in(name))]
+        for mine, theirs in zip(sessions, of_whole, strict=True):
+            rows = np.arange(*whole.offsets[theirs : theirs + 2])
+            rows = rows if name == "test" else rows[whole.column("source")[rows] == 0]
+            own = slice(*log.offsets[mine : mine + 2])
+            songs = flagged.catalog.track_ids[whole.column("track")[rows]]
+            np.testing.assert_array_equal(
+                organic.catalog.track_ids[log.column("track")[own]], songs
+            )
+            np.testing.assert_array_equal(log.column("level")[own], whole.column("level")[rows])
+    assert plays["train"][0] == plays["validation"][0] == 0
+    assert 0.3 < plays["test"][0] < 0.7
+    none_left = np.isin([0, 1], whole.sessions_in("test"), invert=True).sum()
+    assert sum(lost for _, lost in plays.values()) == -none_left
+    assert organic.catalog.plays().sum() == log.lengths(log.sessions_in("train")).sum()
+
+
+def test_the_organic_part_needs_to_know_who_chose(whole):
+    with pytest.raises(ValueError, match="does not say which plays were recommended"):
+        open_part(whole, ORGANIC)
 
 
 def test_unknown_parts_are_refused(whole):

@@ -117,7 +117,8 @@ def test_track_rate_sd_leaves_sampling_noise_out() -> None:
 
 def test_figures_of_a_log_without_behaviour_or_features(tmp_path: Path) -> None:
     """A dataset that says little is compared in what it says."""
-    from musicbox_env.data.writing import PlayBlock, SplitConfig, write_dataset
+    from musicbox_env.data.splits import SplitConfig
+    from musicbox_env.data.writing import PlayBlock, write_dataset
 
     rng = np.random.default_rng(0)
     block = PlayBlock(

@@ -7,7 +7,8 @@ import pytest
 from musicbox_experiments.data.enough import cautions
 
 from musicbox_env.data.dataset import Dataset
-from musicbox_env.data.writing import PlayBlock, SplitConfig, write_dataset
+from musicbox_env.data.splits import SplitConfig
+from musicbox_env.data.writing import PlayBlock, write_dataset
 from musicbox_env.schema import SPLITS
 
 SHARES = ((0.7, 0.1, 0.2), (0.8, 0.0, 0.2), (0.5, 0.5, 0.0))

@@ -28,7 +28,8 @@ from musicbox_experiments.evaluate.reranking import reranking
 from musicbox_experiments.evaluate.rollout import Rollout
 
 from musicbox_env.data.dataset import Dataset
-from musicbox_env.data.writing import PlayBlock, SplitConfig, write_dataset
+from musicbox_env.data.splits import SplitConfig
+from musicbox_env.data.writing import PlayBlock, write_dataset
 from musicbox_env.schema import DIVERSITY_FEATURES
 
 NUM_TRACKS = 9
