@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict, replace
+from pathlib import PurePath
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
 import numpy.typing as npt
 from gymnasium import spaces
+from gymnasium.envs.registration import EnvSpec
 
+from musicbox_env.rewards import RewardConfig
 from musicbox_env.rng import choose, new_key
 from musicbox_env.schema import require_known
 from musicbox_env.simulator.assets import EnvAssets
 from musicbox_env.simulator.config import SessionConfig
 from musicbox_env.simulator.dynamics import Outcome, Simulator
-
-if TYPE_CHECKING:
-    from musicbox_env.rendering import SessionView
+from musicbox_env.simulator.imputed import warn_of_imputed_answers
+from musicbox_env.simulator.observations import part_of
 
 _ONLY = np.zeros(1, np.intp)
 
 
-class MusicSessionEnv(gym.Env[dict[str, npt.NDArray], npt.NDArray]):
+class MusicSessionEnv(gym.Env[Any, npt.NDArray]):
     """Recommend the next songs of a logged listening session so that fewer are skipped.
 
     ## Description
@@ -54,7 +58,8 @@ class MusicSessionEnv(gym.Env[dict[str, npt.NDArray], npt.NDArray]):
     action of another shape, type or range raises `ValueError` (`musicbox_env.simulator.actions`).
 
     ## Observation Space
-    A flat `Dict` of one-dimensional `Box`es. The newest song is last, padding is in front.
+    A `Dict` of one-dimensional `Box`es, or with `"flat"` one `Box`. The newest song is last,
+    padding is in front.
 
     | `observation` | key | shape | meaning |
     | --- | --- | --- | --- |
@@ -62,6 +67,7 @@ class MusicSessionEnv(gym.Env[dict[str, npt.NDArray], npt.NDArray]):
     | | `levels` | `(history_length,)` | how far each was heard, 0 brief to 1 full |
     | | `mask` | `(history_length,)` | 1 where there is a song |
     | | `context` | `(11,)` | hour as cosine and sine; premium and shuffle (-1, 1, 0 unknown); context type, one-hot; all of the last shown play; then songs heard over the longest session |
+    | `"flat"` | | `(history_length * (d + 2) + 11,)` float32 | the parts of `"embedding"` side by side in this order: history, levels, mask, context |
     | `"ids"` | `tracks` | `(history_length,)` int32 | rows of the catalog, -1 pads |
     | | `levels` | `(history_length,)` int8 | listen levels 0 to 4, -1 pads |
     | | `context` | `(11,)` | as above |
@@ -94,10 +100,10 @@ class MusicSessionEnv(gym.Env[dict[str, npt.NDArray], npt.NDArray]):
     | --- | --- | --- |
     | `data` | None | dataset folder; None is the bundled synthetic dataset, made on first use |
     | `split` | `"train"` | `"train"`, `"train_a"`, `"train_b"`, `"validation"` or `"test"` |
-    | `listener` | `"replay"` | user simulator; see Listeners |
+    | `listener` | None | user simulator; see Listeners. None is `"ground_truth"` where the law that made the data is known, as with the bundled ones, and else `"replay"` |
     | `action` | `"proto"` | see Action Space |
     | `observation` | `"embedding"` | see Observation Space |
-    | `candidates` | `"catalog"` | `"catalog"`, all tracks; `"session"`, only plays that the logged session still holds: with `"replay"` every reward is then a logged label |
+    | `candidates` | None | `"catalog"`, all tracks; `"session"`, only plays that the logged session still holds: with `"replay"` every reward is then a logged label. None is `"session"` with `"replay"`, unless `horizon` is set, and `"catalog"` with other listeners |
     | `slate_size` | 3 | songs of a slate |
     | `history_length` | 10 | songs of an observation |
     | `repeats` | False | whether songs already heard may be recommended again |
@@ -106,7 +112,9 @@ class MusicSessionEnv(gym.Env[dict[str, npt.NDArray], npt.NDArray]):
     | `reward` | None | dictionary of weights; see Rewards |
     | `embedding` | `"hybrid+rate"` | `"hybrid"`, `"content"` or `"colisten"`; `"+rate"` adds a dimension that holds the track's keep rate |
     | `retrieval` | `"auto"` | how proto-actions find tracks: `"exact"`; `"approximate"`, many times faster among millions, some of the best overlooked (`musicbox_env.retrieval.approximate`); `"auto"`, exact below a million tracks |
-    | `render_mode` | None | `"ansi"` or `"rgb_array"` |
+    | `render_mode` | None | `"ansi"`, text; `"rgb_array"`, a picture; `"human"`, the text printed after every reset and step |
+
+    `env.unwrapped.config` holds what was chosen for None.
 
     Set a `horizon` beside `leaving`: the log's own length is already the end of a listener who
     left. In real logs listeners leave after songs heard to the end and hardly ever after a skip
@@ -136,7 +144,7 @@ class MusicSessionEnv(gym.Env[dict[str, npt.NDArray], npt.NDArray]):
 
     | key | shape | meaning |
     | --- | --- | --- |
-    | `slate`, `levels` | `(slate_size,)` | tracks heard and their listen levels, -1 where not heard |
+    | `slate`, `slate_levels` | `(slate_size,)` | tracks heard and their listen levels, -1 where not heard |
     | `logged` | `(slate_size,)` | whether the level is the logged one, neither imputed nor simulated |
     | `logged_share` | | share of the songs heard whose level is the logged one |
     | `replaced` | | places of the action that were replaced |
@@ -152,17 +160,19 @@ class MusicSessionEnv(gym.Env[dict[str, npt.NDArray], npt.NDArray]):
     """
 
     metadata: dict[str, Any] = {  # noqa: RUF012 (Gymnasium types it as an instance variable)
-        "render_modes": ["ansi", "rgb_array"],
+        "render_modes": ["human", "ansi", "rgb_array"],
         "render_fps": 1,
     }
 
     def __init__(self, *, render_mode: str | None = None, **options: Any) -> None:
         """See the class; unknown options are refused with a suggestion."""
+        self._spec: EnvSpec | None = None
         if render_mode is not None:
             require_known("render_mode", render_mode, self.metadata["render_modes"])
         self.render_mode = render_mode
-        self.config = SessionConfig.from_keywords(options)
-        self.assets = EnvAssets(self.config)
+        self.assets = EnvAssets(SessionConfig.from_keywords(options))
+        self.config = self.assets.config
+        warn_of_imputed_answers(self.config)
         self.simulator = Simulator(self.assets, num_envs=1)
         self.observation_space: spaces.Space[Any] = self.assets.observation_space()
         self.action_space: spaces.Space[Any] = self.assets.action_space()
@@ -170,18 +180,17 @@ class MusicSessionEnv(gym.Env[dict[str, npt.NDArray], npt.NDArray]):
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[dict[str, npt.NDArray], dict[str, Any]]:
+    ) -> tuple[Any, dict[str, Any]]:
         """Begin a session; ``options={"session": i}`` names which, by its index in the log."""
         super().reset(seed=seed)
         keys = np.array([new_key(self.np_random)], np.uint64)
         sessions = chosen_session(options, self.assets, keys)
         self.simulator.begin(_ONLY, sessions, keys)
         self._last = None
+        self._render_for_humans()
         return self._observation(), first_row(describe(self.simulator, _ONLY, None))
 
-    def step(
-        self, action: npt.NDArray
-    ) -> tuple[dict[str, npt.NDArray], float, bool, bool, dict[str, Any]]:
+    def step(self, action: npt.NDArray) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """Recommend; the listener hears the slate in order.
 
         Raises:
@@ -192,41 +201,66 @@ class MusicSessionEnv(gym.Env[dict[str, npt.NDArray], npt.NDArray]):
             raise gym.error.ResetNeeded("The session is over; call reset() before step().")
         batch = action[None] if isinstance(action, np.ndarray) else [action]
         self._last = self.simulator.step(_ONLY, batch)
+        self._render_for_humans()
         terminated, truncated = (bool(end[0]) for end in ends(self.simulator))
         info = first_row(describe(self.simulator, _ONLY, self._last))
         return self._observation(), float(self._last.reward[0]), terminated, truncated, info
 
-    def _observation(self) -> dict[str, npt.NDArray]:
-        return {name: part[0] for name, part in self.simulator.observe(_ONLY).items()}
+    @property
+    def spec(self) -> EnvSpec | None:
+        """How `gymnasium.make` made this; see `without_objects`."""
+        return self._spec
+
+    @spec.setter
+    def spec(self, spec: EnvSpec | None) -> None:
+        self._spec = without_objects(spec)
+
+    def _observation(self) -> Any:
+        return part_of(self.simulator.observe(_ONLY), 0)
+
+    def _render_for_humans(self) -> None:
+        if self.render_mode == "human":
+            self.render()
 
     def render(self) -> Any:
-        """The session as a strip of songs: text (``ansi``) or a picture ``(height, width, 3)``."""
+        """The session as a strip of songs: text (``ansi``) or a picture ``(height, width, 3)``.
+
+        With ``human`` the text goes to the standard output after every `reset` and `step`, and
+        this returns None.
+        """
         if self.render_mode is None:
-            gym.logger.warn('Pass render_mode="ansi" or "rgb_array" to gymnasium.make to render.')
+            modes = ", ".join(f'"{mode}"' for mode in self.metadata["render_modes"])
+            gym.logger.warn(f"Pass render_mode to gymnasium.make to render: {modes}.")
             return None
-        from musicbox_env import rendering
+        return rendered(self.render_mode, self.simulator, 0, self._last)
 
-        view = self._view()
-        return rendering.ansi(view) if self.render_mode == "ansi" else rendering.rgb_array(view)
 
-    def _view(self) -> SessionView:
-        """What `rendering` shows of the session."""
-        from musicbox_env.rendering import SessionView
+def rendered(mode: str, simulator: Simulator, row: int, last: Outcome | None) -> Any:
+    """One session of a simulator as `rendering` draws it; with ``human`` it is written out."""
+    from musicbox_env import rendering
 
-        history, log = self.simulator.history, self.assets.dataset
-        count, k = int(history.count[0]), self.config.slate_size
-        last = self._last or Outcome.nothing(1, k)
-        tracks = history.tracks[0, :count]
-        return SessionView(
-            tracks=tracks,
-            levels=history.levels[0, :count],
-            shown=int(history.shown[0]),
-            slate=last.slate[0],
-            slate_levels=last.levels[0],
-            titles=tuple(log.catalog.titles[tracks]),
-            session=str(log.sessions.session_ids[history.session[0]]),
-            reward=float(last.reward[0]),
-        )
+    view = rendering.session_view(simulator, row, last)
+    if mode == "rgb_array":
+        return rendering.rgb_array(view)
+    text = rendering.ansi(view)
+    if mode == "ansi":
+        return text
+    sys.stdout.write(text)
+    return None
+
+
+def without_objects(spec: EnvSpec | None) -> EnvSpec | None:
+    """A specification whose keywords are plain values, so that ``spec.to_json()`` can write it."""
+    if spec is None:
+        return None
+    plain = {name: _plain(value) for name, value in spec.kwargs.items()}
+    return replace(spec, kwargs=plain)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, PurePath):
+        return str(value)
+    return asdict(value) if isinstance(value, RewardConfig) else value
 
 
 def chosen_session(
@@ -317,7 +351,7 @@ def describe(
         outcome = Outcome.nothing(len(session), simulator.assets.config.slate_size)
     return {
         "slate": outcome.slate,
-        "levels": outcome.levels,
+        "slate_levels": outcome.levels,
         "logged": outcome.logged,
         "logged_share": outcome.logged_share,
         "replaced": outcome.replaced,

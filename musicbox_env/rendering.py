@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from musicbox_env.errors import shown
 from musicbox_env.schema import Level, is_skip
+from musicbox_env.simulator.dynamics import Outcome, Simulator
 
 if TYPE_CHECKING:
     from PIL.ImageDraw import ImageDraw
@@ -98,6 +99,30 @@ class SessionView:
             return f"{self.shown} songs shown, nothing recommended yet"
         skipped = np.count_nonzero(is_skip(recommended))
         return f"{self.shown} songs shown, {len(recommended)} recommended, {skipped} skipped"
+
+
+def session_view(simulator: Simulator, row: int, last: Outcome | None) -> SessionView:
+    """What there is to see of one session of a simulator.
+
+    Args:
+        simulator: Its sessions have begun.
+        row: Which of them.
+        last: What the last step did to all of them; None if there was none.
+    """
+    history, log = simulator.history, simulator.assets.dataset
+    count, k = int(history.count[row]), simulator.assets.config.slate_size
+    outcome = last or Outcome.nothing(simulator.num_envs, k)
+    tracks = history.tracks[row, :count]
+    return SessionView(
+        tracks=tracks,
+        levels=history.levels[row, :count],
+        shown=int(history.shown[row]),
+        slate=outcome.slate[row],
+        slate_levels=outcome.levels[row],
+        titles=tuple(log.catalog.titles[tracks]),
+        session=str(log.sessions.session_ids[history.session[row]]),
+        reward=float(outcome.reward[row]),
+    )
 
 
 def ansi(view: SessionView) -> str:

@@ -8,17 +8,29 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import numpy.typing as npt
+from gymnasium.envs.registration import EnvSpec
 from gymnasium.utils import seeding
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
-from musicbox_env.env import checked_options, checked_sessions, describe, ends
+from musicbox_env.env import (
+    checked_options,
+    checked_sessions,
+    describe,
+    ends,
+    rendered,
+    without_objects,
+)
 from musicbox_env.rng import KeyStreams, choose
+from musicbox_env.schema import require_known
 from musicbox_env.simulator.assets import EnvAssets
 from musicbox_env.simulator.config import SessionConfig
 from musicbox_env.simulator.dynamics import Outcome, Simulator
+from musicbox_env.simulator.imputed import warn_of_imputed_answers
+from musicbox_env.simulator.observations import part_of
 
-Batch = dict[str, npt.NDArray]
+Batch = Any
+"""Observations of all sessions: a dictionary of arrays, or one array with ``"flat"``."""
 
 
 class MusicSessionVectorEnv(VectorEnv[Batch, npt.NDArray, npt.NDArray]):
@@ -32,7 +44,7 @@ class MusicSessionVectorEnv(VectorEnv[Batch, npt.NDArray, npt.NDArray]):
     """
 
     metadata: dict[str, Any] = {  # noqa: RUF012 (Gymnasium types it as an instance variable)
-        "render_modes": [],
+        "render_modes": ["human", "ansi", "rgb_array"],
         "autoreset_mode": AutoresetMode.NEXT_STEP,
     }
 
@@ -50,7 +62,7 @@ class MusicSessionVectorEnv(VectorEnv[Batch, npt.NDArray, npt.NDArray]):
         Args:
             num_envs: Sessions played at once.
             autoreset_mode: See the class.
-            render_mode: None; render single environments.
+            render_mode: As of `env.MusicSessionEnv`; the first session is drawn.
             max_episode_steps: Slates after which a session is truncated, as by
                 `gymnasium.wrappers.TimeLimit`, which `gymnasium.make` puts around single ones.
             **options: Those of `env.MusicSessionEnv`.
@@ -58,14 +70,16 @@ class MusicSessionVectorEnv(VectorEnv[Batch, npt.NDArray, npt.NDArray]):
         super().__init__()
         if max_episode_steps is not None and not max_episode_steps >= 1:
             raise ValueError(f"max_episode_steps is {max_episode_steps}; expected 1 or more.")
+        self._spec: EnvSpec | None = None
         if render_mode is not None:
-            raise ValueError("The vector environment does not render; render a single one.")
+            require_known("render_mode", render_mode, self.metadata["render_modes"])
         self.num_envs = num_envs
-        self.render_mode = None
+        self.render_mode = render_mode
         self.autoreset_mode = AutoresetMode(autoreset_mode)
         self.metadata = {**self.metadata, "autoreset_mode": self.autoreset_mode}
-        self.config = SessionConfig.from_keywords(options)
-        self.assets = EnvAssets(self.config)
+        self.assets = EnvAssets(SessionConfig.from_keywords(options))
+        self.config = self.assets.config
+        warn_of_imputed_answers(self.config)
         self.simulator = Simulator(self.assets, num_envs)
         self.single_observation_space = self.assets.observation_space()
         self.single_action_space = self.assets.action_space()
@@ -76,6 +90,33 @@ class MusicSessionVectorEnv(VectorEnv[Batch, npt.NDArray, npt.NDArray]):
         self._steps_left = np.zeros(num_envs, np.int64)
         self._limit = np.iinfo(np.int64).max if max_episode_steps is None else max_episode_steps
         self._keys: KeyStreams | None = None
+        self._last: Outcome | None = None
+
+    @property
+    def spec(self) -> EnvSpec | None:
+        """How `gymnasium.make_vec` made this; see `env.without_objects`."""
+        return self._spec
+
+    @spec.setter
+    def spec(self, spec: EnvSpec | None) -> None:
+        self._spec = without_objects(spec)
+
+    def render(self) -> tuple[Any, ...] | None:
+        """The first session as `env.MusicSessionEnv.render` draws it, alone in a tuple.
+
+        Gymnasium's vector environments return a picture for each of theirs.
+        """
+        if self.render_mode is None:
+            gym.logger.warn("Pass render_mode to gymnasium.make_vec to render.")
+            return None
+        picture = rendered(self.render_mode, self.simulator, 0, self._last)
+        return None if picture is None else (picture,)
+
+    def _show(self, last: Outcome | None) -> None:
+        """Remember what a step did, for `render`; print it for humans."""
+        self._last = last
+        if self.render_mode == "human":
+            self.render()
 
     def reset(
         self,
@@ -104,6 +145,7 @@ class MusicSessionVectorEnv(VectorEnv[Batch, npt.NDArray, npt.NDArray]):
         self._seed(seed, mask)
         rows = np.flatnonzero(mask)
         self._begin(rows, options.get("session"))
+        self._show(None)
         return self.simulator.observe(self._everyone), self._info(self._everyone, None)
 
     def arrays(self) -> dict[str, npt.NDArray]:
@@ -198,6 +240,7 @@ class MusicSessionVectorEnv(VectorEnv[Batch, npt.NDArray, npt.NDArray]):
         self._over = ended | resting
         if self.autoreset_mode == AutoresetMode.NEXT_STEP and resting.any():
             self._begin(np.flatnonzero(resting))
+        self._show(outcome)
         info = self._info(self._everyone, outcome)
         observation = self.simulator.observe(self._everyone)
         if self.autoreset_mode == AutoresetMode.SAME_STEP and ended.any():
@@ -213,7 +256,7 @@ class MusicSessionVectorEnv(VectorEnv[Batch, npt.NDArray, npt.NDArray]):
         ended[rows] = True
         final_obs = np.full(self.num_envs, None, dtype=object)
         for row in rows:
-            final_obs[row] = {name: array[row].copy() for name, array in last.items()}
+            final_obs[row] = part_of(last, row)
         final_info = {
             name: value
             if name.startswith("_")

@@ -51,11 +51,12 @@ KINDS = (
     ("replay", "similarity", "learned", "pessimistic", "ground_truth"),
     *(("proto", "proto_list", "slate"), ("embedding", "ids"), CANDIDATES, (None, "published")),
 )
+REPLAY = {"listener": "replay", "candidates": "catalog"}
 TRACES = {
     "repeats": {"listener": "ground_truth", "action": "slate", "repeats": True},
     "leaving": {"listener": "learned", "horizon": 30, "leaving": "published"},
     "reward": {"listener": "learned", "reward": {"diversity": 0.5, "novelty": 0.3, "graded": 0.2}},
-    "same-step": {"listener": "replay", "autoreset_mode": "SameStep"},
+    "same-step": {**REPLAY, "autoreset_mode": "SameStep"},
     "wide": {"listener": "similarity", "slate_size": 5, "history_length": 20, "split": "test"},
     "content": {"listener": "ground_truth", "embedding": "content", "action": "proto_list"},
     "approximate": {"listener": "ground_truth", "retrieval": "approximate"},

@@ -6,7 +6,7 @@ from musicbox_env.data.dataset import Dataset
 from musicbox_env.data.splits import SplitConfig
 from musicbox_env.data.writing import PlayBlock, write_dataset
 from musicbox_env.schema import Level
-from musicbox_env.simulator.assets import CONTEXT_SIZE
+from musicbox_env.simulator.observations import CONTEXT_SIZE
 
 KEPT, SKIPPED = Level.FULL, Level.BRIEF
 HISTORY = 20

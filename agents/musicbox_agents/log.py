@@ -9,6 +9,7 @@ import numpy.typing as npt
 from musicbox_agents.ddpg.replay import ReplayBuffer, Transitions
 from musicbox_agents.sessions import open_env, session_seeds
 from musicbox_env.data.dataset import Dataset
+from musicbox_env.simulator.imputed import imputed_answers_expected
 
 FOLDS = ("train_a", "train_b")
 OTHER_FOLD = {"train_a": "train_b", "train_b": "train_a"}
@@ -52,7 +53,10 @@ def read_log(
     options = {**env_options, **REPLAY}
     parts: list[Transitions] = []
     for chosen, fold in _chosen(dataset, env_options.get("split", "train"), rng, sessions):
-        with open_env(dataset, options, len(chosen), autoreset_mode="Disabled") as env:
+        with (
+            imputed_answers_expected(),
+            open_env(dataset, options, len(chosen), autoreset_mode="Disabled") as env,
+        ):
             everyone, over = np.arange(len(chosen)), np.zeros(len(chosen), np.bool_)
             observation, _ = env.reset(
                 seed=session_seeds(rng, len(chosen)), options={"session": chosen}

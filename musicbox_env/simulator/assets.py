@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -13,15 +12,12 @@ from gymnasium import spaces
 
 from musicbox_env.data.dataset import Dataset
 from musicbox_env.listeners import make_listener
-from musicbox_env.listeners.learned.features import CONTEXT_INPUTS
 from musicbox_env.listeners.leaving import make_leaving
 from musicbox_env.retrieval.search import Search
 from musicbox_env.retrieval.spaces import space_dim
-from musicbox_env.schema import Level
+from musicbox_env.simulator import observations
 from musicbox_env.simulator.config import SessionConfig
-
-CONTEXT_SIZE: Final = len(CONTEXT_INPUTS) + 1
-"""Context features of an observation: those of the last shown play, and the position."""
+from musicbox_env.synthetic.truth import knows_truth
 
 
 def open_dataset(data: str | Path | None) -> Dataset:
@@ -51,7 +47,7 @@ class EnvAssets:
     """What all sessions of an environment share and no session changes: data, space, listener.
 
     Attributes:
-        config: The environment's keyword values.
+        config: The environment's keyword values, listener and candidates chosen.
         dataset: Logged sessions and catalog.
         listener: The user simulator.
         leaving: Model of when listeners leave; None where none does.
@@ -66,8 +62,10 @@ class EnvAssets:
         Raises:
             ValueError: The split holds no session, or the catalog is too small for the sessions.
         """
-        self.config = config
         self.dataset = open_dataset(config.data)
+        config = config.completed(has_law=knows_truth(self.dataset))
+        assert config.listener is not None
+        self.config = config
         self.listener = make_listener(config.listener, self.dataset)
         self.leaving = make_leaving(config.leaving, self.dataset)
         self.dim = space_dim(self.dataset, config.embedding)
@@ -121,30 +119,9 @@ class EnvAssets:
         bits = -np.log2(plays / plays.sum())
         return bits / bits.max()
 
-    def observation_space(self) -> spaces.Dict:
+    def observation_space(self) -> spaces.Dict | spaces.Box:
         """Space of one session's observation."""
-        length, config = self.config.history_length, self.config
-        context = spaces.Box(-1, 1, (CONTEXT_SIZE,), np.float32)
-        if config.observation == "embedding":
-            return spaces.Dict(
-                {
-                    "history": spaces.Box(-1, 1, (length * self.dim,), np.float32),
-                    "levels": spaces.Box(0, 1, (length,), np.float32),
-                    "mask": spaces.Box(0, 1, (length,), np.float32),
-                    "context": context,
-                }
-            )
-        last = self.num_tracks - 1
-        parts: dict[str, spaces.Space] = {
-            "tracks": spaces.Box(-1, last, (length,), np.int32),
-            "levels": spaces.Box(-1, int(Level.FULL), (length,), np.int8),
-            "context": context,
-        }
-        if config.candidates == "session":
-            parts["candidates"] = spaces.Box(-1, last, (self.dataset.longest_session,), np.int32)
-        else:
-            parts["barred"] = spaces.Box(-1, last, (self.capacity,), np.int32)
-        return spaces.Dict(parts)
+        return observations.observation_space(self)
 
     def action_space(self) -> spaces.Box | spaces.MultiDiscrete:
         """Space of one session's action."""

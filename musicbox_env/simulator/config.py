@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Final
 
 from musicbox_env.data.dataset import DEFAULT_EMBEDDING
 from musicbox_env.listeners.leaving import require_leaving
 from musicbox_env.retrieval.search import RETRIEVALS
 from musicbox_env.rewards import RewardConfig
-from musicbox_env.schema import require_known, split_codes
+from musicbox_env.schema import require_known, split_codes, suggest
 
 ACTIONS: Final = ("proto", "proto_list", "slate")
-OBSERVATIONS: Final = ("embedding", "ids")
+OBSERVATIONS: Final = ("embedding", "flat", "ids")
 CANDIDATES: Final = ("catalog", "session")
 MOST_SONGS: Final = 1_000_000
 """Of a slate, a history or a horizon: room is made for all of them."""
@@ -25,10 +25,10 @@ class SessionConfig:
 
     data: str | None = None
     split: str = "train"
-    listener: str = "replay"
+    listener: str | None = None
     action: str = "proto"
     observation: str = "embedding"
-    candidates: str = "catalog"
+    candidates: str | None = None
     slate_size: int = 3
     history_length: int = 10
     repeats: bool = False
@@ -47,7 +47,8 @@ class SessionConfig:
         split_codes(self.split)
         require_known("action", self.action, ACTIONS)
         require_known("observation", self.observation, OBSERVATIONS)
-        require_known("candidates", self.candidates, CANDIDATES)
+        if self.candidates is not None:
+            require_known("candidates", self.candidates, CANDIDATES)
         require_known("retrieval", self.retrieval, RETRIEVALS)
         require_leaving(self.leaving)
         for name in ("slate_size", "history_length", "horizon"):
@@ -68,9 +69,20 @@ class SessionConfig:
 
     @classmethod
     def from_keywords(cls, keywords: Mapping[str, Any]) -> SessionConfig:
-        """Build from `gymnasium.make` keywords; an unknown one is refused with a suggestion."""
+        """Build from `gymnasium.make` keywords.
+
+        Raises:
+            TypeError: A keyword is unknown; in Python's own words, which libraries look for, and
+                with a suggestion.
+            ValueError: A value that cannot be.
+        """
+        known = [f.name for f in fields(cls)]
         for name in keywords:
-            require_known("environment option", name, [f.name for f in fields(cls)], TypeError)
+            if name not in known:
+                raise TypeError(
+                    f"MusicSessionEnv.__init__() got an unexpected keyword argument {name!r}; "
+                    f"{suggest(name, known)}"
+                )
         values = dict(keywords)
         if not isinstance(values.get("reward"), RewardConfig):
             values["reward"] = RewardConfig.from_mapping(values.get("reward"))
@@ -78,6 +90,22 @@ class SessionConfig:
             if values.get(name) is not None:
                 values[name] = str(values[name])
         return cls(**values)
+
+    def completed(self, *, has_law: bool) -> SessionConfig:
+        """The same with a listener and candidates chosen where they are None.
+
+        The listener is the exact law of the data, where they have one, or else replay. Replay
+        answers from the log, so that its candidates are the plays that each session still holds;
+        with a horizon, for which no log has enough plays, and for other listeners they are the
+        catalog.
+
+        Args:
+            has_law: Whether the dataset was made by a law that is known.
+        """
+        listener = self.listener or ("ground_truth" if has_law else "replay")
+        labels = listener == "replay" and self.horizon is None
+        candidates = self.candidates or ("session" if labels else "catalog")
+        return replace(self, listener=listener, candidates=candidates)
 
     def keywords(self) -> dict[str, Any]:
         """JSON-able keywords that give this configuration again."""

@@ -23,8 +23,9 @@ from musicbox_env.rewards import TERMS, reward_terms, song_rewards, total_reward
 from musicbox_env.schema import UNHEARD, UNKNOWN, Level
 from musicbox_env.simulator import checks, kernels
 from musicbox_env.simulator.actions import checked_actions
-from musicbox_env.simulator.assets import CONTEXT_SIZE, EnvAssets
+from musicbox_env.simulator.assets import EnvAssets
 from musicbox_env.simulator.logged import LoggedPlays
+from musicbox_env.simulator.observations import CONTEXT_SIZE, flattened
 from musicbox_env.synthetic.outlook import Outlook
 
 Rows = npt.NDArray[np.intp]
@@ -226,8 +227,12 @@ class Simulator:
             return np.full((len(rows), heard.shape[1]), UNKNOWN, np.int32)
         return heard.take(rows, axis=0)
 
-    def observe(self, rows: Rows) -> dict[str, npt.NDArray]:
-        """Observations of the given sessions; fresh arrays, the newest play last."""
+    def observe(self, rows: Rows) -> Any:
+        """Observations of the given sessions; fresh arrays, the newest play last.
+
+        Returns:
+            A dictionary of arrays ``(m, ...)``; one array ``(m, size)`` with ``"flat"``.
+        """
         config, assets = self.assets.config, self.assets
         sizes = assets.dataset.longest_session, config.history_length
         tracks, levels, context = kernels.last_songs(
@@ -241,12 +246,13 @@ class Simulator:
         real = tracks >= 0
         vectors = assets.vectors(tracks)
         vectors[~real] = 0
-        return {
+        parts = {
             "history": vectors.reshape(len(tracks), -1),
             "levels": np.maximum(levels, 0).astype(np.float32) / float(Level.FULL),
             "mask": real.astype(np.float32),
             "context": context,
         }
+        return flattened(parts) if config.observation == "flat" else parts
 
     def step(self, rows: Rows, actions: npt.NDArray) -> Outcome:
         """Play the recommended songs in order, as far as each session goes.

@@ -37,6 +37,11 @@ UNIT_ROWS = ("session_taste", "track_vectors")
 SMALLEST_POOL = 64
 
 
+def knows_truth(dataset: Dataset) -> bool:
+    """Whether the law that made a dataset, or the whole that it is a part of, is known."""
+    return (dataset.whole.folder / FOLDER / "law.json").is_file()
+
+
 @dataclass(frozen=True)
 class SongChoice:
     """How the songs of a synthetic session come to be played.

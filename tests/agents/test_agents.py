@@ -54,7 +54,8 @@ def learned(name, dataset, seed=0):
 
 def first_observations(agent, dataset, num_envs=BATCH, **options):
     """A vector environment that has begun the first test sessions, and what it shows of them."""
-    keywords = {"data": str(dataset.folder), "split": "test", **options, **agent.env_options}
+    keywords = {"listener": "replay", "candidates": "catalog", **options, **agent.env_options}
+    keywords |= {"data": str(dataset.folder), "split": "test"}
     env = gym.make_vec(
         musicbox_env.ENV_ID, num_envs=num_envs, vectorization_mode="vector_entry_point", **keywords
     )

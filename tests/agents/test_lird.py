@@ -24,7 +24,7 @@ from musicbox_env.data.dataset import Dataset
 from musicbox_env.listeners import LISTENERS
 from musicbox_env.retrieval.embeddings import fit_embeddings
 from musicbox_env.schema import Level
-from musicbox_env.simulator.assets import CONTEXT_SIZE
+from musicbox_env.simulator.observations import CONTEXT_SIZE
 
 SMALL = {"hidden": 8, "batch_size": 16}
 

@@ -86,7 +86,7 @@ def test_the_quality_of_songs_is_checked(name, synthetic, tmp_path):
 def training(synthetic, synthetic_folder, tmp_path_factory):
     """A checkpoint, and a function that goes on from it."""
     folder, settings = tmp_path_factory.mktemp("training"), {"ddpg": TRAINED}
-    options = {"data": str(synthetic_folder), "split": "train", "listener": "replay"}
+    options = {"data": str(synthetic_folder), "listener": "replay", "candidates": "catalog"}
 
     def go_on():
         agent = make_agent("ddpg", synthetic, settings=settings["ddpg"])

@@ -27,6 +27,7 @@ def vector_env(data, listener="replay"):
         vectorization_mode="vector_entry_point",
         data=data,
         listener=listener,
+        candidates="catalog",
     )
 
 
@@ -61,7 +62,7 @@ def results(data, how):
 
 def after_a_death(data, context):
     """The exception that a step raises when one worker of two was killed."""
-    make = partial(gym.make, musicbox_env.ENV_ID, data=data)
+    make = partial(gym.make, musicbox_env.ENV_ID, data=data, candidates="catalog")
     env = AsyncVectorEnv([make, make], context=context)
     env.reset(seed=0)
     env.processes[1].kill()

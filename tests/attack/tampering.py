@@ -319,14 +319,17 @@ def prepare(source: Path, folder: Path) -> None:
     (folder / "spaces/hybrid+rate.faiss").write_bytes(b"IwFl" + bytes(400))
 
 
+REPLAY = {"listener": "replay", "candidates": "catalog"}
+
+
 def plays(folder: Path) -> Iterator[dict[str, Any]]:
     """Options under which a folder is played: each kind of file is read by one of them."""
     data = str(folder)
-    yield {"data": data, "leaving": "fitted", "listener": "replay", "reward": {"novelty": 1.0}}
+    yield {"data": data, "leaving": "fitted", **REPLAY, "reward": {"novelty": 1.0}}
     yield {"data": data, "action": "slate", "observation": "ids", "listener": "ground_truth"}
     yield {"data": data, "candidates": "session", "listener": str(folder / LEARNED)}
     yield {"data": data, "embedding": "colisten", "listener": str(folder / SIMILARITY)}
-    yield {"data": data, "embedding": "content", "action": "proto_list"}
+    yield {"data": data, **REPLAY, "embedding": "content", "action": "proto_list"}
 
 
 def play(folder: Path) -> None:
@@ -345,7 +348,7 @@ def play(folder: Path) -> None:
             assert env.observation_space.contains(observation), "an observation out of its space"
             observation, reward, *_, info = env.step(env.action_space.sample())
             assert (np.abs(reward) <= MOST_EARNED).all(), "a reward"
-            assert ((info["levels"] >= -1) & (info["levels"] <= 4)).all(), "a level"
+            assert ((info["slate_levels"] >= -1) & (info["slate_levels"] <= 4)).all(), "a level"
             assert ((info["slate"] >= -1) & (info["slate"] < tracks)).all(), "a track"
     assert len(env.unwrapped.assets.dataset.sessions.session_ids) > 0
 

@@ -1,14 +1,19 @@
 """Sessions in the environment: what is shown, heard, rewarded and refused."""
 
 import itertools
+import shutil
+import subprocess
+import sys
+from functools import partial
 
 import gymnasium as gym
 import numpy as np
 import pytest
 from environments import make, same
 
+import musicbox_env
 from musicbox_env.schema import is_skip
-from musicbox_env.simulator.config import ACTIONS, CANDIDATES, OBSERVATIONS
+from musicbox_env.simulator.config import ACTIONS, CANDIDATES, OBSERVATIONS, SessionConfig
 
 
 def test_shows_the_first_half_and_hears_the_second(synthetic, synthetic_folder):
@@ -25,7 +30,7 @@ def test_shows_the_first_half_and_hears_the_second(synthetic, synthetic_folder):
         heard, terminated = 0, False
         while not terminated:
             observation, _, terminated, truncated, info = env.step(env.action_space.sample())
-            heard += (info["levels"] >= 0).sum()
+            heard += (info["slate_levels"] >= 0).sum()
             assert not truncated
         assert heard == len(plays) - shown
         last = info["slate"][info["slate"] >= 0]
@@ -44,7 +49,7 @@ def test_logged_order_replayed_gets_the_logged_labels(synthetic, synthetic_folde
             levels = rest["level"][start : start + 3].to_numpy()
             _, reward, _, _, info = env.step(np.resize(slate, 3))
             heard = len(levels)
-            np.testing.assert_array_equal(info["levels"][:heard], levels)
+            np.testing.assert_array_equal(info["slate_levels"][:heard], levels)
             assert info["logged"][:heard].all()
             assert info["logged_share"] == 1.0
             expected = (0.9 ** np.arange(heard) * ~is_skip(levels)).sum()
@@ -63,9 +68,11 @@ def test_session_candidates_are_never_imputed_and_each_is_heard_once(synthetic, 
         heard, terminated = [], False
         while not terminated:
             _, _, terminated, _, info = env.step(env.action_space.sample())
-            real = info["levels"] >= 0
+            real = info["slate_levels"] >= 0
             assert info["logged"][real].all()
-            heard += zip(info["slate"][real].tolist(), info["levels"][real].tolist(), strict=True)
+            heard += zip(
+                info["slate"][real].tolist(), info["slate_levels"][real].tolist(), strict=True
+            )
         assert sorted(heard) == sorted(zip(rest["track"], rest["level"], strict=True))
 
 
@@ -130,7 +137,7 @@ def test_horizon_truncates_a_long_run(synthetic_folder):
     heard = 0
     for step in range(11):
         _, _, terminated, truncated, info = env.step(env.action_space.sample())
-        heard += (info["levels"] >= 0).sum()
+        heard += (info["slate_levels"] >= 0).sum()
         assert not terminated
         assert truncated == (step == 10)
     assert heard == 31
@@ -148,7 +155,7 @@ def test_reward_terms_are_reported_and_weighted(synthetic_folder):
         assert all(info[f"reward_{name}"] >= 0 for name in weights)
         of_slate = info["reward_diversity"] + 0.25 * info["reward_novelty"]
         assert reward == pytest.approx(info["song_reward"] @ 0.9 ** np.arange(3) + of_slate)
-        assert not info["song_reward"][info["levels"] < 0].any()
+        assert not info["song_reward"][info["slate_levels"] < 0].any()
 
 
 def test_future_labels_change_nothing_that_is_observed(synthetic_folder, tmp_path):
@@ -205,7 +212,8 @@ def test_order_of_the_candidates_in_the_log_does_not_matter(synthetic_folder, tm
 @pytest.mark.parametrize(
     ("options", "error", "says"),
     [
-        ({"listner": "replay"}, TypeError, "did you mean 'listener'"),
+        ({"listner": "replay"}, TypeError, "unexpected keyword argument 'listner'"),
+        ({"candidate": "session"}, TypeError, "did you mean 'candidates'"),
         ({"listener": "reply"}, ValueError, "did you mean 'replay'"),
         ({"action": "proto-list"}, ValueError, "did you mean 'proto_list'"),
         ({"split": "tests"}, ValueError, "did you mean 'test'"),
@@ -214,7 +222,8 @@ def test_order_of_the_candidates_in_the_log_does_not_matter(synthetic_folder, tm
         ({"slate_size": 0}, ValueError, "slate_size is 0"),
         ({"slate_size": 190}, ValueError, "The catalog has 200 tracks"),
         ({"horizon": 5, "candidates": "session"}, ValueError, "exclude each other"),
-        ({"render_mode": "human"}, ValueError, "render_mode 'human'"),
+        ({"render_mode": "humans"}, ValueError, "render_mode 'humans'"),
+        ({"candidates": "sessions"}, ValueError, "did you mean 'session'"),
     ],
 )
 def test_bad_options_say_what_came_and_what_was_expected(synthetic_folder, options, error, says):
@@ -244,3 +253,95 @@ def test_bad_calls_are_refused(synthetic_folder):
     slates.reset(seed=0)
     with pytest.raises(ValueError, match="expected indices from 0 to 199"):
         slates.step(np.array([0, 1, 200]))
+
+
+@pytest.fixture(scope="module")
+def lawless(synthetic_folder, tmp_path_factory):
+    """The same sessions as if they came from people: nobody knows a law."""
+    folder = tmp_path_factory.mktemp("lawless") / "data"
+    shutil.copytree(synthetic_folder, folder, ignore=shutil.ignore_patterns("truth"))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("law", "options", "listener", "candidates"),
+    [
+        (True, {}, "ground_truth", "catalog"),
+        (False, {}, "replay", "session"),
+        (True, {"listener": "replay"}, "replay", "session"),
+        (False, {"listener": "similarity"}, "similarity", "catalog"),
+        (True, {"candidates": "session"}, "ground_truth", "session"),
+        (False, {"horizon": 9}, "replay", "catalog"),
+    ],
+)
+def test_the_listener_and_candidates_that_are_chosen(
+    synthetic_folder, lawless, law, options, listener, candidates
+):
+    given = {"data": synthetic_folder if law else lawless, **options}
+    for make_one in (gym.make, partial(gym.make_vec, num_envs=2)):
+        config = make_one(musicbox_env.ENV_ID, **given).unwrapped.config
+        assert (config.listener, config.candidates) == (listener, candidates)
+        assert SessionConfig(**{**config.keywords(), "reward": config.reward}) == config
+
+
+def test_without_a_law_every_reward_is_a_logged_label(lawless):
+    env = gym.make(musicbox_env.ENV_ID, data=lawless)
+    _, info = env.reset(seed=3)
+    levels = env.unwrapped.assets.dataset.sessions.frame(info["session"])["level"].to_numpy()
+    heard, terminated = [], False
+    while not terminated:
+        *_, terminated, _, info = env.step(env.action_space.sample())
+        assert info["logged_share"] == 1
+        heard += info["slate_levels"][info["slate_levels"] >= 0].tolist()
+    assert sorted(heard) == sorted(levels[len(levels) // 2 :].tolist())
+
+
+def test_replay_over_the_catalog_warns_once_a_process(synthetic_folder):
+    code = f"""
+import warnings, gymnasium, musicbox_env
+from musicbox_env.simulator.imputed import imputed_answers_expected
+warnings.simplefilter("always")
+data = {str(synthetic_folder)!r}
+with imputed_answers_expected():
+    gymnasium.make("MusicSession-v0", data=data, listener="replay", candidates="catalog")
+with warnings.catch_warnings(record=True) as seen:
+    warnings.simplefilter("always")
+    gymnasium.make("MusicSession-v0", data=data)
+    gymnasium.make("MusicSession-v0", data=data, listener="replay")
+    print(len(seen))
+    for make in (gymnasium.make, gymnasium.make_vec) * 2:
+        make("MusicSession-v0", data=data, listener="replay", candidates="catalog")
+    print([w.category.__name__ for w in seen])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split("\n")[:2] == ["0", "['ImputedAnswersWarning']"]
+
+
+def test_no_name_of_info_is_one_of_an_observation(synthetic_folder):
+    for kind, candidates in itertools.product(("embedding", "ids"), CANDIDATES):
+        env = make(synthetic_folder, observation=kind, candidates=candidates)
+        observation, info = env.reset(seed=0)
+        assert not set(observation) & set(info)
+
+
+@pytest.mark.parametrize("listener", ["replay", "ground_truth"])
+def test_flat_is_the_embedding_observation_as_one_vector(synthetic_folder, listener):
+    parts, flat = (
+        make(synthetic_folder, listener=listener, observation=kind)
+        for kind in ("embedding", "flat")
+    )
+    dim = flat.action_space.shape[0]
+    assert flat.observation_space.shape == (10 * (dim + 2) + 11,)
+    assert flat.observation_space.dtype == np.float32
+    expected, got = parts.reset(seed=5)[0], flat.reset(seed=5)[0]
+    for _ in range(3):
+        assert flat.observation_space.contains(got)
+        cuts = np.cumsum([10 * dim, 10, 10])
+        for name, part in zip(
+            ("history", "levels", "mask", "context"), np.split(got, cuts), strict=True
+        ):
+            np.testing.assert_array_equal(part, expected[name])
+        action = flat.action_space.sample()
+        expected, got = parts.step(action)[0], flat.step(action)[0]
+    low = np.split(flat.observation_space.low, cuts)
+    assert [part.min() for part in low] == [-1, 0, 0, -1]

@@ -7,18 +7,28 @@ import pickle
 import subprocess
 import sys
 import warnings
+from functools import partial
 
 import gymnasium as gym
 import numpy as np
 import pytest
-from environments import LISTENERS, make, same
+from environments import LISTENERS, REPLAY, make, make_many, same
 from gymnasium.utils.env_checker import check_env
 from stable_baselines3.common.env_checker import check_env as sb3_check_env
 
 import musicbox_env
+from musicbox_env import ENV_ID
+from musicbox_env.rewards import RewardConfig
 from musicbox_env.simulator.config import ACTIONS, CANDIDATES, OBSERVATIONS
+from musicbox_env.simulator.observations import FLAT_PARTS
 
-COMBINATIONS = list(itertools.product(ACTIONS, OBSERVATIONS, CANDIDATES, LISTENERS))
+COMBINATIONS = [
+    (action, observation, candidates, listener)
+    for action, observation, candidates, listener in itertools.product(
+        ACTIONS, OBSERVATIONS, CANDIDATES, LISTENERS
+    )
+    if observation != "flat" or (action, listener) == ("proto", "replay")
+]
 
 
 @pytest.mark.parametrize(("action", "observation", "candidates", "listener"), COMBINATIONS)
@@ -26,13 +36,14 @@ def test_passes_both_environment_checkers(
     synthetic_folder, action, observation, candidates, listener
 ):
     options = dict(action=action, observation=observation, candidates=candidates, listener=listener)
+    environments = [make(synthetic_folder, **options).unwrapped for _ in range(2)]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        check_env(make(synthetic_folder, **options).unwrapped, skip_render_check=True)
-        sb3_check_env(make(synthetic_folder, **options).unwrapped, warn=True)
+        check_env(environments[0], skip_render_check=True)
+        sb3_check_env(environments[1], warn=True)
 
 
-@pytest.mark.parametrize("render_mode", ["ansi", "rgb_array"])
+@pytest.mark.parametrize("render_mode", ["human", "ansi", "rgb_array"])
 def test_passes_the_checker_with_rendering(synthetic_folder, render_mode):
     check_env(make(synthetic_folder, render_mode=render_mode).unwrapped)
 
@@ -104,7 +115,7 @@ def test_vector_equals_single_through_autoreset(
 @pytest.mark.parametrize("mode", ["NextStep", "SameStep"])
 @pytest.mark.parametrize("limit", [1, 2])
 def test_max_episode_steps_truncates_as_in_single_environments(synthetic_folder, limit, mode):
-    options = {"data": str(synthetic_folder), "action": "slate", "horizon": 9}
+    options = {"data": str(synthetic_folder), "action": "slate", "horizon": 9, **REPLAY}
     mode = gym.vector.AutoresetMode(mode)
     single = gym.vector.SyncVectorEnv(
         [lambda: gym.make(musicbox_env.ENV_ID, max_episode_steps=limit, **options)] * 3,
@@ -154,6 +165,65 @@ def test_spec_survives_json_and_pickle(synthetic_folder):
     json.dumps(env.unwrapped.config.keywords())
 
 
+def test_paths_are_taken_and_the_spec_is_still_json(synthetic_folder):
+    given = {"data": synthetic_folder, "reward": RewardConfig(diversity=0.5)}
+    for make_one in (gym.make, partial(gym.make_vec, num_envs=2)):
+        env = make_one(musicbox_env.ENV_ID, **given)
+        kwargs = json.loads(env.spec.to_json())["kwargs"]
+        assert kwargs["data"] == str(synthetic_folder)
+        assert kwargs["reward"]["diversity"] == 0.5
+    again = gym.make(
+        gym.envs.registration.EnvSpec.from_json(gym.make(ENV_ID, **given).spec.to_json())
+    )
+    same(again.reset(seed=1)[0], gym.make(ENV_ID, **given).reset(seed=1)[0])
+
+
+def test_humans_see_every_step_and_a_vector_shows_its_first_session(synthetic_folder, capsys):
+    single, human = (
+        make(synthetic_folder, action="slate", render_mode=mode) for mode in ("ansi", "human")
+    )
+    vectors = [
+        make_many(synthetic_folder, 3, action="slate", render_mode=mode)
+        for mode in ("ansi", "human", "rgb_array")
+    ]
+    slates, expected = np.arange(9).reshape(3, 3), []
+    for env in (single, human, *vectors):
+        env.reset(seed=4)
+        expected += [single.render()] if env is single else []
+        env.step(slates if env.unwrapped in vectors else slates[0])
+    expected += [single.render()]
+    assert capsys.readouterr().out == 2 * "".join(expected)
+    assert [env.render() for env in (human, vectors[0], vectors[1])] == [
+        None,
+        (expected[1],),
+        None,
+    ]
+    (picture,) = vectors[2].render()
+    assert picture.shape == (480, 960, 3)
+
+
+@pytest.mark.parametrize("mode", ["NextStep", "SameStep", "Disabled"])
+def test_flat_vectors_equal_flat_single_environments(synthetic_folder, mode):
+    options = {"observation": "flat", "action": "slate", "autoreset_mode": mode}
+    parts = make_many(synthetic_folder, 4, **{**options, "observation": "embedding"})
+    flat = make_many(synthetic_folder, 4, **options)
+    names = list(FLAT_PARTS)
+
+    def joined(observation):
+        return np.concatenate([observation[name] for name in names], axis=-1)
+
+    a, b = parts.reset(seed=2), flat.reset(seed=2)
+    for _ in range(6):
+        assert flat.observation_space.contains(b[0])
+        np.testing.assert_array_equal(joined(a[0]), b[0])
+        for left, right in zip(a[-1].get("final_obs", []), b[-1].get("final_obs", []), strict=True):
+            assert (left is None) == (right is None)
+            if left is not None:
+                np.testing.assert_array_equal(joined(left), right)
+        actions = flat.action_space.sample()
+        a, b = parts.step(actions), flat.step(actions)
+
+
 def test_pickle_in_the_middle_of_a_session_goes_on_alike(synthetic_folder):
     env = make(synthetic_folder)
     env.reset(seed=3)
@@ -169,7 +239,7 @@ def test_pickle_in_the_middle_of_a_session_goes_on_alike(synthetic_folder):
 
 
 def _first_observation(folder):
-    env = gym.make("musicbox_env:MusicSession-v0", data=folder)
+    env = gym.make("musicbox_env:MusicSession-v0", data=folder, **REPLAY)
     return env.reset(seed=9)[0]["history"]
 
 
@@ -191,14 +261,7 @@ def test_importing_the_environment_does_not_import_torch():
 
 
 def test_disabled_autoreset_leaves_finished_sessions_alone(synthetic, synthetic_folder):
-    vector = gym.make_vec(
-        musicbox_env.ENV_ID,
-        num_envs=3,
-        vectorization_mode="vector_entry_point",
-        autoreset_mode="Disabled",
-        data=str(synthetic_folder),
-        observation="ids",
-    )
+    vector = make_many(synthetic_folder, 3, autoreset_mode="Disabled", observation="ids")
     lengths = synthetic.sessions.lengths(np.arange(synthetic.sessions.num_sessions))
     sessions = np.array([np.flatnonzero(lengths == n)[0] for n in (10, 13, 20)])
     vector.reset(seed=0, options={"session": sessions})
@@ -212,7 +275,7 @@ def test_disabled_autoreset_leaves_finished_sessions_alone(synthetic, synthetic_
         [True, True, False],
         [True, True, True],
     ]
-    assert (info["levels"][:2] == -1).all()
+    assert (info["slate_levels"][:2] == -1).all()
     kept = observation["tracks"][1:].copy()
     mask = np.array([True, False, False])
     observation, _ = vector.reset(options={"reset_mask": mask})

@@ -130,7 +130,7 @@ class LinUCBAgent(SlateAgent):
                 slates, _ = self.predict(observation)
                 following, _, _, _, info = env.step(slates)
                 # In the step after an end nothing is heard, and so nothing is learned.
-                kept = self._update(observation, info["slate"], info["levels"])
+                kept = self._update(observation, info["slate"], info["slate_levels"])
                 progress.gather("train/kept", kept)
                 observation = following
                 steps += env.num_envs

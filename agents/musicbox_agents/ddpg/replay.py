@@ -66,7 +66,7 @@ class Transitions:
         A song earns its own reward times the weights of a whole slate's places, so that songs of
         all places compare, and shares what the slate earns as such.
         """
-        levels = info["levels"]
+        levels = info["slate_levels"]
         weight = discounts(config.gamma_position, levels.shape[1])
         of_songs = info["song_reward"]
         of_slate = reward - of_songs @ weight

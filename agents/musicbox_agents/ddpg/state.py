@@ -15,7 +15,7 @@ from torch import Tensor
 from musicbox_env.data.summaries import GROUPS, PLAYED, add_to_groups
 from musicbox_env.kernels import compiled
 from musicbox_env.schema import NUM_LEVELS
-from musicbox_env.simulator.assets import CONTEXT_SIZE
+from musicbox_env.simulator.observations import CONTEXT_SIZE
 
 HALF_LIVES: Final = (0.5, 1.0, 2.0, 4.0, 8.0, 100.0)
 """Songs after which a play counts half, for each of the statistics; the last is plain means."""

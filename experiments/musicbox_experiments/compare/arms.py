@@ -146,7 +146,12 @@ def _arm(config: CompareConfig, plan: _Plan) -> Arm:
         config.agents,
         config.seeds,
         settings=parse_settings(config.agent_settings),
-        options={**options, "split": "train", "horizon": config.train_horizon},
+        options={
+            **options,
+            "split": "train",
+            "candidates": "catalog",
+            "horizon": config.train_horizon,
+        },
         steps=config.train_steps,
         out=folder,
         listeners=listeners,

@@ -13,6 +13,7 @@ import numpy as np
 from musicbox_env.data.dataset import Dataset
 from musicbox_env.listeners import LISTENERS
 from musicbox_env.locks import held
+from musicbox_env.synthetic.truth import knows_truth
 from musicbox_experiments.compare.arms import Arm, EvaluateEach, arms_of, evaluated_together
 from musicbox_experiments.compare.config import CompareConfig
 from musicbox_experiments.compare.known_gains import gains_known
@@ -33,7 +34,7 @@ from musicbox_experiments.evaluate.metrics import CatalogStats, PerSession, Roll
 from musicbox_experiments.text import say
 from musicbox_experiments.train.folder import as_stored, prepare_folder
 from musicbox_experiments.train.jobs import curve, train_all
-from musicbox_experiments.train.simulators import OTHERS, OWN, Listeners, knows_truth
+from musicbox_experiments.train.simulators import OTHERS, OWN, Listeners
 from musicbox_experiments.train.variants import about
 
 BOUNDS = ("skyline", "bayes")

@@ -13,6 +13,7 @@ from musicbox_env.listeners import require_listener
 from musicbox_env.locks import held
 from musicbox_env.schema import split_codes
 from musicbox_env.simulator.assets import open_dataset
+from musicbox_env.synthetic.truth import knows_truth
 from musicbox_experiments.compare.evaluation import Evaluation, evaluate_all
 from musicbox_experiments.data.sampling import draw_sessions
 from musicbox_experiments.evaluate.metrics import CatalogStats, measure
@@ -27,7 +28,6 @@ from musicbox_experiments.train.simulators import (
     Fitting,
     choose_listeners,
     directions_for,
-    knows_truth,
 )
 
 

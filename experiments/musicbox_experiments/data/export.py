@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -32,6 +32,8 @@ from musicbox_env.progress import tqdm
 from musicbox_env.schema import require_known, split_codes
 from musicbox_env.simulator.assets import open_dataset
 from musicbox_env.simulator.config import OBSERVATIONS
+from musicbox_env.simulator.imputed import imputed_answers_expected
+from musicbox_env.simulator.observations import part_of
 from musicbox_env.vector_env import MusicSessionVectorEnv
 from musicbox_experiments.data.sampling import draw_sessions
 from musicbox_experiments.text import say
@@ -61,7 +63,8 @@ class ExportConfig:
     with continuous actions. The nearest songs of a mean need not be those that were played, so only
     slates replay exactly. Of a last slate heard in part the missing places repeat its last song."""
     observation: str = "embedding"
-    """Observations: `embedding`, vectors; or `ids`, rows of the catalog."""
+    """Observations: `embedding`, vectors; `flat`, the same as one vector; or `ids`, rows of the
+    catalog."""
     embedding: str | None = None
     """Space of observations and proto-actions; the dataset's best, with the rate, if left out."""
     history_length: int = 10
@@ -144,7 +147,8 @@ def _new_storage(folder: Path, config: ExportConfig, dataset: Dataset) -> Minari
         ) from error
 
     options = config.env_options(dataset)
-    collected = gym.make(ENV_ID, **options)
+    with imputed_answers_expected():
+        collected = gym.make(ENV_ID, **options)
     evaluated = gym.make(ENV_ID, **{**options, "candidates": "session", "repeats": False})
     assert evaluated.spec is not None
     storage = MinariStorage.new(
@@ -177,9 +181,10 @@ def _episodes(
 
     slates, lengths = logged_slates(dataset, sessions, config.slate_size)
     options = {**config.env_options(dataset), "action": "slate", "autoreset_mode": "Disabled"}
-    env = gym.make_vec(
-        ENV_ID, num_envs=len(sessions), vectorization_mode="vector_entry_point", **options
-    )
+    with imputed_answers_expected():
+        env = gym.make_vec(
+            ENV_ID, num_envs=len(sessions), vectorization_mode="vector_entry_point", **options
+        )
     assert isinstance(env, MusicSessionVectorEnv)
     observation, info = env.reset(seed=0, options={"session": sessions})
     observations, infos, rewards = [observation], [info], []
@@ -190,21 +195,28 @@ def _episodes(
         rewards.append(reward)
     env.close()
     heard = np.stack([info["slate"] for info in infos], axis=1)
-    levels = np.stack([info["levels"] for info in infos], axis=1)
-    shown = {name: np.stack([o[name] for o in observations], axis=1) for name in observation}
+    levels = np.stack([info["slate_levels"] for info in infos], axis=1)
+    shown = _joined(observations)
     actions: npt.NDArray = slates
     if config.action == "proto":
         actions = _mean_embedding(env.assets.space, heard[:, 1:])
     for row, steps in enumerate(lengths):
         yield EpisodeBuffer(
             options={"session": int(sessions[row])},
-            observations={name: part[row, : steps + 1] for name, part in shown.items()},
+            observations=part_of(shown, np.s_[row, : steps + 1]),
             actions=list(actions[row, :steps]),
             rewards=[float(reward[row]) for reward in rewards[:steps]],
             terminations=[False] * (steps - 1) + [True],
             truncations=[False] * steps,
-            infos={"slate": heard[row, : steps + 1], "levels": levels[row, : steps + 1]},
+            infos={"slate": heard[row, : steps + 1], "slate_levels": levels[row, : steps + 1]},
         )
+
+
+def _joined(observations: Sequence[Any]) -> Any:
+    """Observations of all steps, stacked along a second axis."""
+    if not isinstance(observations[0], Mapping):
+        return np.stack(observations, axis=1)
+    return {name: np.stack([o[name] for o in observations], axis=1) for name in observations[0]}
 
 
 def logged_slates(

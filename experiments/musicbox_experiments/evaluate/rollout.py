@@ -14,6 +14,7 @@ from musicbox_agents import Agent
 
 import musicbox_env
 from musicbox_env.errors import read_arrays, reading
+from musicbox_env.simulator.imputed import imputed_answers_expected
 from musicbox_env.vector_env import MusicSessionVectorEnv
 
 FloatArray = npt.NDArray[np.float64]
@@ -113,14 +114,18 @@ def session_seeds(seed: int, sessions: npt.NDArray[np.integer]) -> list[int]:
 def open_sessions(
     agent: Agent, options: Mapping[str, Any], sessions: npt.NDArray[np.int64], seed: int
 ) -> Iterator[tuple[MusicSessionVectorEnv, dict[str, npt.NDArray]]]:
-    """A vector environment in which every given session has just begun, and what it shows."""
-    env = gym.make_vec(
-        musicbox_env.ENV_ID,
-        num_envs=len(sessions),
-        vectorization_mode="vector_entry_point",
-        autoreset_mode="Disabled",
-        **{**options, **agent.env_options},
-    )
+    """A vector environment in which every given session has just begun, and what it shows.
+
+    Replay over the catalog is what options leave out.
+    """
+    with imputed_answers_expected():
+        env = gym.make_vec(
+            musicbox_env.ENV_ID,
+            num_envs=len(sessions),
+            vectorization_mode="vector_entry_point",
+            autoreset_mode="Disabled",
+            **{"listener": "replay", "candidates": "catalog", **options, **agent.env_options},
+        )
     assert isinstance(env, MusicSessionVectorEnv)
     try:
         observation, _ = env.reset(
@@ -176,7 +181,7 @@ def roll_out(
     logged = np.zeros(shape, np.bool_)
     for batch, step, info in outcomes:
         slates[batch, step] = info["slate"]
-        levels[batch, step] = info["levels"]
+        levels[batch, step] = info["slate_levels"]
         logged[batch, step] = info["logged"]
     return Rollout(
         agent=label or agent.name,

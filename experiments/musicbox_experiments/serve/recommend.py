@@ -23,9 +23,10 @@ from musicbox_agents.base import require_ranges
 from musicbox_env.errors import reading
 from musicbox_env.listeners.learned.features import context_inputs
 from musicbox_env.schema import CONTEXT_TYPES, Level, require_known, suggest
-from musicbox_env.simulator.assets import CONTEXT_SIZE, EnvAssets, open_dataset
+from musicbox_env.simulator.assets import EnvAssets, open_dataset
 from musicbox_env.simulator.config import SessionConfig
 from musicbox_env.simulator.dynamics import Simulator
+from musicbox_env.simulator.observations import CONTEXT_SIZE
 from musicbox_experiments.text import say
 from musicbox_experiments.train.jobs import read_training, run_folders
 
@@ -111,7 +112,8 @@ def recommend(config: RecommendConfig) -> list[str]:
     dataset = open_dataset(data)
     agent = load_agent(folder / "best", dataset)
     tracks, levels = parse_heard(config.heard)
-    assets = EnvAssets(SessionConfig.from_keywords({**agent.env_options, "data": data}))
+    options = {"data": data, "listener": "replay", "candidates": "catalog", **agent.env_options}
+    assets = EnvAssets(SessionConfig.from_keywords(options))
     room = max(assets.capacity, len(tracks))  # every song heard is barred, however many they are
     simulator = Simulator(assets, num_envs=1, capacity=room)
     simulator.show(0, dataset.catalog.find(tracks), np.array(levels), _context(config))

@@ -35,6 +35,7 @@ from musicbox_env.listeners import FITTED_SUFFIX, require_listener
 from musicbox_env.listeners.files import read_fit, write_fit
 from musicbox_env.listeners.similarity import MODES, SimilarityConfig
 from musicbox_env.schema import require_known
+from musicbox_env.synthetic.truth import knows_truth
 
 AUTO = "auto"
 LEARNED = "learned"
@@ -139,11 +140,6 @@ class Listeners:
     picking: str
     picking_name: str
     evaluators: dict[str, str]
-
-
-def knows_truth(dataset: Dataset) -> bool:
-    """Whether the dataset was made by the generator, so that the exact law can evaluate."""
-    return (dataset.whole.folder / "truth" / "law.json").is_file()
 
 
 def resolved(listener: str, dataset: Dataset) -> str:

@@ -78,6 +78,7 @@ def _run(config: TrainConfig) -> None:
         options={
             "data": data,
             "split": WHOLE,
+            "candidates": "catalog",
             "reward": asdict(config.reward),
         },
         steps=config.train_steps,

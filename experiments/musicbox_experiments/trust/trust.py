@@ -32,6 +32,7 @@ from musicbox_env.listeners import (
 from musicbox_env.locks import held
 from musicbox_env.progress import tqdm
 from musicbox_env.simulator.assets import open_dataset
+from musicbox_env.synthetic.truth import knows_truth
 from musicbox_experiments.data.sampling import draw_sessions
 from musicbox_experiments.data.sources import without_home
 from musicbox_experiments.evaluate.resampling import Resampling
@@ -39,7 +40,6 @@ from musicbox_experiments.listeners.fit_listener import EnsembleConfig
 from musicbox_experiments.listeners.network import NetworkConfig
 from musicbox_experiments.text import say
 from musicbox_experiments.train.folder import require_made_on
-from musicbox_experiments.train.simulators import knows_truth
 from musicbox_experiments.trust import agreement, exact_law, item_effect, list_reward, prediction
 from musicbox_experiments.trust.boosting import BoostingBaseline
 from musicbox_experiments.trust.context import Context, ListenerUnderTest

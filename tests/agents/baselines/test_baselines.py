@@ -29,7 +29,7 @@ def sessions_begun(agent, dataset, num_envs, **options):
         autoreset_mode="Disabled",
         data=str(dataset.folder),
         split="test",
-        **{**options, **agent.env_options},
+        **{"listener": "replay", "candidates": "catalog", **options, **agent.env_options},
     )
     sessions = dataset.sessions.sessions_in("test")[:num_envs]
     observation, _ = env.reset(seed=0, options={"session": sessions})
@@ -47,7 +47,7 @@ def play_out(agent, dataset, num_envs=60, **options):
         observation, _, terminated, truncated, info = env.step(action)
         start, over = np.zeros(num_envs, np.bool_), terminated | truncated
         slates.append(info["slate"])
-        levels.append(info["levels"])
+        levels.append(info["slate_levels"])
     return np.stack(slates), np.stack(levels)
 
 
@@ -267,10 +267,10 @@ def test_logged_replays_the_log(synthetic, candidates):
     over = np.zeros(30, np.bool_)
     while not over.all():
         observation, _, over, _, info = env.step(act(agent, observation))
-        np.testing.assert_array_equal(info["logged"], info["levels"] >= 0)
+        np.testing.assert_array_equal(info["logged"], info["slate_levels"] >= 0)
         for i in range(30):
             real = info["slate"][i] >= 0
-            heard[i] += zip(info["slate"][i][real], info["levels"][i][real], strict=True)
+            heard[i] += zip(info["slate"][i][real], info["slate_levels"][i][real], strict=True)
     for session, plays in zip(synthetic.sessions.sessions_in("test"), heard, strict=False):
         frame = synthetic.sessions.frame(session)
         rest = frame.iloc[len(frame) // 2 :]

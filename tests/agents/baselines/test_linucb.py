@@ -61,9 +61,9 @@ def test_learns_the_ridge_regression_and_acts_on_its_upper_bound(synthetic, begu
             bound[observation["tracks"][i][observation["tracks"][i] >= 0]] = -np.inf
             slates[i] = np.argsort(-bound, kind="stable")[:3]
         following, *_, info = env.step(slates)
-        for i, place in np.argwhere(info["levels"] >= 0):
+        for i, place in np.argwhere(info["slate_levels"] >= 0):
             rows.append(features(observation, i, space, info["slate"][i, place]))
-            kept.append(not is_skip(info["levels"][i, place]))
+            kept.append(not is_skip(info["slate_levels"][i, place]))
         observation = following
     agent.learn({"data": str(synthetic.folder), "listener": "ground_truth"}, 12 * 8)
     design = np.array(rows)

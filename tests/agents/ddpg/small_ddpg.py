@@ -9,7 +9,7 @@ from musicbox_agents.ddpg.replay import Transitions
 from musicbox_agents.ddpg.space import Batch
 
 from musicbox_env.data.dataset import Dataset
-from musicbox_env.simulator.assets import CONTEXT_SIZE
+from musicbox_env.simulator.observations import CONTEXT_SIZE
 
 SMALL = {
     "hidden": 8,

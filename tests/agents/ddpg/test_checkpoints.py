@@ -105,7 +105,7 @@ def learn(agent, folder, checkpoint, *, stop_at=np.inf):
             raise Stopped
 
     seen = []
-    options = {"data": str(folder), "split": "train", "listener": "replay"}
+    options = {"data": str(folder), "listener": "replay", "candidates": "catalog"}
     try:
         agent.learn(options, STEPS, callback=record, callback_every=40, checkpoint=checkpoint)
     except Stopped:
@@ -202,6 +202,7 @@ def test_open_sessions_come_back(listener, leaving, synthetic_folder):
             vectorization_mode="vector_entry_point",
             data=str(synthetic_folder),
             listener=listener,
+            candidates="catalog",
             leaving=leaving,
             observation="ids",
             split="train",

@@ -10,7 +10,7 @@ from musicbox_agents.ddpg.state import HALF_LIVES, State, num_statistics, read_s
 from torch import Tensor
 
 from musicbox_env.schema import NUM_LEVELS
-from musicbox_env.simulator.assets import CONTEXT_SIZE
+from musicbox_env.simulator.observations import CONTEXT_SIZE
 
 DIM, LENGTH = 5, 10
 

@@ -14,7 +14,7 @@ from scipy.stats import expectile
 
 from musicbox_env.data.dataset import Dataset
 from musicbox_env.schema import split_codes
-from musicbox_env.simulator.assets import CONTEXT_SIZE
+from musicbox_env.simulator.observations import CONTEXT_SIZE
 
 OFFLINE = ("bc", "td3-bc", "iql")
 SMALL = {"hidden": 8, "batch_size": 64, "history_length": 6, "embedding": "content"}

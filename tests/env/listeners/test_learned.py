@@ -307,6 +307,6 @@ def test_the_environment_plays_on_with_it(synthetic_folder):
     over, heard = False, 0
     while not over:
         _, _, terminated, over, info = env.step(env.action_space.sample())
-        heard += int((info["levels"] >= 0).sum())
+        heard += int((info["slate_levels"] >= 0).sum())
         assert not terminated
     assert heard == 40

@@ -31,6 +31,7 @@ def saved(tmp_path):
 
 
 def make(folder, **options):
+    options = {"listener": "replay", "candidates": "catalog", **options}
     return gym.make(musicbox_env.ENV_ID, data=str(folder), **options)
 
 
@@ -41,7 +42,7 @@ def make_vector(folder, num_envs, mode="Disabled", **options):
         vectorization_mode="vector_entry_point",
         autoreset_mode=mode,
         data=str(folder),
-        **options,
+        **{"listener": "replay", "candidates": "catalog", **options},
     )
 
 
@@ -184,9 +185,9 @@ def test_what_comes_after_leaving_is_not_heard(synthetic_folder, tmp_path):
     _, reward, terminated, truncated, info = env.step(np.array([5, 6, 7]))
     assert (terminated, truncated, info["left"]) == (True, False, True)
     np.testing.assert_array_equal(info["slate"][1:], -1)
-    np.testing.assert_array_equal(info["levels"][1:], -1)
+    np.testing.assert_array_equal(info["slate_levels"][1:], -1)
     assert info["slate"][0] == 5
-    assert reward == float(info["levels"][0] >= 2)
+    assert reward == float(info["slate_levels"][0] >= 2)
     with pytest.raises(gym.error.ResetNeeded):
         env.step(np.array([5, 6, 7]))
     _, info = env.reset(seed=1)

@@ -164,7 +164,13 @@ def test_lists_have_no_song_twice(index, items, queries):
 
 @pytest.mark.parametrize("action", ["proto", "proto_list"])
 def test_the_environment_says_how_it_retrieves(synthetic_folder, synthetic, monkeypatch, action):
-    options = {"data": str(synthetic_folder), "action": action, "observation": "ids"}
+    options = {
+        "data": str(synthetic_folder),
+        "listener": "replay",
+        "candidates": "catalog",
+        "action": action,
+        "observation": "ids",
+    }
     exact = gym.make(musicbox_env.ENV_ID, **options).unwrapped
     assert exact.assets.search.kind == "exact"
     monkeypatch.setattr(search, "APPROXIMATE_FROM", 100)

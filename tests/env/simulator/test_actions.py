@@ -30,7 +30,8 @@ def shells(synthetic_folder):
     """The single and the vector environment of each kind of action, begun."""
     made = {}
     for action, candidates in itertools.product(ACTIONS, CANDIDATES):
-        options = dict(data=str(synthetic_folder), action=action, candidates=candidates)
+        chosen = dict(action=action, candidates=candidates, listener="replay")
+        options = dict(data=str(synthetic_folder), **chosen)
         one = gym.make(musicbox_env.ENV_ID, **options).unwrapped
         many = gym.make_vec(
             musicbox_env.ENV_ID, NUM_ENVS, vectorization_mode="vector_entry_point", **options

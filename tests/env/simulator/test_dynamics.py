@@ -100,6 +100,7 @@ def test_a_seeded_run_gives_what_it_gave_before(tmp_path):
             action="slate",
             observation="ids",
             embedding="hybrid",
+            listener="replay",
             candidates=candidates,
         )
         observation, info = env.reset(seed=3)
@@ -112,7 +113,7 @@ def test_a_seeded_run_gives_what_it_gave_before(tmp_path):
                 np.round(reward, 6),
                 terminated,
                 info["slate"],
-                info["levels"],
+                info["slate_levels"],
                 info["logged"],
                 info["replaced"],
                 info["session"],

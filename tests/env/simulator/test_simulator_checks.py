@@ -10,9 +10,10 @@ from scipy.sparse import csr_array
 import musicbox_env
 from musicbox_env.listeners import LearnedListener, ReplayListener, SimilarityListener
 from musicbox_env.listeners.learned.listener import BUNDLED, Calibration, FittedNetwork
-from musicbox_env.simulator.assets import CONTEXT_SIZE, EnvAssets
+from musicbox_env.simulator.assets import EnvAssets
 from musicbox_env.simulator.config import SessionConfig
 from musicbox_env.simulator.dynamics import Simulator
+from musicbox_env.simulator.observations import CONTEXT_SIZE
 
 N = 4
 
@@ -23,13 +24,14 @@ def make_many(folder, **options):
         N,
         vectorization_mode="vector_entry_point",
         data=str(folder),
-        **options,
+        **{"listener": "replay", "candidates": "catalog", **options},
     )
 
 
 @pytest.fixture(scope="module")
 def assets(synthetic_folder):
-    return EnvAssets(SessionConfig(data=str(synthetic_folder)))
+    config = SessionConfig(data=str(synthetic_folder), listener="replay", candidates="catalog")
+    return EnvAssets(config)
 
 
 @pytest.fixture

@@ -46,7 +46,7 @@ def test_episodes_are_what_the_log_holds(exported, synthetic):
         shown = len(plays) // 2
         rest = plays.iloc[shown:]
         repeats += rest["track"].duplicated().any()
-        slates, levels = episode.infos["slate"][1:], episode.infos["levels"][1:]
+        slates, levels = episode.infos["slate"][1:], episode.infos["slate_levels"][1:]
         assert slates[slates >= 0].tolist() == rest["track"].tolist()
         assert levels[levels >= 0].tolist() == rest["level"].tolist()
         np.testing.assert_array_equal(episode.actions[slates >= 0], rest["track"])
