@@ -5,11 +5,14 @@ import sys
 from collections.abc import Iterator, Mapping
 from functools import partial
 from itertools import count
+from typing import Any
 
 import gymnasium as gym
+import numpy as np
 from gymnasium.envs.classic_control.cartpole import CartPoleVectorEnv
 
 import musicbox_env
+from musicbox_env.simulator.imputed import imputed_answers_expected
 from musicbox_env.synthetic.generator import bundled_dataset
 from musicbox_experiments.benchmark.measure import (
     Context,
@@ -20,8 +23,10 @@ from musicbox_experiments.benchmark.measure import (
 )
 
 SESSIONS_AT_ONCE = 1_024
+SB3_SESSIONS = 64
 FLAT = 0.67
 """A cost counts as flat if a hundred times the size makes it at most half as large again."""
+REPLAY: dict[str, Any] = {"listener": "replay", "candidates": "catalog"}
 LISTENER_TARGETS = {"replay": 0.15, "ground_truth": 0.10, "learned": 0.05}
 IMPORT = "import time; began = time.process_time(); import musicbox_env; "
 IMPORT += "print(time.process_time() - began)"
@@ -45,6 +50,14 @@ def environment(context: Context) -> Iterator[Row]:
     sardine = partial(context.peer, "sardine", "sardine/SlateTopK-Bored-v0")
     ours = partial(single_speed, str(bundled_dataset()))
     yield Row("single environment, replay", "steps/s", ours, {"sardine-rec": sardine}, 2.0)
+    yield Row(
+        f"SB3's VecEnv over {SB3_SESSIONS} sessions, as_vec_env",
+        "steps/s",
+        vec_env_speed,
+        {"make_vec_env": partial(vec_env_speed, native=False)},
+        3.0,
+        "default environment and dictionary observations, proto-actions",
+    )
     yield Row("import musicbox_env", "s", import_seconds, {"limit": 1.0}, 1.0)
     tracks = (1_000, 100_000, 3_700_000) if context.full else (1_000, 30_000, 1_000_000)
     logs = {n: context.dataset(n, 5_000) for n in (1_000, 10_000, 100_000)}
@@ -77,15 +90,15 @@ def _growth(what: str, datasets: Mapping[int, str]) -> Iterator[Row]:
 
 def vector_speed(data: str, listener: str) -> float:
     """Steps a second of a vector environment, as many as it has sessions each time."""
-    env = gym.make_vec(
-        musicbox_env.ENV_ID,
-        num_envs=SESSIONS_AT_ONCE,
-        vectorization_mode="vector_entry_point",
-        data=data,
-        listener=listener,
-        action="slate",
-        observation="ids",
-    )
+    with imputed_answers_expected():
+        env = gym.make_vec(
+            musicbox_env.ENV_ID,
+            num_envs=SESSIONS_AT_ONCE,
+            vectorization_mode="vector_entry_point",
+            action="slate",
+            observation="ids",
+            **{**REPLAY, "data": data, "listener": listener},
+        )
     return _speed_of_steps(env, SESSIONS_AT_ONCE)
 
 
@@ -96,8 +109,31 @@ def cartpole_speed() -> float:
 
 def single_speed(data: str) -> float:
     """Steps a second of one environment, resets included."""
-    env = gym.make(musicbox_env.ENV_ID, data=data, action="slate", observation="ids")
+    with imputed_answers_expected():
+        env = gym.make(musicbox_env.ENV_ID, data=data, action="slate", observation="ids", **REPLAY)
     return _speed_of_steps(env, 1)
+
+
+def vec_env_speed(*, native: bool = True) -> float:
+    """Steps a second of SB3's vector environments: over the native one, or over single ones."""
+    from musicbox_agents.sb3 import as_vec_env
+    from stable_baselines3.common.env_util import make_vec_env
+
+    envs: Any
+    if native:
+        made = gym.make_vec(musicbox_env.ENV_ID, num_envs=SB3_SESSIONS, autoreset_mode="SameStep")
+        envs = as_vec_env(made)
+    else:
+        envs = make_vec_env(musicbox_env.ENV_ID, SB3_SESSIONS)
+    envs.reset()
+    envs.action_space.seed(0)
+    actions = [
+        np.stack([envs.action_space.sample() for _ in range(SB3_SESSIONS)]) for _ in range(10)
+    ]
+    at = count()
+    for _ in range(10):
+        envs.step(actions[next(at) % len(actions)])
+    return speed(lambda: envs.step(actions[next(at) % len(actions)]), SB3_SESSIONS)
 
 
 def _speed_of_steps(env: gym.Env | gym.vector.VectorEnv, sessions: int) -> float:
@@ -124,7 +160,8 @@ def import_seconds() -> float:
 
 def make_environments(data: str, number: int) -> dict[str, float]:
     """Make environments over one dataset; their ``own`` memory in MiB after a step."""
-    envs = [gym.make(musicbox_env.ENV_ID, data=data) for _ in range(number)]
+    with imputed_answers_expected():
+        envs = [gym.make(musicbox_env.ENV_ID, data=data, **REPLAY) for _ in range(number)]
     for env in envs[:3]:
         env.reset(seed=0)
         env.step(env.action_space.sample())
