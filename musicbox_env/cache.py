@@ -24,12 +24,47 @@ def cache_folder() -> Path:
     if named := os.environ.get(CACHE_VARIABLE):
         return Path(named)
     if sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData/Local"))
+        base = os.environ.get("LOCALAPPDATA") or os.path.expanduser("~/AppData/Local")
     elif sys.platform == "darwin":
-        base = Path.home() / "Library/Caches"
+        base = os.path.expanduser("~/Library/Caches")
     else:
-        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return base / "musicbox"
+        base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return Path(base) / "musicbox"
+
+
+def writable_cache() -> Path:
+    """`cache_folder` or, where the platform's can only be read, a temporary folder.
+
+    The temporary one is named in ``MUSICBOX_CACHE``, so that worker processes share it, and ends
+    with the process that made it. A folder that the user named stays the one, writable or not.
+    """
+    folder = cache_folder()
+    if os.environ.get(CACHE_VARIABLE) or _can_be_written(folder):
+        return folder
+    temporary = tempfile.mkdtemp(prefix="musicbox-")
+    atexit.register(shutil.rmtree, temporary, ignore_errors=True)
+    os.environ[CACHE_VARIABLE] = temporary
+    warn(
+        f"{folder} cannot be written, so that what MusicBox keeps there (datasets, machine code) "
+        f"lies in {temporary} and is made again each time, which takes a minute; set "
+        f"{CACHE_VARIABLE} to a folder that can be written.",
+        stacklevel=3,
+    )
+    return Path(temporary)
+
+
+def kept_in_cache(*names: str) -> Path:
+    """Where what is made once lies: in `cache_folder` if it is there, else in `writable_cache`."""
+    made = cache_folder().joinpath(*names)
+    return made if made.exists() else writable_cache().joinpath(*names)
+
+
+def _can_be_written(folder: Path) -> bool:
+    """Whether a folder, or the nearest above that exists, can be written."""
+    if not folder.is_absolute():  # of a user without a home
+        return False
+    nearest = next(path for path in (folder, *folder.parents) if path.exists())
+    return nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK)
 
 
 @cache
@@ -44,13 +79,14 @@ def kernel_folder(given: str) -> Path:
 
     Returns:
         A folder in the one given; else in the package or, where that may only be read, in
-        `cache_folder`. Where nothing can be written it is a temporary one, with a warning.
+        `writable_cache`. Where nothing can be written it is a temporary one, with a warning.
     """
     package = Path(__file__).parent
     name = KERNELS + _state_of(package)
     if given:
         return Path(given) / name
-    for place in (package / "__pycache__", cache_folder()):
+    for find_place in (lambda: package / "__pycache__", writable_cache):
+        place = find_place()
         folder = place / name
         try:
             if not folder.exists():

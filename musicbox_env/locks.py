@@ -18,7 +18,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from musicbox_env.cache import cache_folder
+from musicbox_env.cache import writable_cache
 
 if TYPE_CHECKING:  # imported where a lock is taken: most environments take none
     from filelock import BaseFileLock
@@ -37,7 +37,7 @@ def held(path: Path | str, *, wait: bool = False) -> Iterator[None]:
 
     Args:
         path: What is guarded. Its lock lies beside it or, where nothing can be written there, in
-            `cache_folder`.
+            `cache.writable_cache`.
         wait: Wait until the lock is free, with a line on stderr that says who holds it.
 
     Raises:
@@ -101,7 +101,7 @@ def _acquired(path: Path, wait: bool) -> BaseFileLock:
     except InUseError:
         raise
     except OSError:  # a folder that may only be read, or a file system without locks
-        return _acquired_file(path, cache_folder() / "locks" / f"{name}.lock", wait)
+        return _acquired_file(path, writable_cache() / "locks" / f"{name}.lock", wait)
 
 
 def _acquired_file(path: Path, file: Path, wait: bool) -> BaseFileLock:
@@ -127,7 +127,7 @@ def _this_process() -> dict[str, str | int]:
     program = Path(sys.argv[0])
     name = program.parent.name if program.name == "__main__.py" else program.name
     command = " ".join([name, *sys.argv[1:]])
-    home = str(Path.home())
+    home = os.path.expanduser("~")
     return {
         "pid": os.getpid(),
         "host": socket.gethostname(),

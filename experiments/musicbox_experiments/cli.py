@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 
-from musicbox_env.errors import DISK_FULL, is_message, is_nameless
+from musicbox_env.errors import DISK_FULL, PACKAGES, is_message, is_nameless
 from musicbox_env.schema import suggest
 from musicbox_experiments.text import say
 
@@ -100,9 +100,12 @@ def _run(arguments: Sequence[str]) -> None:
 
 def run_command(name: str, arguments: Sequence[str]) -> None:
     """Parse the arguments of one subcommand and run it."""
-    import tyro
+    try:
+        import tyro
 
-    module = import_module(f"musicbox_experiments.{COMMANDS[name][0]}")
+        module = import_module(f"musicbox_experiments.{COMMANDS[name][0]}")
+    except ModuleNotFoundError as error:
+        raise SystemExit(_without_extras(name, error)) from None
     config_type, config = getattr(module, f"{name.title().replace('-', '')}Config"), None
     try:
         default = module.defaults(arguments) if hasattr(module, "defaults") else None
@@ -121,6 +124,19 @@ def run_command(name: str, arguments: Sequence[str]) -> None:
         if os.environ.get("MUSICBOX_DEBUG"):
             raise
         raise SystemExit(_explain(name, error, getattr(config, "out", None))) from None
+
+
+def _without_extras(name: str, error: ModuleNotFoundError) -> int:
+    """Print which extra of the package a command needs; the exit code."""
+    package = str(error.name).partition(".")[0]
+    if package in PACKAGES:
+        raise error
+    say(
+        f"musicbox {name}: {package} is not installed; commands need the extra [experiments]: "
+        'pip install "musicbox-env[experiments]".',
+        to_errors=True,
+    )
+    return USER_ERROR
 
 
 def _explain(name: str, error: Exception, out: object) -> int:

@@ -37,7 +37,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from musicbox_env.cache import cache_folder
+from musicbox_env.cache import kept_in_cache
 from musicbox_env.data.checks import CheckedFile, FileError
 from musicbox_env.data.dataset import EMBEDDINGS, SOURCE, UNFINISHED, WHOLE, Dataset
 from musicbox_env.data.sessions import assign_splits
@@ -125,7 +125,7 @@ def _folder(whole: Dataset, part: str, evaluated: str, digest: str) -> Path:
     own = whole.folder / "parts"
     if own.is_dir() or os.access(whole.folder, os.W_OK):
         return own / name
-    return cache_folder() / "parts" / digest / name
+    return kept_in_cache("parts", digest, name)
 
 
 def _made_from(folder: Path) -> str | None:

@@ -16,7 +16,7 @@ from typing import Final
 import numpy as np
 import pandas as pd
 
-from musicbox_env.cache import cache_folder
+from musicbox_env.cache import kept_in_cache
 from musicbox_env.data.catalog import Catalog
 from musicbox_env.data.dataset import UNFINISHED
 from musicbox_env.data.splits import SplitConfig
@@ -217,10 +217,11 @@ def bundled_dataset(config: SyntheticConfig | None = None) -> Path:
         config: Another world to be kept in the same way; None is the bundled one.
 
     Returns:
-        The dataset folder, under ``MUSICBOX_CACHE`` or the platform's cache folder.
+        The dataset folder, under ``MUSICBOX_CACHE`` or the platform's cache folder; a temporary
+        one, with a warning, where that can only be read.
     """
     config = config or BUNDLED
-    folder = cache_folder() / f"{BUNDLE}{fingerprint(config)}"
+    folder = kept_in_cache(f"{BUNDLE}{fingerprint(config)}")
     with folder_made_once(folder) as staging:
         if staging is not None:
             _remove_unfinished(staging)

@@ -78,6 +78,35 @@ def test_where_nothing_can_be_written_machine_code_is_temporary(package, tmp_pat
         assert cache.kernel_folder("").is_dir()
 
 
+@pytest.mark.parametrize("home", ["read-only", "none"])
+def test_nothing_that_can_be_written_falls_back_to_a_temporary_folder(
+    package, tmp_path, monkeypatch, home
+):
+    for name in (cache.CACHE_VARIABLE, "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(sys, "platform", "linux")
+    (tmp_path / "a file").write_text("where no folder can be made, whoever asks")
+    monkeypatch.setenv("HOME", str(tmp_path / "a file") if home == "read-only" else "~")
+    shutil.rmtree(package)
+    package.write_text("no folder either")
+    with pytest.warns(UserWarning, match="set MUSICBOX_CACHE"):
+        kernels = cache.kernel_folder("")
+    assert kernels.is_dir()
+    assert kernels.parent == cache.cache_folder() == cache.writable_cache()
+    assert cache.kept_in_cache("data") == kernels.parent / "data"
+    assert os.environ[cache.CACHE_VARIABLE] == str(kernels.parent)
+
+
+def test_what_is_kept_already_is_found_where_nothing_can_be_written(tmp_path, monkeypatch):
+    monkeypatch.setenv(cache.CACHE_VARIABLE, "")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    (tmp_path / "musicbox/data").mkdir(parents=True)
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    assert cache.kept_in_cache("data") == tmp_path / "musicbox/data"
+    with pytest.warns(UserWarning, match="set MUSICBOX_CACHE"):
+        assert not cache.kept_in_cache("other").is_relative_to(tmp_path)
+
+
 def _skips_of_another_file(folder):
     """Skips among levels 0, 1, 4 as a kernel of `features` counts them, in a fresh process."""
     code = (
