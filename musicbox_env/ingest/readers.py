@@ -1,9 +1,10 @@
 """Tables of text in any wrapping: recognized from the content, streamed, never extracted.
 
-A source file may be a CSV, JSON, a workbook, a gzip of one, a tar of many (gzipped or not), a zip
-of many, or Parquet; its name is not looked at. Members of an archive are read as a stream and never
-written to a path that the archive names. Whatever else turns up is handed back as `PassedOver`, so
-that the caller decides whether it is an error (a file named by the user) or not (one of a folder).
+A source file may be a CSV, JSON, a workbook, one of these packed by gzip, bzip2 or Zstandard, a
+tar of many (packed or not), a zip of many, or Parquet; its name is not looked at. Members of an
+archive are read as a stream and never written to a path that the archive names. Whatever else turns
+up is handed back as `PassedOver`, so that the caller decides whether it is an error (a file named
+by the user) or not (one of a folder).
 """
 
 from __future__ import annotations
@@ -75,11 +76,11 @@ class _Opener:
         head = stream.head
         if why := _why_no_table(head):
             yield PassedOver(name, why)
-        elif head.startswith(unpack.GZIP):
+        elif unpack.is_packed(head):
             if layer > self.budget.bounds.wrappings:
                 yield PassedOver(name, f"is wrapped more than {layer - 1} times over: unpack it")
             else:
-                inner = unpack.gunzip(stream, name, self.budget, layer)
+                inner = unpack.unpacked(stream, name, self.budget, layer)
                 yield from self.tables(inner, name, layer + 1, member=member)
         elif head.startswith(unpack.PARQUET):
             with unpack.seekable(stream, self.scratch) as file:
@@ -143,7 +144,8 @@ def _why_no_table(head: bytes) -> str | None:
         return "is an empty archive"
     if why := unpack.named_only(head):
         return why
-    wrapped = head.startswith((unpack.GZIP, unpack.PARQUET, unpack.ZIP)) or unpack.is_tar(head)
+    wrapped = head.startswith((unpack.PARQUET, unpack.ZIP)) or unpack.is_tar(head)
+    wrapped |= unpack.is_packed(head)
     if encoding_of(head) is None and not wrapped:
-        return "is neither text (CSV or JSON) nor Parquet, gzip, tar, zip or a workbook"
+        return "is neither text (CSV or JSON) nor Parquet, gzip, bzip2, tar, zip or a workbook"
     return None

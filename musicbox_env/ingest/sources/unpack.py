@@ -5,6 +5,7 @@ Whatever a decoder raises on a broken file is one error that names the file and 
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import re
 import shutil
@@ -17,6 +18,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Final, cast
 
+import pyarrow as pa
+
 from musicbox_env.errors import InputError, shown
 from musicbox_env.ingest.sources.bounds import Budget
 from musicbox_env.ingest.sources.files import CountedFile
@@ -25,14 +28,20 @@ from musicbox_env.ingest.tables import DamagedFileError, PeekedStream, damage_re
 
 BUFFER_BYTES: Final = 1 << 20
 GZIP: Final = b"\x1f\x8b"
+PACKED: Final[dict[bytes, Callable[[IO[bytes]], IO[bytes]]]] = {
+    re.escape(GZIP): lambda stream: cast(IO[bytes], gzip.GzipFile(fileobj=stream)),
+    rb"BZh[1-9]1AY&SY": lambda stream: cast(IO[bytes], bz2.BZ2File(stream)),
+    rb"\x28\xb5\x2f\xfd": lambda stream: pa.CompressedInputStream(
+        pa.PythonFile(stream, mode="r"), "zstd"
+    ),
+}
+"""Single streams by their first bytes, and what unpacks them."""
 ZIP: Final = b"PK\x03\x04"
 EMPTY_ZIP: Final = b"PK\x05\x06"
 ZIP64_LOCATOR: Final = b"PK\x06\x07"
 PARQUET: Final = b"PAR1"
 NAMED_ONLY: Final = (
-    (rb"BZh[1-9]1AY&SY", "packed by bzip2", "unpack it, as by `bunzip2`"),
     (rb"\xfd7zXZ\0", "packed by xz", "unpack it, as by `unxz`"),
-    (rb"\x28\xb5\x2f\xfd", "packed by Zstandard", "unpack it, as by `unzstd`"),
     (rb"7z\xbc\xaf\x27\x1c", "a 7z archive", "unpack it and name the folder"),
     (rb"Rar!\x1a\x07", "a RAR archive", "unpack it and name the folder"),
     (rb"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "an old Excel workbook", "save the sheet as CSV"),
@@ -96,9 +105,16 @@ def decoding(name: str, where: Callable[[], str] = str) -> Iterator[None]:
             raise DamagedFileError.of(name, error, where()) from error
 
 
-def gunzip(stream: PeekedStream, name: str, budget: Budget, layer: int) -> PeekedStream:
-    """What a gzip holds."""
-    inner = gzip.GzipFile(fileobj=cast(IO[bytes], stream))
+def is_packed(head: bytes) -> bool:
+    """Whether a stream with these first bytes is a packed one: gzip, bzip2, Zstandard."""
+    return any(re.match(magic, head) for magic in PACKED)
+
+
+def unpacked(stream: PeekedStream, name: str, budget: Budget, layer: int) -> PeekedStream:
+    """What a packed stream holds."""
+    with decoding(name):
+        unpack = next(of for magic, of in PACKED.items() if re.match(magic, stream.head))
+        inner = unpack(cast(IO[bytes], stream))
     return PeekedStream(Unpacked(cast(Source, inner), name, budget, layer))
 
 

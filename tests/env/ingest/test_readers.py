@@ -1,8 +1,8 @@
 """Formats are told from the content; rows keep their lines; damage is named."""
 
-import bz2
 import gzip
 import io
+import lzma
 import tarfile
 import zipfile
 
@@ -104,9 +104,9 @@ def test_formats_are_told_from_content(tmp_path, content, members):
         (gzip.compress(b""), "is empty"),
         (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "is neither"),
         ("\0".join("binary").encode()[1:] + b"\x07\0\0", "is neither"),
-        (bz2.compress(CSV), "is packed by bzip2, which is not read: unpack it"),
+        (lzma.compress(CSV), "is packed by xz, which is not read: unpack it"),
     ],
-    ids=["no bytes", "empty gzip", "picture", "binary", "bzip2"],
+    ids=["no bytes", "empty gzip", "picture", "binary", "xz"],
 )
 def test_what_holds_no_table_is_handed_back(tmp_path, content, why):
     path = tmp_path / "x.csv"
