@@ -36,7 +36,7 @@ from musicbox_env.locks import held
 from musicbox_env.progress import tqdm
 from musicbox_env.workers import worker_pool
 
-PART_VERSION: Final = 4
+PART_VERSION: Final = 6
 """Belongs to every part's key: raise it when parts come out differently."""
 SPLIT_CODES: Final = "split.npy"
 BYTES_PER_WORKER: Final = 48 << 20

@@ -186,6 +186,8 @@ def _sorted_sources(config: IngestConfig, files: list[Path]) -> SourceKinds:
     """
     found = sort_sources(files, config.history)
     named = named_files(config.sources)
+    if found.untold:
+        raise InputError("\n".join(f"{of.name}: {of.why}." for of in found.untold))
     if found.misfits:
         raise InputError(
             "\n".join(f"{refusal.name}: {refusal.why}." for refusal in found.misfits)

@@ -19,10 +19,33 @@ from musicbox_env.ingest.histories.proposal import looks_like_plays, propose_map
 from musicbox_env.ingest.json_tables import JsonTable
 from musicbox_env.ingest.mssd import log_refusal
 from musicbox_env.ingest.readers import open_tables
-from musicbox_env.ingest.services import spotify
+from musicbox_env.ingest.services import (
+    apple,
+    deezer,
+    lastfm,
+    listenbrainz,
+    rockbox,
+    scrobbles,
+    spotify,
+    thirty_music,
+    youtube,
+)
 from musicbox_env.ingest.tables import PassedOver, Table, found_columns
 
-SERVICES: Final[tuple[Callable[[Table], HistoryFormat | None], ...]] = (spotify.recognize,)
+SERVICES: Final[tuple[Callable[[Table], HistoryFormat | None], ...]] = tuple(
+    service.recognize
+    for service in (
+        spotify,
+        apple,
+        deezer,
+        youtube,
+        listenbrainz,
+        rockbox,
+        thirty_music,
+        lastfm,
+        scrobbles,
+    )
+)
 """Each gives its format for a table that the service wrote, else None."""
 
 
@@ -35,6 +58,7 @@ class SourceKinds:
         histories: Listening histories.
         foreign: All else, with the tables that were looked at.
         unmapped: Columns, and their first values, of tables of plays among the foreign files.
+        untold: Histories that do not say how far plays were heard, where that may not be inferred.
         misfits: Tables of the foreign files that the mapping seems to mean and does not fit.
         damage: Why those of the foreign files that are damaged cannot be read.
     """
@@ -43,6 +67,7 @@ class SourceKinds:
     histories: list[Path] = field(default_factory=list)
     foreign: dict[Path, list[PassedOver]] = field(default_factory=dict)
     unmapped: dict[Path, dict[str, list[str]]] = field(default_factory=dict)
+    untold: list[PassedOver] = field(default_factory=list)
     misfits: list[PassedOver] = field(default_factory=list)
     damage: dict[Path, InputError] = field(default_factory=dict)
 
@@ -77,7 +102,19 @@ def _table_of_plays(mapping: PlayMapping, config: HistoryConfig) -> HistoryForma
         name="table of plays",
         mapping=mapping,
         flags_trusted=True,
+        scrobbles=not mapping.evidence,
         spelling=config.spelling(mapping),
+    )
+
+
+def scrobbles_refused(fmt: HistoryFormat, config: HistoryConfig) -> str | None:
+    """Why a history whose levels would be inferred is not read; None if it may be."""
+    if not fmt.scrobbles or config.inferred_levels:
+        return None
+    return (
+        f"is read as {fmt.name}, which tells that songs were played and not how far. With "
+        "--inferred-levels each counts as heard until the listener's next play began, or to its "
+        "end; such levels are marked as inferred"
     )
 
 
@@ -104,8 +141,10 @@ def sort_sources(files: Sequence[Path], config: HistoryConfig) -> SourceKinds:
                 for table in tables:
                     if isinstance(table, PassedOver):
                         refusals.append(table)
-                    elif history_format(table, config) is not None:
+                    elif (fmt := history_format(table, config)) is not None:
                         found.histories.append(file)
+                        if (why := scrobbles_refused(fmt, config)) is not None:
+                            found.untold.append(PassedOver(table.name, why))
                         break
                     elif (refusal := refusal_of(table, config)) is None:
                         found.logs.append(file)

@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from musicbox_env.data.dataset import Dataset
+from musicbox_env.ingest.histories.account import INFERRED
 from musicbox_env.ingest.histories.sessionize import run_of
 from musicbox_env.retrieval.held_out import NORMAL_95
 from musicbox_env.schema import SPLITS, is_skip
@@ -21,7 +22,20 @@ WIDER = 1.1
 
 def cautions(dataset: Dataset) -> list[str]:
     """What this dataset is too small for; nothing where it is large enough."""
-    return [*_interval(dataset), *_counts(dataset)]
+    return [*inferred_levels(dataset), *_interval(dataset), *_counts(dataset)]
+
+
+def inferred_levels(dataset: Dataset) -> list[str]:
+    """What rests on levels that nothing told; nothing where all are told."""
+    share = dataset.about.get("history", {}).get("levels", {}).get(INFERRED, 0)
+    if not share:
+        return []
+    return [
+        f"{100 * share:.1f} % of the listen levels are inferred, not told: such plays count as "
+        "heard until the listener's next play began, or to the end. A song that was left with "
+        "nothing after it counts as heard, and what a service never scrobbled (often all that was "
+        "left before its half) is missing. Skip rates are those of this reading, not of listeners."
+    ]
 
 
 def _interval(dataset: Dataset) -> Iterator[str]:

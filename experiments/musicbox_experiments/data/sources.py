@@ -45,6 +45,9 @@ class Source:
     """Track feature files that belong to --sessions."""
     map: str | None = None
     """Columns of a table of plays named in --sessions; see `musicbox ingest --help`."""
+    inferred_levels: bool = False
+    """Read scrobbles named in --sessions, whose listen levels are inferred; see `musicbox ingest
+    --help`."""
     test_fold: int = 0
     """Which of the disjoint test splits of --sessions; see `musicbox ingest --help`."""
     taste: str = "default"
@@ -66,6 +69,8 @@ class Source:
             raise ValueError("--test-fold belongs to --sessions; a dataset folder has its split.")
         if self.map is not None and not self.sessions:
             raise ValueError("--map belongs to --sessions; a dataset folder is read as it is.")
+        if self.inferred_levels and not self.sessions:
+            raise ValueError("--inferred-levels belongs to --sessions; a dataset has its levels.")
         for knob, usual in (("taste", "default"), ("satiation", NONE)):
             if getattr(self, knob) != usual and not self.synthetic:
                 raise ValueError(
@@ -113,7 +118,7 @@ class Source:
                     out=folder,
                     split=SplitConfig(test_fold=self.test_fold),
                     **asdict(self.filters),
-                    history=HistoryConfig(map=self.map),
+                    history=HistoryConfig(map=self.map, inferred_levels=self.inferred_levels),
                 )
             )
         return folder

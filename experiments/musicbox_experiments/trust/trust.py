@@ -33,6 +33,7 @@ from musicbox_env.locks import held
 from musicbox_env.progress import tqdm
 from musicbox_env.simulator.assets import open_dataset
 from musicbox_env.synthetic.truth import knows_truth
+from musicbox_experiments.data.enough import inferred_levels
 from musicbox_experiments.data.sampling import draw_sessions
 from musicbox_experiments.data.sources import without_home
 from musicbox_experiments.evaluate.resampling import Resampling
@@ -153,7 +154,7 @@ def _run(config: TrustConfig) -> None:
         require_made_on(config.run, dataset, "Name the data of that run, or another run.")
     listeners, notes = open_listeners(dataset, config.listener)
     context = make_context(dataset, config, {tested.split for tested in listeners})
-    context.findings.notes.extend(notes)
+    context.findings.notes.extend([*inferred_levels(dataset), *notes])
     measure(config, context, listeners)
     write_trust_report(
         config.folder,

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
 
+import numpy as np
+import numpy.typing as npt
+
+from musicbox_env.ingest.histories.levels import MEANING, Evidence
 from musicbox_env.ingest.histories.players import OVERLAPS
 from musicbox_env.schema import UNKNOWN
 
@@ -16,9 +20,20 @@ PIECES: Final = "rows that go on with a play after a pause"
 UNCLEAR: Final = "rows that may go on with a play"
 PLAYS: Final = "plays of music"
 FLIPPED: Final = "overlaps if times were the other end"
+INFERRED: Final = "inferred_share"
+"""Key, among the levels of the account, of the share that is inferred."""
 SUSPICIOUS_OVERLAP: Final = 0.05
 SECONDS_BELOW: Final = 10_000
 """Where all times heard, or all lengths, are below this many milliseconds, they may be seconds."""
+
+
+def level_account(evidence: npt.NDArray[np.int64]) -> dict[str, Any]:
+    """What levels rest on, given the number of plays of each `Evidence`."""
+    total = max(int(evidence.sum()), 1)
+    of = {e: (int(evidence[e]), round(int(evidence[e]) / total, 4)) for e in Evidence}
+    told = {MEANING[e]: {"plays": n, "share": share} for e, (n, share) in of.items() if n}
+    plays, share = of[Evidence.INFERRED]
+    return {**({INFERRED: share} if plays else {}), "evidence": told}
 
 
 def history_notes(

@@ -6,7 +6,7 @@ import zoneinfo
 from dataclasses import dataclass, field
 
 from musicbox_env.ingest.histories.levels import LevelConfig
-from musicbox_env.ingest.histories.mapping import AUTO, PlayMapping, read_mapping
+from musicbox_env.ingest.histories.mapping import AUTO, EVIDENCE, PlayMapping, read_mapping
 from musicbox_env.ingest.histories.sessionize import SessionConfig
 from musicbox_env.ingest.spelling.precision import SECOND
 from musicbox_env.ingest.spelling.times import LOCAL, TimeSpelling
@@ -24,6 +24,9 @@ class HistoryConfig:
         timezone: Where the listener lives, such as Europe/Berlin: hours of the day are computed
             from the times, which are in UTC unless a mapping says time_zone=local. Left out,
             hours are unknown. The zone is not stored.
+        inferred_levels: Read scrobbles and other plays of which nothing says how far they were
+            heard: until the next play of that listener began, or to the end. Such levels are
+            marked as inferred, counted, and named in every report.
         archives_apart: Each archive or table that names no user has a listener of its own; by
             default they are all one listener's.
         session: What a session is.
@@ -32,12 +35,19 @@ class HistoryConfig:
 
     map: str | None = None
     timezone: str | None = None
+    inferred_levels: bool = False
     archives_apart: bool = False
     session: SessionConfig = field(default_factory=SessionConfig)
     level: LevelConfig = field(default_factory=LevelConfig)
 
     def __post_init__(self) -> None:
         mapping = self.mapping()
+        if mapping is not None and not mapping.evidence and not self.inferred_levels:
+            raise ValueError(
+                "A mapping must name what says how far a play was heard: one or more of "
+                f"{', '.join(EVIDENCE)}. Where nothing does, --inferred-levels infers it from "
+                "the start of the next play."
+            )
         if mapping is not None and mapping.time_zone == LOCAL and self.timezone is None:
             raise ValueError("time_zone=local in --map needs --timezone, which says where that is.")
         if self.timezone is not None:
@@ -70,6 +80,9 @@ class HistoryFormat:
         podcast: Columns that are filled where a podcast was played.
         audiobook: Columns that are filled where an audiobook was played.
         private: Column that is true where the listener asked not to be recorded.
+        scrobbles: Whether rows may say nothing of how far a play was heard, so that it is
+            inferred; such a table is read with ``inferred_levels`` alone.
+        only_names: Whether rows are tracks and their names, beside the plays of another table.
         flags_trusted: Whether "not skipped" means heard to the end. Not so at Spotify, where
             ``skipped`` is null, 0 or false over whole years, whatever happened.
         resolution_ms: How exact its times are; coarser where the times themselves say so.
@@ -83,6 +96,8 @@ class HistoryFormat:
     podcast: tuple[str, ...] = ()
     audiobook: tuple[str, ...] = ()
     private: str | None = None
+    scrobbles: bool = False
+    only_names: bool = False
     flags_trusted: bool = False
     resolution_ms: int = SECOND
     relative_times: bool = False

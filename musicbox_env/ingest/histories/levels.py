@@ -12,6 +12,7 @@ length. Three rules say more than the share, where there is something to apply t
 3. Where no time heard is known, "completed" and "not skipped" are full, and "skipped" and "not
    completed" are short: how short is not known.
 
+Plays of which nothing but the start is known get a time heard from `inferred`, and count apart.
 Where a length is not stated it is estimated (`LengthEstimate`). `Evidence` counts which of all
 this gave how many levels.
 """
@@ -80,6 +81,7 @@ class Evidence(IntEnum):
     TYPICAL_LENGTH = 4
     FLAG = 5
     STATED_SHARE = 6
+    INFERRED = 7
 
 
 MEANING: Final = {
@@ -90,6 +92,7 @@ MEANING: Final = {
     Evidence.TYPICAL_LENGTH: "time heard, against a typical length",
     Evidence.FLAG: "a completed or skipped flag alone",
     Evidence.STATED_SHARE: "share heard, as stated",
+    Evidence.INFERRED: "inferred: heard until the next play began, or to the end",
 }
 
 
@@ -129,7 +132,7 @@ class LengthEstimate:
         self._stretch(listens["track"][known], listens["ms"][known])
 
     def _sample(self, track: npt.NDArray[np.int32], ms: npt.NDArray[np.int32]) -> None:
-        place = self._count[track] + _place_in_group(track)
+        place = self._count[track] + place_in_group(track)
         room = place < LENGTH_SAMPLES
         self._samples[track[room], place[room]] = ms[room]
         self._count += np.bincount(track, minlength=len(self._count))
@@ -141,7 +144,7 @@ class LengthEstimate:
         ms = np.concatenate([ms, self._longest[mentioned].ravel()])
         order = np.argsort(-ms)
         track, ms = track[order], ms[order]
-        place = _place_in_group(track)
+        place = place_in_group(track)
         longest = place < 2
         self._longest[track[longest], place[longest]] = ms[longest]
 
@@ -174,7 +177,7 @@ def _typical(lengths: npt.NDArray[np.int32]) -> int:
     return int(np.median(lengths)) if len(lengths) else TYPICAL_LENGTH_MS
 
 
-def _place_in_group(keys: npt.NDArray) -> npt.NDArray[np.int64]:
+def place_in_group(keys: npt.NDArray) -> npt.NDArray[np.int64]:
     """Place of each entry among those of the same key, from 0."""
     return np.asarray(pd.Series(keys).groupby(keys).cumcount(), np.int64)
 
@@ -205,6 +208,7 @@ def listen_levels(
     levels = np.searchsorted(config.edges, share, side="right")
     evidence = np.where(stated, Evidence.STATED_LENGTH, estimated_from)
     evidence = np.where(told, Evidence.STATED_SHARE, evidence)
+    evidence = np.where(listens["inferred"], Evidence.INFERRED, evidence)
 
     itself, listener = ended_itself(listens), ended_by_listener(listens)
     jumped = heard & (share < config.most)

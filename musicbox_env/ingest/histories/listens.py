@@ -44,6 +44,8 @@ LISTEN: Final = np.dtype(
         ("track", np.int32),
         ("song", np.int32),
         ("ms", np.int32),
+        ("inferred", np.bool_),
+        ("bound", np.int32),
         ("share_told", np.bool_),
         ("share", np.float32),
         ("length", np.int32),
@@ -59,6 +61,7 @@ LISTEN: Final = np.dtype(
     ]
 )
 """A play: times in milliseconds since 1970 UTC, ``began`` a start told beside an end, ``ms`` heard,
+``inferred`` where nothing says how far, and ``bound`` the most that can have been heard there,
 ``share`` of the length heard where that is told, ``pause`` within the play, ``length`` stated; -1
 is unknown. ``resolution`` is how exact the times are, ``table`` the number of its table, ``song``
 what recordings of one title have in common."""
@@ -71,6 +74,7 @@ NOT_PLAYABLE: Final = "track error before anything was heard"
 TRACK_ERROR: Final = REASONS_END.index("trackerror")
 BAD_TIME: Final = "time is neither ISO 8601 nor Unix time, or not from 2000 to 2100"
 NO_SONG: Final = "placeholder in place of a song (such as Unknown Artist - Unknown Track)"
+NAMES: Final = "names of tracks, no plays"
 PLAYED_AT_ALL_MS: Final = 1_000
 
 
@@ -184,9 +188,11 @@ class ListenReader:
         private = np.zeros(len(rows), np.bool_)
         if fmt.private is not None:
             private = parse_codes(text_codes(rows.columns[fmt.private]), parse_flag)[0] == 1
+        names = np.full(len(rows), fmt.only_names)
         no_track = (tracks == UNKNOWN) & (not fmt.flags_trusted)
         keep = np.ones(len(rows), np.bool_)
         for mask, what in (
+            (names, NAMES),
             (private, PRIVATE),
             (columns.filled(rows, fmt.podcast), PODCAST),
             (columns.filled(rows, fmt.audiobook), AUDIOBOOK),
@@ -240,7 +246,9 @@ class ListenReader:
             shares = rows.columns[mapping.played_share]
             check.reject(share_bad, "share heard is neither 0 to 1 nor percent", shares)
         nothing_says = (heard < 0) & ~told & (records["completed"] < 0) & (records["skipped"] < 0)
-        check.reject(nothing_says, "nothing says how far it was heard")
+        records["inferred"] = nothing_says & columns.fmt.scrobbles
+        if not columns.fmt.scrobbles:
+            check.reject(nothing_says, "nothing says how far it was heard")
 
 
 _CODED: Final[dict[str, Callable[[str], int]]] = {

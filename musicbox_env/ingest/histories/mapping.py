@@ -94,11 +94,6 @@ class PlayMapping:
             require_format(words)
         if not self.track and not (self.title and self.artist):
             raise ValueError("A mapping must name track, or both title and artist.")
-        if not self.evidence:
-            raise ValueError(
-                "A mapping must name what says how far a play was heard: one or more of "
-                f"{', '.join(EVIDENCE)}."
-            )
         for name in ("played", "duration"):
             if getattr(self, f"{name}_ms") and getattr(self, f"{name}_s"):
                 raise ValueError(f"A mapping names both {name}_ms and {name}_s; one expected.")

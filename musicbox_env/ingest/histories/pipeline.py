@@ -41,6 +41,7 @@ from musicbox_env.ingest.histories.account import (
     PLAYS,
     UNCLEAR,
     history_notes,
+    level_account,
 )
 from musicbox_env.ingest.histories.clock import (
     Clock,
@@ -52,7 +53,8 @@ from musicbox_env.ingest.histories.clock import (
 )
 from musicbox_env.ingest.histories.columns import MappedColumns
 from musicbox_env.ingest.histories.formats import HistoryConfig, HistoryFormat
-from musicbox_env.ingest.histories.levels import MEANING, Evidence, LengthEstimate, listen_levels
+from musicbox_env.ingest.histories.inferred import GapLengths, bound_by_next, with_inferred_times
+from musicbox_env.ingest.histories.levels import Evidence, LengthEstimate, listen_levels
 from musicbox_env.ingest.histories.listens import LISTEN, ListenReader
 from musicbox_env.ingest.histories.players import OVERLAPS, overlaps_if_flipped
 from musicbox_env.ingest.histories.proposal import explain_dates
@@ -68,7 +70,7 @@ from musicbox_env.ingest.json_tables import JsonTable
 from musicbox_env.ingest.parts import SPLIT_CODES, Part, PartWriter
 from musicbox_env.ingest.plays import play_table
 from musicbox_env.ingest.readers import open_tables
-from musicbox_env.ingest.registry import history_format, refusal_of
+from musicbox_env.ingest.registry import history_format, refusal_of, scrobbles_refused
 from musicbox_env.ingest.sources.files import OnBytes, content_salt, describe_source, ignore_bytes
 from musicbox_env.ingest.spelling.precision import MINUTE, SECOND, precision_note
 from musicbox_env.ingest.spelling.times import date_evidence, decide_order, without_zone
@@ -175,6 +177,8 @@ class _HistoryMaker(ExitStack):
         elif (fmt := history_format(table, self._config)) is None:
             refusal = refusal_of(table, self._config)
             self._pass_over(name, "is a log beside histories" if refusal is None else refusal.why)
+        elif (why := scrobbles_refused(fmt, self._config)) is not None:
+            self._pass_over(name, why)
         else:
             owner = _owner(file, table) if self._config.archives_apart else ""
             fmt = self._settled(file, table, name, fmt)
@@ -250,15 +254,16 @@ class _HistoryMaker(ExitStack):
         tracks = self._reader.tracks
         users = _users_by_code(self._reader.users.codes, self._owners)
         same = tracks.recordings(), tracks.songs()
-        lengths = LengthEstimate(len(tracks.codes))
+        lengths, gaps = LengthEstimate(len(tracks.codes)), GapLengths(len(tracks.codes))
         plays_of: list[IO[bytes]] = []
         for listens in self._listens(users, same):
             plays_of.append(self.enter_context(_unnamed_file(self._folder)))
             plays_of[-1].write(listens.tobytes())
             lengths.add(listens[~may_be_pieces(listens)])
+            gaps.add(listens)
             for what, column in (("played", "ms"), ("duration", "length")):
                 self._longest[what] = max(self._longest[what], int(listens[column].max()))
-        estimate = lengths.finish()
+        estimate = gaps.improve(lengths.finish())
         hashes = np.array(list(self._reader.users.codes), dtype=object)
         mentioned = np.zeros(len(tracks.codes), np.bool_)
         listeners = 0
@@ -313,7 +318,7 @@ class _HistoryMaker(ExitStack):
             ):
                 self._counts[what] += count
             if len(listens):
-                yield listens
+                yield bound_by_next(listens)
 
     def _sessions(
         self,
@@ -327,6 +332,7 @@ class _HistoryMaker(ExitStack):
         sure = (listens["length"] > 0) | (length_from != Evidence.TYPICAL_LENGTH)
         rows, listens, pieces, unclear = with_pieces_joined(listens, known, sure)
         length, length_from, known = length[rows], length_from[rows], known[rows]
+        listens = with_inferred_times(listens, known, sure[rows])
         self._counts[PIECES] += pieces
         self._counts[UNCLEAR] += unclear
         clock = Clock.of(listens, known)
@@ -372,7 +378,6 @@ class _HistoryMaker(ExitStack):
     def _account(self, listeners: int, merged: int) -> dict[str, Any]:
         """What became of the rows, for ``dataset.json`` and for people."""
         counts = self._counts
-        total = max(int(self._evidence.sum()), 1)
         return {
             "listeners": listeners,
             "merged_ids": merged,
@@ -389,14 +394,7 @@ class _HistoryMaker(ExitStack):
                 **asdict(self._config.session),
                 "found": {name: counts[name] for name in FOUND},
             },
-            "levels": {
-                "shares": asdict(self._config.level),
-                "evidence": {
-                    MEANING[e]: {"plays": count, "share": round(count / total, 4)}
-                    for e in Evidence
-                    if (count := int(self._evidence[e]))
-                },
-            },
+            "levels": {"shares": asdict(self._config.level), **level_account(self._evidence)},
             "notes": self._notes(),
         }
 

@@ -182,9 +182,10 @@ def looks_like_plays(columns: Sequence[str]) -> bool:
 def propose_mapping(columns: Sequence[str], values: Values | None = None) -> PlayMapping | None:
     """A mapping by usual names and by values; None where they do not say enough."""
     try:
-        return PlayMapping(**usual_columns(columns, values))
+        found = PlayMapping(**usual_columns(columns, values))
     except (ValueError, TypeError):
         return None
+    return found if found.evidence else None
 
 
 def explain_proposal(name: str, values: Values) -> str:
@@ -205,7 +206,8 @@ def explain_proposal(name: str, values: Values) -> str:
     else:
         lines += [
             f"Which of its columns ({', '.join(columns)}) say the rest, above all one of "
-            f"{', '.join(EVIDENCE)}, only you know: say it with --map, as in",
+            f"{', '.join(EVIDENCE)}, only you know (or, with --inferred-levels, none): say it with "
+            "--map, as in",
             "  --map user=COLUMN,time=COLUMN,track=COLUMN,played_ms=COLUMN,duration_ms=COLUMN",
         ]
     return "\n".join(lines)

@@ -10,6 +10,7 @@ from make_histories import FOREIGN_MAP, exported_csv, foreign_table, make_histor
 from musicbox_experiments.cli import main
 from read_histories import agreement, by_length, run, stored, truth
 
+from musicbox_env.ingest.histories.formats import HistoryConfig
 from musicbox_env.ingest.histories.mapping import read_mapping
 from musicbox_env.ingest.histories.proposal import propose_mapping
 from musicbox_env.ingest.spelling.times import parse_times
@@ -191,13 +192,15 @@ def test_times_in_every_spelling(text, milliseconds):
 
 
 def test_mappings_are_checked():
+    with pytest.raises(ValueError, match="must name what says how far a play was heard"):
+        HistoryConfig(map="time=a,track=b")
+    assert HistoryConfig(map="time=a,track=b", inferred_levels=True).mapping() is not None
     assert read_mapping("time=ended_at,track=a,played_s=b").time_is == "end"
     assert read_mapping("time=played_at,track=a,skipped=b").time_is == "start"
     for text, message in [
         ("time=a,trak=b,played_ms=c", "Unknown key of a mapping 'trak'; did you mean 'track'"),
         ("track=b,played_ms=c", "must name time"),
         ("time=a,played_ms=c", "must name track, or both title and artist"),
-        ("time=a,track=b", "how far a play was heard"),
         ("time=a,track=b,played_ms=c,played_s=d", "both played_ms and played_s"),
         ("time=a,track=,played_ms=c", "The mapping of track is ''"),
         ("time=a,track=b,track=c,skipped=d", "maps a key twice"),
