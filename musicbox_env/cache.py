@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import atexit
+import errno
 import os
 import shutil
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from hashlib import blake2b
 from pathlib import Path
 from warnings import warn
 
+from musicbox_env.errors import DISK_FULL
+
 CACHE_VARIABLE = "MUSICBOX_CACHE"
+UNUSABLE = frozenset({*DISK_FULL, errno.EROFS, errno.EACCES})
 KERNELS = "kernels-"
 DAYS_KEPT = 1
 """Age in days from which machine code of other sources is removed when a folder is made."""
@@ -65,6 +71,22 @@ def _can_be_written(folder: Path) -> bool:
         return False
     nearest = next(path for path in (folder, *folder.parents) if path.exists())
     return nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK)
+
+
+@contextmanager
+def named() -> Iterator[None]:
+    """Say how to move the cache where the block, which writes to it, finds no room or right to.
+
+    Raises:
+        OSError: As in the block, with the variable.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in UNUSABLE or CACHE_VARIABLE in str(error):
+            raise
+        why = f"{error.strerror} (in the cache, which {CACHE_VARIABLE} puts elsewhere)"
+        raise OSError(error.errno, why, error.filename or str(cache_folder())) from error
 
 
 @cache

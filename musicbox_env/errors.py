@@ -18,9 +18,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final
 
-import numpy as np
-import numpy.typing as npt
-
 PACKAGES: Final = ("musicbox_env", "musicbox_agents", "musicbox_experiments")
 DISK_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _RAISE: Final = dis.opmap["RAISE_VARARGS"]
@@ -79,7 +76,9 @@ def reading(file: Path | str, mend: str = "Fetch or make the file again.") -> It
         if is_message(error):
             if str(file) in str(error):
                 raise
-            raise InputError(f"{shown(file)}: {error}") from error
+            of_key = isinstance(error, KeyError) and error.args
+            said = error.args[0] if of_key else error
+            raise InputError(f"{shown(file)}: {said} {mend}") from error
         raise InputError(f"{shown(file)}: cannot be read ({reason(error)}). {mend}") from error
 
 
@@ -96,21 +95,6 @@ def writing(file: Path) -> Iterator[None]:
         if error.errno not in DISK_FULL or error.filename is not None or is_message(error):
             raise
         raise OSError(error.errno, error.strerror, str(file)) from error
-
-
-def read_arrays(file: Path, mend: str) -> dict[str, npt.NDArray]:
-    """Arrays of an ``.npz`` file by name; nothing in it is executed.
-
-    Raises:
-        InputError: It holds something else.
-    """
-    # Opened here, since NumPy leaves a file open that it cannot read.
-    with (
-        reading(file, mend),
-        file.open("rb") as content,
-        np.load(content, allow_pickle=False) as stored,
-    ):
-        return {name: stored[name] for name in stored.files}
 
 
 def is_nameless(error: OSError) -> bool:

@@ -290,10 +290,22 @@ def split_codes(split: str) -> tuple[int, ...]:
     return names[split]
 
 
+def brief(value: object) -> str:
+    """A value as a message shows it, whatever it is.
+
+    >>> brief("slow"), brief([0] * 1000)[:12], brief(10**9999)
+    ("'slow'", '[0, 0, 0, 0,', 'a whole number of too many digits')
+    """
+    try:
+        return f"{' '.join(repr(value).split()):.80}"
+    except ValueError:  # Python writes no such number
+        return "a whole number of too many digits"
+
+
 def suggest(name: str, known: Iterable[str]) -> str:
     """Say what is possible, nearest first: the tail of every message about an unknown name."""
     known = list(known)
-    near = get_close_matches(str(name), known, n=1, cutoff=0.5)
+    near = get_close_matches(str(name).strip("'"), known, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]!r}? " if near else ""
     return f"{hint}Known: {', '.join(repr(k) for k in known)}."
 
@@ -310,5 +322,5 @@ def require_known(
         ValueError: ``name`` is not in ``known``.
     """
     known = list(known)
-    if name not in known:
-        raise error(f"Unknown {what} {name!r}; {suggest(name, known)}")
+    if not isinstance(name, str) or name not in known:
+        raise error(f"Unknown {what} {brief(name)}; {suggest(brief(name), known)}")

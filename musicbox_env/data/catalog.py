@@ -22,6 +22,7 @@ if TYPE_CHECKING:  # slow to import, and an environment needs none of it
     import pandas as pd
 
 COUNTS = tuple(f"{what}_{fold}" for fold in ("a", "b") for what in ("plays", "skips"))
+TRACK_ID = "track_id"
 MEND = "Make the dataset again, or ask its sender for it again."
 OTHER_IDS = "other_ids"
 """Column of the catalog: further ids of a song, all with its title and artist."""
@@ -72,7 +73,7 @@ class Catalog:
         names = schema.names
         for name, right, kind in _COLUMNS:
             number = names.count(name)
-            needed = name == "track_id" or name in COUNTS
+            needed = name == TRACK_ID or name in COUNTS
             wrong = number > 1 or (number and not right(schema.field(name)))
             CheckedFile(self._file, MEND).require(
                 not wrong and (number or not needed), f"no column {name} of {kind}", "one"
@@ -83,8 +84,11 @@ class Catalog:
         """All that `check` reads."""
         return self._file
 
-    def check(self) -> None:
+    def check(self) -> pa.Table:
         """Check all values of the columns that are read.
+
+        Returns:
+            These columns.
 
         Raises:
             FileError: Text is damaged, an id is missing or there twice, or a count cannot be.
@@ -95,14 +99,14 @@ class Catalog:
             table = pq.read_table(self._file, columns=known)
             table.validate(full=True)
             self._require_columns(table.schema)
-            distinct = pc.call_function("count_distinct", [table["track_id"]]).as_py()
+            distinct = pc.call_function("count_distinct", [table[TRACK_ID]]).as_py()
             counts = {name: table[name].to_numpy() for name in COUNTS}
         except FileError:
             raise
         except UNREADABLE as error:
             raise checked.refused(f"no table ({error})", "a Parquet file of tracks") from None
         checked.require(
-            table["track_id"].null_count == 0 and distinct == len(self),
+            table[TRACK_ID].null_count == 0 and distinct == len(self),
             f"{distinct:,} different track ids",
             f"{len(self):,}, one for each track",
         )
@@ -111,6 +115,7 @@ class Catalog:
         for fold in ("a", "b"):
             more = counts[f"skips_{fold}"] > counts[f"plays_{fold}"]
             checked.require(not more.any(), f"more skips than plays in fold {fold}", "less")
+        return table
 
     def __reduce__(self) -> tuple[Callable[[Path], Catalog], tuple[Path]]:
         """Pickle by path."""
@@ -125,7 +130,7 @@ class Catalog:
     @cached_property
     def track_ids(self) -> npt.NDArray[np.object_]:
         """Track ids as logged, ``(num_tracks,)``."""
-        return np.asarray(self._column("track_id"), dtype=object)
+        return np.asarray(self._column(TRACK_ID), dtype=object)
 
     @cached_property
     def titles(self) -> npt.NDArray[np.object_]:
@@ -145,7 +150,7 @@ class Catalog:
         if what == "names" and not self.has_titles:
             return None
         columns = ("title", "artist") if what == "names" else self.feature_names
-        return pq.read_table(self._file, columns=["track_id", *columns]).to_pandas()
+        return pq.read_table(self._file, columns=[TRACK_ID, *columns]).to_pandas()
 
     @property
     def has_titles(self) -> bool:
@@ -278,7 +283,7 @@ def _are_lists(field: pa.Field) -> bool:
 
 
 _COLUMNS = (
-    ("track_id", are_strings, "strings"),
+    (TRACK_ID, are_strings, "strings"),
     *((name, lambda field: pa.types.is_int64(field.type), "int64") for name in COUNTS),
     *((name, _are_names, "strings") for name in ("title", "artist")),
     (OTHER_IDS, _are_lists, "lists of strings"),

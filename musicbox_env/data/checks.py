@@ -11,7 +11,7 @@ import json
 import types
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from functools import partial
 from pathlib import Path
 from tokenize import TokenError
@@ -131,8 +131,12 @@ class CheckedFile:
             FileError: A field is missing, unknown, of another type, or refused by the class.
         """
         self.require(isinstance(content, dict), f"{where} is {_kind(content)}", "a JSON object")
-        known = [f.name for f in fields(cls)]  # type: ignore[arg-type]
-        wrong = content.keys() - set(known) if defaults else content.keys() ^ set(known)
+        each = fields(cls)  # type: ignore[arg-type]
+        known = [f.name for f in each]
+        free = {f.name for f in each if {f.default, f.default_factory} != {MISSING}}
+        wrong = content.keys() ^ set(known)
+        if defaults:
+            wrong -= free - content.keys()
         for name in sorted(wrong):
             verb = "holds no" if name in known else "holds an unknown"
             raise self.refused(f"{where} {verb} {name[:60]!r}", f"the keys {', '.join(known)}")
@@ -146,6 +150,8 @@ class CheckedFile:
     def _typed(self, value: Any, hint: Any, where: str) -> Any:
         """A JSON value as its declared type, or refused."""
         origin, options = get_origin(hint), get_args(hint)
+        if origin is Mapping:
+            origin, hint = None, dict
         if origin in (Union, types.UnionType):
             if value is None and type(None) in options:
                 return None

@@ -34,6 +34,7 @@ from musicbox_env.data.checks import CheckedFile
 from musicbox_env.data.fingerprint import (
     CATALOG_FINGERPRINT,
     COUNTS,
+    DIGITS,
     FINGERPRINT,
     fingerprints,
     in_words,
@@ -43,6 +44,8 @@ from musicbox_env.data.verdicts import once, state_of
 from musicbox_env.schema import suggest
 
 FORMAT_VERSION = 1
+IDENTITY = "identity"
+"""Entry of ``dataset.json`` that holds the fingerprints."""
 EMBEDDINGS = ("content", "colisten", "hybrid")
 """Embeddings that can be fitted, the best last: `hybrid` is made of the other two."""
 RATE_SUFFIX = "+rate"
@@ -115,13 +118,27 @@ class Dataset:
         self._require("sessions", self.sessions.num_sessions, OFFSETS)
         self._require("plays", self.sessions.num_plays, OFFSETS)
         self._require("tracks", len(self.catalog), self.catalog.file.name)
-        once("dataset", [file, self.catalog.file, *self.sessions.files], self._check)
+        once("dataset", self.files, self._check)
+
+    @property
+    def files(self) -> list[Path]:
+        """All that is checked when it is opened."""
+        return [self._about.file, self.catalog.file, *self.sessions.files]
 
     def _check(self) -> None:
         """Look at every value that is read from the folder, embeddings aside."""
-        self.catalog.check()
+        catalog = self.catalog.check()
         longest = self.sessions.check(len(self.catalog))
         self._require("longest_session", longest, OFFSETS)
+        given = self.about.get(IDENTITY)
+        if not given:
+            return
+        for name, value in fingerprints(catalog, self.sessions).items():
+            self._about.require(
+                given.get(name) == value,
+                f"{name} is {str(given.get(name))[:DIGITS]!r}",
+                f"{value!r}, that of the files beside it, some of which are another dataset's",
+            )
 
     def _require(self, name: str, true: int, source: str) -> None:
         """Refuse a number of ``dataset.json`` that is not what another file holds."""
@@ -155,11 +172,22 @@ class Dataset:
             return np.arange(number)
         file = CheckedFile(self.folder / SOURCE / f"{what}.npy", MEND)
         rows = file.array(np.int64, (number,))
-        once(
-            f"rows below {of_whole}",
-            [file.file],
-            lambda: file.require_within(rows, (0, of_whole - 1)),
-        )
+
+        def check() -> None:
+            file.require_within(rows, (0, of_whole - 1))
+            own, others = (
+                d.sessions.session_ids if what == "sessions" else d.catalog.track_ids
+                for d in (self, self.whole)
+            )
+            wrong = np.flatnonzero(others[rows] != own)
+            file.require(
+                not len(wrong) and len(np.unique(rows)) == number,
+                f"{len(wrong):,} rows of other {what}, or one twice",
+                f"the row in {self.whole.folder} of each of the {what}",
+            )
+
+        ids = [d.sessions.ids if what == "sessions" else d.catalog.file for d in (self, self.whole)]
+        once(f"rows of {what}", [file.file, *ids], check)
         return rows
 
     @property
@@ -171,14 +199,13 @@ class Dataset:
     def identity(self) -> dict[str, Any]:
         """What tells it from other datasets: counts, and the fingerprints of `data.fingerprint`.
 
-        What depends on a dataset carries this. Of a dataset that MusicBox made before it wrote
-        fingerprints they are computed once a process.
+        What depends on a dataset carries this. Where ``dataset.json`` states no fingerprints they
+        are computed once a process; where it does, opening the folder compared them.
         """
         counts = {name: self.about[name] for name in COUNTS}
-        names = FINGERPRINT, CATALOG_FINGERPRINT
-        known = all(name in self.about for name in names)
-        of = self.about if known else fingerprints(self.folder)
-        return {**counts, **{name: of[name] for name in names}}
+        stated = self.about.get(IDENTITY)
+        of = stated or fingerprints(self.catalog.check(), self.sessions)
+        return {**counts, **{name: of[name] for name in (FINGERPRINT, CATALOG_FINGERPRINT)}}
 
     def require_same_catalog(self, identity: object, what: str, mend: str) -> None:
         """Refuse what belongs to another catalog, where a track's row means another song.
@@ -215,6 +242,15 @@ class Dataset:
         found = {f.stem for f in (self.folder / "embeddings").glob("*.npy")}
         known = [name for name in reversed(EMBEDDINGS) if name in found]
         return (*known, *sorted(found.difference(known)))
+
+    def about_embedding(self, name: str) -> dict[str, Any]:
+        """How an embedding was made; empty where nobody says.
+
+        Raises:
+            FileError: The file that says it holds something else.
+        """
+        file = CheckedFile(self.folder / "embeddings" / f"{name}.json", MEND)
+        return file.json() if file.file.is_file() else {}
 
     @property
     def best_embedding(self) -> str:
@@ -266,7 +302,6 @@ class Dataset:
 
 _ABOUT: dict[str, type] = {
     **dict.fromkeys(("sessions", "plays", "tracks", "longest_session"), int),
-    **dict.fromkeys(("split", "part", "synthetic", "history", "rejected"), dict),
-    **dict.fromkeys((FINGERPRINT, CATALOG_FINGERPRINT), str),
+    **dict.fromkeys((IDENTITY, "split", "part", "synthetic", "history", "rejected"), dict),
 }
 """Types of entries of ``dataset.json``; numbers have to be there, and true."""

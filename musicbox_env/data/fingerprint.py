@@ -10,47 +10,75 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from pathlib import Path
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow.parquet as pq
+import pyarrow as pa
+import pyarrow.compute as pc
 
-from musicbox_env.schema import EXTRA_PLAY_COLUMNS, PLAY_COLUMNS
+from musicbox_env.data.catalog import TRACK_ID
+from musicbox_env.data.sessions import SessionLog
 
 FINGERPRINT: Final = "fingerprint"
 CATALOG_FINGERPRINT: Final = "catalog_fingerprint"
 COUNTS: Final = ("tracks", "sessions", "plays")
 ROWS_A_BLOCK: Final = 1 << 20
+THREADS: Final = 4
+DIGITS: Final = 32
 
 
-def fingerprints(folder: Path) -> dict[str, str]:
-    """Both fingerprints of a dataset folder, computed from its files."""
-    table = pq.read_table(folder / "catalog.parquet")
-    catalog, whole = hashlib.sha256(), hashlib.sha256()
-    for name in sorted(table.column_names):
-        values = _as_bytes(table[name].to_numpy())
-        whole.update(name.encode() + values)
-        if name == "track_id":
-            catalog.update(values)
-    extra = [n for n in EXTRA_PLAY_COLUMNS if (folder / f"plays/{n}.npy").is_file()]
-    plays = [f"plays/{name}" for name in (*PLAY_COLUMNS, *extra)]
-    for name in (*plays, "sessions/offsets", "sessions/split"):
-        whole.update(name.encode())
-        for block in _blocks(folder / f"{name}.npy"):
-            whole.update(block.data)
-    return {FINGERPRINT: whole.hexdigest()[:32], CATALOG_FINGERPRINT: catalog.hexdigest()[:32]}
+def fingerprints(catalog: pa.Table, sessions: SessionLog) -> dict[str, str]:
+    """Both fingerprints of a dataset.
+
+    Each array is hashed by itself with its name, type and length, on several threads.
+
+    Args:
+        catalog: What `Catalog.check` gives.
+        sessions: The log; every value of it is read.
+    """
+    plays = {f"plays/{name}": sessions.column(name) for name in sessions.stored}
+    arrays = {**plays, "sessions/offsets": sessions.offsets, "sessions/split": sessions.split}
+    with ThreadPoolExecutor(THREADS) as pool:
+        columns = dict(zip(arrays, pool.map(_of_array, arrays.values()), strict=True))
+    for name in catalog.column_names:
+        columns[f"catalog/{name}"] = _of_column(catalog[name])
+    whole = hashlib.sha256()
+    for name in sorted(columns):
+        whole.update(f"{name} {columns[name]}\n".encode())
+    own = columns[f"catalog/{TRACK_ID}"]
+    return {FINGERPRINT: whole.hexdigest()[:DIGITS], CATALOG_FINGERPRINT: own[:DIGITS]}
 
 
-def _as_bytes(values: npt.NDArray) -> bytes:
-    if values.dtype == object:
-        return "\0".join("" if value is None else str(value) for value in values).encode()
-    return values.tobytes()
+def _of_array(array: npt.NDArray) -> str:
+    digest = hashlib.sha256(f"{array.dtype.str} {array.shape}\n".encode())
+    for block in _blocks(array):
+        digest.update(block.data)
+    return digest.hexdigest()
 
 
-def _blocks(file: Path) -> Iterator[npt.NDArray]:
-    array = np.load(file, mmap_mode="r", allow_pickle=False)
+def _of_column(column: pa.ChunkedArray) -> str:
+    """Digest of a column of numbers, strings, or lists of strings."""
+    if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
+        lengths = pc.call_function("list_value_length", [column]).fill_null(-1).to_numpy()
+        values = pc.call_function("list_flatten", [column])
+        return _of_parts(_of_array(lengths.astype(np.int64)), _of_column(values))
+    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+        texts = column.fill_null("")
+        lengths = pc.call_function("binary_length", [texts]).to_numpy().astype(np.int64)
+        text = "".join(texts.to_numpy()).encode()
+        return _of_parts(_of_array(lengths), _of_array(np.frombuffer(text, np.uint8)))
+    if pa.types.is_null(column.type):
+        return _of_parts("nothing", str(len(column)))
+    return _of_array(column.to_numpy())
+
+
+def _of_parts(*parts: str) -> str:
+    return hashlib.sha256(" ".join(parts).encode()).hexdigest()
+
+
+def _blocks(array: npt.NDArray) -> Iterator[npt.NDArray]:
     for start in range(0, len(array), ROWS_A_BLOCK):
         yield np.ascontiguousarray(array[start : start + ROWS_A_BLOCK])
 

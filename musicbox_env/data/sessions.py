@@ -72,9 +72,14 @@ class SessionLog:
         return CheckedFile(self._folder / name, MEND)
 
     @property
+    def ids(self) -> Path:
+        """The file of `session_ids`."""
+        return self._folder / IDS
+
+    @property
     def files(self) -> list[Path]:
         """All that `check` reads."""
-        columns = [f"plays/{name}.npy" for name in self._stored]
+        columns = [f"plays/{name}.npy" for name in self.stored]
         return [self._folder / name for name in (OFFSETS, SPLIT, IDS, *columns)]
 
     def check(self, num_tracks: int) -> int:
@@ -91,7 +96,7 @@ class SessionLog:
         """
         self._file(SPLIT).require_within(self.split, (0, len(SPLITS) - 1))
         longest = self._longest()
-        for name, column in self._stored.items():
+        for name, column in self.stored.items():
             low, high = column.limits
             high = num_tracks - 1 if name == "track" else high
             self._file(f"plays/{name}.npy").require_within(self.column(name), (low, high))
@@ -128,7 +133,7 @@ class SessionLog:
         return table
 
     @cached_property
-    def _stored(self) -> dict[str, PlayColumn]:
+    def stored(self) -> dict[str, PlayColumn]:
         """The columns that there have to be, and of the others those that there are."""
         return {
             name: column
@@ -140,7 +145,7 @@ class SessionLog:
     def _columns(self) -> dict[str, npt.NDArray]:
         return {
             name: self._file(f"plays/{name}.npy").array(column.dtype, (self.num_plays,))
-            for name, column in self._stored.items()
+            for name, column in self.stored.items()
         }
 
     def column(self, name: str) -> npt.NDArray:

@@ -17,7 +17,7 @@ from musicbox_env.cache import cache_folder
 from musicbox_env.data.checks import FileError
 
 CHECKED: Final = "checked"
-VERSION: Final = 1
+VERSION: Final = 2
 """Of the checks: another one makes all verdicts void."""
 SMALL: Final = 1 << 20
 """Bytes up to which files are checked in each process: that is as fast as to look up a verdict."""
@@ -26,7 +26,7 @@ MOST_KEPT: Final = 1_000
 _of_this_process: set[str] = set()
 
 
-def state_of(what: str, files: Iterable[Path]) -> str:
+def state_of(what: str, files: Iterable[Path | str]) -> str:
     """Name of a state of files on this machine, which changes when any of them does.
 
     Raises:

@@ -20,9 +20,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from musicbox_env.data.dataset import FORMAT_VERSION, UNFINISHED
+from musicbox_env.data.catalog import Catalog
+from musicbox_env.data.dataset import FORMAT_VERSION, IDENTITY, UNFINISHED
 from musicbox_env.data.fingerprint import fingerprints
-from musicbox_env.data.sessions import assign_splits
+from musicbox_env.data.sessions import SessionLog, assign_splits
 from musicbox_env.data.splits import SplitConfig
 from musicbox_env.errors import writing
 from musicbox_env.locks import held
@@ -75,15 +76,29 @@ def staged_folder(out: Path | str, *, overwrite: bool = False) -> Iterator[Path]
     ``out`` is held.
 
     Raises:
-        FileExistsError: ``out`` exists already and ``overwrite`` is False.
+        FileExistsError: ``out`` exists already and ``overwrite`` is False, or it is a file.
         InUseError: Another process is making ``out``.
     """
     out = Path(out)
     with held(out):
         if out.exists() and not overwrite:
             raise FileExistsError(f"{out} exists already; name another folder or pass --overwrite.")
+        require_folder(out)
         with _staged(out) as staging:
             yield staging
+
+
+def require_folder(path: Path) -> None:
+    """Refuse a file where a folder is to be made, or replaced: it is nothing of MusicBox's.
+
+    Raises:
+        FileExistsError: There is one.
+    """
+    if os.path.lexists(path) and not path.is_dir():
+        raise FileExistsError(
+            f"{path} is a file, and a folder of that name is to be made. Move the file away, or "
+            "name another folder."
+        )
 
 
 @contextmanager
@@ -107,10 +122,12 @@ def folder_made_once(out: Path) -> Iterator[Path | None]:
 @contextmanager
 def _staged(out: Path) -> Iterator[Path]:
     staging = out.with_name(out.name + UNFINISHED)
+    retired = out.with_name(out.name + ".replaced" + UNFINISHED)
+    for place in (staging, retired):
+        require_folder(place)
     staging.mkdir(parents=True, exist_ok=True)
     with writing(staging):
         yield staging
-    retired = out.with_name(out.name + ".replaced" + UNFINISHED)
     shutil.rmtree(retired, ignore_errors=True)
     if out.exists():
         os.replace(out, retired)
@@ -181,7 +198,7 @@ def write_dataset(
             "tracks": len(catalog),
             "longest_session": int(lengths.max()),
             "split": split.about(),
-            **fingerprints(folder),
+            IDENTITY: fingerprints(Catalog(folder).check(), SessionLog(folder)),
             **about,
         },
     )

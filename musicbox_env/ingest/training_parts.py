@@ -25,11 +25,12 @@ and tracks of the whole its own are, and is read by nothing that is fitted.
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
+import tempfile
 import uuid
 from collections.abc import Iterator
+from contextlib import nullcontext
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Final
@@ -37,12 +38,19 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from musicbox_env.cache import kept_in_cache
+from musicbox_env.cache import cache_folder, kept_in_cache, named
 from musicbox_env.data.checks import CheckedFile, FileError
 from musicbox_env.data.dataset import EMBEDDINGS, SOURCE, UNFINISHED, WHOLE, Dataset
-from musicbox_env.data.sessions import assign_splits
+from musicbox_env.data.sessions import MEND, assign_splits
 from musicbox_env.data.splits import SplitConfig
-from musicbox_env.data.writing import PlayBlock, save_array, write_dataset, write_json
+from musicbox_env.data.verdicts import once
+from musicbox_env.data.writing import (
+    PlayBlock,
+    require_folder,
+    save_array,
+    write_dataset,
+    write_json,
+)
 from musicbox_env.ingest.chooser import MIN_SESSION_PLAYS
 from musicbox_env.ingest.histories.sessionize import run_of
 from musicbox_env.retrieval.embeddings import fit_embeddings
@@ -58,8 +66,12 @@ EVALUATED: Final = ("test", "validation")
 VERSION: Final = 2
 SOURCE_COLUMN: Final = "source"
 SESSIONS_A_BLOCK: Final = 1 << 16
+MOST_DIM: Final = 4_096
+ABOUT, SESSIONS, TRACKS = "source.json", "sessions.npy", "tracks.npy"
+"""Files of a part's ``source/``: what it was made of, and its rows of the whole."""
 _TRAIN_A, _TRAIN_B, _VALIDATION, _TEST = range(len(SPLITS))
 _ABSENT: Final = 255
+_RIGHT: Final = "part "
 _OWN_HALF, _EVALUATED_HALF = 0, 1
 """Keys of the hashes: a half of each kind of session, and the validation sessions evaluated."""
 
@@ -78,6 +90,7 @@ def open_part(dataset: Dataset, part: str, evaluated: str = "test") -> Dataset:
 
     Raises:
         ValueError: An unknown part, or one that holds no session to learn from.
+        FileExistsError: A file lies where the part is to be made.
     """
     require_known("part of the training sessions", part, (WHOLE, *PARTS, ORGANIC))
     require_known("split to evaluate on", evaluated, EVALUATED)
@@ -88,8 +101,12 @@ def open_part(dataset: Dataset, part: str, evaluated: str = "test") -> Dataset:
         return dataset
     digest = _digest(whole)
     folder = _folder(whole, part, evaluated, digest)
-    if _made_from(folder) != digest:
-        _make(whole, part, evaluated, digest, folder)
+    for place in (folder.parent, folder):
+        require_folder(place)
+    source = _source(whole, digest, folder)
+    if _source_in(folder) != source or not _is_right(whole, part, evaluated, digest, folder):
+        with named() if cache_folder() in folder.parents else nullcontext():
+            _make(whole, part, evaluated, source, folder)
     return Dataset(folder)
 
 
@@ -110,14 +127,21 @@ def rows_in(dataset: Dataset, other: Dataset, what: str) -> Ints:
 
 
 def _digest(whole: Dataset) -> str:
-    """Short hash of what a part is made from; a change of any play changes the catalog's counts."""
-    digest = blake2b(f"{VERSION}".encode(), digest_size=8)
-    made = sorted((whole.folder / "embeddings").glob("*.json"))
-    for name in ("dataset.json", "catalog.parquet", "sessions/split.npy", "sessions/offsets.npy"):
-        digest.update((whole.folder / name).read_bytes())
-    for file in made:
+    """Short hash of what a part is made from."""
+    digest = blake2b(repr((VERSION, whole.identity)).encode(), digest_size=8)
+    settings, taken = _embeddings(whole)
+    for file in (whole.folder / "dataset.json", whole.sessions.ids, *settings):
         digest.update(file.read_bytes())
+    for name in taken:
+        digest.update(name.encode() + np.ascontiguousarray(whole.embedding(name)).data)
     return digest.hexdigest()
+
+
+def _embeddings(whole: Dataset) -> tuple[list[Path], list[str]]:
+    """Files of settings by which parts fit embeddings, and names of those that they take over."""
+    files = {name: whole.folder / "embeddings" / f"{name}.json" for name in whole.embedding_names}
+    fitted = {name: f for name, f in files.items() if name in EMBEDDINGS and f.is_file()}
+    return list(fitted.values()), [name for name in files if name not in fitted]
 
 
 def _folder(whole: Dataset, part: str, evaluated: str, digest: str) -> Path:
@@ -128,34 +152,92 @@ def _folder(whole: Dataset, part: str, evaluated: str, digest: str) -> Path:
     return kept_in_cache("parts", digest, name)
 
 
-def _made_from(folder: Path) -> str | None:
-    file = folder / SOURCE / "source.json"
+def _source(whole: Dataset, digest: str, folder: Path) -> dict[str, Any]:
+    """What a part says of its source."""
+    inside = folder.parent.parent == whole.folder
+    return {"folder": "../.." if inside else str(whole.folder.resolve()), "digest": digest}
+
+
+def _source_in(folder: Path) -> dict[str, Any] | None:
     try:
-        return str(CheckedFile(file, "It is made again.").json().get("digest"))
+        return CheckedFile(folder / SOURCE / ABOUT, "It is made again.").json()
     except FileError:  # not there, or not what this version writes: the part is made again
         return None
 
 
-def _make(whole: Dataset, part: str, evaluated: str, digest: str, folder: Path) -> None:
+def _make(whole: Dataset, part: str, evaluated: str, source: dict[str, Any], folder: Path) -> None:
     own = folder.with_name(f"{folder.name}.{uuid.uuid4().hex}{UNFINISHED}")
     own.mkdir(parents=True)
     try:
         _write(whole, part, evaluated, own)
-        _write_source(whole, digest, own, folder)
+        write_json(own / SOURCE / ABOUT, source)
         if folder.exists():
             old = folder.with_name(f"{folder.name}.{uuid.uuid4().hex}.replaced{UNFINISHED}")
             os.replace(folder, old)
             shutil.rmtree(old)
         os.rename(own, folder)
     except OSError:
-        if _made_from(folder) != digest:  # else another process was faster
+        if _source_in(folder) != source:  # else another process was faster
             raise
     finally:
         shutil.rmtree(own, ignore_errors=True)
+    once(_RIGHT + source["digest"], _files(Dataset(folder)), lambda: None)
+
+
+def _is_right(whole: Dataset, part: str, evaluated: str, digest: str, folder: Path) -> bool:
+    """Whether a part holds what `_write` would write, its fitted embeddings aside.
+
+    Its digest is no proof: whoever sends a dataset with parts can compute it.
+    """
+    try:
+        found = Dataset(folder)
+        once(_RIGHT + digest, _files(found), lambda: _require_right(whole, part, evaluated, found))
+    except (FileError, FileNotFoundError):  # the part is made again
+        return False
+    return True
+
+
+def _files(found: Dataset) -> list[Path]:
+    """All that decides whether a part is right."""
+    source = [found.folder / SOURCE / name for name in (ABOUT, SESSIONS, TRACKS)]
+    vectors = [found.folder / "embeddings" / f"{name}.npy" for name in found.embedding_names]
+    return [*found.files, *source, *vectors]
+
+
+def _require_right(whole: Dataset, part: str, evaluated: str, found: Dataset) -> None:
+    """Refuse a part that is not what is written now.
+
+    Raises:
+        FileError: It is not.
+    """
+    file, taken = CheckedFile(found.folder / SOURCE / ABOUT, MEND), _embeddings(whole)[1]
+    with tempfile.TemporaryDirectory() as place:
+        made = Dataset.unfinished(_write_sessions(whole, part, evaluated, Path(place)))
+        tracks = np.load(made.folder / SOURCE / TRACKS)
+        same = (
+            made.identity == found.identity
+            and all(
+                (made.folder / SOURCE / name).read_bytes()
+                == (found.folder / SOURCE / name).read_bytes()
+                for name in (SESSIONS, TRACKS)
+            )
+            and found.embedding_names == whole.embedding_names
+            and all(
+                np.array_equal(found.embedding(name), whole.embedding(name)[tracks])
+                for name in taken
+            )
+        )
+    file.require(same, "another part than its digest says", f"{part!r} of {whole.folder}")
 
 
 def _write(whole: Dataset, part: str, evaluated: str, folder: Path) -> None:
     """Write sessions, catalog and embeddings of a part."""
+    _write_sessions(whole, part, evaluated, folder)
+    _fit(whole, folder, np.load(folder / SOURCE / TRACKS))
+
+
+def _write_sessions(whole: Dataset, part: str, evaluated: str, folder: Path) -> Path:
+    """Write sessions and catalog of a part, and which rows of the whole they are."""
     codes = part_splits(whole, part, evaluated)
     if not np.isin(codes, (_TRAIN_A, _TRAIN_B)).any():
         raise ValueError(f"{whole.folder} has no session in {part!r} to learn from.")
@@ -171,10 +253,10 @@ def _write(whole: Dataset, part: str, evaluated: str, folder: Path) -> None:
         names=whole.catalog.frame("names"),
     )
     (folder / SOURCE).mkdir()
-    save_array(folder / SOURCE / "sessions.npy", kept)
+    save_array(folder / SOURCE / SESSIONS, kept)
     tracks = whole.catalog.index_of(list(Dataset.unfinished(folder).catalog.track_ids))
-    save_array(folder / SOURCE / "tracks.npy", np.asarray(tracks, np.int64))
-    _fit(whole, folder, np.asarray(tracks))
+    save_array(folder / SOURCE / TRACKS, np.asarray(tracks, np.int64))
+    return folder
 
 
 def part_splits(whole: Dataset, part: str, evaluated: str) -> npt.NDArray[np.uint8]:
@@ -249,18 +331,15 @@ def _fit(whole: Dataset, folder: Path, tracks: Ints) -> None:
     """Fit the embeddings that the whole has; those that MusicBox did not fit are taken over."""
     (folder / "embeddings").mkdir()
     settings: dict[tuple[int, int], list[str]] = {}
-    for name in whole.embedding_names:
-        file = whole.folder / "embeddings" / f"{name}.json"
-        if name in EMBEDDINGS and file.is_file():
-            about = json.loads(file.read_text())
-            settings.setdefault((about["dim"], about["seed"]), []).append(name)
-        else:
-            save_array(folder / "embeddings" / f"{name}.npy", whole.embedding(name)[tracks])
+    files, taken = _embeddings(whole)
+    for file in files:
+        checked = CheckedFile(file, MEND)
+        about = checked.json()
+        dim, seed = (checked.field(about, name, int) for name in ("dim", "seed"))
+        checked.require(0 < dim <= MOST_DIM, f"dim is {dim}", f"1 to {MOST_DIM:,}")
+        checked.require(seed >= 0, f"seed is {seed}", "0 or more")
+        settings.setdefault((dim, seed), []).append(file.stem)
+    for name in taken:
+        save_array(folder / "embeddings" / f"{name}.npy", whole.embedding(name)[tracks])
     for (dim, seed), names in settings.items():
         fit_embeddings(folder, names=names, dim=dim, seed=seed)
-
-
-def _write_source(whole: Dataset, digest: str, own: Path, folder: Path) -> None:
-    inside = folder.parent.parent == whole.folder
-    base = "../.." if inside else str(whole.folder.resolve())
-    write_json(own / SOURCE / "source.json", {"folder": base, "digest": digest})

@@ -16,7 +16,7 @@ from typing import Final
 import numpy as np
 import pandas as pd
 
-from musicbox_env.cache import kept_in_cache
+from musicbox_env.cache import kept_in_cache, named
 from musicbox_env.data.catalog import Catalog
 from musicbox_env.data.dataset import UNFINISHED
 from musicbox_env.data.splits import SplitConfig
@@ -222,7 +222,7 @@ def bundled_dataset(config: SyntheticConfig | None = None) -> Path:
     """
     config = config or BUNDLED
     folder = kept_in_cache(f"{BUNDLE}{fingerprint(config)}")
-    with folder_made_once(folder) as staging:
+    with named(), folder_made_once(folder) as staging:
         if staging is not None:
             _remove_unfinished(staging)
             _make(config, staging, SplitConfig(), embeddings=True, progress=False)

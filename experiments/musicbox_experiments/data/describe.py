@@ -1,6 +1,5 @@
 """Print what is in a dataset folder: splits, how plays were heard, tracks, what is unknown."""
 
-import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,9 +12,10 @@ from musicbox_agents.base import require_ranges
 from tyro.conf import Positional
 
 from musicbox_env.data.dataset import Dataset
+from musicbox_env.data.sessions import MEND
 from musicbox_env.data.splits import TIME
 from musicbox_env.data.summaries import repeats
-from musicbox_env.errors import shown
+from musicbox_env.errors import reading, shown
 from musicbox_env.ingest.training_parts import SOURCE_COLUMN
 from musicbox_env.kernels import fill_rows
 from musicbox_env.schema import (
@@ -77,6 +77,8 @@ def describe(dataset: Dataset, *, top: int = 10) -> str:
     """Describe a dataset in readable text, a section a subject."""
     counts = PlayCounts.of(dataset)
     flagged = SOURCE_COLUMN in dataset.sessions.column_names
+    with reading(dataset.folder / "dataset.json", MEND):
+        origin = _origin(dataset.about)
     sections = {
         f"{dataset.folder}": _overview(dataset, counts),
         "Splits": _splits(dataset),
@@ -92,7 +94,7 @@ def describe(dataset: Dataset, *, top: int = 10) -> str:
         "Track features": _features(dataset),
         "Embeddings": _embeddings(dataset),
         "What it is too small for": cautions(dataset) or ["nothing that shows in these counts"],
-        "Where it comes from": _origin(dataset.about),
+        "Where it comes from": origin,
     }
     return "\n\n".join(
         f"{title}\n{'-' * len(title)}\n{chr(10).join(lines)}" for title, lines in sections.items()
@@ -332,8 +334,7 @@ def _embeddings(dataset: Dataset) -> list[str]:
     notes: dict[str, dict[str, Any]] = {}
     for name in dataset.embedding_names:
         rows, dim = dataset.embedding(name).shape
-        file = dataset.folder / "embeddings" / f"{name}.json"
-        note = json.loads(file.read_text()) if file.is_file() else {}
+        note = dataset.about_embedding(name)
         note.pop("name", None)
         twin = next((other for other, known in notes.items() if note and known == note), None)
         lines.append(f"{name}: {rows:,} tracks in {dim} dimensions{f', as {twin}' * bool(twin)}")

@@ -1,12 +1,13 @@
 """Whether a dataset is large enough for a claim, in plain words."""
 
-import json
 from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
 
 from musicbox_env.data.dataset import Dataset
+from musicbox_env.data.sessions import MEND
+from musicbox_env.errors import reading
 from musicbox_env.ingest.histories.account import INFERRED
 from musicbox_env.ingest.histories.sessionize import run_of
 from musicbox_env.retrieval.held_out import NORMAL_95
@@ -77,10 +78,11 @@ def _counts(dataset: Dataset) -> Iterator[str]:
             "training. What is said of one of them rests on next to nothing."
         )
     name = dataset.best_embedding if dataset.embedding_names else ""
-    file = dataset.folder / "embeddings" / f"{name}.json"
-    about = json.loads(file.read_text()) if file.is_file() else {}
-    found = about.get("held_out", {}).get("mean_percentile_of_plays")
-    if found is not None and found["high"] >= 0.5:
+    with reading(dataset.folder / "embeddings" / f"{name}.json", MEND):
+        about = dataset.about_embedding(name)
+        found = about.get("held_out", {}).get("mean_percentile_of_plays")
+        poor = found is not None and found["high"] >= 0.5
+    if poor:
         yield (
             f"The embedding ({name}) does not surely find songs left out of unseen sessions better "
             "than chance. Agents that choose by likeness may have nothing to go by."

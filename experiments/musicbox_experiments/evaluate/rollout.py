@@ -13,12 +13,16 @@ import numpy.typing as npt
 from musicbox_agents import Agent
 
 import musicbox_env
-from musicbox_env.errors import read_arrays, reading
+from musicbox_env.data.checks import CheckedFile
+from musicbox_env.errors import reading
+from musicbox_env.schema import NUM_LEVELS, UNHEARD
+from musicbox_env.simulator.checks import require_rows
 from musicbox_env.simulator.imputed import imputed_answers_expected
 from musicbox_env.vector_env import MusicSessionVectorEnv
 
 FloatArray = npt.NDArray[np.float64]
 BATCH = 512
+MEND = "Delete the file, and `musicbox compare` makes it again."
 _SEED_STRIDE = 1_000_003
 """Prime; spreads the seeds of neighbouring evaluation seeds over the sessions."""
 
@@ -33,10 +37,13 @@ class Stored:
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Read what `save` wrote."""
-        mend = "Delete the file, and `musicbox compare` makes it again."
-        found = read_arrays(path, mend)
-        with reading(path, mend):
+        """Read what `save` wrote.
+
+        Raises:
+            InputError: It holds something else.
+        """
+        found = CheckedFile(path, MEND).arrays()
+        with reading(path, MEND):
             return cls(**{name: a if a.ndim else a.item() for name, a in found.items()})
 
 
@@ -73,11 +80,19 @@ class Rollout(Stored):
     held: npt.NDArray[np.bool_] | None = None
 
     def __post_init__(self) -> None:
-        require_shape("sessions", self.sessions, ndim=1)
-        require_shape("slates", self.slates, ndim=3)
-        require_shape("returns", self.returns, shape=self.sessions.shape)
-        require_shape("levels", self.levels, shape=self.slates.shape)
-        require_shape("logged", self.logged, shape=self.slates.shape)
+        require_array("sessions", self.sessions, "iu", ndim=1)
+        require_array("slates", self.slates, "iu", ndim=3)
+        require_array("returns", self.returns, "f", shape=self.sessions.shape)
+        require_array("levels", self.levels, "iu", shape=self.slates.shape)
+        require_array("logged", self.logged, "b", shape=self.slates.shape)
+        for name, kinds in (("known", "iu"), ("held", "b")):
+            if (array := getattr(self, name)) is not None:
+                require_array(name, array, kinds, shape=self.slates.shape)
+        if self.source is not None:
+            require_array("source", self.source, "iu", shape=self.sessions.shape)
+        if not np.isfinite(self.returns).all():
+            raise ValueError("returns hold NaN or infinity; expected finite numbers.")
+        require_rows("levels", self.levels, NUM_LEVELS, UNHEARD)
         if len(self.slates) != len(self.sessions):
             raise ValueError(
                 f"slates has {len(self.slates)} rows for {len(self.sessions)} sessions; "
@@ -95,10 +110,18 @@ class Rollout(Stored):
         return self.levels >= 0
 
 
-def require_shape(
-    name: str, array: npt.NDArray, *, ndim: int | None = None, shape: tuple[int, ...] | None = None
+def require_array(
+    name: str,
+    array: npt.NDArray,
+    kinds: str,
+    *,
+    ndim: int | None = None,
+    shape: tuple[int, ...] | None = None,
 ) -> None:
-    """Refuse an array of other dimensions or another shape."""
+    """Refuse an array of other dimensions, another shape, or of none of the kinds of types."""
+    if not isinstance(array, np.ndarray) or array.dtype.kind not in kinds:
+        of = getattr(array, "dtype", type(array).__name__)
+        raise ValueError(f"{name} holds {of} values; expected numbers of kind {kinds!r}.")
     if ndim is not None and array.ndim != ndim:
         raise ValueError(f"{name} has shape {array.shape}; expected {ndim} dimensions.")
     if shape is not None and array.shape != shape:

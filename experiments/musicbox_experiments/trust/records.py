@@ -107,7 +107,7 @@ def read_records(folder: Path) -> dict[Key, Record]:
         )
     try:
         records = [Record(**figure) for figure in json.loads(file.read_text())]
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise InputError(
             f"{file} is not a list of figures ({error}); it must be a file that `musicbox trust` "
             "wrote."

@@ -307,6 +307,17 @@ def test_a_dataset_is_replaced_only_on_demand(tmp_path, blocks):
     assert [p.name for p in tmp_path.iterdir()] == ["data"]
 
 
+@pytest.mark.parametrize("name", ["data", "data.partial", "data.replaced.partial"])
+def test_a_file_where_a_folder_is_to_be_made_is_left_alone(tmp_path, blocks, name):
+    (tmp_path / name).write_text("mine")
+    with (
+        pytest.raises(FileExistsError, match=rf"{name} is a file, .*Move the file away"),
+        staged_folder(tmp_path / "data", overwrite=True) as folder,
+    ):
+        write(folder, blocks)
+    assert (tmp_path / name).read_text() == "mine"
+
+
 def test_a_block_must_be_consistent(tmp_path, blocks):
     blocks[2].columns["hour"] = blocks[2].columns["hour"][:-1]
     with pytest.raises(ValueError, match="Column 'hour' of a block has"):

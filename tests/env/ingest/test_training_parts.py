@@ -1,12 +1,15 @@
 """Parts of training: datasets of their own that hold nothing of the other half."""
 
 import hashlib
+import json
 import pickle
 
 import numpy as np
 import pytest
 from divided import CHANGES, IDS, PLAYS, SESSIONS, divided_world, split_of_each
 
+from musicbox_env.data.checks import FileError
+from musicbox_env.data.dataset import Dataset
 from musicbox_env.ingest.training_parts import ORGANIC, OTHER, PARTS, open_part, rows_in
 from musicbox_env.listeners import ReplayListener
 from musicbox_env.retrieval.spaces import embedding_space
@@ -169,3 +172,71 @@ def test_a_replay_listener_keeps_its_settings_when_sent_to_a_worker(whole):
     again = pickle.loads(pickle.dumps(listener))
     assert (again.temperature, again.persistence) == (0.9, 3.0)
     assert again.dataset.folder == whole.folder
+
+
+# Parts that came from elsewhere
+
+
+def forge(part, **files):
+    """Replace files of a part, and state the fingerprint that they have."""
+    for name, content in files.items():
+        np.save(part.folder / f"{name.replace('__', '/')}.npy", content)
+    about = {k: v for k, v in part.about.items() if k != "identity"}
+    (part.folder / "dataset.json").write_text(json.dumps(about))
+
+
+FORGED = {
+    "plays": lambda part, _: {"plays__level": part.sessions.column("level")[::-1]},
+    "splits": lambda part, _: {"sessions__split": part.sessions.split[::-1]},
+    "rows of sessions": lambda part, _: {"source__sessions": part.rows_of_whole("sessions") + 1},
+    "rows of tracks": lambda part, _: {"source__tracks": part.rows_of_whole("tracks")[::-1]},
+    "an embedding taken over": lambda part, own: {"embeddings__mine": own[::-1]},
+}
+
+
+@pytest.mark.parametrize("forged", FORGED)
+def test_a_part_with_the_right_digest_and_other_content_is_made_again(tmp_path, forged):
+    whole = divided_world(tmp_path / "data")
+    vectors = np.array(whole.embedding("hybrid"))
+    np.save(whole.folder / "embeddings/mine.npy", vectors)
+    whole = Dataset(whole.folder)
+    part = open_part(whole, "train_a")
+    before, own = files_of(part), np.array(part.embedding("mine"))
+    forge(part, **{k: np.array(v) for k, v in FORGED[forged](part, own).items()})
+    again = open_part(Dataset(whole.folder), "train_a")
+    assert files_of(again) == before
+    np.testing.assert_array_equal(again.rows_of_whole("sessions"), part.rows_of_whole("sessions"))
+
+
+def test_an_embedding_that_was_replaced_makes_parts_again(tmp_path):
+    whole = divided_world(tmp_path / "data")
+    vectors = np.array(whole.embedding("hybrid"))
+    np.save(whole.folder / "embeddings/mine.npy", vectors)
+    open_part(Dataset(whole.folder), "train_a")
+    np.save(whole.folder / "embeddings/mine.npy", vectors[::-1])
+    again = open_part(Dataset(whole.folder), "train_a")
+    np.testing.assert_array_equal(
+        again.embedding("mine"), vectors[::-1][again.rows_of_whole("tracks")]
+    )
+
+
+@pytest.mark.parametrize("what", ["sessions", "tracks"])
+def test_rows_of_others_are_refused(tmp_path, what):
+    part = open_part(divided_world(tmp_path / "data"), "train_a")
+    rows = part.rows_of_whole(what).copy()
+    for other in (rows[::-1], np.full_like(rows, rows[0]), np.roll(rows, 1), rows - rows.min() - 1):
+        np.save(part.folder / f"source/{what}.npy", other)
+        with pytest.raises(FileError, match=rf"{what}\.npy: "):
+            Dataset(part.folder).rows_of_whole(what)
+
+
+@pytest.mark.parametrize("name", ["parts", "parts/train_a"])
+def test_a_file_in_the_place_of_a_part_is_left_alone(tmp_path, name):
+    whole = divided_world(tmp_path / "data")
+    file = whole.folder / name
+    file.parent.mkdir(exist_ok=True)
+    file.write_text("mine")
+    with pytest.raises(FileExistsError, match=rf"{name} is a file, .* Move the file away"):
+        open_part(whole, "train_a")
+    assert file.read_text() == "mine"
+    assert not list(tmp_path.rglob("*.partial"))
