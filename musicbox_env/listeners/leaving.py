@@ -33,12 +33,13 @@ from musicbox_env.data.checks import CheckedFile
 from musicbox_env.data.dataset import Dataset
 from musicbox_env.data.summaries import skip_share
 from musicbox_env.data.writing import write_json
-from musicbox_env.schema import NUM_LEVELS, suggest
+from musicbox_env.schema import NUM_LEVELS, brief, suggest
 
 PUBLISHED: Final = "published"
 FITTED: Final = "fitted"
 LEAVING: Final = (PUBLISHED, FITTED)
 FILE: Final = "leaving.json"
+FITTED_ON: Final = "fitted_on"
 FORMAT_VERSION: Final = 1
 
 
@@ -108,18 +109,19 @@ class LeavingModel:
         return np.where(count >= self.first, expit(hazard), 0.0)
 
     def save(self, path: Path, about: Mapping[str, Any]) -> None:
-        """Write to a JSON file, with what it was fitted on."""
+        """Write to a JSON file; ``about`` holds the `Dataset.identity` `FITTED_ON`."""
         path.parent.mkdir(parents=True, exist_ok=True)
         content = {"format_version": FORMAT_VERSION, "leaving": asdict(self), **about}
         write_json(path, content)
 
     @classmethod
-    def load(cls, path: Path) -> LeavingModel:
-        """Read from a file that `save` wrote.
+    def load(cls, path: Path, dataset: Dataset) -> LeavingModel:
+        """Read from a file that `save` wrote for a dataset, or for the whole that it is a part of.
 
         Raises:
             FileNotFoundError: There is no such file; the message says how to make one.
             FileError: It holds something else.
+            ValueError: It was fitted on another dataset, or does not say on which.
         """
         if not path.is_file():
             raise FileNotFoundError(
@@ -130,7 +132,12 @@ class LeavingModel:
         content = file.json()
         version = file.field(content, "format_version", int)
         file.require(version == FORMAT_VERSION, f"format version {version}", str(FORMAT_VERSION))
-        return file.built(cls, content.get("leaving"), "leaving")
+        model = file.built(cls, content.get("leaving"), "leaving")
+        fitted_on = content.get(FITTED_ON)
+        if fitted_on != dataset.whole.identity:
+            mend = f"Fit one with `musicbox fit-leaving {dataset.folder}`."
+            dataset.require_same_catalog(fitted_on, f"The leaving model {path}", mend)
+        return model
 
 
 def require_leaving(name: str | None) -> None:
@@ -141,8 +148,8 @@ def require_leaving(name: str | None) -> None:
     """
     if name is not None and name not in LEAVING and not str(name).endswith(".json"):
         raise ValueError(
-            f"Unknown leaving {name!r}; {suggest(str(name), LEAVING)} Or None, or the path of a "
-            "JSON file that `musicbox fit-leaving` wrote."
+            f"Unknown leaving {brief(name)}; {suggest(str(name), LEAVING)} Or None, or the path of "
+            "a JSON file that `musicbox fit-leaving` wrote."
         )
 
 
@@ -159,4 +166,4 @@ def make_leaving(name: str | None, dataset: Dataset) -> LeavingModel | None:
         return None
     if name == PUBLISHED:
         return LeavingModel.published()
-    return LeavingModel.load(dataset.folder / FILE if name == FITTED else Path(name))
+    return LeavingModel.load(dataset.folder / FILE if name == FITTED else Path(name), dataset)

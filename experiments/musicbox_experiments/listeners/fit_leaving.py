@@ -20,7 +20,7 @@ from tyro.conf import Positional
 
 from musicbox_env.data.dataset import Dataset
 from musicbox_env.data.summaries import skip_share
-from musicbox_env.listeners.leaving import FILE, PUBLISHED, LeavingModel
+from musicbox_env.listeners.leaving import FILE, FITTED_ON, PUBLISHED, LeavingModel
 from musicbox_env.locks import held
 from musicbox_env.schema import Level
 from musicbox_env.simulator.assets import open_dataset
@@ -185,7 +185,8 @@ def run(config: FitLeavingConfig) -> Path:
     resampling = Resampling(len(held_out), rng=rng, resamples=config.resamples)
     out = config.out or dataset.folder / FILE
     with held(out, wait=True):
-        model.save(out, {"fitted_on": {"sessions": len(train), "left": int(moments.left.sum())}})
+        of = {"training_sessions": len(train), "left": int(moments.left.sum())}
+        model.save(out, {FITTED_ON: dataset.identity, **of})
     say(evidence(model, moments, evaluated, resampling))
     say(f"\n{out}: leaving, fitted on {len(train):,} sessions.")
     return out

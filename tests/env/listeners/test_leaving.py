@@ -1,6 +1,7 @@
 """When listeners leave: the hazard written out, and sessions that end by it."""
 
 import json
+import shutil
 
 import gymnasium as gym
 import numpy as np
@@ -10,6 +11,8 @@ from scipy.special import expit
 from stable_baselines3.common.env_checker import check_env as sb3_check_env
 
 import musicbox_env
+from musicbox_env.data.dataset import Dataset
+from musicbox_env.ingest.training_parts import open_part
 from musicbox_env.listeners.leaving import LeavingModel
 from musicbox_env.synthetic.published import session_lengths
 
@@ -24,9 +27,9 @@ NEVER = LeavingModel(first=2, position=(-800.0,))
 
 
 @pytest.fixture
-def saved(tmp_path):
+def saved(synthetic, tmp_path):
     file = tmp_path / "leaving.json"
-    MODEL.save(file, {"fitted_on": {"sessions": 3}})
+    MODEL.save(file, {"fitted_on": synthetic.identity, "left": 3})
     return str(file)
 
 
@@ -78,9 +81,29 @@ def test_published_hazards_give_the_published_lengths():
     assert lengths[0] == 10
 
 
-def test_files_keep_the_model(saved, tmp_path):
-    assert LeavingModel.load(tmp_path / "leaving.json") == MODEL
-    assert json.loads((tmp_path / "leaving.json").read_text())["fitted_on"] == {"sessions": 3}
+def test_files_keep_the_model(saved, synthetic, tmp_path):
+    assert LeavingModel.load(tmp_path / "leaving.json", synthetic) == MODEL
+    assert json.loads((tmp_path / "leaving.json").read_text())["left"] == 3
+
+
+@pytest.mark.parametrize("about", [{}, {"fitted_on": None}, {"fitted_on": {"sessions": 3}}])
+def test_a_model_of_another_dataset_is_refused(synthetic, tmp_path, about):
+    file = tmp_path / "leaving.json"
+    MODEL.save(file, about)
+    with pytest.raises(
+        ValueError, match=r"The leaving model .*leaving\.json was made on .*fit-lea"
+    ):
+        make(synthetic.folder, leaving=str(file))
+    other = {**synthetic.identity, "catalog_fingerprint": "0" * 32, "plays": 7}
+    MODEL.save(file, {"fitted_on": other})
+    with pytest.raises(ValueError, match=r"of 200 tracks, 600 sessions, 7 plays .*fit-leaving"):
+        make(synthetic.folder, leaving=str(file))
+
+
+def test_a_model_of_the_whole_is_one_of_its_parts(synthetic, saved, tmp_path):
+    folder = shutil.copytree(synthetic.folder, tmp_path / "data")
+    part = open_part(Dataset(folder), "train_a")
+    assert LeavingModel.load(tmp_path / "leaving.json", part) == MODEL
 
 
 @pytest.mark.parametrize("listener", ["replay", "similarity", "learned", "ground_truth"])
@@ -112,10 +135,12 @@ def test_batched_equals_single_through_leaving(synthetic_folder, saved, listener
 
 @pytest.mark.parametrize("listener", ["replay", "similarity", "learned", "ground_truth"])
 @pytest.mark.parametrize("candidates", ["catalog", "session"])
-def test_where_nobody_leaves_all_is_as_without(synthetic_folder, tmp_path, listener, candidates):
+def test_where_nobody_leaves_all_is_as_without(
+    synthetic, synthetic_folder, tmp_path, listener, candidates
+):
     """Slates heard song by song, with leaving asked in between, and slates heard at once."""
     file = tmp_path / "never.json"
-    NEVER.save(file, {})
+    NEVER.save(file, {"fitted_on": synthetic.identity})
     options = dict(listener=listener, candidates=candidates)
     envs = [make_vector(synthetic_folder, 30, leaving=name, **options) for name in (None, file)]
     for env in envs:
@@ -174,10 +199,11 @@ def test_passes_both_environment_checkers(synthetic_folder, candidates):
     sb3_check_env(make(synthetic_folder, **options).unwrapped, warn=True)
 
 
-def test_what_comes_after_leaving_is_not_heard(synthetic_folder, tmp_path):
+def test_what_comes_after_leaving_is_not_heard(synthetic, synthetic_folder, tmp_path):
     """Everybody leaves after the eleventh song: the first of the slate after ten shown ones."""
     file = tmp_path / "soon.json"
-    LeavingModel(first=11, position=(800.0,)).save(file, {})
+    of = {"fitted_on": synthetic.identity}
+    LeavingModel(first=11, position=(800.0,)).save(file, of)
     env = make(synthetic_folder, leaving=str(file), action="slate", horizon=9, repeats=True)
     lengths = env.unwrapped.assets.dataset.sessions.lengths(np.arange(600))
     session = int(np.flatnonzero(lengths == 20)[0])
@@ -221,11 +247,11 @@ def test_unknown_models_are_refused(synthetic_folder, leaving, error, message):
 
 
 @pytest.mark.parametrize("content", ["{}", "[1]", "no json", '{"format_version": 9}'])
-def test_files_that_are_none_are_refused(tmp_path, content):
+def test_files_that_are_none_are_refused(synthetic, tmp_path, content):
     file = tmp_path / "leaving.json"
     file.write_text(content)
     with pytest.raises(ValueError, match=r"leaving.json: .*that `musicbox fit-leaving` wrote"):
-        LeavingModel.load(file)
+        LeavingModel.load(file, synthetic)
 
 
 @pytest.mark.parametrize(

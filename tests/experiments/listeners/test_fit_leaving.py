@@ -92,7 +92,7 @@ def test_synthetic_sessions_leave_by_position_alone(synthetic_folder, tmp_path, 
     printed = capsys.readouterr().out
     assert "held-out sessions" in printed
     assert "all three" in printed
-    model = LeavingModel.load(out)
+    model = LeavingModel.load(out, Dataset(synthetic_folder))
     assert model.first == 10
     assert len(model.position) == 10
 
