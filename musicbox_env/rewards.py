@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from functools import cache, cached_property
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from musicbox_env.kernels import compiled
-from musicbox_env.schema import NUM_LEVELS, SKIP_THRESHOLD, UNHEARD, Level, require_known
+from musicbox_env.schema import NUM_LEVELS, SKIP_THRESHOLD, UNHEARD, Level, brief, require_known
 
 Float = npt.NDArray[np.float64]
 LARGEST = 1e6
@@ -38,11 +38,12 @@ class RewardConfig:
     gamma_position: float = 0.9
 
     def __post_init__(self) -> None:
-        for name, value in asdict(self).items():
+        for name in (each.name for each in fields(self)):
+            value = getattr(self, name)
             number = isinstance(value, int | float) and not isinstance(value, bool)
             if not number or not abs(value) <= LARGEST:
                 raise ValueError(
-                    f"Reward setting {name} is {value!r}; it must be a finite number, from "
+                    f"Reward setting {name} is {brief(value)}; it must be a finite number, from "
                     f"{-LARGEST:,.0f} to {LARGEST:,.0f}."
                 )
         if not 0 <= self.gamma_position <= 1:
@@ -63,6 +64,11 @@ class RewardConfig:
     @classmethod
     def from_mapping(cls, settings: Mapping[str, Any] | None) -> RewardConfig:
         """Build from JSON-able keyword values; an unknown name is refused with a suggestion."""
+        if settings is not None and not isinstance(settings, Mapping):
+            raise ValueError(
+                f"reward is {brief(settings)}; expected a dictionary of weights, such as "
+                "{'listen': 1.0, 'diversity': 0.1}."
+            )
         settings = dict(settings or {})
         for name in settings:
             require_known("reward setting", name, [f.name for f in fields(cls)])

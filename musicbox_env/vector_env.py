@@ -22,8 +22,9 @@ from musicbox_env.env import (
     without_objects,
 )
 from musicbox_env.rng import KeyStreams, choose
-from musicbox_env.schema import require_known
+from musicbox_env.schema import brief, require_known
 from musicbox_env.simulator.assets import EnvAssets
+from musicbox_env.simulator.checks import require_whole
 from musicbox_env.simulator.config import SessionConfig
 from musicbox_env.simulator.dynamics import Outcome, Simulator
 from musicbox_env.simulator.imputed import warn_of_imputed_answers
@@ -31,6 +32,7 @@ from musicbox_env.simulator.observations import part_of
 
 Batch = Any
 """Observations of all sessions: a dictionary of arrays, or one array with ``"flat"``."""
+MOST_STEPS = 2**62
 
 
 class MusicSessionVectorEnv(VectorEnv[Batch, npt.NDArray, npt.NDArray]):
@@ -68,13 +70,15 @@ class MusicSessionVectorEnv(VectorEnv[Batch, npt.NDArray, npt.NDArray]):
             **options: Those of `env.MusicSessionEnv`.
         """
         super().__init__()
-        if max_episode_steps is not None and not max_episode_steps >= 1:
-            raise ValueError(f"max_episode_steps is {max_episode_steps}; expected 1 or more.")
+        if max_episode_steps is not None:
+            require_whole("max_episode_steps", max_episode_steps, 1, MOST_STEPS)
         self._spec: EnvSpec | None = None
         if render_mode is not None:
             require_known("render_mode", render_mode, self.metadata["render_modes"])
         self.num_envs = num_envs
         self.render_mode = render_mode
+        if not isinstance(autoreset_mode, AutoresetMode):
+            require_known("autoreset_mode", autoreset_mode, [mode.value for mode in AutoresetMode])
         self.autoreset_mode = AutoresetMode(autoreset_mode)
         self.metadata = {**self.metadata, "autoreset_mode": self.autoreset_mode}
         self.assets = EnvAssets(SessionConfig.from_keywords(options))
@@ -188,10 +192,18 @@ class MusicSessionVectorEnv(VectorEnv[Batch, npt.NDArray, npt.NDArray]):
         seeds: Sequence[int | None]
         if seed is None or isinstance(seed, int):
             seeds = [None if seed is None else seed + i for i in range(self.num_envs)]
-        else:
+        elif isinstance(seed, Sequence) and not isinstance(seed, str | bytes):
             seeds = seed
+        else:
+            raise ValueError(
+                f"seed is {brief(seed)}; expected a whole number, a list of one for each of the "
+                f"{self.num_envs} environments, or None."
+            )
         if len(seeds) != self.num_envs:
             raise ValueError(f"{len(seeds)} seeds for {self.num_envs} environments.")
+        for each in seeds:
+            if each is not None and not (isinstance(each, int) and each >= 0):
+                raise ValueError(f"A seed is {brief(each)}; expected a whole number of 0 or more.")
         if self._keys is None:
             self._keys = KeyStreams([seeding.np_random(s)[0] for s in seeds])
             return

@@ -23,7 +23,7 @@ from musicbox_env.listeners.ground_truth import GroundTruthListener
 from musicbox_env.listeners.learned.listener import LearnedListener
 from musicbox_env.listeners.replay import ReplayListener
 from musicbox_env.listeners.similarity import SimilarityConfig, SimilarityListener
-from musicbox_env.schema import suggest
+from musicbox_env.schema import brief, suggest
 
 
 def pessimistic_listener(dataset: Dataset) -> LearnedListener:
@@ -75,8 +75,8 @@ def require_listener(name: str) -> None:
     """
     if name not in LISTENERS and not str(name).endswith(FITTED_SUFFIX):
         raise ValueError(
-            f"Unknown listener {name!r}; {suggest(name, LISTENERS)} Or the path of a fitted one, "
-            f"a {FITTED_SUFFIX} file that `musicbox fit-listener` wrote."
+            f"Unknown listener {brief(name)}; {suggest(name, LISTENERS)} Or the path of a fitted "
+            f"one, a {FITTED_SUFFIX} file that `musicbox fit-listener` wrote."
         )
 
 

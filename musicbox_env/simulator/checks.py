@@ -3,26 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
-from musicbox_env.schema import NUM_LEVELS, UNHEARD, UNKNOWN
+from musicbox_env.schema import NUM_LEVELS, UNHEARD, UNKNOWN, brief
 
 Arrays = Mapping[str, npt.NDArray]
+MOST_ROOM: Final = 10_000_000
+"""Of sessions, and of the songs of one: room is made for all of them."""
 
 
 def require_room(num_envs: Any, capacity: Any, least: int) -> None:
     """Refuse numbers of sessions and of songs that the simulator cannot make room for.
 
     Raises:
-        ValueError: ``num_envs`` is no whole number from 1, or ``capacity`` is below ``least``.
+        ValueError: ``num_envs`` is no whole number from 1, or ``capacity`` none from ``least``.
     """
     for name, value, low in (("num_envs", num_envs, 1), ("capacity", capacity, least)):
-        whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
-        if not whole or value < low:
-            raise ValueError(f"{name} is {value!r}; it must be a whole number of {low} or more.")
+        require_whole(name, value, low, MOST_ROOM)
+
+
+def require_whole(name: str, value: Any, low: int, high: int) -> None:
+    """Refuse what is no whole number from ``low`` to ``high``.
+
+    Raises:
+        ValueError: With what came.
+    """
+    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    if not whole or not low <= value <= high:
+        raise ValueError(
+            f"{name} is {brief(value)}; it must be a whole number of {low} or more, and at most "
+            f"{high:,}."
+        )
 
 
 def require_songs(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Final
@@ -10,13 +11,29 @@ from musicbox_env.data.dataset import DEFAULT_EMBEDDING
 from musicbox_env.listeners.leaving import require_leaving
 from musicbox_env.retrieval.search import RETRIEVALS
 from musicbox_env.rewards import RewardConfig
-from musicbox_env.schema import require_known, split_codes, suggest
+from musicbox_env.schema import brief, require_known, split_codes, suggest
 
 ACTIONS: Final = ("proto", "proto_list", "slate")
 OBSERVATIONS: Final = ("embedding", "flat", "ids")
 CANDIDATES: Final = ("catalog", "session")
 MOST_SONGS: Final = 1_000_000
 """Of a slate, a history or a horizon: room is made for all of them."""
+
+
+def _require_kind(name: str, value: Any, kind: str) -> None:
+    """Refuse a value of another type than declared, and text that no file can be called."""
+    accepted: type | None = {"str": str, "str | None": str, "bool": bool}.get(kind)
+    if accepted is None or (value is None and kind.endswith("None")):
+        return
+    if not isinstance(value, accepted):
+        raise ValueError(f"{name} is {brief(value)}; expected a {accepted.__name__}.")
+    if isinstance(value, str):
+        try:
+            named = b"\0" not in os.fsencode(value)
+        except UnicodeEncodeError:
+            named = False
+        if not named:
+            raise ValueError(f"{name} is {brief(value)}; expected text without null characters.")
 
 
 @dataclass(frozen=True)
@@ -40,10 +57,7 @@ class SessionConfig:
 
     def __post_init__(self) -> None:
         for option in fields(self):
-            value = getattr(self, option.name)
-            kind = {"str": str, "bool": bool}.get(str(option.type))
-            if kind is not None and not isinstance(value, kind):
-                raise ValueError(f"{option.name} is {value!r}; expected a {kind.__name__}.")
+            _require_kind(option.name, getattr(self, option.name), str(option.type))
         split_codes(self.split)
         require_known("action", self.action, ACTIONS)
         require_known("observation", self.observation, OBSERVATIONS)
@@ -58,8 +72,8 @@ class SessionConfig:
             whole = isinstance(value, int) and not isinstance(value, bool)
             if not whole or not 1 <= value <= MOST_SONGS:
                 raise ValueError(
-                    f"{name} is {value!r}; it must be a whole number of 1 or more, and at most "
-                    f"{MOST_SONGS:,}."
+                    f"{name} is {brief(value)}; it must be a whole number of 1 or more, and at "
+                    f"most {MOST_SONGS:,}."
                 )
         if self.horizon is not None and self.candidates == "session":
             raise ValueError(
@@ -87,8 +101,8 @@ class SessionConfig:
         if not isinstance(values.get("reward"), RewardConfig):
             values["reward"] = RewardConfig.from_mapping(values.get("reward"))
         for name in ("data", "leaving", "listener"):
-            if values.get(name) is not None:
-                values[name] = str(values[name])
+            if isinstance(values.get(name), os.PathLike):
+                values[name] = os.fspath(values[name])
         return cls(**values)
 
     def completed(self, *, has_law: bool) -> SessionConfig:

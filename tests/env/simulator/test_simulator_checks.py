@@ -1,6 +1,7 @@
 """What callers may hand to the simulator beside actions, and options that reach kernels."""
 
 import dataclasses
+import re
 
 import gymnasium as gym
 import numpy as np
@@ -8,12 +9,14 @@ import pytest
 from scipy.sparse import csr_array
 
 import musicbox_env
+from musicbox_env.errors import is_message
 from musicbox_env.listeners import LearnedListener, ReplayListener, SimilarityListener
 from musicbox_env.listeners.learned.listener import BUNDLED, Calibration, FittedNetwork
 from musicbox_env.simulator.assets import EnvAssets
 from musicbox_env.simulator.config import SessionConfig
 from musicbox_env.simulator.dynamics import Simulator
 from musicbox_env.simulator.observations import CONTEXT_SIZE
+from musicbox_env.vector_env import MusicSessionVectorEnv
 
 N = 4
 
@@ -89,6 +92,66 @@ def test_what_is_no_action_is_refused_by_every_face(synthetic_folder, action, st
         np.testing.assert_array_equal(env.unwrapped.simulator.remaining, remaining)
 
 
+ODD = {
+    **{"a list": ["replay"], "a dictionary": {"a": 1}, "None": None, "not a number": np.nan},
+    **{"bytes": b"replay", "a huge number": 10**9999, "an array": np.array(["proto", "slate"])},
+    **{
+        "a set": {1},
+        "text": "x" * 10_000,
+        "null": "a\0b",
+        "a surrogate": "\ud800",
+        "a fraction": 1.5,
+    },
+    **{"true": True, "a masked array": np.ma.masked_array([1, 2], [0, 1]), "itself": itself()},
+}
+RIGHT = {"None": ("data", "horizon", "leaving", "reward"), "true": ("repeats",)}
+OPTIONS = [option.name for option in dataclasses.fields(SessionConfig)]
+
+
+@pytest.mark.parametrize("odd", ODD)
+@pytest.mark.parametrize("option", OPTIONS)
+def test_every_option_says_what_came_and_what_was_expected(synthetic_folder, option, odd):
+    if option in RIGHT.get(odd, ()):
+        return
+    options = {"data": str(synthetic_folder), option: ODD[odd]}
+    with pytest.raises((ValueError, KeyError, OSError)) as refused:
+        EnvAssets(SessionConfig.from_keywords(options))
+    said = str(refused.value)
+    assert is_message(refused.value) or isinstance(refused.value, OSError), repr(refused.value)
+    assert re.search(
+        r"expected|must be|[Uu]nknown|No embedding|no dataset|File name too long", said
+    )
+    assert len(said) < 600 or odd == "text"
+
+
+@pytest.mark.parametrize("odd", ODD)
+@pytest.mark.parametrize("weight", ["listen", "gamma_position"])
+def test_every_weight_of_the_reward_is_a_number(weight, odd):
+    if (weight, odd) == ("listen", "a fraction"):
+        return
+    with pytest.raises(ValueError, match=rf"{weight} is .* must be") as refused:
+        SessionConfig.from_keywords({"reward": {weight: ODD[odd]}})
+    assert len(str(refused.value)) < 300
+
+
+@pytest.mark.parametrize(
+    "odd", [*(name for name in ODD if name not in RIGHT), "negative", "too few", "of text"]
+)
+def test_seeds_are_whole_numbers(synthetic_folder, odd):
+    more = {"negative": -1, "too few": [1, 2], "of text": ["1"] * N, "a huge number": -(10**9999)}
+    seed = more[odd] if odd in more else ODD[odd]
+    for given in (seed, [seed] * N):
+        with pytest.raises(ValueError, match=r"seed.*expected|seeds for"):
+            make_many(synthetic_folder).reset(seed=given)
+
+
+@pytest.mark.parametrize("option", ["max_episode_steps", "autoreset_mode", "render_mode"])
+@pytest.mark.parametrize("odd", [name for name in ODD if name != "None"])
+def test_options_of_the_vector_environment_say_what_was_expected(synthetic_folder, option, odd):
+    with pytest.raises(ValueError, match=r"must be a whole|[Uu]nknown autoreset|does not render"):
+        MusicSessionVectorEnv(N, data=str(synthetic_folder), **{option: ODD[odd]})
+
+
 @pytest.mark.parametrize(
     "session", [[[0, 1], [2]], {0, 1}, np.ma.masked_array([0, 1, 2, 3], [1, 0, 0, 0]), [True] * N]
 )
@@ -113,7 +176,7 @@ def test_a_mask_is_a_flag_for_each(synthetic_folder, mask):
         make_many(synthetic_folder).reset(options={"reset_mask": mask})
 
 
-@pytest.mark.parametrize("num_envs", [0, -1, 1.5, True, "4", None])
+@pytest.mark.parametrize("num_envs", [0, -1, 1.5, True, "4", None, 10**12, 10**400, [1]])
 def test_there_is_a_whole_number_of_sessions(assets, num_envs):
     with pytest.raises(ValueError, match="num_envs is"):
         Simulator(assets, num_envs)
