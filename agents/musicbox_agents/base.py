@@ -1,12 +1,11 @@
 """What an agent is: Stable-Baselines3's face, for agents that learn and for those that need not."""
 
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from numbers import Integral, Real
 from pathlib import Path
-from typing import Any, ClassVar, Final, Self
+from typing import Any, ClassVar, Final, Self, get_args, get_type_hints
 
 import numpy as np
 import numpy.typing as npt
@@ -16,11 +15,14 @@ from musicbox_env.data.checks import CheckedFile
 from musicbox_env.data.dataset import WHOLE, Dataset
 from musicbox_env.data.writing import write_json
 from musicbox_env.errors import reading, writing
-from musicbox_env.schema import require_known
+from musicbox_env.schema import brief, require_known
 from musicbox_env.simulator.dynamics import Simulator
 
-WEIGHTS: Final = "weights.npz"
+AGENT, WEIGHTS = "agent.json", "weights.npz"
 TRAIN_AGAIN: Final = "Train the agent again."
+HIGHEST_SEED: Final = 2**32 - 1
+WIDEST: Final = 8_192
+"""Units of a layer of a network."""
 Observation = Mapping[str, npt.NDArray]
 Options = Mapping[str, Any]
 """Keywords of `gymnasium.make`."""
@@ -32,11 +34,23 @@ class AgentSettings:
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> Self:
-        """Build from plain values; an unknown name is refused with a suggestion."""
+        """Build from plain values; an unknown name is refused with a suggestion.
+
+        Raises:
+            ValueError: A name is unknown, or a value has another type than its setting, or is
+                refused by the class.
+        """
         for name in values:
             require_known(f"setting of {cls.__name__}", name, [f.name for f in fields(cls)])
-        lists_as_tuples = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-        return cls(**lists_as_tuples)
+        settings, hints = {}, get_type_hints(cls)
+        for name, value in values.items():
+            settings[name] = tuple(value) if isinstance(value, list) else value
+            if not _is_of(settings[name], hints[name]):
+                raise ValueError(
+                    f"{_owner(cls)} setting {name} is {brief(value)}; it must be "
+                    f"{_described(hints[name])}."
+                )
+        return cls(**settings)
 
 
 def as_batch(observation: Observation) -> tuple[dict[str, npt.NDArray], bool]:
@@ -46,26 +60,55 @@ def as_batch(observation: Observation) -> tuple[dict[str, npt.NDArray], bool]:
     return ({name: part[None] for name, part in batch.items()} if single else batch), single
 
 
+def _is_of(value: Any, hint: Any) -> bool:
+    """Whether a plain value is of a declared type: a number, bool, str, or tuple, or None."""
+    options = get_args(hint)
+    if options and options[-1] is Ellipsis:
+        return isinstance(value, tuple) and all(_is_of(each, options[0]) for each in value)
+    if options:
+        return any(_is_of(value, option) for option in options)
+    kind = {int: Integral, float: Real}.get(hint, hint)
+    return isinstance(value, kind) and (hint is bool or not isinstance(value, bool))
+
+
+def _described(hint: Any) -> str:
+    """What a declared type accepts."""
+    options = get_args(hint)
+    if options and options[-1] is Ellipsis:
+        return f"a list, each {_described(options[0])}"
+    if options:
+        return " or ".join(map(_described, options))
+    names = {int: "a whole number", float: "a finite number", str: "text", type(None): "null"}
+    return names.get(hint, "true or false")
+
+
+def _owner(cls: type) -> str:
+    return cls.__name__.removesuffix("Settings").removesuffix("Config")
+
+
 def require_ranges(settings: Any, ranges: Mapping[str, tuple[float, float]]) -> None:
-    """Refuse settings that are no finite number in their range, ends included; None is allowed.
+    """Refuse settings that are no finite number in their range, ends included.
+
+    None is allowed where the type of the field names it.
 
     Raises:
         ValueError: With the value and the range.
     """
     types = {f.name: getattr(f.type, "__name__", str(f.type)) for f in fields(settings)}
-    of = type(settings).__name__.removesuffix("Settings").removesuffix("Config")
+    of = _owner(type(settings))
     for name, (low, high) in ranges.items():
         value = getattr(settings, name)
-        if value is None:
+        if value is None and "None" in types[name]:
             continue
         kind = Integral if types[name].startswith("int") else Real
         if isinstance(value, bool) or not isinstance(value, kind) or abs(value) == np.inf:
             number = "whole number" if kind is Integral else "finite number"
-            raise ValueError(f"{of} setting {name} is {value!r}; it must be a {number}.")
-        if not low <= float(value) <= high:
+            raise ValueError(f"{of} setting {name} is {brief(value)}; it must be a {number}.")
+        number_of: Any = value
+        if not low <= number_of <= high:
             most = "" if high == np.inf else f" and at most {high:g}"
             raise ValueError(
-                f"{of} setting {name} is {value!r}; it must be at least {low:g}{most}."
+                f"{of} setting {name} is {brief(value)}; it must be at least {low:g}{most}."
             )
 
 
@@ -188,7 +231,7 @@ class Agent(ABC):
             "settings": asdict(self.settings),
             "dataset": self.dataset.identity,
         }
-        write_json(folder / "agent.json", about)
+        write_json(folder / AGENT, about)
 
     @classmethod
     def load(
@@ -207,11 +250,11 @@ class Agent(ABC):
                 another part of the training sessions, or a setting is not one of acting, or it was
                 trained by a version with other settings.
         """
-        with reading(folder / "agent.json", TRAIN_AGAIN):
-            about = json.loads((folder / "agent.json").read_text())
-            found = set(about["settings"])
-        if about["agent"] != cls.name:
-            raise ValueError(f"{folder} holds a {about['agent']!r} agent, not a {cls.name!r} one.")
+        file = CheckedFile(folder / AGENT, TRAIN_AGAIN)
+        about = file.json()
+        name, stored = file.field(about, "agent", str), file.field(about, "settings", dict)
+        if name != cls.name:
+            raise ValueError(f"{folder} holds a {name!r} agent, not a {cls.name!r} one.")
         part = about.get("part", WHOLE)
         if part != dataset.part:
             raise ValueError(
@@ -221,7 +264,7 @@ class Agent(ABC):
             )
         for name in changed or {}:
             require_known(f"setting of how a trained {cls.name} acts", name, cls.acting)
-        differing = sorted({f.name for f in fields(cls.Settings)} ^ found)
+        differing = sorted({f.name for f in fields(cls.Settings)} ^ set(stored))
         if differing:
             raise ValueError(
                 f"{folder} was trained by a MusicBox with other settings of {cls.name} "
@@ -229,10 +272,13 @@ class Agent(ABC):
             )
         mend = "Load it on the dataset that it was trained on, or train it again."
         dataset.require_same_catalog(about.get("dataset"), f"The agent in {folder}", mend)
-        with reading(folder / "agent.json", TRAIN_AGAIN):
-            seed = int(about["seed"])
-            settings = cls.Settings.from_mapping({**about["settings"], **(changed or {})})
-        agent = cls(dataset, seed=seed, settings=settings)
+        seed = file.field(about, "seed", int)
+        file.require(0 <= seed <= HIGHEST_SEED, f"seed is {seed}", f"0 to {HIGHEST_SEED:,}")
+        with reading(file.file, TRAIN_AGAIN):
+            cls.Settings.from_mapping(stored)
+        settings = cls.Settings.from_mapping({**stored, **(changed or {})})
+        with reading(file.file, TRAIN_AGAIN):  # settings decide what is made, of which size
+            agent = cls(dataset, seed=seed, settings=settings)
         agent.load_weights(folder)
         return agent
 

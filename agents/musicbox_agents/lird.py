@@ -38,7 +38,14 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from musicbox_agents.base import Agent, AgentSettings, Observation, Options
+from musicbox_agents.base import (
+    WIDEST,
+    Agent,
+    AgentSettings,
+    Observation,
+    Options,
+    require_ranges,
+)
 from musicbox_agents.progress import Progress
 from musicbox_agents.sessions import one_thread, open_env
 from musicbox_env.data.dataset import Dataset
@@ -46,7 +53,7 @@ from musicbox_env.retrieval.spaces import embedding_space
 from musicbox_env.schema import is_skip
 
 State = tuple[Tensor, Tensor]  # kept songs, the oldest first (B, N, d), and how many (B,)
-_RANGES = {"int": (1, np.inf), "float": (0, 1)}
+_RANGES = {"int": (1.0, np.inf), "float": (0.0, 1.0)}
 
 
 @dataclass(frozen=True)
@@ -67,10 +74,8 @@ class LIRDSettings(AgentSettings):
     noise_sigma: float = 0.2  # standard deviation of its increments; 0 is no noise
 
     def __post_init__(self) -> None:
-        for field in fields(self)[1:]:
-            value, low, high = getattr(self, field.name), *_RANGES[str(field.type)]
-            if not low <= value <= high:
-                raise ValueError(f"LIRD's {field.name} is {value!r}; expected {low} to {high}.")
+        ranges = {f.name: _RANGES[str(f.type)] for f in fields(self)[1:]}
+        require_ranges(self, {**ranges, "hidden": (1, WIDEST)})
 
 
 class Batch(NamedTuple):

@@ -1,12 +1,12 @@
 """All agents by name: made untrained, and loaded from checkpoints."""
 
-import json
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from musicbox_agents.base import Agent
+from musicbox_agents.base import AGENT, TRAIN_AGAIN, Agent
+from musicbox_env.data.checks import CheckedFile
 from musicbox_env.data.dataset import Dataset
 from musicbox_env.errors import reading
 from musicbox_env.schema import require_known
@@ -63,9 +63,10 @@ def load_agent(
     Raises:
         FileNotFoundError: The folder holds no checkpoint.
     """
-    file = folder / "agent.json"
-    if not file.is_file():
-        raise FileNotFoundError(f"{folder} holds no agent (no agent.json).")
-    with reading(file, "Train the agent again."):
-        cls = agent_class(json.loads(file.read_text())["agent"])
+    file = CheckedFile(folder / AGENT, TRAIN_AGAIN)
+    if not file.file.is_file():
+        raise FileNotFoundError(f"{folder} holds no agent (no {AGENT}).")
+    name = file.field(file.json(), "agent", str)
+    with reading(file.file, TRAIN_AGAIN):
+        cls = agent_class(name)
     return cls.load(folder, dataset, changed=changed)

@@ -37,12 +37,22 @@ from stable_baselines3.sac.policies import MultiInputPolicy as SACMultiInputPoli
 from stable_baselines3.td3.policies import MultiInputPolicy as TD3MultiInputPolicy
 
 import musicbox_env
-from musicbox_agents.base import Agent, AgentSettings, Observation, Options, require_ranges
+from musicbox_agents.base import (
+    WIDEST,
+    Agent,
+    AgentSettings,
+    Observation,
+    Options,
+    require_ranges,
+)
 from musicbox_agents.progress import Progress
 from musicbox_agents.sessions import one_thread
+from musicbox_env.schema import brief
 from musicbox_env.simulator.assets import EnvAssets
-from musicbox_env.simulator.config import SessionConfig
+from musicbox_env.simulator.config import MOST_SONGS, SessionConfig
 from musicbox_env.vector_env import MusicSessionVectorEnv
+
+MOST_LAYERS = 16
 
 _NEVER = 1 << 62
 """Sessions between SB3's own log lines, which would also empty what `_Relay` reports."""
@@ -86,8 +96,24 @@ class SB3Settings(AgentSettings):
     net_arch: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
-        sizes = ("history_length", "buffer_size", "batch_size", "train_freq")
-        require_ranges(self, {**dict.fromkeys(sizes, (1, np.inf)), "action_noise": (0, np.inf)})
+        sizes = ("buffer_size", "batch_size", "train_freq")
+        require_ranges(
+            self,
+            {
+                "history_length": (1, MOST_SONGS),
+                **dict.fromkeys(sizes, (1, np.inf)),
+                **dict.fromkeys(("action_noise", "learning_starts"), (0, np.inf)),
+                "learning_rate": (1e-12, 1),
+                **dict.fromkeys(("tau", "gamma"), (0, 1)),
+                "gradient_steps": (-1, np.inf),
+            },
+        )
+        widths = self.net_arch or ()
+        if len(widths) > MOST_LAYERS or any(not 1 <= width <= WIDEST for width in widths):
+            raise ValueError(
+                f"SB3 setting net_arch is {brief(widths)}; expected at most {MOST_LAYERS} widths "
+                f"from 1 to {WIDEST:,}."
+            )
 
 
 @dataclass(frozen=True)

@@ -386,8 +386,8 @@ def test_learning_leaves_torchs_threads_and_random_numbers_alone(synthetic: Data
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"tau": 1.5}, "tau is 1.5; expected 0 to 1"),
-        ({"batch_size": 0}, "batch_size is 0; expected 1"),
+        ({"tau": 1.5}, "tau is 1.5; it must be at least 0 and at most 1"),
+        ({"batch_size": 0}, "batch_size is 0; it must be at least 1"),
         ({"noise_sigma": -0.1}, "noise_sigma"),
         ({"gama": 0.9}, "did you mean 'gamma'"),
     ],

@@ -1,10 +1,12 @@
 """Agents saved by others: what their files cause is said with the file."""
 
+import dataclasses
 import json
+import re
 
 import numpy as np
 import pytest
-from musicbox_agents import load_agent, make_agent
+from musicbox_agents import agent_class, load_agent, make_agent
 from musicbox_agents.ddpg.checkpoints import TRAINING, newest
 from musicbox_agents.ddpg.quality import TrackQuality
 
@@ -144,3 +146,38 @@ def test_a_description_of_another_shape_is_named(saved, synthetic):
     for spoilt in (b"", b"{", b"\xff\xfe", b"[" * 100_000):
         file.write_bytes(spoilt)
         require_named(saved, synthetic, "agent.json")
+
+
+ODD = (None, -1, "x", {}, True, 10**30, [10**9], [64] * 99)
+
+
+def test_settings_out_of_range_are_named(saved, synthetic):
+    """Each setting with each odd value: named with the file, or one that the agent can have."""
+    file = saved / "agent.json"
+    about = json.loads(file.read_text())
+    refused = []
+    for name in (*about["settings"], "seed"):
+        for odd in ODD:
+            changed = json.loads(json.dumps(about))
+            (changed if name == "seed" else changed["settings"])[name] = odd
+            file.write_text(json.dumps(changed))
+            try:
+                agent = load_agent(saved, synthetic)
+            except InputError as error:
+                refused.append(str(error))
+            else:
+                assert getattr(agent.settings, name, agent.seed) == odd
+    assert len(refused) > 20
+    assert not [said for said in refused if not re.search(r"agent\.json|weights\.npz", said)]
+
+
+@pytest.mark.parametrize("name", ["ddpg", "lird", "bc", "sb3-td3", "linucb", "item-knn"])
+def test_settings_of_another_type_are_refused_before_anything_is_made(synthetic, name):
+    settings = agent_class(name).Settings
+    for field in dataclasses.fields(settings):
+        for odd in ({}, {"a": 1}, b"x", [None], object()):
+            with pytest.raises(ValueError, match=rf"{field.name} is .*; it must be "):
+                settings.from_mapping({field.name: odd})
+        if "None" not in str(field.type):
+            with pytest.raises(ValueError, match=rf"{field.name} is None"):
+                settings.from_mapping({field.name: None})

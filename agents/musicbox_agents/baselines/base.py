@@ -22,6 +22,7 @@ from musicbox_agents.slates import Batch, Floats, Slates, best_candidates, neare
 from musicbox_env.data.dataset import RATE_SUFFIX
 from musicbox_env.retrieval.exact import Find
 from musicbox_env.schema import MAX_SESSION_LENGTH, is_skip
+from musicbox_env.simulator.config import MOST_SONGS
 
 MAX_SCORES: Final = 1 << 21
 """Scores of tracks held at once, 8 MB in single precision: memory stays bounded for any batch."""
@@ -90,7 +91,7 @@ class SlateSettings(AgentSettings):
     slate_size: int = 3
 
     def __post_init__(self) -> None:
-        require_ranges(self, {"slate_size": (1, np.inf)})
+        require_ranges(self, {"slate_size": (1, MOST_SONGS)})
 
 
 class SlateAgent(Agent):

@@ -5,16 +5,18 @@ from typing import Final
 
 import numpy as np
 
-from musicbox_agents.base import AgentSettings, require_ranges
+from musicbox_agents.base import WIDEST, AgentSettings, require_ranges
 from musicbox_env.schema import require_known
+from musicbox_env.simulator.config import MOST_SONGS
 
 STARTS: Final = ("heuristic", "random")
 QUALITIES: Final = ("learned", "logged", "counted")
 
 _POSITIVE: Final = 1e-12
 _RANGES: Final[dict[str, tuple[float, float]]] = {
-    **dict.fromkeys(("history_length", "slate_size", "hidden", "batch_size"), (1, np.inf)),
-    **dict.fromkeys(("buffer_size", "num_envs", "log_sessions"), (1, np.inf)),
+    **dict.fromkeys(("history_length", "slate_size"), (1, MOST_SONGS)),
+    "hidden": (1, WIDEST),
+    **dict.fromkeys(("batch_size", "buffer_size", "num_envs", "log_sessions"), (1, np.inf)),
     **dict.fromkeys(("warmup_updates", "learning_starts", "noise"), (0, np.inf)),
     **dict.fromkeys(("rerank", "quality_prior", "quality_weight"), (0, np.inf)),
     "updates_per_step": (_POSITIVE, np.inf),

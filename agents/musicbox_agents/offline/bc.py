@@ -29,7 +29,14 @@ import torch
 from torch import Tensor
 from torch.optim import Adam
 
-from musicbox_agents.base import Agent, AgentSettings, Observation, Options, require_ranges
+from musicbox_agents.base import (
+    WIDEST,
+    Agent,
+    AgentSettings,
+    Observation,
+    Options,
+    require_ranges,
+)
 from musicbox_agents.ddpg.networks import Actor, arrays_of, descend, set_arrays, unit
 from musicbox_agents.ddpg.replay import ReplayBuffer
 from musicbox_agents.ddpg.settings import STARTS, DDPGSettings
@@ -38,6 +45,7 @@ from musicbox_agents.log import read_log
 from musicbox_agents.progress import Progress
 from musicbox_agents.sessions import one_thread
 from musicbox_env.schema import require_known
+from musicbox_env.simulator.config import MOST_SONGS
 
 CLONES: Final = ("kept", "played")
 
@@ -70,8 +78,9 @@ class BCSettings(AgentSettings):
     def __post_init__(self) -> None:
         require_known("start", self.start, STARTS)
         require_known("clone", self.clone, CLONES)
-        sizes = ("history_length", "hidden", "batch_size", "log_sessions")
-        require_ranges(self, {**dict.fromkeys(sizes, (1, np.inf)), "actor_rate": (1e-12, 1)})
+        sizes = dict.fromkeys(("batch_size", "log_sessions"), (1, np.inf))
+        networks = {"history_length": (1, MOST_SONGS), "hidden": (1, WIDEST)}
+        require_ranges(self, {**sizes, **networks, "actor_rate": (1e-12, 1)})
 
 
 class BCAgent(Agent):

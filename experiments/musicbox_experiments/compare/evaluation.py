@@ -10,11 +10,13 @@ import numpy as np
 import numpy.typing as npt
 from musicbox_agents import Agent
 
+from musicbox_env.data.checks import CheckedFile
 from musicbox_env.locks import held
 from musicbox_env.progress import tqdm
+from musicbox_env.schema import UNKNOWN
 from musicbox_experiments.evaluate.metrics import PerSession, Rollout
 from musicbox_experiments.evaluate.reranking import rerank
-from musicbox_experiments.evaluate.rollout import roll_out
+from musicbox_experiments.evaluate.rollout import MEND, roll_out
 from musicbox_experiments.train.jobs import BEST, TrainingJob, trained
 
 SKYLINE_EVALUATORS = ("ground_truth", "replay")
@@ -72,7 +74,15 @@ def evaluate_one(job: TrainingJob, by: Evaluation) -> tuple[list[Rollout], PerSe
     if not _is_of(file, training):
         made = rerank(agent, by.options, by.sessions, seed=by.seed, training_seed=job.seed)
         _write_whole(file, made.save, training)
-    return rollouts, PerSession.load(file)
+    parts, checked = PerSession.load(file), CheckedFile(file, MEND)
+    checked.require(
+        len(parts.numerator) == len(by.sessions),
+        f"{len(parts.numerator):,} sessions",
+        f"the {len(by.sessions):,} evaluated",
+    )
+    for name in ("numerator", "denominator"):
+        checked.require_numbers(getattr(parts, name), name)
+    return rollouts, parts
 
 
 def _rolled_out(
@@ -102,7 +112,12 @@ def _rolled_out(
                 progress=bar.update,
             )
         _write_whole(file, made.save, made_of)
-    return Rollout.load(file)
+    found, of = Rollout.load(file), (job.agent, job.seed, evaluator)
+    checked, tracks = CheckedFile(file, MEND), len(agent.dataset.catalog)
+    checked.require((found.agent, found.seed, found.evaluator) == of, "another roll-out", f"{of}")
+    checked.require(np.array_equal(found.sessions, by.sessions), "other sessions", "those asked")
+    checked.require_within(found.slates, (UNKNOWN, tracks - 1), "slates")
+    return found
 
 
 def _digest(files: Iterable[Path]) -> str:

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from musicbox_env.data.dataset import Dataset
 from musicbox_env.schema import DIVERSITY_FEATURES, is_skip
-from musicbox_experiments.evaluate.rollout import FloatArray, Rollout, Stored
+from musicbox_experiments.evaluate.rollout import FloatArray, Rollout, Stored, require_array
 
 
 @dataclass(frozen=True)
@@ -69,6 +69,8 @@ class PerSession(Stored):
                 f"The numerator has shape {self.numerator.shape}, the denominator "
                 f"{self.denominator.shape}; expected a value a session in both."
             )
+        for name in ("numerator", "denominator"):
+            require_array(name, getattr(self, name), "biuf", ndim=1)
 
     @property
     def mean(self) -> float:

@@ -10,17 +10,16 @@ level is a number from 0 (brief) to 4 (full), its
 name, or `skipped` or `kept`.
 """
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
-import pandas as pd
 import tyro
 from musicbox_agents import load_agent
 from musicbox_agents.base import require_ranges
 
-from musicbox_env.errors import reading
 from musicbox_env.listeners.learned.features import context_inputs
 from musicbox_env.schema import CONTEXT_TYPES, Level, require_known, suggest
 from musicbox_env.simulator.assets import EnvAssets, open_dataset
@@ -29,6 +28,7 @@ from musicbox_env.simulator.dynamics import Simulator
 from musicbox_env.simulator.observations import CONTEXT_SIZE
 from musicbox_experiments.text import say
 from musicbox_experiments.train.jobs import read_training, run_folders
+from musicbox_experiments.train.monitor import VALIDATION, read_curve
 
 LEVEL_NAMES = {
     **{level.name.lower(): int(level) for level in Level if level >= 0},
@@ -156,8 +156,7 @@ def find_training(run_folder: Path, agent: str, seed: int | None) -> Path:
     folders: dict[int, list[Path]] = {}
     for file in trainings:
         if file.parent.parent.name == agent:
-            number = int(file.parent.name.removeprefix("seed-"))
-            folders.setdefault(number, []).append(file.parent)
+            folders.setdefault(read_training(file.parent)["seed"], []).append(file.parent)
     if seed is not None and seed not in folders:
         raise FileNotFoundError(
             f"No training of {agent} with seed {seed} in {run_folder}; there are {sorted(folders)}."
@@ -167,8 +166,5 @@ def find_training(run_folder: Path, agent: str, seed: int | None) -> Path:
 
 
 def _best_validation(folder: Path) -> float:
-    file = folder / "curve.csv"
-    if not file.is_file():
-        return 0.0
-    with reading(file, "Train the agent again."):
-        return float(pd.read_csv(file)["validation_skip_rate"].min())
+    rates = [row[VALIDATION] for row in read_curve(folder)]
+    return min((rate for rate in rates if not math.isnan(rate)), default=0.0)

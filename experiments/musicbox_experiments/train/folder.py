@@ -10,7 +10,6 @@ from typing import Any
 from musicbox_env.data.checks import CheckedFile
 from musicbox_env.data.dataset import UNFINISHED, Dataset
 from musicbox_env.data.writing import write_json
-from musicbox_env.errors import reading
 from musicbox_env.locks import lock_file
 from musicbox_experiments.data.sources import without_home
 from musicbox_experiments.text import say
@@ -40,8 +39,7 @@ def prepare_folder(
     if overwrite and out.exists():
         shutil.rmtree(out)
     if file.is_file():
-        with reading(file, "Pass --overwrite to start anew."):
-            found = dict(json.loads(file.read_text()))
+        found = CheckedFile(file, "Pass --overwrite to start anew.").json()
         names = {*options, *found} - set(incidental)
         other = sorted(name for name in names if found.get(name) != options.get(name))
         if other and _has_work_in(out):

@@ -22,14 +22,17 @@ from pathlib import Path
 from typing import Any
 
 from musicbox_agents import Agent, load_agent, make_agent
+from musicbox_agents.base import AGENT
 from musicbox_agents.ddpg import checkpoints
 
+from musicbox_env.data.checks import CheckedFile
 from musicbox_env.data.writing import write_json
 from musicbox_env.errors import UserError, is_message, reading
 from musicbox_env.listeners import LISTENERS
 from musicbox_env.locks import held
 from musicbox_env.progress import tqdm
 from musicbox_env.simulator.assets import open_dataset
+from musicbox_env.simulator.config import SessionConfig
 from musicbox_env.workers import worker_pool
 from musicbox_experiments.data.sampling import picking_sessions
 from musicbox_experiments.train.monitor import (
@@ -52,7 +55,7 @@ from musicbox_experiments.train.variants import (
 )
 
 CURVE_POINTS = 10
-TRAINING, BEGUN = "training.json", "begun.json"
+TRAINING, BEGUN, SEED = "training.json", "begun.json", "seed-"
 DELETE = "Delete the folder that it is in, and train anew."
 """The record of a finished job, and that of an unfinished one."""
 VALIDATION_SESSIONS = 500
@@ -120,7 +123,7 @@ def jobs_for(
             settings_of(label, settings),
             {**options, "listener": _training_listener(label, listeners)},
             steps,
-            str(out / "agents" / training_of(label) / f"seed-{seed}"),
+            str(out / "agents" / training_of(label) / f"{SEED}{seed}"),
             validation_sessions or _default_validation_sessions(label),
             listeners.picking,
             acting_of(label),
@@ -181,8 +184,7 @@ def _train(job: TrainingJob, folder: Path, progress: Callable[[int], object] | N
 def _prepare(folder: Path, about: Mapping[str, Any]) -> None:
     """Make an empty folder, or keep what an interrupted attempt at the very same job left."""
     begun = folder / BEGUN
-    with reading(begun, DELETE):
-        same = begun.is_file() and json.loads(begun.read_text()) == about
+    same = begun.is_file() and CheckedFile(begun, DELETE).json() == about
     if same and checkpoints.newest(folder / CHECKPOINTS) is not None:
         return
     if folder.exists():
@@ -194,28 +196,44 @@ def _prepare(folder: Path, about: Mapping[str, Any]) -> None:
 def _about(job: TrainingJob) -> dict[str, Any]:
     """The job as plain values, with paths relative to its folder: a run can be moved whole."""
     folder = Path(job.folder)
-    about = json.loads(json.dumps({**asdict(job), "folder": folder.name}))
-    return _with_paths(about, lambda path: os.path.relpath(path, folder))
+    moved = _with_paths(job, lambda path: os.path.relpath(path, folder))
+    about: dict[str, Any] = json.loads(json.dumps({**asdict(moved), "folder": folder.name}))
+    return about
 
 
 def read_training(folder: Path) -> dict[str, Any]:
     """The record of a finished job, its paths made absolute."""
-    file = folder / TRAINING
-    with reading(file, DELETE):
-        about = json.loads(file.read_text())
-        return _with_paths(about, lambda path: str((folder / path).resolve()))
+    return asdict(_read_job(folder))
 
 
-def _with_paths(about: Mapping[str, Any], moved: Callable[[str], str]) -> dict[str, Any]:
+def _read_job(folder: Path) -> TrainingJob:
+    """The job whose record lies in a folder.
+
+    Raises:
+        InputError: The record is no job's, or the folder is not named after a seed.
+    """
+    file = CheckedFile(folder / TRAINING, DELETE)
+    number = folder.name.removeprefix(SEED)
+    file.require(number.isdecimal(), f"it lies in {folder.name!r}", f"a folder {SEED}0, {SEED}1..")
+    about = {**file.json(), "folder": str(folder)}
+    job = file.built(TrainingJob, about, "the training", defaults=True)
+    file.field(job.options, "data", str | None)
+    file.field(job.options, "listener", str)
+    with reading(file.file, DELETE):
+        class_of(job.agent)
+        SessionConfig.from_keywords(job.options)
+    return _with_paths(job, lambda path: str((folder / path).resolve()))
+
+
+def _with_paths(job: TrainingJob, moved: Callable[[str], str]) -> TrainingJob:
     """A job with other paths in place of those of its dataset and of fitted listeners."""
 
     def new(value: str | None) -> str | None:
         return moved(value) if value and value not in LISTENERS else value
 
-    options = about["options"]
+    options, picking = job.options, new(job.validation_listener)
     paths = {name: new(options[name]) for name in ("data", "listener") if name in options}
-    picking = new(about.get("validation_listener"))
-    return {**about, "options": {**options, **paths}, "validation_listener": picking}
+    return replace(job, options={**options, **paths}, validation_listener=picking)
 
 
 def train_all(
@@ -268,15 +286,14 @@ def _train_then(
 
 def _require_same_settings(job: TrainingJob) -> None:
     """Refuse to mix trainings on other data, or from before a change of an agent's defaults."""
-    file = Path(job.folder) / BEST / "agent.json"
-    with reading(file, DELETE):
-        agent = dict(json.loads(file.read_text()))
-        found = dict(agent["settings"])
+    file = CheckedFile(Path(job.folder) / BEST / AGENT, DELETE)
+    agent = file.json()
+    found = file.field(agent, "settings", dict)
     mend = "Remove it, or name another folder with --out."
     dataset = open_dataset(job.options.get("data"))
     dataset.require_same(agent.get("dataset"), f"The training in {job.folder}", mend)
     made, asked = read_training(Path(job.folder)), json.loads(json.dumps(asdict(job)))
-    options = {"steps": (made.get("steps"), asked["steps"])} if job.learns else {}
+    options = {"steps": (made["steps"], asked["steps"])} if job.learns else {}
     for name in ("reward", "horizon"):
         options[name] = made["options"].get(name), asked["options"].get(name)
     if other := sorted(name for name, (before, now) in options.items() if before != now):
@@ -365,11 +382,8 @@ def finished_jobs(run: Path) -> list[TrainingJob]:
     Raises:
         FileNotFoundError: There is none.
     """
-    jobs = []
-    for file in sorted((run / "agents").glob(f"*/seed-*/{TRAINING}")):
-        about = read_training(file.parent)
-        with reading(file, DELETE):
-            jobs.append(TrainingJob(**{**about, "folder": str(file.parent)}))
+    files = sorted((run / "agents").glob(f"*/{SEED}*/{TRAINING}"))
+    jobs = [_read_job(file.parent) for file in files]
     if not jobs:
         raise FileNotFoundError(f"{run} holds no trained agent (no agents/*/seed-*/).")
     return sorted(jobs, key=lambda job: (job.agent, job.seed))

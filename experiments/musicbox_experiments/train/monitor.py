@@ -1,7 +1,6 @@
 """Follow a training: validate it, keep its best checkpoint, write its curve."""
 
 import csv
-import json
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy.typing as npt
 from musicbox_agents import Agent
 from musicbox_agents.ddpg import checkpoints
 
+from musicbox_env.data.checks import LARGEST_WHOLE, CheckedFile
 from musicbox_env.data.writing import write_json
 from musicbox_env.errors import reading
 from musicbox_experiments.evaluate.metrics import skip_rate
@@ -138,11 +138,16 @@ class _ScalarFile:
 
 def read_curve(folder: Path) -> list[dict[str, float]]:
     """Rows of a training's curve without their empty cells; no rows where it did not learn."""
-    file = folder / CURVE
-    if not file.is_file():
+    file = CheckedFile(folder / CURVE, "Train the agent again.")
+    if not file.file.is_file():
         return []
-    with reading(file, "Train the agent again."), file.open(newline="") as rows:
-        return [{n: float(v) for n, v in row.items() if v} for row in csv.DictReader(rows)]
+    with reading(file.file, file.mend), file.file.open(newline="") as rows:
+        found = [{n: float(v) for n, v in row.items() if v} for row in csv.DictReader(rows)]
+    for row in found:
+        steps = row.get("steps", np.nan)
+        right = 0 <= steps <= LARGEST_WHOLE and VALIDATION in row
+        file.require(right, f"a row of {steps} steps", f"steps and {VALIDATION} in each row")
+    return found
 
 
 def write_seconds(folder: Path, seconds: float) -> None:
@@ -152,6 +157,10 @@ def write_seconds(folder: Path, seconds: float) -> None:
 
 def seconds_before(folder: Path) -> float:
     """Time that a training took: that of a finished one, or until the last validation."""
-    file = folder / TIMING
-    with reading(file, "Delete it."):
-        return float(json.loads(file.read_text())["seconds"]) if file.is_file() else 0.0
+    file = CheckedFile(folder / TIMING, "Delete it.")
+    if not file.file.is_file():
+        return 0.0
+    seconds = file.json().get("seconds")
+    right = isinstance(seconds, int | float) and 0 <= seconds <= LARGEST_WHOLE
+    file.require(right, "no seconds in it", "how long a training took")
+    return float(seconds or 0)

@@ -172,7 +172,7 @@ def parse_settings(settings: Sequence[str]) -> Settings:
         require_known("agent", agent_of(label), AGENTS)
         try:
             value = json.loads(text)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):  # no JSON, or none that Python reads
             value = text
         parsed.setdefault(label, {})[name] = value
     return parsed
