@@ -14,7 +14,7 @@ from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Final
 
 from musicbox_env.errors import shown
 from musicbox_env.ingest.json_tables import JsonTable, looks_like_json
@@ -33,6 +33,10 @@ from musicbox_env.ingest.tables import (
     Table,
 )
 
+HEADER_IS_CUT: Final = (
+    f"begins with a line of more than {HEAD_BYTES:,} bytes, which names the columns of no table of "
+    "plays: leave out the columns that are none of plays, and see that lines end"
+)
 Tables = Generator[Table | PassedOver, None, None]
 
 
@@ -99,7 +103,11 @@ class _Opener:
         elif looks_like_json(head):
             yield from _opened(JsonTable(name, stream))
         else:
-            yield from _opened(CsvTable(name, stream, self.budget))
+            table = CsvTable(name, stream, self.budget)
+            if table.header_is_cut:
+                yield PassedOver(name, HEADER_IS_CUT)
+            else:
+                yield from _opened(table)
 
     def _zip(self, file: IO[bytes], name: str, layer: int, *, member: bool) -> Tables:
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import lzma
+import re
 import tarfile
 import zipfile
 import zlib
@@ -37,6 +38,7 @@ HEAD_BYTES: Final = 1 << 16
 """How much of a stream is looked at to recognize its format; a header line must fit in."""
 MAX_COLUMNS_NAMED: Final = 25
 SAMPLE_ROWS: Final = 200
+_LINE_END: Final = re.compile(rb"\r\n|\n|\r")
 BYTE_CODES: Final = pa.dictionary(pa.int32(), pa.binary())
 
 
@@ -271,6 +273,7 @@ class CsvTable:
     Attributes:
         dialect: How it is written.
         stream: Its bytes, of which the first can be looked at.
+        header_is_cut: Whether the header line is longer than what is looked at.
     """
 
     def __init__(
@@ -283,6 +286,9 @@ class CsvTable:
         self.name, self.stream = name, stream
         self.dialect = dialect or detect_dialect(stream.head)
         self.columns = self.dialect.header
+        self._behind = 0
+        ends = len(_LINE_END.findall(stream.head))
+        self.header_is_cut = len(stream.head) == HEAD_BYTES and ends <= self.dialect.preamble
 
     def read_as(self, dialect: Dialect) -> CsvTable:
         """The same text in another dialect, such as one whose columns no line names."""
@@ -339,6 +345,7 @@ class CsvTable:
                 batch = self._parsed(block, types, next_line, malformed)
                 lines = _lines_of(len(batch), next_line, malformed)
                 next_line += len(batch) + len(malformed)
+                self._behind = next_line - 1
                 filled = ~_blank_lines(batch)
                 if not filled.all():
                     batch, lines = batch.filter(pa.array(filled)), lines[filled]
@@ -399,8 +406,9 @@ class CsvTable:
         self._unended = self._unended + len(text) if last < 0 else len(text) - last
         if self._unended > BLOCK_BYTES:
             raise InputError(
-                f"{self.name}: holds a line of more than {BLOCK_BYTES:,} bytes, which no table of "
-                "plays does. Remove it."
+                f"{self.name}: holds a line of more than {BLOCK_BYTES:,} bytes somewhere behind "
+                f"line {self._behind:,}, which no table of plays does. Remove it, or break it "
+                "where rows end; a quote that is never closed may have joined them."
             )
         self._budget.check_time(self.name)
         self._budget.check_blank_lines(text, len(self.columns), self.name)

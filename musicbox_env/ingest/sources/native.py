@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import codecs
 import re
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Final
 
 import pyarrow as pa
@@ -27,6 +29,33 @@ def _as_windows_1252(error: UnicodeError) -> tuple[str, int]:
 
 
 codecs.register_error("musicbox-windows-1252", _as_windows_1252)
+
+
+@contextmanager
+def bounded_memory(most: int) -> Iterator[None]:
+    """Let allocations fail that would take the process so many bytes beyond what it has now.
+
+    A native parser allocates what a file says. For processes that read sources on one thread; on
+    systems without such a limit nothing is bounded.
+
+    Raises:
+        MemoryError: The block asked for more.
+    """
+    try:
+        import resource
+
+        pages = int(Path("/proc/self/statm").read_bytes().split()[0])
+    except (ImportError, OSError):
+        yield
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    size = pages * resource.getpagesize() + most
+    lowest = size if soft == resource.RLIM_INFINITY else min(soft, size)
+    resource.setrlimit(resource.RLIMIT_AS, (lowest, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
 
 
 class Utf8Stream(Rewritten):

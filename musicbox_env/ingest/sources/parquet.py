@@ -7,10 +7,12 @@ from typing import IO, Final
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from musicbox_env.errors import InputError
 from musicbox_env.ingest.sources.bounds import Budget
+from musicbox_env.ingest.sources.native import bounded_memory
 from musicbox_env.ingest.tables import (
     SAMPLE_ROWS,
     Rows,
@@ -21,6 +23,14 @@ from musicbox_env.ingest.tables import (
 )
 
 PARQUET_ROWS: Final = 65_536
+MOST_AT_ONCE: Final = 2 << 30
+"""Bytes that some rows may take while they are decoded."""
+_TEXTS: Final = (
+    *(pa.types.is_string, pa.types.is_large_string),
+    *(pa.types.is_binary, pa.types.is_large_binary),
+)
+DECODED: Final = 0
+"""What is decoded, beside the layers of wrappings that are counted from 1."""
 
 
 class ParquetTable:
@@ -57,11 +67,33 @@ class ParquetTable:
         ]
         with damage_reported(self.name):
             found: dict[str, list[str]] = {name: [] for name in self.columns}
-            for batch in self._parquet.iter_batches(SAMPLE_ROWS, columns=plain):
-                flat = _flattened(batch)
-                texts = {name: as_strings(_checked(flat[name])).to_pylist() for name in plain}
+            for columns in self._blocks(SAMPLE_ROWS, plain):
+                texts = {name: as_strings(columns[name]).to_pylist() for name in plain}
                 return {**found, **{n: [text or "" for text in t] for n, t in texts.items()}}
         return found
+
+    def _blocks(
+        self, rows: int, wanted: Sequence[str], as_codes: Collection[str] = ()
+    ) -> Iterator[dict[str, pa.Array]]:
+        """The wanted columns, some rows at a time.
+
+        Runs of one value, and dictionaries, take no room in a file, however often they are named.
+        """
+        batches = self._parquet.iter_batches(rows, columns=list(wanted))
+        while True:
+            try:
+                with bounded_memory(MOST_AT_ONCE):
+                    batch = next(batches, None)
+                    if batch is None:
+                        return
+                    flat = _flattened(batch)
+                    columns = {n: _decoded(flat[n], as_codes=n in as_codes) for n in wanted}
+            except MemoryError:
+                most = f"more than {MOST_AT_ONCE:,} bytes in {rows:,} rows"
+                raise InputError(self._budget.too_much(self.name, most)) from None
+            size = sum(map(_size, columns.values()))
+            self._budget.unpack(size, DECODED, self.name)
+            yield columns
 
     def rows(self, wanted: Sequence[str], *, as_codes: Collection[str] = ()) -> Iterator[Rows]:
         """Stream the wanted columns.
@@ -84,13 +116,10 @@ class ParquetTable:
         refuse_repeated(self, wanted)
         line = 1
         with damage_reported(self.name, lambda: f"behind row {line - 1:,}"):
-            for batch in self._parquet.iter_batches(PARQUET_ROWS, columns=list(wanted)):
-                self._budget.check_time(self.name)
-                flat = _flattened(batch)
-                columns = {n: _checked(flat[n]) for n in wanted}
-                columns.update({n: text_codes(columns[n]) for n in wanted if n in as_codes})
-                yield Rows(columns, np.arange(line, line + len(batch)))
-                line += len(batch)
+            for columns in self._blocks(PARQUET_ROWS, wanted, as_codes):
+                count = len(next(iter(columns.values())))
+                yield Rows(columns, np.arange(line, line + count))
+                line += count
 
 
 def _leaves(
@@ -109,6 +138,35 @@ def _flattened(batch: pa.RecordBatch) -> pa.RecordBatch:
     while any(pa.types.is_struct(kind) for kind in batch.schema.types):
         (batch,) = pa.Table.from_batches([batch]).flatten().combine_chunks().to_batches()
     return batch
+
+
+def _decoded(column: pa.Array, *, as_codes: bool) -> pa.Array:
+    """A column as codes of its values, or as the values.
+
+    Raises:
+        MemoryError: It takes too much.
+    """
+    column = _checked(column)
+    if as_codes:
+        column = text_codes(column)
+    if _size(column) > MOST_AT_ONCE:
+        raise MemoryError
+    if pa.types.is_dictionary(column.type) and not as_codes:
+        return column.dictionary_decode()
+    return column
+
+
+def _size(column: pa.Array) -> int:
+    """Bytes of a column, its codes replaced by what they stand for."""
+    if not pa.types.is_dictionary(column.type):
+        return int(column.nbytes)
+    values = column.dictionary
+    if not any(is_text(values.type) for is_text in _TEXTS):
+        return len(column) * int(values.nbytes) // max(len(values), 1)
+    lengths = pc.call_function("binary_length", [values])
+    each = np.append(lengths.fill_null(0).to_numpy().astype(np.int64), 0)
+    codes = column.indices.cast(pa.int64()).fill_null(len(values)).to_numpy()
+    return int(each[codes].sum())
 
 
 def _checked(column: pa.Array) -> pa.Array:

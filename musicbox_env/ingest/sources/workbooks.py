@@ -66,6 +66,7 @@ def workbook_tables(
             f"{name}: is an Excel workbook that cannot be read ({why}); {MEND}."
         ) from error
     for sheet in book.worksheets:
+        budget.check_time(name)
         table = SheetTable(f"{name}:{shown(sheet.title)}", sheet, budget)
         yield table if table.columns else PassedOver(table.name, "is an empty sheet")
 

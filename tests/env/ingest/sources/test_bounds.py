@@ -11,6 +11,9 @@ import time
 import zipfile
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from make_logs import make_log, passed_over, write_csv
 
@@ -20,6 +23,7 @@ from musicbox_env.ingest.pipeline import IngestConfig, ingest
 from musicbox_env.ingest.readers import open_tables
 from musicbox_env.ingest.sources.bounds import Bounds
 from musicbox_env.ingest.sources.files import find_files
+from musicbox_env.ingest.sources.native import bounded_memory
 from musicbox_env.ingest.tables import PassedOver
 
 CSV = make_log(20).to_csv(index=False).encode()
@@ -275,3 +279,63 @@ def test_a_pattern_that_finds_a_link_to_nothing_names_it(tmp_path, target):
     found = find_files([tmp_path / "*.csv"])
     assert [file.name for file in found.files] == ["a.csv"]
     assert [Path(passed.name).name for passed in found.passed_over] == ["link.csv"]
+
+
+# Tables whose messages once misled
+
+
+@pytest.mark.parametrize("before", [b"", b"session_id\n"])
+def test_a_header_longer_than_what_is_looked_at_is_named(tmp_path, before):
+    names = ",".join(f"column_{number}" for number in range(100_000)).encode()
+    path = write(tmp_path, before + names + b"\n" + b"1," * 99_999 + b"1\n")
+    rows, refused = read_all(path)
+    if before == b"session_id\n":  # the header is the first line, which is whole
+        assert rows == 2
+        return
+    assert refused == [refused[0]]
+    assert refused[0].startswith("begins with a line of more than 65,536 bytes")
+
+
+@pytest.mark.parametrize("end", [b"", b"\n" + b"1,2\n" * 9])
+def test_a_line_without_end_says_behind_which_and_what_may_have_made_it(tmp_path, end):
+    path = write(tmp_path, b"a,b\n" + b"1,2\n" * 9 + b'1,"' + b"x" * 18_000_000 + end)
+    with pytest.raises(InputError, match=r"hostile: holds a line .* behind line .* quote"):
+        read_all(path)
+
+
+def parquet_of(rows, text, *, dictionaries):
+    """A small file whose one text is named in all its rows."""
+    codes = pa.array(np.zeros(rows, np.int32))
+    columns = {"a": pa.DictionaryArray.from_arrays(codes, pa.array([text])), "b": codes}
+    file, most = io.BytesIO(), 1 << 22
+    pq.write_table(
+        pa.table(columns), file, dictionary_pagesize_limit=most, store_schema=dictionaries
+    )
+    return file.getvalue()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only there memory can be bounded")
+@pytest.mark.parametrize("dictionaries", [True, False], ids=["as codes", "as text"])
+def test_what_parquet_decodes_at_once_is_bounded(tmp_path, dictionaries):
+    """65,536 rows of 600 kB are 39 GB, in some thousand bytes."""
+    path = write(tmp_path, parquet_of(70_000, "x" * 600_000, dictionaries=dictionaries))
+    assert path.stat().st_size < 200_000
+    with pytest.raises(InputError, match=r"hostile: unpacks to more than 2,147.* in 65,536 rows"):
+        read_all(path)
+
+
+@pytest.mark.parametrize("dictionaries", [True, False], ids=["as codes", "as text"])
+def test_what_parquet_decodes_in_all_is_bounded(tmp_path, dictionaries):
+    path = write(tmp_path, parquet_of(400_000, "text", dictionaries=dictionaries))
+    assert read_all(path) == (400_000, [])
+    with pytest.raises(InputError, match="hostile: unpacks to more than"):
+        read_all(path, bounds=Bounds(harmless_bytes=1 << 20))
+
+
+def test_a_bound_of_memory_is_lifted_again(tmp_path):
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    with pytest.raises(MemoryError), bounded_memory(1 << 28):
+        np.ones(1 << 30, np.int8)
+    assert resource.getrlimit(resource.RLIMIT_AS) == before
+    np.ones(1 << 29, np.int8)
