@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from jobs import Sources, Workplace, make_sources
 
+CASES = "cases"
+
 
 @pytest.fixture(scope="session")
 def sources(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Path]:
@@ -33,15 +35,30 @@ def undisturbed(
     return Runs()
 
 
+@pytest.fixture
+def cases(record_property: Callable[[str, object], None]) -> Callable[[str, int, int], None]:
+    """Notes how many cases of a kind a test tried, and how many held; else a test is one."""
+
+    def count(kind: str, tried: int, held: int) -> None:
+        record_property(CASES, (kind, tried, held))
+
+    return count
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print of each module of attacks how many tests were tried, and how many held."""
-    held = Counter(_kind(report) for report in terminalreporter.stats.get("passed", []))
-    broken = Counter(_kind(report) for report in terminalreporter.stats.get("failed", []))
-    for kind in sorted({*held, *broken} - {""}):
-        tried = held[kind] + broken[kind]
-        terminalreporter.write_line(f"{kind}: {tried} tried, {held[kind]} held")
+    """Print of each kind of attack how many cases were tried, and how many held."""
+    tried, held = Counter[str](), Counter[str]()
+    for outcome in ("passed", "failed", "error"):
+        for report in terminalreporter.stats.get(outcome, []):
+            if Path(report.nodeid.partition("::")[0]).parent.name == "attack":
+                noted = [found for name, found in report.user_properties if name == CASES]
+                for kind, cases, held_of_them in noted or [_as_one_case(report, outcome)]:
+                    tried[kind] += cases
+                    held[kind] += held_of_them
+    for kind in sorted(tried):
+        terminalreporter.write_line(f"{kind}: {tried[kind]} tried, {held[kind]} held")
 
 
-def _kind(report: pytest.TestReport) -> str:
-    file = Path(report.nodeid.partition("::")[0])
-    return file.stem.removeprefix("test_") if file.parent.name == "attack" else ""
+def _as_one_case(report: pytest.TestReport, outcome: str) -> tuple[str, int, int]:
+    test = report.nodeid.rpartition("::")[2].partition("[")[0]
+    return test.removeprefix("test_").replace("_", " "), 1, int(outcome == "passed")

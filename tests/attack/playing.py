@@ -11,7 +11,7 @@ from pathlib import Path
 
 import gymnasium as gym
 import numpy as np
-from gymnasium.vector import AsyncVectorEnv
+from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv
 
 import musicbox_env
 
@@ -77,6 +77,22 @@ def after_a_death(data, context):
     return "nothing"
 
 
+def played_by_workers(data, context, workers):
+    """A hash of what single environments show, each in a process of its own or all in this one."""
+    make = [partial(gym.make, musicbox_env.ENV_ID, data=data)] * workers
+    env = SyncVectorEnv(make) if context == "none" else AsyncVectorEnv(make, context=context)
+    digest = hashlib.blake2b(digest_size=16)
+    env.action_space.seed(0)
+    observation, _ = env.reset(seed=0)
+    for _ in range(STEPS):
+        for name in sorted(observation):
+            digest.update(np.ascontiguousarray(observation[name]).data)
+        observation, reward, *_ = env.step(env.action_space.sample())
+        digest.update(reward.data)
+    env.close()
+    return digest.hexdigest()
+
+
 def resident():
     """Bytes of memory that this process holds."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
@@ -101,6 +117,8 @@ if __name__ == "__main__":
     data, how, *more = sys.argv[1:]
     if how == "growth":
         print(json.dumps(growth(data, int(more[0]))))
+    elif how == "workers":
+        print(json.dumps(played_by_workers(data, more[0], int(more[1]))))
     elif how == "death":
         print(json.dumps(after_a_death(data, more[0])))
     else:

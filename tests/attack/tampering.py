@@ -302,18 +302,25 @@ def mutations(folder: Path) -> Iterator[tuple[str, str, Change]]:
 
 
 def prepare(source: Path, folder: Path) -> None:
-    """Copy a synthetic dataset and put a file of each kind that can be received beside it."""
+    """Copy a synthetic dataset and put a file of each kind that can be received beside it.
+
+    It states no fingerprints: whoever changes a file can state those of what is there then.
+    """
     from musicbox_env.data.dataset import Dataset
     from musicbox_env.listeners.files import write_fit
     from musicbox_env.listeners.learned.listener import BUNDLED, FittedNetwork
-    from musicbox_env.listeners.leaving import LeavingModel
+    from musicbox_env.listeners.leaving import FITTED_ON, LeavingModel
     from musicbox_env.listeners.similarity import SimilarityConfig
 
     shutil.copytree(source, folder, ignore=shutil.ignore_patterns("spaces"))
-    LeavingModel.published().save(folder / LEAVING, {})
+    about = json.loads((folder / "dataset.json").read_text())
+    del about["identity"]
+    (folder / "dataset.json").write_text(json.dumps(about))
+    of = {FITTED_ON: Dataset(folder).identity}
+    LeavingModel.published().save(folder / LEAVING, of)
     settings = {**vars(SimilarityConfig(memory=500, seed=1))}
     write_fit(folder / SIMILARITY, {"listener": "similarity", "settings": settings}, {})
-    fit, of = FittedNetwork.load(BUNDLED), {"fitted_on": Dataset(folder).identity}
+    fit = FittedNetwork.load(BUNDLED)
     dataclasses.replace(fit, about={**fit.about, **of}).save(folder / LEARNED)
     play(folder)  # makes spaces/
     (folder / "spaces/hybrid+rate.faiss").write_bytes(b"IwFl" + bytes(400))

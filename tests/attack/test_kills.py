@@ -60,8 +60,9 @@ def refuse_the_second(job: str, sources: Sources, folder: Path, undisturbed: Map
     ("job", "how"),
     [("train", signal.SIGKILL), *product(("first use", "ingest", "compare"), SIGNALS)],
 )
-def test_a_stopped_job_goes_on_to_the_same_bytes(job, how, sources, tmp_path, undisturbed):
+def test_a_stopped_job_goes_on_to_the_same_bytes(job, how, sources, tmp_path, undisturbed, cases):
     stop_and_go_on(job, how, KILLS[job], sources, tmp_path, undisturbed)
+    cases(f"killed: {job}", KILLS[job], KILLS[job])
 
 
 @pytest.mark.slow
