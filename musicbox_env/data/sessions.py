@@ -159,7 +159,7 @@ class SessionLog:
     @property
     def column_names(self) -> tuple[str, ...]:
         """Columns that are stored: all of `PLAY_COLUMNS`, and others that the log gave."""
-        return tuple(self._stored)
+        return tuple(self.stored)
 
     @cached_property
     def replayed(self) -> LogArrays:

@@ -242,7 +242,8 @@ def _write_sessions(whole: Dataset, part: str, evaluated: str, folder: Path) -> 
     if not np.isin(codes, (_TRAIN_A, _TRAIN_B)).any():
         raise ValueError(f"{whole.folder} has no session in {part!r} to learn from.")
     kept = np.flatnonzero(codes != _ABSENT)
-    made = {name: whole.about[name] for name in ("synthetic", "split") if name in whole.about}
+    named = ("synthetic", "split")
+    made: dict[str, Any] = {name: whole.about[name] for name in named if name in whole.about}
     chosen = _own_choice(whole, codes) if part == ORGANIC else None
     write_dataset(
         folder,

@@ -75,6 +75,7 @@ class Satiation:
                 f"The lag of satiation is {self.lag:g}; it must be a whole number of songs from 0 "
                 f"to {LONGEST_LAG}."
             )
+        object.__setattr__(self, "lag", int(self.lag))
         if not -1 <= self.threshold < 1:
             raise ValueError(
                 f"The threshold of satiation is {self.threshold:g}; it is a cosine in [-1, 1)."
@@ -187,8 +188,8 @@ def satiation_of(value: str | float) -> Satiation | None:
         )
     if numbers[0] == 0:
         return None
-    strength, decay, lag = [*numbers, *(Satiation.decay, Satiation.lag)[len(numbers) - 1 :]]
-    return Satiation(strength, decay, int(lag) if lag == int(lag) else lag)
+    given = dict(zip(("strength", "decay", "lag"), numbers, strict=False))
+    return Satiation(**given)  # type: ignore[arg-type]  # it refuses a lag that is not whole
 
 
 @compiled
