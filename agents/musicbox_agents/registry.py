@@ -31,6 +31,7 @@ AGENTS: dict[str, str] = {
     "sb3-td3": "musicbox_agents.sb3:SB3TD3Agent",
     "sb3-sac": "musicbox_agents.sb3:SB3SACAgent",
     "skyline": "musicbox_agents.baselines.bounds:SkylineAgent",
+    "planner": "musicbox_agents.baselines.planner:PlannerAgent",
 }
 """Where each agent's class is; imported on first use, since some take seconds to import."""
 

@@ -16,7 +16,7 @@ from musicbox_env.data.dataset import Dataset
 from musicbox_env.retrieval.spaces import embedding_space
 from musicbox_env.schema import split_codes
 
-PRIVILEGED = ("logged", "skyline")
+PRIVILEGED = ("logged", "skyline", "planner")
 PEERS = [name for name in AGENTS if name not in PRIVILEGED]
 LEARNERS = ("ddpg", "lird", "bc", "td3-bc", "iql", "linucb", "sb3-ddpg", "sb3-td3", "sb3-sac")
 _SMALL_OFFLINE = {"hidden": 8, "batch_size": 8, "log_sessions": 50}

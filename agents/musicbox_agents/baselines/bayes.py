@@ -8,7 +8,7 @@ track; what separates an agent that learns from it is what better learning could
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -16,14 +16,19 @@ from scipy.special import log_expit, logit, logsumexp, softmax
 
 from musicbox_agents.base import Observation, as_batch, require_ranges
 from musicbox_agents.baselines.base import SlateAgent, SlateSettings, in_chunks
-from musicbox_agents.slates import Batch, Slates
+from musicbox_agents.slates import Batch, Slates, nearest
 from musicbox_env.data.summaries import repeats
 from musicbox_env.schema import CONTEXT_TYPES, is_skip
 from musicbox_env.synthetic.law import ListenerState
+from musicbox_env.synthetic.outlook import Outlook
 from musicbox_env.synthetic.truth import GroundTruth
 
 Array = npt.NDArray[np.float64]
 
+SHORTLIST: Final = 512
+"""Songs among which slates are composed, the best wear aside, where songs wear out."""
+SONGS_SEEN: Final = 100
+"""Songs of a session that it reads: all, or else it took those recommended for those chosen."""
 _SHUFFLE, _FIRST_CONTEXT_TYPE = 3, 4
 """Where shuffle and the one-hot context type stand in the observation's context."""
 
@@ -56,14 +61,21 @@ class BayesAgent(SlateAgent):
         prod_j P(j | t) P(skip or not | t, propensity, history)
         P(j | t) = w_j exp(kappa t . v_j) / sum_i w_i exp(kappa t . v_i)     (truth.SongChoice)
 
-    and tracks are ranked by estimated quality plus the law's taste times E[t] . v. Only the songs
-    shown at the start were the listener's choice; of those recommended since, only the levels
-    tell, hence the state of `predict`: how many songs each session had when it began.
+    and tracks are ranked by estimated quality plus the law's taste times E[t] . v. Where songs wear
+    out, it knows how: the slate is composed song by song, each the best after all before it.
+
+    Only the songs shown at the start were the listener's choice; of those recommended since, only
+    the levels tell, hence the state of `predict`: how many songs each session had when it began.
     """
 
     name = "bayes"
     Settings = BayesSettings
     settings: BayesSettings
+
+    @property
+    def env_options(self) -> dict[str, Any]:
+        """As of `SlateAgent`, with all that long sessions heard."""
+        return {**super().env_options, "history_length": SONGS_SEEN}
 
     def set_up(self) -> None:
         """Draw listeners of training sessions.
@@ -128,12 +140,34 @@ class BayesAgent(SlateAgent):
 
     def act(self, batch: Batch, *, deterministic: bool) -> Slates:
         """See `Agent.act`."""
-        return in_chunks(batch, len(self._tastes), self._slates)
+        seen = slice((batch["tracks"] >= 0).any(axis=0).argmax(), None)
+        heard = {name: batch[name][:, seen] for name in ("tracks", "levels")}
+        return in_chunks({**batch, **heard}, len(self._tastes), self._slates)
 
     def _slates(self, batch: Batch) -> Slates:
         taste = self.posterior_taste(batch)
         queries = np.column_stack([self.truth.law.taste * taste, np.ones(len(taste))])
-        return self._nearest(batch, queries, self._items)
+        if self.truth.satiation is None:
+            return self._nearest(batch, queries, self._items)
+        candidates = batch.get("candidates")
+        if candidates is None:
+            candidates = nearest(batch, queries, self._items, min(SHORTLIST, self.num_tracks))
+        listened = np.einsum("nd,ncd->nc", queries, self._items[np.maximum(candidates, 0)])
+        outlook = Outlook.of(
+            self.truth.law,
+            self.truth.satiation,
+            self.truth.law.after(batch["levels"]),
+            heard=batch["tracks"],
+            candidates=candidates,
+            logits=-listened,
+            vectors=self._vectors,
+        )
+        return outlook.greedy(self.slate_size)
+
+    @cached_property
+    def _vectors(self) -> npt.NDArray[np.float32]:
+        """True vectors ``(num_tracks, d)``, as kernels take them."""
+        return np.asarray(self.truth.track_vectors)
 
     def posterior_taste(self, batch: Batch) -> Array:
         """Posterior mean of the taste ``(n, d)``."""
@@ -162,18 +196,27 @@ class BayesAgent(SlateAgent):
         again = repeats(tracks)
         session = self._session_logit(batch)[:, None] + self._propensities[draws]
         state = ListenerState.begin(len(tracks))
+        wear = self._wear_logit(tracks)
         total = np.zeros(draws.shape)
         for place in range(tracks.shape[1]):
             track = np.maximum(tracks[:, place], 0)
             vectors = self.truth.track_vectors[track]
             affinity = np.einsum("npd,nd->np", self._tastes[draws], vectors)
             song = law.track_logit(self.quality[track][:, None], affinity, again[:, place, None])
-            skip_logit = law.skip_logit(state, 0.0, session + song)
+            skip_logit = law.skip_logit(state, wear[:, place], session + song)
             sign = np.where(is_skip(levels[:, place]), 1.0, -1.0)[:, None]
             heard = (tracks[:, place] >= 0)[:, None]
             total += np.where(heard, log_expit(sign * skip_logit), 0.0)
             state = law.update(state, levels[:, place])
         return total
+
+    def _wear_logit(self, tracks: npt.NDArray[np.integer]) -> Array:
+        """What wear added to the skip logit of each song heard ``(n, h)``."""
+        satiation = self.truth.satiation
+        if satiation is None:
+            return np.zeros(tracks.shape)
+        wear = satiation.wear_in_order(tracks[:, :0], tracks, self._vectors)
+        return satiation.logit(wear, np.cumsum(tracks >= 0, axis=1) - (tracks >= 0))
 
     def _session_logit(self, batch: Batch) -> Array:
         """What context type and shuffle, as observed last, add to the skip logit ``(n,)``."""

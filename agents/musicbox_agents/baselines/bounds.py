@@ -18,6 +18,7 @@ from musicbox_env.listeners.base import holds
 from musicbox_env.retrieval.exact import top_k
 from musicbox_env.schema import UNKNOWN
 from musicbox_env.simulator.dynamics import EnvAssets, Simulator
+from musicbox_env.synthetic.outlook import Outlook
 
 SHORTLIST: Final = 512
 """Songs whose skip probabilities the oracle computes, where the listener cannot order all."""
@@ -90,6 +91,10 @@ class SkylineAgent(PrivilegedAgent):
     likelier to be kept. Then it is an upper bound: no policy does better in expectation. The law is
     also a product of vectors, so that exact retrieval finds the best of all songs.
 
+    Where songs wear out (`synthetic.satiation`) it composes the slate song by song, each the best
+    after those before it, out of the shortlist. It does not look ahead: `PlannerAgent` does, and
+    may do better.
+
     For other listeners it is only the best first song, and of a shortlist: the `SHORTLIST` songs
     that come first by the listener's `RankingSpace` (`replay`: to first order), or where it has
     none, as `PlayedRateAgent` ranks them; and the songs that the log still holds, where the
@@ -116,7 +121,19 @@ class SkylineAgent(PrivilegedAgent):
         """The best songs for some sessions that still play."""
         return self._best(simulator, part["rows"], self._shortlist(simulator, part["rows"]))
 
+    def compose(self, simulator: Simulator, rows: npt.NDArray, outlook: Outlook) -> Slates:
+        """Slates ``(m, k)`` of sessions for which the order of songs matters.
+
+        Args:
+            simulator: The one attached.
+            rows: The sessions ``(m,)``.
+            outlook: What candidates are worth after which songs.
+        """
+        return outlook.greedy(self.slate_size)
+
     def _best(self, simulator: Simulator, rows: npt.NDArray, candidates: npt.NDArray) -> Slates:
+        if (outlook := simulator.outlook(rows, candidates)) is not None:
+            return self.compose(simulator, rows, outlook)
         skips = simulator.skip_probabilities(rows, candidates)
         return best_candidates(candidates, -skips, self.slate_size)
 

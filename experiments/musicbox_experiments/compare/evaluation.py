@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from musicbox_agents import Agent
+from musicbox_agents.baselines.bounds import SkylineAgent
 
 from musicbox_env.data.checks import CheckedFile
 from musicbox_env.locks import held
@@ -68,7 +69,7 @@ def evaluate_one(job: TrainingJob, by: Evaluation) -> tuple[list[Rollout], PerSe
     rollouts = [
         _rolled_out(agent, job, by, evaluator, training)
         for evaluator, listener in by.evaluators.items()
-        if job.agent != "skyline" or listener in SKYLINE_EVALUATORS
+        if not isinstance(agent, SkylineAgent) or listener in SKYLINE_EVALUATORS
     ]
     file = by.folder / f"{RERANKED}{job.agent}-{job.seed}.npz"
     if not _is_of(file, training):
