@@ -150,18 +150,19 @@ def _arm(config: CompareConfig, plan: _Plan) -> Arm:
             **options,
             "split": "train",
             "candidates": "catalog",
-            "horizon": config.train_horizon,
+            "horizon": config.train_horizon or config.horizon,
         },
         steps=config.train_steps,
         out=folder,
         listeners=listeners,
         validation_sessions=picking,
+        horizon=config.horizon,
     )
     but = picking_sessions(dataset, picking or 0)
     sessions = draw_sessions(dataset, evaluated, config.evaluation_sessions, config.seed, but=but)
     evaluation = Evaluation(
         listeners.evaluators,
-        {**options, "split": evaluated},
+        {**options, "split": evaluated, "horizon": config.horizon},
         sessions,
         folder / "rollouts",
         config.seed,

@@ -35,11 +35,13 @@ from musicbox_experiments.text import say
 from musicbox_experiments.train.folder import as_stored, prepare_folder
 from musicbox_experiments.train.jobs import curve, train_all
 from musicbox_experiments.train.simulators import OTHERS, OWN, Listeners
-from musicbox_experiments.train.variants import about
+from musicbox_experiments.train.variants import about, agent_of
 
 BOUNDS = ("skyline", "bayes")
 """They know what no recommender can: the evaluator's own probabilities, or the law behind the data.
 """
+PLANNER = "planner"
+"""As `BOUNDS`, with its variants, where it is asked for."""
 INCIDENTAL = ("agents", "seeds", "agent_settings", "against", "workers", "overwrite")
 """Options that may change in a run that is there: more agents and seeds add to its trainings."""
 FAVOURITES = 5
@@ -109,7 +111,7 @@ def _study(
         against=config.against,
         reranking=reranking,
         curves=_curves(config, arms),
-        bounds=BOUNDS,
+        bounds=(*BOUNDS, *(label for label in config.agents if agent_of(label) == PLANNER)),
         descriptions=_descriptions(config.agents, listeners),
         first_figures=_first_figures(
             [r for r in rollouts if r.evaluator == "replay"], world, dataset

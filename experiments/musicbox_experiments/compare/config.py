@@ -27,20 +27,25 @@ class CompareConfig:
     source: Source = field(default_factory=Source)
     preset: str | None = None
     """A named experiment, that is options which belong together: paper, high-taste, real (your own
-    sessions, named by --sessions or --data), transfer, first, ablation or frontier. Each option can
-    be overridden; `--preset NAME --help` shows what a preset sets."""
+    sessions, named by --sessions or --data), transfer, first, ablation, frontier, order or
+    order-late (songs wear out, and their order matters). Each option can be overridden; `--preset
+    NAME --help` shows what a preset sets."""
     agents: tuple[str, ...] = DEFAULT_AGENTS
     """Agents to compare, and labels of variants: sb3-ddpg+tuned is a documented one, ddpg+mine has
     the --agent-settings that you give it, and ddpg@rerank=30 acts otherwise with the trainings of
     ddpg. `logged` is the logged policy, `skyline` an upper bound: the oracle, greedy on the
-    evaluator's own probabilities (of all songs at the exact law, of a shortlist at `replay`)."""
+    evaluator's own probabilities (of all songs at the exact law, of a shortlist at `replay`).
+    `planner` is the oracle that looks ahead, where songs wear out."""
     seeds: int = 3
     """Trainings of each agent that learns. Three show whether something works; ten are needed to
     claim a difference."""
     train_steps: int = 4_000
     """Slates that each agent recommends while it learns (environment steps)."""
+    horizon: int | None = None
+    """Songs of a session, while learning, picking checkpoints and evaluating; by default as many as
+    the log had left."""
     train_horizon: int | None = None
-    """Songs of a session while learning; by default as many as the log had left."""
+    """Songs of a session while learning, where these are others."""
     listener: str = AUTO
     """Listener to learn with, by name or path; auto is `ground_truth` where the data has one, else
     `learned`. A learned one is fitted on the part of training that the agents see, and a second fit

@@ -45,6 +45,21 @@ ABLATION: Final = (
     "ddpg+across-slates.within_slates=false",
     "ddpg+last-critic.average_critic=false",
 )
+REACHES: Final = ("planner+blind.reach=nothing", "planner+slate.reach=slate")
+"""The oracle that reads less of what wears out; `skyline` composes song by song."""
+ORDER: Final[Mapping[str, Any]] = {
+    "agents": (
+        *("random", "popularity", "logged", "played-rate"),
+        *("lird", "sb3-ddpg", "ddpg", "bayes"),
+        *parse_settings(REACHES),
+        *("skyline", "planner"),
+    ),
+    "agent_settings": REACHES,
+    "seeds": 10,
+    "horizon": 60,
+    "evaluator": ("ground_truth",),
+    "evaluation_sessions": 500,
+}
 
 PRESETS: Final[Mapping[str, Preset]] = {
     "paper": Preset(
@@ -99,6 +114,16 @@ PRESETS: Final[Mapping[str, Preset]] = {
             "train_steps": 5 * 50,
             "train_horizon": 50 * 3,
         },
+    ),
+    "order": Preset(
+        "a synthetic world in which songs wear out those like them, strongly and for a short time, "
+        "so that the order of songs matters: sessions of 60 songs, and what an oracle gains by "
+        "reading wear, composing the slate as a list, and looking ahead",
+        {**ORDER, "source": Source(satiation="high")},
+    ),
+    "order-late": Preset(
+        "the same where wear is felt six songs later, so that looking ahead pays",
+        {**ORDER, "source": Source(satiation="late")},
     ),
     "ablation": Preset(
         "what each part of ddpg adds: ddpg beside itself with one part taken away, over ten paired "

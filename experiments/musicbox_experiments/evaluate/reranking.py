@@ -30,7 +30,7 @@ def rerank(
         For each session the skips of the slate, beside those that a random choice of as many of
         the same plays would have on average.
     """
-    options = {**options, "candidates": "session"}
+    options = {**options, "candidates": "session", "horizon": None}
     rollout = roll_out(
         agent,
         options,

@@ -77,6 +77,7 @@ class TrainingJob:
         validation_sessions: Most validation sessions that pick the checkpoint.
         validation_listener: Keyword of the listener that picks it; None is the one learned with.
         acting: Settings of acting in which the trained agent differs from its training.
+        horizon: Songs of a validation session; None is as many as the log had left.
     """
 
     agent: str
@@ -88,6 +89,7 @@ class TrainingJob:
     validation_sessions: int = VALIDATION_SESSIONS
     validation_listener: str | None = None
     acting: Mapping[str, Any] = field(default_factory=dict)
+    horizon: int | None = None
 
     @property
     def done(self) -> bool:
@@ -110,11 +112,13 @@ def jobs_for(
     out: Path,
     listeners: Listeners,
     validation_sessions: int | None = None,
+    horizon: int | None = None,
 ) -> list[TrainingJob]:
     """All jobs of a comparison; an agent that does not learn has one, with seed 0.
 
     ``settings`` are those that the user gave, by label; ``options`` lack the listener. Without
-    ``validation_sessions`` it is `VALIDATION_SESSIONS` or `OFFLINE_VALIDATION_SESSIONS`.
+    ``validation_sessions`` it is `VALIDATION_SESSIONS` or `OFFLINE_VALIDATION_SESSIONS`. The
+    ``horizon`` is that of validation sessions.
     """
     return [
         TrainingJob(
@@ -127,6 +131,7 @@ def jobs_for(
             validation_sessions or _default_validation_sessions(label),
             listeners.picking,
             acting_of(label),
+            horizon,
         )
         for label in labels
         for seed in range(seeds if class_of(label).learns else 1)
@@ -163,8 +168,9 @@ def _train(job: TrainingJob, folder: Path, progress: Callable[[int], object] | N
     if agent.learns:
         sessions = picking_sessions(dataset, job.validation_sessions)
         listener = job.validation_listener or job.options["listener"]
+        validated = {**job.options, "horizon": job.horizon}
         with Monitor(
-            agent, folder, sessions, options=job.options, listener=listener, progress=progress
+            agent, folder, sessions, options=validated, listener=listener, progress=progress
         ) as monitor:
             agent.learn(
                 job.options,

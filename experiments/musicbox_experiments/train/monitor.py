@@ -44,7 +44,7 @@ class Monitor:
         last one is kept. ``progress`` is called with the steps since its last call.
         """
         self._agent, self._folder, self._sessions = agent, folder, sessions
-        self._options = {**options, "split": "validation", "horizon": None}
+        self._options = {**options, "split": "validation"}
         self._options.pop("listener")
         self._listener, self._progress = listener, progress
         self._started = time.perf_counter() - seconds_before(folder)
@@ -94,7 +94,8 @@ class Monitor:
             return -float(len(self._rows))
         options, listener, steps = self._options, self._listener, None
         if self._agent.offline:
-            options, listener, steps = {**options, "candidates": "session"}, "replay", 1
+            options = {**options, "candidates": "session", "horizon": None}
+            listener, steps = "replay", 1
         rollout = roll_out(self._agent, options, self._sessions, listener=listener, max_steps=steps)
         return skip_rate(rollout).mean
 
