@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from musicbox_env.data.checks import UNREADABLE, CheckedFile, FileError, are_strings
+from musicbox_env.data.made_up import with_made_up_names
 from musicbox_env.names import id_key, name_key
 from musicbox_env.schema import TRACK_FEATURES, suggest
 
@@ -134,8 +135,11 @@ class Catalog:
 
     @cached_property
     def titles(self) -> npt.NDArray[np.object_]:
-        """What people call each track, ``(num_tracks,)``: "Artist - Title", or else its id."""
-        titles = self.track_ids.copy()
+        """What people call each track, ``(num_tracks,)``: "Artist - Title", or else its id.
+
+        Synthetic tracks have made-up names.
+        """
+        titles = with_made_up_names(self.track_ids.tolist())
         if self.has_titles:
             names = pq.read_table(self._file, columns=["artist", "title"]).to_pandas()
             known = (names["title"].fillna("") != "").to_numpy()
@@ -157,6 +161,11 @@ class Catalog:
         """Whether the dataset knows titles of tracks."""
         return {"title", "artist"} <= set(self._schema.names)
 
+    @cached_property
+    def shows_titles(self) -> bool:
+        """Whether `titles` says more than the ids: names of the dataset, or made-up ones."""
+        return self.has_titles or bool((self.titles != self.track_ids).any())
+
     def find(self, songs: list[str]) -> npt.NDArray[np.int64]:
         """Row numbers of songs named by any of their ids, or by "Artist - Title".
 
@@ -174,7 +183,7 @@ class Catalog:
                 return name
             if name in self._other_ids:
                 return self._other_ids[name]
-        return self._id_of(song) if self.has_titles else song
+        return self._id_of(song) if self.shows_titles else song
 
     @cached_property
     def _other_ids(self) -> dict[str, str]:
