@@ -136,6 +136,9 @@ def ingest(config: IngestConfig) -> Path:
         parts = _parts(config, found, folder / "parts")
         if features is not None:
             features.use_song_ids(song_ids(parts))
+        read = {file.resolve() for file in track_files}
+        for file in [file for file in found.foreign if file.resolve() in read]:
+            del found.foreign[file]
         passed_over = _passed_over(found, parts, sources.passed_over)
         _DatasetWriter(config, parts, features, folder).write(passed_over)
         if config.embeddings:

@@ -31,6 +31,7 @@ from musicbox_env.ingest.services import (
     youtube,
 )
 from musicbox_env.ingest.tables import PassedOver, Table, found_columns
+from musicbox_env.ingest.track_features import holds_track_features
 
 SERVICES: Final[tuple[Callable[[Table], HistoryFormat | None], ...]] = tuple(
     service.recognize
@@ -121,6 +122,8 @@ def scrobbles_refused(fmt: HistoryFormat, config: HistoryConfig) -> str | None:
 def refusal_of(table: Table, config: HistoryConfig) -> PassedOver | None:
     """Why a table that is no history is no log either; None if it is one."""
     refusal, mapping = log_refusal(table), config.mapping()
+    if refusal is not None and holds_track_features(table):
+        return PassedOver(table.name, "holds features of tracks: name it with --tracks to use them")
     if refusal is None or mapping is None:
         return refusal
     missing = ", ".join(name for name in mapping.columns if name not in table.columns)

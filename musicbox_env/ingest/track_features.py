@@ -23,6 +23,8 @@ from musicbox_env.ingest.tables import PassedOver, Rows, Table, as_strings, foun
 from musicbox_env.names import id_key
 from musicbox_env.schema import TRACK_FEATURES
 
+ENOUGH_FEATURES: Final = 3
+"""Columns of features that tell a table of tracks from any table with, say, a duration."""
 MODES: Final = {"major": "1", "minor": "0"}
 
 
@@ -118,6 +120,12 @@ def _refusal(table: Table) -> PassedOver:
         f"holds no track features: track_id and some of {', '.join(TRACK_FEATURES[:3])}, ... "
         f"expected, columns {found_columns(table)} found",
     )
+
+
+def holds_track_features(table: Table) -> bool:
+    """Whether `read_track_features` would read a table, which has most of their columns."""
+    named = [name for name in TRACK_FEATURES if name in table.columns]
+    return _columns(table) is not None and len(named) >= ENOUGH_FEATURES
 
 
 def _columns(table: Table) -> list[str] | None:

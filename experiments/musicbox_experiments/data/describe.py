@@ -371,6 +371,10 @@ def _flat(content: Mapping[str, Any], indent: str = "") -> Iterator[str]:
             yield f"{indent}{key}:"
             for entry in value:
                 yield f"{indent}  {', '.join(f'{k} {_plain(v)}' for k, v in entry.items())}"
+        elif isinstance(value, list) and any(_is_sentence(entry) for entry in value):
+            yield f"{indent}{key}:"
+            for entry in value:
+                yield f"{indent}  {_plain(entry)}"
         elif isinstance(value, Mapping) and set(value) == {"value", "low", "high"}:
             point, low, high = (_plain(value[name]) for name in ("value", "low", "high"))
             yield f"{indent}{key}: {point} [{low}, {high}]"
@@ -379,6 +383,11 @@ def _flat(content: Mapping[str, Any], indent: str = "") -> Iterator[str]:
             yield from _flat(value, indent + "  ")
         else:
             yield f"{indent}{key}: {_plain(value)}"
+
+
+def _is_sentence(value: Any) -> bool:
+    """Whether a text would be lost among others between commas."""
+    return isinstance(value, str) and (", " in value or value.count(" ") > 1)
 
 
 def _plain(value: Any) -> str:

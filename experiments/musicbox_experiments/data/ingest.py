@@ -13,9 +13,9 @@ Of a history the dataset keeps no user name, address, country, device, date or t
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 from musicbox_env.data.dataset import Dataset
 from musicbox_env.data.splits import TIME
@@ -34,7 +34,9 @@ class IngestConfig(ingest.IngestConfig):
         sources: Listening logs, streaming histories or tables of plays: files, folders or globs.
     """
 
-    sources: Positional[tuple[str, ...]]
+    sources: Annotated[
+        tuple[str, ...], Positional, arg(metavar="LOG ...", help_behavior_hint="(required)")
+    ]
 
 
 def run(config: IngestConfig) -> None:

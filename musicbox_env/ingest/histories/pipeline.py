@@ -209,9 +209,12 @@ class _HistoryMaker(ExitStack):
             writer.lost += lost
             writer.rejects.add(np.array([line + 1]), DAMAGED)
             self._pass_over(name, "is damaged")
-            self._damaged.append(
-                f"{name} is damaged behind record {line:,}; about {lost:,} more are lost with it"
+            behind = (
+                f"about {lost:,} more are lost with it"
+                if lost
+                else "it ends there, and how many followed is unknown"
             )
+            self._damaged.append(f"{name} is damaged behind record {line:,}; {behind}")
         writer.write_rejects(name)
         self._told += columns.notes(name)
 

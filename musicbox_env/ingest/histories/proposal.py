@@ -22,6 +22,10 @@ MOST: Final = 0.8
 """Share of the values that must be what a column is taken for."""
 SPACED: Final = 0.3
 """Share of values with a blank inside from which on they are titles, not ids."""
+_EITHER: Final = ("track",)
+"""Names, as in `USUAL_NAMES`, of columns that hold ids in some tables and titles in others."""
+_WORD: Final = re.compile(r"[^\W\d_][^\d_:/]*[^\W\d_][^\d_:/]*")
+"""A title of one word; ids have digits, underlines or colons."""
 MS_FROM, S_BELOW = 10_000, 3_000
 """Lengths whose middle is above the one are milliseconds, below the other seconds."""
 
@@ -109,7 +113,7 @@ def _by_values(found: dict[str, str], by_name: Mapping[str, str], values: Values
         else:
             del found["time"]
     track = found.get("track")
-    if track is not None and _spaced(values.get(track, ())):
+    if track is not None and _are_titles(track, values.get(track, ()), alone="title" not in found):
         del found["track"]
         found.setdefault("title", track)
     return found
@@ -156,9 +160,19 @@ def _all_clocks(texts: Sequence[str]) -> bool:
     return bool(filled) and all(_CLOCK.fullmatch(text) for text in filled)
 
 
-def _spaced(texts: Sequence[str]) -> bool:
+def _are_titles(column: str, texts: Sequence[str], *, alone: bool) -> bool:
+    """Whether the values of a column that may hold ids are titles, of several words or of one.
+
+    Titles of one word look like ids made of letters: only a column whose name says neither, and
+    beside which no other holds titles, is taken to hold them.
+    """
     filled = set(_filled(texts))
-    return bool(filled) and _share(" " in text for text in filled) >= SPACED
+    if not filled:
+        return False
+    if _share(" " in text for text in filled) >= SPACED:
+        return True
+    either = re.sub(r"[^a-z0-9]", "", column.lower()) in _EITHER
+    return either and alone and _share(bool(_WORD.fullmatch(text)) for text in filled) >= MOST
 
 
 def _unit(texts: Sequence[str] | None) -> str:

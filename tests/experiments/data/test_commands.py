@@ -34,6 +34,10 @@ def test_files_passed_over_are_named(offered, tmp_path, capsys):
     main(["ingest", str(folder), *out])
     assert "Passed over 2:" in (shown := capsys.readouterr().out)
     assert "README.txt" in shown
+    assert "tracks.csv, which holds features of tracks: name it with --tracks" in shown
+    main(["ingest", str(folder), "--tracks", str(folder / "tracks.csv"), *out, "--overwrite"])
+    assert "Passed over 1:" in (shown := capsys.readouterr().out)
+    assert "tracks.csv" not in shown
     (folder / "README.txt").unlink()
     shutil.rmtree(tmp_path / "data")
     main(["ingest", str(folder / "sessions.csv.gz"), *out])

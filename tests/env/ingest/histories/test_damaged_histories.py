@@ -46,6 +46,9 @@ def test_ruins_of_every_kind(tmp_path, history):
     files["brackets.json"] = "[" * 300_000
     dataset = run(tmp_path, write_zip(files, tmp_path / "x.zip"))
     assert agreement(dataset, history)[0] == 1
+    notes = "\n".join(dataset.about["history"]["notes"])
+    assert "ruin.json is damaged behind record 0; it ends there, and how many followed is" in notes
+    assert "about 0" not in notes
     named = {Path(name).name for name in list(passed_over(dataset))}
     assert named == {"ruin.json", "empty.json", "zeros.json", "brackets.json", "ReadMeFirst.pdf"}
     folder = write_folder(files, tmp_path / "loose")

@@ -12,7 +12,7 @@ from read_histories import agreement, by_length, run, stored, truth
 
 from musicbox_env.ingest.histories.formats import HistoryConfig
 from musicbox_env.ingest.histories.mapping import read_mapping
-from musicbox_env.ingest.histories.proposal import propose_mapping
+from musicbox_env.ingest.histories.proposal import propose_mapping, usual_columns
 from musicbox_env.ingest.spelling.times import parse_times
 
 
@@ -216,3 +216,23 @@ def test_mappings_are_checked():
     )
     assert read_mapping(proposed.option()) == proposed
     assert propose_mapping(["time", "song_id"]) is None
+
+
+WORDS = ["Sinnerman", "Hallelujah", "Doo-wop", "L'amour", "Ålesund", "99"]
+CODES = ["4uLU6hMCjMI75M1A2tKUQC", "a_b", "spotify:track:x", "17", "s1", "s2"]
+
+
+@pytest.mark.parametrize(
+    ("columns", "expected"),
+    [
+        ({"track": WORDS}, {"title": "track"}),
+        ({"track": CODES}, {"track": "track"}),
+        ({"track": WORDS, "title": WORDS}, {"track": "track", "title": "title"}),
+        ({"track_id": WORDS}, {"track": "track_id"}),
+        ({"track": ["Blue Moon", *WORDS]}, {"title": "track"}),
+        ({"song": WORDS}, {"title": "song"}),
+    ],
+)
+def test_titles_of_one_word_are_no_ids(columns, expected):
+    found = usual_columns([*columns, "artist"], columns)
+    assert {key: found[key] for key in ("track", "title") if key in found} == expected
