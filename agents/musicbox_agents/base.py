@@ -121,6 +121,7 @@ class Agent(ABC):
         learns: Whether `learn` changes anything.
         offline: Whether it learns from logged sessions alone, without any listener model.
         resumes: Whether a training that was killed goes on from its last checkpoint.
+        knows_law: Whether it reads the exact law of synthetic data, and has no use without.
         acting: Settings that decide how it acts and nothing of what it learned: they may be others
             when it is loaded than when it was trained.
         dataset: Catalog and training statistics that it may use.
@@ -133,6 +134,7 @@ class Agent(ABC):
     learns: ClassVar[bool] = False
     offline: ClassVar[bool] = False
     resumes: ClassVar[bool] = False
+    knows_law: ClassVar[bool] = False
     acting: ClassVar[tuple[str, ...]] = ()
 
     def __init__(

@@ -69,6 +69,7 @@ class BayesAgent(SlateAgent):
     """
 
     name = "bayes"
+    knows_law = True
     Settings = BayesSettings
     settings: BayesSettings
 
