@@ -16,10 +16,14 @@ from musicbox_env.errors import shown
 def say(*texts: object, to_errors: bool = False) -> None:
     r"""Print texts, a line or more each, with whatever a terminal would obey in them escaped.
 
+    Without texts nothing is printed.
+
     >>> say("one", "Red \x1b[31mLight")
     one
     Red \x1b[31mLight
     """
+    if not texts:
+        return
     lines = [shown(line) for text in texts for line in str(text).split("\n")]
     print("\n".join(lines), file=sys.stderr if to_errors else sys.stdout, flush=to_errors)
 
@@ -138,12 +142,14 @@ class Table:
         head: Names across.
         rows: For each label down its cells, as many as there are names across.
         tags: What a name or label is, in a word, where it is something special.
+        strong: Name of the column that is what a reader looks for.
     """
 
     title: str
     head: Sequence[str]
     rows: Sequence[tuple[str, Sequence[Cell]]]
     tags: Mapping[str, str] = field(default_factory=dict)
+    strong: str = ""
 
     @classmethod
     def by_name(
@@ -151,10 +157,13 @@ class Table:
         title: str,
         rows: Mapping[str, Mapping[str, Cell]],
         tags: Mapping[str, str] | None = None,
+        *,
+        strong: str = "",
     ) -> Self:
         """Cells by label and by the names of the columns."""
         head = list(next(iter(rows.values()), {}))
-        return cls(title, head, [(k, list(row.values())) for k, row in rows.items()], tags or {})
+        cells = [(label, list(row.values())) for label, row in rows.items()]
+        return cls(title, head, cells, tags or {}, strong)
 
     def __str__(self) -> str:
         named = {name: f"{name} ({tag})" for name, tag in self.tags.items()}

@@ -26,7 +26,7 @@ from musicbox_experiments.compare.presets import (
 from musicbox_experiments.compare.report import write_report
 from musicbox_experiments.compare.study import EXACT_EVALUATOR, Study
 from musicbox_experiments.compare.summary import Summary
-from musicbox_experiments.compare.tables import text_first, text_table
+from musicbox_experiments.compare.tables import text_table, wrapped
 from musicbox_experiments.data.enough import cautions
 from musicbox_experiments.data.sources import without_home
 from musicbox_experiments.evaluate.first_musicbox import first_musicbox_figures
@@ -83,11 +83,9 @@ def train_and_evaluate(config: CompareConfig) -> Study:
 
 
 def print_summary(config: CompareConfig, summary: Summary) -> None:
-    """The tables and sentences of a comparison."""
-    say(text_table(summary))
-    say("", *summary["headline"], *summary["notes"])
-    if config.preset == "first" and summary["first_musicbox"]:
-        say(f"\n{text_first(summary)}")
+    """One table, and what it says in sentences; all else is in the report."""
+    say(text_table(summary), "")
+    say(*map(wrapped, [*summary["headline"], *summary["notes"]]))
     say(f"\nReport: {config.out / 'report.html'}")
 
 
@@ -234,7 +232,7 @@ def _favourites(
     dataset: Dataset, rollouts: Sequence[Rollout]
 ) -> dict[str, list[tuple[str, float]]]:
     """The songs that each agent recommends most, and their shares; none without titles."""
-    if not dataset.catalog.has_titles:
+    if not dataset.catalog.shows_titles:
         return {}
     heard: dict[str, list[np.ndarray]] = {}
     for rollout in rollouts:

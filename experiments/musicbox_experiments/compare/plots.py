@@ -7,6 +7,7 @@ agent's place in ``order``, which lists all agents of the report, decides its co
 """
 
 import io
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -19,11 +20,10 @@ from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import (
-    FuncFormatter,
+    Formatter,
     LogLocator,
     MaxNLocator,
     NullFormatter,
-    PercentFormatter,
 )
 
 WIDTH_INCHES: Final = 9.0
@@ -123,34 +123,48 @@ def _canvas(height: float, *, x: str, y: str = "") -> tuple[Figure, Axes]:
     return figure, figure.add_subplot(xlabel=x, ylabel=y)
 
 
-def percent_ticks(axis: Axis, values: Iterable[float] = (0.0, 1.0)) -> None:
-    """Show shares in percent, with a decimal only where the range is narrow."""
-    values = [v for v in values if np.isfinite(v)]
-    narrow = bool(values) and max(values) - min(values) < 0.05
-    axis.set_major_formatter(PercentFormatter(1.0, decimals=1 if narrow else 0, symbol=" %"))
-    axis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 5, 10]))  # 2.5 would be rounded
+class _Distinct(Formatter):
+    """Numbers with as many decimals as tell neighbouring ticks apart."""
+
+    def __init__(self, scale: float = 1.0, unit: str = "") -> None:
+        self._scale, self._unit = scale, unit
+
+    def __call__(self, x: float, pos: int | None = None) -> str:
+        """Label of a tick."""
+        low, high = sorted(self.axis.get_view_interval())
+        ticks = np.unique([tick for tick in self.axis.get_majorticklocs() if low <= tick <= high])
+        steps = np.diff(np.unique(np.round(self._scale * ticks, 9)))
+        least = steps.min() if len(steps) else 1.0
+        decimals = max(0, -math.floor(math.log10(least) + 1e-9))
+        return f"{self._scale * x:,.{decimals}f}{self._unit}"
+
+
+def percent_ticks(axis: Axis) -> None:
+    """Show shares in percent, no two ticks alike."""
+    axis.set_major_formatter(_Distinct(100, " %"))
+    axis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 5, 10]))
 
 
 def _logarithmic(axis: Axis) -> None:
     """Count on a logarithmic scale."""
     axis.axes.set_xscale("log")
-    axis.set_major_formatter(FuncFormatter(_thousands))
+    axis.set_major_formatter(_Distinct())
     axis.set_minor_formatter(NullFormatter())
 
 
-def _thousands(value: float, _: object = None) -> str:
-    return f"{value:,.0f}" if value >= 1 else f"{value:g}"
-
-
 def look(name: str, order: Sequence[str]) -> tuple[str, str, str]:
-    """Colour, marker and dash by the place in ``order``: 28 that differ; others are muted."""
+    """Colour, marker and dash by the place in ``order``; others are muted.
+
+    28 differ in colour and dash, 49 in colour and marker: a second round of colours has the markers
+    of their neighbours.
+    """
     if name not in order:
         return MUTED, ".", "-"
-    index = list(order).index(name)
+    lap, index = divmod(list(order).index(name), len(_CYCLE))
     return (
-        _CYCLE[index % len(_CYCLE)],
-        _MARKERS[index % len(_MARKERS)],
-        _DASHES[index // len(_CYCLE) % len(_DASHES)],
+        _CYCLE[index],
+        _MARKERS[(index + 3 * lap) % len(_MARKERS)],
+        _DASHES[lap % len(_DASHES)],
     )
 
 
@@ -209,7 +223,7 @@ def forest(
     axes.set_ylim(-0.7, len(names) - 0.3)
     axes.grid(visible=False, axis="y")
     axes.spines["left"].set_visible(False)
-    percent_ticks(axes.xaxis, [p.value for p in points.values()])
+    percent_ticks(axes.xaxis)
     return figure
 
 
@@ -241,7 +255,7 @@ def scatter(
             elinewidth=1.3,
             label=name,
         )
-    percent_ticks(axes.yaxis, [p.value for p in y.values()])
+    percent_ticks(axes.yaxis)
     axes.margins(0.12)
     add_legend(figure, sorted(x, key=lambda name: y[name].value, reverse=True))
     return figure
@@ -253,18 +267,17 @@ def learning_curves(
 ) -> Figure:
     """Validation skip rate by training steps: mean of the seeds, band from lowest to highest."""
     figure, axes = _canvas(5.2, x="training steps", y="validation skip rate")
-    shown: list[float] = []
     for agent, by_seed in curves.items():
         colour, _, dash = look(agent, order or list(curves))
         steps, values = _common_steps(by_seed.values())
         mean = values.mean(axis=0)
-        shown.extend(mean)
         axes.plot(steps, mean, "o" if len(steps) == 1 else dash, color=colour, label=agent)
         if len(values) > 1:
             band = values.min(axis=0), values.max(axis=0)
             axes.fill_between(steps, *band, color=colour, alpha=0.18, linewidth=0)
-    axes.xaxis.set_major_formatter(FuncFormatter(_thousands))
-    percent_ticks(axes.yaxis, shown)
+    axes.xaxis.set_major_formatter(_Distinct())
+    axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True, steps=[1, 2, 5, 10]))
+    percent_ticks(axes.yaxis)
     add_legend(figure)
     return figure
 
@@ -329,6 +342,6 @@ def by_position(
         if bands and name in bands:
             axes.fill_between(places, *bands[name], color=colour, alpha=0.22, linewidth=0)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    percent_ticks(axes.yaxis, np.concatenate(list(rates.values())))
+    percent_ticks(axes.yaxis)
     add_legend(figure, sorted(rates, key=lambda a: float(np.nanmean(rates[a])), reverse=True))
     return figure

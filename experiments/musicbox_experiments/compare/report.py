@@ -15,6 +15,7 @@ import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
@@ -29,7 +30,7 @@ from musicbox_experiments.compare import plots, tables
 from musicbox_experiments.compare.known_gains import describe
 from musicbox_experiments.compare.sentences import cautions, headline
 from musicbox_experiments.compare.study import EXACT_EVALUATOR, Study
-from musicbox_experiments.compare.summary import Summary, champion, ranked, summarize
+from musicbox_experiments.compare.summary import HOLDS, Summary, champion, ranked, summarize
 from musicbox_experiments.evaluate.metrics import METRICS, Rollout, exposure
 from musicbox_experiments.evaluate.pooling import by_source
 from musicbox_experiments.text import percent
@@ -46,10 +47,10 @@ def write_report(out: Path, study: Study, *, seed: int = 0, resamples: int = 200
     summary |= {"headline": headline(summary), "cautions": cautions(summary)}
     write_json(out / "summary.json", summary)
     _write_results(out / "results.csv", summary)
-    pictures = _pictures(study, summary)
-    for picture in pictures:
+    drawn = pictures(study, summary)
+    for picture in drawn:
         (out / f"{picture.name}.png").write_bytes(picture.image)
-    write_text(out / "report.html", _render(summary, pictures))
+    write_text(out / "report.html", _render(summary, drawn))
     return summary
 
 
@@ -77,14 +78,19 @@ class Picture:
         evaluator: Evaluator it belongs to, empty for none.
         title: Heading.
         caption: What it shows and how to read it.
-        image: PNG, also written as a file.
+        figure: As matplotlib draws it.
     """
 
     name: str
     evaluator: str
     title: str
     caption: str
-    image: bytes
+    figure: Figure
+
+    @cached_property
+    def image(self) -> bytes:
+        """PNG, also written as a file."""
+        return plots.png(self.figure)
 
     @property
     def uri(self) -> str:
@@ -130,13 +136,13 @@ _TEXTS: Final = {
 """Heading and caption of each kind of picture."""
 
 
-def _pictures(study: Study, summary: Summary) -> list[Picture]:
+def pictures(study: Study, summary: Summary) -> list[Picture]:
     """All pictures: skip rates for each evaluator, the others for the main evaluator."""
     main, references = study.evaluators[0], (study.reference, *study.bounds)
     found = []
 
     def add(name: str, evaluator: str, figure: Figure, suffix: str = "") -> None:
-        found.append(Picture(name + suffix, evaluator, *_TEXTS[name], plots.png(figure)))
+        found.append(Picture(name + suffix, evaluator, *_TEXTS[name], figure))
 
     for evaluator in study.evaluators:
         points = _points(summary, evaluator, "skip_rate")
@@ -196,8 +202,40 @@ def _template_environment() -> jinja2.Environment:
         undefined=jinja2.StrictUndefined,
     )
     environment.filters.update(percent=percent, pretty=_pretty, typeset=_typeset, slug=_slug)
-    environment.filters.update(describe_gains=describe)
+    environment.filters.update(describe_gains=describe, tip=_tip)
     return environment
+
+
+_TERMS: Final = {
+    "Points": "Difference in skip rate to the reference, in percentage points; below 0 is fewer "
+    "skips.",
+    "Gap closed": "Share of the way from the reference to the upper bound, in skip rate, that an "
+    "agent makes. Left out where the bound has no sure gain itself.",
+    "Probability of improvement": "Share of pairs of a training of the one and a training of the "
+    "other in which the one has a lower skip rate. It says nothing of how much lower.",
+    "Gain": "Difference in skip rate to the reference at one evaluator, in percentage points.",
+    "Remaining": "Share of the gain at the listener trained with that another evaluator finds too. "
+    "Left out where there is no sure gain.",
+    "Verdict": f"Holds: the gain is sure at the other evaluator, and at least {HOLDS:.0%} of it "
+    "remains. Less than half remains: it is sure, but smaller. Sure only where trained: it is not.",
+    "Seeds": "Trainings of the agent, each with its own random numbers.",
+}
+"""Terms of the tables beside the metrics, and what they mean."""
+_HEADINGS: Final = (
+    *(("skip rate at", "Skip rate"), ("points", "Points"), ("gap to", "Gap closed")),
+    *(("probability", "Probability of improvement"), ("gain at", "Gain")),
+)
+"""How headings begin that are no term themselves, and what they are."""
+
+
+def _tip(heading: str) -> str:
+    """What a heading of a table means; empty where it is the name of something."""
+    texts = {metric.label: metric.text for metric in METRICS.values()} | _TERMS
+    by_name = {term.lower(): text for term, text in texts.items()}
+    if heading.lower() in by_name:
+        return by_name[heading.lower()]
+    begun = (texts[term] for start, term in _HEADINGS if heading.startswith(f"{start} "))
+    return next(begun, "")
 
 
 def _pretty(value: Any) -> str:
@@ -223,6 +261,7 @@ def _render(summary: Summary, pictures: Sequence[Picture]) -> str:
         },
         s=summary,
         metrics=METRICS,
+        terms=_TERMS,
         tables=tables,
         main=main,
         exact=EXACT_EVALUATOR,

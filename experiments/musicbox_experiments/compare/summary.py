@@ -40,6 +40,8 @@ from musicbox_experiments.evaluate.statistics import (
 from musicbox_experiments.train.variants import agent_of
 
 FORMAT_VERSION: Final = 1
+HOLDS: Final = 0.5
+"""Share of a gain from which on it is said to hold at another evaluator."""
 CHAMPION: Final = "ddpg"
 """The agent that is set against all others, unless another one is chosen."""
 _PACKAGES = ("musicbox-env", "numpy", "scipy", "pandas", "gymnasium", "torch", "stable-baselines3")
@@ -130,7 +132,8 @@ class _Summarizer:
             for agent, by_seed in rollouts.items()
         }
         bound = self._bound_at(evaluator)
-        closed = self._gaps_closed(parts, bound) if bound else {}
+        sure = bound and _is_gain(agents[bound]["differences"].get("skip_rate"))
+        closed = self._gaps_closed(parts, bound) if bound and sure else {}
         for agent, share in closed.items():
             agents[agent]["gap_closed"] = share
         first = next(iter(rollouts[study.reference].values()))
@@ -287,6 +290,7 @@ class _Summarizer:
         change = remaining = None
         if len(before[0].numerator) == len(after[0].numerator):
             change = asdict(paired_change(before, after, rng=self.rng, resamples=self.resamples))
+        if change and _is_gain(gains[0]):
             remaining = self._share(Gain(after, references[1]), Gain(before, references[0]))
         return {
             "trained_with": agents[0]["metrics"]["skip_rate"]["value"],
@@ -295,7 +299,7 @@ class _Summarizer:
             "gain_trained_with": gains[0],
             "gain_evaluator": gains[1],
             "remaining": remaining,
-            "verdict": _verdict(*gains),
+            "verdict": _verdict(*gains, remaining),
         }
 
     def _reranking(self) -> Summary:
@@ -358,10 +362,16 @@ def _flat(difference: Difference, metric: Metric) -> dict[str, Any]:
     return estimate if metric.better == "neither" else {**estimate, **found}
 
 
-def _verdict(home: Summary | None, away: Summary | None) -> str:
+def _is_gain(difference: Summary | None) -> bool:
+    """Whether a difference in skips to the reference surely is below 0."""
+    return difference is not None and difference["high"] is not None and difference["high"] < 0
+
+
+def _verdict(home: Summary | None, away: Summary | None, remaining: Summary | None) -> str:
     """Whether fewer skips than the reference at the listener trained with hold elsewhere.
 
-    A gain is one whose whole interval lies below 0.
+    A gain is one whose whole interval lies below 0. It holds where there is a gain elsewhere too,
+    of at least the share `HOLDS` of it; a smaller one is there in part.
     """
     if home is None or away is None:
         return "reference"
@@ -369,7 +379,10 @@ def _verdict(home: Summary | None, away: Summary | None) -> str:
         return "unknown"
     if home["high"] >= 0:
         return "no gain"
-    return "holds" if away["high"] < 0 else "exploitation"
+    if away["high"] >= 0:
+        return "exploitation"
+    share = remaining["value"] if remaining else away["value"] / home["value"]
+    return "holds" if share >= HOLDS else "in part"
 
 
 def _shifted(estimate: Estimate, by: float) -> Estimate:

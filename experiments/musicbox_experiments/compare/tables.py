@@ -1,15 +1,14 @@
 """The tables of a comparison, for a terminal and for the page."""
 
-from collections.abc import Mapping
+import textwrap
+from collections.abc import Mapping, Sequence
 from typing import Final
 
-from musicbox_experiments.compare.known_gains import describe
-from musicbox_experiments.compare.study import EXACT_EVALUATOR
-from musicbox_experiments.compare.summary import Summary, champion, fewest_skips_first, ranked
+from musicbox_experiments.compare.summary import Summary, fewest_skips_first, ranked
 from musicbox_experiments.evaluate.knowledge import HEARD
 from musicbox_experiments.evaluate.metrics import METRICS
 from musicbox_experiments.evaluate.resampling import CONFIDENCE
-from musicbox_experiments.text import Cell, Table, percent, show
+from musicbox_experiments.text import Cell, Table, columns, percent, show
 
 _KNOWN: Final = {
     **{f"heard_{plays}": f"heard {plays}+ times" for plays in HEARD},
@@ -19,43 +18,79 @@ _OF_SONGS: Final = (
     *("effective_catalog_size", "coverage", "gini", "diversity", "diversity_embedding"),
     *("novelty", "popularity", "imputed"),
 )
+_MARKS: Final = {"learned": "*", "upper bound": "^"}
 _VERDICTS: Final[Mapping[str, Cell]] = {
     "holds": Cell("holds", verdict="yes"),
+    "in part": Cell("less than half remains"),
     "exploitation": Cell("sure only where trained", verdict="no"),
     "no gain": Cell("no sure gain"),
     "unknown": Cell("unknown"),
 }
 
 
+WIDTH: Final = 100
+"""Columns of a terminal that the table and its sentences fit."""
+
+
 def text_table(summary: Summary) -> str:
-    """The main figures, fewest skips first."""
-    main = next(iter(summary["evaluators"]))
-    tables = [
-        table(summary, evaluator)
-        for evaluator in summary["evaluators"]
-        for table in (outcome, songs_played)
-    ]
-    if agent := champion(summary, main):
-        tables.append(against(summary, main, agent))
-    tables += [transfer(summary, other) for other, of in summary["transfer"].items() if len(of) > 1]
-    tables += [songs_known(summary, evaluator) for evaluator in summary["knowledge"]]
-    if summary["sources"]:
-        tables.append(directions(summary, main))
-    if summary["reranking"]:
-        tables.append(reranking(summary))
-    legend = (
-        f"[ ] {percent(CONFIDENCE, 0)} intervals over sessions and seeds. Points are percentage "
-        "points of skip rate; below 0 is fewer skips."
-    )
-    if summary["bounds"]:
-        legend += "  An upper bound is no competitor."
-    if "skyline" in summary["bounds"]:
-        legend += (
-            "  skyline: the oracle, greedy on the evaluator's probabilities; of all songs at "
-            f"{EXACT_EVALUATOR}, of a shortlist at other evaluators."
+    """The main figures in one table no wider than `WIDTH`, fewest skips first.
+
+    What does not fit is left to the report, the last columns first.
+    """
+    main, reference = next(iter(summary["evaluators"])), summary["reference"]
+    agents, tags = summary["evaluators"][main]["agents"], _tags(summary)
+    rows = [["", "skip rate", f"points vs {reference}", "eff. catalog size", "real labels"]]
+    for agent in ranked(summary, main):
+        of, real = agents[agent], summary["reranking"].get(agent)
+        size = of["metrics"]["effective_catalog_size"]["value"]
+        rows.append(
+            [
+                f"{agent} {_MARKS[tags[agent]]}" if agent in tags else agent,
+                str(Cell.of(of["metrics"]["skip_rate"], "percent")),
+                str(_points(of["differences"].get("skip_rate"))),
+                show(size, "count"),
+                f"{show(real['value'], 'points')} %" if real and real["value"] is not None else "",
+            ]
         )
-    known = [describe(summary["gains_known"])] if summary["gains_known"] else []
-    return "\n\n".join([*map(str, tables), *known, legend])
+    if not summary["reranking"]:
+        rows = [row[:-1] for row in rows]
+    while max(map(len, columns(rows).splitlines())) > WIDTH and len(rows[0]) > 2:
+        rows = [row[:-1] for row in rows]
+    first, *others = columns(rows).splitlines()
+    title = f"Evaluator: {main}; {summary['evaluators'][main]['sessions']:,} sessions"
+    rule = "-" * max(map(len, [first, *others]))
+    return "\n".join([title, first, rule, *others, "", wrapped(_legend(summary, rows[0]))])
+
+
+def _legend(summary: Summary, head: Sequence[str]) -> str:
+    """What the marks and columns of `text_table` mean."""
+    said = [f"[ ]: {percent(CONFIDENCE, 0)} intervals over sessions and seeds."]
+    if summary["learned"]:
+        said.append(f"{_MARKS['learned']} learned.")
+    if summary["bounds"]:
+        said.append(f"{_MARKS['upper bound']} upper bound, no competitor.")
+    said.append("Points: percentage points of skip rate, below 0 is fewer skips.")
+    if "real labels" in head:
+        said.append(
+            "Real labels: skips of the first choices among the plays that the log still held, "
+            "against a random choice."
+        )
+    others = [name for name in summary["evaluators"]][1:]
+    if others:
+        said.append(f"The report has the other evaluators ({', '.join(others)}) and all else.")
+    return " ".join(said)
+
+
+def wrapped(text: str) -> str:
+    """A text in lines no longer than `WIDTH`; words are never cut.
+
+    >>> wrapped("short")
+    'short'
+    """
+    return "\n".join(
+        textwrap.fill(line, WIDTH, break_long_words=False, break_on_hyphens=False)
+        for line in text.split("\n")
+    )
 
 
 def _tags(summary: Summary) -> dict[str, str]:
@@ -76,22 +111,31 @@ def _points(difference: Summary | None) -> Cell:
 def outcome(summary: Summary, evaluator: str) -> Table:
     """Skip rates at an evaluator, beside the reference and the bound."""
     at, rows = summary["evaluators"][evaluator], {}
+    main = evaluator == next(iter(summary["evaluators"]))
+    rate = "skip rate" if main else f"skip rate at {evaluator}"
+    references = len(at["agents"][summary["reference"]]["seeds"])
     for agent in ranked(summary, evaluator):
         of = at["agents"][agent]
         difference = of["differences"].get("skip_rate")
         row = {
-            "skip rate": Cell.of(of["metrics"]["skip_rate"], "percent"),
+            rate: Cell.of(of["metrics"]["skip_rate"], "percent"),
             f"points vs {summary['reference']}": _points(difference),
         }
         if at["gap_to"]:
             row[f"gap to {at['gap_to']} closed"] = Cell.of(of["gap_closed"], "percent")
-        better = percent(difference["improvement"], 0) if difference else ""
-        row["probability of improvement"] = Cell(better)
+        row["probability of improvement"] = _probability(difference, len(of["seeds"]) * references)
         row["return"] = Cell.of(of["metrics"]["return"], "number")
         rows[agent] = {**row, "seeds": Cell(str(len(of["seeds"])))}
     trained = ", the listener trained with" if evaluator == summary["trained_with"] else ""
     title = f"Evaluator: {evaluator}{trained}; {at['sessions']:,} sessions"
-    return Table.by_name(title, rows, _tags(summary))
+    return Table.by_name(title, rows, _tags(summary), strong=rate if main else "")
+
+
+def _probability(difference: Summary | None, pairs: int) -> Cell:
+    """Probability of improvement, and of how many pairs of trainings it is the share."""
+    if not difference or difference["improvement"] is None:
+        return Cell()
+    return Cell(percent(difference["improvement"], 0), f"of {pairs} pairs")
 
 
 def songs_played(summary: Summary, evaluator: str) -> Table:
@@ -111,11 +155,13 @@ def songs_played(summary: Summary, evaluator: str) -> Table:
 def against(summary: Summary, evaluator: str, agent: str) -> Table:
     """One agent minus every other."""
     of = summary["evaluators"][evaluator]["against"][agent]
+    agents = summary["evaluators"][evaluator]["agents"]
+    ours = len(agents[agent]["seeds"])
     rows = {
         other: {
             "points": _points(of[other]["skip_rate"]),
-            f"probability that {agent} is better": Cell(
-                percent(of[other]["skip_rate"]["improvement"], 0)
+            f"probability that {agent} is better": _probability(
+                of[other]["skip_rate"], ours * len(agents[other]["seeds"])
             ),
             "effective catalog size": Cell.of(of[other]["effective_catalog_size"], "signed count"),
         }
@@ -201,8 +247,3 @@ def first_figures(summary: Summary) -> Table:
     }
     title = "The first MusicBox's two figures, by its own definition: they prove little"
     return Table.by_name(title, rows)
-
-
-def text_first(summary: Summary) -> str:
-    """`first_figures` for a terminal."""
-    return str(first_figures(summary))

@@ -66,7 +66,7 @@ def write_trust_report(
         verdicts=verdict_table(records),
         tables=tables_of(records),
         gains=gains,
-        position_noise=text.percent(noise[0] if noise else None),
+        position_noise=text.percent(noise[0]) if noise and noise[0] is not None else None,
         pictures={name: data_uri(image) for name, image in pictures.items()},
         version=metadata.version("musicbox-env"),
     )

@@ -31,6 +31,29 @@ def test_points_without_interval_and_many_agents_can_be_drawn() -> None:
         assert plots.png(figure).startswith(b"\x89PNG")
 
 
+def test_no_two_of_many_agents_look_alike() -> None:
+    order = [f"agent {i}" for i in range(49)]
+    looks = [plots.look(name, order) for name in order]
+    assert len({(color, marker) for color, marker, _ in looks}) == 49
+    assert len({(color, dash) for color, _, dash in looks[:28]}) == 28
+
+
+@pytest.mark.parametrize("spread", [0.4, 0.03, 0.004, 0.0003])
+def test_no_two_ticks_have_the_same_label(spread: float) -> None:
+    curve = {"a": {0: [(0, 0.5), (10, 0.5 + spread)], 1: [(0, 0.5), (10, 0.5 + 2 * spread)]}}
+    points = {n: plots.Point(0.5 + spread * i) for i, n in enumerate("ab")}
+    sizes = {n: plots.Point(40 * (1 + spread * i)) for i, n in enumerate("ab")}
+    for figure in (plots.learning_curves(curve), plots.scatter(sizes, points)):
+        axes = figure.axes[0]
+        axes.figure.canvas.draw()
+        for axis in (axes.xaxis, axes.yaxis):
+            low, high = sorted(axis.get_view_interval())
+            ticks = zip(axis.get_majorticklocs(), axis.get_majorticklabels(), strict=True)
+            labels = [label.get_text() for place, label in ticks if low <= place <= high]
+            assert len(set(labels)) == len(labels)
+            assert axis is axes.xaxis or len(labels) > 1
+
+
 def test_ticks_say_where_they_lie_and_are_more_than_one() -> None:
     rates = {n: plots.Point(v, v - 0.05, v + 0.05) for n, v in {"a": 0.5, "b": 0.55}.items()}
     songs = {"a": plots.Point(92.0), "b": plots.Point(412.0)}

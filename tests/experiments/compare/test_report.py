@@ -1,6 +1,7 @@
 """The report of a comparison: its page, pictures, table of results and numbers as text."""
 
 import csv
+import re
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -71,6 +72,18 @@ def test_the_page_holds_what_was_compared(written: Path) -> None:
         *(metric.label for metric in METRICS.values()),
     ):
         assert text_part in text
+
+
+def test_headings_explain_themselves_and_one_figure_stands_out(
+    written: Path, summary: dict
+) -> None:
+    text = (written / "report.html").read_text()
+    tips = re.findall(r'<abbr title="([^"]+)">\s*([^<]*)</abbr>', text)
+    assert {"points vs logged", "effective catalog size", "remaining"} <= {name for _, name in tips}
+    first = next(iter(summary["evaluators"]))
+    assert text.count("<td class=strong>") == len(summary["evaluators"][first]["agents"])
+    assert "skip rate at trained-with" in text  # of the other evaluator
+    assert len(text) < 2_000_000
 
 
 def test_every_picture_is_a_file_and_in_the_page(written: Path) -> None:

@@ -5,9 +5,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from musicbox_experiments.compare import tables
 from musicbox_experiments.compare.report import write_report
 from musicbox_experiments.compare.study import Study
-from musicbox_experiments.compare.summary import summarize
+from musicbox_experiments.compare.summary import champion, summarize
 from musicbox_experiments.compare.tables import text_table
 from toy_studies import RATES, RESAMPLES, SESSIONS, toy_rollout, toy_study, toy_world
 
@@ -55,9 +56,39 @@ def test_what_remains_of_a_gain_is_its_share(summary: dict) -> None:
         expected = row["gain_evaluator"]["value"] / row["gain_trained_with"]["value"]
         assert row["remaining"]["value"] == pytest.approx(expected)
         assert row["remaining"]["low"] < expected < row["remaining"]["high"]
-    assert rows["random"]["remaining"]["value"] is None
-    table = text_table(summary)
+    assert rows["random"]["remaining"] is None  # no gain, so no share of one
+    table = str(tables.transfer(summary, "honest evaluator"))
     assert re.search(r"exploiter .*\d % \[.*only where trained", table)
+
+
+@pytest.mark.parametrize(
+    ("at_evaluator", "verdict"),
+    [(0.22, "holds"), (0.34, "holds"), (0.42, "in part"), (0.5, "exploitation")],
+)
+def test_a_gain_holds_where_at_least_half_of_it_remains(at_evaluator, verdict) -> None:
+    study = toy_study()
+    rollouts = [
+        toy_rollout("honest", "honest evaluator", at_evaluator, r.seed, SESSIONS)
+        if (r.agent, r.evaluator) == ("honest", "honest evaluator")
+        else r
+        for r in study.rollouts
+    ]
+    found = summarize(replace(study, rollouts=rollouts), resamples=100)
+    row = found["transfer"]["honest evaluator"]["honest"]
+    assert row["verdict"] == verdict
+    assert (row["remaining"]["value"] >= 0.5) == (verdict == "holds")
+
+
+def test_no_gap_is_closed_to_a_bound_that_gains_nothing() -> None:
+    study = toy_study()
+    rollouts = [
+        toy_rollout("skyline", r.evaluator, 0.55, r.seed, SESSIONS) if r.agent == "skyline" else r
+        for r in study.rollouts
+    ]
+    at = summarize(replace(study, rollouts=rollouts), resamples=100)["evaluators"]
+    for evaluator in at:
+        assert at[evaluator]["gap_to"] is None
+        assert at[evaluator]["agents"]["honest"]["gap_closed"] is None
 
 
 def test_the_gap_to_the_bound_that_each_agent_closes(summary: dict) -> None:
@@ -103,8 +134,9 @@ def test_learned_agents_are_set_against_every_other(summary: dict) -> None:
             songs["honest"] - songs[other]
         )
     assert at["against"]["honest"]["exploiter"]["skip_rate"]["improvement"] == 1.0
-    table = text_table(summary)
+    table = str(tables.against(summary, "honest evaluator", "honest"))
     assert "honest against the others, evaluator honest evaluator" in table
+    assert re.search(r"exploiter .* 100 % of 9 pairs", table)
 
 
 def test_variants_of_an_agent_are_paired_by_seed() -> None:
@@ -128,7 +160,7 @@ def test_variants_of_an_agent_are_paired_by_seed() -> None:
     assert unpaired["low"] < -0.2 < 0.2 < unpaired["high"]
     size = against["x"]["effective_catalog_size"]
     assert size["low"] < size["value"] < size["high"]
-    assert "x+mine against the others" in text_table(summarize(study, resamples=20))
+    assert champion(summarize(study, resamples=20), "replay") == "x+mine"
 
 
 def test_the_headline_leaves_upper_bounds_aside(summary: dict) -> None:
@@ -151,6 +183,7 @@ def test_the_same_seed_gives_the_same_summary() -> None:
 def test_the_table_for_the_terminal(summary: dict) -> None:
     table = text_table(summary)
     assert table.isascii()
+    assert max(map(len, table.splitlines())) <= 100
     first = table.split("\n\n")[0].splitlines()
     assert first[0] == "Evaluator: honest evaluator; 160 sessions"
     assert [line.split()[0] for line in first[3:]] == [
@@ -159,9 +192,21 @@ def test_the_table_for_the_terminal(summary: dict) -> None:
         *sorted(["logged", "exploiter"], key=lambda a: table.index(f"\n{a}")),
         "random",
     ]
-    assert "skyline (upper bound)" in table
-    assert "the listener trained with" in table
-    assert re.search(r"honest +-6\.0 \[", table)
+    assert "skyline ^" in table
+    assert "^ upper bound" in table
+    assert re.search(r"honest \* .* -6\.0 %", table)
+    assert "trained-with" in table.splitlines()[-1]
+
+
+def test_the_table_for_the_terminal_fits_names_of_any_length() -> None:
+    named = {"logged": "logged", "honest": "ddpg+" + "long-name" * 5 + "@rerank=30"}
+    study = toy_study()
+    rollouts = [replace(r, agent=named[r.agent]) for r in study.rollouts if r.agent in named]
+    study = replace(study, rollouts=rollouts, reranking={}, curves={}, bounds=())
+    table = text_table(summarize(study, resamples=20))
+    assert named["honest"] in table
+    assert "skip rate" in table
+    assert max(map(len, table.splitlines())) <= 100
 
 
 def test_the_reference_alone_has_nothing_to_compare() -> None:
