@@ -7,10 +7,12 @@ import threading
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from difflib import get_close_matches
 from importlib import import_module
 
 from musicbox_env.errors import DISK_FULL, PACKAGES, is_message, is_nameless
 from musicbox_env.schema import suggest
+from musicbox_experiments.options import OPTIONS, RENAMED
 from musicbox_experiments.text import say
 
 USER_ERROR, INTERNAL_ERROR = 2, 70
@@ -40,6 +42,16 @@ The module holds a configuration class named after the command (``fit-leaving``:
 ``FitLeavingConfig``), whose fields are the options, and a function ``run`` that takes one. Where
 defaults depend on the command line, a function ``defaults`` makes them from its arguments.
 """
+
+
+_OS_ERRORS: tuple[tuple[type[OSError], str], ...] = (
+    (FileExistsError, "there is a file of that name where a folder is needed"),
+    (NotADirectoryError, "a part of that path is a file, not a folder"),
+    (IsADirectoryError, "that is a folder, and a file is needed"),
+    (PermissionError, "it may not be read or written by you"),
+    (FileNotFoundError, "there is no such file or folder"),
+)
+"""What errors of the operating system mean for whoever named the file."""
 
 
 class Terminated(KeyboardInterrupt):
@@ -91,11 +103,31 @@ def _run(arguments: Sequence[str]) -> None:
     if not arguments or arguments[0] in ("-h", "--help"):
         say(_overview())
         return
+    if arguments[0] == "--version":
+        from musicbox_env import __version__
+
+        say(f"musicbox {__version__}")
+        return
     name, *rest = arguments
     if name not in COMMANDS:
         say(f"musicbox: no command {name!r}; {suggest(name, COMMANDS)}", to_errors=True)
         raise SystemExit(USER_ERROR)
+    _require_options(name, rest)
     run_command(name, rest)
+
+
+def _require_options(name: str, arguments: Sequence[str]) -> None:
+    """Refuse options that a command does not have, before the seconds that its imports take."""
+    for argument in arguments:
+        option = argument.partition("=")[0].replace("_", "-")
+        if not option.startswith("--") or option in (*OPTIONS[name], "--help"):
+            continue
+        near = " or ".join(get_close_matches(option, OPTIONS[name], n=2, cutoff=0.6))
+        said = RENAMED.get((name, option)) or (f"Did you mean {near}?" if near else "")
+        listed = f"`musicbox {name} --help` lists all."
+        message = " ".join(filter(None, [f"there is no option {option}.", said, listed]))
+        say(f"musicbox {name}: {message}", to_errors=True)
+        raise SystemExit(USER_ERROR)
 
 
 def run_command(name: str, arguments: Sequence[str]) -> None:
@@ -143,6 +175,10 @@ def _explain(name: str, error: Exception, out: object) -> int:
     """Print what an error of a command means for its user; the exit code that goes with it."""
     if is_message(error) or (isinstance(error, OSError) and not is_nameless(error)):
         message = error.args[0] if isinstance(error, KeyError) and error.args else error
+        if isinstance(error, OSError) and not is_message(error):
+            said = next((what for kind, what in _OS_ERRORS if isinstance(error, kind)), None)
+            if said is not None:
+                message = f"{os.fspath(error.filename)!r}: {said}."
         if isinstance(error, OSError) and error.errno in DISK_FULL:
             message = f"{error.strerror}."
             if error.filename is not None or not is_message(error):
@@ -172,5 +208,7 @@ def _overview() -> str:
             "Music recommendation by reinforcement learning, on listening sessions.",
             "",
             *lines,
+            "",
+            "musicbox --version prints which version this is.",
         ]
     )

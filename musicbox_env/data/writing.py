@@ -81,9 +81,9 @@ def staged_folder(out: Path | str, *, overwrite: bool = False) -> Iterator[Path]
     """
     out = Path(out)
     with held(out):
+        require_folder(out)
         if out.exists() and not overwrite:
             raise FileExistsError(f"{out} exists already; name another folder or pass --overwrite.")
-        require_folder(out)
         with _staged(out) as staging:
             yield staging
 

@@ -19,6 +19,16 @@ ABOUT: Final = "about"
 MEND: Final = "It must be a file that `musicbox fit-listener` wrote; fit the listener again."
 
 
+def require_file_name(path: Path) -> None:
+    """Refuse a folder where a file is to be written, before hours are spent on what goes there.
+
+    Raises:
+        ValueError: It is a folder.
+    """
+    if path.is_dir():
+        raise ValueError(f"--out {path} is a folder; name the file to write, as {path}/fitted.npz.")
+
+
 def write_fit(path: Path, about: Mapping[str, Any], arrays: Mapping[str, npt.NDArray]) -> None:
     """Write a fitted listener, whole or not at all.
 

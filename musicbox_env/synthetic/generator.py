@@ -7,6 +7,7 @@ bundled dataset is kept in the user's cache.
 from __future__ import annotations
 
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from hashlib import blake2b
@@ -211,7 +212,8 @@ def bundled_dataset(config: SyntheticConfig | None = None) -> Path:
 
     Its name holds a fingerprint of the code and tables that make it, so that another law makes
     another one. Where several processes call this at once, one makes it and the others wait. What
-    killed ones left of this or other worlds is removed first.
+    killed ones left of this or other worlds is removed first. That it is made, and for how long,
+    is said on standard error.
 
     Args:
         config: Another world to be kept in the same way; None is the bundled one.
@@ -224,8 +226,13 @@ def bundled_dataset(config: SyntheticConfig | None = None) -> Path:
     folder = kept_in_cache(f"{BUNDLE}{fingerprint(config)}")
     with named(), folder_made_once(folder) as staging:
         if staging is not None:
+            print(
+                f"Making {config.sessions:,} synthetic sessions, once: about half a minute. They "
+                f"are kept in {folder.parent}.",
+                file=sys.stderr,
+            )
             _remove_unfinished(staging)
-            _make(config, staging, SplitConfig(), embeddings=True, progress=False)
+            _make(config, staging, SplitConfig(), embeddings=True, progress=True)
     return folder
 
 

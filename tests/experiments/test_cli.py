@@ -1,4 +1,5 @@
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -7,9 +8,12 @@ import numpy as np
 import pytest
 from musicbox_experiments.cli import COMMANDS, INTERNAL_ERROR, main
 from musicbox_experiments.data import describe
+from musicbox_experiments.options import OPTIONS
 from musicbox_experiments.text import say, table
 
+import musicbox_env
 from musicbox_env.schema import require_known
+from musicbox_env.synthetic.generator import bundled_dataset
 
 
 @pytest.mark.parametrize("command", sorted(COMMANDS))
@@ -17,7 +21,17 @@ def test_every_command_explains_itself(command, capsys):
     with pytest.raises(SystemExit) as stopped:
         main([command, "--help"])
     assert not stopped.value.code
-    assert f"musicbox {command}" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert f"musicbox {command}" in shown
+    assert "[[" not in shown
+    heads = re.findall(r"^(?:│ |  )((?:-h, )?--[a-z][\w-]+(?:, --[\w-]+)*)(?= |$)", shown, re.M)
+    found = {option for head in heads for option in re.findall(r"--[\w-]+", head)} - {"--help"}
+    assert found == set(OPTIONS[command]), "options.py lists other options than the command has"
+
+
+def test_the_version_is_printed(capsys):
+    main(["--version"])
+    assert capsys.readouterr().out == f"musicbox {musicbox_env.__version__}\n"
 
 
 def test_overview_names_every_command(capsys):
@@ -41,6 +55,21 @@ def test_unknown_command_is_refused_with_a_suggestion(capsys):
         (["compare", "--seeds", "0"], "seeds is 0"),
         (["compare", "--listener", "reply"], "did you mean 'replay'"),
         (["compare", "--agent-settings", "ddpg.gamma"], "expected AGENT.NAME=VALUE"),
+        (["compare", "--agent-settings", "ddpg.gamma=abc"], "it must be a finite number"),
+        (["compare", "--agent-settings", "ddpg.rerank=1.5"], "it must be a whole number"),
+        (["train", "--agent-settings", "ddpg.within_slates=1"], "it must be true or false"),
+        (["train", "--agent", "lird", "--agent-settings", "lird.tau=[1]"], "a finite number"),
+        (["compare", "--agent-settings", "sb3-ddpg.learning_rate=fast"], "a finite number"),
+        (["compare", "--agent-settings", "sb3-ddpg.gamma=2"], "at least 0 and at most 1"),
+        (["compare", "--agent-settings", "lird.gamma=0.5"], "lird, which --agents does not name"),
+        (["compare", "--agent-settings", "ddpg+far.gamma=0.5"], "--agents does not name"),
+        (["train", "--agent-settings", "lird.gamma=0.5"], "which --agent does not name"),
+        (["compare", "--workers", "-1"], "workers is -1; it must be at least 0"),
+        (["train", "--workers", "-1"], "workers is -1; it must be at least 0"),
+        (["calibrate-gain", "--workers", "-1"], "workers is -1; it must be at least 0"),
+        (["ingest", "x", "--out", "y", "--workers", "-1"], "workers is -1; at least 1"),
+        (["evaluate", "x", "--sessions", "-1"], "sessions is -1; it must be at least 1"),
+        (["export"], "Say in which format to export: --minari"),
         (["compare", "--tracks", "x.csv"], "--tracks belongs to --sessions"),
         (["describe", "nowhere"], "musicbox ingest"),
         (["recommend", "nowhere", "--heard", "t_1"], "expected SONG:LEVEL"),
@@ -65,6 +94,78 @@ def test_unknown_options_are_refused_with_a_suggestion(capsys):
     assert "--train-steps" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["compare", "--seed", "5"], "--evaluation-seed draws the sessions"),
+        (["compare", "--seed=5"], "--seeds says how many trainings"),
+        (["train", "--seed", "5"], "--seeds says how many trainings"),
+        (["export", "--minary"], "Did you mean --minari?"),
+        (["ingest", "logs", "--track", "x"], "Did you mean --tracks?"),
+        (["trust", "--nonsense"], "`musicbox trust --help` lists all"),
+    ],
+)
+def test_options_that_do_not_exist_are_named(arguments, says, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    assert stopped.value.code == 2
+    assert says in capsys.readouterr().err
+
+
+def test_options_that_do_not_exist_are_told_before_anything_heavy_is_imported():
+    code = (
+        "import sys\n"
+        "from musicbox_experiments.cli import COMMANDS, main\n"
+        "for command in COMMANDS:\n"
+        "    try:\n"
+        "        main([command, '--nonsense'])\n"
+        "    except SystemExit as stopped:\n"
+        "        assert stopped.code == 2\n"
+        "heavy = {'torch', 'pandas', 'numba', 'scipy', 'matplotlib', 'tyro', 'pyarrow'}\n"
+        "print(sorted(heavy & set(sys.modules)))\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout == "[]\n"
+    assert ran.stderr.count("there is no option --nonsense.") == len(COMMANDS)
+
+
+WRITING = {
+    "compare": ["--data", "DATA", "--agents", "logged"],
+    "train": ["--data", "DATA", "--agent", "popularity"],
+    "trust": ["DATA"],
+    "export": ["DATA", "--minari"],
+    "benchmark": ["--only", "statistics"],
+    "calibrate-gain": ["--sessions", "60"],
+    "synthesize": ["--sessions", "60", "--overwrite"],
+}
+
+
+@pytest.mark.parametrize("command", WRITING)
+def test_a_file_in_place_of_a_folder_to_write_is_refused(
+    command, synthetic_folder, tmp_path, capsys
+):
+    (file := tmp_path / "notes.txt").write_text("mine")
+    arguments = [str(synthetic_folder) if a == "DATA" else a for a in WRITING[command]]
+    with pytest.raises(SystemExit) as stopped:
+        main([command, *arguments, "--out", str(file)])
+    assert stopped.value.code == 2
+    shown = capsys.readouterr().err
+    assert "notes.txt" in shown
+    assert "file" in shown
+    assert "Errno" not in shown
+    assert file.read_text() == "mine"
+
+
+@pytest.mark.parametrize("command", ["fit-listener", "fit-leaving"])
+def test_a_folder_in_place_of_a_file_to_write_is_refused(
+    command, synthetic_folder, tmp_path, capsys
+):
+    with pytest.raises(SystemExit) as stopped:
+        main([command, str(synthetic_folder), "--out", str(tmp_path)])
+    assert stopped.value.code == 2
+    assert "is a folder; name the file to write" in capsys.readouterr().err
+
+
 def test_module_and_command_are_the_same_function():
     run = [sys.executable, "-m", "musicbox_experiments", "describe", "nowhere"]
     shown = subprocess.run(run, capture_output=True, text=True)
@@ -77,6 +178,8 @@ def test_a_closed_pipe_ends_every_output_quietly(arguments):
     reader, writer = os.pipe()
     os.close(reader)
     run = [sys.executable, "-m", "musicbox_experiments", *arguments]
+    if arguments == ["describe"]:
+        bundled_dataset()  # which says that it is made, on first use
     with os.fdopen(writer, "w") as pipe:
         ended = subprocess.run(run, stdout=pipe, stderr=subprocess.PIPE, text=True)
     assert (ended.returncode, ended.stderr) == (1, "")

@@ -33,7 +33,8 @@ from musicbox_experiments.train.simulators import (
     Listeners,
     choose_listeners,
     directions_for,
-    fit_side_by_side,
+    fit_missing,
+    require_possible,
 )
 from musicbox_experiments.train.variants import parse_settings
 
@@ -82,7 +83,7 @@ def arm_folder(job: TrainingJob) -> Path:
 def arms_of(config: CompareConfig) -> list[Arm]:
     """All arms of a comparison, their data and listeners made."""
     planned = [plan for fold in range(config.test_folds) for plan in _plans(config, fold)]
-    fit_side_by_side(
+    fit_missing(
         config.listener,
         [(plan.whole, plan.out, plan.direction) for plan in planned],
         workers=config.workers or os.cpu_count() or 1,
@@ -110,6 +111,7 @@ def _plans(config: CompareConfig, fold: int) -> list[_Plan]:
     source = replace(config.source, test_fold=fold) if several else config.source
     data = source.resolve(out)
     whole = open_dataset(data)
+    require_possible((config.listener, *config.evaluator), whole, config.agents)
     require_data(out, whole)
     directions = directions_for(
         config.listener, config.evaluator, whole, config.fit_on, both=config.both_directions
@@ -159,13 +161,15 @@ def _arm(config: CompareConfig, plan: _Plan) -> Arm:
         horizon=config.horizon,
     )
     but = picking_sessions(dataset, picking or 0)
-    sessions = draw_sessions(dataset, evaluated, config.evaluation_sessions, config.seed, but=but)
+    sessions = draw_sessions(
+        dataset, evaluated, config.evaluation_sessions, config.evaluation_seed, but=but
+    )
     evaluation = Evaluation(
         listeners.evaluators,
         {**options, "split": evaluated, "horizon": config.horizon},
         sessions,
         folder / "rollouts",
-        config.seed,
+        config.evaluation_seed,
     )
     return Arm(plan.source, plan.name, plan.whole, dataset, direction, listeners, jobs, evaluation)
 

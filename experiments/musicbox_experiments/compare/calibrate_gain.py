@@ -64,7 +64,8 @@ class CalibrateGainConfig:
     """Trainings at once; 0 is one for each core."""
 
     def __post_init__(self) -> None:
-        require_ranges(self, dict.fromkeys(("seeds", "train_steps"), (1, np.inf)))
+        sizes = ("tracks", "seeds", "train_steps", "evaluation_sessions", "listener_sessions")
+        require_ranges(self, {**dict.fromkeys(sizes, (1, np.inf)), "workers": (0, np.inf)})
 
 
 def run(config: CalibrateGainConfig) -> None:

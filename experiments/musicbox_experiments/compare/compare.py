@@ -7,6 +7,7 @@ interrupted goes on where it stopped when the same command is given again.
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -33,7 +34,7 @@ from musicbox_experiments.evaluate.first_musicbox import first_musicbox_figures
 from musicbox_experiments.evaluate.metrics import CatalogStats, PerSession, Rollout
 from musicbox_experiments.text import say
 from musicbox_experiments.train.folder import as_stored, prepare_folder
-from musicbox_experiments.train.jobs import curve, train_all
+from musicbox_experiments.train.jobs import curve, train_all, untrained
 from musicbox_experiments.train.simulators import OTHERS, OWN, Listeners
 from musicbox_experiments.train.variants import about, agent_of
 
@@ -61,25 +62,36 @@ def defaults(arguments: Sequence[str]) -> CompareConfig:
 
 def run(config: CompareConfig) -> None:
     """Train, evaluate, report."""
-    require_sessions(config.preset, config.source)
-    with held(config.out):
-        _run(config)
-
-
-def _run(config: CompareConfig) -> None:
-    prepare_folder(config.out, config, incidental=INCIDENTAL, overwrite=config.overwrite)
-    study = train_and_evaluate(config)
-    summary = write_report(config.out, study)
+    _, summary = compare(config, command="musicbox compare " + " ".join(sys.argv[2:]))
     print_summary(config, summary)
 
 
-def train_and_evaluate(config: CompareConfig) -> Study:
+def compare(config: CompareConfig, *, command: str = "") -> tuple[Study, Summary]:
+    """Train and evaluate what is not there yet, and write the report.
+
+    Args:
+        config: What to compare, and where to write.
+        command: Command line that does the same, for the report.
+
+    Returns:
+        What was compared, and its figures.
+    """
+    require_sessions(config.preset, config.source)
+    with held(config.out):
+        prepare_folder(config.out, config, incidental=INCIDENTAL, overwrite=config.overwrite)
+        study = train_and_evaluate(config, command=command)
+        return study, write_report(config.out, study)
+
+
+def train_and_evaluate(config: CompareConfig, *, command: str = "") -> Study:
     """All that a report is made from, as far as it is not there yet."""
     arms = arms_of(config)
     jobs = [job for arm in arms for job in arm.jobs]
+    say(*untrained(jobs), to_errors=True)
     evaluate = EvaluateEach({str(arm.evaluation.folder.parent): arm.evaluation for arm in arms})
     train_all(jobs, workers=config.workers or os.cpu_count() or 1, then=evaluate)
-    return _study(config, arms, *evaluated_together(arms))
+    study = _study(config, arms, *evaluated_together(arms))
+    return replace(study, command=without_home(command))
 
 
 def print_summary(config: CompareConfig, summary: Summary) -> None:
@@ -104,7 +116,6 @@ def _study(
         config=as_stored(config),
         dataset=dataset.about,
         title=f"MusicBox: agents compared{named}",
-        command=without_home("musicbox compare " + " ".join(sys.argv[2:])),
         trained_with=listeners.training_name,
         against=config.against,
         reranking=reranking,
@@ -166,6 +177,7 @@ def _notes(config: CompareConfig, arms: Sequence[Arm]) -> list[str]:
     picks = any(len(arm.dataset.sessions.playable("validation")) for arm in arms)
     notes = [*cautions(dataset), _picking(listeners) if picks else NO_PICKING]
     notes += _seen(config, arms)
+    notes += untrained([job for arm in arms for job in arm.jobs])
     if config.split == "validation":
         notes.append(
             "Evaluated on validation sessions other than those that picked checkpoints: settings "

@@ -12,7 +12,7 @@ from musicbox_env.schema import require_known
 from musicbox_experiments.compare.presets import PRESETS
 from musicbox_experiments.data.sources import Source
 from musicbox_experiments.train.simulators import AUTO, require_choice
-from musicbox_experiments.train.variants import parse_settings, require_label
+from musicbox_experiments.train.variants import parse_settings, require_label, require_used
 
 DEFAULT_AGENTS = (
     *("random", "popularity", "logged", "content", "best-rate", "played-rate"),
@@ -88,8 +88,9 @@ class CompareConfig:
     add to its trainings."""
     workers: int = 0
     """Trainings at once; 0 is one for each core."""
-    seed: int = 0
-    """Of the evaluation: which sessions, and the evaluator's random numbers."""
+    evaluation_seed: int = 0
+    """Which sessions are evaluated, and the evaluator's random numbers. How many trainings there
+    are, with seeds 0, 1, ..., is --seeds."""
     overwrite: bool = False
     """Start anew if --out holds another run."""
 
@@ -102,7 +103,11 @@ class CompareConfig:
         for name in (self.listener, *self.evaluator):
             require_choice(name)
         sizes = ("seeds", "train_steps", "evaluation_sessions", "test_folds", "listener_sessions")
-        require_ranges(self, dict.fromkeys(sizes, (1, np.inf)))
+        at_least = {**dict.fromkeys(sizes, 1), "workers": 0, "evaluation_seed": 0}
+        require_ranges(self, {name: (least, np.inf) for name, least in at_least.items()})
+        of_preset = PRESETS[self.preset].options.get("agent_settings", ()) if self.preset else ()
+        own = [setting for setting in self.agent_settings if setting not in of_preset]
+        require_used(parse_settings(own), self.agents, "--agents")
         if self.test_folds > 1 and not self.source.sessions:
             raise ValueError(
                 f"--test-folds {self.test_folds} divides raw logs anew; name them by --sessions. A "

@@ -20,6 +20,7 @@ from tyro.conf import Positional
 
 from musicbox_env.data.dataset import Dataset
 from musicbox_env.data.summaries import skip_share
+from musicbox_env.listeners.files import require_file_name
 from musicbox_env.listeners.leaving import FILE, FITTED_ON, PUBLISHED, LeavingModel
 from musicbox_env.locks import held
 from musicbox_env.schema import Level
@@ -176,6 +177,8 @@ COMPARED: Final[Mapping[str, Sequence[str]]] = {
 def run(config: FitLeavingConfig) -> Path:
     """Fit on training sessions, print the evidence of the others, write; returns the file."""
     dataset = open_dataset(config.data)
+    out = config.out or dataset.folder / FILE
+    require_file_name(out)
     train = dataset.sessions.sessions_in("train")
     moments = training_moments(dataset)
     held_out = np.setdiff1d(np.arange(dataset.sessions.num_sessions), train)
@@ -183,7 +186,6 @@ def run(config: FitLeavingConfig) -> Path:
     model = fit(moments)
     rng = np.random.default_rng(config.seed)
     resampling = Resampling(len(held_out), rng=rng, resamples=config.resamples)
-    out = config.out or dataset.folder / FILE
     with held(out, wait=True):
         of = {"training_sessions": len(train), "left": int(moments.left.sum())}
         model.save(out, {FITTED_ON: dataset.identity, **of})

@@ -18,7 +18,7 @@ from tyro.conf import Positional
 
 from musicbox_env.data.dataset import WHOLE, Dataset
 from musicbox_env.ingest.training_parts import evaluated_in, open_part
-from musicbox_env.listeners.files import write_fit
+from musicbox_env.listeners.files import require_file_name, write_fit
 from musicbox_env.listeners.learned.listener import Calibration, FittedNetwork, LearnedListener
 from musicbox_env.listeners.learned.network import Network
 from musicbox_env.listeners.similarity import MODES, SimilarityConfig
@@ -235,6 +235,7 @@ def run(config: FitListenerConfig) -> Path:
     """Fit, write, and print how well it went; returns the file."""
     dataset = open_dataset(config.data)
     out = output_file(config, dataset)
+    require_file_name(out)
     with held(out):
         return _fit(config, dataset, out)
 

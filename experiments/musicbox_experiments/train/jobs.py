@@ -242,6 +242,21 @@ def _with_paths(job: TrainingJob, moved: Callable[[str], str]) -> TrainingJob:
     return replace(job, options={**options, **paths}, validation_listener=picking)
 
 
+def untrained(jobs: Iterable[TrainingJob]) -> list[str]:
+    """A sentence for each agent that ends before it begins to learn from its own slates."""
+    said = {}
+    for job in jobs:
+        settings = class_of(job.agent).Settings.from_mapping(job.settings)
+        first = getattr(settings, "learning_starts", 0)
+        if job.learns and job.steps < first:
+            said[training_of(job.agent)] = (
+                f"{training_of(job.agent)} begins to learn after {first:,} slates "
+                f"(learning_starts), and --train-steps is {job.steps:,}: of its own slates it "
+                "learns nothing, so its figures are those of an untrained agent."
+            )
+    return list(said.values())
+
+
 def train_all(
     jobs: Iterable[TrainingJob],
     *,
@@ -280,7 +295,7 @@ def _train_then(
     progress: Callable[[int], object],
 ) -> None:
     try:
-        train(job, progress=progress)
+        train(job, progress=_up_to(job.steps, progress) if job.learns else None)
         if then is not None:
             then(job)
     except Exception as error:
@@ -288,6 +303,19 @@ def _train_then(
         if is_message(error) and not isinstance(error, UserError):
             raise UserError(str(error)) from error
         raise
+
+
+def _up_to(total: int, progress: Callable[[int], object]) -> Callable[[int], object]:
+    """Report no more steps than a total: agents with parallel sessions finish their last round."""
+    done = 0
+
+    def report(steps: int) -> None:
+        nonlocal done
+        step = min(steps, total - done)
+        done += step
+        progress(step)
+
+    return report
 
 
 def _require_same_settings(job: TrainingJob) -> None:

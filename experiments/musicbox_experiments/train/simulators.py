@@ -36,6 +36,8 @@ from musicbox_env.listeners.files import read_fit, write_fit
 from musicbox_env.listeners.similarity import MODES, SimilarityConfig
 from musicbox_env.schema import require_known
 from musicbox_env.synthetic.truth import knows_truth
+from musicbox_experiments.text import say
+from musicbox_experiments.train.variants import class_of
 
 AUTO = "auto"
 LEARNED = "learned"
@@ -180,6 +182,7 @@ def choose_listeners(
         fitting: How listeners are fitted.
     """
     direction, listener = direction or Direction(), resolved(listener, dataset)
+    require_possible((listener, *evaluators), dataset)
     fits = _Fits(dataset, out / "listeners", direction, fitting or Fitting())
     truth = (TRUTH,) if knows_truth(dataset) else ()
     learned = (LEARNED, PESSIMISTIC) if direction.evaluator else ()
@@ -202,14 +205,43 @@ def choose_listeners(
     return Listeners(keyword, own, picking, picking_name, named | home)
 
 
-def fit_side_by_side(
+def require_possible(
+    listeners: Sequence[str], dataset: Dataset, agents: Sequence[str] = ()
+) -> None:
+    """Refuse listeners and agents that a dataset cannot have, before anything is fitted or trained.
+
+    Args:
+        listeners: Those that train and evaluate.
+        dataset: The whole one.
+        agents: Labels.
+
+    Raises:
+        ValueError: One of them is the exact law, or reads it, and the data have none.
+    """
+    if knows_truth(dataset):
+        return
+    if TRUTH in listeners:
+        raise ValueError(
+            f"The listener {TRUTH} is the exact law of synthetic sessions, and {dataset.folder} "
+            f"has none. Leave it out, or name another: {LEARNED}, {PESSIMISTIC} or replay."
+        )
+    if knowing := [label for label in agents if class_of(label).knows_law]:
+        raise ValueError(
+            f"{', '.join(knowing)} reads the exact law of synthetic sessions, and {dataset.folder} "
+            "has none. Leave it out."
+        )
+
+
+def fit_missing(
     listener: str,
     arms: Sequence[tuple[Dataset, Path, Direction]],
     *,
     workers: int,
     fitting: Fitting | None = None,
 ) -> None:
-    """Fit the learned listeners that are missing for several directions, in processes.
+    """Fit the learned listeners that are missing for several directions, and say how many.
+
+    With more than one worker they are fitted in processes.
 
     Args:
         listener: The one that agents learn with.
@@ -226,8 +258,18 @@ def fit_side_by_side(
         for part, seed in roles:
             if not (file := fits.file(part, seed)).is_file():
                 missing[file] = fits, part, seed
+    if not missing:
+        return
+    say(
+        f"Fitting {len(missing)} listeners first ({', '.join(file.stem for file in missing)}), "
+        f"{max(min(workers, len(missing)), 1)} at once; the trainings come after them.",
+        to_errors=True,
+    )
     if min(workers, len(missing)) < 2:
-        return  # made when they are asked for
+        for number, (file, (fits, part, seed)) in enumerate(missing.items(), start=1):
+            say(f"Listener {number} of {len(missing)}: {file.stem}", to_errors=True)
+            fits.learned(part, seed=seed)
+        return
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(min(workers, len(missing)), mp_context=context) as pool:
         jobs = [pool.submit(fits.learned, part, seed=seed) for fits, part, seed in missing.values()]

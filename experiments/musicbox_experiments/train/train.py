@@ -16,9 +16,27 @@ from musicbox_env.simulator.assets import open_dataset
 from musicbox_experiments.data.sources import Source
 from musicbox_experiments.text import say
 from musicbox_experiments.train.folder import require_data
-from musicbox_experiments.train.jobs import curve, jobs_for, seconds, train_all
-from musicbox_experiments.train.simulators import AUTO, Direction, choose_listeners
-from musicbox_experiments.train.variants import parse_settings, require_label
+from musicbox_experiments.train.jobs import (
+    TrainingJob,
+    curve,
+    jobs_for,
+    seconds,
+    train_all,
+    untrained,
+)
+from musicbox_experiments.train.simulators import (
+    AUTO,
+    Direction,
+    choose_listeners,
+    fit_missing,
+    require_possible,
+)
+from musicbox_experiments.train.variants import (
+    class_of,
+    parse_settings,
+    require_label,
+    require_used,
+)
 
 
 @dataclass(frozen=True)
@@ -52,25 +70,41 @@ class TrainConfig:
     """Trainings at once; 0 is one for each core."""
 
     def __post_init__(self) -> None:
-        require_label(self.agent, parse_settings(self.agent_settings))
+        given = parse_settings(self.agent_settings)
+        require_label(self.agent, given)
+        require_used(given, [self.agent], "--agent")
         require_known("part of the training sessions", self.split, (WHOLE, *PARTS))
-        require_ranges(self, dict.fromkeys(("seeds", "train_steps"), (1, math.inf)))
+        sizes = dict.fromkeys(("seeds", "train_steps"), (1, math.inf))
+        require_ranges(self, {**sizes, "workers": (0, math.inf)})
 
 
 def run(config: TrainConfig) -> None:
-    """Train what is not trained yet."""
+    """Train what is not trained yet, and say how well it went."""
+    for job in train(config):
+        points = curve(job)
+        best = f"best validation skip rate {min(v for _, v in points):.3f}, " if points else ""
+        say(f"{job.agent} seed {job.seed}: {best}{seconds(job):.0f} s, {job.folder}")
+
+
+def train(config: TrainConfig) -> list[TrainingJob]:
+    """Train what is not trained yet; gives the trainings, all finished."""
     with held(config.out):
-        _run(config)
+        return _train(config)
 
 
-def _run(config: TrainConfig) -> None:
+def _train(config: TrainConfig) -> list[TrainingJob]:
     data = config.source.resolve(config.out)
     dataset = open_part(open_dataset(data), config.split)
     if dataset.part != WHOLE:
         data = str(dataset.folder.resolve())
+    require_possible((config.listener,), dataset, (config.agent,))
     require_data(config.out, dataset)
     direction = Direction(config.split, config.split)
-    listeners = choose_listeners(config.listener, (), dataset, config.out, direction)
+    agent = class_of(config.agent)
+    asks = agent.learns and not agent.offline  # else no listener would be queried
+    listener, workers = config.listener if asks else "replay", config.workers or os.cpu_count() or 1
+    fit_missing(listener, [(dataset, config.out, direction)], workers=workers)
+    listeners = choose_listeners(listener, (), dataset, config.out, direction)
     jobs = jobs_for(
         [config.agent],
         config.seeds,
@@ -85,8 +119,6 @@ def _run(config: TrainConfig) -> None:
         out=config.out,
         listeners=listeners,
     )
-    train_all(jobs, workers=config.workers or os.cpu_count() or 1)
-    for job in jobs:
-        points = curve(job)
-        best = f"best validation skip rate {min(v for _, v in points):.3f}, " if points else ""
-        say(f"{job.agent} seed {job.seed}: {best}{seconds(job):.0f} s, {job.folder}")
+    say(*untrained(jobs), to_errors=True)
+    train_all(jobs, workers=workers)
+    return jobs

@@ -137,6 +137,25 @@ def require_label(label: str, given: Mapping[str, Mapping[str, Any]]) -> None:
     acting_of(label)
 
 
+def require_used(given: Settings, labels: Sequence[str], option: str) -> None:
+    """Refuse settings of agents that are not among those named, whose training they cannot change.
+
+    Args:
+        given: Settings by label.
+        labels: Agents that are trained.
+        option: Which option names them, for the message.
+
+    Raises:
+        ValueError: With the agents that are named.
+    """
+    trained = dict.fromkeys(map(training_of, labels))
+    if unused := [label for label in given if label not in trained]:
+        raise ValueError(
+            f"--agent-settings has settings of {', '.join(unused)}, which {option} does not name "
+            f"(it names {', '.join(trained)}): name it there, or leave its settings out."
+        )
+
+
 def variant_of(label: str) -> Variant:
     """What the trainings of a label differ in from the defaults, as far as it is documented."""
     training = training_of(label)

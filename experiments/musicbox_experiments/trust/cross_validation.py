@@ -23,6 +23,7 @@ from musicbox_experiments.listeners.fit_listener import (
     listeners_out_of_fold,
 )
 from musicbox_experiments.listeners.sessions import TrainingSplit, session_arrays
+from musicbox_experiments.text import say
 from musicbox_experiments.trust.boosting import BOOSTING, BoostingBaseline, TrackRates
 from musicbox_experiments.trust.context import Context
 from musicbox_experiments.trust.prediction import (
@@ -55,7 +56,10 @@ def cross_validate(
     rng = np.random.default_rng(config.seed)
     split = TrainingSplit.of(dataset, "train", progress=config.progress)
     chosen = drawn_sessions(dataset, "train", config.max_sessions, rng)
+    say(f"Step 1 of 2: gradient boosting, {FOLDS_TO_HOLD_OUT} folds.", to_errors=True)
     trees = answers_of_trees(config, split, chosen)
+    each = f"{FOLDS_TO_HOLD_OUT} folds of {config.members} networks each"
+    say(f"Step 2 of 2: {each}, with a bar for each network.", to_errors=True)
     networks = answers_of_networks(config, split, chosen, samples=samples, draws=draws)
     log = Log.of(dataset, trees[SESSIONS])
     assert np.array_equal(log.sessions, networks[SESSIONS])

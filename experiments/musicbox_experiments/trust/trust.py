@@ -40,7 +40,7 @@ from musicbox_experiments.evaluate.resampling import Resampling
 from musicbox_experiments.listeners.fit_listener import EnsembleConfig
 from musicbox_experiments.listeners.network import NetworkConfig
 from musicbox_experiments.text import say
-from musicbox_experiments.train.folder import require_made_on
+from musicbox_experiments.train.folder import require_folder_name, require_made_on
 from musicbox_experiments.trust import agreement, exact_law, item_effect, list_reward, prediction
 from musicbox_experiments.trust.boosting import BoostingBaseline
 from musicbox_experiments.trust.context import Context, ListenerUnderTest
@@ -129,6 +129,7 @@ def run(config: TrustConfig) -> None:
 
 
 def _run(config: TrustConfig) -> None:
+    require_folder_name(config.folder)
     if config.pool:
         records = pooled([read_records(folder) for folder in config.pool])
         _write_alone(config.folder, records, f"Means of {len(config.pool)} test folds")
@@ -224,6 +225,7 @@ def make_context(dataset: Dataset, config: TrustConfig, splits: Collection[str] 
     """The sessions to query, and boosting fitted on all of train and on the given splits."""
     log = Log.of(dataset, draw_sessions(dataset, "test", config.sessions, config.seed))
     boosting = {}
+    _step(1, f"gradient boosting on {len({'train', *splits})} parts of training")
     for split in sorted({"train", *splits}):
         sessions = draw_sessions(dataset, split, config.training_sessions, config.seed)
         training = Log.of(dataset, sessions)
@@ -236,6 +238,14 @@ def make_context(dataset: Dataset, config: TrustConfig, splits: Collection[str] 
         draws=config.draws,
         seed=config.seed,
     )
+
+
+STEPS = 4
+
+
+def _step(number: int, what: str) -> None:
+    """Say how far it is: each step takes minutes on large data."""
+    say(f"Step {number} of {STEPS}: {what}.", to_errors=True)
 
 
 def _resampling(config: TrustConfig, sessions: int) -> Resampling:
@@ -260,13 +270,16 @@ def measure(config: TrustConfig, context: Context, listeners: Sequence[ListenerU
         prediction.measure_answers(context, baseline.name, answers)
     repeated = prediction.last_action(context.log)
     prediction.measure_challenge(context, prediction.LAST_ACTION, repeated)
-    with tqdm(total=len(listeners) * len(protocols), unit="step") as bar:
+    _step(2, f"{len(listeners)} listeners, {len(protocols)} protocols each")
+    with tqdm(total=len(listeners) * len(protocols), unit="protocol") as bar:
         for tested in listeners:
             bar.set_description(tested.name)
             for protocol in protocols:
                 protocol(context, tested)
                 bar.update()
+    _step(3, "simulators of whole lists")
     list_reward.measure_simulators(context)
+    _step(4, "agents, as the listeners rank them")
     if run is None:
         most = config.evaluated_sessions
         skips = agreement.evaluate_baselines(context, listeners, sessions=most)
