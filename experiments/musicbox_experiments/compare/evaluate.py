@@ -1,11 +1,14 @@
 """Evaluate the trained agents of a run again: other evaluators, other sessions, another split."""
 
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
+import numpy as np
 import tyro
+from musicbox_agents.base import require_ranges
 
 from musicbox_env.data.dataset import WHOLE, Dataset
 from musicbox_env.ingest.training_parts import OTHER, evaluated_in
@@ -16,7 +19,7 @@ from musicbox_env.simulator.assets import open_dataset
 from musicbox_env.synthetic.truth import knows_truth
 from musicbox_experiments.compare.evaluation import Evaluation, evaluate_all
 from musicbox_experiments.data.sampling import draw_sessions
-from musicbox_experiments.evaluate.metrics import CatalogStats, measure
+from musicbox_experiments.evaluate.metrics import CatalogStats, Rollout, measure
 from musicbox_experiments.text import say, table
 from musicbox_experiments.train.folder import require_data, require_made_on
 from musicbox_experiments.train.jobs import finished_jobs, run_folders
@@ -51,6 +54,7 @@ class EvaluateConfig:
 
     def __post_init__(self) -> None:
         split_codes(self.split)
+        require_ranges(self, {"sessions": (1, np.inf), "seed": (0, np.inf)})
         for name in self.evaluator:
             require_listener(name)
 
@@ -80,26 +84,36 @@ def _run(config: EvaluateConfig) -> None:
     evaluation = Evaluation(evaluators, options, sessions, out / "rollouts", config.seed)
     with nullcontext() if out.resolve() == config.run.resolve() else held(out):
         rollouts, reranking = evaluate_all(jobs, evaluation)
-    world = CatalogStats.of(dataset)
-    rows = []
-    for rollout in rollouts:
-        figures = measure(rollout, world)
-        rows.append(
-            {
-                "evaluator": rollout.evaluator,
-                "agent": rollout.agent,
-                "seed": str(rollout.seed),
-                "skip rate": f"{figures['skip_rate']:.3f}",
-                "effective catalog size": f"{figures['effective_catalog_size']:.0f}",
-                "re-ranking": f"{reranking[rollout.agent][rollout.seed].mean:.3f}",
-            }
-        )
+    rows = [
+        {
+            "evaluator": row["evaluator"],
+            "agent": row["agent"],
+            "seed": str(row["seed"]),
+            "skip rate": f"{row['skip_rate']:.3f}",
+            "effective catalog size": f"{row['effective_catalog_size']:.0f}",
+            "re-ranking": f"{reranking[row['agent']][row['seed']].mean:.3f}",
+        }
+        for row in figures(rollouts, CatalogStats.of(dataset))
+    ]
     say(table(rows, left=2))
     say(
         f"\n{len(sessions)} {config.split} sessions. Re-ranking of logged candidates: skips among "
         "the plays chosen from what the log still held, relative to a random choice of the same "
         f"plays (real labels).\nRollouts: {out}"
     )
+
+
+def figures(rollouts: Sequence[Rollout], world: CatalogStats) -> list[dict[str, Any]]:
+    """A row a rollout: ``evaluator``, ``agent``, ``seed`` and all metrics of `measure`."""
+    return [
+        {
+            "evaluator": rollout.evaluator,
+            "agent": rollout.agent,
+            "seed": rollout.seed,
+            **measure(rollout, world),
+        }
+        for rollout in rollouts
+    ]
 
 
 def _evaluators(config: EvaluateConfig, dataset: Dataset, run: Path) -> dict[str, str]:

@@ -16,10 +16,13 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
+import numpy.typing as npt
+import pandas as pd
 import tyro
-from musicbox_agents import load_agent
+from musicbox_agents import Agent, load_agent
 from musicbox_agents.base import require_ranges
 
+from musicbox_env.data.dataset import Dataset
 from musicbox_env.listeners.learned.features import context_inputs
 from musicbox_env.schema import CONTEXT_TYPES, Level, require_known, suggest
 from musicbox_env.simulator.assets import EnvAssets, open_dataset
@@ -98,37 +101,65 @@ def parse_heard(text: str) -> tuple[list[str], list[int]]:
 
 def run(config: RecommendConfig) -> None:
     """Print one song a line, best first: its title where the dataset knows it, and its id."""
-    folder = find_training(config.run, config.agent, config.seed)
-    catalog = open_dataset(read_training(folder)["options"]["data"]).catalog
-    for track_id, row in zip(ids := recommend(config), catalog.index_of(ids), strict=True):
-        title = catalog.titles[row]
+    agent, dataset = _opened(config)
+    catalog = dataset.catalog
+    for row in recommend_next(agent, dataset, config.heard, _context(config)):
+        track_id, title = catalog.track_ids[row], catalog.titles[row]
         say(track_id if title == track_id else f"{title}  ({track_id})")
 
 
 def recommend(config: RecommendConfig) -> list[str]:
     """Track ids that the agent recommends next, best first."""
+    agent, dataset = _opened(config)
+    rows = recommend_next(agent, dataset, config.heard, _context(config))
+    return [str(dataset.catalog.track_ids[row]) for row in rows]
+
+
+def _opened(config: RecommendConfig) -> tuple[Agent, Dataset]:
+    """The agent of a run, and the dataset that it was trained on."""
     folder = find_training(config.run, config.agent, config.seed)
-    data = read_training(folder)["options"]["data"]
-    dataset = open_dataset(data)
-    agent = load_agent(folder / "best", dataset)
-    tracks, levels = parse_heard(config.heard)
-    options = {"data": data, "listener": "replay", "candidates": "catalog", **agent.env_options}
-    assets = EnvAssets(SessionConfig.from_keywords(options))
+    dataset = open_dataset(read_training(folder)["options"]["data"])
+    return load_agent(folder / "best", dataset), dataset
+
+
+def recommend_next(
+    agent: Agent, dataset: Dataset, heard: str, context: npt.NDArray[np.float32] | None = None
+) -> list[int]:
+    """Rows of the songs that an agent recommends next, best first.
+
+    Args:
+        agent: Who chooses.
+        dataset: What it was made on.
+        heard: As `parse_heard` reads it.
+        context: Where and when, ``(CONTEXT_SIZE,)``; None is unknown.
+    """
+    tracks, levels = parse_heard(heard)
+    options = {"data": str(dataset.folder), "listener": "replay", "candidates": "catalog"}
+    assets = EnvAssets(SessionConfig.from_keywords({**options, **agent.env_options}))
     room = max(assets.capacity, len(tracks))  # every song heard is barred, however many they are
     simulator = Simulator(assets, num_envs=1, capacity=room)
-    simulator.show(0, dataset.catalog.find(tracks), np.array(levels), _context(config))
+    shown = _unknown_context() if context is None else context
+    simulator.show(0, dataset.catalog.find(tracks), np.array(levels), shown)
     only = np.zeros(1, np.intp)
     agent.attach(simulator)
     action, _ = agent.predict(
         simulator.observe(only), None, np.ones(1, np.bool_), deterministic=True
     )
     slates, _, _ = simulator.choose(only, action)
-    return [str(dataset.catalog.track_ids[row]) for row in slates[0] if row >= 0]
+    return [int(row) for row in slates[0] if row >= 0]
 
 
-def _context(config: RecommendConfig) -> np.ndarray:
+def _context(config: RecommendConfig) -> npt.NDArray[np.float32]:
     context_type = -1 if config.context is None else CONTEXT_TYPES.index(config.context)
-    codes = np.array([config.hour, config.premium, config.shuffle, context_type])
+    return _context_of(config.hour, config.premium, config.shuffle, context_type)
+
+
+def _unknown_context() -> npt.NDArray[np.float32]:
+    return _context_of(-1, -1, -1, -1)
+
+
+def _context_of(hour: int, premium: int, shuffle: int, kind: int) -> npt.NDArray[np.float32]:
+    codes = np.array([hour, premium, shuffle, kind])
     context = np.zeros(CONTEXT_SIZE, np.float32)
     context[:-1] = context_inputs(np.zeros(1, np.int64), tuple(codes[:, None]))[0]
     return context

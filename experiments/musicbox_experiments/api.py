@@ -1,0 +1,293 @@
+"""MusicBox from Python: from data to a table in five lines.
+
+    from musicbox_experiments import api
+
+    data = api.open_dataset()
+    agent = api.train("ddpg", data)
+    api.evaluate([agent, api.make_agent("best-rate", data)], data)
+    comparison = api.compare(data, agents=("logged", "best-rate", "ddpg"))
+    comparison.table
+
+The commands do the same by the same functions; what one of them left is found by the other. Names
+here keep their meaning within a minor version; everything else may move.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from matplotlib.figure import Figure
+from musicbox_agents import Agent
+from musicbox_agents import make_agent as _make_agent
+
+from musicbox_env.data.dataset import Dataset
+from musicbox_env.ingest.pipeline import IngestConfig
+from musicbox_env.ingest.pipeline import ingest as _ingest
+from musicbox_env.simulator.assets import open_dataset as _open
+from musicbox_env.synthetic.generator import synthesize as _synthesize
+from musicbox_env.synthetic.world import SyntheticConfig
+from musicbox_experiments.compare.compare import compare as _compare
+from musicbox_experiments.compare.config import DEFAULT_AGENTS, CompareConfig
+from musicbox_experiments.compare.evaluate import figures
+from musicbox_experiments.compare.report import pictures
+from musicbox_experiments.compare.study import Study
+from musicbox_experiments.compare.summary import Summary, ranked
+from musicbox_experiments.data.sampling import draw_sessions
+from musicbox_experiments.data.sources import Source
+from musicbox_experiments.evaluate.metrics import CatalogStats
+from musicbox_experiments.evaluate.rollout import roll_out
+from musicbox_experiments.serve.recommend import recommend_next
+from musicbox_experiments.train.jobs import trained
+from musicbox_experiments.train.simulators import TRUTH, knows_truth, require_possible
+from musicbox_experiments.train.train import TrainConfig
+from musicbox_experiments.train.train import train as _train
+
+__all__ = [
+    "Comparison",
+    "compare",
+    "evaluate",
+    "ingest",
+    "make_agent",
+    "open_dataset",
+    "recommend",
+    "synthesize",
+    "train",
+]
+
+Data = Dataset | Path | str | None
+"""A dataset, its folder, or None for the bundled synthetic one."""
+
+
+def open_dataset(folder: Data = None) -> Dataset:
+    """Open a dataset folder; the bundled synthetic one, made on first use, if none is named."""
+    return folder if isinstance(folder, Dataset) else _open(folder)
+
+
+def ingest(*sources: Path | str, out: Path | str, **options: Any) -> Dataset:
+    """Make a dataset folder of logs or histories, as `musicbox ingest` does, and open it.
+
+    Args:
+        sources: Files, folders or globs.
+        out: Folder to write.
+        options: Fields of `musicbox_env.ingest.pipeline.IngestConfig`, for example ``tracks``.
+
+    Raises:
+        ValueError: A source cannot be used; the message says why.
+        FileExistsError: The folder is there; pass ``overwrite=True`` to replace it.
+    """
+    return Dataset(_ingest(IngestConfig(tuple(map(str, sources)), Path(out), **options)))
+
+
+def synthesize(out: Path | str, *, overwrite: bool = False, **options: Any) -> Dataset:
+    """Make synthetic sessions with the truth behind them, and open them.
+
+    Args:
+        out: Folder to write.
+        overwrite: Replace the folder if it is there.
+        options: Fields of `musicbox_env.synthetic.world.SyntheticConfig`: ``sessions``, ``tracks``,
+            ``seed``, ``taste``.
+    """
+    return Dataset(_synthesize(SyntheticConfig(**options), out, overwrite=overwrite))
+
+
+def make_agent(name: str, data: Data = None, *, seed: int = 0, **settings: Any) -> Agent:
+    """Make an agent without training: those that need none can be evaluated as they are.
+
+    Args:
+        name: One of `musicbox_agents.AGENTS`.
+        data: What it recommends from.
+        seed: Of everything random in it.
+        settings: Its settings by name, for example ``gamma=0.5``.
+
+    Raises:
+        ValueError: The agent or a setting is unknown, or a value cannot be.
+    """
+    return _make_agent(name, open_dataset(data), seed=seed, settings=settings)
+
+
+def train(
+    agent: str,
+    data: Data = None,
+    *,
+    steps: int = 4_000,
+    out: Path | str = "runs/train",
+    **options: Any,
+) -> Agent:
+    """Train an agent as `musicbox train` does; what is finished in ``out`` is opened.
+
+    Args:
+        agent: Name of an agent, or label of a variant.
+        data: What it learns on.
+        steps: Slates that it recommends while it learns.
+        out: Folder of the training; it can be interrupted and goes on there.
+        options: Further fields of `musicbox_experiments.train.train.TrainConfig`, for example
+            ``listener`` or ``agent_settings=("ddpg.gamma=0.5",)``.
+
+    Returns:
+        The checkpoint with the fewest skips on validation sessions.
+
+    Raises:
+        ValueError: An option cannot be.
+        FileExistsError: ``out`` holds the training of this agent under other options.
+    """
+    config = TrainConfig(
+        source=_source(data), agent=agent, train_steps=steps, out=Path(out), seeds=1, **options
+    )
+    return trained(_train(config)[0])
+
+
+def evaluate(
+    agents: Agent | Iterable[Agent],
+    data: Data = None,
+    *,
+    evaluator: str | None = None,
+    split: str = "test",
+    sessions: int = 1_000,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Let agents recommend into the same sessions, and measure what is heard.
+
+    Args:
+        agents: Which.
+        data: The sessions are of this dataset, on which the agents were made.
+        evaluator: Listener that answers: a name or a fitted file; by default the exact law where
+            the data has one, else ``"replay"``.
+        split: Which sessions: ``"validation"`` to choose settings, ``"test"`` once.
+        sessions: How many at most.
+        seed: Which sessions are drawn, and the listener's random numbers.
+
+    Returns:
+        A row an agent, fewest skips first: ``evaluator``, ``agent``, ``seed``, and every metric of
+        `musicbox_experiments.evaluate.metrics.METRICS`. For intervals use `compare`.
+
+    Raises:
+        ValueError: The evaluator or split cannot be.
+    """
+    dataset = open_dataset(data)
+    listener = evaluator or (TRUTH if knows_truth(dataset) else "replay")
+    require_possible([listener], dataset)
+    drawn = draw_sessions(dataset, split, sessions, seed)
+    options = {"data": str(dataset.folder), "split": split}
+    rollouts = [
+        roll_out(one, options, drawn, listener=listener, seed=seed, training_seed=one.seed)
+        for one in ([agents] if isinstance(agents, Agent) else agents)
+    ]
+    table = pd.DataFrame(figures(rollouts, CatalogStats.of(dataset)))
+    return table.sort_values("skip_rate", kind="stable", ignore_index=True)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What `compare` found.
+
+    Attributes:
+        folder: Where everything is written, ``report.html`` included.
+        summary: All figures with their intervals, as in ``summary.json``.
+        study: What they were made from.
+    """
+
+    folder: Path
+    summary: Summary
+    study: Study
+
+    @property
+    def report(self) -> Path:
+        """The page that explains itself."""
+        return self.folder / "report.html"
+
+    @cached_property
+    def table(self) -> pd.DataFrame:
+        """A row an evaluator and agent, fewest skips first, with 95 % intervals.
+
+        ``skip_rate``, and ``difference`` in it to the logged policy, each with ``_low`` and
+        ``_high``; ``effective_catalog_size``; ``reranking``, skips over real labels against a
+        random choice; ``seeds``. NaN where something is unknown.
+        """
+        rows = {}
+        for evaluator, at in self.summary["evaluators"].items():
+            for agent in ranked(self.summary, evaluator):
+                of = at["agents"][agent]
+                rows[evaluator, agent] = {
+                    **_flat("skip_rate", of["metrics"]["skip_rate"]),
+                    **_flat("difference", of["differences"].get("skip_rate")),
+                    "effective_catalog_size": of["metrics"]["effective_catalog_size"]["value"],
+                    "reranking": self.summary["reranking"].get(agent, {}).get("value"),
+                    "seeds": len(of["seeds"]),
+                }
+        index = pd.MultiIndex.from_tuples(rows, names=["evaluator", "agent"])
+        table = pd.DataFrame(list(rows.values()), index=index)
+        return table.astype({name: float for name in table if name != "seeds"})
+
+    @cached_property
+    def figures(self) -> dict[str, Figure]:
+        """The pictures of the report by name, for example ``"skip_rate"``."""
+        return {picture.name: picture.figure for picture in pictures(self.study, self.summary)}
+
+
+def compare(
+    data: Data = None,
+    agents: Iterable[str] = DEFAULT_AGENTS,
+    *,
+    out: Path | str = "runs/compare",
+    **options: Any,
+) -> Comparison:
+    """Train agents over seeds, evaluate them on sessions that they never saw, write a report.
+
+    As `musicbox compare` does: a run that was interrupted goes on where it stopped.
+
+    Args:
+        data: The sessions.
+        agents: Names and labels; ``"logged"``, the logged policy, must be among them.
+        out: Folder of the run.
+        options: Further fields of `musicbox_experiments.compare.config.CompareConfig`: ``seeds``,
+            ``train_steps``, ``evaluation_sessions``, ``listener``, ``agent_settings``, ...
+
+    Raises:
+        ValueError: An option cannot be.
+        FileExistsError: ``out`` holds a run with other options.
+    """
+    config = CompareConfig(source=_source(data), agents=tuple(agents), out=Path(out), **options)
+    study, summary = _compare(config)
+    return Comparison(config.out, summary, study)
+
+
+def recommend(agent: Agent, heard: str, data: Data = None) -> pd.DataFrame:
+    """The next songs for a listening history.
+
+    Args:
+        agent: Who chooses them.
+        heard: Songs heard so far, oldest first, as ``SONG:LEVEL`` separated by commas; a song is a
+            track id or "Artist - Title", a level a number from 0 to 4, its name, ``skipped`` or
+            ``kept``.
+        data: What the agent was made on.
+
+    Returns:
+        A row a song, best first: ``track_id`` and ``title``.
+
+    Raises:
+        KeyError: A song is not in the catalog.
+        ValueError: What was heard cannot be read.
+    """
+    dataset = open_dataset(data)
+    rows = recommend_next(agent, dataset, heard)
+    catalog = dataset.catalog
+    return pd.DataFrame({"track_id": catalog.track_ids[rows], "title": catalog.titles[rows]})
+
+
+def _source(data: Data) -> Source:
+    if data is None:
+        return Source()
+    return Source(data=data.folder if isinstance(data, Dataset) else Path(data))
+
+
+def _flat(name: str, estimate: Mapping[str, Any] | None) -> dict[str, float | None]:
+    """An estimate as three columns."""
+    of = estimate or {}
+    return {
+        name: of.get("value"),
+        f"{name}_low": of.get("low"),
+        f"{name}_high": of.get("high"),
+    }

@@ -1,0 +1,93 @@
+"""The Python API: the page's examples run, and commands find what they left."""
+
+import re
+from pathlib import Path
+
+import matplotlib.figure
+import pandas as pd
+import pytest
+from musicbox_experiments import api
+from musicbox_experiments.cli import main
+
+from musicbox_env.data.dataset import Dataset
+
+PAGE = Path(__file__).parents[2] / "docs" / "api.md"
+SMALL = {  # what the page leaves at sizes that take minutes
+    "open_dataset()": "open_dataset(FOLDER)",
+    "steps=4_000": "steps=40, agent_settings=('ddpg.warmup_updates=9',)",
+    '"ddpg"))': '"ddpg"), seeds=1, train_steps=40, evaluation_sessions=40, workers=1, '
+    "agent_settings=('ddpg.warmup_updates=9',))",
+}
+
+
+@pytest.fixture(scope="module")
+def ran(synthetic_folder, tmp_path_factory):
+    """What the page's examples leave, run in a folder of their own."""
+    code = "\n".join(re.findall(r"^```python\n(.*?)^```", PAGE.read_text(), re.M | re.S))
+    for text, small in SMALL.items():
+        assert text in code
+        code = code.replace(text, small)
+    here, found = tmp_path_factory.mktemp("notebook"), {"FOLDER": str(synthetic_folder)}
+    with pytest.MonkeyPatch.context() as patched:
+        patched.chdir(here)
+        exec(code, found)
+    return here, found
+
+
+def test_the_examples_of_the_page_run(ran):
+    here, found = ran
+    table = found["comparison"].table
+    assert list(table.index.names) == ["evaluator", "agent"]
+    assert set(table.loc["ground_truth"].index) == {"logged", "best-rate", "ddpg"}
+    rates = table.loc["ground_truth", "skip_rate"]
+    assert rates.is_monotonic_increasing
+    assert ((table["skip_rate_low"] <= table["skip_rate"]) | table["skip_rate_low"].isna()).all()
+    assert (here / "skip_rate.png").is_file()
+    assert found["comparison"].report == Path("runs/compare/report.html")
+    assert all(
+        isinstance(f, matplotlib.figure.Figure) for f in found["comparison"].figures.values()
+    )
+
+
+def test_evaluate_gives_what_the_comparison_gives_of_the_same_sessions(ran, synthetic):
+    _, found = ran
+    agents = [api.make_agent(name, synthetic) for name in ("logged", "best-rate")]
+    table = api.evaluate(agents, synthetic, evaluator="replay", sessions=40)
+    compared = found["comparison"].table.loc["replay"]
+    for row in table.itertuples():
+        assert row.skip_rate == pytest.approx(compared.loc[row.agent, "skip_rate"])
+    assert list(table["skip_rate"]) == sorted(table["skip_rate"])
+
+
+def test_a_command_finds_what_python_trained(ran, monkeypatch, capsys):
+    here, found = ran
+    monkeypatch.chdir(here)
+    heard = "t_00000003:full,t_00000017:skipped"
+    main(["recommend", "runs/train", "--heard", heard])
+    shown = capsys.readouterr().out.splitlines()
+    songs = api.recommend(found["agent"], heard, found["data"])
+    assert shown == [f"{song.title}  ({song.track_id})" for song in songs.itertuples()]
+
+
+def test_data_are_made_and_opened_in_one_step(tmp_path, synthetic):
+    made = api.synthesize(tmp_path / "world", sessions=60, tracks=100)
+    assert isinstance(made, Dataset)
+    assert made.sessions.num_sessions == 60
+    with pytest.raises(FileExistsError, match="exists already"):
+        api.synthesize(tmp_path / "world")
+    rows = pd.DataFrame({"session_id": ["a"]})
+    rows.to_csv(tmp_path / "none.csv")
+    with pytest.raises(ValueError, match="session_position"):
+        api.ingest(tmp_path / "none.csv", out=tmp_path / "ingested")
+    assert api.open_dataset(synthetic) is synthetic
+
+
+def test_what_cannot_be_is_refused(synthetic, tmp_path):
+    with pytest.raises(ValueError, match="Unknown agent"):
+        api.make_agent("dppg", synthetic)
+    with pytest.raises(ValueError, match="must be a finite number"):
+        api.make_agent("ddpg", synthetic, gamma="abc")
+    with pytest.raises(ValueError, match="must name `logged`"):
+        api.compare(synthetic, agents=["ddpg"], out=tmp_path)
+    with pytest.raises(TypeError, match="trian_steps"):
+        api.compare(synthetic, trian_steps=3, out=tmp_path)
