@@ -1,0 +1,28 @@
+# MusicBox with all that its command needs, as a user who may write only to /work.
+#
+#     docker build --tag musicbox .
+#     docker run --rm --volume "$PWD/work:/work" musicbox compare --seeds 1
+FROM python:3.11.13-slim-bookworm AS build
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends gcc libc6-dev \
+    && rm -rf /var/lib/apt/lists/*
+WORKDIR /src
+RUN python -m venv /opt/musicbox
+COPY requirements.lock ./
+RUN /opt/musicbox/bin/pip install --no-cache-dir --disable-pip-version-check -r requirements.lock
+COPY . .
+RUN /opt/musicbox/bin/pip install --no-cache-dir --disable-pip-version-check --no-deps .
+
+FROM python:3.11.13-slim-bookworm
+COPY --from=build /opt/musicbox /opt/musicbox
+RUN useradd --create-home --uid 1000 musicbox && install --directory --owner=musicbox /work
+ENV PATH=/opt/musicbox/bin:$PATH \
+    MUSICBOX_CACHE=/work/.cache \
+    NUMBA_CACHE_DIR=/work/.cache/numba \
+    OMP_NUM_THREADS=1 \
+    OPENBLAS_NUM_THREADS=1 \
+    PYTHONDONTWRITEBYTECODE=1
+USER musicbox
+WORKDIR /work
+ENTRYPOINT ["musicbox"]
+CMD ["--help"]
