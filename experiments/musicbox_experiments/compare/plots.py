@@ -131,6 +131,7 @@ class _Distinct(Formatter):
 
     def __call__(self, x: float, pos: int | None = None) -> str:
         """Label of a tick."""
+        assert isinstance(self.axis, Axis)
         low, high = sorted(self.axis.get_view_interval())
         ticks = np.unique([tick for tick in self.axis.get_majorticklocs() if low <= tick <= high])
         steps = np.diff(np.unique(np.round(self._scale * ticks, 9)))

@@ -299,7 +299,7 @@ class _Summarizer:
             "gain_trained_with": gains[0],
             "gain_evaluator": gains[1],
             "remaining": remaining,
-            "verdict": _verdict(*gains, remaining),
+            "verdict": _verdict(gains[0], gains[1], remaining),
         }
 
     def _reranking(self) -> Summary:

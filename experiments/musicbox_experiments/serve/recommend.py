@@ -17,7 +17,6 @@ from typing import Annotated
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 import tyro
 from musicbox_agents import Agent, load_agent
 from musicbox_agents.base import require_ranges
