@@ -20,13 +20,13 @@ from musicbox_env.errors import shown
 from musicbox_env.ingest.json_tables import JsonTable, looks_like_json
 from musicbox_env.ingest.sources import unpack
 from musicbox_env.ingest.sources.bounds import BOUNDS, Bounds, Budget
+from musicbox_env.ingest.sources.csv_tables import CsvTable
 from musicbox_env.ingest.sources.files import CountedFile, OnBytes, ignore_bytes
 from musicbox_env.ingest.sources.parquet import ParquetTable
 from musicbox_env.ingest.sources.workbooks import SPREADSHEET, is_workbook, workbook_tables
 from musicbox_env.ingest.spelling.dialect import Utf8, encoding_of
 from musicbox_env.ingest.tables import (
     HEAD_BYTES,
-    CsvTable,
     DamagedFileError,
     PassedOver,
     PeekedStream,

@@ -12,9 +12,10 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
+from musicbox_env.ingest.sources.csv_tables import CsvTable
 from musicbox_env.ingest.spelling.dialect import Dialect
 from musicbox_env.ingest.spelling.values import stripped
-from musicbox_env.ingest.tables import CsvTable, Rows, Table
+from musicbox_env.ingest.tables import Rows, Table
 
 ISO_TIME: Final = r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:\.\d+)?Z?"
 

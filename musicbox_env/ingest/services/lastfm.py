@@ -12,8 +12,9 @@ from typing import Final
 from musicbox_env.ingest.histories.formats import HistoryFormat
 from musicbox_env.ingest.histories.mapping import PlayMapping
 from musicbox_env.ingest.services.converting import ISO_TIME, all_match, plain_lines
+from musicbox_env.ingest.sources.csv_tables import CsvTable
 from musicbox_env.ingest.spelling.precision import MINUTE
-from musicbox_env.ingest.tables import CsvTable, Table
+from musicbox_env.ingest.tables import Table
 
 HEADLESS: Final = ("artist", "album", "track", "date")
 DATE: Final = r"(?:\d{1,2} [A-Z][a-z]{2} \d{4},? \d\d:\d\d)?"

@@ -14,7 +14,8 @@ import numpy as np
 from musicbox_env.ingest.histories.formats import HistoryFormat
 from musicbox_env.ingest.histories.mapping import PlayMapping
 from musicbox_env.ingest.services.converting import plain_lines, texts, with_columns
-from musicbox_env.ingest.tables import ConvertedTable, CsvTable, Rows, Table
+from musicbox_env.ingest.sources.csv_tables import CsvTable
+from musicbox_env.ingest.tables import ConvertedTable, Rows, Table
 
 MARK: Final = b"#AUDIOSCROBBLER/"
 FIELDS: Final = ("artist", "album", "title", "number", "length", "rating", "time", "mbid")

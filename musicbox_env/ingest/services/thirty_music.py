@@ -21,8 +21,9 @@ import pyarrow as pa
 from musicbox_env.ingest.histories.formats import HistoryFormat
 from musicbox_env.ingest.histories.mapping import PlayMapping
 from musicbox_env.ingest.services.converting import texts
+from musicbox_env.ingest.sources.csv_tables import CsvTable
 from musicbox_env.ingest.spelling.dialect import Dialect
-from musicbox_env.ingest.tables import ConvertedTable, CsvTable, Rows, Table
+from musicbox_env.ingest.tables import ConvertedTable, Rows, Table
 
 SESSIONS: Final = b"event.session\t"
 TRACKS: Final = b"track\t"

@@ -11,8 +11,9 @@ import pytest
 from ingest_runs import rejects_of, run, stored_plays
 from make_logs import make_log, plays_of, write_csv
 
-from musicbox_env.ingest import assembly, tables
+from musicbox_env.ingest import assembly
 from musicbox_env.ingest.assembly import IdSet, SessionAssembler
+from musicbox_env.ingest.sources import csv_tables
 from musicbox_env.schema import (
     CONTEXT_TYPES,
     PLAY_COLUMNS,
@@ -243,7 +244,7 @@ def test_scattered_and_spoilt_rows_against_brute_force(
     tmp_path, monkeypatch, seed, block_bytes, max_held
 ):
     """Interleaved plays, small blocks, plays spilled to disk: the same sessions, whichever way."""
-    monkeypatch.setattr(tables, "BLOCK_BYTES", block_bytes)
+    monkeypatch.setattr(csv_tables, "BLOCK_BYTES", block_bytes)
     monkeypatch.setattr(assembly, "MAX_HELD_PLAYS", max_held)
     rng = np.random.default_rng(seed)
     log = spoil(make_log(60, seed=seed), seed)
@@ -262,7 +263,7 @@ def test_memory_holds_only_unfinished_sessions(tmp_path, monkeypatch):
     """The assembler lets sessions go as they end, and spills what does not end."""
     log = make_log(60, lengths=[20] * 60)
     path = write_csv(log, tmp_path / "log.csv")
-    monkeypatch.setattr(tables, "BLOCK_BYTES", 5_000)
+    monkeypatch.setattr(csv_tables, "BLOCK_BYTES", 5_000)
     held = []
 
     class Watched(SessionAssembler):

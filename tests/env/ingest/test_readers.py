@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 from make_logs import make_log
 
-from musicbox_env.ingest import tables
 from musicbox_env.ingest.readers import open_tables
+from musicbox_env.ingest.sources import csv_tables
 from musicbox_env.ingest.sources.files import find_files
 from musicbox_env.ingest.tables import DamagedFileError, PassedOver, as_strings
 
@@ -165,7 +165,7 @@ def test_lines_are_those_of_the_file(tmp_path):
 
 def test_lines_hold_across_blocks(tmp_path, monkeypatch):
     """Against counting: every field says its own line, in thousands of rows, some spoilt."""
-    monkeypatch.setattr(tables, "BLOCK_BYTES", 1500)
+    monkeypatch.setattr(csv_tables, "BLOCK_BYTES", 1500)
     rng = np.random.default_rng(0)
     text, expected, spoilt = ["a,b\n"], {}, []
     for line in range(2, 4000):

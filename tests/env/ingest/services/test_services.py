@@ -11,7 +11,8 @@ from read_histories import run, stored
 from musicbox_env.ingest import registry
 from musicbox_env.ingest.histories.formats import HistoryFormat
 from musicbox_env.ingest.histories.mapping import PlayMapping
-from musicbox_env.ingest.tables import ConvertedTable, CsvTable, Rows
+from musicbox_env.ingest.sources.csv_tables import CsvTable
+from musicbox_env.ingest.tables import ConvertedTable, Rows
 
 COLUMNS = ("listener", "kind", "began", "songs")
 MAPPING = PlayMapping(time="time", user="listener", track="song", played_ms="ms", duration_ms="ms")
