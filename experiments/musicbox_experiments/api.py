@@ -28,6 +28,7 @@ from musicbox_env.ingest.pipeline import IngestConfig
 from musicbox_env.ingest.pipeline import ingest as _ingest
 from musicbox_env.simulator.assets import open_dataset as _open
 from musicbox_env.synthetic.generator import synthesize as _synthesize
+from musicbox_env.synthetic.truth import knows_truth
 from musicbox_env.synthetic.world import SyntheticConfig
 from musicbox_experiments.compare.compare import compare as _compare
 from musicbox_experiments.compare.config import DEFAULT_AGENTS, CompareConfig
@@ -41,7 +42,7 @@ from musicbox_experiments.evaluate.metrics import CatalogStats
 from musicbox_experiments.evaluate.rollout import roll_out
 from musicbox_experiments.serve.recommend import recommend_next
 from musicbox_experiments.train.jobs import trained
-from musicbox_experiments.train.simulators import TRUTH, knows_truth, require_possible
+from musicbox_experiments.train.simulators import TRUTH, require_possible
 from musicbox_experiments.train.train import TrainConfig
 from musicbox_experiments.train.train import train as _train
 

@@ -53,16 +53,6 @@ def prepare_folder(
     write_json(file, options)
 
 
-def require_folder_name(out: Path) -> None:
-    """Refuse a file where a folder is to be written, before time is spent on what goes there.
-
-    Raises:
-        ValueError: It is a file.
-    """
-    if out.is_file():
-        raise ValueError(f"--out {out} is a file; name a folder, which is made.")
-
-
 def require_data(out: Path, dataset: Dataset) -> None:
     """Note which dataset a run is made on; refuse other data, maybe under the same path.
 

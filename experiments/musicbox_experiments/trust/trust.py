@@ -22,6 +22,7 @@ from musicbox_agents.base import require_ranges
 from tyro.conf import Positional
 
 from musicbox_env.data.dataset import Dataset
+from musicbox_env.data.writing import require_folder
 from musicbox_env.listeners import (
     LISTENERS,
     LearnedListener,
@@ -40,7 +41,7 @@ from musicbox_experiments.evaluate.resampling import Resampling
 from musicbox_experiments.listeners.fit_listener import EnsembleConfig
 from musicbox_experiments.listeners.network import NetworkConfig
 from musicbox_experiments.text import say
-from musicbox_experiments.train.folder import require_folder_name, require_made_on
+from musicbox_experiments.train.folder import require_made_on
 from musicbox_experiments.trust import agreement, exact_law, item_effect, list_reward, prediction
 from musicbox_experiments.trust.boosting import BoostingBaseline
 from musicbox_experiments.trust.context import Context, ListenerUnderTest
@@ -129,7 +130,7 @@ def run(config: TrustConfig) -> None:
 
 
 def _run(config: TrustConfig) -> None:
-    require_folder_name(config.folder)
+    require_folder(config.folder)
     if config.pool:
         records = pooled([read_records(folder) for folder in config.pool])
         _write_alone(config.folder, records, f"Means of {len(config.pool)} test folds")
