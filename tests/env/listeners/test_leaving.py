@@ -124,7 +124,7 @@ def test_batched_equals_single_through_leaving(synthetic_folder, saved, listener
         a, b = single.step(actions), vector.step(actions)
         for left, right in zip(a[1:4], b[1:4], strict=True):
             np.testing.assert_array_equal(left, right)
-        for name in ("slate", "levels", "logged", "left"):
+        for name in ("slate", "slate_levels", "logged", "left"):
             np.testing.assert_array_equal(a[4][name], b[4][name])
         for name, part in a[0].items():
             np.testing.assert_array_equal(part, b[0][name])
