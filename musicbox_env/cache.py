@@ -66,11 +66,15 @@ def kept_in_cache(*names: str) -> Path:
 
 
 def _can_be_written(folder: Path) -> bool:
-    """Whether a folder, or the nearest above that exists, can be written."""
+    """Whether a folder can be written; it is made if missing."""
     if not folder.is_absolute():  # of a user without a home
         return False
-    nearest = next(path for path in (folder, *folder.parents) if path.exists())
-    return nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK)
+    try:  # permissions alone do not tell: not of read-only file systems, not to root
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError:
+        return False
+    return True
 
 
 @contextmanager

@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -101,7 +102,11 @@ def test_what_is_kept_already_is_found_where_nothing_can_be_written(tmp_path, mo
     monkeypatch.setenv(cache.CACHE_VARIABLE, "")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     (tmp_path / "musicbox/data").mkdir(parents=True)
-    monkeypatch.setattr(os, "access", lambda *_: False)
+
+    def refuse(**_):
+        raise PermissionError
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
     assert cache.kept_in_cache("data") == tmp_path / "musicbox/data"
     with pytest.warns(UserWarning, match="set MUSICBOX_CACHE"):
         assert not cache.kept_in_cache("other").is_relative_to(tmp_path)
