@@ -8,7 +8,7 @@ ARGS ?=
 export OMP_NUM_THREADS ?= 1
 export OPENBLAS_NUM_THREADS ?= 1
 
-.PHONY: help install compare test lint fast slow attack boundscheck clean
+.PHONY: help install compare test lint fast slow attack boundscheck interop clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -45,5 +45,8 @@ attack: $(STAMP)  ## tampered files, kills, full disks, killed workers: twenty m
 boundscheck: $(STAMP)  ## the fast tests of the environment, every index in compiled kernels checked
 	NUMBA_BOUNDSCHECK=1 NUMBA_CACHE_DIR=$(abspath .boundscheck_cache) $(BIN)/pytest -n 2 tests/env tests/attack
 
+interop: $(STAMP)  ## train with other libraries, each in an environment of its own under .interop: hours
+	$(BIN)/python tests/interop/run.py $(ARGS)
+
 clean:  ## remove .venv and caches
-	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .boundscheck_cache
+	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .boundscheck_cache .interop

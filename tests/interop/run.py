@@ -1,0 +1,116 @@
+"""Train each library of ``libraries.toml`` in an environment of its own; write docs/interop.md.
+
+    python tests/interop/run.py --seeds 3 --only sb3 cleanrl
+
+Environments lie in ``.interop/``, results in ``.interop/results.jsonl``: what is there is not made
+again.
+"""
+
+import argparse
+import json
+import shlex
+import subprocess
+import sys
+import tomllib
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+from scipy.stats import t
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+WORK = ROOT / ".interop"
+RESULTS = WORK / "results.jsonl"
+PAGE = ROOT / "docs" / "interop.md"
+BEGIN, END = "<!-- table: make interop -->", "<!-- end -->"
+
+
+def python_of(library: str, install: list[str]) -> Path:
+    """The Python of a library's environment, which is made if it is not there."""
+    folder = WORK / library
+    python = folder / "bin" / "python"
+    if not (folder / "made").exists():
+        subprocess.run([sys.executable, "-m", "venv", "--clear", folder], check=True)
+        pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        subprocess.run([*pip, *install, str(ROOT)], check=True)
+        (folder / "made").touch()
+    return python
+
+
+def known() -> list[dict]:
+    """Results of this and earlier calls."""
+    lines = RESULTS.read_text().splitlines() if RESULTS.exists() else []
+    return [json.loads(line) for line in lines]
+
+
+def run(library: str, about: dict, seeds: range, steps: int) -> None:
+    """Train what is missing of a library's runs, and note the results."""
+    python = python_of(library, about["install"])
+    for line in about["runs"]:
+        done = {r["seed"] for r in known() if r["run"] == line and r["steps"] == steps}
+        missing = [str(seed) for seed in seeds if seed not in done]
+        if not missing:
+            continue
+        words = [python, *shlex.split(line), "--steps", str(steps), "--seeds", *missing]
+        with subprocess.Popen(words, cwd=HERE, stdout=subprocess.PIPE, text=True) as process:
+            for said in process.stdout:
+                if said.startswith("{"):
+                    row = {"run": line, "library": library, **json.loads(said)}
+                    with RESULTS.open("a") as file:
+                        file.write(json.dumps(row) + "\n")
+                    print(row, flush=True)
+        if process.returncode:
+            raise SystemExit(f"{shlex.join(map(str, words))} failed.")
+
+
+def interval(values: list[float]) -> str:
+    """Mean and Student's 95 % interval over seeds, in percentage points."""
+    mean, number = 100 * np.mean(values), len(values)
+    if number < 2:
+        return f"{mean:.1f}"
+    half = 100 * np.std(values, ddof=1) / np.sqrt(number) * t.ppf(0.975, number - 1)
+    return f"{mean:.1f} [{mean - half:.1f}, {mean + half:.1f}]"
+
+
+def table(libraries: dict) -> str:
+    """Markdown: a row for each run."""
+    rows = defaultdict(list)
+    for result in known():
+        rows[result["run"], result["name"], result["library"]].append(result)
+    lines = [
+        "| library | versions | seeds | slates | songs skipped | random | fewer, points |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for (_, name, library), found in rows.items():
+        rates = [r["skip_rate"] for r in found]
+        gains = [r["random"] - r["skip_rate"] for r in found]
+        lines.append(
+            f"| {name} | {', '.join(libraries[library]['install'])} | {len(found)} "
+            f"| {found[0]['steps']:,} | {100 * np.mean(rates):.1f} % "
+            f"| {100 * np.mean([r['random'] for r in found]):.1f} % | {interval(gains)} |"
+        )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Run, and write the table into the page; exit with 1 if a library is no better than random."""
+    libraries = tomllib.loads((HERE / "libraries.toml").read_text())
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", nargs="+", choices=libraries, default=list(libraries))
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=6_000)
+    given = parser.parse_args()
+    WORK.mkdir(exist_ok=True)
+    for library in given.only:
+        run(library, libraries[library], range(given.seeds), given.steps)
+    text = PAGE.read_text()
+    before, after = text.partition(BEGIN)[0], text.partition(END)[2]
+    PAGE.write_text(f"{before}{BEGIN}\n{table(libraries)}\n{END}{after}")
+    worse = {r["name"] for r in known() if r["skip_rate"] >= r["random"]}
+    if worse:
+        raise SystemExit(f"No better than random with some seed: {', '.join(sorted(worse))}.")
+
+
+if __name__ == "__main__":
+    main()
