@@ -105,6 +105,8 @@ class GapLengths:
         """Add records with their bounds."""
         low, high = LIKELY_LENGTHS_MS
         likely = listens["inferred"] & (listens["bound"] >= low) & (listens["bound"] <= high)
+        if not likely.any():
+            return
         track, gap = listens["track"][likely], listens["bound"][likely]
         place = self._count[track] + place_in_group(track)
         room = place < LENGTH_SAMPLES
@@ -115,6 +117,8 @@ class GapLengths:
         self, estimate: tuple[npt.NDArray[np.int32], npt.NDArray[np.int8]]
     ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int8]]:
         """`levels.LengthEstimate.finish`, with lengths found here in place of typical ones."""
+        if not self._count.any():
+            return estimate
         length, evidence = estimate
         found = np.zeros(len(length), np.int32)
         for first in range(0, len(length), TRACKS_AT_A_TIME):

@@ -32,7 +32,8 @@ BREAKS: Final = ' \u00a0"\u201c\u201d\u201e\u00ab\u00bb\u201a\u2018\u2019\u300c\
 
 def recognize(table: Table) -> HistoryFormat | None:
     """How to read a table, None if it is no history of YouTube."""
-    if not isinstance(table, JsonTable) or not {"header", "title", "time"} <= {*table.columns}:
+    columns = {"header", "title", "titleUrl", "time"}
+    if not isinstance(table, JsonTable) or not columns <= {*table.columns}:
         return None
     first = table.sample()
     titles = {
