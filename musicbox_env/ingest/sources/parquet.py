@@ -79,7 +79,8 @@ class ParquetTable:
 
         Runs of one value, and dictionaries, take no room in a file, however often they are named.
         """
-        batches = self._parquet.iter_batches(rows, columns=list(wanted))
+        # A thread that cannot be started for want of memory would end the process.
+        batches = self._parquet.iter_batches(rows, columns=list(wanted), use_threads=False)
         while True:
             try:
                 with bounded_memory(MOST_AT_ONCE):

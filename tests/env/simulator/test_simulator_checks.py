@@ -104,7 +104,8 @@ ODD = {
     },
     **{"true": True, "a masked array": np.ma.masked_array([1, 2], [0, 1]), "itself": itself()},
 }
-RIGHT = {"None": ("data", "horizon", "leaving", "reward"), "true": ("repeats",)}
+FREE = "data", "listener", "candidates", "horizon", "leaving", "reward"
+RIGHT = {"None": FREE, "true": ("repeats",)}
 OPTIONS = [option.name for option in dataclasses.fields(SessionConfig)]
 
 
