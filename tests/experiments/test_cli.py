@@ -100,8 +100,8 @@ def test_unknown_options_are_refused_with_a_suggestion(capsys):
         (["compare", "--seed", "5"], "--evaluation-seed draws the sessions"),
         (["compare", "--seed=5"], "--seeds says how many trainings"),
         (["train", "--seed", "5"], "--seeds says how many trainings"),
-        (["export", "--minary"], "Did you mean --minari?"),
-        (["ingest", "logs", "--track", "x"], "Did you mean --tracks?"),
+        (["export", "--minary"], "Did you mean --minari"),
+        (["ingest", "logs", "--track", "x"], "Did you mean --tracks"),
         (["trust", "--nonsense"], "`musicbox trust --help` lists all"),
     ],
 )
