@@ -10,6 +10,7 @@ and whether they order the agents alike.
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,6 +19,7 @@ import numpy.typing as npt
 from musicbox_agents.base import require_ranges
 
 from musicbox_env.data.writing import write_json
+from musicbox_env.locks import held
 from musicbox_env.synthetic.generator import synthesize
 from musicbox_env.synthetic.world import SyntheticConfig
 from musicbox_experiments.compare import plots
@@ -70,13 +72,19 @@ class CalibrateGainConfig:
 
 def run(config: CalibrateGainConfig) -> None:
     """Train, evaluate, print and write the table."""
-    rows = [row_of(study(config, size, way), size, way) for size in config.sessions for way in WAYS]
+    with held(config.out):
+        _run(config)
+
+
+def _run(config: CalibrateGainConfig) -> None:
+    rows = []
+    for size, way in product(config.sessions, WAYS):
+        rows.append(row_of(study(config, size, way), size, way))
+        say(f"{as_text(rows[-1])}\n")
     options = {k: v for k, v in asdict(config).items() if k not in ("out", "workers")}
     config.out.mkdir(parents=True, exist_ok=True)
     write_json(config.out / FILE, {"options": options, "rows": rows})
     (config.out / "known_gains.png").write_bytes(plots.png(picture(rows)))
-    for row in rows:
-        say(f"{as_text(row)}\n")
     say(config.out / FILE)
 
 
