@@ -1,11 +1,11 @@
 """The contract of all agents: whatever `musicbox_agents.AGENTS` names is tried here."""
 
 import json
-import shutil
 
 import gymnasium as gym
 import numpy as np
 import pytest
+from altered import copy_to_alter
 from musicbox_agents import AGENTS, agent_class, load_agent, make_agent
 from musicbox_agents.baselines.neighbors import history_matrix
 from stable_baselines3.common.evaluation import evaluate_policy
@@ -79,7 +79,7 @@ def changed_futures(dataset, folder, change):
     Args:
         change: From tracks and levels of a second half to new ones.
     """
-    shutil.copytree(dataset.folder, folder)
+    copy_to_alter(dataset.folder, folder)
     tracks = np.load(folder / "plays/track.npy", mmap_mode="r+")
     levels = np.load(folder / "plays/level.npy", mmap_mode="r+")
     log = dataset.sessions

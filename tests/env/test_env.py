@@ -9,6 +9,7 @@ from functools import partial
 import gymnasium as gym
 import numpy as np
 import pytest
+from altered import copy_to_alter
 from environments import make, same
 
 import musicbox_env
@@ -160,10 +161,8 @@ def test_reward_terms_are_reported_and_weighted(synthetic_folder):
 
 def test_future_labels_change_nothing_that_is_observed(synthetic_folder, tmp_path):
     """The whole future of every session is rewritten; what agents see before it stays the same."""
-    import shutil
-
     changed = tmp_path / "changed"
-    shutil.copytree(synthetic_folder, changed)
+    copy_to_alter(synthetic_folder, changed)
     offsets = np.load(changed / "sessions" / "offsets.npy")
     lengths = np.diff(offsets)
     rng = np.random.default_rng(0)
@@ -187,10 +186,8 @@ def test_future_labels_change_nothing_that_is_observed(synthetic_folder, tmp_pat
 
 def test_order_of_the_candidates_in_the_log_does_not_matter(synthetic_folder, tmp_path):
     """Plays of the second half change places, labels and all: the same songs are chosen."""
-    import shutil
-
     changed = tmp_path / "reversed"
-    shutil.copytree(synthetic_folder, changed)
+    copy_to_alter(synthetic_folder, changed)
     offsets = np.load(changed / "sessions" / "offsets.npy")
     for file in (changed / "plays").glob("*.npy"):
         column = np.lib.format.open_memmap(file, mode="r+")

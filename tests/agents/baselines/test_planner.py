@@ -148,7 +148,7 @@ def test_reading_more_of_wear_is_worth_something(worn):
         skips = []
         for _ in range(10):
             observation, *_, info = env.step(act(agent, observation))
-            skips.append(is_skip(info["levels"]).mean())
+            skips.append(is_skip(info["slate_levels"]).mean())
         rates[reach] = np.mean(skips)
     assert rates["session"] < rates["slate"] < rates["nothing"]
 

@@ -1,10 +1,9 @@
 """Agents that learn from logs alone: what they point at, and what they never look at."""
 
-import shutil
-
 import numpy as np
 import pytest
 import torch
+from altered import copy_to_alter
 from handmade import KEPT, SKIPPED, observe, write_sessions
 from musicbox_agents import AGENTS, agent_class, make_agent
 from musicbox_agents.offline.iql import expectile_loss
@@ -207,7 +206,7 @@ def test_learning_again_learns_the_same(planted, name):
 
 @pytest.mark.parametrize("name", OFFLINE)
 def test_reads_no_session_but_those_of_training(synthetic, name, tmp_path):
-    shutil.copytree(synthetic.folder, tmp_path / "other")
+    copy_to_alter(synthetic.folder, tmp_path / "other")
     log = synthetic.sessions
     others = np.isin(log.split, split_codes("validation") + split_codes("test"))
     plays = log.plays_of(np.flatnonzero(others))
@@ -226,7 +225,7 @@ def test_reads_no_session_but_those_of_training(synthetic, name, tmp_path):
 
 def test_one_fold_is_learned_from_without_the_other(synthetic, tmp_path):
     """Track rates come from the other fold by design, so a space without rates."""
-    shutil.copytree(synthetic.folder, tmp_path / "other")
+    copy_to_alter(synthetic.folder, tmp_path / "other")
     plays = synthetic.sessions.plays_of(synthetic.sessions.sessions_in("train_b"))
     levels = np.load(tmp_path / "other/plays/level.npy", mmap_mode="r+")
     levels[plays] = 4 - levels[plays]

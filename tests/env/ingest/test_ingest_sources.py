@@ -73,7 +73,7 @@ def test_foreign_files_are_passed_over_in_a_folder_and_refused_by_name(tmp_path)
         ("README.txt", "is no listening log: columns session_id.*About these logs found"),
         ("cover.png", "is neither text"),
         ("_SUCCESS", "is empty"),
-        ("tracks.csv", "is no listening log"),
+        ("tracks.csv", "holds features of tracks: name it with --tracks"),
     ]:
         with pytest.raises(ValueError, match=f"{name}: {message}"):
             run(tmp_path, tmp_path / "logs" / name, tmp_path / "logs/log.csv", out=name)

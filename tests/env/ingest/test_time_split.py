@@ -313,9 +313,9 @@ def test_histories_beside_logs_need_dates(tmp_path, listening, files):
     assert dataset.sessions.num_sessions + left_out(dataset) == 120 + 200
 
 
-def relative(columns):
+def relative(table):
     """A service whose times count from a moment that it does not name."""
-    if "since" not in columns:
+    if "since" not in table.columns:
         return None
     mapping = PlayMapping(
         user="uid", time="since", track="song_id", played_ms="heard", duration_ms="song_len"

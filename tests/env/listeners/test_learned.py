@@ -2,11 +2,11 @@
 
 import itertools
 import pickle
-import shutil
 from dataclasses import fields, replace
 
 import numpy as np
 import pytest
+from altered import copy_to_alter
 from level_summaries import summaries
 from scipy.special import expit, logit
 from worlds import next_plays
@@ -178,7 +178,7 @@ def test_a_table_of_other_plays_that_replaces_the_first_is_the_one_read(syntheti
 def test_true_past_does_not_see_the_play_in_question(synthetic_folder, listener, tmp_path):
     """Play 6 and all later ones change in every column but the track; answers up to 6 stay."""
     changed = tmp_path / "changed"
-    shutil.copytree(synthetic_folder, changed)
+    copy_to_alter(synthetic_folder, changed)
     offsets = np.load(changed / "sessions" / "offsets.npy")
     for file in (changed / "plays").glob("*.npy"):
         if file.stem == "track":

@@ -1,9 +1,8 @@
 """The inputs of the learned listener, written out."""
 
-import shutil
-
 import numpy as np
 import pytest
+from altered import copy_to_alter
 from level_summaries import summaries
 from scipy.special import expit
 from worlds import next_plays
@@ -28,7 +27,7 @@ from musicbox_env.schema import REASONS_END, REASONS_START
 def test_what_the_log_does_not_say_is_no_behaviour(synthetic_folder, tmp_path):
     """A log without the optional columns reads as a simulated play does: all zeros."""
     poor = tmp_path / "poor"
-    shutil.copytree(synthetic_folder, poor)
+    copy_to_alter(synthetic_folder, poor)
     optional = (
         "reason_start",
         "reason_end",

@@ -9,6 +9,7 @@ from functools import partial
 
 import numpy as np
 import pytest
+from altered import copy_to_alter
 from scipy.special import expit
 
 from musicbox_env.data.dataset import Dataset
@@ -168,7 +169,7 @@ def test_what_is_known_only_after_the_play_has_no_say(synthetic_folder, syntheti
     means, and why only the other listeners are held to this.
     """
     changed = tmp_path / "changed"
-    shutil.copytree(synthetic_folder, changed)
+    copy_to_alter(synthetic_folder, changed)
     offsets = np.load(changed / "sessions" / "offsets.npy")
     for file in (changed / "plays").glob("*.npy"):
         column = np.lib.format.open_memmap(file, mode="r+")

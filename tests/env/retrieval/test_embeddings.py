@@ -8,6 +8,7 @@ import sys
 
 import numpy as np
 import pytest
+from altered import forget_identity
 from worlds import genre_of, is_cold, planted_world
 
 from musicbox_env.data.dataset import EMBEDDINGS, Dataset
@@ -223,6 +224,7 @@ def test_fitted_on_training_sessions_alone(world, tmp_path):
     evaluated = np.concatenate([log.plays_of(log.sessions_in(s)) for s in ("validation", "test")])
     plays[evaluated] = np.random.default_rng(0).permutation(plays[evaluated])
     np.save(altered.folder / "plays/track.npy", plays)
+    forget_identity(altered.folder)
     fit_embeddings(altered.folder, dim=DIM)
     for name in EMBEDDINGS:
         assert _hash(altered.folder, name) == _hash(world.folder, name)
@@ -331,6 +333,7 @@ def test_sessions_of_one_song_teach_nothing(tmp_path):
     dataset = planted_world(tmp_path / "one", sessions=40, tracks=2, genres=2, features=False)
     plays = np.load(dataset.folder / "plays/track.npy")
     np.save(dataset.folder / "plays/track.npy", np.zeros_like(plays))
+    forget_identity(dataset.folder)
     reports = fit_embeddings(dataset.folder)
     assert "no training session holds two different songs" in reports["hybrid"]["skipped"]
 

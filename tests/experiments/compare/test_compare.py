@@ -165,7 +165,7 @@ def test_other_data_under_the_same_path_are_refused(moved, monkeypatch):
         train_all(finished_jobs(out), workers=1)
     monkeypatch.setattr(compare, "write_report", refuse)
     with pytest.raises(InterruptedError):
-        compare.run(replace(moved, overwrite=True, agents=("logged",)))
+        compare.run(replace(moved, overwrite=True, agents=("logged",), agent_settings=()))
     assert json.loads((out / "made_on.json").read_text()) == Dataset(data).identity
 
 

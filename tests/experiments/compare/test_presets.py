@@ -130,7 +130,7 @@ def test_first_is_the_first_musicbox_on_raw_logs(tmp_path, capsys):
 def test_filters_make_raw_logs_of_the_synthetic_world(tmp_path, monkeypatch):
     monkeypatch.setattr(
         "musicbox_experiments.data.sources.SyntheticConfig",
-        lambda taste: SyntheticConfig(sessions=300, tracks=150, taste=taste),
+        lambda **knobs: SyntheticConfig(sessions=300, tracks=150, **knobs),
     )
     data = Source(filters=Filters(session_length=20)).resolve(tmp_path)
     lengths = Dataset(data).sessions
@@ -141,7 +141,7 @@ def test_taste_is_that_of_a_world_in_the_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("MUSICBOX_CACHE", str(tmp_path))
     monkeypatch.setattr(
         "musicbox_experiments.data.sources.SyntheticConfig",
-        lambda taste: SyntheticConfig(sessions=300, tracks=150, taste=taste),
+        lambda **knobs: SyntheticConfig(sessions=300, tracks=150, **knobs),
     )
     folder = Source(taste="high").resolve(tmp_path / "run")
     assert Dataset(folder).about["synthetic"]["taste"] == "high"

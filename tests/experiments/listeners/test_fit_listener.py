@@ -6,6 +6,7 @@ import os
 import numpy as np
 import pytest
 import torch
+from altered import forget_identity
 from handmade import write_sessions
 from musicbox_experiments.listeners.calibration import (
     SongLogits,
@@ -228,6 +229,7 @@ def test_one_training_session_is_enough_to_fit_on(tmp_path):
     splits = np.load(tmp_path / "d/sessions/split.npy")
     splits[1:] = SPLITS.index("validation")
     np.save(tmp_path / "d/sessions/split.npy", splits)
+    forget_identity(tmp_path / "d")
     config = FitListenerConfig(members=1, memory=4, head=2, max_epochs=1, progress=False)
     fit = fit_ensemble(config, Dataset(tmp_path / "d"))
     assert fit.about["fitted_sessions"] == 1

@@ -10,7 +10,7 @@ from musicbox_experiments.train.jobs import jobs_for, read_training, train, trai
 from musicbox_experiments.train.simulators import (
     choose_listeners,
     directions_for,
-    fit_side_by_side,
+    fit_missing,
     pessimistic,
     require_choice,
 )
@@ -33,7 +33,7 @@ def small(tmp_path_factory):
 def learned(small, tmp_path_factory):
     [direction] = directions_for("learned", (), small, "folds")
     out = tmp_path_factory.mktemp("run")
-    fit_side_by_side("learned", [(small, out, direction)], workers=1)
+    fit_missing("learned", [(small, out, direction)], workers=1)
     return choose_listeners("learned", (), small, out, direction)
 
 

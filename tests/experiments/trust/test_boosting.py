@@ -1,11 +1,11 @@
 """Gradient boosting: what its features may know, and what it learns."""
 
 import itertools
-import shutil
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from altered import copy_to_alter
 from musicbox_experiments.trust import metrics
 from musicbox_experiments.trust.boosting import (
     RATE_FOLDS,
@@ -22,7 +22,7 @@ from musicbox_env.schema import PLAY_COLUMNS, UNKNOWN
 def test_features_do_not_know_what_comes_after_the_past(synthetic_folder, synthetic, tmp_path):
     """Every column but the track changes from the first play after the shown half on."""
     changed = tmp_path / "changed"
-    shutil.copytree(synthetic_folder, changed)
+    copy_to_alter(synthetic_folder, changed)
     offsets = np.load(changed / "sessions" / "offsets.npy")
     for name in PLAY_COLUMNS:
         if name == "track":
@@ -47,7 +47,7 @@ def test_features_do_not_know_what_comes_after_the_past(synthetic_folder, synthe
 
 def test_levels_alone_read_no_behavior(synthetic_folder, synthetic, tmp_path, log):
     changed = tmp_path / "changed"
-    shutil.copytree(synthetic_folder, changed)
+    copy_to_alter(synthetic_folder, changed)
     for name in ("reason_end", "reason_start", "pause", "context_switch", "seek_forward"):
         column = np.lib.format.open_memmap(changed / "plays" / f"{name}.npy", mode="r+")
         column[:] = 1
@@ -97,7 +97,7 @@ def test_boosting_learns_persistence_and_nothing_from_permuted_labels(context):
 def test_boosting_does_without_what_a_history_leaves_unknown(synthetic, tmp_path, make_context):
     """Listening histories know no context: columns of nothing but unknown values."""
     folder = tmp_path / "data"
-    shutil.copytree(synthetic.folder, folder)
+    copy_to_alter(synthetic.folder, folder)
     for name in ("hour", "premium", "context_type", "shuffle"):
         column = np.load(folder / f"plays/{name}.npy")
         np.save(folder / f"plays/{name}.npy", np.full_like(column, UNKNOWN))

@@ -1,9 +1,8 @@
 """Queries to listeners: the true past, imputed plays, and free runs."""
 
-import shutil
-
 import numpy as np
 import pytest
+from altered import copy_to_alter
 from musicbox_experiments.trust import queries
 from musicbox_experiments.trust.queries import ImputingReplay, Log, Targets, without_answers
 
@@ -46,7 +45,7 @@ def test_a_tested_replay_listener_does_not_know_the_answer(
 ):
     """Every label at one place changes: what is asked about that place must not, the rest must."""
     place, changed = 6, tmp_path / "changed"
-    shutil.copytree(synthetic_folder, changed)
+    copy_to_alter(synthetic_folder, changed)
     column = np.lib.format.open_memmap(changed / "plays" / "level.npy", mode="r+")
     at = np.asarray(synthetic.sessions.offsets[:-1]) + place
     column[at] = np.where(is_skip(column[at]), 4, 0)
