@@ -206,6 +206,10 @@ EXTRA_PLAY_COLUMNS: Final[Mapping[str, PlayColumn]] = {
     "source": PlayColumn("int8", "start", "who chose the song, listener or recommender", SOURCES),
 }
 """Stored only where the log gives a value for some play."""
+OPINIONS: Final = ("like", "dislike", "unlike", "undislike")
+"""What listeners say of a song; the last two take an earlier one back."""
+OPINION_COUNTS: Final = tuple(f"{opinion}s_{fold}" for opinion in OPINIONS for fold in ("a", "b"))
+"""Columns of the catalog: how often it was said in the training sessions of each fold."""
 STORED_PLAY_COLUMNS: Final = {**PLAY_COLUMNS, **EXTRA_PLAY_COLUMNS}
 
 REQUIRED_LOG_COLUMNS: Final = (

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from musicbox_env.data.checks import UNREADABLE, CheckedFile, FileError, are_strings
 from musicbox_env.data.made_up import with_made_up_names
 from musicbox_env.names import id_key, name_key
-from musicbox_env.schema import TRACK_FEATURES, suggest
+from musicbox_env.schema import OPINION_COUNTS, OPINIONS, TRACK_FEATURES, require_known, suggest
 
 if TYPE_CHECKING:  # slow to import, and an environment needs none of it
     import pandas as pd
@@ -72,9 +72,10 @@ class Catalog:
     def _require_columns(self, schema: pa.Schema) -> None:
         """Refuse columns that are missing, there twice, or of another type."""
         names = schema.names
+        counted = (*COUNTS, *(OPINION_COUNTS if {*OPINION_COUNTS} & {*names} else ()))
         for name, right, kind in _COLUMNS:
             number = names.count(name)
-            needed = name == TRACK_ID or name in COUNTS
+            needed = name == TRACK_ID or name in counted
             wrong = number > 1 or (number and not right(schema.field(name)))
             CheckedFile(self._file, MEND).require(
                 not wrong and (number or not needed), f"no column {name} of {kind}", "one"
@@ -101,7 +102,8 @@ class Catalog:
             table.validate(full=True)
             self._require_columns(table.schema)
             distinct = pc.call_function("count_distinct", [table[TRACK_ID]]).as_py()
-            counts = {name: table[name].to_numpy() for name in COUNTS}
+            counted = [name for name in (*COUNTS, *OPINION_COUNTS) if name in known]
+            counts = {name: table[name].to_numpy() for name in counted}
         except FileError:
             raise
         except UNREADABLE as error:
@@ -265,6 +267,16 @@ class Catalog:
             )
         return np.sum([self._column(f"{what}_{fold}") for fold in folds[split]], axis=0)
 
+    def opinions(self, opinion: str, split: str = "train") -> npt.NDArray[np.int64]:
+        """How often one of `schema.OPINIONS` was given in training sessions ``(num_tracks,)``.
+
+        Zeros where the dataset knows of none.
+        """
+        require_known("opinion", opinion, OPINIONS)
+        if f"{opinion}s_a" not in self._schema.names:
+            return np.zeros(len(self), np.int64)
+        return self._count(f"{opinion}s", split)
+
     def skip_rate(self, split: str = "train") -> npt.NDArray[np.float64]:
         """Skip rate of each track shrunken towards the catalog's mean, ``(num_tracks,)``.
 
@@ -294,6 +306,7 @@ def _are_lists(field: pa.Field) -> bool:
 _COLUMNS = (
     (TRACK_ID, are_strings, "strings"),
     *((name, lambda field: pa.types.is_int64(field.type), "int64") for name in COUNTS),
+    *((name, lambda field: pa.types.is_int64(field.type), "int64") for name in OPINION_COUNTS),
     *((name, _are_names, "strings") for name in ("title", "artist")),
     (OTHER_IDS, _are_lists, "lists of strings"),
     *((name, _are_numbers, "numbers") for name in TRACK_FEATURES),

@@ -23,12 +23,14 @@ import pyarrow.parquet as pq
 from musicbox_env.data.catalog import Catalog
 from musicbox_env.data.dataset import FORMAT_VERSION, IDENTITY, UNFINISHED
 from musicbox_env.data.fingerprint import fingerprints
+from musicbox_env.data.opinions import opinion_counts
 from musicbox_env.data.sessions import SessionLog, assign_splits
 from musicbox_env.data.splits import SplitConfig
 from musicbox_env.errors import writing
 from musicbox_env.locks import held
 from musicbox_env.schema import (
     EXTRA_PLAY_COLUMNS,
+    OPINION_COUNTS,
     PLAY_COLUMNS,
     STORED_PLAY_COLUMNS,
     TRACK_FEATURES,
@@ -51,7 +53,8 @@ class PlayBlock:
     Attributes:
         session_ids: Ids of the sessions ``(n,)``.
         lengths: Plays of each session ``(n,)``; they sum to the number of plays p.
-        vocabulary: Ids of the tracks that the block mentions.
+        vocabulary: Ids of tracks, of which the block mentions some; blocks that share the array are
+            written faster.
         columns: Columns of `schema.PLAY_COLUMNS`, each ``(p,)``; ``track`` indexes
             ``vocabulary``; a column that is left out is stored as unknown.
         split_keys: What each session's split is drawn from ``(n,)``: sessions of one key share a
@@ -156,6 +159,7 @@ def write_dataset(
     split: SplitConfig,
     about: dict[str, Any],
     names: pd.DataFrame | None = None,
+    opinions: pa.Table | None = None,
 ) -> None:
     """Write plays, sessions and catalog into a (staged) folder, in one pass over the blocks.
 
@@ -170,6 +174,8 @@ def write_dataset(
         split: Division of the sessions.
         about: What else ``dataset.json`` shall say (sources, filters, rejects).
         names: Optional ``track_id``, ``title`` and ``artist`` of tracks, each track once.
+        opinions: Optional likes and dislikes, of `opinions.OPINION_SCHEMA`; those given in training
+            sessions are counted in the catalog.
 
     Raises:
         ValueError: The blocks hold no session.
@@ -187,6 +193,11 @@ def write_dataset(
     catalog, new_row = _build_catalog(writer.index, writer.counts, features)
     if names is not None:
         catalog = catalog.merge(names, how="left", on="track_id", validate="one_to_one")
+    if opinions is not None:
+        counts = opinion_counts(folder, opinions)
+        catalog = catalog.merge(counts, how="left", on="track_id", validate="one_to_one")
+        catalog = catalog.fillna(dict.fromkeys(OPINION_COUNTS, 0))
+        catalog = catalog.astype(dict.fromkeys(OPINION_COUNTS, "int64"))
     pq.write_table(pa.Table.from_pandas(catalog, preserve_index=False), folder / "catalog.parquet")
     _renumber(folder / "plays/track.npy", new_row)
     write_json(
@@ -269,6 +280,8 @@ class _PlayWriter(ExitStack):
         self.counts = np.zeros((2, 2, 1024), np.int64)
         self.lengths: list[npt.NDArray[np.int64]] = []
         self.codes: list[npt.NDArray[np.uint8]] = []
+        self._vocabulary: npt.NDArray[np.object_] | None = None
+        self._row: npt.NDArray[np.int32] = np.empty(0, np.int32)
         self._split = split
         self._folder = folder
         self._never_given = set(EXTRA_PLAY_COLUMNS)
@@ -287,11 +300,7 @@ class _PlayWriter(ExitStack):
     def add(self, block: PlayBlock) -> None:
         if not len(block.session_ids):
             return
-        rows = np.fromiter(
-            (self.index.setdefault(t, len(self.index)) for t in block.vocabulary),
-            dtype=PLAY_COLUMNS["track"].dtype,
-            count=len(block.vocabulary),
-        )
+        rows = self._rows(block)
         num_plays = int(block.lengths.sum())
         for name, file in self._columns.items():
             values = block.columns.get(name)
@@ -313,6 +322,18 @@ class _PlayWriter(ExitStack):
         if len(self._unwritten_ids) >= IDS_ROW_GROUP:
             self._write_ids()
 
+    def _rows(self, block: PlayBlock) -> npt.NDArray[np.int32]:
+        """Provisional row of each track of the vocabulary, -1 where no block mentioned it yet."""
+        if block.vocabulary is not self._vocabulary:
+            self._vocabulary = block.vocabulary
+            self._row = np.full(len(block.vocabulary), UNKNOWN, PLAY_COLUMNS["track"].dtype)
+        mentioned = np.zeros(len(self._row), np.bool_)
+        mentioned[block.columns["track"]] = True
+        new = np.flatnonzero(mentioned & (self._row < 0))
+        index = self.index
+        self._row[new] = [index.setdefault(t, len(index)) for t in block.vocabulary[new]]
+        return self._row
+
     def _codes(self, block: PlayBlock, ids: list[str]) -> npt.NDArray[np.uint8]:
         if block.split is not None:
             return block.split
@@ -329,11 +350,12 @@ class _PlayWriter(ExitStack):
             room = max(missing, self.counts.shape[2])
             self.counts = np.pad(self.counts, ((0, 0), (0, 0), (0, room)))
         tracks, skipped = block.columns["track"], is_skip(block.columns["level"])
+        known = rows >= 0
         for fold in (0, 1):
             of_fold = play_split == fold
             for what, chosen in enumerate((of_fold, of_fold & skipped)):
                 counts = np.bincount(tracks[chosen], minlength=len(rows))
-                np.add.at(self.counts[fold, what], rows, counts)
+                np.add.at(self.counts[fold, what], rows[known], counts[known])
 
     def _remove_never_given(self) -> None:
         for name in self._never_given:

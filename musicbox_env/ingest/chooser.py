@@ -46,6 +46,8 @@ class SessionChooser:
         self.counts: Counter[str] = Counter()
         self._incomplete, self._session_length, self._popular = incomplete, session_length, popular
         self._seen = IdSet()
+        self._dictionary = pa.array([], pa.string())
+        self._vocabulary: npt.NDArray[np.object_] = np.empty(0, object)
 
     def choose(
         self, batch: pa.RecordBatch, split: npt.NDArray[np.uint8] | None = None
@@ -77,9 +79,22 @@ class SessionChooser:
             for name, code in PARTS.items():
                 self.counts[name] += int((kept & (split == code)).sum())
         self.counts["sessions_kept"] += int(kept.sum())
-        block = _block(batch, kept, keep_play & kept[session], left[kept])
-        block.split = None if split is None else split[kept]
-        return block
+        keep_play &= kept[session]
+        columns = {n: batch[n].to_numpy()[keep_play] for n in STORED_PLAY_COLUMNS if n != "track"}
+        columns["track"] = batch["track_id"].indices.to_numpy()[keep_play]
+        return PlayBlock(
+            session_ids=_strings(ids)[kept],
+            lengths=left[kept],
+            vocabulary=self._tracks(batch["track_id"].dictionary),
+            columns=columns,
+            split=None if split is None else split[kept],
+        )
+
+    def _tracks(self, dictionary: pa.StringArray) -> npt.NDArray[np.object_]:
+        """Ids of tracks, the same array for batches with the same dictionary."""
+        if not dictionary.equals(self._dictionary):
+            self._dictionary, self._vocabulary = dictionary, _strings(dictionary)
+        return self._vocabulary
 
     def _keep(
         self,
@@ -112,27 +127,6 @@ class SessionChooser:
         of_play = popular[tracks.indices.to_numpy()]
         self.counts["unpopular_plays"] += int((keep_play & ~of_play).sum())
         return keep_play & of_play
-
-
-def _block(
-    batch: pa.RecordBatch,
-    kept: npt.NDArray[np.bool_],
-    keep_play: npt.NDArray[np.bool_],
-    lengths: npt.NDArray[np.int64],
-) -> PlayBlock:
-    """The chosen plays, with only the tracks that they mention."""
-    columns = {n: batch[n].to_numpy()[keep_play] for n in STORED_PLAY_COLUMNS if n != "track"}
-    tracks = batch["track_id"]
-    used = tracks.indices.to_numpy()[keep_play]
-    mentioned = np.zeros(len(tracks.dictionary), bool)
-    mentioned[used] = True
-    columns["track"] = (np.cumsum(mentioned) - 1)[used]
-    return PlayBlock(
-        session_ids=_strings(batch["session_id"].dictionary)[kept],
-        lengths=lengths,
-        vocabulary=_strings(tracks.dictionary)[mentioned],
-        columns=columns,
-    )
 
 
 def _strings(ids: pa.StringArray) -> npt.NDArray[np.object_]:

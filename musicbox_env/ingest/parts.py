@@ -24,6 +24,7 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 import pyarrow.csv as pc_csv
+import pyarrow.parquet as pq
 
 from musicbox_env.ingest.assembly import BLOCK_SCHEMA, SessionAssembler
 from musicbox_env.ingest.histories.sessionize import run_of
@@ -36,9 +37,10 @@ from musicbox_env.locks import held
 from musicbox_env.progress import tqdm
 from musicbox_env.workers import worker_pool
 
-PART_VERSION: Final = 6
+PART_VERSION: Final = 7
 """Belongs to every part's key: raise it when parts come out differently."""
 SPLIT_CODES: Final = "split.npy"
+OPINIONS_FILE: Final = "opinions.parquet"
 BYTES_PER_WORKER: Final = 48 << 20
 """Read in the half second that a process takes to start; of less, it would find nothing left."""
 
@@ -90,6 +92,12 @@ class Part:
         """Titles and artists of its tracks, where it has any."""
         file = self.folder / "names.parquet"
         return pd.read_parquet(file) if file.is_file() else None
+
+    @property
+    def opinions(self) -> pa.Table | None:
+        """Opinions on its tracks, of `data.opinions.OPINION_SCHEMA`, where it has any."""
+        file = self.folder / OPINIONS_FILE
+        return pq.read_table(file) if file.is_file() else None
 
     def split_keys(self, session_ids: npt.NDArray[np.object_]) -> npt.NDArray[np.object_]:
         """What the splits of sessions are drawn from: in a history the runs that they are of."""

@@ -32,11 +32,11 @@ from musicbox_env.ingest.chooser import MIN_SESSION_PLAYS, SessionChooser
 from musicbox_env.ingest.histories.formats import HistoryConfig
 from musicbox_env.ingest.histories.listens import BAD_TIME
 from musicbox_env.ingest.histories.pipeline import make_history_part
-from musicbox_env.ingest.histories.proposal import explain_proposal
 from musicbox_env.ingest.parts import Part, make_parts
 from musicbox_env.ingest.plays import REJECTS_SCHEMA
-from musicbox_env.ingest.registry import SourceKinds, sort_sources
+from musicbox_env.ingest.registry import SourceKinds, usable_sources
 from musicbox_env.ingest.song_ids import song_ids, with_song_ids
+from musicbox_env.ingest.sources.embedding_files import add_embeddings, space_name
 from musicbox_env.ingest.sources.files import find_files, named_files
 from musicbox_env.ingest.tables import PassedOver
 from musicbox_env.ingest.time_split import blocks_with_codes, with_folds
@@ -68,6 +68,8 @@ class IngestConfig:
         split: Division into train, validation and test sessions: by hash or time, shares and seed.
         history: How streaming histories and tables of plays become sessions.
         embeddings: Fit embeddings of the tracks.
+        embedding_files: Parquet files of embeddings of the tracks, each of which becomes a space
+            under the file's name.
         workers: Files worked on at once; by default as many as there are cores.
         overwrite: Replace the dataset folder if it exists.
         progress: Show progress bars.
@@ -84,6 +86,7 @@ class IngestConfig:
     split: SplitConfig = field(default_factory=SplitConfig)
     history: HistoryConfig = field(default_factory=HistoryConfig)
     embeddings: bool = True
+    embedding_files: tuple[str, ...] = ()
     workers: int | None = None
     overwrite: bool = False
     progress: bool = True
@@ -129,10 +132,11 @@ def ingest(config: IngestConfig) -> Path:
     staging = out.with_name(out.name + UNFINISHED)
     sources = find_files(config.sources, exclude=(out, staging))
     track_files = find_files(config.tracks, exclude=(out, staging)).files
+    given = {space_name(f): f for f in find_files(config.embedding_files).files}
     with staged_folder(out, overwrite=config.overwrite) as folder, full_disk_explained(folder):
         _clear(folder, but="parts")
         features = _track_features(config, track_files, folder)
-        found = _sorted_sources(config, sources.files)
+        found = usable_sources(config.sources, sources.files, config.history)
         parts = _parts(config, found, folder / "parts")
         if features is not None:
             features.use_song_ids(song_ids(parts))
@@ -145,6 +149,7 @@ def ingest(config: IngestConfig) -> Path:
             from musicbox_env.retrieval.embeddings import fit_embeddings
 
             fit_embeddings(folder, progress=config.progress)
+        add_embeddings(given, folder)
         shutil.rmtree(folder / "parts")
     return out
 
@@ -179,39 +184,6 @@ def _parts(config: IngestConfig, found: SourceKinds, folder: Path) -> list[Part]
             found.logs, folder, max_rows=left, workers=config.workers, progress=config.progress
         )
     return parts
-
-
-def _sorted_sources(config: IngestConfig, files: list[Path]) -> SourceKinds:
-    """Logs and histories among the files; foreign ones beside them are passed over.
-
-    Raises:
-        ValueError: A file that was named, or all of a folder, is neither.
-    """
-    found = sort_sources(files, config.history)
-    named = named_files(config.sources)
-    if found.untold:
-        raise InputError("\n".join(f"{of.name}: {of.why}." for of in found.untold))
-    if found.misfits:
-        raise InputError(
-            "\n".join(f"{refusal.name}: {refusal.why}." for refusal in found.misfits)
-            + "\nTo read the others without it would lose plays: mend --map, or leave it out."
-        )
-    if not found.histories and not found.logs and found.unmapped:
-        raise InputError(
-            "\n".join(explain_proposal(shown(file), of) for file, of in found.unmapped.items())
-        )
-    for file, refusals in found.foreign.items():
-        if file in found.damage and (file in named or not found.histories):
-            raise found.damage[file]
-        if file in named:
-            raise InputError(f"{refusals[0].name}: {refusals[0].why}.")
-    if not found.histories and not found.logs:
-        first = [f"{r[0].name}: {r[0].why}." for r in list(found.foreign.values())[:3]]
-        raise InputError(
-            f"No listening log among the {len(files)} files found: "
-            f"{'; '.join(first) or 'nothing there'}"
-        )
-    return found
 
 
 @contextmanager
@@ -301,6 +273,7 @@ class _DatasetWriter:
             self._refuse_excess("track files", features.rejected, features.num_rows)
         about: dict[str, Any] = {}
         names = [part.names for part in self._parts if part.names is not None]
+        opinions = [part.opinions for part in self._parts if part.opinions is not None]
         write_dataset(
             self._folder,
             self._blocks(about, passed_over),
@@ -309,6 +282,7 @@ class _DatasetWriter:
             about=about,
             # The first part's where several name a track.
             names=pd.concat(names).drop_duplicates("track_id") if names else None,
+            opinions=pa.concat_tables(opinions) if opinions else None,
         )
 
     def _blocks(self, about: dict[str, Any], passed_over: list[PassedOver]) -> Iterator[PlayBlock]:

@@ -15,7 +15,12 @@ from typing import Final
 from musicbox_env.errors import InputError, shown
 from musicbox_env.ingest.histories.formats import HistoryConfig, HistoryFormat
 from musicbox_env.ingest.histories.mapping import AUTO, PlayMapping
-from musicbox_env.ingest.histories.proposal import looks_like_plays, propose_mapping
+from musicbox_env.ingest.histories.proposal import (
+    explain_proposal,
+    looks_like_plays,
+    propose_mapping,
+)
+from musicbox_env.ingest.histories.tracks import TrackLabels
 from musicbox_env.ingest.json_tables import JsonTable
 from musicbox_env.ingest.mssd import log_refusal
 from musicbox_env.ingest.readers import open_tables
@@ -28,8 +33,11 @@ from musicbox_env.ingest.services import (
     scrobbles,
     spotify,
     thirty_music,
+    yambda,
     youtube,
 )
+from musicbox_env.ingest.sources.files import named_files
+from musicbox_env.ingest.spelling.times import ELAPSED
 from musicbox_env.ingest.tables import PassedOver, Table, found_columns
 from musicbox_env.ingest.track_features import holds_track_features
 
@@ -37,6 +45,7 @@ SERVICES: Final[tuple[Callable[[Table], HistoryFormat | None], ...]] = tuple(
     service.recognize
     for service in (
         spotify,
+        yambda,
         apple,
         deezer,
         youtube,
@@ -50,13 +59,17 @@ SERVICES: Final[tuple[Callable[[Table], HistoryFormat | None], ...]] = tuple(
 """Each gives its format for a table that the service wrote, else None."""
 
 
+LABELS: Final[tuple[Callable[[Table], TrackLabels | None], ...]] = (yambda.recognize_labels,)
+"""Each says what a table tells of tracks beside plays, else None."""
+
+
 @dataclass(frozen=True)
 class SourceKinds:
     """Source files by what they hold.
 
     Attributes:
         logs: Logs in the MSSD schema.
-        histories: Listening histories.
+        histories: Listening histories, then what tells of their tracks.
         foreign: All else, with the tables that were looked at.
         unmapped: Columns, and their first values, of tables of plays among the foreign files.
         untold: Histories that do not say how far plays were heard, where that may not be inferred.
@@ -98,12 +111,18 @@ def history_format(table: Table, config: HistoryConfig) -> HistoryFormat | None:
     return None
 
 
+def track_labels(table: Table) -> TrackLabels | None:
+    """What a table tells of the tracks that other tables hold plays of; None if nothing."""
+    return next((found for told in LABELS if (found := told(table)) is not None), None)
+
+
 def _table_of_plays(mapping: PlayMapping, config: HistoryConfig) -> HistoryFormat:
     return HistoryFormat(
         name="table of plays",
         mapping=mapping,
         flags_trusted=True,
         scrobbles=not mapping.evidence,
+        relative_times=mapping.time_format == ELAPSED,
         spelling=config.spelling(mapping),
     )
 
@@ -137,6 +156,7 @@ def refusal_of(table: Table, config: HistoryConfig) -> PassedOver | None:
 def sort_sources(files: Sequence[Path], config: HistoryConfig) -> SourceKinds:
     """Sort files into logs and histories, reading only the beginnings of their tables."""
     found = SourceKinds()
+    labels: list[Path] = []
     for file in files:
         refusals: list[PassedOver] = []
         try:
@@ -148,6 +168,9 @@ def sort_sources(files: Sequence[Path], config: HistoryConfig) -> SourceKinds:
                         found.histories.append(file)
                         if (why := scrobbles_refused(fmt, config)) is not None:
                             found.untold.append(PassedOver(table.name, why))
+                        break
+                    elif track_labels(table) is not None:
+                        labels.append(file)
                         break
                     elif (refusal := refusal_of(table, config)) is None:
                         found.logs.append(file)
@@ -165,4 +188,49 @@ def sort_sources(files: Sequence[Path], config: HistoryConfig) -> SourceKinds:
         except InputError as error:
             found.foreign[file] = [PassedOver(shown(file), "is damaged")]
             found.damage[file] = error
+    if found.histories:
+        found.histories.extend(labels)
+    else:
+        told = "tells whose songs there are, and no plays are beside it"
+        found.foreign.update({file: [PassedOver(shown(file), told)] for file in labels})
+    return found
+
+
+def usable_sources(
+    sources: Sequence[str], files: Sequence[Path], config: HistoryConfig
+) -> SourceKinds:
+    """Logs and histories among the files; foreign ones beside them are passed over.
+
+    Args:
+        sources: What the user named.
+        files: The files that were found there.
+        config: How histories are read.
+
+    Raises:
+        InputError: A file that was named, or all of a folder, is neither.
+    """
+    found = sort_sources(files, config)
+    named = named_files(sources)
+    if found.untold:
+        raise InputError("\n".join(f"{of.name}: {of.why}." for of in found.untold))
+    if found.misfits:
+        raise InputError(
+            "\n".join(f"{refusal.name}: {refusal.why}." for refusal in found.misfits)
+            + "\nTo read the others without it would lose plays: mend --map, or leave it out."
+        )
+    if not found.histories and not found.logs and found.unmapped:
+        raise InputError(
+            "\n".join(explain_proposal(shown(file), of) for file, of in found.unmapped.items())
+        )
+    for file, refusals in found.foreign.items():
+        if file in found.damage and (file in named or not found.histories):
+            raise found.damage[file]
+        if file in named:
+            raise InputError(f"{refusals[0].name}: {refusals[0].why}.")
+    if not found.histories and not found.logs:
+        first = [f"{r[0].name}: {r[0].why}." for r in list(found.foreign.values())[:3]]
+        raise InputError(
+            f"No listening log among the {len(files)} files found: "
+            f"{'; '.join(first) or 'nothing there'}"
+        )
     return found

@@ -147,6 +147,47 @@ def fit_embeddings(
     return reports
 
 
+def add_embedding(
+    folder: Path | str, name: str, vectors: Floats, about: dict[str, Any], *, seed: int = 0
+) -> dict[str, Any]:
+    """Write an embedding that was not fitted here into a dataset's folder.
+
+    As every embedding: the mean over training plays is removed, rows are scaled to unit norm, and
+    tracks without a vector lie in the blank direction. Vectors of one direction would be left with
+    nothing of their own; then the mean stays.
+
+    Args:
+        folder: Dataset folder, finished or staged.
+        name: What it is called, other than `EMBEDDINGS`.
+        vectors: ``(num_tracks, d)``, finite; zeros where a track has none. They are changed.
+        about: What else ``embeddings/<name>.json`` shall say.
+        seed: Of the held-out plays.
+
+    Returns:
+        The content of ``embeddings/<name>.json``.
+    """
+    dataset = Dataset.unfinished(folder)
+    out = dataset.folder / "embeddings"
+    out.mkdir(exist_ok=True)
+    given = vectors.any(axis=1)
+    vectors[given] = unit_rows(vectors[given])
+    centred = _centred(vectors, dataset.catalog.plays())
+    with one_blas_thread():
+        fit = _finished(centred if centred.any() else vectors, {"method": "given"})
+    report = {
+        "name": name,
+        "dim": vectors.shape[1],
+        **fit.settings,
+        **about,
+        "tracks": len(fit.known),
+        "tracks_in_blank_direction": int((~fit.known).sum()),
+        "held_out": held_out_check(fit.vectors, dataset, seed=seed),
+    }
+    save_array(out / f"{name}.npy", fit.vectors)
+    write_json(out / f"{name}.json", report)
+    return report
+
+
 def embedding_without(
     dataset: Dataset, name: str, sessions: npt.NDArray[np.integer], *, seed: int = 0
 ) -> Floats:

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from tyro.conf import Positional, arg
+from tyro.conf import FlagCreatePairsOff, Positional, arg
 
 from musicbox_env.data.dataset import Dataset
 from musicbox_env.data.splits import TIME
@@ -32,11 +32,16 @@ class IngestConfig(ingest.IngestConfig):
 
     Attributes:
         sources: Listening logs, streaming histories or tables of plays: files, folders or globs.
+        embeddings: Fit embeddings of the tracks.
+        embedding_files: Parquet files of embeddings of the tracks (a track's id and a list of
+            numbers), each of which becomes a space under the file's name.
     """
 
     sources: Annotated[
         tuple[str, ...], Positional, arg(metavar="LOG ...", help_behavior_hint="(required)")
     ]
+    embeddings: FlagCreatePairsOff[bool] = True
+    embedding_files: Annotated[tuple[str, ...], arg(name="embeddings")] = ()
 
 
 def run(config: IngestConfig) -> None:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from musicbox_env.ingest.histories.levels import MEANING, Evidence
 from musicbox_env.ingest.histories.players import OVERLAPS
+from musicbox_env.ingest.histories.sessionize import FATES
 from musicbox_env.schema import UNKNOWN
 
 NO_TIME: Final = "left out: times without a time of day, or to the hour"
@@ -18,13 +19,23 @@ DUPLICATES: Final = "duplicate plays"
 COPIES: Final = "copies of a play, told again at another time"
 PIECES: Final = "rows that go on with a play after a pause"
 UNCLEAR: Final = "rows that may go on with a play"
+OPINIONS_READ: Final = "likes and dislikes"
+OPINIONS_COUNTED: Final = "likes and dislikes given within a session"
 PLAYS: Final = "plays of music"
 FLIPPED: Final = "overlaps if times were the other end"
+NO_CLOCK: Final = "Hours of the day are unknown: times count from a moment that is not told."
 INFERRED: Final = "inferred_share"
 """Key, among the levels of the account, of the share that is inferred."""
 SUSPICIOUS_OVERLAP: Final = 0.05
 SECONDS_BELOW: Final = 10_000
 """Where all times heard, or all lengths, are below this many milliseconds, they may be seconds."""
+
+
+def rows_account(counts: Counter[str]) -> dict[str, int]:
+    """What became of the rows that were read, those left out or rejected aside."""
+    always = (DUPLICATES, COPIES, PIECES, *FATES)
+    seldom = (name for name in (OPINIONS_READ, NO_TIME) if counts[name])
+    return {name: counts[name] for name in (*always, *seldom)}
 
 
 def level_account(evidence: npt.NDArray[np.int64]) -> dict[str, Any]:
@@ -70,6 +81,12 @@ def history_notes(
         for what, most in longest.items()
         if UNKNOWN < most < SECONDS_BELOW
     ]
+    if counts[OPINIONS_READ]:
+        notes.append(
+            f"{counts[OPINIONS_COUNTED]:,} of {counts[OPINIONS_READ]:,} likes and dislikes "
+            "were given during a session or within its longest pause; the catalog counts those "
+            "of training sessions."
+        )
     if not hours_known and counts[PLAYS]:
         notes.append("Hours of the day are unknown: times are in UTC, and no --timezone was named.")
     return notes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -21,10 +22,13 @@ from musicbox_env.ingest.spelling.values import (
     stripped,
 )
 from musicbox_env.ingest.tables import Rows, text_codes
-from musicbox_env.schema import UNKNOWN
+from musicbox_env.schema import OPINIONS, UNKNOWN
 
 Mask = npt.NDArray[np.bool_]
+OTHER_EVENT: Final = 100
 UNITS: Final = {"ms": 1.0, "s": 1000.0}
+PERCENT: Final = re.compile(r"pct|percent")
+"""In the name of a column of shares: 1 is a hundredth there, and not all."""
 
 
 @dataclass
@@ -45,7 +49,7 @@ class MappedColumns:
 
     fmt: HistoryFormat
     _numbers: dict[str, NumberColumn] = field(default_factory=dict)
-    _shares: ShareColumn = field(default_factory=ShareColumn)
+    _shares: ShareColumn | None = None
     _unread: dict[str, _Unread] = field(default_factory=dict)
     _rows: int = 0
 
@@ -62,6 +66,16 @@ class MappedColumns:
         """Titles or names of artists ``(rows,)``, empty where there is none."""
         name = self.name(key)
         return nothing(rows) if name is None else stripped(rows.columns[name])
+
+    def numbers(self, rows: Rows, key: str) -> npt.NDArray[np.int64] | None:
+        """Ids ``(rows,)`` of a column of whole numbers without a gap; None of any other."""
+        name = self.name(key)
+        if name is None:
+            return None
+        column = rows.columns[name]
+        if not pa.types.is_integer(column.type) or column.type == pa.uint64() or column.null_count:
+            return None
+        return column.cast(pa.int64()).to_numpy(zero_copy_only=False)
 
     def ids(self, rows: Rows, key: str) -> tuple[npt.NDArray[np.object_], Mask]:
         """Ids ``(rows,)``, empty where there is none, and a mask of those that lost digits."""
@@ -87,6 +101,16 @@ class MappedColumns:
         unread = strange.total() + int(unparsable.sum())
         return np.where(unparsable, UNKNOWN, values), unread
 
+    def opinions(self, rows: Rows) -> npt.NDArray[np.int8]:
+        """Places in `schema.OPINIONS` ``(rows,)``, `UNKNOWN` for plays, else `OTHER_EVENT`."""
+        if self.fmt.opinion is not None:
+            return np.full(len(rows), OPINIONS.index(self.fmt.opinion), np.int8)
+        if self.fmt.event is None:
+            return np.full(len(rows), UNKNOWN, np.int8)
+        known = {"listen": UNKNOWN, **{name: code for code, name in enumerate(OPINIONS)}}
+        column = text_codes(rows.columns[self.fmt.event])
+        return parse_codes(column, lambda text: known.get(text, OTHER_EVENT))[0].astype(np.int8)
+
     def lengths(self, rows: Rows, what: str) -> tuple[npt.NDArray[np.int64], Mask]:
         """Milliseconds heard, or of the track, ``(rows,)``, -1 where unknown; what cannot be."""
         key = next((f"{what}_{u}" for u in UNITS if self.name(f"{what}_{u}") is not None), None)
@@ -108,6 +132,8 @@ class MappedColumns:
         name = self.name("played_share")
         if name is None:
             return np.full(len(rows), np.nan), np.zeros(len(rows), np.bool_)
+        if self._shares is None:
+            self._shares = ShareColumn(percent=True if PERCENT.search(name.lower()) else None)
         values, bad = self._shares.read(rows.columns[name])
         self._note("played_share", bad, rows.columns[name], rows)
         return values, bad

@@ -86,8 +86,14 @@ class HistoryFormat:
         flags_trusted: Whether "not skipped" means heard to the end. Not so at Spotify, where
             ``skipped`` is null, 0 or false over whole years, whatever happened.
         resolution_ms: How exact its times are; coarser where the times themselves say so.
-        relative_times: Whether its times count from a moment that is not known.
+        relative_times: Whether its times count from a moment that is not known: no hour of the day,
+            and no date.
         spelling: How its times are written, as far as it must be said.
+        end_told: Whether it is known which end of a play a time is; else the times themselves
+            decide (`players.times_are_starts`), and ``time_is`` of the mapping says nothing.
+        event: Column that says what a row is: ``listen``, or one of `schema.OPINIONS`.
+        opinion: What all its rows are, where they are opinions; they name a user, a time and a
+            track alone.
     """
 
     name: str
@@ -102,10 +108,22 @@ class HistoryFormat:
     resolution_ms: int = SECOND
     relative_times: bool = False
     spelling: TimeSpelling = field(default_factory=TimeSpelling)
+    end_told: bool = True
+    event: str | None = None
+    opinion: str | None = None
 
     @property
     def columns(self) -> tuple[str, ...]:
         """All columns that it reads."""
-        private = () if self.private is None else (self.private,)
-        every = (*self.mapping.columns, *self.podcast, *self.audiobook, *private)
+        single = (name for name in (self.private, self.event) if name is not None)
+        every = (*self.mapping.columns, *self.podcast, *self.audiobook, *single)
         return tuple(dict.fromkeys(every))
+
+    def described(self) -> dict[str, str]:
+        """Which column says what, for people."""
+        found = self.mapping.described()
+        if self.opinion is not None or not self.end_told:
+            found["time"] = self.mapping.time
+        if self.opinion is not None:
+            return {key: found[key] for key in ("user", "time", "track")}
+        return found

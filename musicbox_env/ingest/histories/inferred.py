@@ -56,7 +56,7 @@ def _oldest_first(listens: npt.NDArray) -> npt.NDArray:
 
     Their numbers order plays of one minute, or one second.
     """
-    listens = listens[np.argsort(listens["order"])]
+    listens = listens.take(np.argsort(listens["order"]))
     same = (listens["table"][1:] == listens["table"][:-1]) & (
         listens["user"][1:] == listens["user"][:-1]
     )
@@ -111,7 +111,7 @@ class GapLengths:
         place = self._count[track] + place_in_group(track)
         room = place < LENGTH_SAMPLES
         self._samples[track[room], place[room]] = gap[room]
-        self._count += np.bincount(track, minlength=len(self._count))
+        np.add.at(self._count, track, 1)
 
     def improve(
         self, estimate: tuple[npt.NDArray[np.int32], npt.NDArray[np.int8]]
@@ -120,6 +120,8 @@ class GapLengths:
         if not self._count.any():
             return estimate
         length, evidence = estimate
+        if not self._count.any():
+            return estimate
         found = np.zeros(len(length), np.int32)
         for first in range(0, len(length), TRACKS_AT_A_TIME):
             some = slice(first, first + TRACKS_AT_A_TIME)

@@ -135,7 +135,7 @@ class LengthEstimate:
         place = self._count[track] + place_in_group(track)
         room = place < LENGTH_SAMPLES
         self._samples[track[room], place[room]] = ms[room]
-        self._count += np.bincount(track, minlength=len(self._count))
+        np.add.at(self._count, track, 1)
 
     def _stretch(self, track: npt.NDArray[np.int32], ms: npt.NDArray[np.int32]) -> None:
         """Keep the two longest plays of each track."""

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from musicbox_env.ingest.histories.columns import MappedColumns
+from musicbox_env.ingest.histories.columns import OTHER_EVENT, MappedColumns
 from musicbox_env.ingest.histories.tracks import PLACEHOLDER, Names, Tracks
 from musicbox_env.ingest.plays import (
     Rejects,
@@ -57,15 +57,24 @@ LISTEN: Final = np.dtype(
         ("shuffle", np.int8),
         ("context_type", np.int8),
         ("source", np.int8),
+        ("opinion", np.int8),
         ("device", np.int32),
     ]
 )
 """A play: times in milliseconds since 1970 UTC, ``began`` a start told beside an end, ``ms`` heard,
 ``inferred`` where nothing says how far, and ``bound`` the most that can have been heard there,
 ``share`` of the length heard where that is told, ``pause`` within the play, ``length`` stated; -1
-is unknown. ``resolution`` is how exact the times are, ``table`` the number of its table, ``song``
-what recordings of one title have in common."""
+is unknown. A row with an ``opinion``, of `schema.OPINIONS`, is no play. ``resolution`` is how
+exact the times are, ``table`` the number of its table, ``song`` what recordings of one title have
+in common.
 
+Rows are chosen by ``take`` and ``compress``: indexing copies records field by field, which takes
+thirty times as long."""
+
+NOTHING_KNOWN: Final = tuple(
+    0 if name in ("time", "pause", "share") or kind == np.bool_ else UNKNOWN
+    for name, (kind, *_) in LISTEN.fields.items()
+)
 PRIVATE: Final = "private session"
 PODCAST: Final = "podcast"
 AUDIOBOOK: Final = "audiobook"
@@ -73,6 +82,7 @@ OTHER_MEDIA: Final = "no track named (local file, video or other media)"
 NOT_PLAYABLE: Final = "track error before anything was heard"
 TRACK_ERROR: Final = REASONS_END.index("trackerror")
 BAD_TIME: Final = "time is neither ISO 8601 nor Unix time, or not from 2000 to 2100"
+OF_OTHER_KIND: Final = "event that is neither a play nor an opinion"
 NO_SONG: Final = "placeholder in place of a song (such as Unknown Artist - Unknown Track)"
 NAMES: Final = "names of tracks, no plays"
 PLAYED_AT_ALL_MS: Final = 1_000
@@ -86,6 +96,7 @@ class ListenReader:
         tracks: The tracks.
         grids: How exact the times of each table are.
         left_out: Rows that are no listening to music, by what they are.
+        lengths_missing: Whether a play was read whose track has no stated length.
     """
 
     def __init__(self, salt: bytes, rejects: Rejects, notes: Counter[str]) -> None:
@@ -100,6 +111,7 @@ class ListenReader:
         self.tracks = Tracks()
         self.grids: list[TimeGrid] = []
         self.left_out: Counter[str] = Counter()
+        self.lengths_missing = False
         self._rejects, self._notes = rejects, notes
         self._devices = Names()
         self._salt = salt
@@ -108,6 +120,20 @@ class ListenReader:
     def user_code(self, name: str) -> int:
         """Code of a user; the name goes no further than this."""
         return self.users.code(blake2b(name.encode(), key=self._salt, digest_size=8).hexdigest())
+
+    def listeners(self, owners: set[int]) -> npt.NDArray[np.int32]:
+        """Who each user really is: the one archive's owner without a name is the one with a name.
+
+        Spotify's older archives name the user in every play, the newer ones nowhere.
+
+        Args:
+            owners: Codes of the users that stand for an archive without names.
+        """
+        same = np.arange(len(self.users.codes), dtype=np.int32)
+        named = [code for code in self.users.codes.values() if code not in owners]
+        if len(named) == 1 and len(owners) == 1:
+            same[list(owners)] = named[0]
+        return same
 
     def begin_table(self) -> None:
         """Look at the times of what is read from here on together."""
@@ -128,23 +154,28 @@ class ListenReader:
         columns.begin(rows)
         self._rejects.add(rows.malformed, "no record, or wrong number of fields")
         self.left_out.update({what: len(lines) for what, lines in rows.left_out.items()})
-        records = np.zeros(len(rows), LISTEN)
-        users, user_lost = columns.ids(rows, "user")
+        # All rows as one that nothing is known of; most columns of most tables stay so.
+        records = np.array([NOTHING_KNOWN], LISTEN).take(np.zeros(len(rows), np.int64))
+        user, names, user_lost = _users(rows, columns)
+        if fmt.event is not None or fmt.opinion is not None:
+            records["opinion"] = columns.opinions(rows)
         records["track"], track_lost = self._tracks(rows, columns)
         source = source_parser(fmt.mapping.source or "")
         for name, parse in {**_CODED, "source": source, "device": self._devices.code}.items():
-            values, unread = columns.codes(rows, _KEYS.get(name, name), parse)
-            records[name] = values
-            self._note(name, unread)
-        music = self._music(records["track"], rows, columns)
+            if columns.name(_KEYS.get(name, name)) is not None:
+                values, unread = columns.codes(rows, _KEYS.get(name, name), parse)
+                records[name] = values
+                self._note(name, unread)
+        music = self._music(records, rows, columns)
         check = RowCheck(rows.lines, self._rejects, music)
         for key, lost in (("user", user_lost), ("track", track_lost)):
             if lost.any():
                 ids = rows.columns[str(columns.name(key))]
                 check.reject(lost, f"{key} is a number whose digits a spreadsheet rounded", ids)
-        self._possible(records, users, rows, columns, check)
-        user, names = pd.factorize(users)
-        codes = [self.user_code(id_key(str(name)) or owner) for name in names]
+        if columns.fmt.flags_trusted and fmt.mapping.user is not None:
+            check.reject(np.array([name == "" for name in names], np.bool_)[user], "user is empty")
+        self._possible(records, rows, columns, check)
+        codes = [self.user_code(id_key(name) or owner) for name in names]
         records["user"] = np.array(codes, np.int32)[user]
         written = written_precision(rows.columns[fmt.mapping.time], whole=not fmt.mapping.date)
         records["resolution"] = np.maximum(fmt.resolution_ms, written)
@@ -157,7 +188,10 @@ class ListenReader:
         self._leave_out(unplayable, NOT_PLAYABLE)
         records["order"] = self._order + np.arange(len(rows))
         self._order += len(rows)
-        return records[check.kept & ~unplayable]
+        kept = check.kept & ~unplayable
+        records = records if kept.all() else records.compress(kept)
+        self.lengths_missing |= bool(((records["length"] < 0) & (records["opinion"] < 0)).any())
+        return records
 
     def _tracks(
         self, rows: Rows, columns: MappedColumns
@@ -166,6 +200,9 @@ class ListenReader:
 
         Each distinct combination of id and names is looked up once.
         """
+        fmt, numbers = columns.fmt.mapping, columns.numbers(rows, "track")
+        if numbers is not None and not (fmt.title or fmt.artist):
+            return self.tracks.of_numbers(numbers), np.zeros(len(rows), np.bool_)
         ids, lost = columns.ids(rows, "track")
         names = {key: columns.texts(rows, key) for key in ("title", "artist")}
         frame = pd.DataFrame({"track": ids, **names})
@@ -181,10 +218,10 @@ class ListenReader:
             self._notes[f"{what} stored as unknown"] += count
 
     def _music(
-        self, tracks: npt.NDArray[np.int32], rows: Rows, columns: MappedColumns
+        self, records: npt.NDArray, rows: Rows, columns: MappedColumns
     ) -> npt.NDArray[np.bool_]:
         """Rows that are music heard in public; the others are counted, each once."""
-        fmt = columns.fmt
+        fmt, tracks = columns.fmt, records["track"]
         private = np.zeros(len(rows), np.bool_)
         if fmt.private is not None:
             private = parse_codes(text_codes(rows.columns[fmt.private]), parse_flag)[0] == 1
@@ -193,6 +230,7 @@ class ListenReader:
         keep = np.ones(len(rows), np.bool_)
         for mask, what in (
             (names, NAMES),
+            (records["opinion"] == OTHER_EVENT, OF_OTHER_KIND),
             (private, PRIVATE),
             (columns.filled(rows, fmt.podcast), PODCAST),
             (columns.filled(rows, fmt.audiobook), AUDIOBOOK),
@@ -210,7 +248,6 @@ class ListenReader:
     def _possible(
         self,
         records: npt.NDArray,
-        users: npt.NDArray[np.object_],
         rows: Rows,
         columns: MappedColumns,
         check: RowCheck,
@@ -218,7 +255,8 @@ class ListenReader:
         """Fill in times and lengths; reject rows of music that cannot be plays."""
         mapping = columns.fmt.mapping
         records["time"], in_range = columns.times(rows)
-        records["began"] = columns.starts(rows)
+        if mapping.began is not None:
+            records["began"] = columns.starts(rows)
         heard, heard_bad = columns.lengths(rows, "played")
         length, length_bad = columns.lengths(rows, "duration")
         share, share_bad = columns.shares(rows)
@@ -232,8 +270,6 @@ class ListenReader:
         records["length"] = np.where(length > 0, length, UNKNOWN)
         if columns.fmt.flags_trusted:
             check.reject(records["track"] == UNKNOWN, "track is empty")
-            if mapping.user is not None:
-                check.reject(users == "", "user is empty")
         check.reject(
             ~in_range,
             BAD_TIME,
@@ -246,9 +282,23 @@ class ListenReader:
             shares = rows.columns[mapping.played_share]
             check.reject(share_bad, "share heard is neither 0 to 1 nor percent", shares)
         nothing_says = (heard < 0) & ~told & (records["completed"] < 0) & (records["skipped"] < 0)
+        nothing_says &= records["opinion"] == UNKNOWN
         records["inferred"] = nothing_says & columns.fmt.scrobbles
         if not columns.fmt.scrobbles:
             check.reject(nothing_says, "nothing says how far it was heard")
+
+
+def _users(
+    rows: Rows, columns: MappedColumns
+) -> tuple[npt.NDArray[np.int64], list[str], npt.NDArray[np.bool_]]:
+    """Number of each row's user, their names, and a mask of those that lost digits."""
+    numbers = columns.numbers(rows, "user")
+    if numbers is not None:
+        user, names = pd.factorize(numbers)
+        return user, list(map(str, names.tolist())), np.zeros(len(rows), np.bool_)
+    texts, lost = columns.ids(rows, "user")
+    user, names = pd.factorize(texts)
+    return user, list(map(str, names)), lost
 
 
 _CODED: Final[dict[str, Callable[[str], int]]] = {

@@ -8,12 +8,15 @@ player is assumed.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
-from musicbox_env.ingest.histories.clock import CLOCK_MS, Clock
+from musicbox_env.ingest.histories.clock import CLOCK_MS, Clock, by_user_and, changes
+from musicbox_env.kernels import compiled
 
 OVERLAPS: Final = (
     "plays that begin before the last one ends, by the clock alone",
@@ -27,6 +30,36 @@ JUST_MS: Final = 60_000
 """How long ago a device may have stopped to go on where it was, two players being in use."""
 MOST_SWAPS: Final = 64
 """Places that a play is moved at most."""
+LOOKED_AT: Final = 200_000
+USUAL_PLAY_MS: Final = 20 * 60_000
+
+
+@dataclass(frozen=True)
+class TimesRead:
+    """Which end of its play a time is, as the plays themselves show it.
+
+    Attributes:
+        are_starts: Whether it is the start.
+        follow: Plays that follow another at once if times are ends, and if they are starts.
+        overlap: Plays that overlap another, likewise.
+    """
+
+    are_starts: bool
+    follow: tuple[int, ...] = (0, 0)
+    overlap: tuple[int, ...] = (0, 0)
+
+    @property
+    def note(self) -> str:
+        """What was decided, and on what."""
+        ends, starts = (
+            f"{follow:,} plays follow another at once and {overlap:,} overlap it"
+            for follow, overlap in zip(self.follow, self.overlap, strict=True)
+        )
+        read = "start" if self.are_starts else "end"
+        return (
+            f"Times were read as the {read} of their plays, which the data do not say: as ends "
+            f"{ends}, as starts {starts}."
+        )
 
 
 def play_order(listens: npt.NDArray, clock: Clock) -> npt.NDArray[np.int64]:
@@ -44,32 +77,55 @@ def play_order(listens: npt.NDArray, clock: Clock) -> npt.NDArray[np.int64]:
     moment = np.where(clock.measured & mixed, clock.end, listens["time"])
     user, place = listens["user"], listens["order"]
     other_end = np.where(listens["time_is_start"] & ~mixed, clock.end, clock.start)
-    ways = [
-        np.lexsort((place, moment, user)),
-        np.lexsort((-place, moment, user)),
-        np.lexsort((place, other_end, moment, user)),
-    ]
-    chosen = np.full(user.max(initial=0) + 1, len(ways) - 1)
-    for number in range(len(ways) - 2, -1, -1):
-        ties, bad = _ties(ways[number], user, moment, clock)
-        chosen[bad <= ORDER_TRUSTED * ties] = number
-    way = chosen[user]
-    # All ways hold the plays of a user in the same places.
-    order = np.choose(way[ways[0]], ways)
+    order = by_user_and(user, moment)
+    of_one = ~changes(user[order], moment[order])
+    of_one[:-1] |= of_one[1:]
+    tied = np.flatnonzero(of_one)
+    if len(tied):
+        rows = order[tied]
+        order[tied] = rows[
+            _of_one_moment(user[rows], moment[rows], place[rows], other_end[rows], clock.take(rows))
+        ]
     return _let_follow(order, user, moment, clock)
 
 
-def _ties(
-    order: npt.NDArray[np.int64],
+def _of_one_moment(
     user: npt.NDArray[np.int32],
     moment: npt.NDArray[np.int64],
+    place: npt.NDArray[np.int64],
+    other_end: npt.NDArray[np.int64],
     clock: Clock,
+) -> npt.NDArray[np.int64]:
+    """Order plays that others share their moment with, by the first way of `play_order` that fits.
+
+    Args:
+        user: Of each play ``(plays,)``, ascending.
+        moment: What is ordered by, ascending within a user.
+        place: Row in the file.
+        other_end: The moment of the play's other end.
+        clock: When the plays were.
+    """
+    group = np.cumsum(changes(user, moment))
+    ways = [
+        np.lexsort((place, group)),
+        np.lexsort((-place, group)),
+        np.lexsort((place, other_end, group)),
+    ]
+    chosen = np.full(user[-1] + 1, len(ways) - 1)
+    for number in range(len(ways) - 2, -1, -1):
+        ties, bad = _ties(user, group, clock.take(ways[number]))
+        chosen[bad <= ORDER_TRUSTED * ties] = number
+    # All ways hold the plays of a user in the same places.
+    return np.choose(chosen[user], ways)
+
+
+def _ties(
+    user: npt.NDArray[np.int32], group: npt.NDArray[np.int64], clock: Clock
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Neighbours of one moment, and those of them that cannot follow each other, ``(users,)``."""
-    clock, user, moment = clock.take(order), user[order], moment[order]
-    tie = (user[1:] == user[:-1]) & (moment[1:] == moment[:-1])
+    tie = group[1:] == group[:-1]
     bad = tie & (clock.overlaps() > clock.tolerated())
-    size = user.max(initial=0) + 1
+    size = user[-1] + 1
     return np.bincount(user[1:][tie], minlength=size), np.bincount(user[1:][bad], minlength=size)
 
 
@@ -80,17 +136,25 @@ def _let_follow(
     clock: Clock,
 ) -> npt.NDArray[np.int64]:
     """Swap neighbours of nearly one moment that overlap, where they would not the other way."""
+    at, who = moment[order], user[order]
+    first = np.flatnonzero((who[1:] == who[:-1]) & (at[1:] - at[:-1] <= CLOCK_MS))
+    order = order.copy()
     for _ in range(MOST_SWAPS):
-        of, at, who = clock.take(order), moment[order], user[order]
-        swap = (who[1:] == who[:-1]) & (at[1:] - at[:-1] <= CLOCK_MS)
-        swap &= (of.overlaps() > of.tolerated()) & (of.end[1:] - of.start[:-1] <= of.tolerated())
-        # A play changes places with one neighbour at a time.
-        swap[1:] &= ~swap[:-1]
-        rows = np.flatnonzero(swap)
+        one, other = order[first], order[first + 1]
+        near = (user[one] == user[other]) & (moment[other] - moment[one] <= CLOCK_MS)
+        tolerated = CLOCK_MS + np.maximum(clock.slack[one], clock.slack[other])
+        guess = ~(clock.measured[one] & clock.measured[other])
+        overlap = np.where(guess, 0, clock.end[one] - clock.start[other])
+        swap = near & (overlap > tolerated)
+        swap &= clock.end[other] - clock.start[one] <= tolerated
+        rows = first[swap]
         if not len(rows):
             break
-        order = order.copy()
+        # A play changes places with one neighbour at a time.
+        rows = rows[np.diff(rows, prepend=-2) > 1]
         order[rows], order[rows + 1] = order[rows + 1], order[rows]
+        first = np.unique(np.concatenate([first[swap], rows - 1, rows, rows + 1]))
+        first = first[(first >= 0) & (first < len(order) - 1)]
     return order
 
 
@@ -115,47 +179,95 @@ def find_players(
     if len(user) < 2:
         return player
     overlap = np.where(user[1:] == user[:-1], clock.overlaps(), 0)
-    tolerated = clock.tolerated()
-    at_once = overlap > tolerated
+    tolerated, at_once = clock.tolerated(), _at_once(user, clock)
     known = at_once & (device[1:] >= 0) & (device[:-1] >= 0)
     elsewhere = known & (device[1:] != device[:-1])
     by_clock = (overlap > tolerated - CLOCK_MS) & ~at_once
     for what, mask in zip(OVERLAPS, (by_clock, at_once, elsewhere), strict=True):
         counts[what] += int(mask.sum())
-    for each in np.unique(user[1:][at_once]).tolist():
-        rows = np.flatnonzero(user == each)
-        player[rows] = _assign_players(clock.take(rows), device[rows])
+    begins = np.append(np.flatnonzero(changes(user)), len(user))
+    several = np.unique(np.searchsorted(begins, np.flatnonzero(at_once) + 1, side="right") - 1)
+    for number in several.tolist():
+        rows = slice(begins[number], begins[number + 1])
+        _assign_players(
+            clock.start[rows],
+            clock.end[rows],
+            clock.slack[rows] + CLOCK_MS,
+            clock.measured[rows],
+            device[rows],
+            player[rows],
+        )
     return player
 
 
-def _assign_players(clock: Clock, device: npt.NDArray[np.int32]) -> npt.NDArray[np.int64]:
-    """Give each play of one user to a player that stopped before it began.
+@compiled
+def _assign_players(
+    start: npt.NDArray[np.int64],
+    end: npt.NDArray[np.int64],
+    slack: npt.NDArray[np.int64],
+    measured: npt.NDArray[np.bool_],
+    device: npt.NDArray[np.int32],
+    player: npt.NDArray[np.int64],
+) -> None:
+    """Give each play of one user to a player that stopped before it began; changes ``player``.
 
     To one that its own device has just stopped on, and else to the one that stopped last.
     """
-    ends: list[int] = []
-    devices: list[int] = []
-    player = np.zeros(len(clock.start), np.int64)
-    slack = (clock.slack + CLOCK_MS).tolist()
-    starts, stops, on = clock.start.tolist(), clock.end.tolist(), device.tolist()
-    for i, measured in enumerate(clock.measured.tolist()):
-        free = [p for p, end in enumerate(ends) if end <= starts[i] + slack[i] or not measured]
-        same = [p for p in free if devices[p] == on[i] >= 0 and starts[i] - ends[p] <= JUST_MS]
-        chosen = max(same or free, key=ends.__getitem__, default=len(ends))
-        if chosen == len(ends):
-            ends.append(stops[i])
-            devices.append(on[i])
-        ends[chosen], devices[chosen] = stops[i], on[i]
+    ends, devices = np.empty(len(start), np.int64), np.empty(len(start), np.int32)
+    players = 0
+    for i in range(len(start)):
+        chosen, own = players, False
+        for p in range(players):
+            if measured[i] and ends[p] > start[i] + slack[i]:
+                continue
+            same = devices[p] == device[i] and device[i] >= 0 and start[i] - ends[p] <= JUST_MS
+            if (same and not own) or (
+                same == own and (chosen == players or ends[p] > ends[chosen])
+            ):
+                chosen, own = p, same
+        if chosen == players:
+            players += 1
+        ends[chosen], devices[chosen] = end[i], device[i]
         player[i] = chosen
-    return player
 
 
 def overlaps_if_flipped(listens: npt.NDArray, lengths: npt.NDArray[np.int32]) -> int:
     """Plays that would overlap if each time were the other end of its play than it is read as."""
-    flipped = listens.copy()
+    flipped = listens.take(np.arange(len(listens)))
     flipped["time_is_start"] = ~flipped["time_is_start"]
     clock = Clock.of(flipped, lengths)
     order = play_order(flipped, clock)
-    counts: Counter[str] = Counter()
-    find_players(flipped["user"][order], clock.take(order), flipped["device"][order], counts)
-    return counts[OVERLAPS[1]]
+    return int(_at_once(flipped["user"][order], clock.take(order)).sum())
+
+
+def _at_once(user: npt.NDArray[np.int32], clock: Clock) -> npt.NDArray[np.bool_]:
+    """Plays but the first that begin well before the user's last one has ended ``(plays - 1,)``."""
+    return (user[1:] == user[:-1]) & (clock.overlaps() > clock.tolerated())
+
+
+def times_are_starts(samples: Iterable[npt.NDArray]) -> TimesRead:
+    """Whether times are the starts of plays, or their ends, by how the plays then follow.
+
+    Of neighbours of a listener, those that follow each other at once speak for a reading, and
+    those that overlap against it.
+
+    Args:
+        samples: Plays of `listens.LISTEN`, by user and time; no more than `LOOKED_AT` are looked
+            at.
+    """
+    follow, overlap, looked_at = np.zeros(2, np.int64), np.zeros(2, np.int64), 0
+    for listens in samples:
+        looked_at += len(listens)
+        known = (listens["ms"] >= 0) & (listens["ms"] <= USUAL_PLAY_MS)
+        pairs = (listens["user"][1:] == listens["user"][:-1]) & known[1:] & known[:-1]
+        passed, heard = np.diff(listens["time"])[pairs], listens["ms"].astype(np.int64)
+        for reading, of_first in enumerate((False, True)):
+            lasted = (heard[:-1] if of_first else heard[1:])[pairs]
+            # Plays of no length follow in either reading.
+            long = lasted > 4 * CLOCK_MS
+            follow[reading] += int((long & (np.abs(passed - lasted) <= 2 * CLOCK_MS)).sum())
+            overlap[reading] += int((long & (lasted - passed > 2 * CLOCK_MS)).sum())
+        if looked_at >= LOOKED_AT:
+            break
+    are_starts = follow[1] - overlap[1] > follow[0] - overlap[0]
+    return TimesRead(bool(are_starts), tuple(follow.tolist()), tuple(overlap.tolist()))

@@ -8,7 +8,6 @@ its run.
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from dataclasses import dataclass
 from typing import Final, Literal
@@ -16,7 +15,7 @@ from typing import Final, Literal
 import numpy as np
 import numpy.typing as npt
 
-from musicbox_env.ingest.histories.clock import Clock, changes
+from musicbox_env.ingest.histories.clock import Clock, by_user_and, changes
 from musicbox_env.ingest.histories.players import find_players, play_order
 from musicbox_env.schema import MAX_SESSION_LENGTH, MIN_SESSION_LENGTH, UNKNOWN
 
@@ -59,47 +58,21 @@ class SessionConfig:
             raise ValueError(f"long_runs is {self.long_runs!r}; 'window' or 'cut' expected.")
 
 
-def session_name(listener: str, run: str, window: str) -> str:
-    """Id of a session: a window of a run of a listener's plays, each given as a hash."""
-    return f"{listener}-{run}-{window}"
+def session_names(
+    listener: npt.NDArray[np.bytes_], run: npt.NDArray[np.bytes_], window: npt.NDArray[np.bytes_]
+) -> npt.NDArray[np.bytes_]:
+    """Ids of sessions: each a window of a run of a listener's plays, all three of them hashes."""
+    of_run = np.strings.add(np.strings.add(listener, b"-"), run)
+    return np.strings.add(np.strings.add(of_run, b"-"), window)
 
 
 def run_of(session_id: str) -> str:
     """The run that a session is a window of.
 
-    >>> run_of(session_name("hortensia", "monday", "2nd"))
+    >>> run_of("hortensia-monday-2nd")
     'hortensia-monday'
     """
     return session_id.rpartition("-")[0]
-
-
-def session_ids(
-    session: npt.NDArray[np.int64],
-    run: npt.NDArray[np.int64],
-    user: npt.NDArray[np.int32],
-    hashes: npt.NDArray[np.object_],
-    salt: bytes,
-) -> npt.NDArray[np.object_]:
-    """An id for each session, of hashes of its listener and of numbers; no time in it.
-
-    Args:
-        session: Session of each play ``(plays,)``, ascending from 0.
-        run: Run of each play.
-        user: User of each play.
-        hashes: Hash of each user's name.
-        salt: Key of the hashes.
-    """
-
-    def digest(text: str, size: int) -> str:
-        return hashlib.blake2b(text.encode(), key=salt, digest_size=size).hexdigest()
-
-    first = np.flatnonzero(np.diff(session, prepend=-1))
-    ids = []
-    for number, row in enumerate(first.tolist()):
-        listener = hashes[user[row]]
-        of_run = digest(f"{listener}/run/{run[row]}", 8)
-        ids.append(session_name(listener, of_run, digest(f"{listener}/session/{number}", 4)))
-    return np.array(ids, dtype=object)
 
 
 def find_runs(
@@ -119,13 +92,10 @@ def find_runs(
     order = play_order(listens, clock)
     clock, user = clock.take(order), listens["user"][order]
     player = find_players(user, clock, listens["device"][order], counts)
-    regroup = np.lexsort((np.arange(len(order)), player, user))
-    order, user, player, clock = (
-        order[regroup],
-        user[regroup],
-        player[regroup],
-        clock.take(regroup),
-    )
+    if player.any():
+        regroup = by_user_and(user, player)
+        order, user, player = order[regroup], user[regroup], player[regroup]
+        clock = clock.take(regroup)
     allowed = config.max_gap * 1000 + _shared_slack(clock)
     breaks = changes(user, player)
     breaks[1:] |= clock.start[1:] - clock.end[:-1] > allowed

@@ -37,6 +37,9 @@ class ParquetTable:
     """A Parquet file read a few row groups' pages at a time.
 
     Fields of structs are columns under dotted names.
+
+    Attributes:
+        types: Type of each column.
     """
 
     def __init__(self, name: str, file: IO[bytes], budget: Budget) -> None:
@@ -46,7 +49,7 @@ class ParquetTable:
             # Nothing is read ahead: no thread outlives a call.
             self._parquet = pq.ParquetFile(file, pre_buffer=False)
             leaves = list(_leaves(self._parquet.schema_arrow))
-        self._types = dict(leaves)
+        self.types = dict(leaves)
         self.columns = tuple(name for name, _ in leaves)
 
     def close(self) -> None:
@@ -62,7 +65,7 @@ class ParquetTable:
         """The first values of each column; none of those that hold lists."""
         plain = [
             name
-            for name, kind in self._types.items()
+            for name, kind in self.types.items()
             if not pa.types.is_nested(kind) and self.columns.count(name) == 1
         ]
         with damage_reported(self.name):
@@ -103,9 +106,9 @@ class ParquetTable:
             InputError: One of them holds lists.
         """
         for name in wanted:
-            if pa.types.is_nested(self._types[name]):
+            if pa.types.is_nested(self.types[name]):
                 raise InputError(
-                    f"{self.name}: column {name} holds {self._types[name]}; a single value in each "
+                    f"{self.name}: column {name} holds {self.types[name]}; a single value in each "
                     "row expected."
                 )
         return self.nested_rows(wanted, as_codes=as_codes)
@@ -113,14 +116,23 @@ class ParquetTable:
     def nested_rows(
         self, wanted: Sequence[str], *, as_codes: Collection[str] = ()
     ) -> Iterator[Rows]:
-        """The same with lists as they are."""
+        """The same with lists as they are, fewer rows at a time where they are long."""
         refuse_repeated(self, wanted)
         line = 1
         with damage_reported(self.name, lambda: f"behind row {line - 1:,}"):
-            for columns in self._blocks(PARQUET_ROWS, wanted, as_codes):
+            for columns in self._blocks(self._rows_a_batch(), wanted, as_codes):
                 count = len(next(iter(columns.values())))
                 yield Rows(columns, np.arange(line, line + count))
                 line += count
+
+    def _rows_a_batch(self) -> int:
+        about = self._parquet.metadata
+        groups = (about.row_group(number) for number in range(about.num_row_groups))
+        values = sum(
+            max((group.column(n).num_values for n in range(group.num_columns)), default=0)
+            for group in groups
+        )
+        return max(1, PARQUET_ROWS * about.num_rows // max(values, about.num_rows, 1))
 
 
 def _leaves(

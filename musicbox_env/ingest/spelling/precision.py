@@ -21,7 +21,9 @@ HOUR: Final = 3_600_000
 DAY: Final = 24 * HOUR
 ZONES: Final = HOUR // 4
 """Offsets of time zones are multiples of this."""
-FEWEST: Final = {MINUTE: 3, HOUR: 10}
+FINER: Final = (30_000, 15_000, 10_000, 5_000)
+"""Steps below a minute that clocks are rounded to."""
+FEWEST: Final = {MINUTE: 3, HOUR: 10, **dict.fromkeys(FINER, 10)}
 """So many different times must be as coarse, for it not to be chance."""
 FEWEST_DAYS: Final = 10
 _KEPT: Final = 16
@@ -32,6 +34,7 @@ _WRITTEN: Final = {
     DAY: r"^\s*\d+[-/. ]\w+[-/. ]\d+\s*$",
 }
 _CALLED: Final = {
+    **{step: f"exact to {step // 1000} seconds" for step in FINER},
     MINUTE: "exact to the minute",
     HOUR: "exact to the hour alone",
     DAY: "without a time of day (dates alone)",
@@ -43,7 +46,7 @@ class TimeGrid:
     """Collects the times of a table, and says how exact they are."""
 
     _rows: int = 0
-    _minutes: bool = True
+    _steps: tuple[int, ...] = (MINUTE, *FINER)
     _days: set[int] = field(default_factory=set)
     _times: set[int] = field(default_factory=set)
     _within_hour: set[int] = field(default_factory=set)
@@ -52,7 +55,7 @@ class TimeGrid:
     def add(self, times: npt.NDArray[np.int64]) -> None:
         """Add times in milliseconds since 1970 UTC, ``(plays,)``."""
         self._rows += len(times)
-        self._minutes &= not (times % MINUTE).any()
+        self._steps = tuple(step for step in self._steps if not (times % step).any())
         for kept, values in (
             (self._days, times // DAY),
             (self._times, times),
@@ -64,7 +67,7 @@ class TimeGrid:
 
     @property
     def step(self) -> int:
-        """How exact the times are, in milliseconds: `SECOND`, `MINUTE`, `HOUR` or `DAY`."""
+        """How exact the times are, in milliseconds: `SECOND`, `MINUTE`, `HOUR`, `DAY`, `FINER`."""
         midnight = self._within_day == {0} and self._rows > 1
         # Midnight elsewhere is one time of day in UTC, or two with summer time.
         elsewhere = len(self._within_day) <= 2 and len(self._days) >= FEWEST_DAYS
@@ -73,7 +76,8 @@ class TimeGrid:
         on_the_hour = len(self._within_hour) == 1 and not any(t % ZONES for t in self._within_hour)
         if on_the_hour and len(self._times) >= FEWEST[HOUR]:
             return HOUR
-        return MINUTE if self._minutes and len(self._times) >= FEWEST[MINUTE] else SECOND
+        found = (step for step in self._steps if len(self._times) >= FEWEST[step])
+        return next(found, SECOND)
 
 
 def written_precision(column: pa.Array, *, whole: bool = True) -> npt.NDArray[np.int32]:
@@ -102,6 +106,11 @@ def written_precision(column: pa.Array, *, whole: bool = True) -> npt.NDArray[np
 def precision_note(table: str, step: int) -> str:
     """What a user should know of a table whose times are coarse."""
     said = f"The times of {table} are {_CALLED[step]}"
+    if step in FINER:
+        return (
+            f"{said}: plays of one time keep the file's order where they can follow each other so, "
+            "and a pause may be as much longer."
+        )
     if step == MINUTE:
         return (
             f"{said}: within a minute the order of plays is unknown, the longest are taken to come "

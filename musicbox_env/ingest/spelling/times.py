@@ -35,7 +35,9 @@ EXCEL_DAYS: Final = (36_526.0, 73_051.0)
 """The days of the years 2000 to 2100 as Excel counts them."""
 EXCEL_FIRST_MS: Final = int(pd.Timestamp("1899-12-30").value // 10**6)
 DAY_FIRST, MONTH_FIRST, YEAR_FIRST = ORDERS = ("day-first", "month-first", "year-first")
-FORMATS: Final = (*ORDERS, *UNIX_UNITS)
+ELAPSED: Final = "elapsed_s"
+"""Seconds since a moment that nobody tells: which play followed which is known, not the hour."""
+FORMATS: Final = (*ORDERS, *UNIX_UNITS, ELAPSED)
 ONE_SIDED: Final = 10
 """So many times more dates must speak for an order than against it."""
 LOCAL: Final = "local"
@@ -153,6 +155,8 @@ def parse_times(
         stamps = stamps.cast(pa.timestamp("ms", getattr(stamps.type, "tz", None)), safe=False)
         values = stamps.cast(pa.int64()).fill_null(UNKNOWN).to_numpy(zero_copy_only=False)
         naive = np.full(len(values), naive_type)
+    elif (numbers := _plain_numbers(column, spelling.format)) is not None:
+        values, naive = _of_numbers(numbers, spelling.format)
     else:
         if pa.types.is_dictionary(column.type):
             column = column.dictionary_decode()
@@ -217,33 +221,59 @@ def _of_texts(
     The mask is right where ``zoned``; else nobody asks.
     """
     series = pd.Series(texts, dtype=object)
-    values = np.full(len(texts), UNKNOWN, np.int64)
-    naive = np.zeros(len(texts), np.bool_)
     if "%" in fmt:
         return _by_pattern(series, fmt)
     numbers = pd.to_numeric(series, errors="coerce").to_numpy(np.float64)
     if (numbers >= EXACT_FROM).any():
         # A spreadsheet wrote 1.64123E+12, and the rest of the digits is lost.
         numbers = np.where(series.str.fullmatch(_ROUNDED), np.nan, numbers)
+    values, naive = _of_numbers(numbers, fmt)
+    if fmt in (*UNIX_UNITS, ELAPSED):
+        return values, naive
+    compact = _are_compact(numbers)
+    if compact.any():
+        values[compact], naive[compact] = _by_pattern(series[compact], "%Y%m%d%H%M%S")
+    words = np.flatnonzero(np.isnan(numbers))
+    if len(words):
+        values[words], naive[words] = _of_words(series.iloc[words], fmt, zoned)
+    return values, naive
+
+
+def _plain_numbers(column: pa.Array, fmt: str) -> npt.NDArray[np.float64] | None:
+    """The numbers of a column of numbers, NaN where there is none; None if text tells more."""
+    kind = column.type
+    if "%" in fmt or not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
+        return None
+    numbers = column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
+    return None if _are_compact(numbers).any() else numbers
+
+
+def _are_compact(numbers: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
+    return (numbers >= COMPACT[0]) & (numbers < COMPACT[1])
+
+
+def _of_numbers(
+    numbers: npt.NDArray[np.float64], fmt: str
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+    """What `_of_texts` gives, of numbers; NaN is none."""
+    naive = np.zeros(len(numbers), np.bool_)
+    known = ~np.isnan(numbers)
+    if fmt == ELAPSED:
+        known &= numbers >= 0
+        passed = np.minimum(np.where(known, numbers, 0), (LATEST_MS - EARLIEST_MS) / 1e3)
+        return np.where(known, EARLIEST_MS + (1e3 * passed).astype(np.int64), UNKNOWN), naive
+    values = np.full(len(numbers), UNKNOWN, np.int64)
     if fmt in UNIX_UNITS:
-        known = ~np.isnan(numbers)
         values[known] = np.clip(numbers[known] * UNIX_UNITS[fmt], 0, LATEST_MS).astype(np.int64)
         return values, naive
-    compact = (numbers >= COMPACT[0]) & (numbers < COMPACT[1])
     below = np.inf
     for least, scale in NANOSECOND_DIGITS:
         chosen = (numbers >= least) & (numbers < below)
         values[chosen] = np.clip(numbers[chosen] * scale, 0, LATEST_MS).astype(np.int64)
         below = least
-    if compact.any():
-        values[compact], naive[compact] = _by_pattern(series[compact], "%Y%m%d%H%M%S")
-    known = ~np.isnan(numbers)
     if known.any() and _are_excel_days(numbers[known]):
         values[known] = EXCEL_FIRST_MS + np.round(numbers[known] * 86_400).astype(np.int64) * 1000
         naive[known] = True
-    words = np.flatnonzero(np.isnan(numbers))
-    if len(words):
-        values[words], naive[words] = _of_words(series.iloc[words], fmt, zoned)
     return values, naive
 
 

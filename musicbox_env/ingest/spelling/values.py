@@ -158,10 +158,10 @@ class NumberColumn:
 class ShareColumn:
     """Reads a column of shares of the track that were heard: 0 to 1, or percent."""
 
-    def __init__(self) -> None:
-        """Begin a column."""
+    def __init__(self, *, percent: bool | None = None) -> None:
+        """Begin a column; ``percent`` where its unit is known."""
         self._numbers = NumberColumn()
-        self._percent: bool | None = None
+        self._percent = percent
 
     def read(self, column: pa.Array) -> tuple[Floats, Mask]:
         """Shares ``(rows,)``, NaN where there is none, and a mask of what is no share.
