@@ -36,7 +36,9 @@ from musicbox_env.ingest.services import (
     yambda,
     youtube,
 )
+from musicbox_env.ingest.sources.embedding_files import embedding_columns
 from musicbox_env.ingest.sources.files import named_files
+from musicbox_env.ingest.sources.parquet import ParquetTable
 from musicbox_env.ingest.spelling.times import ELAPSED
 from musicbox_env.ingest.tables import PassedOver, Table, found_columns
 from musicbox_env.ingest.track_features import holds_track_features
@@ -140,6 +142,8 @@ def scrobbles_refused(fmt: HistoryFormat, config: HistoryConfig) -> str | None:
 
 def refusal_of(table: Table, config: HistoryConfig) -> PassedOver | None:
     """Why a table that is no history is no log either; None if it is one."""
+    if isinstance(table, ParquetTable) and embedding_columns(table) is not None:
+        return PassedOver(table.name, "holds embeddings of tracks: name it with --embeddings")
     refusal, mapping = log_refusal(table), config.mapping()
     if refusal is not None and holds_track_features(table):
         return PassedOver(table.name, "holds features of tracks: name it with --tracks to use them")

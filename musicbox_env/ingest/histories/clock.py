@@ -283,12 +283,13 @@ def without_copies(listens: npt.NDArray) -> tuple[npt.NDArray, int]:
     order, lie_so = sorted_by_start(listens, clock)
     if not lie_so:
         listens, clock = listens.take(order), clock.take(order)
+    rows = _near_others(listens, clock)
     for linked in (_same_play, _one_crowded):
-        rows = _near_others(listens, clock)
         copies = rows[_copies(listens.take(rows), clock.take(rows), linked)] if len(rows) else rows
         if len(copies):
             kept = np.setdiff1d(np.arange(len(listens)), copies)
             listens, clock = listens.take(kept), clock.take(kept)
+            rows = _near_others(listens, clock)
     return listens, total - len(listens)
 
 
@@ -436,6 +437,8 @@ def with_pieces_joined(
         Rows that are left, these plays, how many rows went into others, and how many that might
         have did not.
     """
+    if (listens["resolution"] > SECOND).all():  # no times that tell a pause
+        return np.arange(len(listens)), listens, 0, 0
     clock = Clock.of(listens, lengths)
     order, lie_so = sorted_by_start(listens, clock)
     second = _go_on(listens, clock, order)

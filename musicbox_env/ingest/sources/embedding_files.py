@@ -81,7 +81,7 @@ def read_embedding(
     rows_of = {track: row for row, track in enumerate(dataset.catalog.track_ids.tolist())}
     with open_tables(file, scratch=scratch) as tables:
         for table in tables:
-            if isinstance(table, ParquetTable) and (names := _columns(table)) is not None:
+            if isinstance(table, ParquetTable) and (names := embedding_columns(table)) is not None:
                 vectors, read = _read(table, names, rows_of)
                 source = {**describe_source(file), "file": shown(file.name)}
                 return vectors, {"source": source, "column": names[1], "vectors_read": read}
@@ -93,7 +93,7 @@ def read_embedding(
     )
 
 
-def _columns(table: ParquetTable) -> tuple[str, str] | None:
+def embedding_columns(table: ParquetTable) -> tuple[str, str] | None:
     """Columns of the id and of the vector, if it has both."""
 
     def is_vector(name: str) -> bool:

@@ -169,7 +169,10 @@ def test_artists_and_albums_of_the_mapping_files(tmp_path, plays):
     for name, ids in (("artist", items % 37), ("album", items % 97)):
         columns = {f"{name}_id": ids.astype(np.uint32), "item_id": items}
         pq.write_table(pa.table(columns), tmp_path / f"{name}_item_mapping.parquet")
+    make_yambda.write_embeddings(tmp_path / "embeddings.parquet", items)
     dataset = run(tmp_path, tmp_path)
+    assert dataset.about["passed_over"]["names"] == ["embeddings.parquet"]
+    assert "--embeddings" in dataset.about["passed_over"]["why"][0]
     catalog = pq.read_table(dataset.folder / "catalog.parquet").to_pandas()
     numbers = catalog["track_id"].astype(int)
     assert (catalog["artist"] == (numbers % 37).astype(str)).all()
