@@ -86,15 +86,14 @@ class Spans:
         self._runs += len(runs)
 
     def codes(self, config: SplitConfig, timezone: str | None = None) -> Codes:
-        """Split code of each session, or one of `LEFT_OUT`.
+        """Split code of each session, or one of `LEFT_OUT`; none where there are no sessions.
 
         Raises:
             InputError: There is nothing to divide the sessions by.
         """
-        nothing = [np.empty(0, np.int64)]
-        of_session, of_end, run = (
-            np.concatenate(parts or nothing) for parts in (self._start, self._end, self._run)
-        )
+        if not len(self):
+            return np.empty(0, np.uint8)
+        of_session, of_end, run = map(np.concatenate, (self._start, self._end, self._run))
         start, end = np.full(self._runs, LATEST), np.full(self._runs, EARLIEST)
         np.minimum.at(start, run, of_session)
         np.maximum.at(end, run, of_end)
@@ -249,7 +248,7 @@ def account(config: SplitConfig, counts: Mapping[str, int]) -> dict[str, Any]:
 
 
 def require_every_split(counts: Mapping[str, int]) -> None:
-    """Refuse a split by time that leaves a part empty.
+    """Refuse a split by time that leaves a part empty, unless there was nothing to split.
 
     Args:
         counts: Sessions by the names of `PARTS`, and as for `account`.
@@ -257,6 +256,8 @@ def require_every_split(counts: Mapping[str, int]) -> None:
     Raises:
         InputError: Training, validation or test has no session.
     """
+    if not any(counts[name] for name in (*PARTS, *(f"{what}_sessions" for what in LEFT_OUT))):
+        return
     if empty := [name for name in PARTS if not counts[name]]:
         found = [f"{counts[name]:,} {name}" for name in PARTS]
         found += [f"{n:,} {what}" for what in LEFT_OUT if (n := counts[f"{what}_sessions"])]

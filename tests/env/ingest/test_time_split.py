@@ -356,3 +356,34 @@ def test_the_same_folder_twice(tmp_path, files):
     codes = [np.maximum(d.sessions.split, 1) for d in (first, other)]
     np.testing.assert_array_equal(*codes)
     assert replace(config, seed=42).about() == SplitConfig(split="time").about()
+
+
+@pytest.mark.parametrize("options", [{}, {"train_until": "2021-03-25", "test_from": "2021-04-01"}])
+@pytest.mark.parametrize("source", ["history", "relative", "log"])
+def test_where_no_session_is_left_nothing_is_divided(
+    tmp_path, monkeypatch, listening, source, options
+):
+    """Too few plays for a session, or no session of the length that is asked for."""
+    file, length = tmp_path / "plays.csv", None
+    if source == "log":
+        write_csv(dated_log(), file)
+        length = 2
+    else:
+        monkeypatch.setattr(registry, "SERVICES", (*registry.SERVICES, relative))
+        table = foreign_table(listening).head(5)
+        time = {"played_at": "since"} if source == "relative" else {}
+        table.rename(columns=time).to_csv(file, index=False)
+    config = IngestConfig(
+        (str(file),),
+        tmp_path / "out",
+        session_length=length,
+        split=SplitConfig(split="time", **options),
+        history=HistoryConfig(map=FOREIGN_MAP if source == "history" else None),
+        embeddings=False,
+        progress=False,
+    )
+    said = "No session is left of"
+    if source == "relative" and options:
+        said = "Split by shares"
+    with pytest.raises(InputError, match=said):
+        ingest(config)
