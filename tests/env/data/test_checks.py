@@ -5,6 +5,8 @@ import os
 import shutil
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from musicbox_env.data import verdicts
@@ -12,7 +14,7 @@ from musicbox_env.data.checks import CheckedFile, FileError
 from musicbox_env.data.dataset import Dataset
 from musicbox_env.listeners.learned.listener import BUNDLED, FittedNetwork
 from musicbox_env.retrieval.spaces import embedding_space, space_file
-from musicbox_env.schema import PLAY_COLUMNS
+from musicbox_env.schema import OPINION_COUNTS, PLAY_COLUMNS
 from musicbox_env.synthetic.truth import GroundTruth
 
 
@@ -202,3 +204,22 @@ def test_a_cache_that_cannot_be_written_costs_a_check(monkeypatch, tmp_path):
     file.write_text("x")
     verdicts.once("text", [file], lambda: done.append(1))
     assert done
+
+
+@pytest.mark.parametrize(
+    ("likes", "said"),
+    [
+        ({"likes_a": [0] * 200}, "no column likes_b of int64"),
+        (dict.fromkeys(OPINION_COUNTS, [-1] * 200), "values from -1"),
+        (dict.fromkeys(OPINION_COUNTS, [None] * 200), "of int64"),
+        (dict.fromkeys(OPINION_COUNTS, ["many"] * 200), "of int64"),
+    ],
+)
+def test_counts_of_opinions_are_all_there_and_true(received, likes, said):
+    file = received / "catalog.parquet"
+    table = pq.read_table(file)
+    for name, values in likes.items():
+        table = table.append_column(name, pa.array(values))
+    pq.write_table(table, file)
+    with pytest.raises(FileError, match=said):
+        Dataset(received)
