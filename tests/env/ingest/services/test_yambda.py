@@ -12,12 +12,13 @@ from read_histories import run
 
 from musicbox_env.data.dataset import Dataset
 from musicbox_env.data.sessions import assign_splits
+from musicbox_env.data.splits import SplitConfig
 from musicbox_env.errors import InputError
 from musicbox_env.ingest.histories.sessionize import run_of
 from musicbox_env.ingest.pipeline import IngestConfig, ingest
 from musicbox_env.ingest.sources import parquet
 from musicbox_env.retrieval.spaces import embedding_space
-from musicbox_env.schema import OPINION_COUNTS, OPINIONS, SOURCES
+from musicbox_env.schema import OPINION_COUNTS, OPINIONS, SOURCES, SPLITS
 
 CONFIG = YambdaConfig(listeners=12, plays=6_000, tracks=800)
 EDGES = (10, 33, 90, 97)
@@ -294,3 +295,63 @@ def test_lists_of_unequal_length_are_rejected_as_a_whole(tmp_path, plays):
     found = run(tmp_path, file, max_rejects=0.9)
     assert found.about["history"]["rows"]["rejected"] == lost
     assert found.about["rows_read"] == len(plays.table)
+
+
+def test_test_comes_last_in_a_split_by_time(tmp_path, flat, plays):
+    """Times are compared with the true ones, which the dataset does not keep."""
+
+    def split(**options):
+        config = SplitConfig(split="time", **options)
+        out = tmp_path / f"out{len(options)}"
+        options = {"split": config, "embeddings": False, "progress": False}
+        return Dataset(ingest(IngestConfig((str(flat),), out, **options)))
+
+    with pytest.raises(InputError, match="count from a moment that nobody names"):
+        split(train_until="2024-01-01", test_from="2024-03-01")
+    found = split(gap="1h")
+    of_run = {}
+    for name, code in zip(found.sessions.session_ids, found.sessions.split, strict=True):
+        of_run.setdefault(run_of(name), SPLITS[code].partition("_")[0])
+    songs = plays.table["item_id"].to_numpy().astype(str)
+    true = {}
+    for number in range(plays.run.max() + 1):
+        rows = np.flatnonzero(plays.run == number)
+        key = tuple(sorted(songs[rows]))
+        true[key] = (plays.start[rows].min(), plays.end[rows].max())
+    spans = {"train": [], "validation": [], "test": []}
+    for name, of in songs_of_runs(found).items():
+        if tuple(sorted(of)) in true:
+            spans[of_run[name]].append(true[tuple(sorted(of))])
+    train, validation, test = (np.array(spans[name]) for name in spans)
+    assert min(map(len, (train, validation, test))) >= 10
+    assert validation[:, 0].min() > train[:, 1].max() + 3_600
+    assert test[:, 0].min() > validation[:, 1].max()
+
+
+def songs_of_runs(dataset) -> dict[str, list[str]]:
+    log, ids = dataset.sessions, dataset.catalog.track_ids
+    found: dict[str, list[str]] = {}
+    for number, name in enumerate(log.session_ids):
+        rows = slice(log.offsets[number], log.offsets[number + 1])
+        found.setdefault(run_of(name), []).extend(ids[log.column("track")[rows]])
+    return found
+
+
+def test_opinions_and_scrobbles_in_one_ingest(tmp_path, plays):
+    """Each row is counted once, and levels are inferred where nothing tells them, and there alone.
+
+    `run` checks the account.
+    """
+    pq.write_table(plays.table, tmp_path / "listens.parquet")
+    likes = make_yambda.opinions(plays.table, 0.05, 0)
+    pq.write_table(likes, tmp_path / "likes.parquet")
+    header = "uts,utc_time,artist,artist_mbid,album,album_mbid,track,track_mbid"
+    songs = [f"{1_600_000_000 + 200 * i},,Artist,,Album,,Song {i % 7}," for i in range(40)]
+    (tmp_path / "lastfm.csv").write_text("\n".join([header, *songs]))
+    found = run(tmp_path, *sorted(tmp_path.iterdir()), inferred_levels=True)
+    history = found.about["history"]
+    assert history["rows"]["read"] == len(plays.table) + len(likes) + len(songs)
+    assert history["rows"]["likes and dislikes"] == len(likes)
+    evidence = history["levels"]["evidence"]
+    assert evidence["inferred: heard until the next play began, or to the end"]["plays"] == 40
+    assert found.catalog.opinions("like").sum() > 0
