@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from musicbox_env.ingest.histories.levels import MEANING, Evidence
-from musicbox_env.ingest.histories.players import OVERLAPS
 from musicbox_env.ingest.histories.sessionize import FATES
+from musicbox_env.ingest.histories.timing.players import OVERLAPS
 from musicbox_env.schema import UNKNOWN
 
 NO_TIME: Final = "left out: times without a time of day, or to the hour"

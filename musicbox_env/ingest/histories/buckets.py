@@ -11,8 +11,8 @@ from typing import IO, Final, cast
 import numpy as np
 import numpy.typing as npt
 
-from musicbox_env.ingest.histories.clock import by_user_and, changes
 from musicbox_env.ingest.histories.listens import LISTEN
+from musicbox_env.ingest.histories.timing.clock import by_user_and, changes
 
 FEWEST: Final = 16
 MOST: Final = 512

@@ -13,7 +13,6 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from musicbox_env.ingest.histories.clock import Clock
 from musicbox_env.ingest.histories.levels import (
     LENGTH_SAMPLES,
     SAME_LENGTH_MS,
@@ -21,6 +20,7 @@ from musicbox_env.ingest.histories.levels import (
     Evidence,
     place_in_group,
 )
+from musicbox_env.ingest.histories.timing.clock import Clock
 from musicbox_env.ingest.spelling.values import LONGEST_MS
 from musicbox_env.schema import UNKNOWN
 

@@ -48,30 +48,24 @@ from musicbox_env.ingest.histories.account import (
 )
 from musicbox_env.ingest.histories.blocks import CutSessions, OpinionFile, session_ids
 from musicbox_env.ingest.histories.buckets import Buckets, pieces
-from musicbox_env.ingest.histories.clock import (
-    Clock,
-    changes,
-    may_be_pieces,
-    with_pieces_joined,
-    with_true_starts,
-    without_copies,
-    without_duplicates,
-)
 from musicbox_env.ingest.histories.formats import HistoryConfig
 from musicbox_env.ingest.histories.inferred import GapLengths, bound_by_next, with_inferred_times
 from musicbox_env.ingest.histories.levels import Evidence, LengthEstimate, listen_levels
-from musicbox_env.ingest.histories.players import (
-    OVERLAPS,
-    TimesRead,
-    overlaps_if_flipped,
-    times_are_starts,
-)
 from musicbox_env.ingest.histories.reading import HistoryTables
 from musicbox_env.ingest.histories.sessionize import (
     FOUND,
     NO_SESSION,
     cut_sessions,
     find_runs,
+)
+from musicbox_env.ingest.histories.timing.clock import Clock, changes, with_true_starts
+from musicbox_env.ingest.histories.timing.copies import without_copies, without_duplicates
+from musicbox_env.ingest.histories.timing.pieces import may_be_pieces, with_pieces_joined
+from musicbox_env.ingest.histories.timing.players import (
+    OVERLAPS,
+    TimesRead,
+    overlaps_if_flipped,
+    times_are_starts,
 )
 from musicbox_env.ingest.parts import OPINIONS_FILE, SPLIT_CODES, Part, PartWriter
 from musicbox_env.ingest.sources.files import OnBytes, content_salt, describe_source, ignore_bytes

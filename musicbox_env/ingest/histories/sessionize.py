@@ -15,8 +15,8 @@ from typing import Final, Literal
 import numpy as np
 import numpy.typing as npt
 
-from musicbox_env.ingest.histories.clock import Clock, by_user_and, changes
-from musicbox_env.ingest.histories.players import find_players, play_order
+from musicbox_env.ingest.histories.timing.clock import Clock, by_user_and, changes
+from musicbox_env.ingest.histories.timing.players import find_players, play_order
 from musicbox_env.schema import MAX_SESSION_LENGTH, MIN_SESSION_LENGTH, UNKNOWN
 
 NO_SESSION: Final = -1

@@ -2,7 +2,7 @@
 
 A row is an event. Those of type ``PLAY_END`` say when a play, or a piece of one around a pause or
 a jump, began and ended, for how long it was heard, why it ended and how long the song is; the
-pieces are joined as those of any history (`histories.clock`). Songs have no id.
+pieces are joined as those of any history (`timing.pieces`). Songs have no id.
 """
 
 from __future__ import annotations

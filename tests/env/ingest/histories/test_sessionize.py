@@ -6,7 +6,6 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from musicbox_env.ingest.histories.clock import Clock, without_duplicates
 from musicbox_env.ingest.histories.listens import LISTEN
 from musicbox_env.ingest.histories.sessionize import (
     FATES,
@@ -16,6 +15,8 @@ from musicbox_env.ingest.histories.sessionize import (
     cut_sessions,
     find_runs,
 )
+from musicbox_env.ingest.histories.timing.clock import Clock
+from musicbox_env.ingest.histories.timing.copies import without_duplicates
 
 
 def listens_of(rows, **columns):

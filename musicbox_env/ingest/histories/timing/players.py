@@ -15,7 +15,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from musicbox_env.ingest.histories.clock import CLOCK_MS, Clock, by_user_and, changes
+from musicbox_env.ingest.histories.timing.clock import CLOCK_MS, Clock, by_user_and, changes
 from musicbox_env.kernels import compiled
 
 OVERLAPS: Final = (

@@ -1,0 +1,135 @@
+"""Plays that a service tells in pieces around a pause, made one play again.
+
+A row that goes on with the play before it is counted, and becomes no second play and no skip.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from musicbox_env.ingest.histories.levels import ended_itself
+from musicbox_env.ingest.histories.timing.clock import (
+    PAUSE_MS,
+    Clock,
+    changes,
+    on_two_devices,
+    sorted_by_start,
+)
+from musicbox_env.ingest.spelling.precision import SECOND
+from musicbox_env.schema import REASONS_END, REASONS_START, UNKNOWN
+
+SHORT_PAUSE_MS: Final = 60_000
+"""The same where no reason says that a play was interrupted."""
+ONE_LENGTH: Final = 1.02
+"""Pieces of one play are no longer together than this share of the track's length."""
+PIECES_USUAL: Final = 0.05
+FEWEST_PIECES: Final = 5
+"""Share and number of plays from which on pieces are what a service tells, where no reason says
+so."""
+INTERRUPTED: Final = frozenset(
+    REASONS_END.index(name) for name in ("endplay", "logout", "appload", "trackerror")
+)
+RESUMED: Final = frozenset(
+    REASONS_START.index(name) for name in ("appload", "playbtn", "trackerror")
+)
+REMOTE: Final = REASONS_END.index("remote"), REASONS_START.index("remote")
+"""Another device took over, or pressed a button: only where the device changes is it the first."""
+
+
+def may_be_pieces(listens: npt.NDArray) -> npt.NDArray[np.bool_]:
+    """Plays that may go on with another ``(plays,)``: what they last is no track's length."""
+    clock = Clock.of(listens, np.zeros(len(listens), np.int32))
+    order, _ = sorted_by_start(listens, clock)
+    pieces = np.zeros(len(listens), np.bool_)
+    pieces[order[_go_on(listens, clock, order)]] = True
+    return pieces
+
+
+def with_pieces_joined(
+    listens: npt.NDArray, lengths: npt.NDArray[np.int32], known: npt.NDArray[np.bool_]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray, int, int]:
+    """Join the pieces of plays that were paused and went on.
+
+    Pieces follow each other in the listener's plays, are of one song, hold no more than its length
+    together, and are not what a listener leaves behind who skips, goes back or starts anew. Where
+    no reason tells, a song that is begun again looks the same: then they are joined only where
+    more than `PIECES_USUAL` of the plays are such pairs, which few listeners would make.
+
+    Args:
+        listens: Plays ``(plays,)`` of `listens.LISTEN`.
+        lengths: Lengths of their tracks in milliseconds ``(plays,)``.
+        known: Where these are more than a guess ``(plays,)``.
+
+    Returns:
+        Rows that are left, these plays, how many rows went into others, and how many that might
+        have did not.
+    """
+    if (listens["resolution"] > SECOND).all():  # no times that tell a pause
+        return np.arange(len(listens)), listens, 0, 0
+    clock = Clock.of(listens, lengths)
+    order, lie_so = sorted_by_start(listens, clock)
+    second = _go_on(listens, clock, order)
+    if not len(second):
+        return order, listens if lie_so else listens.take(order), 0, 0
+    of, clock = listens.take(order), clock.take(order)
+    # A reason is word enough where no length is known.
+    limit = np.where(known[order], ONE_LENGTH * lengths[order], np.inf)
+    together = of["ms"][second].astype(np.int64) + of["ms"][second - 1]
+    second = second[together <= limit[second - 1]]
+    told = (of["reason_end"][:-1] >= 0) | (of["reason_start"][1:] >= 0)
+    unclear = ~told[second - 1] & known[order][second - 1]
+    usual = unclear.sum() > max(PIECES_USUAL * (~told).sum(), FEWEST_PIECES)
+    left = np.ones(len(of), np.bool_)
+    first = -1
+    for row in second[told[second - 1] | (unclear & usual)].tolist():
+        if left[row - 1]:
+            first = row - 1
+        if int(of["ms"][first]) + int(of["ms"][row]) > limit[first]:
+            continue
+        _join(of, clock, first, row)
+        left[row] = False
+    return order[left], of.compress(left), int((~left).sum()), 0 if usual else int(unclear.sum())
+
+
+def _go_on(
+    listens: npt.NDArray, clock: Clock, order: npt.NDArray[np.int64]
+) -> npt.NDArray[np.int64]:
+    """Places in an order of plays that may go on with the one before them."""
+    second = np.flatnonzero(~changes(listens["user"][order], listens["song"][order]))
+    before, after = order[second - 1], order[second]
+    pairs = np.stack([before, after], axis=1).ravel()
+    may = _may_go_on(listens.take(pairs), clock.take(pairs))[::2] if len(pairs) else second > 0
+    return second[may]
+
+
+def _may_go_on(of: npt.NDArray, clock: Clock) -> npt.NDArray[np.bool_]:
+    """Whether each play but the first may go on with the one before it, ``(plays - 1,)``.
+
+    Both must be the user's, of one song.
+    """
+    end, start = of["reason_end"][:-1], of["reason_start"][1:]
+    moved = on_two_devices(of)
+    interrupted = np.isin(end, list(INTERRUPTED)) | (moved & (end == REMOTE[0]))
+    resumed = np.isin(start, list(RESUMED)) | (moved & (start == REMOTE[1]))
+    may = interrupted | (end == UNKNOWN)
+    may &= resumed | (start == UNKNOWN)
+    may &= ~ended_itself(of)[:-1] & (of["skipped"][:-1] != 1)
+    may &= clock.measured[1:] & clock.measured[:-1]
+    may &= np.maximum(clock.slack[1:], clock.slack[:-1]) <= SECOND
+    gap = clock.start[1:] - clock.end[:-1]
+    longest = np.where(interrupted | resumed, PAUSE_MS, SHORT_PAUSE_MS)
+    return may & (gap >= -clock.tolerated()) & (gap <= longest)
+
+
+def _join(of: npt.NDArray, clock: Clock, first: int, second: int) -> None:
+    """Make one play of two, in the place of the first."""
+    of["ms"][first] += of["ms"][second]
+    span = clock.end[second] - clock.start[first]
+    of["pause"][first] = max(int(span) - int(of["ms"][first]), 0)
+    of["time"][first], of["time_is_start"][first] = clock.start[first], True
+    of["share"][first] += of["share"][second]
+    for name in ("reason_end", "skipped", "completed"):
+        of[name][first] = of[name][second]
