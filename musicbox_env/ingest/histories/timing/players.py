@@ -105,7 +105,7 @@ def _of_one_moment(
         other_end: The moment of the play's other end.
         clock: When the plays were.
     """
-    group = np.cumsum(changes(user, moment))
+    group = np.cumsum(changes(user, moment), dtype=np.int64)
     ways = [
         np.lexsort((place, group)),
         np.lexsort((-place, group)),
