@@ -117,8 +117,6 @@ class GapLengths:
         self, estimate: tuple[npt.NDArray[np.int32], npt.NDArray[np.int8]]
     ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int8]]:
         """`levels.LengthEstimate.finish`, with lengths found here in place of typical ones."""
-        if not self._count.any():
-            return estimate
         length, evidence = estimate
         if not self._count.any():
             return estimate
