@@ -34,6 +34,8 @@ from musicbox_experiments.trust.queries import (
 NEXT: Final = "next play"
 NEXT_LEVELS: Final = "next play, levels only"
 """Given only what a simulation knows."""
+RECOMMENDED: Final = "recommended plays"
+"""Next plays that were recommended, given all that was logged before them."""
 CHALLENGE: Final = "challenge"
 FREE: Final = "free running"
 LAST_ACTION: Final = "last action"
@@ -107,21 +109,27 @@ def measure_answers(
 
 
 def measure_scores(
-    context: Context, name: str, protocol: str, answers: Array, boosting: Array | None
+    context: Context,
+    name: str,
+    protocol: str,
+    answers: Array,
+    others: Array | None,
+    over: str = "boosting",
 ) -> None:
-    """All scores of predictions ``(n, width)``, beside those of boosting where they are given.
+    """All scores of predictions ``(n, width)``, beside those of another where they are given.
 
-    Those of `NEXT` leave a calibration curve too.
+    Those of `NEXT` leave a calibration curve too. ``over`` is what the other is called in the names
+    of differences.
     """
     made = context.log.predicted(answers)
     for metric, score in SCORES.items():
-        if boosting is None:
+        if others is None:
             context.add(name, protocol, metric, score(made))
             continue
-        theirs = context.measure(score(context.log.predicted(boosting)))
+        theirs = context.measure(score(context.log.predicted(others)))
         ours = context.add(name, protocol, metric, score(made), theirs.value)
         if metric != "bias":
-            context.add(name, protocol, f"{metric}_over_boosting", ours.minus(theirs), 0.0)
+            context.add(name, protocol, f"{metric}_over_{over}", ours.minus(theirs), 0.0)
     noise = metrics.calibration_noise(made, context.rng(1))
     error = context.measure(metrics.calibration_error(made)).centred()
     context.add(name, protocol, "calibration_error", error, noise)

@@ -18,6 +18,7 @@ from musicbox_experiments.trust.prediction import (
     LOG_NAME,
     NEXT,
     NEXT_LEVELS,
+    RECOMMENDED,
 )
 from musicbox_experiments.trust.records import Record, Rows, rows_of
 
@@ -129,6 +130,11 @@ _ITEM: Final = (
 )
 TABLES: Final[Mapping[str, tuple[str, str, tuple[str, ...]]]] = {
     "next": ("Next play, given all that was logged before it", NEXT, _SCORES),
+    "recommended": (
+        "Recommended plays, by listeners fitted on organic plays and on all",
+        RECOMMENDED,
+        (*("auc", "auc_over_all", "log_loss", "log_loss_over_all"), *_SCORES[3:]),
+    ),
     "next-levels": ("Next play, given only what a simulation knows", NEXT_LEVELS, _SCORES),
     "challenge": ("Second halves without feedback", CHALLENGE, _CHALLENGE),
     "free": ("Free runs", FREE, (*_SHAPE, "skip_by_position_distance")),
@@ -146,12 +152,21 @@ _PERCENT: Final = (
     *("variance_song", "predicted", "true", "mean_distance"),
 )
 _SIGNED: Final = (
-    *("auc_over_boosting", "bias", "calibration_excess", "mean_average_accuracy_over_last_action"),
+    *(
+        "auc_over_boosting",
+        "auc_over_all",
+        "log_loss_over_all",
+        "bias",
+        "calibration_excess",
+        "mean_average_accuracy_over_last_action",
+    ),
     *("reranking_predicted", "reranking_real", "of_songs", "tau"),
 )
 _LABELS: Final = {
     "auc": "AUC",
     "auc_over_boosting": "AUC over boosting",
+    "auc_over_all": "AUC over that fitted on all",
+    "log_loss_over_all": "log loss over that fitted on all",
     "bias": "bias (predicted - real)",
     "calibration_excess": "of it beyond noise",
     "mean_average_accuracy_over_last_action": "over the last action",

@@ -2,7 +2,8 @@
 
 Every listener is queried about the same sessions: the next play given the true past, second halves
 given first halves, whole continuations, the effect of the choice of song, and the ranking of
-agents. On synthetic data it is also compared with the exact law.
+agents. On synthetic data it is also compared with the exact law. Where the log says which plays
+were recommended, a listener fitted on the others predicts them, beside one fitted on all.
 
 --pool averages reports over test folds of the same sessions. --cross-validate compares the learned
 listener with gradient boosting on held-out folds of the training sessions, and leaves the test
@@ -21,8 +22,9 @@ from musicbox_agents import make_agent
 from musicbox_agents.base import require_ranges
 from tyro.conf import Positional
 
-from musicbox_env.data.dataset import Dataset
+from musicbox_env.data.dataset import WHOLE, Dataset
 from musicbox_env.data.writing import require_folder
+from musicbox_env.ingest.training_parts import ORGANIC, SOURCE_COLUMN, open_part
 from musicbox_env.listeners import (
     LISTENERS,
     LearnedListener,
@@ -30,15 +32,21 @@ from musicbox_env.listeners import (
     SimilarityListener,
     make_listener,
 )
+from musicbox_env.listeners.learned.listener import FittedNetwork
 from musicbox_env.locks import held
 from musicbox_env.progress import tqdm
+from musicbox_env.schema import SOURCES
 from musicbox_env.simulator.assets import open_dataset
 from musicbox_env.synthetic.truth import knows_truth
 from musicbox_experiments.data.enough import inferred_levels
 from musicbox_experiments.data.sampling import draw_sessions
 from musicbox_experiments.data.sources import without_home
 from musicbox_experiments.evaluate.resampling import Resampling
-from musicbox_experiments.listeners.fit_listener import EnsembleConfig
+from musicbox_experiments.listeners.fit_listener import (
+    EnsembleConfig,
+    FitListenerConfig,
+    fit_ensemble,
+)
 from musicbox_experiments.listeners.network import NetworkConfig
 from musicbox_experiments.text import say
 from musicbox_experiments.train.folder import require_made_on
@@ -46,7 +54,15 @@ from musicbox_experiments.trust import agreement, exact_law, item_effect, list_r
 from musicbox_experiments.trust.boosting import BoostingBaseline
 from musicbox_experiments.trust.context import Context, ListenerUnderTest
 from musicbox_experiments.trust.cross_validation import cross_validate
-from musicbox_experiments.trust.queries import Log, without_answers
+from musicbox_experiments.trust.prediction import RECOMMENDED
+from musicbox_experiments.trust.queries import (
+    FIRST_PREDICTED,
+    Array,
+    Log,
+    Targets,
+    predict,
+    without_answers,
+)
 from musicbox_experiments.trust.records import (
     RECORDS_FILE,
     Record,
@@ -57,6 +73,7 @@ from musicbox_experiments.trust.records import (
 from musicbox_experiments.trust.report import write_trust_report
 from musicbox_experiments.trust.tables import printed
 
+ON_ORGANIC, ON_ALL = "fitted on organic plays", "fitted on all plays"
 CHOOSING_AGENT = "played-rate"
 """Agent whose songs are queried beside the exact law, needing no training."""
 
@@ -95,7 +112,8 @@ class TrustConfig:
     resamples: int = 500
     """Times that the sessions are drawn anew for the intervals."""
     members: int = 3
-    """Networks of the listener that --cross-validate fits."""
+    """Networks of the listeners that are fitted here: by --cross-validate, and on data that say
+    which plays were recommended."""
     network: NetworkConfig = field(default_factory=NetworkConfig)
     seed: int = 0
     """Of everything random, the same for every listener."""
@@ -226,7 +244,7 @@ def make_context(dataset: Dataset, config: TrustConfig, splits: Collection[str] 
     """The sessions to query, and boosting fitted on all of train and on the given splits."""
     log = Log.of(dataset, draw_sessions(dataset, "test", config.sessions, config.seed))
     boosting = {}
-    _step(1, f"gradient boosting on {len({'train', *splits})} parts of training")
+    _step(dataset, 1, f"gradient boosting on {len({'train', *splits})} parts of training")
     for split in sorted({"train", *splits}):
         sessions = draw_sessions(dataset, split, config.training_sessions, config.seed)
         training = Log.of(dataset, sessions)
@@ -241,12 +259,9 @@ def make_context(dataset: Dataset, config: TrustConfig, splits: Collection[str] 
     )
 
 
-STEPS = 4
-
-
-def _step(number: int, what: str) -> None:
+def _step(dataset: Dataset, number: int, what: str) -> None:
     """Say how far it is: each step takes minutes on large data."""
-    say(f"Step {number} of {STEPS}: {what}.", to_errors=True)
+    say(f"Step {number} of {4 + tells_sources(dataset)}: {what}.", to_errors=True)
 
 
 def _resampling(config: TrustConfig, sessions: int) -> Resampling:
@@ -271,16 +286,16 @@ def measure(config: TrustConfig, context: Context, listeners: Sequence[ListenerU
         prediction.measure_answers(context, baseline.name, answers)
     repeated = prediction.last_action(context.log)
     prediction.measure_challenge(context, prediction.LAST_ACTION, repeated)
-    _step(2, f"{len(listeners)} listeners, {len(protocols)} protocols each")
+    _step(dataset, 2, f"{len(listeners)} listeners, {len(protocols)} protocols each")
     with tqdm(total=len(listeners) * len(protocols), unit="protocol") as bar:
         for tested in listeners:
             bar.set_description(tested.name)
             for protocol in protocols:
                 protocol(context, tested)
                 bar.update()
-    _step(3, "simulators of whole lists")
+    _step(dataset, 3, "simulators of whole lists")
     list_reward.measure_simulators(context)
-    _step(4, "agents, as the listeners rank them")
+    _step(dataset, 4, "agents, as the listeners rank them")
     if run is None:
         most = config.evaluated_sessions
         skips = agreement.evaluate_baselines(context, listeners, sessions=most)
@@ -289,6 +304,47 @@ def measure(config: TrustConfig, context: Context, listeners: Sequence[ListenerU
     num_sessions = len(next(iter(next(iter(skips.values())).values())).numerator)
     of_them = replace(context, resampling=_resampling(config, num_sessions))
     agreement.measure_agreement(of_them, skips)
+    if tells_sources(dataset):
+        _step(dataset, 5, f"recommended plays, by two listeners of {config.members} networks each")
+        measure_sources(config, context)
+
+
+def tells_sources(dataset: Dataset) -> bool:
+    """Whether a dataset says which plays were recommended, and is no part already."""
+    return SOURCE_COLUMN in dataset.sessions.column_names and dataset.part == WHOLE
+
+
+def measure_sources(config: TrustConfig, context: Context) -> None:
+    """How a listener fitted on organic plays predicts recommended ones, beside one fitted on all.
+
+    Both are fitted alike, on the sessions that the test sessions are kept apart from. The data must
+    say who chose the songs; where they leave nothing to fit on or to predict, a note says so.
+    """
+    dataset, log = context.dataset, context.log
+    source = dataset.sessions.padded(SOURCE_COLUMN, log.sessions, log.width)
+    recommended = source == SOURCES.index("recommended")
+    recommended[:, :FIRST_PREDICTED] = False
+    settings = FitListenerConfig(
+        **asdict(config.network),
+        members=config.members,
+        max_sessions=config.training_sessions,
+        seed=config.seed,
+    )
+    try:
+        if not recommended.any():
+            raise ValueError("no test session holds a recommended play that can be predicted.")
+        fits = [fit_ensemble(settings, open_part(dataset, part)) for part in (ORGANIC, WHOLE)]
+    except ValueError as error:
+        context.findings.notes.append(f"Recommended plays were left out: {error}")
+        return
+
+    def answers(fit: FittedNetwork) -> Array:
+        made = predict(LearnedListener(dataset, fit), log, Targets.next_plays(log))
+        return np.where(recommended, made, np.nan)
+
+    organic, everything = map(answers, fits)
+    prediction.measure_scores(context, ON_ORGANIC, RECOMMENDED, organic, everything, "all")
+    prediction.measure_scores(context, ON_ALL, RECOMMENDED, everything, None)
 
 
 def measure_prediction(context: Context, tested: ListenerUnderTest) -> None:
