@@ -68,6 +68,12 @@ class Context:
         return self.log.dataset
 
     @property
+    def split(self) -> Mapping[str, Any]:
+        """How the dataset's sessions are divided, by ``dataset.json``; empty if it says nothing."""
+        split: Mapping[str, Any] = self.dataset.about.get("split", {})
+        return split
+
+    @property
     def num_sessions(self) -> int:
         """Number of sessions."""
         return len(self.log.sessions)

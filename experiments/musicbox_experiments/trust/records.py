@@ -2,12 +2,13 @@
 
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import NormalDist
-from typing import Final
+from typing import Any, Final
 
+from musicbox_env.data.splits import TIME
 from musicbox_env.data.writing import write_json
 from musicbox_env.errors import InputError
 from musicbox_experiments.evaluate.resampling import CONFIDENCE, Measured
@@ -87,14 +88,29 @@ def rows_of(records: Iterable[Record], protocol: str) -> Rows:
     return rows
 
 
-def write_records(folder: Path, records: Sequence[Record]) -> None:
-    """Write every figure into `RECORDS_FILE` of a folder, made if missing."""
+@dataclass(frozen=True)
+class Report:
+    """What `RECORDS_FILE` holds.
+
+    Attributes:
+        figures: All figures.
+        split: How the sessions were divided that they are of: ``split`` of ``dataset.json``; in
+            means what their splits share, and ``test_folds``.
+    """
+
+    figures: Mapping[Key, Record]
+    split: Mapping[str, Any]
+
+
+def write_records(folder: Path, records: Sequence[Record], split: Mapping[str, Any]) -> None:
+    """Write every figure, and the split, into `RECORDS_FILE` of a folder, made if missing."""
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / RECORDS_FILE, [asdict(record) for record in records])  # type: ignore[arg-type]
+    figures: list[Any] = [asdict(record) for record in records]
+    write_json(folder / RECORDS_FILE, {"split": dict(split), "figures": figures})
 
 
-def read_records(folder: Path) -> dict[Key, Record]:
-    """The figures of a report.
+def read_report(folder: Path) -> Report:
+    """The figures of a report, and of which split they are.
 
     Raises:
         FileNotFoundError: The folder holds none.
@@ -106,16 +122,58 @@ def read_records(folder: Path) -> dict[Key, Record]:
             f"There is no {file}; write it with `musicbox trust --out {folder}`."
         )
     try:
-        records = [Record(**figure) for figure in json.loads(file.read_text())]
-    except (TypeError, ValueError, RecursionError) as error:
+        held = json.loads(file.read_text())
+        if isinstance(held, list):
+            raise TypeError("it names no split, as those of older versions")
+        split, records = held["split"], [Record(**figure) for figure in held["figures"]]
+        if not isinstance(split, dict):
+            raise TypeError(f"its split is {str(split)[:60]!r}")
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise InputError(
-            f"{file} is not a list of figures ({error}); it must be a file that `musicbox trust` "
-            "wrote."
+            f"{file} is not a list of figures and their split ({error}); it must be a file that "
+            "this version of `musicbox trust` wrote. Write it again."
         ) from None
-    return {record.key: record for record in records}
+    return Report({record.key: record for record in records}, split)
 
 
-def pooled(reports: Sequence[dict[Key, Record]]) -> list[Record]:
+def pooled_split(splits: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """What the splits of reports, by the names of these, have in common, and their test folds.
+
+    Raises:
+        ValueError: They are not disjoint test folds of one split.
+    """
+    folds: dict[int, str] = {}
+    shared: dict[str, Any] | None = None
+    for name, split in splits.items():
+        if split.get("kind") == TIME:
+            raise ValueError(
+                f"{name} is a report on a split by time, which has one test split, the latest "
+                "sessions. --pool averages reports on disjoint test folds, those of `musicbox "
+                "ingest --test-fold 0, 1, ...`; read this one by itself."
+            )
+        others = dict(split)
+        fold = others.pop("test_fold", others.pop("turn", None))  # "turn" before it was renamed
+        if not isinstance(fold, int):
+            raise ValueError(
+                f"{name} is not a report on one test fold; --pool averages those that `musicbox "
+                "trust` wrote of data from `musicbox ingest --test-fold 0, 1, ...`."
+            )
+        if fold in folds:
+            raise ValueError(
+                f"{folds[fold]} and {name} are both reports on test fold {fold}; expected one "
+                "of each. Leave one out."
+            )
+        folds[fold] = name
+        if shared is not None and shared != others:
+            raise ValueError(
+                f"{next(iter(splits))} is a report on test sessions by {shared}, and {name} by "
+                f"{others}; expected test folds of one split, of the same shares and seed."
+            )
+        shared = others
+    return {**(shared or {}), "test_folds": sorted(folds)}
+
+
+def pooled(reports: Sequence[Mapping[Key, Record]]) -> list[Record]:
     """Means of the figures that all reports hold, over test folds of the same sessions.
 
     Test folds are disjoint, so the variance of a mean is the sum of theirs over their number

@@ -4,7 +4,8 @@
 
     OUT/
       trust.html    self-contained: pictures inlined, no external resource
-      trust.json    every figure: listener, protocol, metric, value, low, high, reference
+      trust.json    split: how the sessions were divided (as in dataset.json);
+                    figures: listener, protocol, metric, value, low, high, reference of each
       *.png         the pictures
 """
 
@@ -16,6 +17,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from musicbox_env.data.splits import TIME
 from musicbox_env.data.writing import write_text
 from musicbox_experiments import text
 from musicbox_experiments.compare import known_gains, plots
@@ -36,7 +38,7 @@ def write_trust_report(
 ) -> None:
     """Write ``trust.html``, ``trust.json`` and the pictures into a folder, made if missing."""
     findings, records = context.findings, context.findings.records
-    write_records(out, records)
+    write_records(out, records, context.split)
     pictures, gains = draw_pictures(findings), known_gains.rows()
     if gains:
         pictures["gains"] = plots.png(known_gains.picture(gains))
@@ -62,6 +64,7 @@ def write_trust_report(
         draws=context.draws,
         samples=context.samples,
         sees_session=sees_session,
+        by_time=context.split.get("kind") == TIME,
         listeners=listeners,
         verdicts=verdict_table(records),
         tables=tables_of(records),

@@ -11,7 +11,7 @@ sessions alone.
 """
 
 import sys
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -67,7 +67,8 @@ from musicbox_experiments.trust.records import (
     RECORDS_FILE,
     Record,
     pooled,
-    read_records,
+    pooled_split,
+    read_report,
     write_records,
 )
 from musicbox_experiments.trust.report import write_trust_report
@@ -150,8 +151,10 @@ def run(config: TrustConfig) -> None:
 def _run(config: TrustConfig) -> None:
     require_folder(config.folder)
     if config.pool:
-        records = pooled([read_records(folder) for folder in config.pool])
-        _write_alone(config.folder, records, f"Means of {len(config.pool)} test folds")
+        reports = {str(folder): read_report(folder) for folder in config.pool}
+        split = pooled_split({name: report.split for name, report in reports.items()})
+        records = pooled([report.figures for report in reports.values()])
+        _write_alone(config.folder, records, split, f"Means of {len(config.pool)} test folds")
         return
     dataset = open_dataset(config.data)
     if config.cross_validate:
@@ -168,7 +171,8 @@ def _run(config: TrustConfig) -> None:
             draws=config.draws,
             resamples=config.resamples,
         )
-        _write_alone(config.folder, context.findings.records, _count(context, "training"))
+        about = _count(context, "training")
+        _write_alone(config.folder, context.findings.records, context.split, about)
         return
     if config.run is not None:
         require_made_on(config.run, dataset, "Name the data of that run, or another run.")
@@ -190,9 +194,11 @@ def _run(config: TrustConfig) -> None:
     say(f"\nReport: {config.folder / 'trust.html'}")
 
 
-def _write_alone(folder: Path, records: Sequence[Record], about: str) -> None:
+def _write_alone(
+    folder: Path, records: Sequence[Record], split: Mapping[str, Any], about: str
+) -> None:
     """Write and print records for which there is no page."""
-    write_records(folder, records)
+    write_records(folder, records, split)
     say(f"{printed(records, about)}\n\nEvery figure: {folder / RECORDS_FILE}")
 
 

@@ -14,7 +14,7 @@ from musicbox_experiments.trust.cross_validation import (
 from musicbox_experiments.trust.metrics import is_constant
 from musicbox_experiments.trust.prediction import CHALLENGE, FREE, LAST_ACTION, NEXT, NEXT_LEVELS
 from musicbox_experiments.trust.queries import Log
-from musicbox_experiments.trust.records import read_records
+from musicbox_experiments.trust.records import read_report
 
 SMALL = {"members": 1, "memory": 8, "head": 4}
 
@@ -73,7 +73,7 @@ def test_both_are_reported_beside_the_last_action(synthetic_folder, tmp_path, ca
     out = tmp_path / "cv"
     main(["trust", str(synthetic_folder), "--cross-validate", "--out", str(out), *options])
     assert "training sessions" in capsys.readouterr().out
-    found = read_records(out)
+    found = read_report(out).figures
     for name in (LEARNED, BOOSTING):
         for protocol in (NEXT, NEXT_LEVELS):
             auc = found[name, protocol, "auc"]

@@ -199,7 +199,9 @@ def test_the_whole_report(synthetic_folder, tmp_path, capsys):
         resamples=30,
     )
     trust.run(config)
-    records = json.loads((out / "trust.json").read_text())
+    report = json.loads((out / "trust.json").read_text())
+    records, made = report["figures"], json.loads((synthetic_folder / "dataset.json").read_text())
+    assert report["split"] == made["split"]
     assert all(
         list(r) == ["listener", "protocol", "metric", "value", "low", "high", "reference"]
         for r in records
