@@ -73,7 +73,7 @@ thirty times as long."""
 
 NOTHING_KNOWN: Final = tuple(
     0 if name in ("time", "pause", "share") or kind == np.bool_ else UNKNOWN
-    for name, (kind, *_) in LISTEN.fields.items()
+    for name, (kind, *_) in (LISTEN.fields or {}).items()
 )
 PRIVATE: Final = "private session"
 PODCAST: Final = "podcast"
@@ -297,8 +297,8 @@ def _users(
         user, names = pd.factorize(numbers)
         return user, list(map(str, names.tolist())), np.zeros(len(rows), np.bool_)
     texts, lost = columns.ids(rows, "user")
-    user, names = pd.factorize(texts)
-    return user, list(map(str, names)), lost
+    user, named = pd.factorize(texts)
+    return user, list(map(str, named)), lost
 
 
 _CODED: Final[dict[str, Callable[[str], int]]] = {

@@ -103,7 +103,8 @@ class Tracks(Names):
     def _labelled(self, name: str) -> dict[int, str]:
         """Labels of tracks by code, several in one text."""
         whole = pd.concat(self._labels[name]).drop_duplicates().sort_values(["code", "label"])
-        return whole.astype({"label": str}).groupby("code")["label"].agg("; ".join).to_dict()
+        joined = whole.astype({"label": str}).groupby("code")["label"].agg("; ".join)
+        return dict(zip(joined.index.tolist(), joined.tolist(), strict=True))
 
     def _nameless(self, ids: npt.NDArray[np.int64]) -> npt.NDArray[np.int32]:
         codes = np.array([self.code(text) for text in map(str, ids.tolist())], np.int32)
