@@ -9,6 +9,7 @@ from datetime import UTC, datetime, tzinfo
 from typing import Any, Final, Literal
 
 import numpy as np
+import numpy.typing as npt
 
 HASH, TIME = "hash", "time"
 UNITS_MS: Final = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000}
@@ -158,3 +159,20 @@ def _moment(name: str, text: str, zone: tzinfo) -> int:
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=zone)
     return round(moment.timestamp() * 1000)
+
+
+def session_names(
+    listener: npt.NDArray[np.bytes_], run: npt.NDArray[np.bytes_], window: npt.NDArray[np.bytes_]
+) -> npt.NDArray[np.bytes_]:
+    """Ids of sessions: each a window of a run of a listener's plays, all three of them hashes."""
+    of_run = np.strings.add(np.strings.add(listener, b"-"), run)
+    return np.strings.add(np.strings.add(of_run, b"-"), window)
+
+
+def run_of(session_id: str) -> str:
+    """The run that a session is a window of.
+
+    >>> run_of("hortensia-monday-2nd")
+    'hortensia-monday'
+    """
+    return session_id.rpartition("-")[0]

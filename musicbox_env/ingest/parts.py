@@ -26,8 +26,8 @@ import pyarrow as pa
 import pyarrow.csv as pc_csv
 import pyarrow.parquet as pq
 
+from musicbox_env.data.splits import run_of
 from musicbox_env.ingest.assembly import BLOCK_SCHEMA, SessionAssembler
-from musicbox_env.ingest.histories.sessionize import run_of
 from musicbox_env.ingest.mssd import LogReader, log_refusal
 from musicbox_env.ingest.plays import REJECTS_SCHEMA, Rejects
 from musicbox_env.ingest.readers import open_tables

@@ -42,7 +42,7 @@ from musicbox_env.cache import cache_folder, kept_in_cache, named
 from musicbox_env.data.checks import CheckedFile, FileError
 from musicbox_env.data.dataset import EMBEDDINGS, SOURCE, UNFINISHED, WHOLE, Dataset
 from musicbox_env.data.sessions import MEND, assign_splits
-from musicbox_env.data.splits import SplitConfig
+from musicbox_env.data.splits import SplitConfig, run_of
 from musicbox_env.data.verdicts import once
 from musicbox_env.data.writing import (
     PlayBlock,
@@ -52,7 +52,6 @@ from musicbox_env.data.writing import (
     write_json,
 )
 from musicbox_env.ingest.chooser import MIN_SESSION_PLAYS
-from musicbox_env.ingest.histories.sessionize import run_of
 from musicbox_env.retrieval.embeddings import fit_embeddings
 from musicbox_env.schema import SOURCES, SPLITS, require_known
 

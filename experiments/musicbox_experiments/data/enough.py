@@ -7,9 +7,9 @@ import numpy.typing as npt
 
 from musicbox_env.data.dataset import Dataset
 from musicbox_env.data.sessions import MEND
+from musicbox_env.data.splits import run_of
 from musicbox_env.errors import reading
 from musicbox_env.ingest.histories.account import INFERRED
-from musicbox_env.ingest.histories.sessionize import run_of
 from musicbox_env.retrieval.held_out import NORMAL_95
 from musicbox_env.schema import SPLITS, is_skip
 

@@ -15,8 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from musicbox_env.data.opinions import OPINION_SCHEMA
+from musicbox_env.data.splits import session_names
 from musicbox_env.ingest.assembly import BLOCK_SCHEMA
-from musicbox_env.ingest.histories.sessionize import session_names
 from musicbox_env.ingest.histories.timing.clock import by_user_and
 from musicbox_env.schema import OPINIONS, UNKNOWN
 

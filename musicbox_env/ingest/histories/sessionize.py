@@ -58,23 +58,6 @@ class SessionConfig:
             raise ValueError(f"long_runs is {self.long_runs!r}; 'window' or 'cut' expected.")
 
 
-def session_names(
-    listener: npt.NDArray[np.bytes_], run: npt.NDArray[np.bytes_], window: npt.NDArray[np.bytes_]
-) -> npt.NDArray[np.bytes_]:
-    """Ids of sessions: each a window of a run of a listener's plays, all three of them hashes."""
-    of_run = np.strings.add(np.strings.add(listener, b"-"), run)
-    return np.strings.add(np.strings.add(of_run, b"-"), window)
-
-
-def run_of(session_id: str) -> str:
-    """The run that a session is a window of.
-
-    >>> run_of("hortensia-monday-2nd")
-    'hortensia-monday'
-    """
-    return session_id.rpartition("-")[0]
-
-
 def find_runs(
     listens: npt.NDArray, clock: Clock, config: SessionConfig, counts: Counter[str]
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:

@@ -12,9 +12,8 @@ from read_histories import run
 
 from musicbox_env.data.dataset import Dataset
 from musicbox_env.data.sessions import assign_splits
-from musicbox_env.data.splits import SplitConfig
+from musicbox_env.data.splits import SplitConfig, run_of
 from musicbox_env.errors import InputError
-from musicbox_env.ingest.histories.sessionize import run_of
 from musicbox_env.ingest.pipeline import IngestConfig, ingest
 from musicbox_env.ingest.sources import parquet
 from musicbox_env.retrieval.spaces import embedding_space
