@@ -1,7 +1,7 @@
-# MusicBox with all that its command needs, as a user who may write only to /work.
+# MusicBox with all that its command needs, as a user who may write only to /data.
 #
 #     docker build --tag musicbox .
-#     docker run --rm --volume "$PWD/work:/work" musicbox compare --seeds 1
+#     docker run --rm --volume "$PWD/data:/data" musicbox compare --seeds 1
 FROM python:3.11.13-slim-bookworm AS build
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends gcc libc6-dev \
@@ -15,14 +15,14 @@ RUN /opt/musicbox/bin/pip install --no-cache-dir --disable-pip-version-check --n
 
 FROM python:3.11.13-slim-bookworm
 COPY --from=build /opt/musicbox /opt/musicbox
-RUN useradd --create-home --uid 1000 musicbox && install --directory --owner=musicbox /work
+RUN useradd --create-home --uid 1000 musicbox && install --directory --owner=musicbox /data
 ENV PATH=/opt/musicbox/bin:$PATH \
-    MUSICBOX_CACHE=/work/.cache \
-    NUMBA_CACHE_DIR=/work/.cache/numba \
+    MUSICBOX_CACHE=/data/.cache \
+    NUMBA_CACHE_DIR=/data/.cache/numba \
     OMP_NUM_THREADS=1 \
     OPENBLAS_NUM_THREADS=1 \
     PYTHONDONTWRITEBYTECODE=1
 USER musicbox
-WORKDIR /work
+WORKDIR /data
 ENTRYPOINT ["musicbox"]
 CMD ["--help"]

@@ -18,19 +18,19 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import musicbox_agents
 import pandas as pd
 from matplotlib.figure import Figure
 from musicbox_agents import Agent
-from musicbox_agents import make_agent as _make_agent
 
 from musicbox_env.data.dataset import Dataset
+from musicbox_env.ingest import pipeline
 from musicbox_env.ingest.pipeline import IngestConfig
-from musicbox_env.ingest.pipeline import ingest as _ingest
-from musicbox_env.simulator.assets import open_dataset as _open
-from musicbox_env.synthetic.generator import synthesize as _synthesize
+from musicbox_env.simulator import assets
+from musicbox_env.synthetic import generator
 from musicbox_env.synthetic.truth import knows_truth
 from musicbox_env.synthetic.world import SyntheticConfig
-from musicbox_experiments.compare.compare import compare as _compare
+from musicbox_experiments.compare import compare as comparing
 from musicbox_experiments.compare.config import DEFAULT_AGENTS, CompareConfig
 from musicbox_experiments.compare.evaluate import figures
 from musicbox_experiments.compare.report import pictures
@@ -41,10 +41,10 @@ from musicbox_experiments.data.sources import Source
 from musicbox_experiments.evaluate.metrics import CatalogStats
 from musicbox_experiments.evaluate.rollout import roll_out
 from musicbox_experiments.serve.recommend import recommend_next
+from musicbox_experiments.train import train as training
 from musicbox_experiments.train.jobs import trained
 from musicbox_experiments.train.simulators import TRUTH, require_possible
 from musicbox_experiments.train.train import TrainConfig
-from musicbox_experiments.train.train import train as _train
 
 __all__ = [
     "Comparison",
@@ -64,7 +64,7 @@ Data = Dataset | Path | str | None
 
 def open_dataset(folder: Data = None) -> Dataset:
     """Open a dataset folder; the bundled synthetic one, made on first use, if none is named."""
-    return folder if isinstance(folder, Dataset) else _open(folder)
+    return folder if isinstance(folder, Dataset) else assets.open_dataset(folder)
 
 
 def ingest(*sources: Path | str, out: Path | str, **options: Any) -> Dataset:
@@ -79,7 +79,7 @@ def ingest(*sources: Path | str, out: Path | str, **options: Any) -> Dataset:
         ValueError: A source cannot be used; the message says why.
         FileExistsError: The folder is there; pass ``overwrite=True`` to replace it.
     """
-    return Dataset(_ingest(IngestConfig(tuple(map(str, sources)), Path(out), **options)))
+    return Dataset(pipeline.ingest(IngestConfig(tuple(map(str, sources)), Path(out), **options)))
 
 
 def synthesize(out: Path | str, *, overwrite: bool = False, **options: Any) -> Dataset:
@@ -91,7 +91,7 @@ def synthesize(out: Path | str, *, overwrite: bool = False, **options: Any) -> D
         options: Fields of `musicbox_env.synthetic.world.SyntheticConfig`: ``sessions``, ``tracks``,
             ``seed``, ``taste``.
     """
-    return Dataset(_synthesize(SyntheticConfig(**options), out, overwrite=overwrite))
+    return Dataset(generator.synthesize(SyntheticConfig(**options), out, overwrite=overwrite))
 
 
 def make_agent(name: str, data: Data = None, *, seed: int = 0, **settings: Any) -> Agent:
@@ -106,7 +106,7 @@ def make_agent(name: str, data: Data = None, *, seed: int = 0, **settings: Any) 
     Raises:
         ValueError: The agent or a setting is unknown, or a value cannot be.
     """
-    return _make_agent(name, open_dataset(data), seed=seed, settings=settings)
+    return musicbox_agents.make_agent(name, open_dataset(data), seed=seed, settings=settings)
 
 
 def train(
@@ -137,7 +137,7 @@ def train(
     config = TrainConfig(
         source=_source(data), agent=agent, train_steps=steps, out=Path(out), seeds=1, **options
     )
-    return trained(_train(config)[0])
+    return trained(training.train(config)[0])
 
 
 def evaluate(
@@ -251,7 +251,7 @@ def compare(
         FileExistsError: ``out`` holds a run with other options.
     """
     config = CompareConfig(source=_source(data), agents=tuple(agents), out=Path(out), **options)
-    study, summary = _compare(config)
+    study, summary = comparing.compare(config)
     return Comparison(config.out, summary, study)
 
 
