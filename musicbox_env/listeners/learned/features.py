@@ -8,7 +8,8 @@ batch, m of them at a time, c candidate tracks for each.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -142,10 +143,13 @@ class TrackTable:
             self.popularity[rows], self.effect[rows], self.effect_sd[rows], self.vectors[rows]
         )
 
-    @property
+    @cached_property
     def arrays(self) -> Table:
-        """As kernels read them."""
-        return self.popularity, self.effect, self.effect_sd, self.vectors
+        """As kernels read them: all read-only, as mapped ones are, so that kernels compile once."""
+        views = [self.popularity[:], self.effect[:], self.effect_sd[:], self.vectors[:]]
+        for view in views:
+            view.flags.writeable = False
+        return cast(Table, tuple(views))
 
 
 @dataclass

@@ -57,8 +57,7 @@ def level_probabilities(
     states = state_inputs(rows, before, heard_levels, heard, context)
     inputs = track_inputs(rows, tracks, before, (heard_tracks, heard_levels), table, heard)
     outputs, of_usual = head_outputs(rows, memory, states, inputs, usual, head)
-    members = np.float32(len(outputs))
-    mean, base = outputs.sum(axis=0) / members, of_usual.sum(axis=0) / members
+    mean, base = _mean_of_members(outputs), _mean_of_members(of_usual)
     logits, skip = mean[:, :, 0].copy(), np.empty(tracks.shape)
     if pessimism:
         shifted = inputs.copy()
@@ -87,10 +86,18 @@ def _spread(outputs: Array, shifted: Array, mean: Array) -> Array:
         shifted: The same with the effect moved.
         mean: Mean skip logits of the members ``(m, c)``.
     """
-    members, logits = np.float32(len(outputs)), outputs[:, :, :, 0]
-    deviations, changes = logits - mean, shifted[:, :, :, 0] - logits
-    by_effect = changes.sum(axis=0) / members
-    return np.sqrt((deviations * deviations).sum(axis=0) / members + by_effect * by_effect)
+    logits = outputs[:, :, :, 0]
+    deviations, by_effect = logits - mean, _mean_of_members(shifted[:, :, :, 0] - logits)
+    return np.sqrt(_mean_of_members(deviations * deviations) + by_effect * by_effect)
+
+
+@compiled
+def _mean_of_members(values: Array) -> Array:
+    """Mean over the first axis; numba's own ``sum`` of an axis takes seconds to compile."""
+    total = values[0].copy()
+    for i in range(1, len(values)):
+        total += values[i]
+    return total / np.float32(len(values))
 
 
 @compiled
