@@ -160,9 +160,11 @@ OPTIONS: Final[dict[str, tuple[str, ...]]] = {
         "--context",
         "--heard",
         "--hour",
+        "--order",
         "--premium",
         "--seed",
         "--shuffle",
+        "--songs",
     ),
     "synthesize": (
         "--check",

@@ -97,7 +97,7 @@ class Simulator:
         """
         checks.require_room(num_envs, capacity or assets.capacity, assets.capacity)
         self.assets = assets
-        self.logged = LoggedPlays(num_envs, assets.dataset.longest_session)
+        self.logged = LoggedPlays(num_envs, max(assets.dataset.longest_session, capacity or 0))
         self.history = History.empty(num_envs, capacity or assets.capacity)
         self.remaining = np.zeros(num_envs, np.int64)
         self.left = np.zeros(num_envs, np.bool_)
@@ -181,6 +181,7 @@ class Simulator:
         tracks: npt.NDArray[np.integer],
         levels: npt.NDArray[np.integer],
         context: npt.NDArray[np.float32],
+        among: npt.NDArray[np.integer] | None = None,
     ) -> None:
         """Fill a place with a session that is in no log: to recommend from, not to simulate.
 
@@ -190,17 +191,21 @@ class Simulator:
             levels: How far each was heard ``(t,)``.
             context: Context features ``(CONTEXT_SIZE,)``: `features.CONTEXT_INPUTS`, and a place
                 for the position, which is filled in when observed.
+            among: Tracks that alone may be recommended ``(c,)``, at most the simulator's capacity,
+                with ``candidates="session"``; None is nothing, or the catalog.
 
         Raises:
             ValueError: More songs than there is room for, or too few left to recommend; or what
                 are no tracks, levels or context.
         """
         checks.require_songs(tracks, levels, context, self.assets.num_tracks, CONTEXT_SIZE)
+        offered = np.empty(0, np.int64) if among is None else np.asarray(among)
+        checks.require_rows("among", offered, self.assets.num_tracks)
         count, capacity = len(tracks), self.history.tracks.shape[1]
-        if count > capacity:
+        if (most := max(count, len(offered))) > capacity:
             raise ValueError(
-                f"The session heard {count} songs and there is room for {capacity}; "
-                "make the Simulator with a larger capacity."
+                f"The session has {most} songs and there is room for {capacity}; make the "
+                "Simulator with a larger capacity."
             )
         config, known = self.assets.config, self.assets.num_tracks
         distinct = len(np.unique(tracks))
@@ -214,7 +219,7 @@ class Simulator:
         self.history.levels[row, :count] = levels
         self.history.count[row] = self.history.shown[row] = count
         self.context[row] = context
-        self.logged.held[row] = False
+        self.logged.offer(row, offered)
 
     def barred(self, rows: Rows) -> npt.NDArray[np.int32]:
         """Songs that sessions may not be recommended ``(m, capacity)``, -1 pads.

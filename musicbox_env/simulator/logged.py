@@ -34,6 +34,11 @@ class LoggedPlays:
         """As kernels read and change them."""
         return self.tracks, self.held
 
+    def offer(self, row: int, tracks: npt.NDArray[np.integer]) -> None:
+        """Let one session hold these songs ``(c,)`` instead, at most ``width``."""
+        self.tracks[row], self.held[row] = UNKNOWN, False
+        self.tracks[row, : len(tracks)], self.held[row, : len(tracks)] = tracks, True
+
     def find(self, rows: Rows, tracks: Ints) -> Ints:
         """For each track ``(m, c)`` the first play of it that is held, or -1."""
         matches = self.tracks[rows][:, None, :] == tracks[..., None]

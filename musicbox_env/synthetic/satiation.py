@@ -132,7 +132,8 @@ class Satiation:
             ``(n, c)``.
         """
         found = np.zeros((len(heard), songs.shape[1]))
-        _wear(heard, songs, vectors, self.threshold, self.decay, self.lag, found)
+        before = np.ascontiguousarray(heard, np.int64)
+        _wear(before, songs, vectors, self.threshold, self.decay, self.lag, found)
         return found
 
     def wear_in_order(self, heard: Ints, songs: Ints, vectors: Vectors) -> Array:
@@ -146,9 +147,12 @@ class Satiation:
         Returns:
             ``(n, k)``, 0 where no song is heard.
         """
-        found = np.zeros(songs.shape)
-        _wear_in_order(heard, songs, vectors, self.threshold, self.decay, self.lag, found)
-        return found
+        found, known = np.zeros(songs.shape), np.maximum(songs, 0)
+        so_far = np.concatenate([heard, songs], axis=1)
+        for place in range(songs.shape[1]):
+            before = so_far[:, : heard.shape[1] + place]
+            found[:, place] = self.wear(before, known[:, [place]], vectors)[:, 0]
+        return np.where(songs >= 0, found, 0.0)
 
 
 NONE: Final = "none"
@@ -240,25 +244,3 @@ def _wear(
         mine = songs[min(i, len(songs) - 1)]
         for j in range(len(mine)):
             found[i, j] = _wear_of(mine[j], so_far, count, vectors, threshold, decay, lag)
-
-
-@compiled
-def _wear_in_order(
-    heard: Ints,
-    songs: Ints,
-    vectors: Vectors,
-    threshold: float,
-    decay: float,
-    lag: int,
-    found: Array,
-) -> None:
-    """See `Satiation.wear_in_order`; ``found`` is changed."""
-    so_far = np.empty(heard.shape[1] + songs.shape[1], np.int64)
-    for i in range(len(songs)):
-        count = _copied(heard[i], so_far)
-        for place in range(songs.shape[1]):
-            song = songs[i, place]
-            if song >= 0:
-                found[i, place] = _wear_of(song, so_far, count, vectors, threshold, decay, lag)
-                so_far[count] = song
-                count += 1

@@ -1,13 +1,19 @@
-"""Print the next songs for a listening history, chosen by a trained agent of a run.
+"""Print the next songs for a listening history, or a playlist, chosen by a trained agent of a run.
 
     musicbox recommend runs/compare --heard "t_1a2b:full,t_3c4d:skipped,t_5e6f:kept"
 
     musicbox recommend runs/mine --heard "Artist - Title:full,Artist - Another, Longer:skipped"
 
+    musicbox recommend runs/compare --heard "t_1a2b:full" --songs 20
+
+    musicbox recommend runs/compare --heard "t_1a2b:full" --order t_3c4d t_5e6f t_7a8b
+
 Each song is SONG:LEVEL, oldest first; a song is any of its track ids, a Spotify link or URI, or
 "Artist - Title" where the dataset knows titles, in any spelling of capitals, accents and dashes; a
 level is a number from 0 (brief) to 4 (full), its
-name, or `skipped` or `kept`.
+name, or `skipped` or `kept`. Playlists (`--songs`, `--order`) are rolled out as `playlist` says,
+and each of their songs has the chance that a learned listener skips it there: the one that the
+agent learned with, else the dataset's own.
 """
 
 import math
@@ -22,12 +28,12 @@ from musicbox_agents import Agent, load_agent
 from musicbox_agents.base import require_ranges
 
 from musicbox_env.data.dataset import Dataset
+from musicbox_env.listeners import LearnedListener, make_listener
 from musicbox_env.listeners.learned.features import context_inputs
 from musicbox_env.schema import CONTEXT_TYPES, Level, require_known, suggest
-from musicbox_env.simulator.assets import EnvAssets, open_dataset
-from musicbox_env.simulator.config import SessionConfig
-from musicbox_env.simulator.dynamics import Simulator
+from musicbox_env.simulator.assets import open_dataset
 from musicbox_env.simulator.observations import CONTEXT_SIZE
+from musicbox_experiments.serve.playlist import LONGEST, Heard, Place, Recommender, playlist
 from musicbox_experiments.text import say
 from musicbox_experiments.train.jobs import read_training, run_folders
 from musicbox_experiments.train.monitor import VALIDATION, read_curve
@@ -61,12 +67,20 @@ class RecommendConfig:
     """1 with shuffle, 0 without; -1 is unknown."""
     context: str | None = None
     """Where the songs are played from, for example editorial_playlist."""
+    songs: int | None = None
+    """Songs of an ordered playlist, with the chance that each is skipped; the next slate alone if
+    left out."""
+    order: tuple[str, ...] = ()
+    """Songs to be put in order, in place of songs from the catalog: as of --heard, without levels.
+    """
 
     def __post_init__(self) -> None:
         parse_heard(self.heard)
         require_ranges(self, {"hour": (-1, 23), "premium": (-1, 1), "shuffle": (-1, 1)})
         if self.context is not None:
             require_known("context", self.context, CONTEXT_TYPES)
+        if self.songs is not None:
+            require_ranges(self, {"songs": (1, LONGEST)})
 
 
 def parse_heard(text: str) -> tuple[list[str], list[int]]:
@@ -99,26 +113,46 @@ def parse_heard(text: str) -> tuple[list[str], list[int]]:
 
 
 def run(config: RecommendConfig) -> None:
-    """Print one song a line, best first: its title where the dataset knows it, and its id."""
-    agent, dataset = _opened(config)
-    catalog = dataset.catalog
-    for row in recommend_next(agent, dataset, config.heard, _context(config)):
-        track_id, title = catalog.track_ids[row], catalog.titles[row]
-        say(track_id if title == track_id else f"{title}  ({track_id})")
+    """Print one song a line: its title where the dataset knows it, and its id.
+
+    The next slate, best first; a playlist in order, each with its chance to be skipped.
+    """
+    agent, dataset, listener = _opened(config)
+    if config.songs is None and not config.order:
+        for row in recommend_next(agent, dataset, config.heard, _context(config)):
+            say(_named(dataset, row))
+        return
+    for number, place in enumerate(_playlist(config, agent, dataset, listener), start=1):
+        say(f"{number:3d}  {place.skip:4.0%} skip  {_named(dataset, place.track)}")
 
 
 def recommend(config: RecommendConfig) -> list[str]:
     """Track ids that the agent recommends next, best first."""
-    agent, dataset = _opened(config)
+    agent, dataset, _ = _opened(config)
     rows = recommend_next(agent, dataset, config.heard, _context(config))
     return [str(dataset.catalog.track_ids[row]) for row in rows]
 
 
-def _opened(config: RecommendConfig) -> tuple[Agent, Dataset]:
-    """The agent of a run, and the dataset that it was trained on."""
+def _named(dataset: Dataset, row: int) -> str:
+    track_id, title = dataset.catalog.track_ids[row], dataset.catalog.titles[row]
+    return str(track_id) if title == track_id else f"{title}  ({track_id})"
+
+
+def _opened(config: RecommendConfig) -> tuple[Agent, Dataset, str]:
+    """The agent of a run, the dataset that it was trained on, and the listener that trained it."""
     folder = find_training(config.run, config.agent, config.seed)
-    dataset = open_dataset(read_training(folder)["options"]["data"])
-    return load_agent(folder / "best", dataset), dataset
+    options = read_training(folder)["options"]
+    dataset = open_dataset(options["data"])
+    return load_agent(folder / "best", dataset), dataset, options["listener"]
+
+
+def _playlist(config: RecommendConfig, agent: Agent, dataset: Dataset, trainer: str) -> list[Place]:
+    """The playlist that was asked for, of as many songs as are to be ordered by default."""
+    learned = make_listener(trainer, dataset)
+    listener = learned if isinstance(learned, LearnedListener) else LearnedListener(dataset)
+    session = heard_session(dataset, config.heard, _context(config))
+    among = [int(row) for row in dataset.catalog.find(list(config.order))] if config.order else None
+    return playlist(agent, session, config.songs or len(config.order), listener, among=among)
 
 
 def recommend_next(
@@ -132,20 +166,22 @@ def recommend_next(
         heard: As `parse_heard` reads it.
         context: Where and when, ``(CONTEXT_SIZE,)``; None is unknown.
     """
-    tracks, levels = parse_heard(heard)
-    options = {"data": str(dataset.folder), "listener": "replay", "candidates": "catalog"}
-    assets = EnvAssets(SessionConfig.from_keywords({**options, **agent.env_options}))
-    room = max(assets.capacity, len(tracks))  # every song heard is barred, however many they are
-    simulator = Simulator(assets, num_envs=1, capacity=room)
+    session = heard_session(dataset, heard, context)
+    return Recommender(agent, len(session.tracks)).slate(session)
+
+
+def heard_session(
+    dataset: Dataset, heard: str, context: npt.NDArray[np.float32] | None = None
+) -> Heard:
+    """A session that heard what a text says; see `recommend_next`.
+
+    Raises:
+        KeyError: A song is not in the catalog.
+        ValueError: The text cannot be read.
+    """
+    songs, levels = parse_heard(heard)
     shown = _unknown_context() if context is None else context
-    simulator.show(0, dataset.catalog.find(tracks), np.array(levels), shown)
-    only = np.zeros(1, np.intp)
-    agent.attach(simulator)
-    action, _ = agent.predict(
-        simulator.observe(only), None, np.ones(1, np.bool_), deterministic=True
-    )
-    slates, _, _ = simulator.choose(only, action)
-    return [int(row) for row in slates[0] if row >= 0]
+    return Heard(dataset.catalog.find(songs), np.array(levels), shown)
 
 
 def _context(config: RecommendConfig) -> npt.NDArray[np.float32]:

@@ -1,0 +1,93 @@
+"""Ordered playlists: rolled out from the catalog, or of given songs."""
+
+import numpy as np
+import pytest
+from musicbox_agents import make_agent
+from musicbox_experiments.cli import USER_ERROR, main
+from musicbox_experiments.serve.playlist import ListenerModel, playlist
+from musicbox_experiments.serve.recommend import heard_session, recommend_next
+from musicbox_experiments.train.jobs import TrainingJob, train
+
+from musicbox_env.listeners import LearnedListener
+from musicbox_env.schema import is_skip
+
+HEARD = "t_00000001:full,t_00000007:skipped,t_00000012:most"
+
+
+@pytest.fixture(scope="module")
+def listener(synthetic):
+    return LearnedListener(synthetic)
+
+
+@pytest.mark.parametrize("name", ["popularity", "played-rate", "ddpg"])
+def test_a_playlist_begins_with_the_next_slate_and_holds_no_song_twice(synthetic, listener, name):
+    agent, heard = make_agent(name, synthetic), heard_session(synthetic, HEARD)
+    places = playlist(agent, heard, 11, listener)
+    tracks = [place.track for place in places]
+    assert tracks[:3] == recommend_next(agent, synthetic, HEARD)
+    assert len(set(tracks) - set(heard.tracks.tolist())) == 11
+    assert places == playlist(agent, heard, 11, listener)
+
+
+def test_chances_are_the_listeners_after_the_songs_before(synthetic, listener):
+    heard = heard_session(synthetic, HEARD)
+    places = playlist(make_agent("popularity", synthetic), heard, 5, listener)
+    model = ListenerModel(listener, heard, 20)
+    for place in places:
+        chances = model.chances(place.track)
+        assert place.skip == pytest.approx(chances[is_skip(np.arange(5))].sum())
+        model.hear(place.track, int(chances.argmax()))
+    assert len({place.skip for place in places}) == 5
+
+
+@pytest.mark.parametrize("name", ["popularity", "played-rate", "ddpg"])
+def test_given_songs_are_put_in_an_order_of_the_agents(synthetic, listener, name):
+    heard, given = heard_session(synthetic, HEARD), [3, 150, 12, 77, 40, 41, 99]
+    agent = make_agent(name, synthetic)
+    places = playlist(agent, heard, len(given), listener, among=given)
+    tracks = [place.track for place in places]
+    assert sorted(tracks) == sorted(given)
+    assert tracks == [p.track for p in playlist(agent, heard, 7, listener, among=given[::-1])]
+    if name == "popularity":
+        plays = synthetic.catalog.plays()[tracks]
+        assert (np.diff(plays.astype(int)) <= 0).all()
+
+
+def test_more_songs_than_a_logged_session_has_are_put_in_order(synthetic, listener):
+    given = list(range(60, 130))
+    agent, heard = make_agent("popularity", synthetic), heard_session(synthetic, HEARD)
+    places = playlist(agent, heard, 70, listener, among=given)
+    assert sorted(place.track for place in places) == given
+
+
+@pytest.fixture(scope="module")
+def run(synthetic, tmp_path_factory):
+    out = tmp_path_factory.mktemp("run")
+    options = {"data": str(synthetic.folder), "split": "train", "listener": "ground_truth"}
+    train(TrainingJob("popularity", 0, {}, options, 10, str(out / "agents/popularity/seed-0")))
+    return ["recommend", str(out), "--agent", "popularity", "--heard", HEARD]
+
+
+def test_the_command_prints_a_line_a_song_with_its_chance(run, capsys):
+    main([*run, "--songs", "4"])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == ["1", "2", "3", "4"]
+    assert all(" skip " in line and "%" in line for line in lines)
+    main([*run, "--order", "t_00000050", "t_00000060"])
+    lines = capsys.readouterr().out.splitlines()
+    assert sorted("t_00000050" in line for line in lines) == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--songs", "0"], "songs"),
+        (["--order", "t_00000050", "t_00000050"], "named twice"),
+        (["--order", "no such song"], "no such song"),
+    ],
+)
+def test_playlists_that_cannot_be_are_refused(run, capsys, options, message):
+    with pytest.raises(SystemExit) as stopped:
+        main([*run, *options])
+    assert stopped.value.code == USER_ERROR
+    assert message in "".join(capsys.readouterr())
