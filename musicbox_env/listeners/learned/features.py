@@ -146,10 +146,11 @@ class TrackTable:
     @cached_property
     def arrays(self) -> Table:
         """As kernels read them: all read-only, as mapped ones are, so that kernels compile once."""
-        views = [self.popularity[:], self.effect[:], self.effect_sd[:], self.vectors[:]]
+        arrays = self.popularity, self.effect, self.effect_sd, self.vectors
+        views = tuple(array.view() for array in arrays)
         for view in views:
             view.flags.writeable = False
-        return cast(Table, tuple(views))
+        return cast(Table, views)
 
 
 @dataclass
