@@ -13,15 +13,15 @@ here keep their meaning within a minor version; everything else may move.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, get_type_hints
 
 import musicbox_agents
 import pandas as pd
 from matplotlib.figure import Figure
-from musicbox_agents import Agent
+from musicbox_agents import Agent, load_agent
 
 from musicbox_env.data.dataset import Dataset
 from musicbox_env.ingest import pipeline
@@ -40,9 +40,10 @@ from musicbox_experiments.data.sampling import draw_sessions
 from musicbox_experiments.data.sources import Source
 from musicbox_experiments.evaluate.metrics import CatalogStats
 from musicbox_experiments.evaluate.rollout import roll_out
-from musicbox_experiments.serve.recommend import recommend_next
+from musicbox_experiments.serve.recommend import find_training, recommend_next
 from musicbox_experiments.train import train as training
-from musicbox_experiments.train.jobs import trained
+from musicbox_experiments.train.jobs import read_training, trained
+from musicbox_experiments.train.monitor import BEST
 from musicbox_experiments.train.simulators import TRUTH, require_possible
 from musicbox_experiments.train.train import TrainConfig
 
@@ -52,6 +53,7 @@ __all__ = [
     "evaluate",
     "ingest",
     "make_agent",
+    "open_agent",
     "open_dataset",
     "recommend",
     "synthesize",
@@ -60,6 +62,7 @@ __all__ = [
 
 Data = Dataset | Path | str | None
 """A dataset, its folder, or None for the bundled synthetic one."""
+Config = TypeVar("Config")
 
 
 def open_dataset(folder: Data = None) -> Dataset:
@@ -73,13 +76,16 @@ def ingest(*sources: Path | str, out: Path | str, **options: Any) -> Dataset:
     Args:
         sources: Files, folders or globs.
         out: Folder to write.
-        options: Fields of `musicbox_env.ingest.pipeline.IngestConfig`, for example ``tracks``.
+        options: Of `musicbox ingest`, for example ``tracks``, ``timezone`` or ``map``.
 
     Raises:
         ValueError: A source cannot be used; the message says why.
         FileExistsError: The folder is there; pass ``overwrite=True`` to replace it.
     """
-    return Dataset(pipeline.ingest(IngestConfig(tuple(map(str, sources)), Path(out), **options)))
+    config = _configured(
+        IngestConfig, {"sources": tuple(map(str, sources)), "out": Path(out), **options}
+    )
+    return Dataset(pipeline.ingest(config))
 
 
 def synthesize(out: Path | str, *, overwrite: bool = False, **options: Any) -> Dataset:
@@ -124,8 +130,8 @@ def train(
         data: What it learns on.
         steps: Slates that it recommends while it learns.
         out: Folder of the training; it can be interrupted and goes on there.
-        options: Further fields of `musicbox_experiments.train.train.TrainConfig`, for example
-            ``listener`` or ``agent_settings=("ddpg.gamma=0.5",)``.
+        options: Further ones of `musicbox train`, for example ``listener`` or
+            ``agent_settings=("ddpg.gamma=0.5",)``.
 
     Returns:
         The checkpoint with the fewest skips on validation sessions.
@@ -134,10 +140,24 @@ def train(
         ValueError: An option cannot be.
         FileExistsError: ``out`` holds the training of this agent under other options.
     """
-    config = TrainConfig(
-        source=_source(data), agent=agent, train_steps=steps, out=Path(out), seeds=1, **options
-    )
+    given = {"source": _source(data), "agent": agent, "train_steps": steps, "out": Path(out)}
+    config = _configured(TrainConfig, {**given, "seeds": 1, **options})
     return trained(training.train(config)[0])
+
+
+def open_agent(run: Path | str, agent: str = "ddpg", *, seed: int | None = None) -> Agent:
+    """Open an agent that a run trained.
+
+    Args:
+        run: Folder of `train` or `compare`, or of the commands of these names.
+        agent: Which agent of the run.
+        seed: Which of its trainings; the one that validation liked best if left out.
+
+    Raises:
+        FileNotFoundError: The folder holds no such training.
+    """
+    folder = find_training(Path(run), agent, seed)
+    return load_agent(folder / BEST, open_dataset(read_training(folder)["options"]["data"]))
 
 
 def evaluate(
@@ -243,14 +263,15 @@ def compare(
         data: The sessions.
         agents: Names and labels; ``"logged"``, the logged policy, must be among them.
         out: Folder of the run.
-        options: Further fields of `musicbox_experiments.compare.config.CompareConfig`: ``seeds``,
-            ``train_steps``, ``evaluation_sessions``, ``listener``, ``agent_settings``, ...
+        options: Further ones of `musicbox compare`: ``seeds``, ``train_steps``,
+            ``evaluation_sessions``, ``listener``, ``agent_settings``, ...
 
     Raises:
         ValueError: An option cannot be.
         FileExistsError: ``out`` holds a run with other options.
     """
-    config = CompareConfig(source=_source(data), agents=tuple(agents), out=Path(out), **options)
+    given = {"source": _source(data), "agents": tuple(agents), "out": Path(out)}
+    config = _configured(CompareConfig, {**given, **options})
     study, summary = comparing.compare(config)
     return Comparison(config.out, summary, study)
 
@@ -282,6 +303,31 @@ def _source(data: Data) -> Source:
     if data is None:
         return Source()
     return Source(data=data.folder if isinstance(data, Dataset) else Path(data))
+
+
+def _configured(kind: type[Config], options: Mapping[str, Any]) -> Config:
+    """A configuration from options that, as on the command line, do not say in which part they are.
+
+    Raises:
+        TypeError: An option belongs to no part.
+    """
+    left = dict(options)
+    config = _filled(kind, left)
+    if left:
+        raise TypeError(f"There is no option {', '.join(map(repr, left))}.")
+    return config
+
+
+def _filled(kind: type[Config], options: dict[str, Any]) -> Config:
+    """A configuration and its parts; options that they take are removed."""
+    values: dict[str, Any] = {}
+    for name, of in get_type_hints(kind).items():
+        is_part = isinstance(of, type) and is_dataclass(of)
+        if is_part and not isinstance(options.get(name), of):
+            values[name] = _filled(of, options)
+        elif name in options:
+            values[name] = options.pop(name)
+    return kind(**values)
 
 
 def _flat(name: str, estimate: Mapping[str, Any] | None) -> dict[str, float | None]:

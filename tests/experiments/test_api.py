@@ -4,8 +4,10 @@ import re
 from pathlib import Path
 
 import matplotlib.figure
+import numpy as np
 import pandas as pd
 import pytest
+from make_histories import archive_files, make_history, write_zip
 from musicbox_experiments import api
 from musicbox_experiments.cli import main
 
@@ -69,6 +71,16 @@ def test_a_command_finds_what_python_trained(ran, monkeypatch, capsys):
     assert shown == [f"{song.title}  ({song.track_id})" for song in songs.itertuples()]
 
 
+def test_an_agent_of_a_run_is_opened(ran, synthetic, monkeypatch):
+    here, found = ran
+    monkeypatch.chdir(here)
+    heard = "t_00000003:full,t_00000017:skipped"
+    songs = api.recommend(api.open_agent("runs/train"), heard, synthetic)
+    pd.testing.assert_frame_equal(songs, api.recommend(found["agent"], heard, synthetic))
+    with pytest.raises(FileNotFoundError, match="best-rate"):
+        api.open_agent("runs/train", "best-rate")
+
+
 def test_data_are_made_and_opened_in_one_step(tmp_path, synthetic):
     made = api.synthesize(tmp_path / "world", sessions=60, tracks=100)
     assert isinstance(made, Dataset)
@@ -80,6 +92,16 @@ def test_data_are_made_and_opened_in_one_step(tmp_path, synthetic):
     with pytest.raises(ValueError, match="session_position"):
         api.ingest(tmp_path / "none.csv", out=tmp_path / "ingested")
     assert api.open_dataset(synthetic) is synthetic
+
+
+def test_options_are_named_as_on_the_command_line(tmp_path):
+    history = archive_files(make_history(60, tracks=200, days=90, seed=3))
+    write_zip(history, tmp_path / "history.zip")
+    options = {"timezone": "Europe/Berlin", "split": "time", "min_plays": 12, "embeddings": False}
+    data = api.ingest(tmp_path / "history.zip", out=tmp_path / "data", **options, progress=False)
+    assert data.about["split"]["kind"] == "time"
+    assert np.diff(data.sessions.offsets).min() >= 12
+    assert not any("Hours of the day" in note for note in data.about["history"]["notes"])
 
 
 def test_what_cannot_be_is_refused(synthetic, tmp_path):
