@@ -3,12 +3,13 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+DOCS_STAMP := $(VENV)/.docs-installed
 ARGS ?=
 # Two busy BLAS threads on a shared machine can be a hundred times slower than one.
 export OMP_NUM_THREADS ?= 1
 export OPENBLAS_NUM_THREADS ?= 1
 
-.PHONY: help install compare test lint fast slow attack boundscheck interop clean
+.PHONY: help install compare test lint fast slow attack boundscheck interop docs clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -17,6 +18,10 @@ $(STAMP): requirements.lock setup.cfg pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.lock
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --editable .
+	touch $@
+
+$(DOCS_STAMP): $(STAMP) requirements-docs.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-docs.lock
 	touch $@
 
 install: $(STAMP)  ## build .venv from requirements.lock
@@ -35,7 +40,7 @@ lint: $(STAMP)
 fast: $(STAMP)
 	$(BIN)/pytest -n 2
 
-slow: $(STAMP) boundscheck attack  ## the tests that take minutes, attacks and those with bounds checks among them
+slow: $(DOCS_STAMP) boundscheck attack  ## the tests that take minutes, attacks and those with bounds checks among them
 	$(BIN)/pytest -m slow --ignore tests/attack
 
 attack: $(STAMP)  ## tampered files, kills, full disks, killed workers: twenty minutes
@@ -47,6 +52,9 @@ boundscheck: $(STAMP)  ## the fast tests of the environment, every index in comp
 
 interop: $(STAMP)  ## train with other libraries, each in an environment of its own under .interop: hours
 	$(BIN)/python tests/interop/run.py $(ARGS)
+
+docs: $(DOCS_STAMP)  ## build the site in build/docs and execute its notebooks; a warning is an error
+	$(BIN)/sphinx-build -q -W --keep-going docs build/docs
 
 clean:  ## remove .venv and caches
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .boundscheck_cache .interop

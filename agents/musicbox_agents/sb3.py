@@ -249,7 +249,7 @@ class SB3SACAgent(SB3Agent):
 def as_vec_env(envs: VectorEnv) -> VecEnv:
     """SB3's face of the native vector environment, many times faster than its own over single ones.
 
-    It does what `DummyVecEnv` over `Monitor`s does with the same seeds::
+    It does what `DummyVecEnv` over `Monitor` environments does with the same seeds::
 
         envs = gym.make_vec("MusicSession-v0", num_envs=64, autoreset_mode="SameStep")
         model = SAC("MultiInputPolicy", as_vec_env(envs), train_freq=1, gradient_steps=64)

@@ -1,3 +1,4 @@
+import json
 import os
 import re
 import subprocess
@@ -13,6 +14,9 @@ PAGES = [
     *(ROOT / folder / "README.md" for folder in ("agents", "experiments")),
     *sorted((ROOT / "docs").rglob("*.md")),
 ]
+
+NOTEBOOKS = sorted((ROOT / "docs" / "notebooks").glob("*.ipynb"))
+PATHS = os.pathsep.join(str(ROOT / folder) for folder in ("", "agents", "experiments"))
 
 
 def anchors(page):
@@ -56,5 +60,30 @@ def test_examples_of_extending_musicbox_run(synthetic_folder, tmp_path):
     env_id = '"MusicSession-v0"'
     file = tmp_path / "examples.py"
     file.write_text(code.replace(env_id, f"{env_id}, data={str(synthetic_folder)!r}"))
-    paths = os.pathsep.join([str(ROOT / folder) for folder in ("", "agents", "experiments")])
-    subprocess.run([sys.executable, file], check=True, env={**os.environ, "PYTHONPATH": paths})
+    subprocess.run([sys.executable, file], check=True, env={**os.environ, "PYTHONPATH": PATHS})
+
+
+@pytest.mark.slow
+def test_examples_of_other_libraries_run(synthetic_folder, tmp_path):
+    page = (ROOT / "docs" / "environment.md").read_text()
+    for code in re.findall(r"^```python\n(.*?)^```", page, re.M | re.S):
+        code = code.replace('Session-v0"', f'Session-v0", data={str(synthetic_folder)!r}')
+        (tmp_path / "example.py").write_text(code.replace("learn(2_000)", "learn(200)"))
+        example = [sys.executable, tmp_path / "example.py"]
+        subprocess.run(example, check=True, env={**os.environ, "PYTHONPATH": PATHS})
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda notebook: notebook.stem)
+def test_notebooks_are_kept_without_outputs(notebook):
+    cells = json.loads(notebook.read_text())["cells"]
+    assert not any(cell.get("outputs") or cell.get("execution_count") for cell in cells)
+
+
+@pytest.mark.slow
+def test_the_site_builds_without_a_warning_and_executes_the_notebooks(tmp_path):
+    pytest.importorskip("sphinx", reason="`make docs` installs what builds the site")
+    sphinx = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", ROOT / "docs"]
+    site = tmp_path / "site"
+    subprocess.run([*sphinx, site], check=True, env={**os.environ, "PYTHONPATH": PATHS})
+    for notebook in NOTEBOOKS:
+        assert "cell_output" in (site / "notebooks" / f"{notebook.stem}.html").read_text()
