@@ -80,7 +80,7 @@ def _run(config: BenchmarkConfig) -> None:
             for row in SECTIONS[section](context):
                 say(f"  {row.name}", to_errors=True)
                 results.append(measure(row, runs=config.runs, section=section))
-            _write(config.out, results)  # after each: sections take minutes
+                _write(config.out, results)  # after each: rows take minutes
     say(f"{machine()}\n{text_table(results)}")
     say(f"Written to {config.out}: benchmark.json, benchmark.txt.")
 

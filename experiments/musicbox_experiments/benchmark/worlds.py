@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
 from musicbox_env.data.splits import SplitConfig
 from musicbox_env.data.writing import (
@@ -34,7 +35,8 @@ def random_dataset(folder: Path, sessions: int, tracks: int, *, dim: int = 32) -
         columns={"track": heard, "level": rng.integers(0, NUM_LEVELS, plays)},
     )
     with staged_folder(folder) as staging:
-        write_dataset(staging, [block], features=None, split=SplitConfig(), about={})
+        every = pd.DataFrame({"track_id": block.vocabulary})  # tracks without plays join through it
+        write_dataset(staging, [block], features=every, split=SplitConfig(), about={})
         (staging / "embeddings").mkdir(exist_ok=True)
         save_array(staging / "embeddings" / "hybrid.npy", unit_rows(rng, tracks, dim))
     return folder

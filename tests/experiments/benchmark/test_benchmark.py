@@ -115,12 +115,12 @@ def test_unknown_sections_are_refused():
 
 
 def test_worlds_are_of_the_size_asked_for_and_kept(tmp_path):
-    folder = random_dataset(tmp_path / "world", 50, 300, dim=8)
+    folder = random_dataset(tmp_path / "world", 50, 3_000, dim=8)
     dataset = Dataset(folder)
-    assert (dataset.sessions.num_sessions, len(dataset.catalog)) == (50, 300)
-    assert dataset.embedding("hybrid").shape == (300, 8)
+    assert (dataset.sessions.num_sessions, len(dataset.catalog)) == (50, 3_000)
+    assert dataset.embedding("hybrid").shape == (3_000, 8)
     before = (folder / "dataset.json").stat().st_mtime_ns
-    random_dataset(folder, 50, 300)
+    random_dataset(folder, 50, 3_000)
     assert (folder / "dataset.json").stat().st_mtime_ns == before
     rows = grown(dataset.embedding("hybrid"), 1_000, np.random.default_rng(0))
     np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, rtol=1e-5)
