@@ -29,6 +29,7 @@ COMMANDS = {
     "fit-leaving": ("listeners.fit_leaving", "learn when listeners leave from logged sessions"),
     "evaluate": ("compare.evaluate", "evaluate the agents of a run again"),
     "recommend": ("serve.recommend", "print the next songs for a listening history"),
+    "serve": ("serve.serve", "serve the agents of a run over HTTP, with a page to look at them"),
     "ingest": ("data.ingest", "turn listening logs into a dataset folder"),
     "describe": ("data.describe", "print what is in a dataset folder"),
     "trust": ("trust.trust", "validate listeners as user simulators on held-out sessions"),

@@ -166,6 +166,15 @@ OPTIONS: Final[dict[str, tuple[str, ...]]] = {
         "--shuffle",
         "--songs",
     ),
+    "serve": (
+        "--agents",
+        "--host",
+        "--listener",
+        "--port",
+        "--seed",
+        "--token-file",
+        "--workers",
+    ),
     "synthesize": (
         "--check",
         "--no-check",

@@ -183,12 +183,12 @@ class Catalog:
         for name in (song, id_key(song)):
             if self._index.get_indexer([name])[0] >= 0:  # type: ignore[arg-type]
                 return name
-            if name in self._other_ids:
-                return self._other_ids[name]
+            if name in self.other_ids:
+                return self.other_ids[name]
         return self._id_of(song) if self.shows_titles else song
 
     @cached_property
-    def _other_ids(self) -> dict[str, str]:
+    def other_ids(self) -> dict[str, str]:
         """Track id of each further id."""
         if OTHER_IDS not in self._schema.names:
             return {}

@@ -181,7 +181,9 @@ class Simulator:
         tracks: npt.NDArray[np.integer],
         levels: npt.NDArray[np.integer],
         context: npt.NDArray[np.float32],
+        *,
         among: npt.NDArray[np.integer] | None = None,
+        barred: npt.NDArray[np.integer] | None = None,
     ) -> None:
         """Fill a place with a session that is in no log: to recommend from, not to simulate.
 
@@ -193,29 +195,34 @@ class Simulator:
                 for the position, which is filled in when observed.
             among: Tracks that alone may be recommended ``(c,)``, at most the simulator's capacity,
                 with ``candidates="session"``; None is nothing, or the catalog.
+            barred: Tracks not heard that may not be recommended either ``(b,)``; they take room as
+                those heard do.
 
         Raises:
             ValueError: More songs than there is room for, or too few left to recommend; or what
                 are no tracks, levels or context.
         """
         checks.require_songs(tracks, levels, context, self.assets.num_tracks, CONTEXT_SIZE)
-        offered = np.empty(0, np.int64) if among is None else np.asarray(among)
+        nothing = np.empty(0, np.int64)
+        offered, others = (nothing if x is None else np.asarray(x) for x in (among, barred))
         checks.require_rows("among", offered, self.assets.num_tracks)
+        checks.require_rows("barred", others, self.assets.num_tracks)
         count, capacity = len(tracks), self.history.tracks.shape[1]
-        if (most := max(count, len(offered))) > capacity:
+        if (most := max(count + len(others), len(offered))) > capacity:
             raise ValueError(
-                f"The session has {most} songs and there is room for {capacity}; make the "
-                "Simulator with a larger capacity."
+                f"The session has {most} songs, those barred or offered among them, and there is "
+                f"room for {capacity}; make the Simulator with a larger capacity."
             )
         config, known = self.assets.config, self.assets.num_tracks
-        distinct = len(np.unique(tracks))
+        distinct = len(np.unique(np.concatenate([tracks, others])))
         if not config.repeats and known - distinct < config.slate_size:
             raise ValueError(
-                f"The session heard {distinct} of {known} tracks; no slate of "
+                f"The session heard or bars {distinct} of {known} tracks; no slate of "
                 f"{config.slate_size} songs is left. Pass repeats=True or fewer songs."
             )
         put_rows(self.history, np.array([row]), History.empty(1, capacity))
         self.history.tracks[row, :count] = tracks
+        self.history.tracks[row, capacity - len(others) :] = others
         self.history.levels[row, :count] = levels
         self.history.count[row] = self.history.shown[row] = count
         self.context[row] = context
@@ -224,8 +231,8 @@ class Simulator:
     def barred(self, rows: Rows) -> npt.NDArray[np.int32]:
         """Songs that sessions may not be recommended ``(m, capacity)``, -1 pads.
 
-        All that each heard; none with ``repeats``, nor with ``candidates="session"``, where only
-        the plays that the log still holds may be chosen.
+        All that each heard, and what `show` bars; none with ``repeats``, nor with
+        ``candidates="session"``, where only the plays that the log still holds may be chosen.
         """
         config, heard = self.assets.config, self.history.tracks
         if config.repeats or config.candidates == "session":

@@ -84,7 +84,7 @@ class Recommender:
             heard: The session so far.
             among: Songs to choose from, where the choice is restricted ``(c,)``.
         """
-        self.simulator.show(0, heard.tracks, heard.levels, heard.context, among)
+        self.simulator.show(0, heard.tracks, heard.levels, heard.context, among=among)
         observation = self.simulator.observe(ONLY)
         action, self._state = self.agent.predict(
             observation, self._state, self._begun, deterministic=True

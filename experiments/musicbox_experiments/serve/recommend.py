@@ -30,7 +30,7 @@ from musicbox_agents.base import require_ranges
 from musicbox_env.data.dataset import Dataset
 from musicbox_env.listeners import LearnedListener, make_listener
 from musicbox_env.listeners.learned.features import context_inputs
-from musicbox_env.schema import CONTEXT_TYPES, Level, require_known, suggest
+from musicbox_env.schema import CONTEXT_TYPES, UNKNOWN, Level, require_known, suggest
 from musicbox_env.simulator.assets import open_dataset
 from musicbox_env.simulator.observations import CONTEXT_SIZE
 from musicbox_experiments.serve.playlist import LONGEST, Heard, Place, Recommender, playlist
@@ -180,20 +180,19 @@ def heard_session(
         ValueError: The text cannot be read.
     """
     songs, levels = parse_heard(heard)
-    shown = _unknown_context() if context is None else context
+    shown = context_of() if context is None else context
     return Heard(dataset.catalog.find(songs), np.array(levels), shown)
 
 
 def _context(config: RecommendConfig) -> npt.NDArray[np.float32]:
     context_type = -1 if config.context is None else CONTEXT_TYPES.index(config.context)
-    return _context_of(config.hour, config.premium, config.shuffle, context_type)
+    return context_of(config.hour, config.premium, config.shuffle, context_type)
 
 
-def _unknown_context() -> npt.NDArray[np.float32]:
-    return _context_of(-1, -1, -1, -1)
-
-
-def _context_of(hour: int, premium: int, shuffle: int, kind: int) -> npt.NDArray[np.float32]:
+def context_of(
+    hour: int = UNKNOWN, premium: int = UNKNOWN, shuffle: int = UNKNOWN, kind: int = UNKNOWN
+) -> npt.NDArray[np.float32]:
+    """Context features of an observation ``(CONTEXT_SIZE,)``; ``kind`` is of `CONTEXT_TYPES`."""
     codes = np.array([hour, premium, shuffle, kind])
     context = np.zeros(CONTEXT_SIZE, np.float32)
     context[:-1] = context_inputs(np.zeros(1, np.int64), tuple(codes[:, None]))[0]

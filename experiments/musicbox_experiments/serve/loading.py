@@ -1,0 +1,42 @@
+"""A run as an application that is ready: opened, and its kernels compiled."""
+
+import numpy as np
+
+from musicbox_experiments.serve.engine import AT_ONCE, Asked, Engine
+from musicbox_experiments.serve.recommend import context_of
+from musicbox_experiments.serve.serve import ServeConfig
+from musicbox_experiments.serve.service.app import create_app
+from musicbox_experiments.serve.service.guard import LOOPBACK, Guard
+from musicbox_experiments.serve.service.look import Looker
+from musicbox_experiments.serve.service.schemas import LookRequest
+from musicbox_experiments.text import say
+
+
+def load(config: ServeConfig, token: str | None, port: int) -> Guard:
+    """The application that a configuration asks for, and what it is, printed."""
+    engine = Engine.open(config.run, config.agents, config.seed)
+    looker = Looker(engine, config.listener)
+    warm_up(engine, looker)
+    local = config.host in LOOPBACK
+    say(
+        f"Serving {config.run}: {', '.join(engine.agents)}, {len(engine.songs):,} songs, at "
+        f"http://{config.host}:{port}/"
+    )
+    if not local and token is None:
+        say("Anyone who reaches this address may ask; --token-file demands a secret.")
+    return create_app(
+        engine, looker, token=token, hosts=(*LOOPBACK, config.host) if local else None
+    )
+
+
+def warm_up(engine: Engine, looker: Looker) -> None:
+    """Ask every agent once, alone and in a batch: what is made on first use is made now."""
+    nothing = Asked(
+        np.zeros(1, np.int64), np.zeros(1, np.int8), context_of(), np.empty(0, np.int64)
+    )
+    for agent in engine.agents.values():
+        for number in (1, AT_ONCE):
+            agent.slates([nothing] * number)
+    assert len(engine.durations)
+    looker.look(LookRequest(listener=0, played=[engine.songs.id(0)]))
+    engine.songs.search(engine.songs.name(0), 1)

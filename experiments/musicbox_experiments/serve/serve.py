@@ -1,0 +1,127 @@
+"""Serve the agents of a run over HTTP, with a page to look at them: songs in, songs out.
+
+    musicbox serve runs/compare
+
+Then http://127.0.0.1:8765/ is the page, and /docs says what programs can ask. A changed run is
+served without a restart: at once when its trainings change, or on SIGHUP. See docs/serving.md.
+"""
+
+import os
+import socket
+import tempfile
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated, Final
+
+import tyro
+from musicbox_agents.base import require_ranges
+
+from musicbox_env.errors import UserError
+from musicbox_experiments.text import say
+from musicbox_experiments.train.jobs import run_folders
+
+MOST_WORKERS: Final = 256
+PACKAGES: Final = ("fastapi", "uvicorn", "prometheus_client", "rapidfuzz")
+COUNTERS: Final = "PROMETHEUS_MULTIPROC_DIR"
+
+
+@dataclass(frozen=True)
+class ServeConfig:
+    """Options of `musicbox serve`."""
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """Folder of a run made by `musicbox compare` or `musicbox train`, or a link to one: when the
+    link leads elsewhere, that run is served."""
+    agents: tuple[str, ...] = ()
+    """Which agents of the run; all that can be served if left out."""
+    seed: int | None = None
+    """Which of their trainings; the one that validation liked best if left out."""
+    listener: str | None = None
+    """Who answers in simulated sessions, by name or file; the exact law of synthetic data if left
+    out, and else replay."""
+    host: str = "127.0.0.1"
+    """Address to serve at; 0.0.0.0 is all of this machine's, for other machines to call."""
+    port: int = 8765
+    workers: int = 1
+    """Processes that answer. They share agents and catalog; one uses about one core."""
+    token_file: Path | None = None
+    """File with a secret that requests must send, as Authorization: Bearer SECRET."""
+
+    def __post_init__(self) -> None:
+        require_ranges(self, {"port": (0, 65_535), "workers": (1, MOST_WORKERS)})
+
+
+def run(config: ServeConfig) -> None:
+    """Serve until interrupted."""
+    require_installed()
+    token = None if config.token_file is None else read_token(config.token_file)
+    with bound(config.host, config.port) as listening, tempfile.TemporaryDirectory() as counters:
+        os.environ[COUNTERS] = counters
+        # Only now: prometheus-client looks for the folder when it is imported.
+        from musicbox_experiments.serve.loading import load
+        from musicbox_experiments.serve.service.workers import Supervisor
+
+        port = listening.getsockname()[1]
+        Supervisor(
+            listening,
+            lambda: load(config, token, port),
+            lambda: state_of_run(config.run),
+            config.workers,
+        ).run()
+    say("Stopped; all requests were answered.")
+
+
+def require_installed() -> None:
+    """Refuse to go on without the packages of the extra [serve].
+
+    Raises:
+        UserError: One is missing.
+    """
+    missing = [name for name in PACKAGES if find_spec(name) is None]
+    if missing:
+        raise UserError(
+            f"{', '.join(missing)} is not installed; serving needs the extra [serve]: "
+            'pip install "musicbox-env[serve]".'
+        )
+
+
+def bound(host: str, port: int) -> socket.socket:
+    """A socket at an address.
+
+    Raises:
+        UserError: Another program has it, or it is none of this machine's.
+    """
+    try:
+        return socket.create_server((host, port), backlog=0, reuse_port=False)
+    except OSError as error:
+        raise UserError(
+            f"{host} port {port} cannot be served at ({error.strerror}). Name another --port, or "
+            "stop the program that has it."
+        ) from None
+
+
+def read_token(file: Path) -> str:
+    """The secret in a file.
+
+    Raises:
+        UserError: It is too short to be one, or holds what no header can.
+    """
+    token = file.read_text(errors="replace").strip()
+    if len(token) < 16 or not token.isascii() or not token.isprintable() or " " in token:
+        raise UserError(
+            f"{file} holds {len(token)} characters; a token has at least 16, of ASCII, without "
+            "blanks. `openssl rand -hex 32` makes one."
+        )
+    return token
+
+
+def state_of_run(run: Path) -> object:
+    """Changes when a training of the run does; None while it has none."""
+    try:
+        files = [
+            f for inner in run_folders(run) for f in inner.glob("agents/*/seed-*/training.json")
+        ]
+        return {str(file.resolve()): file.stat().st_mtime_ns for file in files}
+    except OSError:
+        return None

@@ -1,0 +1,259 @@
+"""The HTTP service: songs in, songs out, and the page that shows how they were chosen."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+from fastapi import FastAPI, HTTPException, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import FileResponse, JSONResponse
+from fastapi.staticfiles import StaticFiles
+
+from musicbox_env import __version__
+from musicbox_env.errors import is_message
+from musicbox_experiments.serve.engine import Asked, Engine, Onward
+from musicbox_experiments.serve.service.asking import asked_of
+from musicbox_experiments.serve.service.batching import Batcher, BusyError
+from musicbox_experiments.serve.service.guard import Guard, Limits
+from musicbox_experiments.serve.service.look import Looker
+from musicbox_experiments.serve.service.metrics import Metrics
+from musicbox_experiments.serve.service.schemas import (
+    About,
+    AgentAbout,
+    FoundSong,
+    Look,
+    LookRequest,
+    PlaylistRequest,
+    Problem,
+    Recommendation,
+    RecommendRequest,
+    ScoredSong,
+    ServedBy,
+    Session,
+    Tracks,
+)
+from musicbox_experiments.serve.songs import LONGEST_QUERY
+from musicbox_experiments.train.variants import about
+
+PAGE: Final = Path(__file__).parent / "page"
+PROBLEMS: Final[dict[int | str, dict[str, Any]]] = {
+    code: {"model": Problem, "description": what}
+    for code, what in {
+        400: "The body is no JSON.",
+        401: "The token is missing or wrong.",
+        408: "The body did not arrive in time.",
+        413: "The body is too large.",
+        421: "The service is not called by that host name.",
+        422: "A value cannot be; the answer says which.",
+        503: "Too many requests wait; try again in a second.",
+        504: "The answer took too long.",
+    }.items()
+}
+FAULT: Final = "This is a fault of the service, and noted in its log."
+
+
+class Service:
+    """What answers: an engine, its looker, and the threads that compute."""
+
+    def __init__(self, engine: Engine, looker: Looker) -> None:
+        """Make counters and threads; `running` starts them."""
+        self.engine, self.looker, self.metrics = engine, looker, Metrics()
+        self.batcher = Batcher(self.metrics.batches.observe)
+        self._searching = ThreadPoolExecutor(1, thread_name_prefix="search")
+
+    @asynccontextmanager
+    async def running(self, app: FastAPI) -> AsyncIterator[None]:
+        """Answer batches until the application ends."""
+        answering = asyncio.create_task(self.batcher.run())
+        yield
+        answering.cancel()
+        self.batcher.close()
+        self._searching.shutdown(wait=False, cancel_futures=True)
+
+    async def recommendation(self, request: Session, number: int, onward: Onward) -> Recommendation:
+        """Songs for a session; see `ServedAgent.songs`."""
+        engine = self.engine
+        with _refusing():
+            agent = engine.agent(request.agent)
+            asked, unknown = asked_of(engine, request)
+        songs = await self.batcher.songs(agent, asked, number, onward)
+        return Recommendation(
+            songs=[
+                ScoredSong(**self.looker.about(row), score=None if score != score else score)
+                for row, score in songs
+            ],
+            unknown=unknown,
+            served_by=ServedBy(
+                run=engine.run, agent=agent.label, seed=agent.seed, dataset=engine.fingerprint
+            ),
+        )
+
+    async def tracks(self, query: str, limit: int) -> Tracks:
+        """Songs like a query."""
+        search = partial(self.engine.songs.search, query, limit)
+        rows = await asyncio.get_running_loop().run_in_executor(self._searching, search)
+        looker = self.looker
+        found = [
+            FoundSong(**looker.about(row), row=row, keep_rate=looker.keep_rate(row)) for row in rows
+        ]
+        return Tracks(tracks=found)
+
+    async def look(self, request: LookRequest) -> Look:
+        """See `Looker.look`."""
+        with _refusing():
+            return await self.batcher.compute(partial(self.looker.look, request))
+
+    def about(self) -> About:
+        """What is served, the default agent first."""
+        engine, looker = self.engine, self.looker
+        first = sorted(engine.agents.values(), key=lambda served: served.label != engine.default)
+        return About(
+            run=engine.run,
+            dataset=engine.fingerprint,
+            tracks=len(engine.songs),
+            mapped=len(looker.map),
+            titles=engine.songs.named,
+            listeners=len(looker.assets.pool),
+            evaluator=looker.evaluator,
+            agents=[
+                AgentAbout(agent=served.label, seed=served.seed, about=about(served.label))
+                for served in first
+            ],
+            left_out=engine.left_out,
+        )
+
+
+def create_app(
+    engine: Engine,
+    looker: Looker,
+    *,
+    token: str | None = None,
+    hosts: tuple[str, ...] | None = None,
+    limits: Limits | None = None,
+) -> Guard:
+    """The application of one worker; its parameters are those of `Guard`."""
+    service = Service(engine, looker)
+    app = FastAPI(
+        title="MusicBox",
+        version=__version__,
+        description="Songs to play next, chosen by an agent of a run. See docs/serving.md.",
+        docs_url=None,  # FastAPI's page loads scripts from another host
+        redoc_url=None,
+        lifespan=service.running,
+        responses=PROBLEMS,
+    )
+    _add_handlers(app)
+    _add_songs(app, service)
+    _add_page(app, service)
+    _add_operation(app, service)
+    limits = limits or Limits()
+    return Guard(app, service.metrics, limits=limits, token=token, hosts=hosts)
+
+
+def _add_songs(app: FastAPI, service: Service) -> None:
+    @app.post("/v1/recommend")
+    async def recommend(request: RecommendRequest) -> Recommendation:
+        """The songs to play next for a listening history, best first."""
+        return await service.recommendation(request, request.k, Asked.without)
+
+    @app.post("/v1/playlist")
+    async def playlist(request: PlaylistRequest) -> Recommendation:
+        """Songs to play one after another, chosen slate by slate as if each were heard whole."""
+        return await service.recommendation(request, request.n, Asked.after)
+
+    @app.get("/v1/tracks")
+    async def tracks(
+        query: Annotated[str, Query(min_length=1, max_length=LONGEST_QUERY)],
+        limit: Annotated[int, Query(ge=1, le=100)] = 10,
+    ) -> Tracks:
+        """Songs by name, with typos, or by parts of their ids where they have no names."""
+        return await service.tracks(query, limit)
+
+
+def _add_page(app: FastAPI, service: Service) -> None:
+    @app.get("/v1/about")
+    async def what_is_served() -> About:
+        """The run, its agents and its catalog."""
+        return service.about()
+
+    @app.post("/v1/look")
+    async def look(request: LookRequest) -> Look:
+        """A session, and what each agent would play in it now and why."""
+        return await service.look(request)
+
+    @app.get(
+        "/v1/map",
+        response_class=Response,
+        responses={200: {"content": {"application/octet-stream": {}}}},
+    )
+    async def catalog_map(request: Request) -> Response:
+        """The catalog in two dimensions, packed: see `catalog_map` in docs/serving.md."""
+        tag = f'"{service.engine.fingerprint[:32]}"'
+        headers = {"ETag": tag, "Cache-Control": "private, max-age=0, must-revalidate"}
+        if request.headers.get("if-none-match") == tag:
+            return Response(status_code=304, headers=headers)
+        packed = service.looker.map.packed
+        return Response(packed, media_type="application/octet-stream", headers=headers)
+
+    @app.get("/", include_in_schema=False)
+    async def page() -> FileResponse:
+        return FileResponse(PAGE / "index.html")
+
+    @app.get("/docs", include_in_schema=False)
+    async def documentation() -> FileResponse:
+        return FileResponse(PAGE / "docs.html")
+
+    app.mount("/page", StaticFiles(directory=PAGE))
+
+
+def _add_operation(app: FastAPI, service: Service) -> None:
+    @app.get("/healthz")
+    async def healthz() -> dict[str, str]:
+        """Whether the process answers."""
+        return {"status": "ok"}
+
+    @app.get("/readyz")
+    async def readyz() -> dict[str, str]:
+        """Whether the thread that computes answers, too."""
+        await service.batcher.compute(lambda: None)
+        return {"status": "ready", "run": service.engine.run}
+
+    @app.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
+    async def metrics() -> Response:
+        """Counters for Prometheus."""
+        return Response(service.metrics.page(), media_type="text/plain; version=0.0.4")
+
+
+def _add_handlers(app: FastAPI) -> None:
+    @app.exception_handler(RequestValidationError)
+    async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+        # Without the value itself, which may be large, or a number that JSON does not have.
+        said = [
+            f"{'.'.join(str(part)[:40] for part in each['loc'][:6])}: {each['msg'][:200]}"
+            for each in error.errors()[:5]
+        ]
+        return JSONResponse({"detail": "; ".join(said)}, 422)
+
+    @app.exception_handler(BusyError)
+    async def busy(request: Request, error: BusyError) -> JSONResponse:
+        detail = "Too many requests wait; try again in a second."
+        return JSONResponse({"detail": detail}, 503, headers={"Retry-After": "1"})
+
+    @app.exception_handler(Exception)
+    async def fault(request: Request, error: Exception) -> JSONResponse:
+        return JSONResponse({"detail": FAULT}, 500)
+
+
+@contextmanager
+def _refusing() -> Iterator[None]:
+    """Answer what the block refuses with its own message."""
+    try:
+        yield
+    except (ValueError, LookupError) as error:
+        if not is_message(error):
+            raise
+        raise HTTPException(422, str(error.args[0])) from None

@@ -1,0 +1,118 @@
+"""Requests that wait are answered together: one thread computes, in batches."""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Final, TypeVar
+
+from musicbox_experiments.serve.engine import AT_ONCE, Asked, Onward, Scored, ServedAgent
+
+MOST_WAITING: Final = 1_024
+"""Requests that wait; further ones are refused at once."""
+
+Songs = list[Scored]
+Result = TypeVar("Result")
+
+
+class BusyError(RuntimeError):
+    """More requests wait than will be answered in time."""
+
+
+def _future() -> "asyncio.Future[Songs]":
+    return asyncio.get_running_loop().create_future()
+
+
+@dataclass
+class Job:
+    """A request that waits for songs.
+
+    Attributes:
+        agent: Who is asked.
+        asked: What.
+        number: For how many songs.
+        onward: As in `ServedAgent.songs`.
+        answer: What comes of it.
+    """
+
+    agent: ServedAgent
+    asked: Asked
+    number: int
+    onward: Onward
+    answer: asyncio.Future[Songs] = field(default_factory=_future)
+
+
+class Batcher:
+    """Collects what arrives while a batch is computed, and computes it as the next batch.
+
+    No request waits for others to come. A lone request is a batch of one.
+    """
+
+    def __init__(self, observe: Callable[[int], object] = lambda size: None) -> None:
+        """Make a thread that computes; ``observe`` is called with the size of each batch."""
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="predict")
+        self._waiting: asyncio.Queue[Job] = asyncio.Queue(MOST_WAITING)
+        self._observe = observe
+
+    async def songs(self, agent: ServedAgent, asked: Asked, number: int, onward: Onward) -> Songs:
+        """Songs of one request; see `ServedAgent.songs`.
+
+        Raises:
+            BusyError: Too many requests wait.
+        """
+        job = Job(agent, asked, number, onward)
+        try:
+            self._waiting.put_nowait(job)
+        except asyncio.QueueFull:
+            raise BusyError from None
+        return await job.answer
+
+    async def compute(self, function: Callable[[], Result]) -> Result:
+        """Call a function in the thread that computes, since agents serve one thread alone."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, function)
+
+    async def run(self) -> None:
+        """Answer until cancelled."""
+        while True:
+            jobs = [await self._waiting.get()]
+            with suppress(asyncio.QueueEmpty):
+                while len(jobs) < AT_ONCE:
+                    jobs.append(self._waiting.get_nowait())
+            jobs = [job for job in jobs if not job.answer.done()]  # whoever asked may be gone
+            self._observe(len(jobs))
+            results = await self.compute(lambda jobs=jobs: _answers(jobs))  # type: ignore[misc]
+            for job, result in zip(jobs, results, strict=True):
+                if job.answer.done():
+                    continue
+                if isinstance(result, Exception):
+                    job.answer.set_exception(result)
+                else:
+                    job.answer.set_result(result)
+
+    def close(self) -> None:
+        """End the thread."""
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+
+def _answers(jobs: Sequence[Job]) -> list[Songs | Exception]:
+    """Answers in the order of the jobs, those of one agent and kind computed together."""
+    alike: dict[tuple[ServedAgent, Onward], list[int]] = defaultdict(list)
+    for place, job in enumerate(jobs):
+        alike[job.agent, job.onward].append(place)
+    answers: dict[int, Songs | Exception] = {}
+    for places in alike.values():
+        part = [jobs[place] for place in places]
+        answers.update(zip(places, _answered(part), strict=True))
+    return [answers[place] for place in range(len(jobs))]
+
+
+def _answered(jobs: Sequence[Job]) -> Sequence[Songs | Exception]:
+    """Answers of one agent; if a batch fails, each alone, so that one cannot fail the others."""
+    first = jobs[0]
+    try:
+        asked, numbers = [job.asked for job in jobs], [job.number for job in jobs]
+        return first.agent.songs(asked, numbers, first.onward)
+    except Exception as error:
+        return [error] if len(jobs) == 1 else [_answered([job])[0] for job in jobs]

@@ -1,0 +1,183 @@
+"""What stands before every request: bounds of size and time, the token, safe headers."""
+
+import asyncio
+import hmac
+import json
+import time
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Final
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from musicbox_experiments.serve.service.metrics import Metrics
+
+LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
+PROTECTED: Final = ("/v1/", "/metrics")
+"""Paths that need the token, where there is one; the page itself holds nothing."""
+SAFE_HEADERS: Final = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+        "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Bounds of a request.
+
+    Attributes:
+        body: Bytes.
+        receiving: Seconds until all of it has arrived.
+        answering: Seconds until the answer begins.
+    """
+
+    body: int = 1 << 18
+    receiving: float = 10.0
+    answering: float = 30.0
+
+
+class RefusedError(Exception):
+    """A request that is not answered; its status, and why."""
+
+    def __init__(self, status: HTTPStatus, detail: str) -> None:
+        super().__init__(detail)
+        self.status, self.detail = status, detail
+
+
+class Guard:
+    """Lets requests through that are small, complete in time, and allowed.
+
+    Attributes:
+        draining: Whether connections end with the next answer, since the worker does.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        metrics: Metrics,
+        *,
+        limits: Limits,
+        token: str | None,
+        hosts: tuple[str, ...] | None,
+    ) -> None:
+        """Stand before an application.
+
+        Args:
+            app: The application.
+            metrics: Where requests are counted.
+            limits: Bounds.
+            token: What the header ``Authorization: Bearer`` must hold; None is nothing.
+            hosts: Names that a request may call the service by, against pages of other sites whose
+                names lead here; None is any.
+        """
+        self.app, self.metrics, self.limits = app, metrics, limits
+        self.token, self.hosts, self.draining = token, hosts, False
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request; other events go through."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        status, started = 0, time.perf_counter()
+
+        async def sending(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                self._make_safe(message)
+            await send(message)
+
+        try:
+            self._require_allowed(scope)
+            body = await self._body(Headers(scope=scope), receive)
+            started = time.perf_counter()
+            async with asyncio.timeout(self.limits.answering):
+                await self.app(scope, _replayed(body, receive), sending)
+        except RefusedError as error:
+            await _refuse(error, sending)
+        except TimeoutError:
+            if not status:
+                late = "The answer took too long; ask for less, or later."
+                await _refuse(RefusedError(HTTPStatus.GATEWAY_TIMEOUT, late), sending)
+        finally:
+            route = getattr(scope.get("route"), "path", "other")
+            self.metrics.requests.labels(route, status or 500).inc()
+            self.metrics.seconds.labels(route).observe(time.perf_counter() - started)
+
+    def _make_safe(self, message: Message) -> None:
+        headers = MutableHeaders(scope=message)
+        headers.update(SAFE_HEADERS)
+        headers.setdefault("Cache-Control", "no-store")
+        if self.draining:
+            headers["Connection"] = "close"
+
+    def _require_allowed(self, scope: Scope) -> None:
+        headers = Headers(scope=scope)
+        host = headers.get("host", "").rsplit(":", 1)[0].strip("[]")
+        if self.hosts is not None and host not in self.hosts:
+            raise RefusedError(
+                HTTPStatus.MISDIRECTED_REQUEST, "This service is not called by that host name."
+            )
+        if self.token is None or not scope["path"].startswith(PROTECTED):
+            return
+        given = headers.get("authorization", "").encode()
+        if not hmac.compare_digest(given, f"Bearer {self.token}".encode()):
+            raise RefusedError(
+                HTTPStatus.UNAUTHORIZED, "Send the service's token as Authorization: Bearer TOKEN."
+            )
+
+    async def _body(self, headers: Headers, receive: Receive) -> bytes:
+        too_large = RefusedError(
+            HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+            f"The body is larger than {self.limits.body:,} bytes.",
+        )
+        length = headers.get("content-length", "0")
+        if length.isdecimal() and int(length[:20]) > self.limits.body:
+            raise too_large
+        parts, size, more = [], 0, True
+        try:
+            async with asyncio.timeout(self.limits.receiving):
+                while more:
+                    message = await receive()
+                    parts.append(message.get("body", b""))
+                    size, more = size + len(parts[-1]), message.get("more_body", False)
+                    if size > self.limits.body:
+                        raise too_large
+        except TimeoutError:
+            raise RefusedError(
+                HTTPStatus.REQUEST_TIMEOUT, "The body did not arrive in time."
+            ) from None
+        return b"".join(parts)
+
+
+def _replayed(body: bytes, receive: Receive) -> Receive:
+    """Give a body that was read already, and then what follows it."""
+    given = False
+
+    async def replay() -> Message:
+        nonlocal given
+        if given:
+            return await receive()
+        given = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return replay
+
+
+async def _refuse(error: RefusedError, send: Send) -> None:
+    body = json.dumps({"detail": error.detail}).encode()
+    headers = [
+        (b"content-type", b"application/json"),
+        (b"content-length", str(len(body)).encode()),
+        (b"connection", b"close"),
+    ]
+    if error.status is HTTPStatus.UNAUTHORIZED:
+        headers.append((b"www-authenticate", b"Bearer"))
+    await send({"type": "http.response.start", "status": int(error.status), "headers": headers})
+    await send({"type": "http.response.body", "body": body})

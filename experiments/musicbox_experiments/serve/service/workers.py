@@ -1,0 +1,211 @@
+"""Processes that serve one application on one socket, and are replaced without a lost request.
+
+A supervisor loads the application and forks workers, which share its memory: agents, names and
+mapped files are there once. For a new run it loads another application, forks workers of it, and
+lets the old ones answer what they have: they take no new connection, end each open one with its
+next answer, and exit. Connections that nobody took yet wait in the socket, which stays open.
+"""
+
+import asyncio
+import gc
+import os
+import resource
+import signal
+import socket
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Final
+
+import uvicorn
+from prometheus_client.multiprocess import mark_process_dead
+
+from musicbox_experiments.serve.service.guard import Guard
+from musicbox_experiments.serve.service.metrics import SHARED
+from musicbox_experiments.text import say
+
+WAITING: Final = 2_048
+"""Connections that wait to be taken."""
+DRAIN_SECONDS: Final = 10.0
+"""How long a worker that is replaced keeps idle connections."""
+STOP_SECONDS: Final = 30
+"""How long a worker that ends goes on with requests that it has begun."""
+POLL_SECONDS: Final = 0.5
+SETTLE_SECONDS: Final = 0.05
+DRAIN: Final = signal.SIGUSR1
+_BLOCKED: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, DRAIN)
+
+
+class Supervisor:
+    """Keeps workers alive, and replaces them when what they serve changes."""
+
+    def __init__(
+        self,
+        listening: socket.socket,
+        load: Callable[[], Guard],
+        state: Callable[[], object],
+        workers: int,
+    ) -> None:
+        """Prepare; `run` begins.
+
+        Args:
+            listening: A bound socket.
+            load: Makes the application.
+            state: Differs when the application should be loaded anew; None where nobody can say.
+            workers: Processes at once.
+        """
+        self._socket, self._load, self._state, self._number = listening, load, state, workers
+        self._workers: set[int] = set()
+        self._leaving: set[int] = set()
+        self._asked = threading.Event()
+
+    def run(self) -> None:
+        """Serve until interrupted or terminated; then let workers finish what they have."""
+        _raise_open_files()
+        signal.signal(signal.SIGHUP, lambda number, frame: self._asked.set())
+        seen = self._state()
+        app = self._load()
+        self._socket.listen(WAITING)
+        try:
+            while True:
+                while len(self._workers) < self._number:
+                    self._workers.add(_forked(app, self._socket))
+                time.sleep(POLL_SECONDS)
+                self._reap()
+                state = self._state()
+                if self._asked.is_set() or (state != seen and self._is_settled(state)):
+                    self._asked.clear()
+                    seen, app = state, self._reloaded(app)
+        except KeyboardInterrupt:  # and `cli.Terminated`
+            self._stop()
+
+    def _is_settled(self, state: object) -> bool:
+        """Whether a changed run is there, and is no longer being written."""
+        if state is None:
+            return False
+        time.sleep(POLL_SECONDS)
+        return self._state() == state
+
+    def _reloaded(self, app: Guard) -> Guard:
+        """The new application, its workers soon to be forked; the old one if it cannot be."""
+        try:
+            new = self._load()
+        except Exception as error:
+            say(f"The changed run is not served, the one before still is: {error}", to_errors=True)
+            if os.environ.get("MUSICBOX_DEBUG"):
+                traceback.print_exception(error)
+            return app
+        fresh = {_forked(new, self._socket) for _ in range(self._number)}
+        for pid in self._workers:
+            _send(pid, DRAIN)
+        self._leaving |= self._workers
+        self._workers = fresh
+        say("The changed run is served now.")
+        return new
+
+    def _reap(self) -> None:
+        """Take note of workers that ended; those that nobody asked to end are named."""
+        for pid in [*self._workers, *self._leaving]:
+            ended, status = os.waitpid(pid, os.WNOHANG)
+            if not ended:
+                continue
+            if pid in self._workers:
+                code = os.waitstatus_to_exitcode(status)
+                say(f"Worker {pid} ended with {code}; another takes its place.", to_errors=True)
+            self._forget(pid)
+
+    def _forget(self, pid: int) -> None:
+        self._workers.discard(pid)
+        self._leaving.discard(pid)
+        if SHARED in os.environ:
+            mark_process_dead(pid)
+
+    def _stop(self) -> None:
+        """Let all workers finish what they have begun."""
+        everyone = self._workers | self._leaving
+        for pid in everyone:
+            _send(pid, signal.SIGTERM)
+        for pid in everyone:
+            with suppress(ChildProcessError):
+                os.waitpid(pid, 0)
+
+
+def _send(pid: int, number: signal.Signals) -> None:
+    with suppress(ProcessLookupError):
+        os.kill(pid, number)
+
+
+def _forked(app: Guard, listening: socket.socket) -> int:
+    """Fork a worker; its process id."""
+    gc.collect()
+    gc.freeze()  # else the first collection in each worker would copy most of the shared memory
+    signal.pthread_sigmask(signal.SIG_BLOCK, _BLOCKED)  # none may arrive before a handler is there
+    parent, pid = os.getpid(), os.fork()
+    if pid:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _BLOCKED)
+        return pid
+    code = 1
+    try:
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda number, frame: None)
+        asyncio.run(_serve(app, listening, parent))
+        code = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(code)
+
+
+async def _serve(app: Guard, listening: socket.socket, parent: int) -> None:
+    """Serve until told to stop, or drained, or the supervisor is gone."""
+    server = uvicorn.Server(
+        uvicorn.Config(
+            app,
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            backlog=WAITING,
+            timeout_graceful_shutdown=STOP_SECONDS,
+        )
+    )
+    asked = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(DRAIN, asked.set)
+    watching = asyncio.create_task(_watch(server, app, listening, asked, parent))
+    try:
+        serving = asyncio.create_task(server.serve(sockets=[listening]))
+        await asyncio.sleep(0)  # its handlers are in place
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _BLOCKED)
+        await serving
+    finally:
+        watching.cancel()
+
+
+async def _watch(
+    server: uvicorn.Server,
+    app: Guard,
+    listening: socket.socket,
+    asked: asyncio.Event,
+    parent: int,
+) -> None:
+    """End the server after it was drained, or when its supervisor is gone."""
+    while not asked.is_set() and os.getppid() == parent:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(asked.wait(), timeout=1)
+    # No `close` of asyncio's server: it drops connections that it took in the same moment.
+    asyncio.get_running_loop().remove_reader(listening.fileno())
+    app.draining = True
+    until = time.monotonic() + DRAIN_SECONDS
+    await asyncio.sleep(SETTLE_SECONDS)
+    while server.server_state.connections and time.monotonic() < until:
+        await asyncio.sleep(SETTLE_SECONDS)
+    server.should_exit = True
+
+
+def _raise_open_files() -> None:
+    """A connection is an open file, of which shells often allow a thousand."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
