@@ -190,7 +190,7 @@ class Engine:
         run: Name of the run, without its path.
         dataset: What the agents were made on.
         songs: Songs by name.
-        agents: The agents by their labels.
+        agents: The agents by their labels, the default first.
         default: Label of the one that answers where none is named.
         left_out: Labels of other agents of the run, which cannot be served.
     """
@@ -201,8 +201,10 @@ class Engine:
         """Put agents and catalog together; see `open`."""
         self.run, self.dataset, self.left_out = run, dataset, list(left_out)
         self.songs = Songs(Catalog(dataset.folder))  # whose names are freed, they are many
-        self.agents = {served.label: served for served in agents}
-        self.default = next((name for name in PREFERRED if name in self.agents), agents[0].label)
+        labels = [served.label for served in agents]
+        self.default = next((name for name in PREFERRED if name in labels), labels[0])
+        first = sorted(agents, key=lambda served: served.label != self.default)
+        self.agents = {served.label: served for served in first}
 
     @classmethod
     def open(cls, run: Path, labels: Sequence[str] = (), seed: int | None = None) -> Engine:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Final
 
 from fastapi import FastAPI, HTTPException, Query, Request, Response
+from fastapi import Path as PathParameter
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse
 from fastapi.staticfiles import StaticFiles
@@ -45,6 +46,7 @@ PROBLEMS: Final[dict[int | str, dict[str, Any]]] = {
     for code, what in {
         400: "The body is no JSON.",
         401: "The token is missing or wrong.",
+        404: "There is no such song or page.",
         408: "The body did not arrive in time.",
         413: "The body is too large.",
         421: "The service is not called by that host name.",
@@ -96,11 +98,12 @@ class Service:
         """Songs like a query."""
         search = partial(self.engine.songs.search, query, limit)
         rows = await asyncio.get_running_loop().run_in_executor(self._searching, search)
-        looker = self.looker
-        found = [
-            FoundSong(**looker.about(row), row=row, keep_rate=looker.keep_rate(row)) for row in rows
-        ]
-        return Tracks(tracks=found)
+        return Tracks(tracks=[self.found(row) for row in rows])
+
+    def found(self, row: int) -> FoundSong:
+        """A song as a search shows it."""
+        keep_rate = self.looker.keep_rate(row)
+        return FoundSong(**self.looker.about(row), row=row, keep_rate=keep_rate)
 
     async def look(self, request: LookRequest) -> Look:
         """See `Looker.look`."""
@@ -108,9 +111,8 @@ class Service:
             return await self.batcher.compute(partial(self.looker.look, request))
 
     def about(self) -> About:
-        """What is served, the default agent first."""
+        """What is served."""
         engine, looker = self.engine, self.looker
-        first = sorted(engine.agents.values(), key=lambda served: served.label != engine.default)
         return About(
             run=engine.run,
             dataset=engine.fingerprint,
@@ -121,7 +123,7 @@ class Service:
             evaluator=looker.evaluator,
             agents=[
                 AgentAbout(agent=served.label, seed=served.seed, about=about(served.label))
-                for served in first
+                for served in engine.agents.values()
             ],
             left_out=engine.left_out,
         )
@@ -172,6 +174,13 @@ def _add_songs(app: FastAPI, service: Service) -> None:
     ) -> Tracks:
         """Songs by name, with typos, or by parts of their ids where they have no names."""
         return await service.tracks(query, limit)
+
+    @app.get("/v1/tracks/{row}")
+    async def track(row: Annotated[int, PathParameter(ge=0, lt=2**31)]) -> FoundSong:
+        """The song in a row of the catalog."""
+        if row >= len(service.engine.songs):
+            raise HTTPException(404, f"The catalog has no row {row}.")
+        return service.found(row)
 
 
 def _add_page(app: FastAPI, service: Service) -> None:
