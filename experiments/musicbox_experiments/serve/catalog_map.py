@@ -25,6 +25,7 @@ class CatalogMap:
     Attributes:
         embedding: Which embedding is mapped, the best of the dataset.
         vectors: Where its songs lie ``(num_tracks, d)``, mapped from its file.
+        scale: What a length of 1 on each axis of the map is in the embedding ``(2,)``.
     """
 
     def __init__(self, dataset: Dataset) -> None:
@@ -38,10 +39,10 @@ class CatalogMap:
         _, main = np.linalg.eigh(np.cov(sample.T))
         axes = main[:, :-3:-1]
         self._axes = axes * np.sign(axes[np.abs(axes).argmax(axis=0), [0, 1]])
-        self._low, self._scale = np.zeros(2), np.ones(2)
+        self._low, self.scale = np.zeros(2), np.ones(2)
         flat = self.places(mapped)
         self._low, high = flat.min(axis=0), flat.max(axis=0)
-        self._scale = np.maximum(high - self._low, 1e-9)
+        self.scale = np.maximum(high - self._low, 1e-9)
         fitted = KMeans(min(CLUSTERS, len(sample)), n_init=1, random_state=0).fit(sample)
         nearest = (mapped @ fitted.cluster_centers_.T.astype(np.float32)).argmax(axis=1)
         self.packed = _packed(dataset, self.places(mapped), nearest)
@@ -52,7 +53,7 @@ class CatalogMap:
     def places(self, vectors: npt.NDArray) -> Floats:
         """Where vectors ``(n, d)`` lie on the map ``(n, 2)``, its songs from 0 to 1."""
         flat = (vectors - self._centre) @ self._axes
-        return ((flat - self._low) / self._scale).astype(np.float32)
+        return ((flat - self._low) / self.scale).astype(np.float32)
 
 
 def _packed(dataset: Dataset, places: Floats, clusters: npt.NDArray[np.integer]) -> bytes:

@@ -76,8 +76,8 @@ class Asked:
 
 Onward = Callable[[Asked, Sequence[int]], Asked]
 """What is asked once some songs were found: `Asked.without` or `Asked.after`."""
-Scored = tuple[int, float]
-"""Row of a song, and what its agent orders songs by; NaN where that is no number."""
+Scored = tuple[int, float | None]
+"""Row of a song, and what its agent orders songs by, where that is a number."""
 
 
 class Choice(NamedTuple):
@@ -153,7 +153,7 @@ class ServedAgent:
                 choice = self.choose([asked[i] for i in part], room)
                 for i, slate, scores in zip(part, choice.slates, choice.scores, strict=True):
                     pairs = zip(slate.tolist(), scores.tolist(), strict=True)
-                    answers[i] = [(row, score) for row, score in pairs if row >= 0]
+                    answers[i] = [(row, number(score)) for row, score in pairs if row >= 0]
         return answers
 
     def choose(self, asked: Sequence[Asked], room: int | None = None) -> Choice:
@@ -267,3 +267,8 @@ class Engine:
 def _labels(run: Path) -> list[str]:
     folders = [folder for inner in run_folders(run) for folder in inner.glob("agents/*")]
     return sorted({folder.name for folder in folders if any(folder.glob("seed-*/training.json"))})
+
+
+def number(value: float) -> float | None:
+    """A number, or None where it is NaN: JSON has none."""
+    return None if np.isnan(value) else float(value)

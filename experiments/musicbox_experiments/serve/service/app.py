@@ -84,10 +84,7 @@ class Service:
             asked, unknown = asked_of(engine, request)
         songs = await self.batcher.songs(agent, asked, number, onward)
         return Recommendation(
-            songs=[
-                ScoredSong(**self.looker.about(row), score=None if score != score else score)
-                for row, score in songs
-            ],
+            songs=[ScoredSong(**self.looker.about(row), score=score) for row, score in songs],
             unknown=unknown,
             served_by=ServedBy(
                 run=engine.run, agent=agent.label, seed=agent.seed, dataset=engine.fingerprint

@@ -12,7 +12,7 @@ from musicbox_env.simulator.assets import EnvAssets
 from musicbox_env.simulator.config import SessionConfig
 from musicbox_env.simulator.dynamics import Simulator
 from musicbox_experiments.serve.catalog_map import CatalogMap
-from musicbox_experiments.serve.engine import Asked, Choice, Engine, Rows, ServedAgent
+from musicbox_experiments.serve.engine import Asked, Choice, Engine, Rows, ServedAgent, number
 from musicbox_experiments.serve.reasons import near_to
 from musicbox_experiments.serve.recommend import context_of
 from musicbox_experiments.serve.service.asking import find_all, heard_songs
@@ -113,14 +113,16 @@ class Looker:
         return _Seen(asked, np.full(len(tracks), np.nan), None, None, unknown)
 
     def _simulated(self, request: LookRequest) -> _Seen:
-        pool, number = self.assets.pool, request.listener
-        assert number is not None
-        if number >= len(pool):
-            raise ValueError(f"There is no listener {number}; there are {len(pool):,}, from 0 on.")
+        pool, listener = self.assets.pool, request.listener
+        assert listener is not None
+        if listener >= len(pool):
+            raise ValueError(
+                f"There is no listener {listener}; there are {len(pool):,}, from 0 on."
+            )
         played, unknown = find_all(self.engine, request.played)
         simulator = Simulator(self.assets, 1)
-        key = new_key(np.random.default_rng((request.seed, number)))
-        simulator.begin(_ONLY, pool[[number]], np.array([key], np.uint64))
+        key = new_key(np.random.default_rng((request.seed, listener)))
+        simulator.begin(_ONLY, pool[[listener]], np.array([key], np.uint64))
         chances = [np.nan] * int(simulator.history.count[0])
         for row in played[played >= 0]:
             if simulator.remaining[0] > 0:
@@ -146,7 +148,7 @@ class Looker:
                 row=int(row),
                 at=_pair(place),
                 level=int(level),
-                skip_chance=_number(chance),
+                skip_chance=number(chance),
             )
             for row, level, chance, place in songs
         ]
@@ -186,7 +188,7 @@ class Looker:
                 **self.about(int(row)),
                 row=int(row),
                 at=_pair(place),
-                score=_number(score),
+                score=number(score),
                 skip_chance=float(chance),
                 keep_rate=self.keep_rate(row),
                 nearest=name,
@@ -215,7 +217,3 @@ class Looker:
 
 def _pair(place: Sequence[float] | npt.NDArray) -> tuple[float, float]:
     return float(place[0]), float(place[1])
-
-
-def _number(value: float) -> float | None:
-    return None if np.isnan(value) else float(value)

@@ -1,0 +1,152 @@
+"""Agents asked one by one, in batches and by the command give the same songs."""
+
+from typing import ClassVar
+
+import numpy as np
+import pytest
+from musicbox_agents import AGENTS
+from musicbox_agents.baselines.bounds import PrivilegedAgent
+from musicbox_agents.registry import agent_class
+from musicbox_experiments.serve.engine import Asked, Engine
+from musicbox_experiments.serve.recommend import RecommendConfig, context_of, recommend
+from musicbox_experiments.serve.songs import AmbiguousSongError, Songs
+
+SERVED = [name for name in AGENTS if not issubclass(agent_class(name), PrivilegedAgent)]
+NOTHING = np.empty(0, np.int64)
+
+
+def listeners(engine, lengths=(1, 4, 9, 30, 0)):
+    """Sessions of several lengths, some longer than any of the log."""
+    rng, number = np.random.default_rng(0), len(engine.songs)
+    return [
+        Asked(
+            rng.integers(0, number, n), rng.integers(0, 5, n).astype(np.int8), context_of(), NOTHING
+        )
+        for n in lengths
+    ]
+
+
+def named(engine, asked):
+    pairs = zip(asked.tracks, asked.levels, strict=True)
+    return ",".join(f"{engine.songs.id(row)}:{level}" for row, level in pairs)
+
+
+def rows(songs):
+    """Scores of a batch are rounded otherwise than those of one."""
+    return [row for row, _ in songs]
+
+
+def test_all_agents_are_served_but_those_that_read_the_listener(engine):
+    assert set(engine.agents) == set(SERVED)
+    assert set(engine.left_out) == set(AGENTS) - set(SERVED)
+    assert next(iter(engine.agents)) == engine.default == "ddpg"
+
+
+@pytest.mark.parametrize("name", SERVED)
+def test_a_batch_gives_what_the_command_prints(name, engine, run):
+    asked = listeners(engine)
+    together = engine.agents[name].songs(asked, [3] * len(asked), Asked.without)
+    for one, songs in zip(asked, together, strict=True):
+        if name == "random":  # draws anew each time it is asked
+            continue
+        assert rows(engine.agents[name].songs([one], [3], Asked.without)[0]) == rows(songs)
+        if len(one.tracks):
+            printed = recommend(RecommendConfig(run, named(engine, one), agent=name))
+            assert printed == [engine.songs.id(row) for row in rows(songs)]
+
+
+@pytest.mark.parametrize("name", SERVED)
+def test_no_song_comes_twice_or_was_heard_or_is_barred(name, engine):
+    one = listeners(engine, [6])[0].without(range(40))
+    for onward in (Asked.without, Asked.after):
+        (songs,) = engine.agents[name].songs([one], [25], onward)
+        found = {*rows(songs)}
+        assert len(found) == len(songs) == 25
+        assert not found & {*one.tracks.tolist(), *range(40)}
+
+
+def test_a_catalog_that_is_used_up_gives_fewer_songs(engine):
+    number = len(engine.songs)
+    asked = listeners(engine, [0])[0].without(range(number - 5))
+    (songs,) = engine.agents["ddpg"].songs([asked], [100], Asked.without)
+    assert {row for row, _ in songs} <= set(range(number - 5, number))
+    assert 0 < len(songs) <= 5
+
+
+def test_a_playlist_reads_what_it_played(engine):
+    """As if each slate were heard whole before the next: asked slate by slate it is the same."""
+    (asked,) = listeners(engine, [3])
+    agent = engine.agents["ddpg"]
+    (playlist,) = agent.songs([asked], [9], Asked.after)
+    by_hand, at = [], asked
+    for _ in range(3):
+        (slate,) = agent.slates([at])
+        by_hand += rows(slate)
+        at = at.after(rows(slate))
+    assert rows(playlist) == by_hand
+    (excluded,) = agent.songs([asked], [9], Asked.without)
+    assert playlist[:3] == excluded[:3]
+    assert playlist != excluded
+
+
+def test_scores_of_critics_and_points_fall(engine):
+    (asked,) = listeners(engine, [5])
+    for name in ("ddpg", "played-rate", "bc"):
+        (slate,) = engine.agents[name].slates([asked])
+        scores = [score for _, score in slate]
+        assert scores == sorted(scores, reverse=True)
+    assert {score for _, score in engine.agents["popularity"].slates([asked])[0]} == {None}
+
+
+def test_songs_are_found_as_the_catalog_finds_them(synthetic):
+    songs, catalog = Songs(synthetic.catalog), synthetic.catalog
+    spellings = [str.upper, lambda name: name.replace(" - ", " \u2013 "), lambda name: f" {name} "]
+    for row in (0, 7, len(catalog) - 1):
+        assert songs.find(catalog.track_ids[row]) == row
+        for spelled in spellings:
+            name = spelled(catalog.titles[row])
+            assert songs.find(name) == catalog.find([name])[0] == row
+    assert songs.find("Nobody - Nothing") is None
+
+
+def test_songs_are_found_with_typos(synthetic):
+    songs = Songs(synthetic.catalog)
+    rng = np.random.default_rng(0)
+    for row in range(0, 200, 10):
+        name = songs.name(row)
+        place = int(rng.integers(1, len(name) - 1))
+        assert row in songs.search(name[:place] + name[place + 1 :], 3)
+    assert songs.search("zzzzzz", 3) == []
+
+
+def test_names_that_several_songs_share_are_not_guessed():
+    class Twins:
+        track_ids = np.array(["a", "b", "spotify1"], object)
+        titles = np.array(["X - Song", "x - song", "X - Other"], object)
+        other_ids: ClassVar = {"c": "b"}
+        shows_titles = True
+
+    songs = Songs(Twins())
+    with pytest.raises(AmbiguousSongError, match=r"2 songs are called so; name one .*: a, b"):
+        songs.find("X - SONG")
+    assert songs.find("c") == 1
+    assert songs.find("https://open.spotify.com/track/spotify1?si=1") == 2
+
+
+def test_songs_without_names_are_found_by_their_ids():
+    class Numbers:
+        track_ids = np.array(["4af1-bb", "77c2-bb", "x"], object)
+        titles, shows_titles = track_ids, False
+        other_ids: ClassVar = {}
+
+    songs = Songs(Numbers())
+    assert songs.search("C2-B", 10) == [1]
+    assert songs.search("-bb", 10) == [0, 1]
+    assert songs.find("x") == 2
+    assert songs.artist_and_title(0) == (None, "4af1-bb")
+
+
+def test_a_run_without_agents_that_can_be_served_is_refused(tmp_path, synthetic, write_training):
+    write_training(tmp_path / "run", "logged", synthetic)
+    with pytest.raises(ValueError, match=r"no agent that can be served; it holds \['logged'\]"):
+        Engine.open(tmp_path / "run")

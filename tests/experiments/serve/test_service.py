@@ -1,0 +1,269 @@
+"""The service over real connections: answers, refusals, bounds."""
+
+import json
+import re
+import socket
+import threading
+import time
+from http.client import HTTPConnection
+from urllib.parse import urlsplit
+
+import numpy as np
+import pytest
+from conftest import TOKEN
+from musicbox_experiments.serve.client import Client, ServiceError
+from musicbox_experiments.serve.engine import Asked
+from musicbox_experiments.serve.recommend import RecommendConfig, recommend
+from musicbox_experiments.serve.service.app import PAGE
+
+from musicbox_env.ingest.histories.levels import LevelConfig
+from musicbox_env.schema import Level
+
+HEARD = "t_00000003:full,t_00000017:skipped,t_00000042:kept"
+
+
+def sent(address, method, path, body=None, headers=()):
+    """Status, headers and body of a request as it is."""
+    connection = HTTPConnection(urlsplit(address).netloc, timeout=20)
+    given = {"Content-Type": "application/json", **dict(headers)}
+    connection.request(method, path, body, given)
+    response = connection.getresponse()
+    answer = response.status, dict(response.getheaders()), response.read()
+    connection.close()
+    return answer
+
+
+def ids(answer):
+    return [song["id"] for song in answer["songs"]]
+
+
+def test_each_agent_answers_what_the_command_prints(client, run, engine):
+    for name in engine.agents.keys() - {"random"}:
+        answer = client.recommend(HEARD, agent=name)
+        assert ids(answer) == recommend(RecommendConfig(run, HEARD, agent=name))
+        assert answer["served_by"] == {
+            "run": "all",
+            "agent": name,
+            "seed": 0,
+            "dataset": engine.fingerprint,
+        }
+
+
+def test_many_at_once_are_each_answered_as_if_alone(client, address, engine):
+    rng = np.random.default_rng(0)
+    histories = [
+        [{"song": engine.songs.id(int(row)), "level": 4} for row in rng.integers(0, 200, n)]
+        for n in rng.integers(0, 40, 60)
+    ]
+    expected = [ids(client.recommend(heard, k=5)) for heard in histories]
+    together = [None] * len(histories)
+
+    def ask(place):
+        with Client(address) as one:
+            together[place] = ids(one.recommend(histories[place], k=5))
+
+    threads = [threading.Thread(target=ask, args=(place,)) for place in range(len(histories))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert together == expected
+
+
+def test_songs_are_named_in_any_way_and_heard_in_any_way(client, engine):
+    row = 11
+    name, track = engine.songs.name(row), engine.songs.id(row)
+    length = float(engine.durations[row])
+    for share, level in zip((0.0, 0.2, 0.5, 0.95, 1.0), Level.__members__, strict=False):
+        assert level  # the five edges below are those of `LevelConfig`
+        number = int(np.searchsorted(LevelConfig().edges, share, side="right"))
+        expected = ids(client.recommend([{"song": track, "level": number}]))
+        heard = [{"song": name.upper(), "share": share}]
+        assert ids(client.recommend(heard)) == expected
+        heard = [{"song": name, "milliseconds": round(share * length)}]
+        assert ids(client.recommend(heard)) == expected
+    skipped = ids(client.recommend([{"song": track, "skipped": True}]))
+    assert skipped == ids(client.recommend(f"{track}:skipped"))
+
+
+def test_unknown_songs_are_named_and_change_nothing(client):
+    known = [{"song": "t_00000003", "level": "full"}]
+    answer = client.recommend([*known, {"song": "No - Such", "skipped": True}], exclude=["x"])
+    assert ids(answer) == ids(client.recommend(known))
+    assert [one["song"] for one in answer["unknown"]] == ["No - Such", "x"]
+
+
+def test_context_and_excluded_songs_count(client, engine, synthetic):
+    plain = ids(client.recommend(HEARD, k=10))
+    assert len({*plain}) == 10
+    assert ids(client.recommend(HEARD, k=4)) == plain[:4]
+    left = ids(client.recommend(HEARD, k=9, exclude=plain[:1]))
+    assert plain[0] not in left
+    context = {"hour": 3, "premium": True, "shuffle": False, "type": "radio"}
+    assert len(ids(client.recommend(HEARD, context=context))) == 3
+
+
+def test_a_playlist_is_a_roll_out(client, engine):
+    rows = [engine.songs.find(part.split(":")[0]) for part in HEARD.split(",")]
+    asked = Asked(
+        np.array(rows), np.array([4, 0, 4], np.int8), np.zeros(11, np.float32), np.empty(0, int)
+    )
+    answer = client.playlist(HEARD, n=12, agent="best-rate")
+    (songs,) = engine.agents["best-rate"].songs([asked], [12], Asked.after)
+    assert ids(answer) == [engine.songs.id(row) for row, _ in songs]
+
+
+def test_songs_are_found_by_name_with_typos(client, engine):
+    name = engine.songs.name(5)
+    found = client.tracks(name[:3] + name[4:])
+    assert found[0]["row"] == 5
+    assert client.ask("GET", "/v1/tracks/5") == found[0]
+    with pytest.raises(ServiceError, match="no row 200") as refused:
+        client.ask("GET", "/v1/tracks/200")
+    assert refused.value.status == 404
+
+
+REFUSED = {
+    '{"k": 0}': "body.k: Input should be greater than or equal to 1",
+    '{"k": 101}': "body.k: Input should be less than or equal to 100",
+    '{"k": "3"}': "body.k: Input should be a valid integer",
+    '{"k": NaN}': "body.k",
+    '{"kk": 3}': "body.kk: Extra inputs are not permitted",
+    '{"agent": "ddgp"}': "did you mean 'ddpg'?",
+    '{"heard": "t_1"}': "'t_1' is no song heard; expected SONG:LEVEL.",
+    '{"heard": [{"song": "a"}]}': "give exactly one of level, skipped, share and milliseconds",
+    '{"heard": [{"song": "a", "level": 5}]}': "less than 5",
+    '{"heard": [{"song": "a", "share": 1.5}]}': "less than or equal to 1",
+    '{"heard": [{"song": "a", "share": Infinity}]}': "finite number",
+    '{"heard": [{"song": "", "level": 1}]}': "at least 1 character",
+    '{"context": {"hour": 24}}': "body.context.hour",
+    "[]": "body: Input should be a valid dictionary",
+    json.dumps({"heard": [{"song": "a", "level": 1}] * 501}): "at most 500 items",
+    json.dumps({"heard": f"{'a' * 301}:full"}): "of 301 characters",
+}
+
+
+@pytest.mark.parametrize("body", REFUSED, ids=lambda body: body[:40])
+def test_what_cannot_be_is_refused_in_a_sentence(address, body):
+    status, _, answer = sent(address, "POST", "/v1/recommend", body)
+    assert (status, REFUSED[body] in json.loads(answer)["detail"]) == (422, True), answer
+
+
+@pytest.mark.parametrize("body", [b"{", b"\xff\xfe", b"[" * 100_000, b'{"a":' * 20_000])
+def test_what_is_no_json_is_refused(address, body):
+    status, _, answer = sent(address, "POST", "/v1/recommend", body)
+    assert status in (400, 422), answer
+
+
+def test_large_and_slow_bodies_are_cut_off(guarded):
+    token = {"Authorization": f"Bearer {TOKEN}"}
+    status, _, _ = sent(guarded, "POST", "/v1/recommend", b" " * 10_001, token)
+    assert status == 413
+    with socket.create_connection(urlsplit(guarded).netloc.split(":"), timeout=20) as connection:
+        head = (
+            f"POST /v1/recommend HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {TOKEN}\r\n"
+        )
+        connection.sendall(head.encode() + b"Transfer-Encoding: chunked\r\n\r\n")
+        for _ in range(11):
+            connection.sendall(b"3e8\r\n" + b" " * 1000 + b"\r\n")
+        assert b"413" in connection.recv(100)
+    with socket.create_connection(urlsplit(guarded).netloc.split(":"), timeout=20) as connection:
+        connection.sendall(head.encode() + b"Content-Length: 5\r\n\r\n{")
+        assert b"408" in connection.recv(100)
+
+
+def test_a_token_and_a_host_name_are_required_where_they_are_set(guarded):
+    with Client(guarded, token=TOKEN) as client:
+        assert client.recommend(HEARD)["songs"]
+    for given in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": TOKEN}):
+        for path in ("/v1/about", "/metrics", "/v1/map"):
+            status, headers, _ = sent(guarded, "GET", path, headers=given)
+            assert (status, headers["www-authenticate"]) == (401, "Bearer")
+    assert sent(guarded, "GET", "/healthz")[0] == sent(guarded, "GET", "/")[0] == 200
+    assert sent(guarded, "GET", "/", headers={"Host": "evil.example"})[0] == 421
+
+
+def test_a_fault_says_nothing_to_the_client(client, address, engine, monkeypatch):
+    def fail(*args, **kwargs):
+        raise RuntimeError("/home/somebody/secret")
+
+    monkeypatch.setattr(engine.agents["popularity"], "songs", fail)
+    status, _, answer = sent(address, "POST", "/v1/recommend", '{"agent": "popularity"}')
+    assert (status, b"secret" in answer, b"Traceback" in answer) == (500, False, False)
+    assert client.recommend(HEARD)["songs"]
+
+
+def test_one_fault_does_not_fail_the_batch(address, engine, monkeypatch):
+    agent = engine.agents["best-rate"]
+    choose = agent.choose
+
+    def fail_some(asked, room=None):
+        if any(len(one.tracks) == 7 for one in asked):
+            raise RuntimeError("one of them")
+        time.sleep(0.05)
+        return choose(asked, room)
+
+    monkeypatch.setattr(agent, "choose", fail_some)
+    statuses = {}
+
+    def ask(number):
+        heard = [{"song": "t_00000003", "level": 1}] * number
+        body = json.dumps({"heard": heard, "agent": "best-rate"})
+        statuses[number] = sent(address, "POST", "/v1/recommend", body)[0]
+
+    threads = [threading.Thread(target=ask, args=(number,)) for number in range(4, 12)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert statuses == {number: 500 if number == 7 else 200 for number in range(4, 12)}
+
+
+def test_answers_hold_no_path_of_the_host(address, run, synthetic_folder):
+    places = (str(run.parent), str(synthetic_folder.parent), "/home", "site-packages")
+    for path in ("/v1/about", "/openapi.json", "/readyz", "/metrics", "/nothing", "/page/nothing"):
+        _, _, answer = sent(address, "GET", path)
+        assert not any(place in answer.decode() for place in places)
+
+
+def test_pages_need_no_other_host_and_nothing_inline(address):
+    for path in ("/", "/docs"):
+        status, headers, body = sent(address, "GET", path)
+        assert status == 200
+        assert "script-src 'self'" in headers["content-security-policy"]
+        assert "unsafe" not in headers["content-security-policy"]
+        page = body.decode()
+        assert not re.search(r"https?://|\son\w+=|style=|<style|<script(?![^>]*src=)", page)
+        for name in re.findall(r'(?:src|href)="(page/[^"]+)"', page):
+            assert sent(address, "GET", f"/{name}")[0] == 200
+    sources = "".join(file.read_text() for file in PAGE.glob("*.js"))
+    assert "innerHTML" not in sources
+    assert "http" not in sources.replace("http://www.w3.org/2000/svg", "")
+
+
+def test_the_map_holds_every_song(address, engine, looker):
+    _, headers, body = sent(address, "GET", "/v1/map")
+    number = int(np.frombuffer(body, "<u4", 1)[0])
+    assert (number, len(body)) == (len(engine.songs), 4 + 7 * number)
+    places = np.frombuffer(body, "<u2", 2 * number, 4).reshape(2, number).T / 65_535
+    np.testing.assert_allclose(places, looker.map.places(looker.map.vectors), atol=1e-4)
+    keep = np.frombuffer(body, "u1", number, 4 + 4 * number) / 255
+    np.testing.assert_allclose(keep, 1 - engine.dataset.catalog.skip_rate(), atol=1 / 254)
+    again = sent(address, "GET", "/v1/map", headers={"If-None-Match": headers["etag"]})
+    assert again[0] == 304
+
+
+def test_the_map_keeps_what_two_dimensions_can(looker):
+    """Its axes are those of largest variance: no other two keep more of it."""
+    vectors = np.asarray(looker.map.vectors, np.float64)
+    largest = np.linalg.eigvalsh(np.cov(vectors.T))[-2:].sum()
+    places = looker.map.places(vectors) * looker.map.scale
+    assert places.var(axis=0, ddof=1).sum() == pytest.approx(largest, rel=1e-4)
+
+
+def test_counters_count(client, address):
+    client.recommend(HEARD)
+    _, _, text = sent(address, "GET", "/metrics")
+    counts = dict(re.findall(r"^(\S+) ([\d.e+-]+)$", text.decode(), re.MULTILINE))
+    assert float(counts['musicbox_requests_total{route="/v1/recommend",status="200"}']) >= 1
+    assert float(counts["musicbox_batch_size_count"]) >= 1
