@@ -9,7 +9,7 @@ ARGS ?=
 export OMP_NUM_THREADS ?= 1
 export OPENBLAS_NUM_THREADS ?= 1
 
-.PHONY: help install compare test lint fast slow attack boundscheck interop docs clean
+.PHONY: help install compare test lint fast slow browser-test attack boundscheck interop docs clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -42,6 +42,9 @@ fast: $(STAMP)
 
 slow: $(DOCS_STAMP) boundscheck attack  ## the tests that take minutes, attacks and those with bounds checks among them
 	$(BIN)/pytest -m slow --ignore tests/attack
+
+browser-test: $(STAMP)  ## the page of musicbox serve in the system's Chromium; skipped without one
+	$(BIN)/pytest -m browser tests/experiments/serve
 
 attack: $(STAMP)  ## tampered files, kills, full disks, killed workers: twenty minutes
 	$(BIN)/pytest -m slow tests/attack

@@ -30,6 +30,7 @@ COMMANDS = {
     "evaluate": ("compare.evaluate", "evaluate the agents of a run again"),
     "recommend": ("serve.recommend", "print the next songs for a listening history"),
     "serve": ("serve.serve", "serve the agents of a run over HTTP, with a page to look at them"),
+    "play": ("serve.play", "open a page to play with agents, trained first where no run is named"),
     "ingest": ("data.ingest", "turn listening logs into a dataset folder"),
     "describe": ("data.describe", "print what is in a dataset folder"),
     "trust": ("trust.trust", "validate listeners as user simulators on held-out sessions"),

@@ -155,6 +155,12 @@ OPTIONS: Final[dict[str, tuple[str, ...]]] = {
         "--validation",
         "--workers",
     ),
+    "play": (
+        "--browser",
+        "--no-browser",
+        "--out",
+        "--port",
+    ),
     "recommend": (
         "--agent",
         "--context",

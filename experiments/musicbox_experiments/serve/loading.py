@@ -12,16 +12,13 @@ from musicbox_experiments.serve.service.schemas import LookRequest
 from musicbox_experiments.text import say
 
 
-def load(config: ServeConfig, token: str | None, port: int) -> Guard:
+def load(config: ServeConfig, token: str | None) -> Guard:
     """The application that a configuration asks for, and what it is, printed."""
     engine = Engine.open(config.run, config.agents, config.seed)
     looker = Looker(engine, config.listener)
     warm_up(engine, looker)
     local = config.host in LOOPBACK
-    say(
-        f"Serving {config.run}: {', '.join(engine.agents)}, {len(engine.songs):,} songs, at "
-        f"http://{config.host}:{port}/"
-    )
+    say(f"Loaded {config.run}: agents {', '.join(engine.agents)}; {len(engine.songs):,} songs.")
     if not local and token is None:
         say("Anyone who reaches this address may ask; --token-file demands a secret.")
     return create_app(

@@ -9,6 +9,7 @@ served without a restart: at once when its trainings change, or on SIGHUP. See d
 import os
 import socket
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -54,6 +55,19 @@ class ServeConfig:
 
 def run(config: ServeConfig) -> None:
     """Serve until interrupted."""
+    serve(config)
+
+
+def serve(config: ServeConfig, *, started: Callable[[str], object] | None = None) -> None:
+    """Serve until interrupted.
+
+    Args:
+        config: What, and where.
+        started: Called once with the address of the page, when it is there.
+
+    Raises:
+        UserError: A package is missing, the address is taken, or the token is none.
+    """
     require_installed()
     token = None if config.token_file is None else read_token(config.token_file)
     with bound(config.host, config.port) as listening, tempfile.TemporaryDirectory() as counters:
@@ -62,12 +76,19 @@ def run(config: ServeConfig) -> None:
         from musicbox_experiments.serve.loading import load
         from musicbox_experiments.serve.service.workers import Supervisor
 
-        port = listening.getsockname()[1]
+        address = f"http://{config.host}:{listening.getsockname()[1]}/"
+
+        def announce() -> None:
+            say(f"Serving at {address}")
+            if started is not None:
+                started(address)
+
         Supervisor(
             listening,
-            lambda: load(config, token, port),
+            lambda: load(config, token),
             lambda: state_of_run(config.run),
             config.workers,
+            started=announce,
         ).run()
     say("Stopped; all requests were answered.")
 

@@ -10,6 +10,7 @@ from musicbox_agents.registry import agent_class
 from musicbox_experiments.serve.engine import Asked, Engine
 from musicbox_experiments.serve.recommend import RecommendConfig, context_of, recommend
 from musicbox_experiments.serve.songs import AmbiguousSongError, Songs
+from served_runs import write_training
 
 SERVED = [name for name in AGENTS if not issubclass(agent_class(name), PrivilegedAgent)]
 NOTHING = np.empty(0, np.int64)
@@ -146,7 +147,7 @@ def test_songs_without_names_are_found_by_their_ids():
     assert songs.artist_and_title(0) == (None, "4af1-bb")
 
 
-def test_a_run_without_agents_that_can_be_served_is_refused(tmp_path, synthetic, write_training):
+def test_a_run_without_agents_that_can_be_served_is_refused(tmp_path, synthetic):
     write_training(tmp_path / "run", "logged", synthetic)
     with pytest.raises(ValueError, match=r"no agent that can be served; it holds \['logged'\]"):
         Engine.open(tmp_path / "run")

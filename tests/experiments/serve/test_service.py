@@ -10,11 +10,11 @@ from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
-from conftest import TOKEN
 from musicbox_experiments.serve.client import Client, ServiceError
 from musicbox_experiments.serve.engine import Asked
 from musicbox_experiments.serve.recommend import RecommendConfig, recommend
 from musicbox_experiments.serve.service.app import PAGE
+from served_runs import TOKEN
 
 from musicbox_env.ingest.histories.levels import LevelConfig
 from musicbox_env.schema import Level

@@ -47,6 +47,8 @@ class Supervisor:
         load: Callable[[], Guard],
         state: Callable[[], object],
         workers: int,
+        *,
+        started: Callable[[], object],
     ) -> None:
         """Prepare; `run` begins.
 
@@ -55,8 +57,10 @@ class Supervisor:
             load: Makes the application.
             state: Differs when the application should be loaded anew; None where nobody can say.
             workers: Processes at once.
+            started: Called once, when all of them are there.
         """
         self._socket, self._load, self._state, self._number = listening, load, state, workers
+        self._started = started
         self._workers: set[int] = set()
         self._leaving: set[int] = set()
         self._asked = threading.Event()
@@ -68,10 +72,11 @@ class Supervisor:
         seen = self._state()
         app = self._load()
         self._socket.listen(WAITING)
+        self._fill(app)
+        self._started()
         try:
             while True:
-                while len(self._workers) < self._number:
-                    self._workers.add(_forked(app, self._socket))
+                self._fill(app)
                 time.sleep(POLL_SECONDS)
                 self._reap()
                 state = self._state()
@@ -80,6 +85,11 @@ class Supervisor:
                     seen, app = state, self._reloaded(app)
         except KeyboardInterrupt:  # and `cli.Terminated`
             self._stop()
+
+    def _fill(self, app: Guard) -> None:
+        """Fork the workers that are missing."""
+        while len(self._workers) < self._number:
+            self._workers.add(_forked(app, self._socket))
 
     def _is_settled(self, state: object) -> bool:
         """Whether a changed run is there, and is no longer being written."""

@@ -1,0 +1,215 @@
+"""The page in a real browser: the system's Chromium, driven by Playwright. `make browser-test`."""
+
+import re
+import shutil
+from contextlib import contextmanager
+
+import pytest
+from playwright.sync_api import Page, expect, sync_playwright
+from served_runs import TOKEN
+
+pytestmark = pytest.mark.browser
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+WAIT_MS = 20_000
+
+
+@pytest.fixture(scope="module")
+def browser():
+    if CHROMIUM is None:
+        pytest.skip("no Chromium on this machine; Debian has it as the package chromium")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def opened(browser, address):
+    """Opens the page; at the end nothing may have gone wrong, and no other host been asked."""
+
+    @contextmanager
+    def open_page(where=address, path="/", expected_errors=0, **options):
+        context = browser.new_context(**options)
+        page = context.new_page()
+        page.set_default_timeout(WAIT_MS)
+        wrong, foreign = [], []
+        page.on("console", lambda said: said.type == "error" and wrong.append(said.text))
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.on("request", lambda sent: sent.url.startswith(where) or foreign.append(sent.url))
+        page.goto(where + path)
+        yield page
+        assert (len(wrong), foreign) == (expected_errors, []), (wrong, foreign)
+        context.close()
+
+    return open_page
+
+
+def ready(page: Page) -> None:
+    expect(page.locator("article").first).to_be_visible(timeout=WAIT_MS)
+
+
+def strip(page: Page):
+    return page.locator("#strip li")
+
+
+def pixels(page: Page, canvas: str) -> int:
+    """Pixels of a canvas that are drawn."""
+    return page.evaluate(
+        """id => {
+            const canvas = document.getElementById(id);
+            const {data} = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+            return data.filter((value, i) => i % 4 === 3 && value > 0).length;
+        }""",
+        canvas,
+    )
+
+
+def test_a_listener_of_ones_own(opened, engine):
+    with opened() as page:
+        ready(page)
+        page.get_by_label("You", exact=True).check()
+        expect(strip(page)).to_have_count(0)
+        name = engine.songs.name(5)
+        page.get_by_label("Songs you heard").fill(name[:4] + name[5:])  # a letter is missing
+        page.get_by_role("button", name=f"Kept: {name}").click()
+        expect(strip(page)).to_have_count(1)
+        card = page.get_by_role("article", name="Agent ddpg")
+        first = card.locator("li").first
+        text = first.inner_text().splitlines()[0]
+        begins = re.compile("^" + re.escape(text))
+        first.get_by_role("button", name="Skipped").click()
+        expect(strip(page)).to_have_count(2)
+        assert text in strip(page).last.inner_text()
+        assert "skipped at once" in strip(page).last.inner_text()
+        expect(card.locator("li").first).not_to_contain_text(begins)
+        page.get_by_role("button", name="Back").click()
+        expect(strip(page)).to_have_count(1)
+        expect(card.locator("li").first).to_contain_text(begins)
+
+
+def test_a_simulated_listener_plays_a_whole_session(opened):
+    with opened() as page:
+        ready(page)
+        page.get_by_role("spinbutton", name="Listener").fill("3")
+        page.get_by_role("spinbutton", name="Listener").press("Enter")
+        expect(page.locator("#strip-text")).to_contain_text("0 recommended")
+        shown = strip(page).count()
+        page.get_by_role("button", name="Play").click()
+        expect(page.locator("#strip-text")).to_contain_text("The session is over", timeout=WAIT_MS)
+        assert strip(page).count() > shown
+        assert "chance of a skip" in strip(page).last.inner_text()
+        expect(page.get_by_role("button", name="Step")).to_be_disabled()
+        page.get_by_role("button", name="Back").click()
+        expect(page.get_by_role("button", name="Step")).to_be_enabled()
+        expect(page.locator("article header .faint").first).to_contain_text("kept")
+
+
+def test_agents_are_switched_side_by_side(opened, engine):
+    with opened() as page:
+        ready(page)
+        assert page.locator("article").count() == len(engine.agents)
+        assert pixels(page, "catalog") >= len(engine.songs)
+        page.wait_for_timeout(1_000)  # until the move is drawn
+        before = pixels(page, "session")
+        page.get_by_role("radio", name="popularity").check()
+        expect(page.get_by_role("status")).to_contain_text("popularity would play")
+        expect(page.locator("article.chosen h3")).to_have_text("popularity")
+        page.wait_for_timeout(1_000)
+        assert pixels(page, "session") < before  # it has neither a point nor songs around it
+        songs = page.locator("article.chosen li").all_inner_texts()
+        page.get_by_role("button", name="Step").click()
+        expect(page.locator("#strip-text")).to_contain_text("3 recommended")
+        heard = strip(page).all_inner_texts()[-3:]
+        assert all(song.splitlines()[0] in bar for song, bar in zip(songs, heard, strict=True))
+
+
+def test_by_keyboard_alone(opened, engine):
+    with opened() as page:
+        ready(page)
+        page.keyboard.press("2")
+        second = list(engine.agents)[1]
+        expect(page.locator("article.chosen h3")).to_have_text(second)
+        page.keyboard.press("n")
+        expect(page.locator("#strip-text")).to_contain_text("3 recommended")
+        page.keyboard.press("b")
+        expect(page.locator("#strip-text")).to_contain_text("0 recommended")
+        page.get_by_label("A simulated listener").focus()
+        page.keyboard.press("ArrowDown")
+        expect(page.get_by_label("Songs you heard")).to_be_visible()
+        page.keyboard.press("/")
+        page.keyboard.type(engine.songs.name(9))
+        expect(page.locator("#found li").first).to_be_visible()
+        page.keyboard.press("Tab")
+        page.keyboard.press("Enter")
+        expect(strip(page)).to_have_count(1)
+        focusable = "button, input, select, a[href]"
+        hidden = page.evaluate(
+            """all => [...document.querySelectorAll(all)].filter(one => one.tabIndex < 0).length""",
+            focusable,
+        )
+        assert hidden == 0
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_on_a_phone(opened, scheme):
+    size = {"width": 360, "height": 740}
+    with opened(viewport=size, color_scheme=scheme, has_touch=True) as page:
+        ready(page)
+        page.get_by_role("button", name="Step").click()
+        expect(page.locator("#strip-text")).to_contain_text("3 recommended")
+        assert page.evaluate("document.documentElement.scrollWidth") <= 360
+        ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
+        brightness = sum(int(part) for part in ground[4:-1].split(",")) / 3
+        assert (brightness > 128) == (scheme == "light")
+        assert pixels(page, "catalog") > 0
+
+
+def test_a_song_of_the_map_is_named(opened, engine):
+    with opened() as page:
+        ready(page)
+        page.get_by_role("button", name="Zoom in").click()
+        page.get_by_role("button", name="All").click()
+        box = page.locator("#session").bounding_box()
+        for part in range(3, 18):  # somewhere across the middle lies a song
+            at = {"x": box["width"] * part / 20, "y": box["height"] / 2}
+            page.locator("#session").click(position=at)
+        expect(page.locator("#picked")).to_contain_text("keep rate")
+
+
+def test_all_that_can_be_used_has_a_name(opened):
+    with opened() as page:
+        ready(page)
+        snapshot = page.locator("body").aria_snapshot()
+        unnamed = [
+            line
+            for line in snapshot.splitlines()
+            if line.strip(" -:") in ("button", "textbox", "combobox", "radio", "spinbutton", "img")
+        ]
+        assert unnamed == []
+        assert 'meter "Chance of a skip' in snapshot
+        assert 'img "The cross is the proto-action of ddpg' in snapshot
+
+
+def test_titles_are_text_and_never_markup(opened):
+    title = "<img src=x onerror=alert(1)><b>bold</b>"
+    song = {"id": "x", "title": title, "artist": None, "row": 0, "keep_rate": 0.5}
+    with opened() as page:
+        ready(page)
+        page.route("**/v1/tracks?*", lambda route: route.fulfill(json={"tracks": [song]}))
+        page.get_by_label("You", exact=True).check()
+        page.get_by_label("Songs you heard").fill("x")
+        expect(page.locator("#found li span")).to_have_text(title)
+        assert page.locator("#found img, #found b").count() == 0
+
+
+def test_a_token_is_asked_for(opened, guarded):
+    with opened(guarded, expected_errors=1) as page:  # the browser reports the 401
+        page.get_by_label("This service asks for a token").fill(TOKEN)
+        page.get_by_role("button", name="Enter").click()
+        ready(page)
+
+
+def test_operations_are_described_without_a_network(opened):
+    with opened(path="/docs") as page:
+        expect(page.get_by_role("heading", name="POST /v1/recommend")).to_be_visible()
+        expect(page.get_by_role("heading", name="HeardSong")).to_be_visible()

@@ -1,0 +1,187 @@
+"""The command itself: replaced runs, killed workers, its end; and what schemas allow."""
+
+import json
+import os
+import resource
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from contextlib import contextmanager
+from http.client import HTTPConnection
+
+import pytest
+import schemathesis
+from musicbox_experiments.serve.client import Client
+from musicbox_experiments.serve.serve import ServeConfig, read_token, run
+from served_runs import write_training
+
+from musicbox_env.errors import UserError
+
+BODY = json.dumps({"heard": "t_00000003:full,t_00000017:skipped"})
+
+
+@contextmanager
+def serving(folder, *options):
+    """The command as a process: its address and itself."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "musicbox_experiments", "serve", str(folder)]
+    process = subprocess.Popen(
+        [*command, "--port", str(port), *options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        for line in process.stdout:
+            if line.startswith("Serving at"):
+                break
+        yield f"http://127.0.0.1:{port}", process
+    finally:
+        process.terminate()
+        process.wait(timeout=60)
+        process.stdout.close()
+
+
+def workers(process):
+    listed = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True)
+    return [int(pid) for pid in listed.stdout.split()]
+
+
+@contextmanager
+def load(address, clients=8, retries=0):
+    """Requests without a pause from several clients; gives their answers and failures."""
+    answers, failures, over = [], [], threading.Event()
+
+    def ask():
+        with Client(address, retries=retries) as client:
+            while not over.is_set():
+                try:
+                    answers.append(client.ask("POST", "/v1/recommend", json.loads(BODY)))
+                except Exception as error:
+                    failures.append(error)
+
+    threads = [threading.Thread(target=ask) for _ in range(clients)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield answers, failures
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join()
+
+
+def wait_until(condition, seconds=60):
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.1)
+
+
+@pytest.fixture(scope="module")
+def two_runs(tmp_path_factory, synthetic):
+    """Two runs, and a link to the first."""
+    folder = tmp_path_factory.mktemp("replaced")
+    for seed, name in enumerate(("old", "new")):
+        write_training(folder / name, "ddpg", synthetic, seed)
+    (folder / "current").symlink_to("old")
+    return folder
+
+
+@pytest.mark.slow
+def test_a_run_is_replaced_and_workers_are_killed_without_a_lost_request(two_runs):
+    with serving(two_runs / "current", "--workers", "2") as (address, process):
+        with load(address) as (answers, failures):
+            wait_until(lambda: len(answers) > 50)
+            (two_runs / "next").symlink_to("new")
+            (two_runs / "next").rename(two_runs / "current")
+            wait_until(lambda: answers[-1]["served_by"]["run"] == "new")
+            process.send_signal(signal.SIGHUP)  # the same run once more
+            begun = len(answers)
+            wait_until(lambda: len(answers) > begun + 500)
+            wait_until(lambda: len(workers(process)) == 2)
+        assert failures == []
+        assert {answer["served_by"]["seed"] for answer in answers} == {0, 1}
+        with load(address, retries=5) as (answers, failures):
+            for _ in range(3):
+                wait_until(lambda begun=len(answers): len(answers) > begun + 20)
+                os.kill(workers(process)[0], signal.SIGKILL)
+                wait_until(lambda: len(workers(process)) == 2)
+        assert failures == []
+        process.terminate()
+        assert process.wait(timeout=60) == 0
+        assert "all requests were answered" in process.stdout.read()
+
+
+@pytest.mark.slow
+def test_what_was_begun_is_finished_before_the_end(two_runs):
+    with serving(two_runs / "new") as (address, process):
+        connection = HTTPConnection(address.removeprefix("http://"), timeout=30)
+        connection.putrequest("POST", "/v1/playlist")
+        connection.putheader("Content-Type", "application/json")
+        connection.putheader("Content-Length", "10")
+        connection.endheaders()
+        connection.send(b'{"n":')
+        time.sleep(0.5)
+        process.terminate()
+        time.sleep(0.5)
+        connection.send(b" 100}")
+        response = connection.getresponse()
+        assert response.status == 200
+        assert len(json.loads(response.read())["songs"]) == 100
+        connection.close()
+        assert process.wait(timeout=60) == 0
+
+
+@pytest.mark.slow
+def test_a_thousand_idle_connections_are_borne(two_runs):
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    with serving(two_runs / "new") as (address, _):
+        host, port = address.removeprefix("http://").split(":")
+        idle = [socket.create_connection((host, int(port)), timeout=30) for _ in range(1_000)]
+        for half in idle[::2]:
+            half.sendall(b"POST /v1/recommend HTTP/1.1\r\nHost: 127")
+        with Client(address) as client:
+            for _ in range(20):
+                assert client.recommend("t_00000003:full")["songs"]
+        for connection in idle:
+            connection.close()
+    resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+@pytest.mark.slow
+def test_whatever_the_schema_allows_is_answered_and_the_rest_refused(address):
+    """Schemathesis: no 5xx, no answer that the schema does not know, nothing wrong accepted."""
+    schema = schemathesis.openapi.from_url(f"{address}/openapi.json")
+    command = ["--checks", "all", "--max-examples", "100", "--workers", "1", "--seed", "0"]
+    program = os.path.join(os.path.dirname(sys.executable), "schemathesis")
+    done = subprocess.run(
+        [program, "run", f"{address}/openapi.json", *command, "--request-timeout", "20"],
+        capture_output=True,
+        text=True,
+        timeout=900,
+    )
+    assert done.returncode == 0, done.stdout[-6_000:]
+    assert len(schema) == 11
+
+
+def test_a_port_that_is_taken_is_named(two_runs):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(UserError, match=f"port {port} cannot be served at .*--port"):
+            run(ServeConfig(two_runs / "old", port=port))
+
+
+def test_a_weak_token_is_refused(tmp_path):
+    for text in ("short", "with blanks in it, but long", "\u00fc" * 20, ""):
+        (tmp_path / "token").write_text(text)
+        with pytest.raises(UserError, match="a token has at least 16"):
+            read_token(tmp_path / "token")
+    (tmp_path / "token").write_text("0123456789abcdef\n")
+    assert read_token(tmp_path / "token") == "0123456789abcdef"
