@@ -274,17 +274,15 @@ def assign_splits(
     Returns:
         Split codes ``(len(keys),)``.
     """
-    secret = int(seed).to_bytes(8, "little", signed=True)
-    uniform = np.fromiter(
-        (
-            int.from_bytes(
-                hashlib.blake2b(i.encode(), key=secret, digest_size=7).digest(), "little"
-            )
-            for i in keys
-        ),
-        dtype=np.int64,
-        count=len(keys),
-    ) / float(1 << 56)
+    secret = hashlib.blake2b(key=int(seed).to_bytes(8, "little", signed=True), digest_size=7)
+    drawn, last, digest = bytearray(), None, b""
+    for key in keys:
+        if key != last:  # sessions that belong together mostly lie together
+            hashed, last = secret.copy(), key
+            hashed.update(key.encode())
+            digest = hashed.digest() + b"\0"
+        drawn += digest
+    uniform = np.frombuffer(drawn, "<i8") / float(1 << 56)
     train, validation, test = shares
     uniform = (uniform + test_fold * test) % 1.0
     edges = np.array([train / 2, train, train + validation])

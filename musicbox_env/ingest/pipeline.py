@@ -35,7 +35,7 @@ from musicbox_env.ingest.histories.pipeline import make_history_part
 from musicbox_env.ingest.parts import Part, make_parts
 from musicbox_env.ingest.plays import REJECTS_SCHEMA
 from musicbox_env.ingest.registry import SourceKinds, usable_sources
-from musicbox_env.ingest.song_ids import song_ids, with_song_ids
+from musicbox_env.ingest.song_ids import SongIds
 from musicbox_env.ingest.sources.embedding_files import add_embeddings, space_name
 from musicbox_env.ingest.sources.files import find_files, named_files
 from musicbox_env.ingest.tables import PassedOver
@@ -139,7 +139,7 @@ def ingest(config: IngestConfig) -> Path:
         found = usable_sources(config.sources, sources.files, config.history)
         parts = _parts(config, found, folder / "parts")
         if features is not None:
-            features.use_song_ids(song_ids(parts))
+            features.use_song_ids(SongIds(parts).catalog)
         read = {file.resolve() for file in track_files}
         for file in [file for file in found.foreign if file.resolve() in read]:
             del found.foreign[file]
@@ -257,7 +257,7 @@ class _DatasetWriter:
         popular = None
         if config.min_popularity is not None and features is not None:
             popular = set(features.frame["track_id"])
-        self._song_ids = song_ids(parts)
+        self._song_ids = SongIds(parts)
         self._chooser = SessionChooser(config.incomplete, config.session_length, popular)
 
     def write(self, passed_over: list[PassedOver]) -> None:
@@ -294,7 +294,7 @@ class _DatasetWriter:
             tqdm(total=sessions, desc="writing sessions", disable=not self._config.progress) as bar,
         ):
             for part, table, batch, codes in blocks_with_codes(self._parts, self._config.split):
-                block = chooser.choose(with_song_ids(batch, self._song_ids), codes)
+                block = chooser.choose(self._song_ids.of(batch), codes)
                 block.split_keys = part.split_keys(block.session_ids)
                 block.split = with_folds(block.split, block.split_keys, self._config.split.seed)
                 yield block

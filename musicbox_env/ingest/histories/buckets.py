@@ -9,17 +9,20 @@ from pathlib import Path
 from typing import IO, Final, cast
 
 import numpy as np
-import numpy.typing as npt
 
-from musicbox_env.ingest.histories.listens import LISTEN
 from musicbox_env.ingest.histories.timing.clock import by_user_and, changes
+from musicbox_env.ingest.histories.timing.records import COLUMNS, LISTEN, Listens
 
 FEWEST: Final = 16
 MOST: Final = 512
 BYTES_A_BUCKET: Final = 1 << 25
 """Of sources: some three million plays of Parquet."""
 PLAYS_A_PIECE: Final = 1 << 16
-"""So many records, and what is computed of them, stay in the processor's cache."""
+"""So many plays, and what is computed of them, stay in the processor's cache."""
+
+_BLOCK: Final = np.dtype(
+    [("plays", np.int64), ("varies", np.bool_, len(COLUMNS)), ("value", LISTEN)]
+)
 
 
 def buckets_for(num_bytes: int) -> int:
@@ -28,7 +31,7 @@ def buckets_for(num_bytes: int) -> int:
 
 
 class Buckets(ExitStack):
-    """Files of records of `listens.LISTEN`, by user.
+    """Files of plays, by user: blocks of the values that all plays have, then of other columns.
 
     They have no names, so that a killed run leaves no exact times behind.
     """
@@ -42,8 +45,8 @@ class Buckets(ExitStack):
     def __len__(self) -> int:
         return self._number
 
-    def add(self, listens: npt.NDArray) -> None:
-        """Write records ``(plays,)`` behind those of their users."""
+    def add(self, listens: Listens) -> None:
+        """Write plays behind those of their users."""
         bucket = (listens["user"] % self._number).astype(np.uint16)
         order = np.argsort(bucket, kind="stable")
         bounds = np.searchsorted(bucket[order], np.arange(self._number + 1))
@@ -51,28 +54,47 @@ class Buckets(ExitStack):
             rows = order[bounds[number] : bounds[number + 1]]
             self.write(number, listens if len(rows) == len(listens) else listens.take(rows))
 
-    def write(self, number: int, listens: npt.NDArray) -> None:
-        """Write records into one bucket."""
+    def write(self, number: int, listens: Listens) -> None:
+        """Write plays into one bucket."""
         if number not in self._files:
             file = self.enter_context(tempfile.TemporaryFile(dir=self._folder))  # noqa: SIM115
             self._files[number] = cast(IO[bytes], file)
-        self._files[number].write(np.ascontiguousarray(listens).view(np.uint8).data)
+        columns = [listens.kept(name) for name in COLUMNS]
+        about = np.zeros(1, _BLOCK)
+        about["plays"], about["varies"] = len(listens), [[bool(of.ndim) for of in columns]]
+        for name, of in zip(COLUMNS, columns, strict=True):
+            about["value"][name] = 0 if of.ndim else of
+        for part in (about, *(of for of in columns if of.ndim)):
+            self._files[number].write(np.ascontiguousarray(part).view(np.uint8).data)
 
-    def read(self, numbers: list[int]) -> npt.NDArray:
-        """All records of some buckets ``(plays,)``."""
-        files = [self._files[number] for number in numbers if number in self._files]
-        sizes = [file.seek(0, 2) for file in files]
-        listens = np.empty(sum(sizes) // LISTEN.itemsize, LISTEN)
-        filled = memoryview(listens.view(np.uint8).data)
-        for file, size in zip(files, sizes, strict=True):
+    def read(self, numbers: list[int]) -> Listens:
+        """All plays of some buckets."""
+        blocks: list[Listens] = []
+        for file in (self._files[number] for number in numbers if number in self._files):
             file.seek(0)
-            file.readinto(filled[:size])  # type: ignore[attr-defined]
-            filled = filled[size:]
-        return listens
+            data, place = file.read(), 0
+            while place < len(data):
+                block, place = _block(data, place)
+                blocks.append(block)
+        return Listens.together(blocks)
 
 
-def pieces(listens: npt.NDArray) -> Iterator[npt.NDArray]:
-    """Records by user and time, all of some users at a time, in the order of the users."""
+def _block(data: bytes, place: int) -> tuple[Listens, int]:
+    """The block at a place, and the place behind it."""
+    about = np.frombuffer(data, _BLOCK, 1, place)[0]
+    place += _BLOCK.itemsize
+    listens = Listens(int(about["plays"]))
+    for name, varies in zip(COLUMNS, about["varies"], strict=True):
+        values = about["value"][name]
+        if varies:
+            values = np.frombuffer(data, LISTEN[name], len(listens), place)
+            place += values.nbytes
+        listens[name] = values
+    return listens, place
+
+
+def pieces(listens: Listens) -> Iterator[Listens]:
+    """Plays by user and time, all of some users at a time, in the order of the users."""
     order = by_user_and(listens["user"], listens["time"])
     begins = np.append(np.flatnonzero(changes(listens["user"][order])), len(listens))
     first = 0

@@ -21,6 +21,7 @@ from musicbox_env.ingest.histories.levels import (
     place_in_group,
 )
 from musicbox_env.ingest.histories.timing.clock import Clock
+from musicbox_env.ingest.histories.timing.records import Listens
 from musicbox_env.ingest.spelling.values import LONGEST_MS
 from musicbox_env.schema import UNKNOWN
 
@@ -31,8 +32,8 @@ MAY_BE_LONGER: Final = 1.75
 TRACKS_AT_A_TIME: Final = 1 << 16
 
 
-def bound_by_next(listens: npt.NDArray) -> npt.NDArray:
-    """Records of `listens.LISTEN` whose ``bound`` ends where the listener's next play begins.
+def bound_by_next(listens: Listens) -> Listens:
+    """Plays whose ``bound`` ends where the listener's next play begins.
 
     Where times are the ends of plays, it begins where the play before ended.
     """
@@ -51,7 +52,7 @@ def bound_by_next(listens: npt.NDArray) -> npt.NDArray:
     return listens
 
 
-def _oldest_first(listens: npt.NDArray) -> npt.NDArray:
+def _oldest_first(listens: Listens) -> Listens:
     """A copy in which rows of tables that list the newest play first are numbered in reverse.
 
     Their numbers order plays of one minute, or one second.
@@ -64,20 +65,22 @@ def _oldest_first(listens: npt.NDArray) -> npt.NDArray:
     rises = np.bincount(listens["table"][1:], weights=later)
     for table in np.flatnonzero(rises < 0):
         rows = np.flatnonzero((listens["table"] == table) & listens["inferred"])
-        listens["order"][rows] = listens["order"][rows][::-1]
+        order = listens["order"].copy()
+        order[rows] = order[rows][::-1]
+        listens["order"] = order
     return listens
 
 
 def with_inferred_times(
-    listens: npt.NDArray, lengths: npt.NDArray[np.int32], known: npt.NDArray[np.bool_]
-) -> npt.NDArray:
-    """Records with the time heard where it is inferred: the bound, or the track's length.
+    listens: Listens, lengths: npt.NDArray[np.int32], known: npt.NDArray[np.bool_]
+) -> Listens:
+    """Plays with the time heard where it is inferred: the bound, or the track's length.
 
     It is the length where it is the bound, as exactly as the times are known; a length that is but
     a guess may be longer, so that another play not much later followed at once.
 
     Args:
-        listens: Plays ``(plays,)`` of `listens.LISTEN`, with their bounds.
+        listens: The plays, with their bounds.
         lengths: Lengths of their tracks in milliseconds ``(plays,)``.
         known: Where these are more than a guess ``(plays,)``.
     """
@@ -101,8 +104,8 @@ class GapLengths:
         self._samples = np.zeros((num_tracks, LENGTH_SAMPLES), np.int32)
         self._count = np.zeros(num_tracks, np.int64)
 
-    def add(self, listens: npt.NDArray) -> None:
-        """Add records with their bounds."""
+    def add(self, listens: Listens) -> None:
+        """Add plays with their bounds."""
         low, high = LIKELY_LENGTHS_MS
         likely = listens["inferred"] & (listens["bound"] >= low) & (listens["bound"] <= high)
         if not likely.any():

@@ -27,6 +27,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from musicbox_env.ingest.histories.timing.records import Listens
 from musicbox_env.schema import REASONS_END, UNKNOWN, Level
 
 TRACK_DONE: Final = REASONS_END.index("trackdone")
@@ -96,14 +97,14 @@ MEANING: Final = {
 }
 
 
-def ended_itself(listens: npt.NDArray) -> npt.NDArray[np.bool_]:
-    """Plays that ran to the track's end, ``(plays,)``; ``listens`` are of `listens.LISTEN`."""
+def ended_itself(listens: Listens) -> npt.NDArray[np.bool_]:
+    """Plays that ran to the track's end, ``(plays,)``."""
     reason, skipped, completed = listens["reason_end"], listens["skipped"], listens["completed"]
     by_flag = listens["flags_trusted"] & ((completed == 1) | ((completed < 0) & (skipped == 0)))
     return (reason == TRACK_DONE) | ((reason == UNKNOWN) & by_flag)
 
 
-def ended_by_listener(listens: npt.NDArray) -> npt.NDArray[np.bool_]:
+def ended_by_listener(listens: Listens) -> npt.NDArray[np.bool_]:
     """Plays that the listener, or the device, ended before the track did, ``(plays,)``."""
     reason, skipped, completed = listens["reason_end"], listens["skipped"], listens["completed"]
     return ~ended_itself(listens) & ((reason >= 0) | (skipped == 1) | (completed == 0))
@@ -124,7 +125,7 @@ class LengthEstimate:
         self._count = np.zeros(num_tracks, np.int64)
         self._longest = np.full((num_tracks, 2), UNKNOWN, np.int32)
 
-    def add(self, listens: npt.NDArray) -> None:
+    def add(self, listens: Listens) -> None:
         """Add plays, duplicates left out."""
         ended = ended_itself(listens) & (listens["ms"] > 0)
         self._sample(listens["track"][ended], listens["ms"][ended])
@@ -183,7 +184,7 @@ def place_in_group(keys: npt.NDArray) -> npt.NDArray[np.int64]:
 
 
 def listen_levels(
-    listens: npt.NDArray,
+    listens: Listens,
     estimated: npt.NDArray[np.int32],
     estimated_from: npt.NDArray[np.int8],
     config: LevelConfig,
@@ -191,7 +192,7 @@ def listen_levels(
     """Levels of plays, by the rules of this module's page.
 
     Args:
-        listens: Plays ``(plays,)`` of `listens.LISTEN`.
+        listens: The plays.
         estimated: Length of each play's track in milliseconds ``(plays,)``.
         estimated_from: The `Evidence` of these lengths ``(plays,)``.
         config: Where the lines lie.

@@ -16,6 +16,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from musicbox_env.ingest.histories.columns import OTHER_EVENT, MappedColumns
+from musicbox_env.ingest.histories.timing.records import Listens
 from musicbox_env.ingest.histories.tracks import PLACEHOLDER, Names, Tracks
 from musicbox_env.ingest.plays import (
     Rejects,
@@ -31,50 +32,6 @@ from musicbox_env.ingest.tables import Rows, text_codes
 from musicbox_env.names import id_key
 from musicbox_env.schema import CONTEXT_TYPES, REASONS_END, REASONS_START, UNKNOWN
 
-LISTEN: Final = np.dtype(
-    [
-        ("user", np.int32),
-        ("time", np.int64),
-        ("time_is_start", np.bool_),
-        ("began", np.int64),
-        ("pause", np.int32),
-        ("resolution", np.int32),
-        ("table", np.int32),
-        ("order", np.int64),
-        ("track", np.int32),
-        ("song", np.int32),
-        ("ms", np.int32),
-        ("inferred", np.bool_),
-        ("bound", np.int32),
-        ("share_told", np.bool_),
-        ("share", np.float32),
-        ("length", np.int32),
-        ("skipped", np.int8),
-        ("completed", np.int8),
-        ("flags_trusted", np.bool_),
-        ("reason_start", np.int8),
-        ("reason_end", np.int8),
-        ("shuffle", np.int8),
-        ("context_type", np.int8),
-        ("source", np.int8),
-        ("opinion", np.int8),
-        ("device", np.int32),
-    ]
-)
-"""A play: times in milliseconds since 1970 UTC, ``began`` a start told beside an end, ``ms`` heard,
-``inferred`` where nothing says how far, and ``bound`` the most that can have been heard there,
-``share`` of the length heard where that is told, ``pause`` within the play, ``length`` stated; -1
-is unknown. A row with an ``opinion``, of `schema.OPINIONS`, is no play. ``resolution`` is how
-exact the times are, ``table`` the number of its table, ``song`` what recordings of one title have
-in common.
-
-Rows are chosen by ``take`` and ``compress``: indexing copies records field by field, which takes
-thirty times as long."""
-
-NOTHING_KNOWN: Final = tuple(
-    0 if name in ("time", "pause", "share") or kind == np.bool_ else UNKNOWN
-    for name, (kind, *_) in (LISTEN.fields or {}).items()
-)
 PRIVATE: Final = "private session"
 PODCAST: Final = "podcast"
 AUDIOBOOK: Final = "audiobook"
@@ -89,7 +46,7 @@ PLAYED_AT_ALL_MS: Final = 1_000
 
 
 class ListenReader:
-    """Reads tables of one ingest into records of `LISTEN`.
+    """Reads tables of one ingest into plays.
 
     Attributes:
         users: Salted hashes of the users.
@@ -139,7 +96,7 @@ class ListenReader:
         """Look at the times of what is read from here on together."""
         self.grids.append(TimeGrid())
 
-    def read(self, rows: Rows, columns: MappedColumns, owner: str) -> npt.NDArray:
+    def read(self, rows: Rows, columns: MappedColumns, owner: str) -> Listens:
         """Turn rows into records.
 
         Args:
@@ -148,14 +105,13 @@ class ListenReader:
             owner: Whose plays they are where the table names no user.
 
         Returns:
-            ``(plays,)`` of `LISTEN`, in the order of the rows, of the table that was begun last.
+            The plays, in the order of the rows, of the table that was begun last.
         """
         fmt = columns.fmt
         columns.begin(rows)
         self._rejects.add(rows.malformed, "no record, or wrong number of fields")
         self.left_out.update({what: len(lines) for what, lines in rows.left_out.items()})
-        # All rows as one that nothing is known of; most columns of most tables stay so.
-        records = np.array([NOTHING_KNOWN], LISTEN).take(np.zeros(len(rows), np.int64))
+        records = Listens(len(rows))
         user, names, user_lost = _users(rows, columns)
         if fmt.event is not None or fmt.opinion is not None:
             records["opinion"] = columns.opinions(rows)
@@ -217,9 +173,7 @@ class ListenReader:
         if count:
             self._notes[f"{what} stored as unknown"] += count
 
-    def _music(
-        self, records: npt.NDArray, rows: Rows, columns: MappedColumns
-    ) -> npt.NDArray[np.bool_]:
+    def _music(self, records: Listens, rows: Rows, columns: MappedColumns) -> npt.NDArray[np.bool_]:
         """Rows that are music heard in public; the others are counted, each once."""
         fmt, tracks = columns.fmt, records["track"]
         private = np.zeros(len(rows), np.bool_)
@@ -247,7 +201,7 @@ class ListenReader:
 
     def _possible(
         self,
-        records: npt.NDArray,
+        records: Listens,
         rows: Rows,
         columns: MappedColumns,
         check: RowCheck,
@@ -310,4 +264,4 @@ _CODED: Final[dict[str, Callable[[str], int]]] = {
     "context_type": parse_name(CONTEXT_TYPES),
 }
 _KEYS: Final = {"context_type": "context", "device": "platform"}
-"""Keys of a mapping, where they differ from the names of `LISTEN`."""
+"""Keys of a mapping, where they differ from the names of `records.LISTEN`."""

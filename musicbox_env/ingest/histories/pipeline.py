@@ -67,6 +67,7 @@ from musicbox_env.ingest.histories.timing.players import (
     overlaps_if_flipped,
     times_are_starts,
 )
+from musicbox_env.ingest.histories.timing.records import Listens
 from musicbox_env.ingest.parts import OPINIONS_FILE, SPLIT_CODES, Part, PartWriter
 from musicbox_env.ingest.sources.files import OnBytes, content_salt, describe_source, ignore_bytes
 from musicbox_env.ingest.spelling.precision import MINUTE
@@ -153,7 +154,7 @@ class _HistoryMaker(ExitStack):
         """Cut the plays into sessions; what became of the rows."""
         tracks, tables = self._tables.reader.tracks, self._tables
         users = tables.listeners()
-        names = pa.array(tracks.codes, pa.string())
+        names = tracks.ids()
         self._same = users, tracks.recordings(), tracks.songs()
         # Only where there are two users, who turned out to be one, are all read at once.
         buckets = range(len(tables.plays))
@@ -218,18 +219,18 @@ class _HistoryMaker(ExitStack):
         slack = int(1_000 * self._config.session.max_gap)
         session = sessions.holding(users[opinions["user"]], opinions["time"], slack)
         self._counts[OPINIONS_COUNTED] += int((session >= 0).sum())
-        opinions, session = opinions[session >= 0], session[session >= 0]
+        opinions, session = opinions.compress(session >= 0), session[session >= 0]
         told.write(
             ids[session], names.take(pa.array(songs[opinions["track"]])), opinions["opinion"]
         )
 
-    def _undecided_plays(self, groups: list[list[int]]) -> Iterator[npt.NDArray]:
+    def _undecided_plays(self, groups: list[list[int]]) -> Iterator[Listens]:
         """Plays, by user and time, of which it is not known which end of them a time is."""
         for group in groups:
             for listens in pieces(self._tables.plays.read(group)):
                 yield listens.compress(np.isin(listens["table"], [*self._tables.undecided]))
 
-    def _listens(self, group: list[int]) -> Iterator[npt.NDArray]:
+    def _listens(self, group: list[int]) -> Iterator[Listens]:
         """All plays of some buckets, each once, at its true time; those of a listener together."""
         users, recordings, songs = self._same
         steps = np.array([grid.step for grid in self._tables.reader.grids], np.int32)
@@ -242,7 +243,8 @@ class _HistoryMaker(ExitStack):
             listens["resolution"] = np.maximum(listens["resolution"], steps[listens["table"]])
             if undecided:
                 open_ = np.isin(listens["table"], undecided)
-                listens["time_is_start"][open_] = self._times.are_starts
+                decided = np.where(open_, self._times.are_starts, listens["time_is_start"])
+                listens["time_is_start"] = decided
             coarse = listens["resolution"] > MINUTE
             if coarse.any():
                 listens = listens.compress(~coarse)
@@ -257,7 +259,7 @@ class _HistoryMaker(ExitStack):
                 yield bound_by_next(listens)
 
     def _cut(
-        self, listens: npt.NDArray, estimate: tuple[npt.NDArray[np.int32], npt.NDArray[np.int8]]
+        self, listens: Listens, estimate: tuple[npt.NDArray[np.int32], npt.NDArray[np.int8]]
     ) -> CutSessions:
         """Whole sessions of some listeners, with levels."""
         length, length_from = (values[listens["track"]] for values in estimate)
@@ -297,7 +299,7 @@ class _HistoryMaker(ExitStack):
             columns,
         )
 
-    def _hours(self, listens: npt.NDArray, start: npt.NDArray[np.int64]) -> npt.NDArray[np.int8]:
+    def _hours(self, listens: Listens, start: npt.NDArray[np.int64]) -> npt.NDArray[np.int8]:
         """Hours of the day where the listener lives; unknown without a timezone."""
         if self._config.timezone is None:
             return np.full(len(start), UNKNOWN, np.int8)

@@ -17,6 +17,7 @@ from musicbox_env.ingest.histories.columns import MappedColumns
 from musicbox_env.ingest.histories.formats import HistoryConfig, HistoryFormat
 from musicbox_env.ingest.histories.listens import ListenReader
 from musicbox_env.ingest.histories.proposal import explain_dates
+from musicbox_env.ingest.histories.timing.records import Listens
 from musicbox_env.ingest.json_tables import JsonTable
 from musicbox_env.ingest.parts import PartWriter
 from musicbox_env.ingest.readers import open_tables
@@ -39,7 +40,7 @@ class HistoryTables(ExitStack):
     """The tables of all histories of one ingest.
 
     Attributes:
-        plays: Records of `listens.LISTEN`, a row a play.
+        plays: All plays.
         opinions: The same of likes and dislikes.
         num_opinions: How many of these there are.
         reader: Has codes of users and tracks, and what was left out.
@@ -206,7 +207,7 @@ class HistoryTables(ExitStack):
             raise InputError(explain_dates(name, column, texts, fmt.mapping))
         return replace(fmt, spelling=replace(fmt.spelling, format=order))
 
-    def _keep(self, listens: npt.NDArray) -> None:
+    def _keep(self, listens: Listens) -> None:
         opinion = listens["opinion"] >= 0
         if opinion.any():
             self.num_opinions += int(opinion.sum())

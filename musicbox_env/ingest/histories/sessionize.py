@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from musicbox_env.ingest.histories.timing.clock import Clock, by_user_and, changes
 from musicbox_env.ingest.histories.timing.players import find_players, play_order
+from musicbox_env.ingest.histories.timing.records import Listens
 from musicbox_env.schema import MAX_SESSION_LENGTH, MIN_SESSION_LENGTH, UNKNOWN
 
 NO_SESSION: Final = -1
@@ -59,12 +60,12 @@ class SessionConfig:
 
 
 def find_runs(
-    listens: npt.NDArray, clock: Clock, config: SessionConfig, counts: Counter[str]
+    listens: Listens, clock: Clock, config: SessionConfig, counts: Counter[str]
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Order plays and find the runs without a longer pause.
 
     Args:
-        listens: Plays ``(plays,)`` of `listens.LISTEN`, duplicates left out.
+        listens: Plays, duplicates left out.
         clock: When they were.
         config: What a session is.
         counts: Receives overlapping plays.

@@ -11,6 +11,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from musicbox_env.ingest.histories.timing.records import Listens
 from musicbox_env.ingest.spelling.precision import DAY, SECOND
 from musicbox_env.schema import UNKNOWN
 
@@ -42,8 +43,8 @@ class Clock:
     measured: npt.NDArray[np.bool_]
 
     @classmethod
-    def of(cls, listens: npt.NDArray, lengths: npt.NDArray[np.int32]) -> Clock:
-        """Times of records of `listens.LISTEN`, lengths of their tracks given."""
+    def of(cls, listens: Listens, lengths: npt.NDArray[np.int32]) -> Clock:
+        """Times of plays, lengths of their tracks given."""
         measured = listens["ms"] >= 0
         heard = np.where(measured, listens["ms"], lengths).astype(np.int64) + listens["pause"]
         start = np.where(listens["time_is_start"], listens["time"], listens["time"] - heard)
@@ -101,7 +102,7 @@ def by_user_and(
     return np.argsort(key, kind="stable")
 
 
-def sorted_by_start(listens: npt.NDArray, clock: Clock) -> tuple[npt.NDArray[np.int64], bool]:
+def sorted_by_start(listens: Listens, clock: Clock) -> tuple[npt.NDArray[np.int64], bool]:
     """Order by user, start and row of the file ``(plays,)``, and whether they lie so already."""
     user, place = listens["user"], listens["order"]
     order = by_user_and(user, clock.start)
@@ -112,13 +113,13 @@ def sorted_by_start(listens: npt.NDArray, clock: Clock) -> tuple[npt.NDArray[np.
     return order, bool((order[1:] > order[:-1]).all())
 
 
-def on_two_devices(of: npt.NDArray) -> npt.NDArray[np.bool_]:
+def on_two_devices(of: Listens) -> npt.NDArray[np.bool_]:
     """Whether each play but the first ran on another device than the one before it."""
     device = of["device"]
     return (device[1:] >= 0) & (device[:-1] >= 0) & (device[1:] != device[:-1])
 
 
-def with_true_starts(listens: npt.NDArray) -> npt.NDArray:
+def with_true_starts(listens: Listens) -> Listens:
     """Take the moment at which a play began for its time, wherever it can be true.
 
     It cannot where the play would have ended after its end was noted, or over a month before, nor
@@ -142,16 +143,16 @@ def with_true_starts(listens: npt.NDArray) -> npt.NDArray:
     usable &= ~_second_pieces(listens, usable)
     if not usable.any():
         return listens
-    listens = listens.take(np.arange(len(listens)))
+    listens = listens.copy()
     noted = np.where(usable & ~at_start & ~listens["time_is_start"], listens["time"], 0)
     listens["time"] = np.where(usable, listens["began"], listens["time"])
-    listens["time_is_start"] |= usable
+    listens["time_is_start"] = listens["time_is_start"] | usable
     listens["resolution"] = np.where(usable, SECOND, listens["resolution"])
     listens["pause"] = _pauses(listens, noted, heard)
     return listens
 
 
-def _shared_starts(listens: npt.NDArray, heard: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+def _shared_starts(listens: Listens, heard: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
     """Plays whose start is told of several songs that the listener heard ``(plays,)``."""
     order = np.lexsort((listens["began"], listens["user"]))
     first = changes(listens["user"][order], listens["began"][order])
@@ -163,7 +164,7 @@ def _shared_starts(listens: npt.NDArray, heard: npt.NDArray[np.bool_]) -> npt.ND
     return shared
 
 
-def _second_pieces(listens: npt.NDArray, usable: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+def _second_pieces(listens: Listens, usable: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
     """Plays that tell the start of an earlier piece of themselves ``(plays,)``.
 
     Their noted ends leave room for both; copies of a play, noted late, do not, or are equal.
@@ -182,7 +183,7 @@ def _second_pieces(listens: npt.NDArray, usable: npt.NDArray[np.bool_]) -> npt.N
 
 
 def _pauses(
-    listens: npt.NDArray, noted: npt.NDArray[np.int64], heard: npt.NDArray[np.int64]
+    listens: Listens, noted: npt.NDArray[np.int64], heard: npt.NDArray[np.int64]
 ) -> npt.NDArray[np.int32]:
     """Milliseconds between what was heard of a play and its noted end ``(plays,)``.
 

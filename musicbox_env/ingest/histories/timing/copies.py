@@ -22,6 +22,7 @@ from musicbox_env.ingest.histories.timing.clock import (
     on_two_devices,
     sorted_by_start,
 )
+from musicbox_env.ingest.histories.timing.records import Listens
 from musicbox_env.ingest.spelling.precision import SECOND
 from musicbox_env.kernels import compiled
 from musicbox_env.schema import UNKNOWN
@@ -32,7 +33,7 @@ NEAR_MS: Final = 5 * 60_000
 """How far apart rows of a song are of which one is a copy since it overlaps other plays."""
 
 
-def without_duplicates(listens: npt.NDArray) -> tuple[npt.NDArray, int]:
+def without_duplicates(listens: Listens) -> tuple[Listens, int]:
     """Leave out plays that are listed twice, the later row each time; also returns how many.
 
     Twice is the same user, song, moment and time heard, and no other start told. Times exact to
@@ -62,7 +63,7 @@ def _alike_rows(*columns: npt.NDArray) -> npt.NDArray[np.int64]:
     return np.flatnonzero(twice[place] == key)
 
 
-def _told_again(listens: npt.NDArray, minute: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+def _told_again(listens: Listens, minute: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     """Rows of these plays that list one of them again."""
     user, song, ms = (listens[name] for name in ("user", "song", "ms"))
     time, exactness = listens["time"], listens["resolution"]
@@ -79,7 +80,7 @@ def _told_again(listens: npt.NDArray, minute: npt.NDArray[np.int64]) -> npt.NDAr
     return order[again]
 
 
-def without_copies(listens: npt.NDArray) -> tuple[npt.NDArray, int]:
+def without_copies(listens: Listens) -> tuple[Listens, int]:
     """Leave out rows that tell a play once more at another time; also returns how many.
 
     Of two rows of a song, one after the other and on no two devices, one is a copy if
@@ -108,7 +109,7 @@ def without_copies(listens: npt.NDArray) -> tuple[npt.NDArray, int]:
 
 
 def _copies(
-    listens: npt.NDArray, clock: Clock, linked: Callable[..., npt.NDArray[np.bool_]]
+    listens: Listens, clock: Clock, linked: Callable[..., npt.NDArray[np.bool_]]
 ) -> npt.NDArray[np.int64]:
     """Rows of these plays that are copies, each but the best of those that ``linked`` links."""
     order = np.lexsort((listens["order"], clock.start, listens["song"], listens["user"]))
@@ -122,7 +123,7 @@ def _copies(
     return order[best[~changes(told[best])]]
 
 
-def _near_others(listens: npt.NDArray, clock: Clock) -> npt.NDArray[np.int64]:
+def _near_others(listens: Listens, clock: Clock) -> npt.NDArray[np.int64]:
     """Rows whose song the listener plays again so soon that one may be a copy of the other.
 
     Those before and behind each of them are with them, since they may overlap it.
@@ -167,9 +168,7 @@ def _mark_again(
         last[slot] = i
 
 
-def _same_play(
-    of: npt.NDArray, clock: Clock, crowded: npt.NDArray[np.bool_]
-) -> npt.NDArray[np.bool_]:
+def _same_play(of: Listens, clock: Clock, crowded: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
     """Rules 1 to 3 of `without_copies` for neighbours, ``(plays - 1,)``."""
     ms, began = of["ms"].astype(np.int64), of["began"]
     slack = np.maximum(clock.slack[1:], clock.slack[:-1])
@@ -184,7 +183,7 @@ def _same_play(
 
 
 def _one_crowded(
-    of: npt.NDArray, clock: Clock, crowded: npt.NDArray[np.bool_]
+    of: Listens, clock: Clock, crowded: npt.NDArray[np.bool_]
 ) -> npt.NDArray[np.bool_]:
     """Rule 4 of `without_copies` for neighbours, ``(plays - 1,)``."""
     near = clock.start[1:] - clock.start[:-1] <= NEAR_MS
@@ -202,7 +201,7 @@ def _overlaps_in_any_order(clock: Clock) -> npt.NDArray[np.int64]:
     return np.minimum(clock.overlaps(), swapped)
 
 
-def _shared_time(listens: npt.NDArray, clock: Clock) -> npt.NDArray[np.int64]:
+def _shared_time(listens: Listens, clock: Clock) -> npt.NDArray[np.int64]:
     """By how much each play overlaps the listener's last or next one of another song.
 
     In milliseconds ``(plays,)``, the one first with which they overlap least; 0 where they do not.

@@ -18,6 +18,7 @@ from musicbox_env.ingest.histories.timing.clock import (
     on_two_devices,
     sorted_by_start,
 )
+from musicbox_env.ingest.histories.timing.records import Listens
 from musicbox_env.ingest.spelling.precision import SECOND
 from musicbox_env.schema import REASONS_END, REASONS_START, UNKNOWN
 
@@ -35,11 +36,15 @@ INTERRUPTED: Final = frozenset(
 RESUMED: Final = frozenset(
     REASONS_START.index(name) for name in ("appload", "playbtn", "trackerror")
 )
+JOINED: Final = (
+    *("ms", "pause", "time", "time_is_start", "share"),
+    *("reason_end", "skipped", "completed"),
+)
 REMOTE: Final = REASONS_END.index("remote"), REASONS_START.index("remote")
 """Another device took over, or pressed a button: only where the device changes is it the first."""
 
 
-def may_be_pieces(listens: npt.NDArray) -> npt.NDArray[np.bool_]:
+def may_be_pieces(listens: Listens) -> npt.NDArray[np.bool_]:
     """Plays that may go on with another ``(plays,)``: what they last is no track's length."""
     clock = Clock.of(listens, np.zeros(len(listens), np.int32))
     order, _ = sorted_by_start(listens, clock)
@@ -49,8 +54,8 @@ def may_be_pieces(listens: npt.NDArray) -> npt.NDArray[np.bool_]:
 
 
 def with_pieces_joined(
-    listens: npt.NDArray, lengths: npt.NDArray[np.int32], known: npt.NDArray[np.bool_]
-) -> tuple[npt.NDArray[np.int64], npt.NDArray, int, int]:
+    listens: Listens, lengths: npt.NDArray[np.int32], known: npt.NDArray[np.bool_]
+) -> tuple[npt.NDArray[np.int64], Listens, int, int]:
     """Join the pieces of plays that were paused and went on.
 
     Pieces follow each other in the listener's plays, are of one song, hold no more than its length
@@ -59,7 +64,7 @@ def with_pieces_joined(
     more than `PIECES_USUAL` of the plays are such pairs, which few listeners would make.
 
     Args:
-        listens: Plays ``(plays,)`` of `listens.LISTEN`.
+        listens: The plays.
         lengths: Lengths of their tracks in milliseconds ``(plays,)``.
         known: Where these are more than a guess ``(plays,)``.
 
@@ -83,20 +88,21 @@ def with_pieces_joined(
     unclear = ~told[second - 1] & known[order][second - 1]
     usual = unclear.sum() > max(PIECES_USUAL * (~told).sum(), FEWEST_PIECES)
     left = np.ones(len(of), np.bool_)
-    first = -1
+    columns = {name: of[name].copy() for name in JOINED}
+    ms, first = columns["ms"], -1
     for row in second[told[second - 1] | (unclear & usual)].tolist():
         if left[row - 1]:
             first = row - 1
-        if int(of["ms"][first]) + int(of["ms"][row]) > limit[first]:
+        if int(ms[first]) + int(ms[row]) > limit[first]:
             continue
-        _join(of, clock, first, row)
+        _join(columns, clock, first, row)
         left[row] = False
+    for name, values in columns.items():
+        of[name] = values
     return order[left], of.compress(left), int((~left).sum()), 0 if usual else int(unclear.sum())
 
 
-def _go_on(
-    listens: npt.NDArray, clock: Clock, order: npt.NDArray[np.int64]
-) -> npt.NDArray[np.int64]:
+def _go_on(listens: Listens, clock: Clock, order: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     """Places in an order of plays that may go on with the one before them."""
     second = np.flatnonzero(~changes(listens["user"][order], listens["song"][order]))
     before, after = order[second - 1], order[second]
@@ -105,7 +111,7 @@ def _go_on(
     return second[may]
 
 
-def _may_go_on(of: npt.NDArray, clock: Clock) -> npt.NDArray[np.bool_]:
+def _may_go_on(of: Listens, clock: Clock) -> npt.NDArray[np.bool_]:
     """Whether each play but the first may go on with the one before it, ``(plays - 1,)``.
 
     Both must be the user's, of one song.
@@ -124,8 +130,8 @@ def _may_go_on(of: npt.NDArray, clock: Clock) -> npt.NDArray[np.bool_]:
     return may & (gap >= -clock.tolerated()) & (gap <= longest)
 
 
-def _join(of: npt.NDArray, clock: Clock, first: int, second: int) -> None:
-    """Make one play of two, in the place of the first."""
+def _join(of: dict[str, npt.NDArray], clock: Clock, first: int, second: int) -> None:
+    """Make one play of two, in the place of the first; changes the columns `JOINED`."""
     of["ms"][first] += of["ms"][second]
     span = clock.end[second] - clock.start[first]
     of["pause"][first] = max(int(span) - int(of["ms"][first]), 0)

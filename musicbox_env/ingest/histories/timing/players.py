@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from musicbox_env.ingest.histories.timing.clock import CLOCK_MS, Clock, by_user_and, changes
+from musicbox_env.ingest.histories.timing.records import Listens
 from musicbox_env.kernels import compiled
 
 OVERLAPS: Final = (
@@ -62,8 +63,8 @@ class TimesRead:
         )
 
 
-def play_order(listens: npt.NDArray, clock: Clock) -> npt.NDArray[np.int64]:
-    """Order plays of `listens.LISTEN` by user and time, ``(plays,)``.
+def play_order(listens: Listens, clock: Clock) -> npt.NDArray[np.int64]:
+    """Order plays by user and time, ``(plays,)``.
 
     Plays of one moment keep the file's order, or its reverse, if nearly all of the user's can
     follow each other so. Otherwise the file's order says nothing, and the play that began first
@@ -231,9 +232,9 @@ def _assign_players(
         player[i] = chosen
 
 
-def overlaps_if_flipped(listens: npt.NDArray, lengths: npt.NDArray[np.int32]) -> int:
+def overlaps_if_flipped(listens: Listens, lengths: npt.NDArray[np.int32]) -> int:
     """Plays that would overlap if each time were the other end of its play than it is read as."""
-    flipped = listens.take(np.arange(len(listens)))
+    flipped = listens.copy()
     flipped["time_is_start"] = ~flipped["time_is_start"]
     clock = Clock.of(flipped, lengths)
     order = play_order(flipped, clock)
@@ -245,15 +246,14 @@ def _at_once(user: npt.NDArray[np.int32], clock: Clock) -> npt.NDArray[np.bool_]
     return (user[1:] == user[:-1]) & (clock.overlaps() > clock.tolerated())
 
 
-def times_are_starts(samples: Iterable[npt.NDArray]) -> TimesRead:
+def times_are_starts(samples: Iterable[Listens]) -> TimesRead:
     """Whether times are the starts of plays, or their ends, by how the plays then follow.
 
     Of neighbours of a listener, those that follow each other at once speak for a reading, and
     those that overlap against it.
 
     Args:
-        samples: Plays of `listens.LISTEN`, by user and time; no more than `LOOKED_AT` are looked
-            at.
+        samples: Plays by user and time; no more than `LOOKED_AT` are looked at.
     """
     follow, overlap, looked_at = np.zeros(2, np.int64), np.zeros(2, np.int64), 0
     for listens in samples:

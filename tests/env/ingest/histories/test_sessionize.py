@@ -6,7 +6,6 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from musicbox_env.ingest.histories.listens import LISTEN
 from musicbox_env.ingest.histories.sessionize import (
     FATES,
     FOUND,
@@ -17,18 +16,19 @@ from musicbox_env.ingest.histories.sessionize import (
 )
 from musicbox_env.ingest.histories.timing.clock import Clock
 from musicbox_env.ingest.histories.timing.copies import without_duplicates
+from musicbox_env.ingest.histories.timing.records import LISTEN, Listens
 
 
 def listens_of(rows, **columns):
-    """Records of one user by default, times exact to the second."""
-    listens = np.zeros(rows, LISTEN)
-    for name in ("skipped", "completed", "reason_start", "reason_end", "device", "length"):
-        listens[name] = -1
-    listens["resolution"] = 1_000
-    listens["order"] = np.arange(rows)
-    for name, values in columns.items():
-        listens[name] = values
-    return listens
+    """Plays of one user by default, times exact to the second."""
+    given = {"user": 0, "track": 0, "song": 0, "resolution": 1_000, "order": np.arange(rows)}
+    return Listens(rows, {**given, **columns})
+
+
+def rows_of(listens):
+    """Each play by itself."""
+    for values in zip(*(listens[name].tolist() for name in LISTEN.names), strict=True):
+        yield dict(zip(LISTEN.names, values, strict=True))
 
 
 def random_listens(seed, rows=400, users=3):
@@ -40,7 +40,7 @@ def random_listens(seed, rows=400, users=3):
     ms = rng.integers(1_000, 300_000, rows)
     end = 1_640_995_200_000 + np.cumsum(gaps + ms)
     listens = listens_of(rows, time=end, ms=ms, user=rng.integers(0, users, rows))
-    return rng.permutation(listens)
+    return listens.take(rng.permutation(rows))
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -120,7 +120,7 @@ def test_two_players_are_told_apart_and_small_overlaps_are_not():
 def test_start_and_end_times_say_the_same():
     ends = random_listens(7)
     starts = ends.copy()
-    starts["time"] -= starts["ms"]
+    starts["time"] = starts["time"] - starts["ms"]
     starts["time_is_start"] = True
     results = [
         find_runs(each, Clock.of(each, each["ms"]), SessionConfig(), Counter())
@@ -146,16 +146,16 @@ def test_duplicates_against_a_dictionary(seed):
     )
     left, again = without_duplicates(listens)
     exact, minutes = {}, set()
-    for row in listens[~coarse]:
+    for row in rows_of(listens.compress(~coarse)):
         exact.setdefault((row["user"], row["song"], row["ms"], row["time"]), row["order"])
         minutes.add((row["user"], row["song"], row["ms"], row["time"] // 60_000))
-    for row in listens[coarse]:
+    for row in rows_of(listens.compress(coarse)):
         key = (row["user"], row["song"], row["ms"], row["time"] // 60_000)
         if key not in minutes:
             exact.setdefault((*key, "minute"), row["order"])
     assert sorted(left["order"]) == sorted(exact.values())
     assert again == 300 - len(exact)
-    assert without_duplicates(listens[:0])[1] == 0
+    assert without_duplicates(listens.take(np.arange(0)))[1] == 0
 
 
 def test_configuration_is_checked():
