@@ -79,8 +79,13 @@ def _of_parts(*parts: str) -> str:
 
 
 def _blocks(array: npt.NDArray) -> Iterator[npt.NDArray]:
+    mapped = array.base
     for start in range(0, len(array), ROWS_A_BLOCK):
-        yield np.ascontiguousarray(array[start : start + ROWS_A_BLOCK])
+        if isinstance(mapped, np.memmap):  # what is read of a map stays in the process's memory
+            place = mapped.offset + start * array.itemsize
+            yield np.fromfile(str(mapped.filename), array.dtype, ROWS_A_BLOCK, offset=place)
+        else:
+            yield np.ascontiguousarray(array[start : start + ROWS_A_BLOCK])
 
 
 def in_words(identity: Mapping[str, Any]) -> str:

@@ -349,13 +349,11 @@ class _PlayWriter(ExitStack):
         if missing > 0:
             room = max(missing, self.counts.shape[2])
             self.counts = np.pad(self.counts, ((0, 0), (0, 0), (0, room)))
-        tracks, skipped = block.columns["track"], is_skip(block.columns["level"])
-        known = rows >= 0
+        tracks, skipped = rows[block.columns["track"]], is_skip(block.columns["level"])
         for fold in (0, 1):
             of_fold = play_split == fold
             for what, chosen in enumerate((of_fold, of_fold & skipped)):
-                counts = np.bincount(tracks[chosen], minlength=len(rows))
-                np.add.at(self.counts[fold, what], rows[known], counts[known])
+                np.add.at(self.counts[fold, what], tracks[chosen], 1)
 
     def _remove_never_given(self) -> None:
         for name in self._never_given:

@@ -15,7 +15,8 @@ embeddings      fitted anew on the part, with the settings of the whole dataset'
 
 A third part, `ORGANIC`, is what would be known had nobody recommended anything: all training and
 validation sessions, of which only the plays are left that listeners chose themselves; the sessions
-to be evaluated are whole.
+to be evaluated are whole. `AS_MANY` is its control: the same sessions, of each as many plays, drawn
+from all of them.
 
 Agents and listeners of a part are made from its folder as from any other. Of the other part they
 know which songs there are. A part lies in ``DATA/parts/`` (in the user's cache, where DATA may only
@@ -57,6 +58,7 @@ from musicbox_env.schema import SOURCES, SPLITS, require_known
 
 PARTS: Final = ("train_a", "train_b")
 ORGANIC: Final = SOURCES[0]
+AS_MANY: Final = "as-many"
 OTHER: Final = {"train_a": "train_b", "train_b": "train_a"}
 """The part that evaluates what was made of a part."""
 EVALUATED: Final = ("test", "validation")
@@ -84,14 +86,14 @@ def open_part(dataset: Dataset, part: str, evaluated: str = "test") -> Dataset:
 
     Args:
         dataset: The whole, or one of its parts.
-        part: `WHOLE` for the dataset itself, one of `PARTS`, or `ORGANIC`.
+        part: `WHOLE` for the dataset itself, one of `PARTS`, `ORGANIC` or `AS_MANY`.
         evaluated: Which of `EVALUATED` the part's test split shall hold.
 
     Raises:
         ValueError: An unknown part, or one that holds no session to learn from.
         FileExistsError: A file lies where the part is to be made.
     """
-    require_known("part of the training sessions", part, (WHOLE, *PARTS, ORGANIC))
+    require_known("part of the training sessions", part, (WHOLE, *PARTS, ORGANIC, AS_MANY))
     require_known("split to evaluate on", evaluated, EVALUATED)
     whole = dataset.whole
     if part == WHOLE:
@@ -243,7 +245,7 @@ def _write_sessions(whole: Dataset, part: str, evaluated: str, folder: Path) -> 
     kept = np.flatnonzero(codes != _ABSENT)
     named = ("synthetic", "split")
     made: dict[str, Any] = {name: whole.about[name] for name in named if name in whole.about}
-    chosen = _own_choice(whole, codes) if part == ORGANIC else None
+    chosen = None if part in PARTS else _chosen_plays(whole, codes, drawn=part == AS_MANY)
     write_dataset(
         folder,
         _blocks(whole, kept, codes[kept], chosen),
@@ -261,7 +263,7 @@ def _write_sessions(whole: Dataset, part: str, evaluated: str, folder: Path) -> 
 
 def part_splits(whole: Dataset, part: str, evaluated: str) -> npt.NDArray[np.uint8]:
     """Split code that each session of the whole has in a part; 255 where it is not of the part."""
-    if part == ORGANIC:
+    if part in (ORGANIC, AS_MANY):
         return _organic_splits(whole)
     keys = list(whole.sessions.session_ids)
     if "history" in whole.about:
@@ -285,16 +287,26 @@ def _organic_splits(whole: Dataset) -> npt.NDArray[np.uint8]:
     if SOURCE_COLUMN not in log.column_names:
         raise ValueError(f"{whole.folder} does not say which plays were recommended.")
     codes = log.split.copy()
-    left = np.add.reduceat(_own_choice(whole, codes).astype(np.int64), log.offsets[:-1])
+    own = _chosen_plays(whole, codes, drawn=False)
+    left = np.add.reduceat(own.astype(np.int64), log.offsets[:-1])
     codes[left < MIN_SESSION_PLAYS] = _ABSENT
     return codes
 
 
-def _own_choice(whole: Dataset, codes: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
-    """Plays that listeners chose themselves, and all plays of sessions to be evaluated."""
+def _chosen_plays(
+    whole: Dataset, codes: npt.NDArray[np.uint8], *, drawn: bool
+) -> npt.NDArray[np.bool_]:
+    """Plays that listeners chose themselves, and all plays of sessions to be evaluated.
+
+    Where ``drawn``, as many plays of each session, whoever chose them.
+    """
     log = whole.sessions
-    evaluated = np.repeat(codes == _TEST, np.diff(log.offsets))
-    return evaluated | (log.column(SOURCE_COLUMN) == SOURCES.index(ORGANIC))
+    session = np.repeat(np.arange(len(codes)), np.diff(log.offsets))
+    own = log.column(SOURCE_COLUMN) == SOURCES.index(ORGANIC)
+    if drawn:
+        order = np.lexsort((np.random.default_rng(0).random(len(own)), session))
+        own = own[order]
+    return own | (codes == _TEST)[session]
 
 
 def _halves(keys: list[str], seed: int) -> npt.NDArray[np.uint8]:

@@ -131,9 +131,13 @@ _ITEM: Final = (
 TABLES: Final[Mapping[str, tuple[str, str, tuple[str, ...]]]] = {
     "next": ("Next play, given all that was logged before it", NEXT, _SCORES),
     "recommended": (
-        "Recommended plays, by listeners fitted on organic plays and on all",
+        "Recommended plays, by listeners fitted on organic plays, on as many of all, and on all",
         RECOMMENDED,
-        (*("auc", "auc_over_all", "log_loss", "log_loss_over_all"), *_SCORES[3:]),
+        (
+            *("auc", "auc_over_as_many", "auc_over_all"),
+            *("log_loss", "log_loss_over_as_many", "log_loss_over_all"),
+            *_SCORES[3:],
+        ),
     ),
     "next-levels": ("Next play, given only what a simulation knows", NEXT_LEVELS, _SCORES),
     "challenge": ("Second halves without feedback", CHALLENGE, _CHALLENGE),
@@ -154,6 +158,8 @@ _PERCENT: Final = (
 _SIGNED: Final = (
     *(
         "auc_over_boosting",
+        "auc_over_as_many",
+        "log_loss_over_as_many",
         "auc_over_all",
         "log_loss_over_all",
         "bias",
@@ -165,6 +171,8 @@ _SIGNED: Final = (
 _LABELS: Final = {
     "auc": "AUC",
     "auc_over_boosting": "AUC over boosting",
+    "auc_over_as_many": "AUC over that fitted on as many",
+    "log_loss_over_as_many": "log loss over that fitted on as many",
     "auc_over_all": "AUC over that fitted on all",
     "log_loss_over_all": "log loss over that fitted on all",
     "bias": "bias (predicted - real)",

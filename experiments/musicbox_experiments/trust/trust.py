@@ -24,7 +24,7 @@ from tyro.conf import Positional
 
 from musicbox_env.data.dataset import WHOLE, Dataset
 from musicbox_env.data.writing import require_folder
-from musicbox_env.ingest.training_parts import ORGANIC, SOURCE_COLUMN, open_part
+from musicbox_env.ingest.training_parts import AS_MANY, ORGANIC, SOURCE_COLUMN, open_part
 from musicbox_env.listeners import (
     LISTENERS,
     LearnedListener,
@@ -75,6 +75,7 @@ from musicbox_experiments.trust.report import write_trust_report
 from musicbox_experiments.trust.tables import printed
 
 ON_ORGANIC, ON_ALL = "fitted on organic plays", "fitted on all plays"
+ON_AS_MANY = "fitted on as many of all plays"
 CHOOSING_AGENT = "played-rate"
 """Agent whose songs are queried beside the exact law, needing no training."""
 
@@ -311,7 +312,9 @@ def measure(config: TrustConfig, context: Context, listeners: Sequence[ListenerU
     of_them = replace(context, resampling=_resampling(config, num_sessions))
     agreement.measure_agreement(of_them, skips)
     if tells_sources(dataset):
-        _step(dataset, 5, f"recommended plays, by two listeners of {config.members} networks each")
+        _step(
+            dataset, 5, f"recommended plays, by three listeners of {config.members} networks each"
+        )
         measure_sources(config, context)
 
 
@@ -321,9 +324,11 @@ def tells_sources(dataset: Dataset) -> bool:
 
 
 def measure_sources(config: TrustConfig, context: Context) -> None:
-    """How a listener fitted on organic plays predicts recommended ones, beside one fitted on all.
+    """How a listener fitted on organic plays predicts recommended ones.
 
-    Both are fitted alike, on the sessions that the test sessions are kept apart from. The data must
+    Beside it stand one fitted on as many plays, drawn from all of the same sessions, which tells
+    what the choice of plays does, and one fitted on all, which tells what fewer plays do. They are
+    fitted alike, on the sessions that the test sessions are kept apart from. The data must
     say who chose the songs; where they leave nothing to fit on or to predict, a note says so.
     """
     dataset, log = context.dataset, context.log
@@ -339,7 +344,8 @@ def measure_sources(config: TrustConfig, context: Context) -> None:
     try:
         if not recommended.any():
             raise ValueError("no test session holds a recommended play that can be predicted.")
-        fits = [fit_ensemble(settings, open_part(dataset, part)) for part in (ORGANIC, WHOLE)]
+        parts = (ORGANIC, AS_MANY, WHOLE)
+        fits = [fit_ensemble(settings, open_part(dataset, part)) for part in parts]
     except ValueError as error:
         context.findings.notes.append(f"Recommended plays were left out: {error}")
         return
@@ -348,8 +354,9 @@ def measure_sources(config: TrustConfig, context: Context) -> None:
         made = predict(LearnedListener(dataset, fit), log, Targets.next_plays(log))
         return np.where(recommended, made, np.nan)
 
-    organic, everything = map(answers, fits)
-    prediction.measure_scores(context, ON_ORGANIC, RECOMMENDED, organic, everything, "all")
+    organic, as_many, everything = map(answers, fits)
+    prediction.measure_scores(context, ON_ORGANIC, RECOMMENDED, organic, as_many, "as_many")
+    prediction.measure_scores(context, ON_AS_MANY, RECOMMENDED, as_many, everything, "all")
     prediction.measure_scores(context, ON_ALL, RECOMMENDED, everything, None)
 
 

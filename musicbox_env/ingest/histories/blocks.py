@@ -95,7 +95,9 @@ class CutSessions:
                 given = self.columns.get(field.name)
                 column = np.full(len(plays), UNKNOWN) if given is None else given[plays]
             if isinstance(column, np.ndarray):
-                column = pa.array(column.astype(field.type.to_pandas_dtype()), field.type)
+                column = pa.array(
+                    column.astype(field.type.to_pandas_dtype(), copy=False), field.type
+                )
             arrays.append(column)
         return pa.RecordBatch.from_arrays(arrays, schema=BLOCK_SCHEMA)
 

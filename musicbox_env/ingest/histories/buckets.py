@@ -15,8 +15,8 @@ from musicbox_env.ingest.histories.timing.records import COLUMNS, LISTEN, Listen
 
 FEWEST: Final = 16
 MOST: Final = 512
-BYTES_A_BUCKET: Final = 1 << 25
-"""Of sources: some three million plays of Parquet."""
+BYTES_A_BUCKET: Final = 1 << 23
+"""Of sources: less than a million plays of Parquet."""
 PLAYS_A_PIECE: Final = 1 << 16
 """So many plays, and what is computed of them, stay in the processor's cache."""
 
@@ -96,9 +96,11 @@ def _block(data: bytes, place: int) -> tuple[Listens, int]:
 def pieces(listens: Listens) -> Iterator[Listens]:
     """Plays by user and time, all of some users at a time, in the order of the users."""
     order = by_user_and(listens["user"], listens["time"])
-    begins = np.append(np.flatnonzero(changes(listens["user"][order])), len(listens))
+    if not (order[1:] > order[:-1]).all():
+        listens = listens.take(order)
+    begins = np.append(np.flatnonzero(changes(listens["user"])), len(listens))
     first = 0
     while first < len(listens):
         last = begins[np.searchsorted(begins, min(first + PLAYS_A_PIECE, len(listens)))]
-        yield listens.take(order[first:last])
+        yield listens.take(slice(first, last))
         first = last

@@ -102,12 +102,13 @@ class Tracks:
             numbers, different = pd.factorize(ids)
             return np.array([*map(self._code, map(str, different.tolist()))], np.int32)[numbers]
         self._make_room(int(ids.max()))
-        found = self._of_number[ids]
-        new = pd.unique(ids[found < 0])
-        if len(new):
+        found = self._of_number.take(ids)
+        rows = np.flatnonzero(found < 0)
+        if len(rows):
+            new = pd.unique(ids[rows])
             self._of_number[new] = self._count + np.arange(len(new))
             self._count += len(new)
-            found = self._of_number[ids]
+            found[rows] = self._of_number[ids[rows]]
         return found
 
     def _make_room(self, number: int) -> None:

@@ -10,7 +10,14 @@ from divided import CHANGES, IDS, PLAYS, SESSIONS, divided_world, split_of_each
 
 from musicbox_env.data.checks import FileError
 from musicbox_env.data.dataset import Dataset
-from musicbox_env.ingest.training_parts import ORGANIC, OTHER, PARTS, open_part, rows_in
+from musicbox_env.ingest.training_parts import (
+    AS_MANY,
+    ORGANIC,
+    OTHER,
+    PARTS,
+    open_part,
+    rows_in,
+)
 from musicbox_env.listeners import ReplayListener
 from musicbox_env.retrieval.spaces import embedding_space
 
@@ -153,6 +160,25 @@ def test_the_organic_part_knows_no_recommended_play(flagged):
     none_left = np.isin([0, 1], whole.sessions_in("test"), invert=True).sum()
     assert sum(lost for _, lost in plays.values()) == -none_left
     assert organic.catalog.plays().sum() == log.lengths(log.sessions_in("train")).sum()
+
+
+def test_the_control_of_the_organic_part_has_as_many_plays_of_each_session(flagged):
+    organic, control = (open_part(flagged, part) for part in (ORGANIC, AS_MANY))
+    np.testing.assert_array_equal(control.sessions.offsets, organic.sessions.offsets)
+    np.testing.assert_array_equal(control.sessions.split, organic.sessions.split)
+    train = control.sessions.sessions_in("train")
+    source = control.sessions.padded("source", train)
+    assert source[source >= 0].mean() == pytest.approx(0.5, abs=0.1)
+    of_whole = control.rows_of_whole("sessions")
+    for number in train[:50]:
+        own, whole = (
+            [log.column(name)[slice(*log.offsets[row : row + 2])] for name in ("track", "level")]
+            for log, row in ((control.sessions, number), (flagged.sessions, of_whole[number]))
+        )
+        mine = zip(control.catalog.track_ids[own[0]], own[1], strict=True)
+        theirs = zip(flagged.catalog.track_ids[whole[0]], whole[1], strict=True)
+        left = iter(theirs)
+        assert all(play in left for play in mine), "in the order of the log"
 
 
 def test_the_organic_part_needs_to_know_who_chose(whole):
