@@ -31,20 +31,23 @@ def vector_env(data, listener="replay"):
     )
 
 
-def played(data, seed):
-    """A hash of all that sessions of a seed show, for two listeners."""
+def played_in(env, seed):
+    """A hash of all that the sessions of an environment show, which is closed."""
     digest = hashlib.blake2b(digest_size=16)
-    for listener in ("replay", "ground_truth"):
-        env = vector_env(data, listener)
-        env.action_space.seed(seed)
-        observation, _ = env.reset(seed=seed)
-        for _ in range(STEPS):
-            for name in sorted(observation):
-                digest.update(np.ascontiguousarray(observation[name]).data)
-            observation, reward, *_ = env.step(env.action_space.sample())
-            digest.update(reward.data)
-        env.close()
+    env.action_space.seed(seed)
+    observation, _ = env.reset(seed=seed)
+    for _ in range(STEPS):
+        for name in sorted(observation):
+            digest.update(np.ascontiguousarray(observation[name]).data)
+        observation, reward, *_ = env.step(env.action_space.sample())
+        digest.update(reward.data)
+    env.close()
     return digest.hexdigest()
+
+
+def played(data, seed):
+    """Hashes of what is shown to two listeners."""
+    return [played_in(vector_env(data, of), seed) for of in ("replay", "ground_truth")]
 
 
 def results(data, how):
@@ -81,16 +84,7 @@ def played_by_workers(data, context, workers):
     """A hash of what single environments show, each in a process of its own or all in this one."""
     make = [partial(gym.make, musicbox_env.ENV_ID, data=data)] * workers
     env = SyncVectorEnv(make) if context == "none" else AsyncVectorEnv(make, context=context)
-    digest = hashlib.blake2b(digest_size=16)
-    env.action_space.seed(0)
-    observation, _ = env.reset(seed=0)
-    for _ in range(STEPS):
-        for name in sorted(observation):
-            digest.update(np.ascontiguousarray(observation[name]).data)
-        observation, reward, *_ = env.step(env.action_space.sample())
-        digest.update(reward.data)
-    env.close()
-    return digest.hexdigest()
+    return played_in(env, 0)
 
 
 def resident():

@@ -14,6 +14,10 @@ from musicbox_env.errors import InputError
 SHORT_LINES: Final = 4
 """Only where lines are shorter than this many bytes is it worth counting blank ones."""
 LINE_END, RETURN = b"\n\r"
+DECODED: Final = 0
+"""What is decoded, beside the layers of wrappings that are counted from 1."""
+MOST_AT_ONCE: Final = 2 << 30
+"""Bytes that some rows may take while they are decoded."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,9 @@ class Bounds:
         seconds_per_mb: A hundred times what a log takes.
         blank_fields: Blank lines, each counted as many times as the table has columns.
         malformed: Rows that fit no table, where they are more than half of all.
+        depth: Elements of XML within each other.
+        cells: Of a row of a sheet, as in Excel.
+        characters: Of a cell, as in Excel.
     """
 
     expansion: int = 200
@@ -40,6 +47,9 @@ class Bounds:
     seconds_per_mb: float = 10.0
     blank_fields: int = 20_000_000
     malformed: int = 100_000
+    depth: int = 100
+    cells: int = 16_384
+    characters: int = 32_767
 
 
 BOUNDS: Final = Bounds()
@@ -86,7 +96,7 @@ class Budget:
         return (
             f"{name}: unpacks to {unpacked}, which is no archive of logs at the "
             f"{self._num_bytes:,} bytes of the file (at most {self.bounds.expansion} times as "
-            "much is read). If it is one all the same, unpack it and name the folder."
+            "much is read). If it is one all the same, unpack it and name the folder, or write CSV."
         )
 
     def check_members(self, count: int, name: str) -> None:

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from musicbox_env.errors import InputError
-from musicbox_env.ingest.sources.bounds import Budget
+from musicbox_env.ingest.sources.bounds import DECODED, MOST_AT_ONCE, Budget
 from musicbox_env.ingest.sources.native import bounded_memory
 from musicbox_env.ingest.tables import (
     SAMPLE_ROWS,
@@ -23,14 +23,10 @@ from musicbox_env.ingest.tables import (
 )
 
 PARQUET_ROWS: Final = 65_536
-MOST_AT_ONCE: Final = 2 << 30
-"""Bytes that some rows may take while they are decoded."""
 _TEXTS: Final = (
     *(pa.types.is_string, pa.types.is_large_string),
     *(pa.types.is_binary, pa.types.is_large_binary),
 )
-DECODED: Final = 0
-"""What is decoded, beside the layers of wrappings that are counted from 1."""
 
 
 class ParquetTable:

@@ -7,7 +7,8 @@ import importlib.util
 import re
 import warnings
 import zipfile
-from collections.abc import Collection, Generator, Iterator, Sequence
+from collections.abc import Collection, Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import count, islice
 from typing import Any, Final, cast
 
@@ -15,8 +16,10 @@ import numpy as np
 import pyarrow as pa
 
 from musicbox_env.errors import InputError, reason, shown
-from musicbox_env.ingest.sources.bounds import Budget
+from musicbox_env.ingest.sources.bounds import MOST_AT_ONCE, Budget
+from musicbox_env.ingest.sources.native import bounded_memory
 from musicbox_env.ingest.sources.unpack import decoding
+from musicbox_env.ingest.sources.xml_parts import MEND, TimedFile, check_parts
 from musicbox_env.ingest.tables import (
     SAMPLE_ROWS,
     PassedOver,
@@ -29,7 +32,8 @@ from musicbox_env.ingest.tables import (
 SPREADSHEET: Final = re.compile(rb"\[Content_Types\]\.xml|xl/workbook\.xml|xl/worksheets/")
 """What the beginning of a workbook shows, a damaged one too."""
 ROWS_A_BLOCK: Final = 16_384
-MEND: Final = "save the sheet as CSV"
+Line = tuple[int, list[str | None]]
+"""Number and texts of a row."""
 
 
 def is_workbook(archive: zipfile.ZipFile) -> bool:
@@ -54,13 +58,16 @@ def workbook_tables(
         return
     import openpyxl
 
+    check_parts(archive, name, budget)
+    file = TimedFile(cast(Any, archive.fp), name, budget)
     try:
-        with warnings.catch_warnings(), decoding(name):
+        with _within_memory(name, budget), warnings.catch_warnings(), decoding(name):
             warnings.simplefilter("ignore")
             book = openpyxl.load_workbook(
-                cast(Any, archive.fp), read_only=True, data_only=True, keep_links=False
+                cast(Any, file), read_only=True, data_only=True, keep_links=False
             )
     except InputError as error:
+        budget.check_time(name)  # openpyxl hides that it was refused
         why = reason(error.__cause__ or error)
         raise InputError(
             f"{name}: is an Excel workbook that cannot be read ({why}); {MEND}."
@@ -71,6 +78,20 @@ def workbook_tables(
         yield table if table.columns else PassedOver(table.name, "is an empty sheet")
 
 
+@contextmanager
+def _within_memory(name: str, budget: Budget) -> Iterator[None]:
+    """Refuse a workbook whose parts take more memory than those of any log.
+
+    Raises:
+        InputError: They do.
+    """
+    try:
+        with bounded_memory(MOST_AT_ONCE):
+            yield
+    except MemoryError:
+        raise InputError(budget.too_much(name, f"more than {MOST_AT_ONCE:,} bytes")) from None
+
+
 class SheetTable:
     """A sheet; its columns are those of the first row that is not empty."""
 
@@ -79,10 +100,10 @@ class SheetTable:
         self.name, self._sheet, self._budget = name, sheet, budget
         # What a sheet states of its size may be anything.
         sheet.reset_dimensions()
-        self._reading: Generator[tuple[int, list[str | None]], None, None] | None = None
-        first = next(islice(self._lines(), 1), (0, []))
-        self._header_line = first[0]
-        self.columns = tuple((text or "").strip() for text in first[1])
+        self._reading: Generator[Line, None, None] | None = None
+        lines = self._some(self._lines(), 1)
+        self._header_line, texts = lines[0] if lines else (0, [])
+        self.columns = tuple((text or "").strip() for text in texts)
         self.close()
 
     @property
@@ -92,7 +113,7 @@ class SheetTable:
 
     def sample(self) -> dict[str, list[str]]:
         """The first values of each column, empty where there is none."""
-        rows = [texts for line, texts in islice(self._lines(), SAMPLE_ROWS + 1)][1:]
+        rows = [texts for line, texts in self._some(self._lines(), SAMPLE_ROWS + 1)][1:]
         self.close()
         return {
             name: [texts[place] or "" if place < len(texts) else "" for texts in rows]
@@ -104,12 +125,16 @@ class SheetTable:
         if self._reading is not None:
             self._reading.close()
 
-    def _lines(self) -> Iterator[tuple[int, list[str | None]]]:
+    def _some(self, lines: Iterator[Line], most: int) -> list[Line]:
+        with _within_memory(self.name, self._budget):
+            return list(islice(lines, most))
+
+    def _lines(self) -> Iterator[Line]:
         self.close()
         self._reading = self._filled_lines()
         return self._reading
 
-    def _filled_lines(self) -> Generator[tuple[int, list[str | None]], None, None]:
+    def _filled_lines(self) -> Generator[Line, None, None]:
         """Numbers and texts of the rows that are not empty."""
         rows = self._sheet.iter_rows(values_only=True)
         for line in count(1):
@@ -120,16 +145,26 @@ class SheetTable:
             if values is None:
                 return
             self._budget.check_time(self.name)
-            texts = [_text(value) for value in values]
+            texts = self._texts(values, line)
             if any(texts):
                 yield line, texts
+
+    def _texts(self, values: Iterable[Any], line: int) -> list[str | None]:
+        most = self._budget.bounds.characters
+        for value in values:
+            if isinstance(value, str) and len(value) > most:
+                raise InputError(
+                    f"{self.name}: a cell of row {line:,} holds {len(value):,} characters, more "
+                    f"than the {most:,} of any sheet; {MEND}."
+                )
+        return [_text(value) for value in values]
 
     def rows(self, wanted: Sequence[str], *, as_codes: Collection[str] = ()) -> Iterator[Rows]:
         """Stream the wanted columns; a row's line is its number in the sheet."""
         refuse_repeated(self, wanted)
         places = [self.columns.index(name) for name in wanted]
         lines = (row for row in self._lines() if row[0] > self._header_line)
-        while block := list(islice(lines, ROWS_A_BLOCK)):
+        while block := self._some(lines, ROWS_A_BLOCK):
             columns: dict[str, pa.Array] = {}
             for name, place in zip(wanted, places, strict=True):
                 values = [texts[place] if place < len(texts) else None for _, texts in block]

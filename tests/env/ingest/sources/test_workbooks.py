@@ -2,6 +2,7 @@
 
 import datetime
 import io
+import re
 import sys
 import zipfile
 
@@ -29,17 +30,23 @@ def workbook(sheets):
     return buffer.getvalue()
 
 
-def with_sheet(content, change):
-    """A workbook whose first sheet is spoilt."""
+def with_sheet(content, change, part="sheet1.xml", method=zipfile.ZIP_DEFLATED):
+    """A workbook whose first sheet, or another part, is spoilt."""
     spoilt = io.BytesIO()
     with (
         zipfile.ZipFile(io.BytesIO(content)) as old,
-        zipfile.ZipFile(spoilt, "w", zipfile.ZIP_DEFLATED) as new,
+        zipfile.ZipFile(spoilt, "w", method) as new,
     ):
         for info in old.infolist():
             data = old.read(info)
-            new.writestr(info, change(data) if info.filename.endswith("sheet1.xml") else data)
+            new.writestr(info.filename, change(data) if info.filename.endswith(part) else data)
     return spoilt.getvalue()
+
+
+def with_rows(xml):
+    """A workbook with rows as XML in place of its own."""
+    content = workbook({"S": [["a", "b"], [1, 2]]})
+    return with_sheet(content, lambda sheet: sheet.replace(b"</sheetData>", xml + b"</sheetData>"))
 
 
 def run(tmp_path, content, **options):
@@ -99,6 +106,60 @@ def test_what_a_sheet_states_of_its_size_is_not_believed(tmp_path):
     far = with_sheet(content, lambda xml: xml.replace(b'<row r="2"', b'<row r="900000000"'))
     with pytest.raises(InputError, match="processor time"):
         tables_of(tmp_path, far, bounds=Bounds(seconds=1))
+
+
+ENTITIES = b"<!DOCTYPE x [<!ENTITY a 'ha'>%s]>" % b"".join(
+    b"<!ENTITY %c '%s'>" % (letter + 1, b"&%c;" % letter * 10) for letter in range(97, 110)
+)
+LONG = b'<row><c t="str"><v>%s</v></c></row>'
+HOSTILE = {
+    "nested more than": lambda of: with_rows(of(b"<a>", 200_000) + of(b"</a>", 200_000)),
+    "row of .* cells": lambda of: with_rows(b"<row>" + of(b"<c/>", 1_000_000) + b"</row>"),
+    "unpacks to more than": lambda of: with_rows(of(b"<a/>", 10_000_000)),
+    "document type": lambda of: with_sheet(with_rows(b""), lambda sheet: ENTITIES + sheet),
+    "row 3 holds .* characters": lambda of: with_rows(LONG % of(b"x", 50_000_000)),
+    "unpacks to": lambda of: with_sheet(
+        with_rows(b""), lambda _: of(b"x", 300_000_000), "styles.xml"
+    ),
+}
+"""What is said of workbooks, and their makers, given a function that repeats bytes."""
+SMALL = Bounds(harmless_bytes=1 << 20, depth=20, cells=100, characters=1_000)
+
+
+def refused(tmp_path, content, said, bounds):
+    with pytest.raises(InputError, match=rf"x(:[^ ]*)?: .*{said}"):
+        tables_of(tmp_path, content, bounds=bounds)
+
+
+@pytest.mark.parametrize(("said", "make"), HOSTILE.items())
+def test_what_no_workbook_holds_is_refused(said, make, tmp_path):
+    """At a 50th of the size that the slow test has, with smaller bounds."""
+    refused(tmp_path, make(lambda piece, times: piece * (times // 50)), said, SMALL)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("said", "make"), HOSTILE.items())
+def test_large_workbooks_are_refused(said, make, tmp_path):
+    refused(tmp_path, make(bytes.__mul__), said, Bounds())
+
+
+def test_reading_a_part_again_and_again_takes_time_too(tmp_path):
+    """A sheet named many times over, each beginning with what has to be read past."""
+    junk = with_sheet(
+        workbook({"S": [["a", "b"], [1, 2]]}),
+        lambda sheet: sheet.replace(b"<dimension", b"<a/>" * 20_000 + b"<dimension"),
+    )
+    named = with_sheet(
+        junk,
+        lambda book: re.sub(rb"(<sheet [^>]*/>)", lambda found: found[0] * 1_000, book),
+        "workbook.xml",
+    )
+    refused(tmp_path, named, "processor time", Bounds(seconds=0.5))
+
+
+def test_a_wrong_checksum_is_named_with_its_part(tmp_path):
+    stored = with_sheet(with_rows(b""), lambda sheet: sheet, method=zipfile.ZIP_STORED)
+    refused(tmp_path, stored.replace(b"<v>2</v>", b"<v>3</v>"), "Bad CRC-32", Bounds())
 
 
 @pytest.mark.parametrize(
