@@ -19,6 +19,9 @@ from musicbox_env.ingest.tables import Rows, Table
 
 ISO_TIME: Final = r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:\.\d+)?Z?"
 
+FEW: Final = 0.05
+"""Share of first values that may be bad in a file that is recognized by them."""
+
 
 def texts(rows: Rows, name: str) -> npt.NDArray[np.object_]:
     """A column as text without outer blanks ``(rows,)``, empty where there is none."""
@@ -62,9 +65,10 @@ def present(table: Table, names: Sequence[str]) -> list[str]:
     return [name for name in names if name in table.columns]
 
 
-def all_match(values: Collection[str], pattern: str) -> bool:
-    """Whether there are values and all of them look so."""
-    return bool(values) and all(re.fullmatch(pattern, value.strip()) for value in values)
+def nearly_all_match(values: Collection[str], pattern: str) -> bool:
+    """Whether there are values and all of them look so, but for a few bad ones among many."""
+    others = sum(not re.fullmatch(pattern, value.strip()) for value in values)
+    return bool(values) and others <= FEW * len(values)
 
 
 def plain_lines(table: Table, header: Sequence[str], *, comment: bytes = b"") -> CsvTable | None:

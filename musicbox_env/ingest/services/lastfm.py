@@ -11,7 +11,7 @@ from typing import Final
 
 from musicbox_env.ingest.histories.formats import HistoryFormat
 from musicbox_env.ingest.histories.mapping import PlayMapping
-from musicbox_env.ingest.services.converting import ISO_TIME, all_match, plain_lines
+from musicbox_env.ingest.services.converting import ISO_TIME, nearly_all_match, plain_lines
 from musicbox_env.ingest.sources.csv_tables import CsvTable
 from musicbox_env.ingest.spelling.precision import MINUTE
 from musicbox_env.ingest.tables import Table
@@ -33,7 +33,9 @@ def recognize(table: Table) -> HistoryFormat | None:
         return replace(_scrobbles(name, "date"), table=listens, resolution_ms=MINUTE)
     if (listens := plain_lines(table, THOUSAND)) is not None:
         first = listens.sample()
-        if all_match(first["user"], r"user_\d+") and all_match(first["time"], ISO_TIME):
+        if nearly_all_match(first["user"], r"user_\d+") and nearly_all_match(
+            first["time"], ISO_TIME
+        ):
             fmt = _scrobbles("Last.fm-1K", "time", user="user")
             return replace(fmt, table=listens)
     return None
@@ -47,7 +49,7 @@ def _headless(table: CsvTable) -> CsvTable | None:
     named = tuple(name.lower() for name in dialect.header) == HEADLESS
     lines = table.read_as(replace(dialect, header=HEADLESS, named=named))
     dates = lines.sample()["date"]
-    return lines if any(dates) and all_match(dates, DATE) else None
+    return lines if any(dates) and nearly_all_match(dates, DATE) else None
 
 
 def _scrobbles(name: str, time: str, user: str | None = None) -> HistoryFormat:

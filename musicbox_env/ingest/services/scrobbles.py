@@ -11,7 +11,7 @@ from typing import Final
 from musicbox_env.ingest.histories.formats import HistoryFormat
 from musicbox_env.ingest.histories.mapping import PlayMapping
 from musicbox_env.ingest.json_tables import JsonTable
-from musicbox_env.ingest.services.converting import ISO_TIME, all_match, plain_lines, present
+from musicbox_env.ingest.services.converting import ISO_TIME, nearly_all_match, plain_lines, present
 from musicbox_env.ingest.spelling.times import TimeSpelling
 from musicbox_env.ingest.tables import Table
 
@@ -94,7 +94,7 @@ def _pisa(table: Table) -> HistoryFormat | None:
 def _onion(table: Table) -> HistoryFormat | None:
     if {*table.columns} != {"user_id", "track_id", "timestamp"}:
         return None
-    if not all_match(table.sample()["timestamp"], ISO_TIME):
+    if not nearly_all_match(table.sample()["timestamp"], ISO_TIME):
         return None
     mapping = PlayMapping(time="timestamp", time_is="start", user="user_id", track="track_id")
     return _ids("Music4All-Onion", mapping)
@@ -106,8 +106,8 @@ def _lfm_1b(table: Table) -> HistoryFormat | None:
     if lines is None:
         return None
     first = lines.sample()
-    whole = all(all_match(first[name], r"\d{1,9}") for name in LFM_1B[:-1])
-    if not whole or not all_match(first["time"], r"1\d{9}"):
+    whole = all(nearly_all_match(first[name], r"\d{1,9}") for name in LFM_1B[:-1])
+    if not whole or not nearly_all_match(first["time"], r"1\d{9}"):
         return None
     mapping = PlayMapping(time="time", time_is="start", user="user", track="track")
     return _ids("LFM-1b", mapping, table=lines)

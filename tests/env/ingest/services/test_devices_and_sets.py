@@ -7,6 +7,7 @@ from urllib.parse import quote_plus
 import pandas as pd
 import pytest
 from make_histories import DEVICE, IP, USERNAME, make_history
+from make_scrobbles import dsg17_table
 from read_histories import agreement, contents_of, run
 
 from musicbox_env.schema import is_skip
@@ -99,25 +100,7 @@ def test_the_workbook_of_deezer(tmp_path, heard):
 @pytest.mark.parametrize("kind", ["csv", "parquet"])
 def test_the_set_of_deezer_has_flags_and_sources(tmp_path, heard, kind):
     plays = heard.plays
-    table = pd.DataFrame(
-        {
-            "genre_id": 7,
-            "ts_listen": plays["s"],
-            "media_id": plays["number"].astype(int),
-            "album_id": 3,
-            "context_type": 1,
-            "release_date": 20040704,
-            "platform_name": 1,
-            "platform_family": 0,
-            "media_duration": (plays["duration_ms"] / 1000).round().astype(int),
-            "listen_type": plays.index % 2,
-            "user_gender": 1,
-            "user_id": plays["user"] + 87_654_321,
-            "artist_id": 2,
-            "user_age": 29,
-            "is_listened": (~skipped(plays)).astype(int),
-        }
-    )
+    table = dsg17_table(plays)
     file = tmp_path / f"train.{kind}"
     table.to_csv(file, index=False) if kind == "csv" else table.to_parquet(file)
     dataset = run(tmp_path, file)

@@ -1,16 +1,24 @@
 """Scrobbles of every service in its own schema, against what was really heard."""
 
-import bz2
-import io
 import json
-import tarfile
-import zipfile
-from dataclasses import replace
 
 import pandas as pd
-import pyarrow as pa
 import pytest
-from make_histories import DEVICE, IP, USERNAME, make_history
+from make_histories import DEVICE, IP, USERNAME
+from make_scrobbles import (
+    ALL,
+    LENGTHS,
+    MINUTES,
+    lastfm_1k,
+    lastfm_headless,
+    lfm_1b,
+    lines_of,
+    listenbrainz_dump,
+    listenbrainz_records,
+    scrobbled_history,
+    with_ids,
+    youtube,
+)
 from musicbox_experiments.data.describe import describe
 from musicbox_experiments.data.ingest import history_account
 from read_histories import agreement, contents_of, run
@@ -18,230 +26,16 @@ from read_histories import agreement, contents_of, run
 from musicbox_env.errors import InputError
 from musicbox_env.ingest.services.youtube import surroundings
 
-USER = {"user": "user_000001"}
-
 
 @pytest.fixture(scope="module")
 def heard():
-    """A year of plays; songs are known by their names, users by a number."""
-    history = make_history(90, tracks=100, days=300, seed=11)
-    plays = history.plays
-    song = pd.Series(pd.factorize(plays["title"])[0], plays.index)
-    title = song.map(lambda i: ("The", "1979", "Élan", "My")[i % 4]) + " " + plays["title"]
-    title += song.map(lambda i: ("", ' "live"', ", Été")[i % 3])
-    plays = plays.assign(
-        title=title,
-        name=plays["artist"] + " - " + title,
-        s=plays["start_ms"] // 1000,
-        start=pd.to_datetime(plays["start_ms"], unit="ms", utc=True),
-    )
-    return replace(history, plays=plays)
-
-
-def _lines(records):
-    return "\n".join(json.dumps(record) for record in records)
-
-
-def listenbrainz_records(heard):
-    for play in heard.plays.itertuples():
-        extra = (
-            {"duration_ms": play.duration_ms}
-            if play.Index % 2
-            else {"duration": play.duration_ms // 1000}
-        )
-        yield {
-            "listened_at": play.s,
-            "user_name": USERNAME,
-            "inserted_at": 0,
-            "track_metadata": {
-                "artist_name": play.artist,
-                "track_name": play.title,
-                "release_name": play.album,
-                "mbid_mapping": {"recording_mbid": "r"},
-                "additional_info": {**extra, "media_player": DEVICE, "origin_url": IP},
-            },
-        }
-
-
-def listenbrainz_export(heard):
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
-        archive.writestr("user.json", json.dumps({"user_id": 1, "username": USERNAME}))
-        archive.writestr("feedback.jsonl", "")
-        archive.writestr("listens/2021/3.jsonl", _lines(listenbrainz_records(heard)))
-    return buffer.getvalue()
-
-
-def listenbrainz_dump(heard):
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as archive:
-        data = _lines({**record, "user_id": 7} for record in listenbrainz_records(heard)).encode()
-        info = tarfile.TarInfo("listenbrainz-listens-dump/listens/2021/3.listens")
-        info.size = len(data)
-        archive.addfile(info, io.BytesIO(data))
-    return pa.compress(buffer.getvalue(), "zstd", asbytes=True)
-
-
-def lastfm_headless(heard):
-    table = heard.plays.assign(date=heard.plays["start"].dt.strftime("%d %b %Y, %H:%M"))
-    columns = ["artist", "album", "title", "date"]
-    return table[columns].iloc[::-1].to_csv(index=False, header=False)
-
-
-def lastfm_uts(heard):
-    plays = heard.plays
-    return pd.DataFrame(
-        {
-            "uts": plays["s"],
-            "utc_time": plays["start"].dt.strftime("%d %b %Y, %H:%M"),
-            "artist": plays["artist"],
-            "artist_mbid": "",
-            "album": plays["album"],
-            "album_mbid": "",
-            "track": plays["title"],
-            "track_mbid": "",
-        }
-    ).to_csv(index=False)
-
-
-def maloja(heard):
-    scrobbles = [
-        {
-            "time": play.s,
-            "track": {
-                "artists": [play.artist, "x"],
-                "title": play.title,
-                "album": {"albumtitle": play.album},
-                "length": play.duration_ms // 1000,
-            },
-            "duration": None,
-            "origin": f"client:{USERNAME}",
-        }
-        for play in heard.plays.itertuples()
-    ]
-    return json.dumps({"maloja": {"export_time": 1}, "scrobbles": scrobbles})
-
-
-def pano(heard):
-    return _lines(
-        {
-            "timeMs": play.start_ms,
-            "durationMs": play.duration_ms,
-            "track": play.title,
-            "artist": play.artist,
-            "album": play.album,
-            "event": "scrobble",
-        }
-        for play in heard.plays.itertuples()
-    )
-
-
-def libre_fm(heard):
-    plays = heard.plays
-    return pd.DataFrame(
-        {
-            "Time": plays["s"],
-            "Artist": plays["artist"],
-            "Track": plays["title"],
-            "Album": plays["album"],
-        }
-    ).to_csv(index=False)
-
-
-def tidal(heard):
-    plays = heard.plays
-    local = plays["start"].dt.tz_convert("Europe/Oslo").dt.strftime("%d/%m/%Y %H:%M")
-    return pd.DataFrame(
-        {
-            "artist_name": plays["artist"],
-            "track_title": plays["title"],
-            "entry_date": local,
-            "time_zone": "Europe/Oslo",
-        }
-    ).to_csv(index=False)
-
-
-def youtube(heard):
-    rows = []
-    for play in heard.plays.iloc[::-1].itertuples():
-        rows.append(
-            {
-                "header": "YouTube Music",
-                "title": f"Je hebt {play.title} bekeken",
-                "titleUrl": f"https://music.youtube.com/watch?v={play.Index}",
-                "subtitles": [
-                    {"name": f"{play.artist} - Topic", "url": "https://www.youtube.com/channel/x"}
-                ],
-                "time": play.start.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
-                "products": ["YouTube"],
-                "activityControls": [USERNAME],
-            }
-        )
-        if play.Index % 10 == 0:
-            rows.append({**rows[-1], "header": "YouTube", "title": f"Je hebt {USERNAME} bekeken"})
-    return json.dumps(rows)
-
-
-def lastfm_1k(heard):
-    plays = heard.plays
-    table = pd.DataFrame(
-        {
-            "user": "user_000001",
-            "time": plays["start"].dt.strftime("%Y-%m-%dT%H:%M:%SZ"),
-            "a": "",
-            "artist": plays["artist"],
-            "t": "",
-            "track": plays["title"],
-        }
-    )
-    return "\n".join("\t".join(map(str, row)) for row in table.iloc[::-1].itertuples(index=False))
-
-
-def lfm_1b(heard):
-    plays = heard.plays
-    return pd.DataFrame(
-        {"u": 31435741, "a": 2, "l": 4, "t": plays["number"], "s": plays["s"]}
-    ).to_csv(sep="\t", index=False, header=False)
-
-
-def onion(heard):
-    plays = heard.plays.iloc[::-1]
-    table = pd.DataFrame(
-        {
-            "user_id": "u_1",
-            "track_id": plays["number"].map("t_{}".format),
-            "timestamp": plays["start"].dt.strftime("%Y-%m-%d %H:%M:%S"),
-        }
-    )
-    return bz2.compress(table.to_csv(sep="\t", index=False).encode())
-
-
-def pisa(heard):
-    plays = heard.plays
-    buffer = io.BytesIO()
-    pd.DataFrame(
-        {"user_id": 5, "session_id": 1, "ts": plays["s"], "product_track_id": plays["number"]}
-    ).to_parquet(buffer)
-    return buffer.getvalue()
-
-
-LENGTHS = {listenbrainz_export, listenbrainz_dump, maloja, pano}
-MINUTES = {lastfm_headless, tidal}
-BY_ID = {lfm_1b: "{}", onion: "t_{}", pisa: "{}"}
-ALL = [*LENGTHS, *MINUTES, *BY_ID, lastfm_uts, libre_fm, youtube, lastfm_1k]
+    return scrobbled_history()
 
 
 def write(tmp_path, content):
     data = content if isinstance(content, bytes) else content.encode()
     (tmp_path / "listens").write_bytes(data)
     return tmp_path / "listens"
-
-
-def with_ids(heard, service):
-    numbers = pd.factorize(heard.plays["name"])[0] + 100
-    ids = pd.Series(numbers).map(BY_ID.get(service, "{}").format)
-    names = heard.plays["name"] if service not in BY_ID else ids.to_numpy()
-    return replace(heard, plays=heard.plays.assign(number=numbers, key=names))
 
 
 @pytest.mark.parametrize("service", ALL, ids=lambda service: service.__name__)
@@ -306,7 +100,7 @@ def test_lengths_are_told_by_repeated_plays(tmp_path):
             plays.append({"timeMs": now * 1000, "track": song, "artist": "b"})
             now += gap
         now += 5_000
-    (tmp_path / "pano.jsonl").write_text(_lines(plays))
+    (tmp_path / "pano.jsonl").write_text(lines_of(plays))
     dataset = run(tmp_path, tmp_path / "pano.jsonl", inferred_levels=True)
     assert sorted(dataset.sessions.column("level").tolist()) == [1] * 11 + [4] * 25
 
@@ -329,7 +123,7 @@ def test_bad_rows_of_scrobbles_are_counted(tmp_path, heard):
         {**records[0], "listened_at": 100},
         {**records[0], "track_metadata": {"track_name": "x", "artist_name": ""}},
     ]
-    source = write(tmp_path, _lines([*records, *bad]))
+    source = write(tmp_path, lines_of([*records, *bad]))
     rows = run(tmp_path, source, inferred_levels=True, max_rejects=0.1).about["history"]["rows"]
     assert rows["rejected"] == 2
     assert sum(n for what, n in rows.items() if what.startswith("left out: no track")) == 1
