@@ -28,6 +28,14 @@ RUNS = {
         "runs/trust",
     ),
     "ingest": (["raw/sessions.csv.gz", "--tracks", "raw/tracks.csv", "--out", "d"], "d"),
+    "calibrate-gain": (
+        [
+            *("--sessions", "300", "--tracks", "200", "--agents", "logged", "best-rate"),
+            *("--seeds", "1", "--listener-sessions", "100", "--evaluation-sessions", "40"),
+            *FEW,
+        ],
+        "runs/gains",
+    ),
     "benchmark": (["--only", "statistics", "--runs", "1"], "runs/benchmark/benchmark.json"),
 }
 """Arguments of each command, which name nothing but what they must, and what it leaves."""

@@ -80,6 +80,18 @@ def test_the_recovered_environment_replays_every_episode(exported, observation):
             np.testing.assert_array_equal(part, episode.observations[name][-1])
 
 
+def test_flat_observations_are_the_parts_side_by_side(exported):
+    flat = exported(observation="flat", dataset_id="flat-v0")
+    parts = exported(observation="embedding", dataset_id="parts-v0")
+    assert sessions_of(flat) == sessions_of(parts)
+    assert flat.observation_space == flat.recover_environment().observation_space
+    for vector, episode in zip(flat, parts, strict=True):
+        beside = [episode.observations[name] for name in ("history", "levels", "mask", "context")]
+        np.testing.assert_array_equal(vector.observations, np.concatenate(beside, axis=1))
+        assert vector.observations.dtype == np.float32
+        np.testing.assert_array_equal(vector.rewards, episode.rewards)
+
+
 def test_proto_actions_are_the_mean_of_the_songs_played(exported, synthetic):
     loaded = exported()
     space = embedding_space(synthetic, loaded.env_spec.kwargs["embedding"])
