@@ -114,7 +114,14 @@ def bound(host: str, port: int) -> socket.socket:
         UserError: Another program has it, or it is none of this machine's.
     """
     try:
-        return socket.create_server((host, port), backlog=0, reuse_port=False)
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, kind, protocol, _, where = found[0]
+        # With its protocol named, which `socket.create_server` leaves out: only then asyncio turns
+        # off Nagle's algorithm, which holds answers back for 40 ms.
+        listening = socket.socket(family, kind, protocol)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind(where)
+        return listening
     except OSError as error:
         raise UserError(
             f"{host} port {port} cannot be served at ({error.strerror}). Name another --port, or "
