@@ -53,7 +53,8 @@ class Clock:
 
     def take(self, order: npt.NDArray[np.int64]) -> Clock:
         """The same of other plays."""
-        return Clock(*(of.take(order) for of in (self.start, self.end, self.slack, self.measured)))
+        start, end, slack = (of.take(order) for of in (self.start, self.end, self.slack))
+        return Clock(start, end, slack, self.measured.take(order))
 
     def bounds(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """The earliest beginning and the latest end of each play, by what a time may be wrong.
