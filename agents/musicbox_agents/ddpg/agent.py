@@ -14,7 +14,7 @@ as vectors e_i. A search finds the songs of highest mu(s) . e_i, and the critic 
 
 **Here**, for the songs k of a slate, with rewards r_k in units of a slate::
 
-    y_k    = r_k + gamma * (1 - terminated) * Q'(s', mu'(s'))                     `target`
+    y_k    = r_k + gamma * (1 - terminated) * mean Q'(s', next slate)             `target`
     L(Q)   = mean over songs heard  (y_k - Q(s, e_k)) ** 2                        `critic_loss`
     L(mu)  = -mean Q(s, mu(s)) / mean |Q(s, mu(s))|                               `actor_loss`
     slate  = the songs of highest Q(s, e_i) among the nearest to mu(s)            `choose`
@@ -24,8 +24,8 @@ What is changed, by number and setting. Each was measured over ten seeds (docs/d
  1. Norm 1: mu(s) has norm 1. Retrieval uses its direction alone, and DDPG's tanh saturates.
  2. Critic of songs: it learns Q at the songs played, each with its own reward, not at the
     proto-action: proto-actions that retrieve the same songs are the same action.
- 3. Quality axis (``embedding``, ``quality``, ``quality_prior``): one more dimension says how good a
-    song is. It starts with what the log says and moves with what is seen (`ddpg.quality`).
+ 3. Quality axis (``embedding``, ``quality``): one more dimension says how good a song is. It starts
+    with what the log says and moves with what is seen (`ddpg.quality`).
  4. State of statistics: means of the songs played, kept and skipped, and shares of each listen
     level under several half-lives (`ddpg.state`). LIRD reads the liked songs by a GRU.
  5. Start (``start``): the actor begins as a heuristic, the mean of the songs played plus quality.
@@ -47,6 +47,8 @@ What is changed, by number and setting. Each was measured over ten seeds (docs/d
     a comparison between sessions would credit these songs with the habits of their listeners.
 15. Average critic (``average_critic``): songs are chosen by the running average of the critic's
     weights (Polyak & Juditsky, SIAM J. Control Optim. 30, 1992), for the newest follow few batches.
+16. Order (``reach``): where songs wear out those like them, Q also counts how alike a song is to
+    each heard before it, by its age (`ddpg.recency`); slates are composed song by song.
 """
 
 from __future__ import annotations
@@ -72,9 +74,12 @@ from musicbox_agents.ddpg.state import State
 from musicbox_agents.log import read_log
 from musicbox_agents.progress import Progress, count_distinct, mean_cosine
 from musicbox_agents.sessions import one_thread, open_env, session_seeds
+from musicbox_agents.slates import Slates
 from musicbox_env.data.dataset import Dataset
 from musicbox_env.rewards import RewardConfig
 from musicbox_env.schema import is_skip
+
+Floats = npt.NDArray[np.float32]
 
 NETWORKS: Final = ("actor", "critic", "target_actor", "target_critic", "average_critic")
 CRITIC_DECAY: Final = 1.0
@@ -103,7 +108,7 @@ class DDPGAgent(Agent):
     Settings: ClassVar[type[AgentSettings]] = DDPGSettings
     learns: ClassVar[bool] = True
     resumes: ClassVar[bool] = True
-    acting: ClassVar[tuple[str, ...]] = ("rerank", "quality_weight")
+    acting: ClassVar[tuple[str, ...]] = ("rerank", "quality_weight", "reach")
     settings: DDPGSettings
 
     def __init__(
@@ -112,13 +117,14 @@ class DDPGAgent(Agent):
         """Make an untrained agent; with ``start="heuristic"`` it recommends sensibly already."""
         super().__init__(dataset, seed=seed, settings=settings)
         config = self.settings
-        self.space = SongSpace(dataset, config.embedding)
+        ordered = config.reach != "nothing"
+        self.space = SongSpace(dataset, config.embedding, ordered=ordered)
         self.rng = np.random.default_rng(seed)
-        dim, rate = self.space.dim, self.space.has_rate
+        dim, hidden, rate = self.space.dim, config.hidden, self.space.has_rate
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.actor = networks.Actor(dim, hidden=config.hidden, rate=rate)
-            self.critic = networks.Critic(dim, hidden=config.hidden, rate=rate)
+            self.actor = networks.Actor(dim, hidden=hidden, rate=rate, ordered=ordered)
+            self.critic = networks.Critic(dim, hidden=hidden, rate=rate, ordered=ordered)
         if config.start == "heuristic":
             self.actor.start_at_heuristic()
         self.target_actor = deepcopy(self.actor).requires_grad_(False)
@@ -126,7 +132,7 @@ class DDPGAgent(Agent):
         self.average_critic = deepcopy(self.critic).requires_grad_(False)
         self.actor_optimizer = Adam(self.actor.parameters(), config.actor_rate, fused=True)
         self.critic_optimizer = AdamW(
-            self.critic.parameters(), config.critic_rate, weight_decay=CRITIC_DECAY, fused=True
+            self.critic.groups(CRITIC_DECAY), config.critic_rate, fused=True
         )
         self.memory = ReplayBuffer(config.buffer_size)
         self.log: ReplayBuffer | None = None
@@ -145,36 +151,40 @@ class DDPGAgent(Agent):
 
     # Acting
 
-    def act(self, batch: Observation, *, deterministic: bool) -> npt.NDArray[np.int64]:
+    def act(self, batch: Observation, *, deterministic: bool) -> Slates:
         """Slates ``(n, slate_size)``."""
         proto_actions = self.proto_actions(batch)
         return self.choose(batch, proto_actions if deterministic else self.explore(proto_actions))
 
     @torch.no_grad()
-    def proto_actions(self, observation: Observation) -> npt.NDArray[np.float32]:
+    def proto_actions(self, observation: Observation) -> Floats:
         """mu(s) of a batch of sessions ``(n, d)``."""
         return self.actor(self.space.state(observation)).numpy()
 
-    def explore(
-        self, proto_actions: npt.NDArray[np.float32], *, anywhere: bool = False
-    ) -> npt.NDArray[np.float32]:
+    def explore(self, proto_actions: Floats, *, anywhere: bool = False) -> Floats:
         """Add noise of ``noise`` times the norm, or so much that nothing else is left [8]."""
         share = ANYWHERE if anywhere else self.settings.noise
         return perturbed(proto_actions, share, self.rng)
 
     @torch.no_grad()
-    def choose(
-        self, observation: Observation, proto_actions: npt.NDArray[np.float32]
-    ) -> npt.NDArray[np.int64]:
+    def choose(self, observation: Observation, proto_actions: Floats) -> Slates:
         """Songs of highest Q among the nearest to proto-actions ``(n, slate_size)`` [9, 12]."""
+        critic = self.average_critic if self.settings.average_critic else self.critic
+        return self.slates(self.space.state(observation), observation, proto_actions, critic)
+
+    def slates(
+        self, state: State, allowed: Observation, proto_actions: Floats, critic: networks.Critic
+    ) -> Slates:
+        """Slates ``(n, slate_size)`` of the songs that ``allowed`` lets be recommended."""
         config = self.settings
-        weight = self.space.weights(observation, config.quality_weight)
+        weight = self.space.weights(allowed, config.quality_weight)
         most = min(max(config.rerank, config.slate_size), len(self.space.vectors))
-        near = self.space.nearest(observation, proto_actions * weight, most)
+        near = self.space.nearest(allowed, proto_actions * weight, most)
         if not config.rerank:
             return np.maximum(near, 0)
-        critic = self.average_critic if config.average_critic else self.critic
-        return self.space.best(observation, near, weight, critic, config.slate_size)
+        return self.space.best(
+            state, near, weight, critic, config.slate_size, song_by_song=config.reach == "song"
+        )
 
     # Learning: the update
 
@@ -204,16 +214,18 @@ class DDPGAgent(Agent):
 
     @torch.no_grad()
     def target(self, batch: Batch) -> Tensor:
-        """``y_k = r_k + gamma * (1 - terminated) * Q'(s', mu'(s'))`` ``(B, K)``."""
+        """``y_k = r_k + gamma * (1 - terminated) * next_value(s')`` ``(B, K)``."""
         if self.settings.gamma == 0:
             return batch.rewards
         later = self.settings.gamma * ~batch.terminated * self.next_value(batch)
         return batch.rewards + later[:, None]
 
     def next_value(self, batch: Batch) -> Tensor:
-        """``Q'(s', mu'(s'))`` ``(B,)``; override it for another target."""
-        proto_actions = self.target_actor(batch.next_state)
-        return self.target_critic(batch.next_state, proto_actions[:, None])[:, 0]
+        """Mean of ``Q'(s', e_j)`` over the slate that mu' and Q' play in s' ``(B,)``."""
+        state, critic, barred = batch.next_state, self.target_critic, batch.barred.numpy()
+        proto_actions = self.target_actor(state).numpy()
+        slates = self.slates(state, {"barred": barred}, proto_actions, critic)
+        return critic.score_slates(critic.encode(state), self.space.embed(slates)).mean(dim=1)
 
     @staticmethod
     def critic_loss(
@@ -222,7 +234,7 @@ class DDPGAgent(Agent):
         """Mean squared error to a target ``(B, K)`` over the songs heard, and the mean of Q."""
         heard = batch.heard.to(target.dtype)
         encoded = critic.encode(batch.state)
-        q = critic.score(encoded, batch.songs)
+        q = critic.score_slates(encoded, batch.songs)
         if within_slates and q.shape[1] > 1:
             added = (q - encoded.value) * heard
             common = added.sum(dim=1, keepdim=True) / heard.sum(dim=1, keepdim=True).clamp(min=1)
@@ -313,7 +325,8 @@ class DDPGAgent(Agent):
         batch = self.space.batch(happened, future=self.settings.gamma > 0)
         without_quality = batch.songs.clone()
         without_quality[..., -1] = 0
-        residuals = self.target(batch) - self.critic(batch.state, without_quality)
+        encoded = self.critic.encode(batch.state)
+        residuals = self.target(batch) - self.critic.score_slates(encoded, without_quality)
         self.space.add_residuals(happened.slate[happened.heard], residuals[batch.heard].numpy())
 
     def batches(self, number: int, *, offline_fraction: float | None = None) -> Iterator[Batch]:

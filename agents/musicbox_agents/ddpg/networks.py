@@ -4,7 +4,7 @@ Shapes: ``B`` sessions of a batch, ``M`` actions in each, ``d`` dimensions of th
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy.typing as npt
 import torch
@@ -12,12 +12,16 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim import Optimizer
 
-from musicbox_agents.ddpg.state import State, num_statistics
-from musicbox_env.data.summaries import GROUPS, PLAYED
+from musicbox_agents.ddpg.recency import SPANS, alike_by_age
+from musicbox_agents.ddpg.state import State, num_means, num_statistics
+from musicbox_env.data.summaries import PLAYED
 
 SLOW: Final = 0.1
 """Factor on a critic's direction: Adam moves every weight by the learning rate, signal or noise,
 and a direction has many weights with little signal each."""
+
+FAST: Final = 4.0
+"""Factor on what likeness to songs heard counts, which some hundred updates must learn."""
 
 RATE_WEIGHT: Final = 0.4
 """Length of the rate axis in the heuristic; a mean of songs is about 0.6 long."""
@@ -35,20 +39,24 @@ class Actor(nn.Module):
 
         mu(s) = unit(sum_j gate_j(s) mean_j(s)  +  correction(s))
 
-    with j over the songs played, kept and skipped.
+    with j over the songs played, kept and skipped, and where order counts over the session's first
+    and last songs.
     """
 
-    def __init__(self, dim: int, *, hidden: int = 32, rate: bool = False) -> None:
+    def __init__(
+        self, dim: int, *, hidden: int = 32, rate: bool = False, ordered: bool = False
+    ) -> None:
         """Make an actor with random weights."""
         super().__init__()
-        self.dim, self.rate = dim, rate
+        self.dim, self.means = dim, num_means(ordered=ordered)
+        self.rate = rate
         self.trunk = nn.Sequential(nn.Linear(num_statistics(rate=rate), hidden), nn.ReLU())
-        self.gates_and_correction = nn.Linear(hidden, len(GROUPS) + dim)
+        self.gates_and_correction = nn.Linear(hidden, self.means + dim)
 
     def forward(self, state: State) -> Tensor:
         """Proto-actions ``(B, d)``."""
         out = self.gates_and_correction(self.trunk(state.statistics))
-        gates, correction = out.split((len(GROUPS), self.dim), dim=1)
+        gates, correction = out.split((self.means, self.dim), dim=1)
         return unit((gates[:, None] @ state.means).squeeze(1) + correction)
 
     @torch.no_grad()
@@ -71,10 +79,15 @@ class CriticState(NamedTuple):
     Attributes:
         value: Q of the action 0 ``(B, 1)``.
         slope: What each dimension of an action adds ``(B, d)``.
+        wear: What likeness to songs heard adds, by their age ``(L,)``; None where order does not
+            count.
+        heard: Songs before the action, as `State.heard`.
     """
 
     value: Tensor
     slope: Tensor
+    wear: Tensor | None
+    heard: Tensor
 
 
 class Critic(nn.Module):
@@ -82,25 +95,31 @@ class Critic(nn.Module):
 
     ::
 
-        Q(s, a)  = value(s) + slope(s) . a
+        Q(s, a)  = value(s) + slope(s) . a  [ + sum_l wear_l alike_l(a) ]
         slope(s) = sum_j gain_j(s) mean_j(s)  +  direction
 
     with j over the songs played, kept and skipped: "like what you play" is one weight, and how much
     that counts in this session another. Q is linear in a, so the actor climbs the same gradient at
-    any point, learned from all songs together.
+    any point, learned from all songs together. Where order counts, so does how alike a is to what
+    was heard l songs ago (`recency`), songs of the same slate included.
     """
 
-    def __init__(self, dim: int, *, hidden: int = 32, rate: bool = False) -> None:
+    rate_axis: Tensor
+
+    def __init__(
+        self, dim: int, *, hidden: int = 32, rate: bool = False, ordered: bool = False
+    ) -> None:
         """Make a critic that values all actions equally."""
         super().__init__()
-        self.rate = rate
-        last = nn.Linear(hidden, 1 + len(GROUPS) + rate)
+        self.rate, self.means = rate, num_means(ordered=ordered)
+        last = nn.Linear(hidden, 1 + self.means + rate)
         with torch.no_grad():
             last.weight[1:] = 0
             last.bias[1:] = 0
         first = nn.Linear(num_statistics(rate=rate), hidden)
         self.value_and_gains = nn.Sequential(first, nn.ReLU(), last)
         self.direction = nn.Parameter(torch.zeros(dim))
+        self.wear = nn.Parameter(torch.zeros(len(SPANS))) if ordered else None
         self.register_buffer("rate_axis", torch.eye(dim)[-1], persistent=False)
 
     def forward(self, state: State, actions: Tensor) -> Tensor:
@@ -110,15 +129,46 @@ class Critic(nn.Module):
     def encode(self, state: State) -> CriticState:
         """What does not depend on the action."""
         outputs = self.value_and_gains(state.statistics)
-        value, gains, of_rate = outputs.split((1, len(GROUPS), self.rate), dim=1)
+        value, gains, of_rate = outputs.split((1, self.means, self.rate), dim=1)
         slope = (gains[:, None] @ state.means).squeeze(1)
         if self.rate:
             slope = slope + of_rate * self.rate_axis
-        return CriticState(value, slope + SLOW * self.direction)
+        wear = None if self.wear is None else FAST * self.wear
+        return CriticState(value, slope + SLOW * self.direction, wear, state.heard)
 
     def score(self, encoded: CriticState, actions: Tensor) -> Tensor:
         """Q ``(B, M)`` of actions ``(B, M, d)`` in sessions that were encoded already."""
-        return encoded.value + (actions @ encoded.slope[..., None]).squeeze(2)
+        q = encoded.value + (actions @ encoded.slope[..., None]).squeeze(2)
+        if encoded.wear is None:
+            return q
+        return q + alike_by_age(actions, encoded.heard) @ encoded.wear
+
+    def score_slates(self, encoded: CriticState, songs: Tensor) -> Tensor:
+        """Q ``(B, K)`` of the songs of slates ``(B, K, d)``, each after those before it."""
+        if encoded.wear is None:
+            return self.score(encoded, songs)
+        q = []
+        for place in range(songs.shape[1]):
+            song = songs[:, place : place + 1]
+            q.append(self.score(encoded, song))
+            encoded = self.after(encoded, song)
+        return torch.cat(q, dim=1)
+
+    def after(self, encoded: CriticState, song: Tensor) -> CriticState:
+        """Sessions in which one more song ``(B, 1, d)`` of the slate stands before the action."""
+        if encoded.wear is None:
+            return encoded
+        without_rate = song - song * self.rate_axis if self.rate else song
+        return encoded._replace(heard=torch.cat([encoded.heard, without_rate], dim=1))
+
+    def groups(self, decay: float) -> list[dict[str, Any]]:
+        """Weights for an optimizer: all decay but `wear`, which few songs of a log tell of."""
+        own = [] if self.wear is None else [self.wear]
+        others = [w for name, w in self.named_parameters() if name != "wear"]
+        return [
+            {"params": others, "weight_decay": decay},
+            *({"params": [w], "weight_decay": 0.0} for w in own),
+        ]
 
 
 def descend(optimizer: Optimizer, loss: Tensor) -> float:

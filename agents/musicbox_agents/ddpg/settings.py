@@ -10,6 +10,7 @@ from musicbox_env.schema import require_known
 from musicbox_env.simulator.config import MOST_SONGS
 
 STARTS: Final = ("heuristic", "random")
+REACHES: Final = ("nothing", "slate", "song")
 QUALITIES: Final = ("learned", "logged", "counted")
 
 _POSITIVE: Final = 1e-12
@@ -18,7 +19,7 @@ _RANGES: Final[dict[str, tuple[float, float]]] = {
     "hidden": (1, WIDEST),
     **dict.fromkeys(("batch_size", "buffer_size", "num_envs", "log_sessions"), (1, np.inf)),
     **dict.fromkeys(("warmup_updates", "learning_starts", "noise"), (0, np.inf)),
-    **dict.fromkeys(("rerank", "quality_prior", "quality_weight"), (0, np.inf)),
+    **dict.fromkeys(("rerank", "quality_weight"), (0, np.inf)),
     "updates_per_step": (_POSITIVE, np.inf),
     **dict.fromkeys(("tau", "actor_rate", "critic_rate"), (_POSITIVE, 1)),
     **dict.fromkeys(("gamma", "offline_fraction"), (0, 1)),
@@ -54,13 +55,14 @@ class DDPGSettings(AgentSettings):
         quality: Last axis of the space: ``"counted"``, a song's keep rate in training, as the
             dataset has it; ``"logged"``, how much better its plays went than their sessions
             predicted; ``"learned"``, the same, and what is seen while learning is added [3].
-        quality_prior: Plays that the prior of a song's quality is worth; None is to estimate it
-            from how much songs differ in the log [3].
         quality_weight: What the quality axis counts when songs are chosen out of the catalog; 1 is
             what the critic says [12].
         within_slates: Whether the critic learns what songs add, in the log, from differences
             within slates alone [14].
         average_critic: Whether songs are chosen by the running average of the critic [15].
+        reach: How far it sees what songs heard do to those like them [16]: ``"nothing"``; those
+            heard when the ``"slate"`` begins; or up to the ``"song"``, those before it in the slate
+            included, which is then composed song by song.
     """
 
     embedding: str | None = None
@@ -83,12 +85,13 @@ class DDPGSettings(AgentSettings):
     warmup_updates: int = 1_000
     rerank: int = 50
     quality: str = "learned"
-    quality_prior: float | None = None
     quality_weight: float = 0.35
     within_slates: bool = True
     average_critic: bool = True
+    reach: str = "nothing"
 
     def __post_init__(self) -> None:
         require_known("start", self.start, STARTS)
+        require_known("reach", self.reach, REACHES)
         require_known("quality", self.quality, QUALITIES)
         require_ranges(self, _RANGES)

@@ -13,14 +13,14 @@ from musicbox_agents.ddpg.networks import Critic
 from musicbox_agents.ddpg.quality import TrackQuality, quality_in_log
 from musicbox_agents.ddpg.replay import Transitions
 from musicbox_agents.ddpg.settings import DDPGSettings
-from musicbox_agents.ddpg.state import State, read_sessions
+from musicbox_agents.ddpg.state import State, embedded, read_sessions
 from musicbox_agents.log import FOLDS
 from musicbox_agents.slates import best_candidates, nearest
 from musicbox_env.data.dataset import RATE_SUFFIX, Dataset
 from musicbox_env.retrieval.search import Search
 from musicbox_env.retrieval.spaces import rate_column
 from musicbox_env.rewards import RewardConfig, discounts
-from musicbox_env.schema import is_skip
+from musicbox_env.schema import UNKNOWN, is_skip
 
 Axes = dict[str, npt.NDArray[np.float32]]
 Parts = TypeVar("Parts", bound=tuple)
@@ -38,6 +38,7 @@ class Batch(NamedTuple):
         next_state: After the slate; the state before it where nothing needs it.
         logged: Whether the slate comes from the log ``(B, 1)``.
         kept: Which songs were heard and not skipped ``(B, K)``.
+        barred: Songs heard when the slate is over ``(B, H)``; ``(B, 0)`` where nothing needs them.
     """
 
     state: State
@@ -48,6 +49,7 @@ class Batch(NamedTuple):
     next_state: State
     logged: Tensor
     kept: Tensor
+    barred: Tensor
 
 
 class SongSpace:
@@ -58,10 +60,14 @@ class SongSpace:
         has_rate: Whether its last axis is how good a song is.
         search: Finds songs in it.
         quality: How good songs are, where the last axis is the agent's own; else None.
+        ordered: Whether the order of the songs that sessions heard counts.
     """
 
-    def __init__(self, dataset: Dataset, embedding: str | None = None) -> None:
+    def __init__(
+        self, dataset: Dataset, embedding: str | None = None, *, ordered: bool = False
+    ) -> None:
         """Open a space; None is the dataset's best, with the rate."""
+        self.ordered = ordered
         self.embedding = embedding or dataset.default_embedding
         self.has_rate = self.embedding.endswith(RATE_SUFFIX)
         self.search = Search(dataset, self.embedding)
@@ -96,9 +102,7 @@ class SongSpace:
 
     def embed(self, tracks: npt.NDArray[np.integer]) -> Tensor:
         """Embeddings of tracks ``(..., d)``, 0 for -1."""
-        vectors = self.vectors.take(tracks, axis=0, mode="clip")  # of a mapped file, not a copy
-        vectors[tracks < 0] = 0
-        return torch.from_numpy(vectors)
+        return embedded(self.vectors, tracks)
 
     def state(self, observation: Observation) -> State:
         """What the networks read of a batch of sessions."""
@@ -108,19 +112,36 @@ class SongSpace:
             observation["levels"].astype(np.int8, copy=False),
             observation["context"].astype(np.float32, copy=False),
             rate=self.has_rate,
+            ordered=self.ordered,
         )
 
     def best(
         self,
-        observation: Observation,
+        state: State,
         near: npt.NDArray[np.int64],
         weight: npt.NDArray[np.float32],
         critic: Critic,
         k: int,
+        *,
+        song_by_song: bool = False,
     ) -> npt.NDArray[np.int64]:
-        """The k tracks of highest Q among ``near`` ``(n, m)``, embeddings times `weights`."""
+        """The k tracks of highest Q among ``near`` ``(n, m)``, embeddings times `weights`.
+
+        ``song_by_song``: each has the highest Q after those before it.
+        """
         songs = self.embed(near) * torch.from_numpy(weight)
-        return best_candidates(near, critic(self.state(observation), songs).numpy(), k)
+        encoded = critic.encode(state)
+        q = critic.score(encoded, songs).numpy()
+        if not song_by_song:
+            return best_candidates(near, q, k)
+        left, slates = near.copy(), np.zeros((len(near), k), np.int64)
+        for place in range(k):
+            best = np.where(left >= 0, q, -np.inf).argmax(axis=1)[:, None]
+            slates[:, place] = np.maximum(np.take_along_axis(left, best, axis=1)[:, 0], 0)
+            np.put_along_axis(left, best, UNKNOWN, axis=1)
+            encoded = critic.after(encoded, self.embed(slates[:, place : place + 1]))
+            q = critic.score(encoded, songs).numpy()
+        return slates
 
     def batch(self, rows: Transitions, *, future: bool) -> Batch:
         """What the networks read of transitions; next states only with ``future``."""
@@ -128,16 +149,21 @@ class SongSpace:
         if self.has_rate:
             given = ~np.isnan(rows.slate_axis)
             songs.numpy()[given, -1] = rows.slate_axis[given]
-        state = self.state(rows.before())
+        state = next_state = self.state(rows.before())
+        barred = rows.tracks[:, :0]
+        if future:
+            after = rows.after()
+            next_state, barred = self.state(after), after["tracks"]
         return Batch(
             state=state,
             songs=songs,
             rewards=torch.from_numpy(rows.song_reward),
             heard=torch.from_numpy(rows.heard),
             terminated=torch.from_numpy(rows.terminated),
-            next_state=self.state(rows.after()) if future else state,
+            next_state=next_state,
             logged=torch.from_numpy(rows.logged)[:, None],
             kept=torch.from_numpy(rows.heard & ~is_skip(rows.slate_levels)),
+            barred=torch.from_numpy(barred),
         )
 
     def counted_axes(self) -> Axes:
@@ -156,8 +182,7 @@ class SongSpace:
         if settings.quality == "counted" or not self.has_rate:
             return self.counted_axes()
         unit = discounts(reward.gamma_position, settings.slate_size).sum()
-        prior = settings.quality_prior
-        found = quality_in_log(self.search.dataset, self.vectors[:, :-1], reward, prior, unit)
+        found = quality_in_log(self.search.dataset, self.vectors[:, :-1], reward, None, unit)
         self.set_quality(found["train"])
         return {fold: found[fold].axis(np.arange(len(self.vectors))) for fold in FOLDS}
 

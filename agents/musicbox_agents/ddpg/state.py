@@ -12,6 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from musicbox_agents.ddpg.recency import NUM_MEANS, means_by_age
 from musicbox_env.data.summaries import GROUPS, PLAYED, add_to_groups
 from musicbox_env.kernels import compiled
 from musicbox_env.schema import NUM_LEVELS
@@ -29,18 +30,27 @@ class State(NamedTuple):
             halve every `HALF_LIVES` songs; the context; how much of the history there is.
             ``(B, num_statistics)``.
         means: Mean embedding of the songs played, kept and skipped ``(B, 3, d)``, 0 where there is
-            none. Kept apart since they say different things: taste shows in everything that was
-            played, whereas kept minus skipped cancels it, because skipped songs share the liked
-            genre. The rate is left at 0: that of the songs played says nothing of what is liked.
+            none; where order counts, ``(B, 6, d)``, with `recency.means_by_age`. Kept apart since
+            they say different things: taste shows in everything that was played, whereas kept minus
+            skipped cancels it, because skipped songs share the liked genre. The rate is left at 0:
+            that of the songs played says nothing of what is liked.
+        heard: Embeddings of the songs, the newest last, with 0 for the rate and where there is none
+            ``(B, H, d)``; ``(B, 0, d)`` where order does not count.
     """
 
     statistics: Tensor
     means: Tensor
+    heard: Tensor
 
 
 def num_statistics(*, rate: bool) -> int:
     """Length of `State.statistics`."""
     return len(HALF_LIVES) * (NUM_LEVELS + rate) + CONTEXT_SIZE + 1
+
+
+def num_means(*, ordered: bool) -> int:
+    """Number of `State.means`."""
+    return len(GROUPS) + NUM_MEANS * ordered
 
 
 def read_sessions(
@@ -50,6 +60,7 @@ def read_sessions(
     context: npt.NDArray[np.float32],
     *,
     rate: bool,
+    ordered: bool = False,
 ) -> State:
     """Summarize sessions.
 
@@ -59,12 +70,26 @@ def read_sessions(
         levels: How far each was heard ``(B, H)``, -1 where padded.
         context: Context features of the observation ``(B, CONTEXT_SIZE)``.
         rate: Whether the last dimension of the embeddings is the songs' rate.
+        ordered: Whether the order of the songs counts.
     """
     statistics = np.zeros((len(tracks), num_statistics(rate=rate)), np.float32)
     means = np.zeros((len(tracks), len(GROUPS), space.shape[1]), np.float32)
     weights = _half_life_weights(tracks.shape[1])
     _read_plays(np.asarray(space), tracks, levels, context, weights, rate, statistics, means)
-    return State(torch.from_numpy(statistics), torch.from_numpy(means))
+    plain = torch.from_numpy(means)
+    heard = embedded(space, tracks if ordered else tracks[:, :0])
+    if rate:
+        heard[..., -1] = 0
+    if ordered:
+        plain = torch.cat([plain, means_by_age(heard, torch.from_numpy(levels >= 0))], dim=1)
+    return State(torch.from_numpy(statistics), plain, heard)
+
+
+def embedded(space: npt.NDArray[np.float32], tracks: npt.NDArray[np.integer]) -> Tensor:
+    """Embeddings of tracks ``(..., d)``, 0 for -1."""
+    vectors = space.take(tracks, axis=0, mode="clip")  # of a mapped file, not a copy
+    vectors[tracks < 0] = 0
+    return torch.from_numpy(np.asarray(vectors))
 
 
 @compiled

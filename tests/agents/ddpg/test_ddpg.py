@@ -3,12 +3,12 @@
 Where a docstring says "there", it tells a defect of the first MusicBox that the test would find.
 """
 
+import numpy as np
 import pytest
 import torch
 from musicbox_agents.ddpg.agent import DDPGAgent
 from musicbox_agents.ddpg.settings import DDPGSettings
-from musicbox_agents.ddpg.space import Batch
-from musicbox_agents.ddpg.state import State
+from musicbox_agents.ddpg.space import Batch, divided
 from small_ddpg import small_agent, some_batch, trained_critic
 from torch import Tensor
 
@@ -42,23 +42,28 @@ def test_the_actor_climbs_the_critic(synthetic: Dataset, start: str) -> None:
         assert torch.equal(w, weights[name]), "the actor's step moved the critic"
 
 
-class Fixed(torch.nn.Module):
-    """An actor or critic whose output shows its input."""
-
-    def forward(self, state: State, actions: Tensor | None = None) -> Tensor:
-        played = state.means[:, 0]
-        return played if actions is None else 2 * (actions * played[:, None]).sum(dim=2)
-
-
-def test_target_by_hand(synthetic: Dataset) -> None:
+@pytest.mark.parametrize("reach", ["nothing", "song"])
+def test_target_by_hand(synthetic: Dataset, reach: str) -> None:
     """There the target's action came from s, and values were carried over the session's end."""
-    agent = small_agent(synthetic, gamma=0.5)
+    agent = small_agent(synthetic, gamma=0.5, tau=0.5, reach=reach)
     batch = some_batch(agent)
-    agent.target_actor = agent.target_critic = Fixed()  # type: ignore[assignment]
-    # mu'(s') is the mean m of the songs of s', Q'(s', a) = 2 a . m: hence 2 |m|**2.
-    value = 2 * batch.next_state.means[:, 0].square().sum(dim=1)
+    for _ in range(5):
+        agent.update(batch)
+    seen = agent.space.vectors * np.append(np.ones(agent.space.dim - 1), 0.35)
+    value = torch.zeros(len(batch.rewards))
+    for i, one in enumerate(divided(batch.next_state, 1)):
+        # The slate that mu' plays in s', of songs that the session did not hear.
+        scores = seen @ agent.target_actor(one)[0].detach().numpy()
+        scores[batch.barred[i]] = -np.inf
+        slate = np.argsort(-scores)[:3]
+        q = agent.target_critic.encode(one)
+        for track in slate:
+            song = agent.space.embed(np.array([[track]]))
+            value[i] += agent.target_critic.score(q, song)[0, 0].detach() / 3
+            q = agent.target_critic.after(q, song)
     goes_on = torch.arange(len(value)) % 2 == 1
     wanted = batch.rewards + (0.5 * value * goes_on)[:, None]
+    assert value.std() > 1e-3
     torch.testing.assert_close(agent.target(batch), wanted)
 
 

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pytest
 import torch
 from musicbox_agents import load_agent, make_agent
+from musicbox_agents.ddpg import quality
 from musicbox_agents.ddpg.settings import DDPGSettings
 from musicbox_agents.progress import mean_cosine
 from musicbox_agents.sessions import one_thread
@@ -176,9 +177,8 @@ def test_learns_which_songs_are_good_beyond_their_embeddings(
 
     monkeypatch.setitem(LISTENERS, "picky", lambda dataset: Picky(good))
     # Residuals count after 500 updates; the log says nothing of which songs are good.
-    agent = small_agent(
-        world, quality_prior=2.0, warmup_updates=500, offline_fraction=0.25, num_envs=16
-    )
+    monkeypatch.setattr(quality, "PRIORS", (2.0, 2.0))
+    agent = small_agent(world, warmup_updates=500, offline_fraction=0.25, num_envs=16)
     seen: list[Mapping[str, float]] = []
     agent.learn(
         {"data": str(world.folder), "listener": "picky"},
