@@ -1,4 +1,4 @@
-"""What one process plays of a dataset, printed as JSON: ``python playing.py DATA HOW [STEPS]``."""
+"""What one process plays of a dataset, as JSON: ``python playing.py DATA HOW [MORE...]``."""
 
 import hashlib
 import json
@@ -17,7 +17,7 @@ import musicbox_env
 
 PLAYERS, SESSIONS, STEPS = 4, 3, 60
 SETTLED = 10_000
-"""Vector steps after which memory must be flat."""
+"""Vector steps after which memory must be flat; as many as are measured, where these are fewer."""
 
 
 def vector_env(data, listener="replay"):
@@ -99,9 +99,9 @@ def growth(data, steps):
     env.reset(seed=0)
     env.action_space.seed(0)
     actions = [env.action_space.sample() for _ in range(64)]
-    before = 0
-    for step in range(SETTLED + steps):
-        if step == SETTLED:
+    before, settled = 0, min(SETTLED, steps)
+    for step in range(settled + steps):
+        if step == settled:
             before = resident()
         env.step(actions[step % 64])
     return resident() - before
@@ -116,4 +116,4 @@ if __name__ == "__main__":
     elif how == "death":
         print(json.dumps(after_a_death(data, more[0])))
     else:
-        print(json.dumps(results(data, how)))
+        print(json.dumps([results(data, each) for each in (how, *more)]))

@@ -13,7 +13,7 @@ from tampering import mutations, prepare
 SILENCE = 300
 """Seconds after which a process that plays one folder hangs; kernels may have to be compiled."""
 FEWEST = 2_000
-SAMPLE = 30
+SAMPLE = 20
 
 
 @pytest.fixture(scope="module")
