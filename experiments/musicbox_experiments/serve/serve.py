@@ -10,6 +10,7 @@ import os
 import socket
 import tempfile
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -116,12 +117,14 @@ def bound(host: str, port: int) -> socket.socket:
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         family, kind, protocol, _, where = found[0]
-        # With its protocol named, which `socket.create_server` leaves out: only then asyncio turns
-        # off Nagle's algorithm, which holds answers back for 40 ms.
-        listening = socket.socket(family, kind, protocol)
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.bind(where)
-        return listening
+        with ExitStack() as unless_bound:
+            # With its protocol named, which `socket.create_server` leaves out: only then asyncio
+            # turns off Nagle's algorithm, which holds answers back for 40 ms.
+            listening = unless_bound.enter_context(socket.socket(family, kind, protocol))
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listening.bind(where)
+            unless_bound.pop_all()
+            return listening
     except OSError as error:
         raise UserError(
             f"{host} port {port} cannot be served at ({error.strerror}). Name another --port, or "
