@@ -46,7 +46,7 @@ def cases(record_property: Callable[[str, object], None]) -> Callable[[str, int,
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print of each kind of attack how many cases were tried, and how many held."""
+    """Print a table of how many cases of each kind of attack were tried, and how many held."""
     tried, held = Counter[str](), Counter[str]()
     for outcome in ("passed", "failed", "error"):
         for report in terminalreporter.stats.get(outcome, []):
@@ -55,8 +55,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
                 for kind, cases, held_of_them in noted or [_as_one_case(report, outcome)]:
                     tried[kind] += cases
                     held[kind] += held_of_them
-    for kind in sorted(tried):
-        terminalreporter.write_line(f"{kind}: {tried[kind]} tried, {held[kind]} held")
+    rows = [(kind, f"{tried[kind]:,}", f"{held[kind]:,}") for kind in sorted(tried)]
+    for row in [("kind", "tried", "held"), ("---",) * 3, *rows] if rows else []:
+        terminalreporter.write_line(f"| {' | '.join(row)} |")
 
 
 def _as_one_case(report: pytest.TestReport, outcome: str) -> tuple[str, int, int]:
