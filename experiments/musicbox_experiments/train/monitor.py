@@ -124,7 +124,8 @@ class _ScalarFile:
     def add(self, scalars: Mapping[str, float]) -> None:
         from tensorboard.compat.proto.summary_pb2 import Summary  # type: ignore[attr-defined]
 
-        values = [Summary.Value(tag=name, simple_value=x) for name, x in scalars.items()]
+        # Rows of the curve hold their numbers in another order than metrics as they come.
+        values = [Summary.Value(tag=name, simple_value=x) for name, x in sorted(scalars.items())]
         self._write(step=int(scalars["steps"]), summary=Summary(value=values))
         self._records.flush()
 
