@@ -138,9 +138,16 @@ class JsonTable:
 
     def records_lost(self) -> int:
         """About how many records lie behind the damage, estimated from the bytes that are left."""
-        given, taken = self._source.records_given, self._source.bytes_of_records
-        each = taken / given if given else TYPICAL_RECORD_BYTES
-        return max(1, round((self._source.bytes_left() + 1) / max(each, 1)))
+        source = self._source
+        each = TYPICAL_RECORD_BYTES
+        if source.records_before:
+            each = max(source.bytes_before / source.records_before, 1)
+        known = source.bytes_read - source.bytes_before
+        left = source.bytes_left()
+        if not left:
+            return 1
+        since = source.records_given - source.records_before
+        return max(1, round((known + left) / each) - since)
 
 
 class _RecordSource:
@@ -150,12 +157,15 @@ class _RecordSource:
         records_given: Records so far.
         bytes_read: Bytes so far.
         bytes_of_records: Bytes up to the read that held the last record.
+        bytes_before: Bytes up to the last read, all of which is parsed.
+        records_before: Records up to there.
     """
 
     def __init__(self, stream: PeekedStream, shape: Shape) -> None:
         self.records_given = 0
         self.bytes_of_records = 0
         self.bytes_read = 0
+        self.bytes_before = self.records_before = 0
         self._shape = shape
         if stream.head.startswith(BYTE_ORDER_MARK):
             stream.read(len(BYTE_ORDER_MARK))
@@ -165,18 +175,20 @@ class _RecordSource:
         """Hand bytes to the parser, unless it has taken too many without a record coming out."""
         if self.bytes_read - self.bytes_of_records > MAX_RECORD_BYTES:
             raise ijson.JSONError(f"no record ends within {MAX_RECORD_BYTES:,} bytes")
+        self.bytes_before, self.records_before = self.bytes_read, self.records_given
         data = self._stream.read(size)
         self.bytes_read += len(data)
         return data
 
     def bytes_left(self) -> int:
-        """Bytes behind the last record; reads the stream to its end."""
+        """Bytes that were not read, which are read now."""
+        before = self.bytes_read
         try:
             while data := self._stream.read(READ_BYTES):
                 self.bytes_read += len(data)
         except (ijson.JSONError, OSError, EOFError, ValueError):
             pass
-        return self.bytes_read - self.bytes_of_records
+        return self.bytes_read - before
 
     def records(self) -> Iterator[Record | None]:
         """Each record; None for anything else in such a place.

@@ -49,6 +49,7 @@ NAMED_ONLY: Final = (
     (rb"ARROW1\0\0", "an Arrow file", "write it as Parquet"),
 )
 """What is recognized by its first bytes but not read, and what to do about it."""
+UNPACKED: Final = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA}
 METHODS: Final = {9: "Deflate64", 93: "Zstandard", 95: "xz", 98: "PPMd", 99: "AES encryption"}
 LIST_OF_MEMBERS_BYTES: Final = 8 << 20
 """What the list of members of a zip may take, which is read as a whole."""
@@ -166,10 +167,11 @@ def zip_members(
             continue
         if info.flag_bits & 0x1:
             raise InputError(f"{inside}: is encrypted; give the archive without password.")
-        if info.compress_type in METHODS:
+        if info.compress_type not in UNPACKED:
+            method = METHODS.get(info.compress_type, f"method {info.compress_type} of zip")
             yield (
                 inside,
-                f"is packed by {METHODS[info.compress_type]}, which is not read (unsupported "
+                f"is packed by {method}, which is not read (unsupported "
                 "compression): pack the archive again with ordinary Deflate, as by `zip`, or "
                 "unpack it and name the folder",
             )

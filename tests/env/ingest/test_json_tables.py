@@ -84,6 +84,18 @@ def test_damage_comes_after_what_was_read():
     assert table.records_lost() == pytest.approx(5_000 - len(given), rel=0.4)
 
 
+@pytest.mark.parametrize("record", [3, 90, 700])
+def test_what_damage_costs_is_estimated_wherever_it_is(record):
+    """In the first bytes that are read too, of which a part alone is parsed."""
+    records = [{"ts": f"2024-01-01T{i % 24:02d}", "text": "x" * 500} for i in range(1_000)]
+    lines = [json.dumps(of) for of in records]
+    lines[record] = lines[record].replace(":", ";", 1)
+    table = table_of("[" + ",".join(lines) + "]")
+    with pytest.raises(DamagedFileError):
+        list(table.rows(("ts",)))
+    assert table.records_lost() == pytest.approx(1_000 - record, rel=0.15)
+
+
 @pytest.mark.parametrize(
     ("content", "why"),
     [

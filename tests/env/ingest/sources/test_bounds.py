@@ -165,14 +165,16 @@ def test_time_is_bounded(tmp_path, of):
         read_all(path, bounds=Bounds(seconds=0, seconds_per_mb=0))
 
 
-def test_deflate64_is_named_and_the_rest_is_read(tmp_path):
+@pytest.mark.parametrize("number", [9, 1, 97, 98])
+def test_a_way_of_packing_that_is_not_read_is_named_and_the_rest_is_read(tmp_path, number):
     content = bytearray(zip_of([("a.csv", CSV), ("b.csv", CSV)]))
     for magic, offset in ((b"PK\x03\x04", 8), (b"PK\x01\x02", 10)):
-        struct.pack_into("<H", content, content.index(magic) + offset, 9)
+        struct.pack_into("<H", content, content.index(magic) + offset, number)
     rows, refused = read_all(write(tmp_path, bytes(content)))
     assert rows > 20
     assert len(refused) == 1
-    assert "is packed by Deflate64, which is not read (unsupported compression)" in refused[0]
+    called = {9: "Deflate64", 98: "PPMd"}.get(number, f"method {number} of zip")
+    assert f"is packed by {called}, which is not read (unsupported compression)" in refused[0]
 
 
 def test_what_a_member_breaks_by_is_named_with_it(tmp_path):
