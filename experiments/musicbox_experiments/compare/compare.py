@@ -6,14 +6,17 @@ interrupted goes on where it stopped when the same command is given again.
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from musicbox_env.data.dataset import Dataset
+from musicbox_env.data.splits import TIME
+from musicbox_env.ingest.training_parts import SOURCE_COLUMN
 from musicbox_env.listeners import LISTENERS
 from musicbox_env.locks import held
+from musicbox_env.schema import SOURCES
 from musicbox_env.synthetic.truth import knows_truth
 from musicbox_experiments.compare.arms import Arm, EvaluateEach, arms_of, evaluated_together
 from musicbox_experiments.compare.config import CompareConfig
@@ -176,7 +179,7 @@ def _notes(config: CompareConfig, arms: Sequence[Arm]) -> list[str]:
     dataset, listeners = arms[0].whole, arms[0].listeners
     picks = any(len(arm.dataset.sessions.playable("validation")) for arm in arms)
     notes = [*cautions(dataset), _picking(listeners) if picks else NO_PICKING]
-    notes += _seen(config, arms)
+    notes += [*_of_data(dataset), *_seen(config, arms)]
     notes += untrained([job for arm in arms for job in arm.jobs])
     if config.split == "validation":
         notes.append(
@@ -194,6 +197,24 @@ def _notes(config: CompareConfig, arms: Sequence[Arm]) -> list[str]:
             "what a better choice of songs gains in them is the generator's assumption."
         )
     return notes
+
+
+def _of_data(dataset: Dataset) -> Iterator[str]:
+    """What the sessions are, where that bears on what the figures mean."""
+    split, log = dataset.about.get("split", {}), dataset.sessions
+    if split.get("kind") == TIME:
+        yield (
+            f"Sessions are split by time, with a gap of {split['gap']}: agents and listeners were "
+            "fitted on earlier sessions than those that are evaluated."
+        )
+    if SOURCE_COLUMN in log.column_names:
+        source = log.column(SOURCE_COLUMN)
+        recommended = float((source[source >= 0] == SOURCES.index("recommended")).mean())
+        yield (
+            f"{100 * recommended:.1f} % of the plays were recommended to their listeners, who "
+            "chose the others themselves; agents and listeners were fitted on both. `musicbox "
+            "trust` says how far what is learned from chosen songs holds for recommended ones."
+        )
 
 
 def _seen(config: CompareConfig, arms: Sequence[Arm]) -> list[str]:

@@ -7,8 +7,11 @@ import shutil
 import socket
 from dataclasses import replace
 
+import make_yambda
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
+from make_yambda import YambdaConfig
 from musicbox_agents import load_agent, make_agent
 from musicbox_experiments.compare import compare, evaluate
 from musicbox_experiments.compare.compare import CompareConfig
@@ -23,6 +26,8 @@ from musicbox_experiments.train.variants import parse_settings
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from musicbox_env.data.dataset import Dataset
+from musicbox_env.data.splits import SplitConfig
+from musicbox_env.ingest.pipeline import IngestConfig, ingest
 from musicbox_env.locks import InUseError, held
 from musicbox_env.rewards import RewardConfig
 from musicbox_env.synthetic.generator import SyntheticConfig, synthesize
@@ -383,3 +388,23 @@ def test_a_training_with_other_options_is_refused(config, tmp_path):
     for changed in ({"train_steps": 32}, {"reward": RewardConfig(listen=0, novelty=1)}):
         with pytest.raises(FileExistsError, match=r"other options \((steps|reward)\)"):
             train.run(replace(options, **changed))
+
+
+def test_the_report_says_how_sessions_were_split_and_who_chose_their_songs(tmp_path):
+    plays = make_yambda.plays(YambdaConfig(listeners=8, plays=4_000, tracks=200))
+    pq.write_table(plays.table, tmp_path / "listens.parquet")
+    split = SplitConfig(split="time", gap="1h")
+    source = (str(tmp_path / "listens.parquet"),)
+    data = ingest(IngestConfig(source, tmp_path / "data", split=split, progress=False))
+    config = CompareConfig(
+        source=Source(data=data),
+        agents=("logged", "random"),
+        listener="replay",
+        out=tmp_path / "run",
+        workers=1,
+    )
+    compare.run(config)
+    report = (config.out / "report.html").read_text()
+    log = Dataset(data).sessions
+    assert "split by time, with a gap of 1h" in report
+    assert f"{100 * log.column('source').mean():.1f} % of the plays were recommended" in report
