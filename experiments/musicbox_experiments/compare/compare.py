@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -35,6 +36,7 @@ from musicbox_experiments.data.enough import cautions
 from musicbox_experiments.data.sources import without_home
 from musicbox_experiments.evaluate.first_musicbox import first_musicbox_figures
 from musicbox_experiments.evaluate.metrics import CatalogStats, PerSession, Rollout
+from musicbox_experiments.evaluate.order import worth_of_order
 from musicbox_experiments.text import say
 from musicbox_experiments.train.folder import as_stored, prepare_folder
 from musicbox_experiments.train.jobs import curve, train_all, untrained
@@ -94,7 +96,15 @@ def train_and_evaluate(config: CompareConfig, *, command: str = "") -> Study:
     evaluate = EvaluateEach({str(arm.evaluation.folder.parent): arm.evaluation for arm in arms})
     train_all(jobs, workers=config.workers or os.cpu_count() or 1, then=evaluate)
     study = _study(config, arms, *evaluated_together(arms))
-    return replace(study, command=without_home(command))
+    return replace(study, command=without_home(command), order=_order(study, arms[0].whole))
+
+
+def _order(study: Study, dataset: Dataset) -> dict[str, Any]:
+    """What the order of songs is worth, at the exact law of a world where they wear out."""
+    wears = "satiation" in dataset.about.get("synthetic", {})
+    if not wears or EXACT_EVALUATOR not in study.evaluators:
+        return {}
+    return worth_of_order(study.at(EXACT_EVALUATOR), dataset)
 
 
 def print_summary(config: CompareConfig, summary: Summary) -> None:

@@ -47,14 +47,23 @@ ABLATION: Final = (
 )
 REACHES: Final = ("planner+blind.reach=nothing", "planner+slate.reach=slate")
 """The oracle that reads less of what wears out; `skyline` composes song by song."""
+LISTS: Final = tuple(
+    f"ddpg+{label}.{setting}"
+    for label, settings in {
+        "list": ("reach=song", "history_length=80"),
+        "look-ahead": ("reach=song", "history_length=80", "gamma=0.5"),
+    }.items()
+    for setting in settings
+)
+"""`ddpg` that sees wear and composes slates as lists, all that a session heard before it."""
 ORDER: Final[Mapping[str, Any]] = {
     "agents": (
-        *("random", "popularity", "logged", "played-rate"),
-        *("lird", "sb3-ddpg", "ddpg", "bayes"),
+        *("random", "popularity", "logged", "played-rate", "lird", "sb3-ddpg", "ddpg"),
+        *(*parse_settings(LISTS), "ddpg+list@reach=slate", "bayes"),
         *parse_settings(REACHES),
         *("skyline", "planner"),
     ),
-    "agent_settings": REACHES,
+    "agent_settings": (*REACHES, *LISTS),
     "seeds": 10,
     "horizon": 60,
     "evaluator": ("ground_truth",),

@@ -44,6 +44,7 @@ class Study:
         fitted_on: The option ``--fit-on`` where learned listeners evaluate; else empty.
         gains_known: What gains at such evaluators were worth where the truth is known; see
             `known_gains.gains_known`.
+        order: What the order of songs is worth where they wear out; see `order.worth_of_order`.
     """
 
     rollouts: Sequence[Rollout]
@@ -65,6 +66,7 @@ class Study:
     sources: Sequence[str] = ()
     fitted_on: str = ""
     gains_known: Mapping[str, Any] | None = None
+    order: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.rollouts:

@@ -91,6 +91,7 @@ class _Summarizer:
             "knowledge": self._knowledge(),
             "fitted_on": study.fitted_on,
             "gains_known": study.gains_known,
+            "order": study.order,
             "transfer": self._transfer(evaluators),
             "reranking": self._reranking(),
             "first_musicbox": study.first_figures,

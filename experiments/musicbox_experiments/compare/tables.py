@@ -4,6 +4,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+from musicbox_experiments.compare.study import EXACT_EVALUATOR
 from musicbox_experiments.compare.summary import Summary, fewest_skips_first, ranked
 from musicbox_experiments.evaluate.knowledge import HEARD
 from musicbox_experiments.evaluate.metrics import METRICS
@@ -217,6 +218,24 @@ def directions(summary: Summary, evaluator: str) -> Table:
     }
     title = f"Points vs {summary['reference']} at {evaluator}, each direction by itself"
     return Table.by_name(title, rows, _tags(summary))
+
+
+def order(summary: Summary) -> Table:
+    """What the order of each agent's songs is worth, and how alike neighbours are."""
+    at = summary["evaluators"][EXACT_EVALUATOR]["agents"]
+    rows = {}
+    for agent in ranked(summary, EXACT_EVALUATOR):
+        metrics, of = at[agent]["metrics"], summary["order"][agent]
+        rows[agent] = {
+            "skip rate": Cell.of(metrics["skip_rate"], "percent"),
+            "the same songs in random order": Cell.of(of["shuffled"], "percent"),
+            "points as played": _points(of["difference"]),
+            **{
+                METRICS[name].label.lower(): Cell(show(metrics[name]["value"], METRICS[name].unit))
+                for name in ("neighbours", "diversity_embedding")
+            },
+        }
+    return Table.by_name("What the order is worth", rows, _tags(summary))
 
 
 def reranking(summary: Summary) -> Table:

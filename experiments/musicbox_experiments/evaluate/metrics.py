@@ -131,6 +131,17 @@ def diversity(slates: npt.NDArray[np.int32], vectors: npt.NDArray[np.floating]) 
     return PerSession(total, num_slates)
 
 
+def neighbours(slates: npt.NDArray[np.int32], vectors: npt.NDArray[np.floating]) -> PerSession:
+    """Mean cosine of each song and the one heard just before it, slates joined.
+
+    Arguments as of `diversity`; pairs of which one song is unknown are left out.
+    """
+    units, known = _unit_vectors(slates.reshape(len(slates), -1), vectors)
+    cosines = np.einsum("nsd,nsd->ns", units[:, 1:], units[:, :-1])
+    pairs = (known[:, 1:] & known[:, :-1]).sum(axis=1, dtype=np.float64)
+    return PerSession(cosines.sum(axis=1), pairs)
+
+
 def _unit_vectors(
     tracks: npt.NDArray[np.int32], vectors: npt.NDArray[np.floating]
 ) -> tuple[FloatArray, npt.NDArray[np.bool_]]:
@@ -302,6 +313,15 @@ METRICS: Final[Mapping[str, Metric]] = {
         "percent",
         parts=lambda rollout, catalog: diversity(rollout.slates, catalog.embedding),
         limits=(0.0, 2.0),
+    ),
+    "neighbours": Metric(
+        "Similarity of neighbours",
+        "Mean cosine of the embeddings of each song and the one heard just before it, the last of "
+        "the slate before included.",
+        "neither",
+        "index",
+        parts=lambda rollout, catalog: neighbours(rollout.slates, catalog.embedding),
+        limits=(-1.0, 1.0),
     ),
     "features_known": Metric(
         "Features known",

@@ -18,6 +18,7 @@ from musicbox_experiments.evaluate.metrics import (
     gini,
     imputed,
     measure,
+    neighbours,
     novelty,
     per_session,
     popularity,
@@ -299,3 +300,12 @@ def test_a_rollout_refuses_what_does_not_fit(changes: dict[str, object], message
 def test_parts_refuse_other_shapes() -> None:
     with pytest.raises(ValueError, match="the denominator"):
         PerSession(np.zeros(3), np.zeros(2))
+
+
+def test_neighbours_are_songs_heard_one_after_the_other() -> None:
+    """Pairs go on from slate to slate; those with a song not heard or not known count nowhere."""
+    vectors = np.array([[1.0, 0], [0, 2], [3, 3], [np.nan, 0]])
+    slates = np.array([[[0, 2], [1, -1]], [[0, 3], [0, 0]]], np.int32)
+    parts = neighbours(slates, vectors)
+    np.testing.assert_allclose(parts.numerator, [2 * np.sqrt(0.5), 1.0])
+    assert parts.denominator.tolist() == [2, 1]
