@@ -1,6 +1,6 @@
 """Do songs like those just heard get skipped more? Counted on any dataset folder.
 
-    python docs/findings/wear_out.py DATASET
+    python tests/measure_wear_out.py DATASET
 
 Songs are alike where other sessions play them together: vectors are fitted on four fifths of the
 sessions (singular vectors of positive pointwise mutual information), and wear is computed for the
