@@ -2,8 +2,9 @@
 
     python tests/serve_load.py /tmp/load --tracks 5000 200000 --clients 1 16 64
 
-Client and servers share the machine. Server and constant answer take turns, so that what else the
-machine does befalls both.
+Client and servers share the machine. Server and constant answer take turns, a second each, so that
+what else the machine does befalls both. Processor time of the server for a request hardly depends
+on that: its inverse is what a core of one's own answers in a second.
 """
 
 import argparse
@@ -39,7 +40,7 @@ HISTORIES = 500
 class Constant(ServedAgent):
     """Answers with the first songs of the catalog, whoever listens."""
 
-    def songs(self, asked, numbers, onward):
+    def songs(self, asked, numbers):
         return [[(row, 0.0) for row in range(number)] for number in numbers]
 
 
@@ -97,17 +98,30 @@ class Server:
         self._process.terminate()
         self._process.join()
 
-    def memory(self) -> float:
-        """Bytes of supervisor and workers, what they share counted once."""
+    def processes(self) -> list[int]:
+        """The supervisor and its workers."""
         pid = self._process.pid
         listed = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-        return sum(proportional(int(each)) for each in [pid, *listed])
+        return [pid, *map(int, listed)]
+
+    def memory(self) -> float:
+        """Bytes of supervisor and workers, what they share counted once."""
+        return sum(map(proportional, self.processes()))
+
+    def busy(self) -> float:
+        """Seconds of processor time so far."""
+        return sum(map(processor_seconds, self.processes()))
 
 
 def proportional(pid: int) -> int:
     lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
     (size,) = (line.split()[1] for line in lines if line.startswith("Pss:"))
     return int(size) * 1024
+
+
+def processor_seconds(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def requests(tracks: int) -> list[bytes]:
@@ -169,7 +183,7 @@ async def load(port: int, clients: int, seconds: float, sent: list[bytes]) -> np
 
 
 def bare(run: Path, size: int, seconds: float) -> float:
-    """Listeners a second that the agent answers without a server, in batches of a size."""
+    """Listeners a second of processor time, without a server, in batches of a size."""
     engine = Engine.open(run)
     rng, agent = np.random.default_rng(0), engine.agents["ddpg"]
     none = np.empty(0, np.int64)
@@ -183,21 +197,45 @@ def bare(run: Path, size: int, seconds: float) -> float:
         for _ in range(size)
     ]
     agent.slates(asked)
-    number, until = 0, time.perf_counter() + seconds
-    begun = time.perf_counter()
-    while time.perf_counter() < until:
+    number, begun = 0, time.process_time()
+    while time.process_time() < begun + seconds:
         agent.slates(asked)
         number += size
-    return number / (time.perf_counter() - begun)
+    return number / (time.process_time() - begun)
 
 
-def show(name: str, took: np.ndarray, seconds: float) -> None:
-    p50, p99 = 1_000 * np.quantile(took, [0.5, 0.99])
-    print(
-        f"{name:<34} {len(took) / seconds:8.0f} requests/s   p50 {p50:7.1f} ms   "
-        f"p99 {p99:7.1f} ms   p99/p50 {p99 / p50:4.1f}",
-        flush=True,
-    )
+class Tally:
+    """What some rounds of load on a server came to."""
+
+    def __init__(self) -> None:
+        self.rates: list[float] = []
+        self.took: list[np.ndarray] = []
+        self.busy = 0.0
+
+    def add(self, server: Server, clients: int, seconds: float, sent: list[bytes]) -> None:
+        busy = server.busy()
+        took = asyncio.run(load(server.port, clients, seconds, sent))
+        self.busy += server.busy() - busy
+        self.rates.append(len(took) / seconds)
+        self.took.append(took)
+
+    @property
+    def rate(self) -> float:
+        """Requests a second, in the median round."""
+        return float(np.median(self.rates))
+
+    @property
+    def of_core(self) -> float:
+        """Requests a second of processor time."""
+        return sum(map(len, self.took)) / max(self.busy, 0.01)
+
+    def show(self, name: str) -> None:
+        p50, p99 = 1_000 * np.quantile(np.concatenate(self.took), [0.5, 0.99])
+        print(
+            f"{name:<22} {self.rate:6.0f} requests/s, {self.of_core:6.0f} a processor second, "
+            f"p50 {p50:6.1f} ms, p99 {p99:6.1f} ms, p99/p50 {p99 / p50:4.1f}",
+            flush=True,
+        )
 
 
 def main() -> None:
@@ -205,8 +243,8 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--tracks", type=int, nargs="+", default=[5_000, 200_000])
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 16, 64])
-    parser.add_argument("--seconds", type=float, default=8.0)
-    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--seconds", type=float, default=1.0)
+    parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--minutes", type=float, default=0.0, help="and memory over so long")
     options = parser.parse_args()
@@ -220,21 +258,22 @@ def measure(run: Path, tracks: int, options: argparse.Namespace) -> None:
     for size in (1, AT_ONCE):
         with multiprocessing.get_context("spawn").Pool(1) as pool:
             rate = pool.apply(bare, (run, size, options.seconds))
-        print(f"bare predict, batches of {size:<2} {rate:16.0f} listeners/s")
+        print(f"bare predict, batches of {size:<2} {rate:8.0f} listeners a processor second")
     sent, workers = requests(tracks), options.workers
     with (
         Server(run, constant=False, workers=workers) as real,
         Server(run, constant=True, workers=workers) as constant,
     ):
         for clients in options.clients:
-            rates = {}
-            for name, server in (("constant", constant), ("agent", real)):
-                took = [np.empty(0)]
-                for _ in range(options.rounds):
-                    took.append(asyncio.run(load(server.port, clients, options.seconds, sent)))
-                rates[name] = np.concatenate(took)
-                show(f"{name}, {clients} clients", rates[name], options.rounds * options.seconds)
-            print(f"{'ratio':<34} {len(rates['agent']) / len(rates['constant']):8.2f}")
+            tallies = Tally(), Tally()
+            for _ in range(options.rounds):
+                for tally, server in zip(tallies, (constant, real), strict=True):
+                    tally.add(server, clients, options.seconds, sent)
+            for tally, name in zip(tallies, ("constant", "agent"), strict=True):
+                tally.show(f"{name}, {clients} clients")
+            same, own = tallies
+            ratio, of_core = own.rate / same.rate, own.of_core / same.of_core
+            print(f"ratio {ratio:.2f}, of processor time {of_core:.2f}")
         print(f"memory, shared parts once {real.memory() / 1e9:17.2f} GB")
         begun = time.monotonic()
         while time.monotonic() - begun < 60 * options.minutes:

@@ -6,7 +6,7 @@ what `musicbox recommend` prints.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -21,12 +21,14 @@ from musicbox_env.data.catalog import Catalog
 from musicbox_env.data.dataset import FINGERPRINT, Dataset
 from musicbox_env.errors import is_message
 from musicbox_env.ingest.histories.levels import TYPICAL_LENGTH_MS
-from musicbox_env.schema import Level, suggest
+from musicbox_env.listeners import LearnedListener
+from musicbox_env.schema import suggest
 from musicbox_env.simulator.assets import EnvAssets, open_dataset
 from musicbox_env.simulator.config import SessionConfig
 from musicbox_env.simulator.dynamics import Simulator
+from musicbox_experiments.serve.playlist import Heard, Place, playlist
 from musicbox_experiments.serve.reasons import points_of, scores_of
-from musicbox_experiments.serve.recommend import find_training
+from musicbox_experiments.serve.recommend import find_training, playlist_listener
 from musicbox_experiments.serve.songs import Songs
 from musicbox_experiments.text import say
 from musicbox_experiments.train.jobs import read_training, run_folders
@@ -64,18 +66,7 @@ class Asked:
         """The same with further songs barred."""
         return replace(self, barred=np.concatenate([self.barred, np.array(songs, np.int64)]))
 
-    def after(self, songs: Sequence[int]) -> Asked:
-        """The same with further songs heard to their end."""
-        levels = np.full(len(songs), Level.FULL, np.int8)
-        return replace(
-            self,
-            tracks=np.concatenate([self.tracks, np.array(songs, np.int64)]),
-            levels=np.concatenate([self.levels, levels]),
-        )
 
-
-Onward = Callable[[Asked, Sequence[int]], Asked]
-"""What is asked once some songs were found: `Asked.without` or `Asked.after`."""
 Scored = tuple[int, float | None]
 """Row of a song, and what its agent orders songs by, where that is a number."""
 
@@ -103,10 +94,11 @@ class ServedAgent:
         label: Its name in the run.
         seed: Of its training.
         agent: Who chooses.
+        listener: Who hears its playlists.
         assets: What its simulators share.
     """
 
-    def __init__(self, label: str, seed: int, agent: Agent) -> None:
+    def __init__(self, label: str, seed: int, agent: Agent, listener: LearnedListener) -> None:
         """Open what the agent observes.
 
         Raises:
@@ -114,33 +106,35 @@ class ServedAgent:
         """
         if isinstance(agent, PrivilegedAgent):
             raise ValueError(f"{label} reads a simulated listener, and none is there to be read.")
-        self.label, self.seed, self.agent = label, seed, agent
+        self.label, self.seed, self.agent, self.listener = label, seed, agent, listener
         options = {"data": str(agent.dataset.folder), "listener": "replay", "candidates": "catalog"}
         self.assets = EnvAssets(SessionConfig.from_keywords({**options, **agent.env_options}))
         self._simulators: dict[int, Simulator] = {}
 
-    def songs(
-        self, asked: Sequence[Asked], numbers: Sequence[int], onward: Onward
-    ) -> list[list[Scored]]:
+    def songs(self, asked: Sequence[Asked], numbers: Sequence[int]) -> list[list[Scored]]:
         """The next songs for each listener, best first.
 
-        A slate has as many songs as the agent was made for. More are found slate by slate.
+        A slate has as many songs as the agent was made for. More are found slate by slate, those
+        found barred.
 
         Args:
             asked: The listeners ``(n,)``.
             numbers: How many songs each gets ``(n,)``; fewer where the catalog has no more.
-            onward: How a listener's session stands when the next slate is asked for.
         """
         found: list[list[Scored]] = [[] for _ in asked]
         waiting = list(range(len(asked)))
         while waiting:
-            at = [onward(asked[i], [row for row, _ in found[i]]) for i in waiting]
-            slates = self.slates(at)
+            slates = self.slates([asked[i].without([row for row, _ in found[i]]) for i in waiting])
             for i, slate in zip(waiting, slates, strict=True):
                 found[i] += slate
             added = zip(waiting, slates, strict=True)
             waiting = [i for i, slate in added if slate and len(found[i]) < numbers[i]]
         return [songs[:number] for songs, number in zip(found, numbers, strict=True)]
+
+    def playlist(self, asked: Asked, number: int) -> list[Place]:
+        """Songs to be heard one after another; see `playlist`."""
+        heard = Heard(asked.tracks, asked.levels, asked.context)
+        return playlist(self.agent, heard, number, self.listener, barred=asked.barred.tolist())
 
     def slates(self, asked: Sequence[Asked]) -> list[list[Scored]]:
         """One slate for each listener; empty where too few songs are left."""
@@ -224,14 +218,14 @@ class Engine:
         served, left_out = [], []
         for label, folder in folders.items():
             try:
-                own = open_dataset(read_training(folder)["options"]["data"])
+                training = read_training(folder)
+                own = open_dataset(training["options"]["data"])
                 dataset = dataset or own
                 if own.identity != dataset.identity:
                     raise ValueError(f"{label} was made on another dataset than the others.")
-                training = read_training(folder)
-                served.append(
-                    ServedAgent(label, training["seed"], load_agent(folder / "best", dataset))
-                )
+                agent = load_agent(folder / "best", dataset)
+                listener = playlist_listener(training["options"]["listener"], dataset)
+                served.append(ServedAgent(label, training["seed"], agent, listener))
             except (ValueError, LookupError, OSError) as error:
                 if labels or not is_message(error):
                     raise

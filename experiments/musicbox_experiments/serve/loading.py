@@ -1,6 +1,8 @@
 """A run as an application that is ready: opened, and its kernels compiled."""
 
 import numpy as np
+import torch
+from threadpoolctl import threadpool_limits
 
 from musicbox_experiments.serve.engine import AT_ONCE, Asked, Engine
 from musicbox_experiments.serve.recommend import context_of
@@ -14,6 +16,7 @@ from musicbox_experiments.text import say
 
 def load(config: ServeConfig, token: str | None) -> Guard:
     """The application that a configuration asks for, and what it is, printed."""
+    one_thread()
     engine = Engine.open(config.run, config.agents, config.seed)
     looker = Looker(engine, config.listener)
     warm_up(engine, looker)
@@ -24,6 +27,12 @@ def load(config: ServeConfig, token: str | None) -> Guard:
     return create_app(
         engine, looker, token=token, hosts=(*LOOPBACK, config.host) if local else None
     )
+
+
+def one_thread() -> None:
+    """Compute with one thread: workers are what is parallel, and no pool survives a fork."""
+    threadpool_limits(1)
+    torch.set_num_threads(1)
 
 
 def warm_up(engine: Engine, looker: Looker) -> None:

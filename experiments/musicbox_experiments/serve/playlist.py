@@ -77,14 +77,22 @@ class Recommender:
         self._state: Any = None
         self._begun = np.ones(1, np.bool_)
 
-    def slate(self, heard: Heard, among: npt.NDArray[np.int64] | None = None) -> list[int]:
+    def slate(
+        self,
+        heard: Heard,
+        among: npt.NDArray[np.int64] | None = None,
+        barred: npt.NDArray[np.int64] | None = None,
+    ) -> list[int]:
         """The songs to come next, best first: rows of the catalog, fewer where none are left.
 
         Args:
             heard: The session so far.
             among: Songs to choose from, where the choice is restricted ``(c,)``.
+            barred: Songs not to choose, besides those heard ``(b,)``.
         """
-        self.simulator.show(0, heard.tracks, heard.levels, heard.context, among=among)
+        self.simulator.show(
+            0, heard.tracks, heard.levels, heard.context, among=among, barred=barred
+        )
         observation = self.simulator.observe(ONLY)
         action, self._state = self.agent.predict(
             observation, self._state, self._begun, deterministic=True
@@ -132,6 +140,7 @@ def playlist(
     listener: LearnedListener,
     *,
     among: Sequence[int] | None = None,
+    barred: Sequence[int] = (),
 ) -> list[Place]:
     """Roll out an ordered playlist; the module says how.
 
@@ -142,6 +151,7 @@ def playlist(
         listener: The user simulator, which says how likely each is skipped.
         among: Songs to order, as rows of the catalog, none twice; None is to choose from the
             catalog.
+        barred: Songs that it shall not hold, besides those heard.
 
     Returns:
         A place a song, in order; fewer where songs run out.
@@ -154,11 +164,12 @@ def playlist(
     if among is not None and len(set(among)) < len(among):
         raise ValueError("A song to be ordered is named twice; name each once.")
     left = None if among is None else np.array(among, np.int64)
-    room = max(len(heard.tracks) + number, 0 if left is None else len(left))
+    out = np.array(barred, np.int64)
+    room = max(len(heard.tracks) + number + len(out), 0 if left is None else len(left))
     recommender = Recommender(agent, room, restricted=left is not None)
     model = ListenerModel(listener, heard, room)
     places: list[Place] = []
-    while len(places) < number and (slate := recommender.slate(heard, left)):
+    while len(places) < number and (slate := recommender.slate(heard, left, out)):
         for track in slate[: number - len(places)]:
             chances = model.chances(track)
             level = int(chances.argmax())

@@ -148,11 +148,16 @@ def _opened(config: RecommendConfig) -> tuple[Agent, Dataset, str]:
 
 def _playlist(config: RecommendConfig, agent: Agent, dataset: Dataset, trainer: str) -> list[Place]:
     """The playlist that was asked for, of as many songs as are to be ordered by default."""
-    learned = make_listener(trainer, dataset)
-    listener = learned if isinstance(learned, LearnedListener) else LearnedListener(dataset)
+    listener = playlist_listener(trainer, dataset)
     session = heard_session(dataset, config.heard, _context(config))
     among = [int(row) for row in dataset.catalog.find(list(config.order))] if config.order else None
     return playlist(agent, session, config.songs or len(config.order), listener, among=among)
+
+
+def playlist_listener(trainer: str, dataset: Dataset) -> LearnedListener:
+    """Who hears playlists: the listener that trained the agent if it was learned, else another."""
+    learned = make_listener(trainer, dataset)
+    return learned if isinstance(learned, LearnedListener) else LearnedListener(dataset)
 
 
 def recommend_next(

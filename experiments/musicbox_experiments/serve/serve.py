@@ -114,6 +114,7 @@ def bound(host: str, port: int) -> socket.socket:
     Raises:
         UserError: Another program has it, or it is none of this machine's.
     """
+    listening: socket.socket | None = None
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         family, kind, protocol, _, where = found[0]
@@ -126,6 +127,8 @@ def bound(host: str, port: int) -> socket.socket:
             unless_bound.pop_all()
             return listening
     except OSError as error:
+        if listening is not None:
+            listening.close()
         raise UserError(
             f"{host} port {port} cannot be served at ({error.strerror}). Name another --port, or "
             "stop the program that has it."

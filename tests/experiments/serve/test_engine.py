@@ -46,11 +46,11 @@ def test_all_agents_are_served_but_those_that_read_the_listener(engine):
 @pytest.mark.parametrize("name", SERVED)
 def test_a_batch_gives_what_the_command_prints(name, engine, run):
     asked = listeners(engine)
-    together = engine.agents[name].songs(asked, [3] * len(asked), Asked.without)
+    together = engine.agents[name].songs(asked, [3] * len(asked))
     for one, songs in zip(asked, together, strict=True):
         if name == "random":  # draws anew each time it is asked
             continue
-        assert rows(engine.agents[name].songs([one], [3], Asked.without)[0]) == rows(songs)
+        assert rows(engine.agents[name].songs([one], [3])[0]) == rows(songs)
         if len(one.tracks):
             printed = recommend(RecommendConfig(run, named(engine, one), agent=name))
             assert printed == [engine.songs.id(row) for row in rows(songs)]
@@ -59,35 +59,25 @@ def test_a_batch_gives_what_the_command_prints(name, engine, run):
 @pytest.mark.parametrize("name", SERVED)
 def test_no_song_comes_twice_or_was_heard_or_is_barred(name, engine):
     one = listeners(engine, [6])[0].without(range(40))
-    for onward in (Asked.without, Asked.after):
-        (songs,) = engine.agents[name].songs([one], [25], onward)
-        found = {*rows(songs)}
-        assert len(found) == len(songs) == 25
-        assert not found & {*one.tracks.tolist(), *range(40)}
+    (songs,) = engine.agents[name].songs([one], [25])
+    found = {*rows(songs)}
+    assert len(found) == len(songs) == 25
+    assert not found & {*one.tracks.tolist(), *range(40)}
 
 
 def test_a_catalog_that_is_used_up_gives_fewer_songs(engine):
     number = len(engine.songs)
     asked = listeners(engine, [0])[0].without(range(number - 5))
-    (songs,) = engine.agents["ddpg"].songs([asked], [100], Asked.without)
+    (songs,) = engine.agents["ddpg"].songs([asked], [100])
     assert {row for row, _ in songs} <= set(range(number - 5, number))
     assert 0 < len(songs) <= 5
 
 
-def test_a_playlist_reads_what_it_played(engine):
-    """As if each slate were heard whole before the next: asked slate by slate it is the same."""
-    (asked,) = listeners(engine, [3])
-    agent = engine.agents["ddpg"]
-    (playlist,) = agent.songs([asked], [9], Asked.after)
-    by_hand, at = [], asked
-    for _ in range(3):
-        (slate,) = agent.slates([at])
-        by_hand += rows(slate)
-        at = at.after(rows(slate))
-    assert rows(playlist) == by_hand
-    (excluded,) = agent.songs([asked], [9], Asked.without)
-    assert playlist[:3] == excluded[:3]
-    assert playlist != excluded
+def test_a_playlist_holds_no_song_that_is_barred(engine):
+    asked = listeners(engine, [5])[0].without(range(60))
+    tracks = [place.track for place in engine.agents["played-rate"].playlist(asked, 30)]
+    assert len({*tracks}) == 30
+    assert not {*tracks} & {*asked.tracks.tolist(), *range(60)}
 
 
 def test_scores_of_critics_and_points_fall(engine):

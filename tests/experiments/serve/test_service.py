@@ -10,8 +10,8 @@ from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
+from musicbox_experiments.cli import main
 from musicbox_experiments.serve.client import Client, ServiceError
-from musicbox_experiments.serve.engine import Asked
 from musicbox_experiments.serve.recommend import RecommendConfig, recommend
 from musicbox_experiments.serve.service.app import PAGE
 from served_runs import TOKEN
@@ -103,14 +103,14 @@ def test_context_and_excluded_songs_count(client, engine, synthetic):
     assert len(ids(client.recommend(HEARD, context=context))) == 3
 
 
-def test_a_playlist_is_a_roll_out(client, engine):
-    rows = [engine.songs.find(part.split(":")[0]) for part in HEARD.split(",")]
-    asked = Asked(
-        np.array(rows), np.array([4, 0, 4], np.int8), np.zeros(11, np.float32), np.empty(0, int)
-    )
-    answer = client.playlist(HEARD, n=12, agent="best-rate")
-    (songs,) = engine.agents["best-rate"].songs([asked], [12], Asked.after)
-    assert ids(answer) == [engine.songs.id(row) for row, _ in songs]
+def test_a_playlist_is_what_the_command_prints(client, run, engine, capsys):
+    for name in ("ddpg", "best-rate", "lird"):
+        answer = client.playlist(HEARD, n=7, agent=name)
+        main(["recommend", str(run), "--heard", HEARD, "--songs", "7", "--agent", name])
+        lines = capsys.readouterr().out.splitlines()
+        assert [re.search(r"t_\d{8}", line)[0] for line in lines] == ids(answer)
+        chances = [f"{song['skip_chance']:.0%} skip" for song in answer["songs"]]
+        assert all(chance in line for chance, line in zip(chances, lines, strict=True))
 
 
 def test_songs_are_found_by_name_with_typos(client, engine):

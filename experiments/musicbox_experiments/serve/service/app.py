@@ -16,7 +16,7 @@ from fastapi.staticfiles import StaticFiles
 
 from musicbox_env import __version__
 from musicbox_env.errors import is_message
-from musicbox_experiments.serve.engine import Asked, Engine, Onward
+from musicbox_experiments.serve.engine import Asked, Engine, ServedAgent
 from musicbox_experiments.serve.service.asking import asked_of
 from musicbox_experiments.serve.service.batching import Batcher, BusyError
 from musicbox_experiments.serve.service.guard import Guard, Limits
@@ -28,7 +28,9 @@ from musicbox_experiments.serve.service.schemas import (
     FoundSong,
     Look,
     LookRequest,
+    Playlist,
     PlaylistRequest,
+    PlaylistSong,
     Problem,
     Recommendation,
     RecommendRequest,
@@ -36,6 +38,7 @@ from musicbox_experiments.serve.service.schemas import (
     ServedBy,
     Session,
     Tracks,
+    Unknown,
 )
 from musicbox_experiments.serve.songs import LONGEST_QUERY
 from musicbox_experiments.train.variants import about
@@ -76,20 +79,37 @@ class Service:
         self.batcher.close()
         self._searching.shutdown(wait=False, cancel_futures=True)
 
-    async def recommendation(self, request: Session, number: int, onward: Onward) -> Recommendation:
-        """Songs for a session; see `ServedAgent.songs`."""
-        engine = self.engine
-        with _refusing():
-            agent = engine.agent(request.agent)
-            asked, unknown = asked_of(engine, request)
-        songs = await self.batcher.songs(agent, asked, number, onward)
+    async def recommendation(self, request: RecommendRequest) -> Recommendation:
+        """The next songs for a session."""
+        agent, asked, unknown = self._asked(request)
+        songs = await self.batcher.songs(agent, asked, request.k)
         return Recommendation(
             songs=[ScoredSong(**self.looker.about(row), score=score) for row, score in songs],
             unknown=unknown,
-            served_by=ServedBy(
-                run=engine.run, agent=agent.label, seed=agent.seed, dataset=engine.fingerprint
-            ),
+            served_by=self._served_by(agent),
         )
+
+    async def playlist(self, request: PlaylistRequest) -> Playlist:
+        """Songs to be heard one after another in a session."""
+        agent, asked, unknown = self._asked(request)
+        with _refusing():
+            places = await self.batcher.compute(partial(agent.playlist, asked, request.n))
+        return Playlist(
+            songs=[
+                PlaylistSong(**self.looker.about(place.track), skip_chance=place.skip)
+                for place in places
+            ],
+            unknown=unknown,
+            served_by=self._served_by(agent),
+        )
+
+    def _asked(self, request: Session) -> tuple[ServedAgent, Asked, list[Unknown]]:
+        with _refusing():
+            return self.engine.agent(request.agent), *asked_of(self.engine, request)
+
+    def _served_by(self, agent: ServedAgent) -> ServedBy:
+        run, fingerprint = self.engine.run, self.engine.fingerprint
+        return ServedBy(run=run, agent=agent.label, seed=agent.seed, dataset=fingerprint)
 
     async def tracks(self, query: str, limit: int) -> Tracks:
         """Songs like a query."""
@@ -157,12 +177,12 @@ def _add_songs(app: FastAPI, service: Service) -> None:
     @app.post("/v1/recommend")
     async def recommend(request: RecommendRequest) -> Recommendation:
         """The songs to play next for a listening history, best first."""
-        return await service.recommendation(request, request.k, Asked.without)
+        return await service.recommendation(request)
 
     @app.post("/v1/playlist")
-    async def playlist(request: PlaylistRequest) -> Recommendation:
-        """Songs to play one after another, chosen slate by slate as if each were heard whole."""
-        return await service.recommendation(request, request.n, Asked.after)
+    async def playlist(request: PlaylistRequest) -> Playlist:
+        """Songs to play one after another, each heard as far as a learned listener likely would."""
+        return await service.playlist(request)
 
     @app.get("/v1/tracks")
     async def tracks(

@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
-from musicbox_experiments.serve.engine import AT_ONCE, Asked, Onward, Scored, ServedAgent
+from musicbox_experiments.serve.engine import AT_ONCE, Asked, Scored, ServedAgent
 
 MOST_WAITING: Final = 1_024
 """Requests that wait; further ones are refused at once."""
@@ -33,14 +33,12 @@ class Job:
         agent: Who is asked.
         asked: What.
         number: For how many songs.
-        onward: As in `ServedAgent.songs`.
         answer: What comes of it.
     """
 
     agent: ServedAgent
     asked: Asked
     number: int
-    onward: Onward
     answer: asyncio.Future[Songs] = field(default_factory=_future)
 
 
@@ -56,13 +54,13 @@ class Batcher:
         self._waiting: asyncio.Queue[Job] = asyncio.Queue(MOST_WAITING)
         self._observe = observe
 
-    async def songs(self, agent: ServedAgent, asked: Asked, number: int, onward: Onward) -> Songs:
+    async def songs(self, agent: ServedAgent, asked: Asked, number: int) -> Songs:
         """Songs of one request; see `ServedAgent.songs`.
 
         Raises:
             BusyError: Too many requests wait.
         """
-        job = Job(agent, asked, number, onward)
+        job = Job(agent, asked, number)
         try:
             self._waiting.put_nowait(job)
         except asyncio.QueueFull:
@@ -97,10 +95,10 @@ class Batcher:
 
 
 def _answers(jobs: Sequence[Job]) -> list[Songs | Exception]:
-    """Answers in the order of the jobs, those of one agent and kind computed together."""
-    alike: dict[tuple[ServedAgent, Onward], list[int]] = defaultdict(list)
+    """Answers in the order of the jobs, those of one agent computed together."""
+    alike: dict[ServedAgent, list[int]] = defaultdict(list)
     for place, job in enumerate(jobs):
-        alike[job.agent, job.onward].append(place)
+        alike[job.agent].append(place)
     answers: dict[int, Songs | Exception] = {}
     for places in alike.values():
         part = [jobs[place] for place in places]
@@ -110,9 +108,7 @@ def _answers(jobs: Sequence[Job]) -> list[Songs | Exception]:
 
 def _answered(jobs: Sequence[Job]) -> Sequence[Songs | Exception]:
     """Answers of one agent; if a batch fails, each alone, so that one cannot fail the others."""
-    first = jobs[0]
     try:
-        asked, numbers = [job.asked for job in jobs], [job.number for job in jobs]
-        return first.agent.songs(asked, numbers, first.onward)
+        return jobs[0].agent.songs([job.asked for job in jobs], [job.number for job in jobs])
     except Exception as error:
         return [error] if len(jobs) == 1 else [_answered([job])[0] for job in jobs]

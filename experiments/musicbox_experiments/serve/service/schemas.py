@@ -76,7 +76,7 @@ class RecommendRequest(Session):
 
 
 class PlaylistRequest(Session):
-    """Asks for songs to play one after another, as if each were heard to its end."""
+    """Asks for songs to play one after another."""
 
     n: Annotated[int, Field(ge=1, le=MOST_SONGS)] = 20
 
@@ -130,9 +130,24 @@ class ServedBy(BaseModel):
 
 
 class Recommendation(BaseModel):
-    """Songs to play next, best first, or in the order of a playlist."""
+    """Songs to play next, best first."""
 
     songs: list[ScoredSong]
+    unknown: list[Unknown]
+    served_by: ServedBy
+
+
+class PlaylistSong(Song):
+    """A song of a playlist."""
+
+    skip_chance: float
+    """After the songs before it, by a learned listener."""
+
+
+class Playlist(BaseModel):
+    """Songs to play, in order."""
+
+    songs: list[PlaylistSong]
     unknown: list[Unknown]
     served_by: ServedBy
 
