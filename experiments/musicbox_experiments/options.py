@@ -17,6 +17,7 @@ OPTIONS: Final[dict[str, tuple[str, ...]]] = {
     ),
     "calibrate-gain": (
         "--agents",
+        "--cluster",
         "--evaluation-sessions",
         "--listener-sessions",
         "--out",
@@ -31,6 +32,7 @@ OPTIONS: Final[dict[str, tuple[str, ...]]] = {
         "--agent-settings",
         "--agents",
         "--both-directions",
+        "--cluster",
         "--data",
         "--diversity",
         "--evaluation-seed",
@@ -197,6 +199,7 @@ OPTIONS: Final[dict[str, tuple[str, ...]]] = {
     "train": (
         "--agent",
         "--agent-settings",
+        "--cluster",
         "--data",
         "--diversity",
         "--gamma-position",

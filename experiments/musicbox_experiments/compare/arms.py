@@ -7,8 +7,7 @@ so the other way round. An arm's folder is laid out as that of a run; with one a
       agents/  rollouts/           agents/  rollouts/
 """
 
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from musicbox_env.ingest.training_parts import open_part, rows_in
 from musicbox_env.listeners import make_listener
 from musicbox_env.listeners.learned.listener import plays_known
 from musicbox_env.simulator.assets import open_dataset
+from musicbox_experiments.cluster.tasks import Where
 from musicbox_experiments.compare.config import CompareConfig
 from musicbox_experiments.compare.evaluation import Evaluation, evaluate_all, evaluate_one
 from musicbox_experiments.data.sampling import draw_sessions, picking_sessions
@@ -65,19 +65,35 @@ class Arm:
 
 
 @dataclass(frozen=True)
-class EvaluateEach:
-    """Evaluates a training by the arm that it is of, where and when it is done."""
+class EvaluateWith:
+    """Evaluates a training where and when it is done; the roll-outs are kept."""
 
-    by_folder: Mapping[str, Evaluation]
+    evaluation: Evaluation
 
     def __call__(self, job: TrainingJob) -> None:
-        """Evaluate it; the roll-outs are kept."""
-        evaluate_one(job, self.by_folder[str(arm_folder(job))])
+        """Evaluate it."""
+        evaluate_one(job, self.evaluation)
+
+    @property
+    def reads(self) -> list[str]:
+        """The fitted listeners that evaluate; data are those of the training."""
+        return list(self.evaluation.evaluators.values())
+
+    @property
+    def adds_to(self) -> Path:
+        """The folder of roll-outs."""
+        return self.evaluation.folder
 
 
-def arm_folder(job: TrainingJob) -> Path:
-    """Folder of the arm that a training is of."""
-    return Path(job.folder).parents[2]
+def evaluations_of(arms: Sequence[Arm]) -> Callable[[TrainingJob], EvaluateWith]:
+    """How each training is evaluated: by the arm that it is of."""
+    by_folder = {arm.evaluation.folder.parent: arm.evaluation for arm in arms}
+
+    def evaluation(job: TrainingJob) -> EvaluateWith:
+        found = by_folder[Path(job.folder).parents[2]]
+        return EvaluateWith(replace(found, folder=found.folder.absolute()))
+
+    return evaluation
 
 
 def arms_of(config: CompareConfig) -> list[Arm]:
@@ -86,7 +102,7 @@ def arms_of(config: CompareConfig) -> list[Arm]:
     fit_missing(
         config.listener,
         [(plan.whole, plan.out, plan.direction) for plan in planned],
-        workers=config.workers or os.cpu_count() or 1,
+        where_of(config),
         fitting=_fitting(config),
     )
     return [_arm(config, plan) for plan in planned]
@@ -172,6 +188,11 @@ def _arm(config: CompareConfig, plan: _Plan) -> Arm:
         config.evaluation_seed,
     )
     return Arm(plan.source, plan.name, plan.whole, dataset, direction, listeners, jobs, evaluation)
+
+
+def where_of(config: CompareConfig) -> Where:
+    """Where its tasks run."""
+    return Where(config.workers, config.cluster, config.out)
 
 
 def _fitting(config: CompareConfig) -> Fitting:

@@ -22,6 +22,7 @@ from musicbox_env.data.writing import write_json
 from musicbox_env.locks import held
 from musicbox_env.synthetic.generator import synthesize
 from musicbox_env.synthetic.world import SyntheticConfig
+from musicbox_experiments.cluster.tasks import require_address
 from musicbox_experiments.compare import plots
 from musicbox_experiments.compare.compare import train_and_evaluate
 from musicbox_experiments.compare.config import CompareConfig
@@ -64,10 +65,13 @@ class CalibrateGainConfig:
     """Where everything is written; what is finished there is kept."""
     workers: int = 0
     """Trainings at once; 0 is one for each core."""
+    cluster: str | None = None
+    """Run them on Ray; see `musicbox compare --help`."""
 
     def __post_init__(self) -> None:
         sizes = ("tracks", "seeds", "train_steps", "evaluation_sessions", "listener_sessions")
         require_ranges(self, {**dict.fromkeys(sizes, (1, np.inf)), "workers": (0, np.inf)})
+        require_address(self.cluster)
 
 
 def run(config: CalibrateGainConfig) -> None:
@@ -81,7 +85,7 @@ def _run(config: CalibrateGainConfig) -> None:
     for size, way in product(config.sessions, WAYS):
         rows.append(row_of(study(config, size, way), size, way))
         say(f"{as_text(rows[-1])}\n")
-    options = {k: v for k, v in asdict(config).items() if k not in ("out", "workers")}
+    options = {k: v for k, v in asdict(config).items() if k not in ("out", "workers", "cluster")}
     config.out.mkdir(parents=True, exist_ok=True)
     write_json(config.out / FILE, {"options": options, "rows": rows})
     (config.out / "known_gains.png").write_bytes(plots.png(picture(rows)))
@@ -96,22 +100,23 @@ def study(config: CalibrateGainConfig, size: int, way: str) -> Study:
     out, strict = (config.out / f"{size}-{name}" for name in (way, STRICT))
     if (strict / "listeners").is_dir() and not (out / "listeners").exists():
         shutil.copytree(strict / "listeners", out / "listeners")
-    return train_and_evaluate(
-        CompareConfig(
-            source=Source(data=data),
-            agents=config.agents,
-            seeds=config.seeds,
-            train_steps=config.train_steps,
-            listener=LEARNED,
-            listener_sessions=config.listener_sessions,
-            evaluator=(EXACT_EVALUATOR, LEARNED),
-            fit_on=way,  # type: ignore[arg-type]
-            both_directions=True,
-            evaluation_sessions=config.evaluation_sessions,
-            out=out,
-            workers=config.workers,
-        )
+    compared = CompareConfig(
+        source=Source(data=data),
+        agents=config.agents,
+        seeds=config.seeds,
+        train_steps=config.train_steps,
+        listener=LEARNED,
+        listener_sessions=config.listener_sessions,
+        evaluator=(EXACT_EVALUATOR, LEARNED),
+        fit_on=way,  # type: ignore[arg-type]
+        both_directions=True,
+        evaluation_sessions=config.evaluation_sessions,
+        out=out,
+        workers=config.workers,
+        cluster=config.cluster,
     )
+    with held(out):
+        return train_and_evaluate(compared)
 
 
 def row_of(study: Study, size: int, way: str) -> dict[str, Any]:

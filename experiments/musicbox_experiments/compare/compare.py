@@ -4,7 +4,6 @@ Without --data or --sessions it compares on the bundled synthetic sessions. A ru
 interrupted goes on where it stopped when the same command is given again.
 """
 
-import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -19,7 +18,14 @@ from musicbox_env.listeners import LISTENERS
 from musicbox_env.locks import held
 from musicbox_env.schema import SOURCES
 from musicbox_env.synthetic.truth import knows_truth
-from musicbox_experiments.compare.arms import Arm, EvaluateEach, arms_of, evaluated_together
+from musicbox_experiments.cluster.tasks import without_option
+from musicbox_experiments.compare.arms import (
+    Arm,
+    arms_of,
+    evaluated_together,
+    evaluations_of,
+    where_of,
+)
 from musicbox_experiments.compare.config import CompareConfig
 from musicbox_experiments.compare.known_gains import gains_known
 from musicbox_experiments.compare.presets import (
@@ -67,7 +73,8 @@ def defaults(arguments: Sequence[str]) -> CompareConfig:
 
 def run(config: CompareConfig) -> None:
     """Train, evaluate, report."""
-    _, summary = compare(config, command="musicbox compare " + " ".join(sys.argv[2:]))
+    command = " ".join(["musicbox compare", *without_option(sys.argv[2:])])
+    _, summary = compare(config, command=command)
     print_summary(config, summary)
 
 
@@ -93,8 +100,7 @@ def train_and_evaluate(config: CompareConfig, *, command: str = "") -> Study:
     arms = arms_of(config)
     jobs = [job for arm in arms for job in arm.jobs]
     say(*untrained(jobs), to_errors=True)
-    evaluate = EvaluateEach({str(arm.evaluation.folder.parent): arm.evaluation for arm in arms})
-    train_all(jobs, workers=config.workers or os.cpu_count() or 1, then=evaluate)
+    train_all(jobs, where_of(config), then=evaluations_of(arms))
     study = _study(config, arms, *evaluated_together(arms))
     return replace(study, command=without_home(command), order=_order(study, arms[0].whole))
 

@@ -9,6 +9,7 @@ from musicbox_agents.base import require_ranges
 
 from musicbox_env.rewards import RewardConfig
 from musicbox_env.schema import require_known
+from musicbox_experiments.cluster.tasks import require_address
 from musicbox_experiments.compare.presets import PRESETS
 from musicbox_experiments.data.sources import Source
 from musicbox_experiments.train.simulators import AUTO, require_choice
@@ -88,6 +89,9 @@ class CompareConfig:
     add to its trainings."""
     workers: int = 0
     """Trainings at once; 0 is one for each core."""
+    cluster: str | None = None
+    """Run them on Ray: auto, local, or the address of a cluster, HOST:PORT or ray://HOST:PORT; by
+    default in processes of this machine."""
     evaluation_seed: int = 0
     """Which sessions are evaluated, and the evaluator's random numbers. How many trainings there
     are, with seeds 0, 1, ..., is --seeds."""
@@ -105,6 +109,7 @@ class CompareConfig:
         sizes = ("seeds", "train_steps", "evaluation_sessions", "test_folds", "listener_sessions")
         at_least = {**dict.fromkeys(sizes, 1), "workers": 0, "evaluation_seed": 0}
         require_ranges(self, {name: (least, np.inf) for name, least in at_least.items()})
+        require_address(self.cluster)
         of_preset = PRESETS[self.preset].options.get("agent_settings", ()) if self.preset else ()
         own = [setting for setting in self.agent_settings if setting not in of_preset]
         require_used(parse_settings(own), self.agents, "--agents")

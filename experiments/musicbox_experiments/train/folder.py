@@ -84,8 +84,9 @@ _MEND = "Name another folder with --out, or remove that one to start anew."
 
 
 def as_stored(config: Any) -> dict[str, Any]:
-    """The options of a command as they are stored."""
+    """The options of a command as they are stored; on which cluster it ran changes nothing."""
     stored: dict[str, Any] = json.loads(without_home(json.dumps(asdict(config), default=str)))
+    stored.pop("cluster", None)
     return stored
 
 

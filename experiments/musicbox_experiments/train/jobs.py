@@ -11,15 +11,13 @@ A finished job is a folder::
 """
 
 import json
-import multiprocessing
 import os
 import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from musicbox_agents import Agent, load_agent, make_agent
 from musicbox_agents.base import AGENT
@@ -27,13 +25,13 @@ from musicbox_agents.ddpg import checkpoints
 
 from musicbox_env.data.checks import CheckedFile
 from musicbox_env.data.writing import write_json
-from musicbox_env.errors import UserError, is_message, reading
+from musicbox_env.errors import reading
 from musicbox_env.listeners import LISTENERS
 from musicbox_env.locks import held
 from musicbox_env.progress import tqdm
 from musicbox_env.simulator.assets import open_dataset
 from musicbox_env.simulator.config import SessionConfig
-from musicbox_env.workers import worker_pool
+from musicbox_experiments.cluster.tasks import Task, Where, run_all
 from musicbox_experiments.data.sampling import picking_sessions
 from musicbox_experiments.train.monitor import (
     BEST,
@@ -56,8 +54,10 @@ from musicbox_experiments.train.variants import (
 
 CURVE_POINTS = 10
 TRAINING, BEGUN, SEED = "training.json", "begun.json", "seed-"
-DELETE = "Delete the folder that it is in, and train anew."
 """The record of a finished job, and that of an unfinished one."""
+DELETE = "Delete the folder that it is in, and train anew."
+TRAINS = "Training "
+"""Begins the name of a task."""
 VALIDATION_SESSIONS = 500
 OFFLINE_VALIDATION_SESSIONS = 5_000
 """Re-ranking takes one step a session, and its differences are small."""
@@ -257,16 +257,31 @@ def untrained(jobs: Iterable[TrainingJob]) -> list[str]:
     return list(said.values())
 
 
+class Afterwards(Protocol):
+    """What is done with a finished job, in the process that did it."""
+
+    def __call__(self, job: TrainingJob) -> object:
+        """Do it."""
+
+    @property
+    def reads(self) -> list[str]:
+        """Paths and names of listeners that it reads."""
+
+    @property
+    def adds_to(self) -> Path:
+        """The folder that it writes files into, an absolute path."""
+
+
 def train_all(
     jobs: Iterable[TrainingJob],
+    where: Where,
     *,
-    workers: int,
-    then: Callable[[TrainingJob], object] | None = None,
+    then: Callable[[TrainingJob], Afterwards] | None = None,
 ) -> None:
-    """Do all jobs that are not done, ``workers`` at once, each on one core.
+    """Do all jobs that are not done, each on one core.
 
-    Jobs that act with the same training are trained once. ``then`` is called with each job in the
-    process that did it, and not with jobs of an earlier run.
+    Jobs that act with the same training are trained once. ``then`` gives what is done with a job
+    in the process that did it; not with jobs of an earlier run.
 
     Raises:
         FileExistsError: A job was finished under other settings than it would have today.
@@ -281,28 +296,35 @@ def train_all(
     # Trainings take longest, so that they come first and the others fill the last cores.
     in_order = sorted(waiting.values(), key=lambda job: not job.learns)
     steps = sum(job.steps for job in in_order if job.learns)
+    if not steps:  # a process would take longer to start
+        where = Where(workers=1)
+    tasks = [task_of(job, then and then(job)) for job in in_order]
     with tqdm(total=steps, unit="step", desc="training", smoothing=0.05, disable=not steps) as bar:
-        if steps and min(workers, len(in_order)) > 1:
-            _train_side_by_side(in_order, workers, then, bar)
-        else:
-            for job in in_order:
-                _train_then(job, then, bar.update)
+        for task, _ in run_all(tasks, where, bar.update, most=len(tasks)):
+            bar.set_postfix_str(f"{task.name.removeprefix(TRAINS)} done")
+
+
+def task_of(job: TrainingJob, then: Afterwards | None = None) -> Task:
+    """A job as a task, which can run on another machine: its paths are absolute."""
+    job = replace(job, folder=str(Path(job.folder).absolute()))
+    read = [job.options.get("data"), job.options["listener"], job.validation_listener]
+    read += then.reads if then else []
+    return Task(
+        f"{TRAINS}{job.agent} with seed {job.seed}",
+        _train_then,
+        (job, then),
+        reads=tuple({Path(path): None for path in read if path and path not in LISTENERS}),
+        makes=Path(job.folder),
+        adds_to=then.adds_to if then else None,
+    )
 
 
 def _train_then(
-    job: TrainingJob,
-    then: Callable[[TrainingJob], object] | None,
-    progress: Callable[[int], object],
+    job: TrainingJob, then: Afterwards | None, progress: Callable[[int], object]
 ) -> None:
-    try:
-        train(job, progress=_up_to(job.steps, progress) if job.learns else None)
-        if then is not None:
-            then(job)
-    except Exception as error:
-        # Where an error was raised does not come along from another process.
-        if is_message(error) and not isinstance(error, UserError):
-            raise UserError(str(error)) from error
-        raise
+    train(job, progress=_up_to(job.steps, progress) if job.learns else None)
+    if then is not None:
+        then(job)
 
 
 def _up_to(total: int, progress: Callable[[int], object]) -> Callable[[int], object]:
@@ -344,47 +366,6 @@ def _require_same_settings(job: TrainingJob) -> None:
             f"({', '.join(other)}); the agent's defaults may have changed since. Remove it, or "
             "name another folder with --out."
         )
-
-
-def _train_side_by_side(
-    jobs: Sequence[TrainingJob],
-    workers: int,
-    then: Callable[[TrainingJob], object] | None,
-    bar: tqdm,
-) -> None:
-    """Do the jobs in processes; the first error stops all others, which later go on."""
-    # A plain pipe: a queue of `multiprocessing.Manager` is a process that outlives a kill.
-    steps = multiprocessing.get_context("spawn").SimpleQueue()
-    with worker_pool(min(workers, len(jobs)), _report_to, steps) as pool:
-        running = {pool.submit(_train_in_worker, job, then): job for job in jobs}
-        while running:
-            finished = [future for future in running if future.done()]
-            while not steps.empty():
-                bar.update(steps.get())
-            for future in finished:
-                job = running.pop(future)
-                error = future.exception()
-                if isinstance(error, BrokenProcessPool):
-                    raise error
-                if error:
-                    kind = UserError if isinstance(error, UserError) else RuntimeError
-                    raise kind(
-                        f"Training {job.agent} with seed {job.seed} failed: {error}"
-                    ) from error
-                bar.set_postfix_str(f"{job.agent} seed {job.seed} done")
-            time.sleep(0.2)
-
-
-_reported: list[Callable[[int], object]] = []
-"""Of a worker: where it reports its steps."""
-
-
-def _report_to(steps: Any) -> None:
-    _reported.append(steps.put)
-
-
-def _train_in_worker(job: TrainingJob, then: Callable[[TrainingJob], object] | None) -> None:
-    _train_then(job, then, _reported[-1])
 
 
 def trained(job: TrainingJob) -> Agent:

@@ -22,9 +22,7 @@ may not: `directions_for` then divides training into two parts that share no pla
 included, one for the evaluator.
 """
 
-import multiprocessing
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
@@ -35,7 +33,9 @@ from musicbox_env.listeners import FITTED_SUFFIX, require_listener
 from musicbox_env.listeners.files import read_fit, write_fit
 from musicbox_env.listeners.similarity import MODES, SimilarityConfig
 from musicbox_env.schema import require_known
+from musicbox_env.simulator.assets import open_dataset
 from musicbox_env.synthetic.truth import knows_truth
+from musicbox_experiments.cluster.tasks import Progress, Task, Where, run_all
 from musicbox_experiments.text import say
 from musicbox_experiments.train.variants import class_of
 
@@ -235,21 +235,19 @@ def require_possible(
 def fit_missing(
     listener: str,
     arms: Sequence[tuple[Dataset, Path, Direction]],
+    where: Where,
     *,
-    workers: int,
     fitting: Fitting | None = None,
 ) -> None:
     """Fit the learned listeners that are missing for several directions, and say how many.
 
-    With more than one worker they are fitted in processes.
-
     Args:
         listener: The one that agents learn with.
         arms: Dataset, folder of the run and direction of each, as `choose_listeners` takes them.
-        workers: Fits at once.
+        where: Where they are fitted.
         fitting: How listeners are fitted.
     """
-    missing: dict[Path, tuple[_Fits, str, int]] = {}
+    missing: dict[Path, Task] = {}
     for dataset, out, direction in arms:
         fits = _Fits(dataset, out / "listeners", direction, fitting or Fitting())
         roles = [(direction.evaluator, 0)] if direction.evaluator else []
@@ -257,24 +255,16 @@ def fit_missing(
             roles += [(direction.listener, 0), (direction.listener, PICKING_SEED)]
         for part, seed in roles:
             if not (file := fits.file(part, seed)).is_file():
-                missing[file] = fits, part, seed
+                missing[file] = fits.task(part, seed)
     if not missing:
         return
     say(
-        f"Fitting {len(missing)} listeners first ({', '.join(file.stem for file in missing)}), "
-        f"{max(min(workers, len(missing)), 1)} at once; the trainings come after them.",
+        f"Fitting {len(missing)} listeners first ({', '.join(file.stem for file in missing)}); the "
+        "trainings come after them.",
         to_errors=True,
     )
-    if min(workers, len(missing)) < 2:
-        for number, (file, (fits, part, seed)) in enumerate(missing.items(), start=1):
-            say(f"Listener {number} of {len(missing)}: {file.stem}", to_errors=True)
-            fits.learned(part, seed=seed)
-        return
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(workers, len(missing)), mp_context=context) as pool:
-        jobs = [pool.submit(fits.learned, part, seed=seed) for fits, part, seed in missing.values()]
-        for job in jobs:
-            job.result()
+    for number, (task, _) in enumerate(run_all(missing.values(), where, most=len(missing)), 1):
+        say(f"{number} of {len(missing)} done: {task.name}", to_errors=True)
 
 
 @dataclass(frozen=True)
@@ -314,14 +304,30 @@ class _Fits:
 
     def learned(self, part: str, *, seed: int = 0) -> str:
         """The same, fitted unless an earlier run did."""
-        file = self.file(part, seed)
-        if not file.is_file():
-            from musicbox_experiments.listeners.fit_listener import FitListenerConfig, run
+        if not self.file(part, seed).is_file():
+            task = self.task(part, seed)
+            task.work(*task.arguments, lambda done: None)
+        return str(self.file(part, seed))
 
-            data = open_part(self.dataset, part, self.fitting.evaluated).folder
-            most = self.fitting.most_sessions
-            run(FitListenerConfig(data=data, out=file, seed=seed, max_sessions=most))
-        return str(file)
+    def task(self, part: str, seed: int) -> Task:
+        """Its fit, which may run on another machine."""
+        file, data = self.file(part, seed), self.dataset.folder.resolve()
+        return Task(
+            f"Fitting {file.stem}",
+            _fit,
+            (data, part, self.fitting, file, seed),
+            reads=(data,),
+            adds_to=file.parent,
+        )
+
+
+def _fit(data: Path, part: str, fitting: Fitting, out: Path, seed: int, progress: Progress) -> None:
+    """Fit a listener on a part of a dataset."""
+    from musicbox_experiments.listeners.fit_listener import FitListenerConfig, run
+
+    folder = open_part(open_dataset(data), part, fitting.evaluated).folder
+    most = fitting.most_sessions
+    run(FitListenerConfig(data=folder, out=out, seed=seed, max_sessions=most))
 
 
 def pessimistic(listener: str, deviations: float) -> str:

@@ -1,7 +1,6 @@
 """Train one agent over seeds, for `musicbox evaluate` and `musicbox recommend`."""
 
 import math
-import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from musicbox_env.locks import held
 from musicbox_env.rewards import RewardConfig
 from musicbox_env.schema import require_known
 from musicbox_env.simulator.assets import open_dataset
+from musicbox_experiments.cluster.tasks import Where, require_address
 from musicbox_experiments.data.sources import Source
 from musicbox_experiments.text import say
 from musicbox_experiments.train.folder import require_data
@@ -68,6 +68,8 @@ class TrainConfig:
     """Where everything is written; finished trainings there are kept."""
     workers: int = 0
     """Trainings at once; 0 is one for each core."""
+    cluster: str | None = None
+    """Run them on Ray; see `musicbox compare --help`."""
 
     def __post_init__(self) -> None:
         given = parse_settings(self.agent_settings)
@@ -76,6 +78,7 @@ class TrainConfig:
         require_known("part of the training sessions", self.split, (WHOLE, *PARTS))
         sizes = dict.fromkeys(("seeds", "train_steps"), (1, math.inf))
         require_ranges(self, {**sizes, "workers": (0, math.inf)})
+        require_address(self.cluster)
 
 
 def run(config: TrainConfig) -> None:
@@ -102,8 +105,9 @@ def _train(config: TrainConfig) -> list[TrainingJob]:
     direction = Direction(config.split, config.split)
     agent = class_of(config.agent)
     asks = agent.learns and not agent.offline  # else no listener would be queried
-    listener, workers = config.listener if asks else "replay", config.workers or os.cpu_count() or 1
-    fit_missing(listener, [(dataset, config.out, direction)], workers=workers)
+    listener = config.listener if asks else "replay"
+    where = Where(config.workers, config.cluster, config.out)
+    fit_missing(listener, [(dataset, config.out, direction)], where)
     listeners = choose_listeners(listener, (), dataset, config.out, direction)
     jobs = jobs_for(
         [config.agent],
@@ -120,5 +124,5 @@ def _train(config: TrainConfig) -> list[TrainingJob]:
         listeners=listeners,
     )
     say(*untrained(jobs), to_errors=True)
-    train_all(jobs, workers=workers)
+    train_all(jobs, where)
     return jobs

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from make_yambda import YambdaConfig
 from musicbox_agents import load_agent, make_agent
+from musicbox_experiments.cluster.tasks import Where
 from musicbox_experiments.compare import compare, evaluate
 from musicbox_experiments.compare.compare import CompareConfig
 from musicbox_experiments.data.sources import Source
@@ -167,7 +168,7 @@ def test_other_data_under_the_same_path_are_refused(moved, monkeypatch):
     with pytest.raises(ValueError, match="on a dataset that it does not name"):
         compare.run(moved)
     with pytest.raises(ValueError, match=f"The training in .*{both}Remove it"):
-        train_all(finished_jobs(out), workers=1)
+        train_all(finished_jobs(out), Where(workers=1))
     monkeypatch.setattr(compare, "write_report", refuse)
     with pytest.raises(InterruptedError):
         compare.run(replace(moved, overwrite=True, agents=("logged",), agent_settings=()))

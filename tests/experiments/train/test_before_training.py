@@ -2,6 +2,7 @@
 
 import pytest
 from musicbox_experiments.cli import main
+from musicbox_experiments.cluster.tasks import Where
 from musicbox_experiments.train import jobs
 from musicbox_experiments.train.jobs import TrainingJob, train_all, untrained
 from worlds import planted_world
@@ -74,6 +75,7 @@ def test_the_bar_ends_at_its_total(steps, sessions, synthetic_folder, tmp_path, 
     settings = {"num_envs": sessions, "warmup_updates": 1, "learning_starts": 1, "log_sessions": 20}
     options = {"data": str(synthetic_folder), "listener": "replay", "split": "train"}
     train_all(
-        [TrainingJob("ddpg", 0, settings, options, steps, str(tmp_path / "job"), 4)], workers=1
+        [TrainingJob("ddpg", 0, settings, options, steps, str(tmp_path / "job"), 4)],
+        Where(workers=1),
     )
     assert [(bar.n, bar.total) for bar in bars] == [(steps, steps)]

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from musicbox_experiments.cluster.tasks import Where
 from musicbox_experiments.evaluate.metrics import skip_rate
 from musicbox_experiments.evaluate.rollout import roll_out
 from musicbox_experiments.train.jobs import jobs_for, read_training, train, trained
@@ -33,7 +34,7 @@ def small(tmp_path_factory):
 def learned(small, tmp_path_factory):
     [direction] = directions_for("learned", (), small, "folds")
     out = tmp_path_factory.mktemp("run")
-    fit_missing("learned", [(small, out, direction)], workers=1)
+    fit_missing("learned", [(small, out, direction)], Where(workers=1))
     return choose_listeners("learned", (), small, out, direction)
 
 
