@@ -124,7 +124,8 @@ class _Driver:
     @classmethod
     def here(cls, run: Path | None) -> _Driver:
         lock = None if run is None else lock_file(run)
-        return cls(_versions(), Path.cwd(), lock, lock and shipping.lock_text(lock))
+        says = None if lock is None else shipping.lock_text(lock)
+        return cls(_versions(), Path.cwd(), lock, says)
 
     @property
     def shares(self) -> bool:

@@ -1,0 +1,76 @@
+"""Tasks in this process and in others: results, progress, errors, and what is refused."""
+
+import errno
+import os
+import time
+
+import pytest
+from musicbox_experiments.cluster.tasks import Task, Where, open_workers, require_address, run_all
+
+from musicbox_env.errors import UserError
+
+
+def doubled(number, progress):
+    progress(number)
+    return os.getpid(), 2 * number
+
+
+def refused(address, progress):
+    require_address(address)
+
+
+def slow(seconds, file, progress):
+    time.sleep(seconds)
+    file.touch()
+
+
+def out_of_room(progress):
+    raise OSError(errno.ENOSPC, "No space left on device", "out/weights.npz")
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_results_and_progress_come_back(workers):
+    tasks = [Task(f"doubling {number}", doubled, (number,)) for number in range(5)]
+    done = []
+    found = list(run_all(tasks, Where(workers), done.append, most=5))
+    assert {task.name: result for task, (_, result) in found} == {
+        f"doubling {number}": 2 * number for number in range(5)
+    }
+    assert sum(done) == 10
+    assert ({pid for _, (pid, _) in found} == {os.getpid()}) == (workers == 1)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_tasks_may_follow_from_results(workers):
+    results = []
+    with open_workers(Where(workers), lambda done: None, most=2) as pool:
+        pool.submit(Task("first", doubled, (1,)))
+        for _, (_, result) in pool.finished():
+            results.append(result)
+            if result < 16:
+                pool.submit(Task("next", doubled, (result,)))
+    assert results == [2, 4, 8, 16]
+
+
+def test_the_first_error_ends_all_tasks_and_says_its_own_message(tmp_path):
+    tasks = [Task("Waiting", slow, (0.5, tmp_path / str(i))) for i in range(20)]
+    tasks.insert(1, Task("Going there", refused, ("there",)))
+    with pytest.raises(UserError, match=r"^Going there failed: --cluster is 'there'; expected"):
+        list(run_all(tasks, Where(2), most=2))
+    assert len(list(tmp_path.iterdir())) < 10
+
+
+def test_a_full_disk_is_named_with_how_to_go_on():
+    with pytest.raises(UserError, match=r"No space left.*out/weights.npz.*run the same command"):
+        Task("Writing", out_of_room, ()).perform(lambda done: None)
+
+
+@pytest.mark.parametrize("address", ["auto", "local", "ray://10.0.0.5:10001", "head:6379", None])
+def test_addresses_of_clusters(address):
+    assert Where(cluster=address).cluster == address
+
+
+@pytest.mark.parametrize("address", ["", "head", "ray://head", "http://head:80", "yes"])
+def test_what_is_no_address_is_refused(address):
+    with pytest.raises(ValueError, match="expected auto, local, HOST:PORT or ray://HOST:PORT"):
+        Where(cluster=address)
