@@ -139,7 +139,7 @@ class JsonTable:
     def records_lost(self) -> int:
         """About how many records lie behind the damage, estimated from the bytes that are left."""
         source = self._source
-        each = TYPICAL_RECORD_BYTES
+        each: float = TYPICAL_RECORD_BYTES
         if source.records_before:
             each = max(source.bytes_before / source.records_before, 1)
         known = source.bytes_read - source.bytes_before

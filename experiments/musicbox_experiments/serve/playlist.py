@@ -36,7 +36,7 @@ class Heard:
     """
 
     tracks: npt.NDArray[np.int64]
-    levels: npt.NDArray[np.int64]
+    levels: npt.NDArray[np.integer]
     context: npt.NDArray[np.float32]
 
     def then(self, track: int, level: int) -> "Heard":
