@@ -19,7 +19,7 @@ from musicbox_agents.baselines.bounds import PrivilegedAgent
 
 from musicbox_env.data.catalog import Catalog
 from musicbox_env.data.dataset import FINGERPRINT, Dataset
-from musicbox_env.errors import is_message
+from musicbox_env.errors import UserError, is_message
 from musicbox_env.ingest.histories.levels import TYPICAL_LENGTH_MS
 from musicbox_env.listeners import LearnedListener
 from musicbox_env.schema import suggest
@@ -94,19 +94,24 @@ class ServedAgent:
         label: Its name in the run.
         seed: Of its training.
         agent: Who chooses.
-        listener: Who hears its playlists.
         assets: What its simulators share.
     """
 
-    def __init__(self, label: str, seed: int, agent: Agent, listener: LearnedListener) -> None:
+    def __init__(self, label: str, seed: int, agent: Agent, trainer: str) -> None:
         """Open what the agent observes.
+
+        Args:
+            label: Its name in the run.
+            seed: Of its training.
+            agent: Who chooses.
+            trainer: Name or file of the listener that it learned with.
 
         Raises:
             ValueError: It reads the listener itself, so that there is nothing to recommend from.
         """
         if isinstance(agent, PrivilegedAgent):
             raise ValueError(f"{label} reads a simulated listener, and none is there to be read.")
-        self.label, self.seed, self.agent, self.listener = label, seed, agent, listener
+        self.label, self.seed, self.agent, self._trainer = label, seed, agent, trainer
         options = {"data": str(agent.dataset.folder), "listener": "replay", "candidates": "catalog"}
         self.assets = EnvAssets(SessionConfig.from_keywords({**options, **agent.env_options}))
         self._simulators: dict[int, Simulator] = {}
@@ -131,9 +136,28 @@ class ServedAgent:
             waiting = [i for i, slate in added if slate and len(found[i]) < numbers[i]]
         return [songs[:number] for songs, number in zip(found, numbers, strict=True)]
 
+    @cached_property
+    def listener(self) -> LearnedListener:
+        """Who hears its playlists.
+
+        Raises:
+            UserError: The dataset has no listener that was learned on it.
+        """
+        try:
+            return playlist_listener(self._trainer, self.agent.dataset)
+        except (ValueError, OSError) as error:
+            raise UserError(
+                "No listener was learned on this dataset, and playlists need one; whoever serves "
+                "it makes one with `musicbox fit-listener`."
+            ) from error
+
     def playlist(self, asked: Asked, number: int) -> list[Place]:
-        """Songs to be heard one after another; see `playlist`."""
-        heard = Heard(asked.tracks, asked.levels, asked.context)
+        """Songs to be heard one after another; see `playlist`.
+
+        Raises:
+            ValueError: Too few songs are left, or no listener was learned.
+        """
+        heard = Heard(asked.tracks, asked.levels.astype(np.int64), asked.context)
         return playlist(self.agent, heard, number, self.listener, barred=asked.barred.tolist())
 
     def slates(self, asked: Sequence[Asked]) -> list[list[Scored]]:
@@ -224,8 +248,8 @@ class Engine:
                 if own.identity != dataset.identity:
                     raise ValueError(f"{label} was made on another dataset than the others.")
                 agent = load_agent(folder / "best", dataset)
-                listener = playlist_listener(training["options"]["listener"], dataset)
-                served.append(ServedAgent(label, training["seed"], agent, listener))
+                trainer = training["options"]["listener"]
+                served.append(ServedAgent(label, training["seed"], agent, trainer))
             except (ValueError, LookupError, OSError) as error:
                 if labels or not is_message(error):
                     raise

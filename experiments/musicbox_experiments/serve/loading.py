@@ -1,9 +1,12 @@
 """A run as an application that is ready: opened, and its kernels compiled."""
 
+from contextlib import suppress
+
 import numpy as np
 import torch
 from threadpoolctl import threadpool_limits
 
+from musicbox_env.errors import UserError
 from musicbox_experiments.serve.engine import AT_ONCE, Asked, Engine
 from musicbox_experiments.serve.recommend import context_of
 from musicbox_experiments.serve.serve import ServeConfig
@@ -43,6 +46,8 @@ def warm_up(engine: Engine, looker: Looker) -> None:
     for agent in engine.agents.values():
         for number in (1, AT_ONCE):
             agent.slates([nothing] * number)
+        with suppress(UserError):
+            agent.playlist(nothing, 1)
     assert len(engine.durations)
     looker.look(LookRequest(listener=0, played=[engine.songs.id(0)]))
     engine.songs.search(engine.songs.name(0), 1)

@@ -7,10 +7,14 @@ import pytest
 from musicbox_agents import AGENTS
 from musicbox_agents.baselines.bounds import PrivilegedAgent
 from musicbox_agents.registry import agent_class
+from musicbox_experiments.benchmark.worlds import random_dataset
 from musicbox_experiments.serve.engine import Asked, Engine
 from musicbox_experiments.serve.recommend import RecommendConfig, context_of, recommend
 from musicbox_experiments.serve.songs import AmbiguousSongError, Songs
 from served_runs import write_training
+
+from musicbox_env.data.dataset import Dataset
+from musicbox_env.errors import UserError
 
 SERVED = [name for name in AGENTS if not issubclass(agent_class(name), PrivilegedAgent)]
 NOTHING = np.empty(0, np.int64)
@@ -78,6 +82,17 @@ def test_a_playlist_holds_no_song_that_is_barred(engine):
     tracks = [place.track for place in engine.agents["played-rate"].playlist(asked, 30)]
     assert len({*tracks}) == 30
     assert not {*tracks} & {*asked.tracks.tolist(), *range(60)}
+
+
+def test_without_a_learned_listener_there_are_songs_and_no_playlists(tmp_path):
+    data = Dataset(random_dataset(tmp_path / "data", 200, 100, dim=4))
+    write_training(tmp_path / "run", "played-rate", data)
+    engine = Engine.open(tmp_path / "run")
+    (asked,) = listeners(engine, [3])
+    assert len(engine.agents["played-rate"].songs([asked], [3])[0]) == 3
+    with pytest.raises(UserError, match="No listener was learned") as refused:
+        engine.agents["played-rate"].playlist(asked, 3)
+    assert str(tmp_path) not in str(refused.value)
 
 
 def test_scores_of_critics_and_points_fall(engine):
