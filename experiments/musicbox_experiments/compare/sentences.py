@@ -1,6 +1,7 @@
 """What the figures of a comparison say, and what they cannot show, in sentences."""
 
 import math
+from collections.abc import Sequence
 from typing import Final
 
 from musicbox_experiments.compare.study import EXACT_EVALUATOR
@@ -118,6 +119,12 @@ def _blind(summary: Summary, evaluator: str) -> list[str]:
     ]
 
 
+def _from_to(shares: Sequence[float]) -> str:
+    """The least and the largest of some shares, once where they look the same."""
+    least, most = percent(min(shares)), percent(max(shares))
+    return least if least == most else f"Between {least} and {most}"
+
+
 def cautions(summary: Summary) -> list[str]:
     """What the numbers cannot show, as far as the numbers themselves tell."""
     evaluator, *further = summary["evaluators"]
@@ -135,9 +142,8 @@ def cautions(summary: Summary) -> list[str]:
             "The answers come from a simulated listener, not from people. A simulator can be wrong "
             "in ways that an agent learns to exploit; a gain counts for more the more different "
             "evaluators agree on it.",
-            f"Between {percent(min(imputed))} and {percent(max(imputed))} of an agent's answers "
-            f"at the evaluator {evaluator} were imputed: the log does not tell how this listener "
-            "would have heard that song at that moment.",
+            f"{_from_to(imputed)} of an agent's answers at the evaluator {evaluator} were imputed: "
+            "the log does not tell how this listener would have heard that song at that moment.",
         ]
     seeds = {a: len(agents[a]["seeds"]) for a in summary["learned"] if a in agents}
     once = [agent for agent, number in seeds.items() if number == 1]
