@@ -231,7 +231,7 @@ def _copy_rows(source: LearnedState, come: Rows, target: LearnedState, go: Rows)
 
 
 class LearnedListener(Listener[LearnedState]):
-    """Responds by a fitted network; see the module.
+    """Responds by a fitted network, calibrated on sessions that it was not fitted on.
 
     Attributes:
         dataset: Its sessions are simulated.
