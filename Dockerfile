@@ -2,6 +2,8 @@
 #
 #     docker build --tag musicbox .
 #     docker run --rm --volume "$PWD/data:/data" musicbox compare --seeds 1
+#
+# How to serve with it: docs/serving.md.
 FROM python:3.11.13-slim-bookworm AS build
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends gcc libc6-dev \

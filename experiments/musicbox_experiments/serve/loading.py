@@ -3,14 +3,13 @@
 from contextlib import suppress
 
 import numpy as np
-import torch
-from threadpoolctl import threadpool_limits
 
 from musicbox_env.errors import UserError
 from musicbox_experiments.serve.engine import AT_ONCE, Asked, Engine
 from musicbox_experiments.serve.recommend import context_of
 from musicbox_experiments.serve.serve import ServeConfig
 from musicbox_experiments.serve.service.app import create_app
+from musicbox_experiments.serve.service.batching import one_thread
 from musicbox_experiments.serve.service.guard import LOOPBACK, Guard
 from musicbox_experiments.serve.service.look import Looker
 from musicbox_experiments.serve.service.schemas import LookRequest
@@ -30,12 +29,6 @@ def load(config: ServeConfig, token: str | None) -> Guard:
     return create_app(
         engine, looker, token=token, hosts=(*LOOPBACK, config.host) if local else None
     )
-
-
-def one_thread() -> None:
-    """Compute with one thread: workers are what is parallel, and no pool survives a fork."""
-    threadpool_limits(1)
-    torch.set_num_threads(1)
 
 
 def warm_up(engine: Engine, looker: Looker) -> None:

@@ -8,6 +8,9 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
+import torch
+from threadpoolctl import threadpool_limits
+
 from musicbox_experiments.serve.engine import AT_ONCE, Asked, Scored, ServedAgent
 
 MOST_WAITING: Final = 1_024
@@ -15,6 +18,12 @@ MOST_WAITING: Final = 1_024
 
 Songs = list[Scored]
 Result = TypeVar("Result")
+
+
+def one_thread() -> None:
+    """Let this thread compute alone: workers are what is parallel, and no pool survives a fork."""
+    threadpool_limits(1)
+    torch.set_num_threads(1)
 
 
 class BusyError(RuntimeError):
@@ -50,7 +59,7 @@ class Batcher:
 
     def __init__(self, observe: Callable[[int], object] = lambda size: None) -> None:
         """Make a thread that computes; ``observe`` is called with the size of each batch."""
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="predict")
+        self._thread = ThreadPoolExecutor(1, "predict", initializer=one_thread)
         self._waiting: asyncio.Queue[Job] = asyncio.Queue(MOST_WAITING)
         self._observe = observe
 

@@ -213,6 +213,7 @@ async function start() {
   state.about = await get("v1/about");
   by("run").textContent = state.about.run;
   by("listener").max = state.about.listeners - 1;
+  if (!state.about.titles) by("search-label").textContent = "Songs you heard: search by parts of their ids";
   for (const one of state.about.agents) about.set(one.agent, one.about);
   state.agent = state.about.agents[0].agent;
   map.setColumns(await getMap());
