@@ -155,11 +155,16 @@ export class CatalogMap {
     const palette = paletteOf(this.colour, this.dark()).map(([r, g, b]) => (210 << 24) | (b << 16) | (g << 8) | r);
     const column = this.columns[this.colour];
     const size = Math.max(1, Math.round(scale * Math.min(6, (this.columns.number > 50000 ? 1 : 3) * this.view.zoom ** 0.4)));
+    const [left, top] = this.pixel(0, 1), [right, bottom] = this.pixel(1, 0);
+    const across = (scale * (right - left)) / GRID, down = (scale * (bottom - top)) / GRID;
     for (let row = this.columns.number - 1; row >= 0; row--) { // the most played on top
-      const [px, py] = this.pixelOfRow(row);
-      const x = Math.round(px * scale), y = Math.round(py * scale);
+      const x = Math.round(scale * left + across * this.columns.x[row]);
+      const y = Math.round(scale * top + down * (GRID - this.columns.y[row]));
       if (x < 0 || y < 0 || x + size >= width || y + size >= height) continue;
-      for (let dy = 0; dy < size; dy++) pixels.fill(palette[column[row]], (y + dy) * width + x, (y + dy) * width + x + size);
+      const colour = palette[column[row]];
+      for (let dy = 0; dy < size; dy++) {
+        for (let at = (y + dy) * width + x, end = at + size; at < end; at++) pixels[at] = colour;
+      }
     }
     context.putImageData(image, 0, 0);
   }

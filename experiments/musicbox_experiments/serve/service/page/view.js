@@ -115,7 +115,7 @@ export function showAgents(box, look, { chosen, scores, about, onChoose, onMark 
     const radio = element("input", {
       type: "radio", name: "agent", value: view.agent, checked: is, onchange: () => onChoose(view.agent),
     });
-    const running = score && score.slates ? `${percent(score.kept / score.slates)} kept, ${score.slates} slates` : "";
+    const running = score && score.slates ? `${percent(score.kept / score.slates)} kept, ${score.slates} slate${score.slates === 1 ? "" : "s"}` : "";
     return element(
       "article",
       { className: is ? "chosen" : "", ariaLabel: `Agent ${view.agent}`, title: about.get(view.agent) ?? "" },
