@@ -9,7 +9,7 @@ ARGS ?=
 export OMP_NUM_THREADS ?= 1
 export OPENBLAS_NUM_THREADS ?= 1
 
-.PHONY: help install compare test lint fast slow browser-test attack boundscheck interop docs clean
+.PHONY: help install compare test lint fast slow browser-test attack boundscheck interop ranges docs clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -55,6 +55,9 @@ boundscheck: $(STAMP)  ## the fast tests of the environment, every index in comp
 
 interop: $(STAMP)  ## train with other libraries, each in an environment of its own under .interop: hours
 	$(BIN)/python tests/interop/run.py $(ARGS)
+
+ranges: $(STAMP)  ## tests of the environment with the lowest and newest versions of what it needs
+	$(BIN)/python tests/interop/ranges.py $(ARGS)
 
 docs: $(DOCS_STAMP)  ## build the site in build/docs and execute its notebooks; a warning is an error
 	$(BIN)/sphinx-build -q -W --keep-going docs build/docs

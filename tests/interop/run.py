@@ -26,15 +26,32 @@ PAGE = ROOT / "docs" / "interop.md"
 BEGIN, END = "<!-- table: make interop -->", "<!-- end -->"
 
 
-def python_of(library: str, install: list[str]) -> Path:
-    """The Python of a library's environment, which is made if it is not there."""
-    folder = WORK / library
+def new_environment(folder: Path, *arguments: str) -> Path:
+    """The Python of a new environment, in which pip installed what the arguments say."""
+    subprocess.run([sys.executable, "-m", "venv", "--clear", "--without-pip", folder], check=True)
     python = folder / "bin" / "python"
-    if not (folder / "made").exists():
-        subprocess.run([sys.executable, "-m", "venv", "--clear", folder], check=True)
-        pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-        subprocess.run([*pip, *install, str(ROOT)], check=True)
-        (folder / "made").touch()
+    pip_install(python, *arguments)
+    return python
+
+
+def pip_install(python: Path, *arguments: str) -> None:
+    """Install into the environment of another Python."""
+    pip = [sys.executable, "-m", "pip", "--python", python, "--disable-pip-version-check"]
+    subprocess.run([*pip, "install", "--quiet", *arguments], check=True)
+
+
+def python_of(library: str, about: dict) -> Path:
+    """The Python of a library's environment, which is made if it is not there.
+
+    ``without_dependencies`` of a library are installed although they ask for other versions.
+    """
+    folder = WORK / library
+    if (folder / "made").exists():
+        return folder / "bin" / "python"
+    python = new_environment(folder, *about["install"], f"{ROOT}{about.get('extras', '')}")
+    if apart := about.get("without_dependencies"):
+        pip_install(python, "--no-deps", *apart)
+    (folder / "made").touch()
     return python
 
 
@@ -46,7 +63,7 @@ def known() -> list[dict]:
 
 def run(library: str, about: dict, seeds: range, steps: int) -> None:
     """Train what is missing of a library's runs, and note the results."""
-    python = python_of(library, about["install"])
+    python = python_of(library, about)
     for line in about["runs"]:
         done = {r["seed"] for r in known() if r["run"] == line and r["steps"] == steps}
         missing = [str(seed) for seed in seeds if seed not in done]
@@ -73,6 +90,11 @@ def interval(values: list[float]) -> str:
     return f"{mean:.1f} [{mean - half:.1f}, {mean + half:.1f}]"
 
 
+def versions(about: dict) -> str:
+    """What a library was tried with."""
+    return ", ".join([*about.get("without_dependencies", ()), *about["install"]])
+
+
 def table(libraries: dict) -> str:
     """Markdown: a row for each run."""
     rows = defaultdict(list)
@@ -86,11 +108,16 @@ def table(libraries: dict) -> str:
         rates = [r["skip_rate"] for r in found]
         gains = [r["random"] - r["skip_rate"] for r in found]
         lines.append(
-            f"| {name} | {', '.join(libraries[library]['install'])} | {len(found)} "
+            f"| {name} | {versions(libraries[library])} | {len(found)} "
             f"| {found[0]['steps']:,} | {100 * np.mean(rates):.1f} % "
             f"| {100 * np.mean([r['random'] for r in found]):.1f} % | {interval(gains)} |"
         )
     return "\n".join(lines)
+
+
+def written_between(text: str, begin: str, new: str, end: str) -> str:
+    """A page whose part between two marks is another."""
+    return f"{text.partition(begin)[0]}{begin}\n{new}\n{end}{text.partition(end)[2]}"
 
 
 def main() -> None:
@@ -104,9 +131,7 @@ def main() -> None:
     WORK.mkdir(exist_ok=True)
     for library in given.only:
         run(library, libraries[library], range(given.seeds), given.steps)
-    text = PAGE.read_text()
-    before, after = text.partition(BEGIN)[0], text.partition(END)[2]
-    PAGE.write_text(f"{before}{BEGIN}\n{table(libraries)}\n{END}{after}")
+    PAGE.write_text(written_between(PAGE.read_text(), BEGIN, table(libraries), END))
     worse = {r["name"] for r in known() if r["skip_rate"] >= r["random"]}
     if worse:
         raise SystemExit(f"No better than random with some seed: {', '.join(sorted(worse))}.")
