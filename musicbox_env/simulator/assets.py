@@ -101,6 +101,15 @@ class EnvAssets:
         """Size of the catalog."""
         return len(self.dataset.catalog)
 
+    def has_slate(self, known: int) -> bool:
+        """Whether a slate is left in the catalog of which sessions heard or bar ``known`` tracks.
+
+        True also where sessions may hear tracks again, or are offered tracks of their own.
+        """
+        config = self.config
+        enough = self.num_tracks - known >= config.slate_size
+        return enough or config.repeats or config.candidates == "session"
+
     @property
     def space(self) -> npt.NDArray[np.float32]:
         """Embedding that actions are scored in, ``(num_tracks, dim)``; read where it is needed."""

@@ -213,12 +213,12 @@ class Simulator:
                 f"The session has {most} songs, those barred or offered among them, and there is "
                 f"room for {capacity}; make the Simulator with a larger capacity."
             )
-        config, known = self.assets.config, self.assets.num_tracks
         distinct = len(np.unique(np.concatenate([tracks, others])))
-        if not config.repeats and known - distinct < config.slate_size:
+        if not self.assets.has_slate(distinct):
             raise ValueError(
-                f"The session heard or bars {distinct} of {known} tracks; no slate of "
-                f"{config.slate_size} songs is left. Pass repeats=True or fewer songs."
+                f"The session heard or bars {distinct} of {self.assets.num_tracks} tracks; no "
+                f"slate of {self.assets.config.slate_size} songs is left. Pass repeats=True or "
+                "fewer songs."
             )
         put_rows(self.history, np.array([row]), History.empty(1, capacity))
         self.history.tracks[row, :count] = tracks

@@ -198,7 +198,7 @@ class ServedAgent:
     def has_slate(self, asked: Asked) -> bool:
         """Whether enough songs are left for a slate."""
         known = len(np.unique(np.concatenate([asked.tracks, asked.barred])))
-        return known + self.assets.config.slate_size <= self.assets.num_tracks
+        return self.assets.has_slate(known)
 
 
 class Engine:

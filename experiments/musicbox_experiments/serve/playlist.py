@@ -77,6 +77,11 @@ class Recommender:
         self._state: Any = None
         self._begun = np.ones(1, np.bool_)
 
+    def goes_on(self, heard: Heard, barred: npt.NDArray[np.int64]) -> bool:
+        """Whether a slate is left, of songs neither heard nor barred."""
+        known = len(np.unique(np.concatenate([heard.tracks, barred])))
+        return self.simulator.assets.has_slate(known)
+
     def slate(
         self,
         heard: Heard,
@@ -154,10 +159,10 @@ def playlist(
         barred: Songs that it shall not hold, besides those heard.
 
     Returns:
-        A place a song, in order; fewer where songs run out.
+        A place a song, in order; fewer where songs run out before a slate is full.
 
     Raises:
-        ValueError: ``number`` or ``among`` cannot be.
+        ValueError: ``number`` or ``among`` cannot be, or there is not one slate.
     """
     if not 1 <= number <= LONGEST:
         raise ValueError(f"A playlist of {number} songs was asked for; expected 1 to {LONGEST:,}.")
@@ -169,7 +174,8 @@ def playlist(
     recommender = Recommender(agent, room, restricted=left is not None)
     model = ListenerModel(listener, heard, room)
     places: list[Place] = []
-    while len(places) < number and (slate := recommender.slate(heard, left, out)):
+    going_on = True
+    while going_on and (slate := recommender.slate(heard, left, out)):
         for track in slate[: number - len(places)]:
             chances = model.chances(track)
             level = int(chances.argmax())
@@ -178,4 +184,5 @@ def playlist(
             heard = heard.then(track, level)
         if left is not None:
             left = left[~np.isin(left, slate)]
+        going_on = len(places) < number and recommender.goes_on(heard, out)
     return places

@@ -60,6 +60,18 @@ def test_more_songs_than_a_logged_session_has_are_put_in_order(synthetic, listen
     assert sorted(place.track for place in places) == given
 
 
+def test_songs_run_out(synthetic, listener):
+    """A playlist of the catalog ends with its last slate; given songs are all put in order."""
+    agent, heard = make_agent("popularity", synthetic), heard_session(synthetic, HEARD)
+    everything, known = list(range(200)), {*range(100, 190), *heard.tracks.tolist()}
+    places = playlist(agent, heard, 200, listener, barred=list(range(100, 190)))
+    assert len({place.track for place in places} - known) == (200 - len(known)) // 3 * 3
+    places = playlist(agent, heard, 200, listener, among=everything)
+    assert sorted(place.track for place in places) == everything
+    with pytest.raises(ValueError, match="no slate of 3 songs is left"):
+        playlist(agent, heard, 3, listener, barred=everything[2:])
+
+
 @pytest.fixture(scope="module")
 def run(synthetic, tmp_path_factory):
     out = tmp_path_factory.mktemp("run")
