@@ -21,6 +21,7 @@ USER_ERROR, INTERNAL_ERROR = 2, 70
 COMMANDS = {
     "compare": ("compare.compare", "train agents, evaluate them on held-out sessions, report"),
     "train": ("train.train", "train one agent over seeds"),
+    "tune": ("train.tune", "search for settings of an agent on validation sessions"),
     "calibrate-gain": (
         "compare.calibrate_gain",
         "measure what gains at learned evaluators are worth",

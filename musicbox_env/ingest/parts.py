@@ -17,7 +17,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -197,6 +197,21 @@ class PartWriter(ExitStack):
             "notes": dict(self.notes),
             "passed_over": [[table.name, table.why] for table in self.passed_over],
         }
+
+
+class PartsMaker(Protocol):
+    """Makes parts as `make_parts` does, maybe elsewhere."""
+
+    def __call__(
+        self,
+        files: Sequence[Path],
+        folder: Path,
+        *,
+        max_rows: int | None = None,
+        workers: int | None = None,
+        progress: bool = False,
+    ) -> list[Part]:
+        """See `make_parts`."""
 
 
 def make_parts(

@@ -32,7 +32,7 @@ from musicbox_env.ingest.chooser import MIN_SESSION_PLAYS, SessionChooser
 from musicbox_env.ingest.histories.formats import HistoryConfig
 from musicbox_env.ingest.histories.listens import BAD_TIME
 from musicbox_env.ingest.histories.pipeline import make_history_part
-from musicbox_env.ingest.parts import Part, make_parts
+from musicbox_env.ingest.parts import Part, PartsMaker, make_parts
 from musicbox_env.ingest.plays import REJECTS_SCHEMA
 from musicbox_env.ingest.registry import SourceKinds, usable_sources
 from musicbox_env.ingest.song_ids import SongIds
@@ -114,10 +114,11 @@ class IngestConfig:
             )
 
 
-def ingest(config: IngestConfig) -> Path:
+def ingest(config: IngestConfig, make: PartsMaker = make_parts) -> Path:
     """Make a dataset folder from raw logs.
 
-    A run that was stopped goes on from the source files that it had finished.
+    A run that was stopped goes on from the source files that it had finished. ``make`` makes the
+    parts of the logs, as `make_parts` does.
 
     Returns:
         The dataset folder.
@@ -137,7 +138,7 @@ def ingest(config: IngestConfig) -> Path:
         _clear(folder, but="parts")
         features = _track_features(config, track_files, folder)
         found = usable_sources(config.sources, sources.files, config.history)
-        parts = _parts(config, found, folder / "parts")
+        parts = _parts(config, found, folder / "parts", make)
         if features is not None:
             features.use_song_ids(SongIds(parts).catalog)
         read = {file.resolve() for file in track_files}
@@ -154,7 +155,7 @@ def ingest(config: IngestConfig) -> Path:
     return out
 
 
-def _parts(config: IngestConfig, found: SourceKinds, folder: Path) -> list[Part]:
+def _parts(config: IngestConfig, found: SourceKinds, folder: Path, make: PartsMaker) -> list[Part]:
     """Parts of all histories and logs: one of the histories together, one of each log."""
     parts = []
     left = config.max_rows
@@ -180,7 +181,7 @@ def _parts(config: IngestConfig, found: SourceKinds, folder: Path) -> list[Part]
             )
         left = None if left is None else left - parts[0].about["rows"]
     if found.logs and left != 0:
-        parts += make_parts(
+        parts += make(
             found.logs, folder, max_rows=left, workers=config.workers, progress=config.progress
         )
     return parts

@@ -160,6 +160,7 @@ class RayWorkers:
         import ray
 
         self._ray, self._progress = ray, progress
+        self.size = where.workers or max(int(ray.cluster_resources().get("CPU", 1)), 1)
         self._most = where.workers
         self._driver = _Driver.here(where.run)
         self._waiting: deque[Task] = deque()
@@ -214,7 +215,7 @@ class RayWorkers:
     def _send(self, paths: tuple[Path, ...]) -> None:
         for path in paths:
             if path not in self._sent:
-                self._sent[path] = shipping.packed(path, self._ray.put)
+                self._sent[path] = shipping.packed(path, self._reads[path], self._ray.put)
 
     def _found(self, task: Task, ref: Any) -> _Missing | _Done:
         errors = self._ray.exceptions

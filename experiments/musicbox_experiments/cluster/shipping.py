@@ -22,8 +22,9 @@ CHUNK: Final = 64 << 20
 """Bytes of a file that are sent at once."""
 ENDS: Final = 4 << 20
 """Bytes at the begin and at the end of a file that its fingerprint is of."""
-APART: Final = ("parts",)
-"""Folders of a dataset that hold datasets of their own, sent where a task reads these."""
+APART: Final = ("parts", "spaces")
+"""Folders of a dataset that are made on first use: its parts, sent where a task reads one, and
+spaces of songs, which every machine makes for itself."""
 
 
 @dataclass(frozen=True)
@@ -56,10 +57,16 @@ def fingerprint(path: Path) -> str:
     return digest.hexdigest()[:32] if path.exists() else ""
 
 
-def packed(path: Path, put: Callable[[bytes], Any]) -> Parcel:
-    """A path's files in pieces, each of which ``put`` turns into what `received` can get it by."""
+def packed(path: Path, of: str, put: Callable[[bytes], Any]) -> Parcel:
+    """A path's files in pieces, each of which ``put`` turns into what `received` can get it by.
+
+    Args:
+        path: A file or folder.
+        of: Its fingerprint.
+        put: Keeps a piece.
+    """
     files = {name: [put(piece) for piece in _pieces(file)] for name, file in _files_of(path)}
-    return Parcel(fingerprint(path), files)
+    return Parcel(of, files)
 
 
 def received(parcel: Parcel, get: Callable[[Any], bytes]) -> bool:

@@ -128,7 +128,13 @@ def without_option(arguments: Sequence[str]) -> list[str]:
 
 
 class Workers(Protocol):
-    """What runs tasks while it is open."""
+    """What runs tasks while it is open.
+
+    Attributes:
+        size: Tasks at once.
+    """
+
+    size: int
 
     def submit(self, task: Task) -> None:
         """Let a task be run; also while `finished` goes on."""
@@ -166,8 +172,9 @@ def open_workers(where: Where, progress: Progress, *, most: int) -> Iterator[Wor
         return
     # A plain pipe: a queue of `multiprocessing.Manager` is a process that outlives a kill.
     reports = multiprocessing.get_context("spawn").SimpleQueue()
-    with worker_pool(min(where.processes, most), _report_to, reports) as pool:
-        yield _Processes(pool, reports, progress)
+    size = min(where.processes, most)
+    with worker_pool(size, _report_to, reports) as pool:
+        yield _Processes(pool, size, reports, progress)
 
 
 def run_all(
@@ -185,6 +192,7 @@ class _ThisProcess:
 
     def __init__(self, progress: Progress) -> None:
         self._progress, self._waiting = progress, deque[Task]()
+        self.size = 1
 
     def submit(self, task: Task) -> None:
         self._waiting.append(task)
@@ -198,8 +206,11 @@ class _ThisProcess:
 class _Processes:
     """Tasks in processes of this machine."""
 
-    def __init__(self, pool: ProcessPoolExecutor, reports: Any, progress: Progress) -> None:
+    def __init__(
+        self, pool: ProcessPoolExecutor, size: int, reports: Any, progress: Progress
+    ) -> None:
         self._pool, self._reports, self._progress = pool, reports, progress
+        self.size = size
         self._running: dict[Future[Any], Task] = {}
 
     def submit(self, task: Task) -> None:

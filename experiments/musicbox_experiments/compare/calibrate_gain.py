@@ -22,8 +22,8 @@ from musicbox_env.data.writing import write_json
 from musicbox_env.locks import held
 from musicbox_env.synthetic.generator import synthesize
 from musicbox_env.synthetic.world import SyntheticConfig
+from musicbox_experiments import drawing
 from musicbox_experiments.cluster.tasks import require_address
-from musicbox_experiments.compare import plots
 from musicbox_experiments.compare.compare import train_and_evaluate
 from musicbox_experiments.compare.config import CompareConfig
 from musicbox_experiments.compare.known_gains import FILE, WAYS, describe, picture
@@ -88,7 +88,7 @@ def _run(config: CalibrateGainConfig) -> None:
     options = {k: v for k, v in asdict(config).items() if k not in ("out", "workers", "cluster")}
     config.out.mkdir(parents=True, exist_ok=True)
     write_json(config.out / FILE, {"options": options, "rows": rows})
-    (config.out / "known_gains.png").write_bytes(plots.png(picture(rows)))
+    (config.out / "known_gains.png").write_bytes(drawing.png(picture(rows)))
     say(config.out / FILE)
 
 

@@ -16,6 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from musicbox_env.data.dataset import Dataset
+from musicbox_experiments import drawing
 from musicbox_experiments.compare import plots
 from musicbox_experiments.text import show, with_interval
 
@@ -56,11 +57,11 @@ def describe(row: Mapping[str, Any]) -> str:
     )
 
 
-@plots.styled
+@drawing.styled
 def picture(rows: Sequence[Mapping[str, Any]]) -> Figure:
     """Stated against true gains over the logged policy, a panel a size; on the line they agree."""
     sizes = sorted({row["sessions"] for row in rows})
-    figure = plots.new_figure(0.9 + plots.WIDTH_INCHES / len(sizes))
+    figure = drawing.new_figure(0.9 + drawing.WIDTH_INCHES / len(sizes))
     for place, size in enumerate(sizes):
         axes = figure.add_subplot(1, len(sizes), place + 1, title=f"{size:,} sessions")
         axes.set(xlabel="true gain, points", ylabel="stated gain, points")

@@ -1,66 +1,30 @@
-"""Pictures of a comparison, drawn with matplotlib's object interface: no window.
+"""Pictures of a comparison.
 
-Every function takes plain data and gives a `Figure`; `png` turns it into bytes. Colours are those
-of Okabe & Ito (Color Universal Design, 2008) and Tol ("bright", 2021), which people with colour
-vision deficiencies can tell apart; marker and dash differ too, so that colour is never alone. An
-agent's place in ``order``, which lists all agents of the report, decides its colour.
+Every function takes plain data and gives a `Figure`; `drawing.png` turns it into bytes. Colours are
+those of Okabe & Ito (Color Universal Design, 2008) and Tol ("bright", 2021), which people with
+colour vision deficiencies can tell apart; marker and dash differ too, so that colour is never
+alone. An agent's place in ``order``, which lists all agents of the report, decides its colour.
 """
 
-import io
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
-from matplotlib import rc_context
-from matplotlib.axes import Axes
 from matplotlib.axis import Axis
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import (
-    Formatter,
-    LogLocator,
-    MaxNLocator,
-    NullFormatter,
-)
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
-WIDTH_INCHES: Final = 9.0
-PAPER: Final = "#ffffff"
-INK: Final = "#1d2230"
-MUTED: Final = "#6b7280"
-"""Of axes, reference lines and whatever is none of those compared."""
-HIGHLIGHT: Final = "#0072b2"
-"""Of intervals, where agents need no colour of their own."""
-STYLE: Final[Any] = {
-    "figure.dpi": 150,
-    "figure.facecolor": PAPER,
-    "figure.constrained_layout.use": True,
-    "text.color": INK,
-    "axes.facecolor": PAPER,
-    "axes.edgecolor": MUTED,
-    "axes.labelcolor": INK,
-    "axes.labelsize": 12,
-    "axes.labelpad": 8,
-    "axes.titlesize": 12,
-    "axes.titlelocation": "left",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": "#e6e8ee",
-    **{f"{axis}tick.color": MUTED for axis in "xy"},
-    **{f"{axis}tick.labelcolor": INK for axis in "xy"},
-    **{f"{axis}tick.labelsize": 11 for axis in "xy"},
-    "legend.frameon": False,
-    "legend.fontsize": 11,
-    "legend.handlelength": 2.6,
-    "lines.linewidth": 2.0,
-}
-"""How all pictures look, as matplotlib's settings."""
-styled = rc_context(STYLE)
-"""Decorates whatever draws: matplotlib reads its settings when an artist is made."""
+from musicbox_experiments.drawing import (
+    HIGHLIGHT,
+    MUTED,
+    PAPER,
+    Rounded,
+    canvas,
+    percent_ticks,
+    styled,
+)
 
 _CYCLE: Final = (HIGHLIGHT, "#d55e00", "#009e73", "#aa3377", "#b8860b", "#56b4e9", "#000000")
 _MARKERS: Final = ("o", "s", "^", "D", "v", "P", "X")
@@ -101,55 +65,10 @@ class Point:
         return f"{shown}  [{100 * self.low:.1f}, {100 * self.high:.1f}]"
 
 
-@styled
-def png(figure: Figure) -> bytes:
-    """Render a figure as a PNG 1,350 pixels wide."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    return buffer.getvalue()
-
-
-@styled
-def new_figure(height: float) -> Figure:
-    """An empty figure `WIDTH_INCHES` wide and ``height`` inches high."""
-    figure = Figure(figsize=(WIDTH_INCHES, height))
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def _canvas(height: float, *, x: str, y: str = "") -> tuple[Figure, Axes]:
-    """A figure with one pair of axes, and their labels."""
-    figure = new_figure(height)
-    return figure, figure.add_subplot(xlabel=x, ylabel=y)
-
-
-class _Distinct(Formatter):
-    """Numbers with as many decimals as tell neighbouring ticks apart."""
-
-    def __init__(self, scale: float = 1.0, unit: str = "") -> None:
-        self._scale, self._unit = scale, unit
-
-    def __call__(self, x: float, pos: int | None = None) -> str:
-        """Label of a tick."""
-        assert isinstance(self.axis, Axis)
-        low, high = sorted(self.axis.get_view_interval())
-        ticks = np.unique([tick for tick in self.axis.get_majorticklocs() if low <= tick <= high])
-        steps = np.diff(np.unique(np.round(self._scale * ticks, 9)))
-        least = steps.min() if len(steps) else 1.0
-        decimals = max(0, -math.floor(math.log10(least) + 1e-9))
-        return f"{self._scale * x:,.{decimals}f}{self._unit}"
-
-
-def percent_ticks(axis: Axis) -> None:
-    """Show shares in percent, no two ticks alike."""
-    axis.set_major_formatter(_Distinct(100, " %"))
-    axis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 5, 10]))
-
-
 def _logarithmic(axis: Axis) -> None:
     """Count on a logarithmic scale."""
     axis.axes.set_xscale("log")
-    axis.set_major_formatter(_Distinct())
+    axis.set_major_formatter(Rounded())
     axis.set_minor_formatter(NullFormatter())
 
 
@@ -191,7 +110,7 @@ def forest(
     Where ``references`` are present, they are hollow marks with a line through all rows.
     """
     names = sorted(points, key=lambda n: points[n].value, reverse=True)
-    figure, axes = _canvas(1.5 + 0.42 * len(names), x="skip rate")
+    figure, axes = canvas(1.5 + 0.42 * len(names), x="skip rate")
     for row, name in enumerate(names):
         point, special = points[name], name in references
         colour = MUTED if special else HIGHLIGHT
@@ -237,7 +156,7 @@ def scatter(
     order: Sequence[str] = (),
 ) -> Figure:
     """Skip rates ``y`` against effective catalog sizes ``x``, with both intervals."""
-    figure, axes = _canvas(6.2, x="effective catalog size", y="skip rate")
+    figure, axes = canvas(6.2, x="effective catalog size", y="skip rate")
     _logarithmic(axes.xaxis)
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))  # agents often lie within a decade
     for name in x:
@@ -267,7 +186,7 @@ def learning_curves(
     curves: Mapping[str, Mapping[int, Curve]], *, order: Sequence[str] = ()
 ) -> Figure:
     """Validation skip rate by training steps: mean of the seeds, band from lowest to highest."""
-    figure, axes = _canvas(5.2, x="training steps", y="validation skip rate")
+    figure, axes = canvas(5.2, x="training steps", y="validation skip rate")
     for agent, by_seed in curves.items():
         colour, _, dash = look(agent, order or list(curves))
         steps, values = _common_steps(by_seed.values())
@@ -276,7 +195,7 @@ def learning_curves(
         if len(values) > 1:
             band = values.min(axis=0), values.max(axis=0)
             axes.fill_between(steps, *band, color=colour, alpha=0.18, linewidth=0)
-    axes.xaxis.set_major_formatter(_Distinct())
+    axes.xaxis.set_major_formatter(Rounded())
     axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True, steps=[1, 2, 5, 10]))
     percent_ticks(axes.yaxis)
     add_legend(figure)
@@ -303,7 +222,7 @@ def exposure_curves(
     The x axis counts songs on a logarithmic scale, since an agent that plays ten songs to everybody
     and one that plays three hundred look the same on a linear scale of the whole catalog.
     """
-    figure, axes = _canvas(5.2, x="most played songs of the agent", y="share of all its plays")
+    figure, axes = canvas(5.2, x="most played songs of the agent", y="share of all its plays")
     _logarithmic(axes.xaxis)
     num_tracks = max(len(counts) for counts in exposures.values())
     even = "every song equally"
@@ -335,7 +254,7 @@ def by_position(
 
     ``bands`` holds the interval ``(2, places)`` of those that are drawn with theirs.
     """
-    figure, axes = _canvas(5.2, x=x, y="skip rate")
+    figure, axes = canvas(5.2, x=x, y="skip rate")
     for name, values in rates.items():
         colour, marker, dash = look(name, order or list(rates))
         places = np.arange(1, len(values) + 1)

@@ -26,6 +26,7 @@ from matplotlib.figure import Figure
 
 from musicbox_env.data.writing import write_json, write_text
 from musicbox_env.schema import is_skip
+from musicbox_experiments import drawing
 from musicbox_experiments.compare import plots, tables
 from musicbox_experiments.compare.known_gains import describe
 from musicbox_experiments.compare.sentences import cautions, headline
@@ -90,7 +91,7 @@ class Picture:
     @cached_property
     def image(self) -> bytes:
         """PNG, also written as a file."""
-        return plots.png(self.figure)
+        return drawing.png(self.figure)
 
     @property
     def uri(self) -> str:

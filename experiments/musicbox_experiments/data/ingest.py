@@ -11,16 +11,22 @@ on the latest, with a --gap between.
 Of a history the dataset keeps no user name, address, country, device, date or time of a play.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import socket
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Annotated, Any
 
 from tyro.conf import FlagCreatePairsOff, Positional, arg
 
 from musicbox_env.data.dataset import Dataset
 from musicbox_env.data.splits import TIME
+from musicbox_env.errors import InputError
 from musicbox_env.ingest import pipeline as ingest
 from musicbox_env.ingest.histories.mapping import mapping_lines
+from musicbox_env.ingest.parts import Part, make_part, make_parts
+from musicbox_env.progress import tqdm
+from musicbox_experiments.cluster.tasks import Progress, Task, Where, require_address, run_all
 from musicbox_experiments.data.describe import time_split_lines
 from musicbox_experiments.data.enough import cautions
 from musicbox_experiments.text import say
@@ -42,11 +48,19 @@ class IngestConfig(ingest.IngestConfig):
     ]
     embeddings: FlagCreatePairsOff[bool] = True
     embedding_files: Annotated[tuple[str, ...], arg(name="embeddings")] = ()
+    cluster: str | None = None
+    """Read the logs on Ray, whose nodes find them under the same paths; see `musicbox compare
+    --help`."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_address(self.cluster)
 
 
 def run(config: IngestConfig) -> None:
     """Ingest logs and say what came out."""
-    out = ingest.ingest(config)
+    make = make_parts if config.cluster is None else _PartsOnCluster(config.cluster, config.out)
+    out = ingest.ingest(config, make)
     dataset = Dataset(out)
     about = dataset.about
     say(*history_account(about), *passed_over(about))
@@ -60,6 +74,50 @@ def run(config: IngestConfig) -> None:
         f"{about['tracks']:,} tracks; {about['rejected']['rows']:,} of {about['rows_read']:,} rows "
         f"rejected. `musicbox describe {out}` says more."
     )
+
+
+@dataclass(frozen=True)
+class _PartsOnCluster:
+    """Makes parts of logs on Ray, a file a task."""
+
+    cluster: str
+    out: Path
+
+    def __call__(
+        self,
+        files: Sequence[Path],
+        folder: Path,
+        *,
+        max_rows: int | None = None,
+        workers: int | None = None,
+        progress: bool = False,
+    ) -> list[Part]:
+        """See `make_parts`; a limit of rows goes through the files in their order."""
+        if max_rows is not None:
+            return make_parts(files, folder, max_rows=max_rows, progress=progress)
+        folder.mkdir(parents=True, exist_ok=True)
+        to = folder.absolute()
+        tasks = [Task(f"Reading {file}", _make_part, (file, to), adds_to=to) for file in files]
+        where, total = Where(workers or 0, self.cluster, self.out), sum(map(size, files))
+        with tqdm(total=total, unit="B", unit_scale=True, disable=not progress) as bar:
+            ended = run_all(tasks, where, bar.update, most=len(tasks))
+            found = {task.name: part for task, part in ended}
+        parts = [found[task.name] for task in tasks]
+        return [replace(part, folder=folder / part.folder.name) for part in parts]
+
+
+def size(file: Path) -> int:
+    """Bytes of a file."""
+    return file.stat().st_size
+
+
+def _make_part(file: Path, folder: Path, progress: Progress) -> Part:
+    if not file.exists():
+        raise InputError(
+            f"the node {socket.gethostname()} has no {file}. Put the logs where all nodes find "
+            "them under the same path, and name that path."
+        )
+    return make_part(file, folder, None, progress)
 
 
 def history_account(about: Mapping[str, Any]) -> list[str]:

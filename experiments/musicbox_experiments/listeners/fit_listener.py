@@ -14,6 +14,7 @@ from typing import Final, Literal
 import numpy as np
 import numpy.typing as npt
 from musicbox_agents.base import require_ranges
+from musicbox_agents.sessions import one_thread
 from tyro.conf import Positional
 
 from musicbox_env.data.dataset import WHOLE, Dataset
@@ -26,6 +27,7 @@ from musicbox_env.locks import held
 from musicbox_env.progress import tqdm
 from musicbox_env.schema import require_known
 from musicbox_env.simulator.assets import open_dataset
+from musicbox_experiments.cluster.tasks import Progress, Task, Where, require_address, run_all
 from musicbox_experiments.listeners.calibration import SongLogits, calibrated, song_logits
 from musicbox_experiments.listeners.network import NetworkConfig, TorchNetwork, fit_member
 from musicbox_experiments.listeners.sessions import (
@@ -57,10 +59,13 @@ class EnsembleConfig(NetworkConfig):
     """Of everything drawn; member i has seed + i."""
     progress: bool = True
     """Show progress bars."""
+    cluster: str | None = None
+    """Fit the networks side by side on Ray; see `musicbox compare --help`."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require_ranges(self, dict.fromkeys(("members", "max_sessions"), (1, np.inf)))
+        require_address(self.cluster)
 
 
 @dataclass(frozen=True)
@@ -108,7 +113,9 @@ def fit_ensemble(config: FitListenerConfig, dataset: Dataset) -> FittedNetwork:
         "fitted_sessions": len(chosen),
         "validation_sessions": len(validation),
         "member_validation_log_losses": [loss for _, loss in fits],
-        "settings": {k: v for k, v in asdict(config).items() if k not in ("data", "out")},
+        "settings": {
+            k: v for k, v in asdict(config).items() if k not in ("data", "out", "cluster")
+        },
     }
     if dataset.part != WHOLE:
         about["part"] = dataset.about["part"]
@@ -208,19 +215,31 @@ def drawn_sessions(dataset: Dataset, split: str, most: int, rng: np.random.Gener
 def fit_members(
     config: EnsembleConfig, train: SessionArrays, validation: SessionArrays, what: str = ""
 ) -> list[tuple[TorchNetwork, float]]:
-    """Fit all members, with a progress bar each; see `fit_member`."""
-    fits = []
-    for number in range(config.members):
-        member = f"member {number + 1} of {config.members}"
-        name = f"{what}, {member}" if what else member
-        with tqdm(total=config.max_epochs, disable=not config.progress, desc=name) as bar:
+    """Fit all members, each a task, with a progress bar; see `fit_member`."""
+    tasks = [
+        Task(f"Fitting member {number + 1}", _fit_member, (config, train, validation, number))
+        for number in range(config.members)
+    ]
+    name = f"{what}, {config.members} members" if what else f"{config.members} members"
+    total = config.members * config.max_epochs
+    with tqdm(total=total, unit="pass", disable=not config.progress, desc=name) as bar:
+        where = Where(workers=1) if config.cluster is None else Where(cluster=config.cluster)
+        fits = {task.name: fit for task, fit in run_all(tasks, where, bar.update, most=len(tasks))}
+    return [fits[task.name] for task in tasks]
 
-            def report(epoch: int, loss: float, bar: tqdm = bar) -> None:
-                bar.update()
-                bar.set_postfix(validation_log_loss=f"{loss:.4f}")
 
-            fits.append(fit_member(config, train, validation, config.seed + number, report))
-    return fits
+def _fit_member(
+    config: EnsembleConfig,
+    train: SessionArrays,
+    validation: SessionArrays,
+    number: int,
+    progress: Progress,
+) -> tuple[TorchNetwork, float]:
+    def report(epoch: int, loss: float) -> None:
+        progress(1)
+
+    with one_thread():
+        return fit_member(config, train, validation, config.seed + number, report)
 
 
 def output_file(config: FitListenerConfig, dataset: Dataset) -> Path:

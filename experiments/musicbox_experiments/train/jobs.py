@@ -147,19 +147,27 @@ def _training_listener(label: str, listeners: Listeners) -> str:
     return pessimistic(listeners.training, pessimism) if pessimism else listeners.training
 
 
-def train(job: TrainingJob, *, progress: Callable[[int], object] | None = None) -> None:
+def train(
+    job: TrainingJob,
+    *,
+    progress: Callable[[int], object] | None = None,
+    until: int | None = None,
+) -> None:
     """Do one job; an interrupted attempt goes on from its last checkpoint, if its agent can.
 
     The outcome is then the same, bit for bit, as without the interruption. ``progress`` is called
-    with the environment steps since its last call.
+    with the environment steps since its last call. With ``until`` the job pauses after so many
+    steps, with a checkpoint to go on from.
     """
     folder = Path(job.folder)
     with held(folder, wait=True):  # a worker whose parent was killed may still be at it
         if not job.done:
-            _train(job, folder, progress)
+            _train(job, folder, progress, until or job.steps)
 
 
-def _train(job: TrainingJob, folder: Path, progress: Callable[[int], object] | None) -> None:
+def _train(
+    job: TrainingJob, folder: Path, progress: Callable[[int], object] | None, until: int
+) -> None:
     dataset = open_dataset(job.options.get("data"))
     begun = {**_about(job), "dataset": dataset.identity}
     _prepare(folder, begun)
@@ -174,7 +182,7 @@ def _train(job: TrainingJob, folder: Path, progress: Callable[[int], object] | N
         ) as monitor:
             agent.learn(
                 job.options,
-                job.steps,
+                until,
                 callback=monitor,
                 callback_every=max(job.steps // CURVE_POINTS, 1),
                 checkpoint=folder / CHECKPOINTS,
@@ -182,6 +190,8 @@ def _train(job: TrainingJob, folder: Path, progress: Callable[[int], object] | N
     else:
         agent.save(folder / BEST)
     write_seconds(folder, time.perf_counter() - started)
+    if until < job.steps:
+        return
     write_json(folder / TRAINING, _about(job))
     shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
     (folder / BEGUN).unlink(missing_ok=True)

@@ -96,6 +96,19 @@ def train(config: TrainConfig) -> list[TrainingJob]:
 
 
 def _train(config: TrainConfig) -> list[TrainingJob]:
+    jobs = planned(config)
+    say(*untrained(jobs), to_errors=True)
+    train_all(jobs, where_of(config))
+    return jobs
+
+
+def where_of(config: TrainConfig) -> Where:
+    """Where its trainings run."""
+    return Where(config.workers, config.cluster, config.out)
+
+
+def planned(config: TrainConfig) -> list[TrainingJob]:
+    """The trainings, a seed each; their data and listeners are made."""
     data = config.source.resolve(config.out)
     dataset = open_part(open_dataset(data), config.split)
     if dataset.part != WHOLE:
@@ -106,10 +119,9 @@ def _train(config: TrainConfig) -> list[TrainingJob]:
     agent = class_of(config.agent)
     asks = agent.learns and not agent.offline  # else no listener would be queried
     listener = config.listener if asks else "replay"
-    where = Where(config.workers, config.cluster, config.out)
-    fit_missing(listener, [(dataset, config.out, direction)], where)
+    fit_missing(listener, [(dataset, config.out, direction)], where_of(config))
     listeners = choose_listeners(listener, (), dataset, config.out, direction)
-    jobs = jobs_for(
+    return jobs_for(
         [config.agent],
         config.seeds,
         settings=parse_settings(config.agent_settings),
@@ -123,6 +135,3 @@ def _train(config: TrainConfig) -> list[TrainingJob]:
         out=config.out,
         listeners=listeners,
     )
-    say(*untrained(jobs), to_errors=True)
-    train_all(jobs, where)
-    return jobs

@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 
 from musicbox_env.data.splits import TIME
 from musicbox_env.data.writing import write_text
-from musicbox_experiments import text
+from musicbox_experiments import drawing, text
 from musicbox_experiments.compare import known_gains, plots
 from musicbox_experiments.compare.report import data_uri, render_page
 from musicbox_experiments.trust.context import Context
@@ -41,7 +41,7 @@ def write_trust_report(
     write_records(out, records, context.split)
     pictures, gains = draw_pictures(findings), known_gains.rows()
     if gains:
-        pictures["gains"] = plots.png(known_gains.picture(gains))
+        pictures["gains"] = drawing.png(known_gains.picture(gains))
     for name, image in pictures.items():
         (out / f"{name}.png").write_bytes(image)
     by_position = "skip_by_position_distance"
@@ -86,17 +86,17 @@ def draw_pictures(findings: Findings) -> dict[str, bytes]:
     }
     if findings.truth:
         figures["exact_law"] = _calibration(findings.truth, order, "exact skip probability")
-    return {name: plots.png(figure) for name, figure in figures.items()}
+    return {name: drawing.png(figure) for name, figure in figures.items()}
 
 
-@plots.styled
+@drawing.styled
 def _calibration(
     panels: Mapping[str, Mapping[str, Sequence[CurvePoint]]], order: Sequence[str], y: str
 ) -> Figure:
     """Predicted against real, a panel each; the diagonal is what a perfect listener shows."""
     columns = 2 if len(panels) == 4 else min(3, len(panels))
     rows = -(-len(panels) // columns)
-    figure = plots.new_figure(0.4 + rows * (plots.WIDTH_INCHES / columns + 0.3))
+    figure = drawing.new_figure(0.4 + rows * (drawing.WIDTH_INCHES / columns + 0.3))
     for place, (title, curves) in enumerate(panels.items()):
         axes = figure.add_subplot(rows, columns, place + 1, title=title)
         axes.set(xlabel="predicted skip rate", ylabel=y)
@@ -115,7 +115,7 @@ def _calibration(
                 label=name,
             )
         for axis in (axes.xaxis, axes.yaxis):
-            plots.percent_ticks(axis)
+            drawing.percent_ticks(axis)
         axes.set(xlim=(0, 1), ylim=(0, 1), xticks=(0, 0.5, 1), yticks=(0, 0.5, 1))
         axes.set_box_aspect(1)
     plots.add_legend(figure, below=True)

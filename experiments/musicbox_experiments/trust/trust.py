@@ -38,6 +38,7 @@ from musicbox_env.progress import tqdm
 from musicbox_env.schema import SOURCES
 from musicbox_env.simulator.assets import open_dataset
 from musicbox_env.synthetic.truth import knows_truth
+from musicbox_experiments.cluster.tasks import require_address, without_option
 from musicbox_experiments.data.enough import inferred_levels
 from musicbox_experiments.data.sampling import draw_sessions
 from musicbox_experiments.data.sources import without_home
@@ -117,6 +118,8 @@ class TrustConfig:
     """Networks of the listeners that are fitted here: by --cross-validate, and on data that say
     which plays were recommended."""
     network: NetworkConfig = field(default_factory=NetworkConfig)
+    cluster: str | None = None
+    """Fit the listeners that are fitted here on Ray; see `musicbox compare --help`."""
     seed: int = 0
     """Of everything random, the same for every listener."""
 
@@ -128,6 +131,7 @@ class TrustConfig:
 
     def __post_init__(self) -> None:
         sizes = ("sessions", "training_sessions", "evaluated_sessions", "members")
+        require_address(self.cluster)
         most = (1, np.inf)
         require_ranges(self, dict.fromkeys((*sizes, "samples", "draws", "resamples"), most))
         if self.pool and len({path.resolve() for path in self.pool}) < max(2, len(self.pool)):
@@ -164,6 +168,7 @@ def _run(config: TrustConfig) -> None:
             members=config.members,
             max_sessions=config.training_sessions,
             seed=config.seed,
+            cluster=config.cluster,
         )
         context = cross_validate(
             networks,
@@ -187,8 +192,9 @@ def _run(config: TrustConfig) -> None:
         config={
             name: without_home(str(value)) if isinstance(value, Path) else value
             for name, value in asdict(config).items()
+            if name != "cluster"
         },
-        command=without_home("musicbox trust " + " ".join(sys.argv[2:])),
+        command=without_home(" ".join(["musicbox trust", *without_option(sys.argv[2:])])),
         sees_session=[tested.name for tested in listeners if tested.sees_session],
     )
     say(printed(context.findings.records, _count(context, "test")))
@@ -340,6 +346,7 @@ def measure_sources(config: TrustConfig, context: Context) -> None:
         members=config.members,
         max_sessions=config.training_sessions,
         seed=config.seed,
+        cluster=config.cluster,
     )
     try:
         if not recommended.any():

@@ -19,7 +19,7 @@ pytestmark = [
 SMALL = ["ddpg.warmup_updates=20", "ddpg.num_envs=16", "ddpg.learning_starts=32"]
 COMPARE = [
     *["compare", "--data", "data", "--agents", "logged", "popularity", "ddpg", "--seeds", "3"],
-    *["--train-steps", "400", "--evaluation-sessions", "60", "--agent-settings", *SMALL],
+    *["--train-steps", "1200", "--evaluation-sessions", "60", "--agent-settings", *SMALL],
     *["--out", "out"],
 ]
 
@@ -65,7 +65,7 @@ def test_a_lost_node_changes_nothing(tmp_path, synthetic_folder, expected):
     folder = workplace(tmp_path / "work", synthetic_folder)
     with nodes.Cluster(3, tmp_path) as cluster:
         process = cluster.start(folder, *COMPARE, "--cluster", "auto")
-        wait_for(lambda: all(begun(folder, seed) for seed in range(2)), process)
+        wait_for(lambda: any(begun(folder, seed) for seed in range(3)), process)
         cluster.lose(2)
         _, told = process.communicate(timeout=nodes.PATIENCE)
         assert process.returncode == 0, told
@@ -77,7 +77,7 @@ def test_a_stopped_command_goes_on(tmp_path, synthetic_folder, expected, how):
     folder = workplace(tmp_path / "work", synthetic_folder)
     with nodes.Cluster(2, tmp_path) as cluster:
         process = cluster.start(folder, *COMPARE, "--cluster", f"127.0.0.1:{nodes.PORT}")
-        wait_for(lambda: begun(folder, 0), process)
+        wait_for(lambda: any(begun(folder, seed) for seed in range(3)), process)
         os.kill(process.pid, how)
         _, told = process.communicate(timeout=nodes.PATIENCE)
         if how == signal.SIGINT:

@@ -39,7 +39,7 @@ def test_a_folder_is_got_once_and_is_the_same(data, monkeypatch):
         got.append(number)
         return store[number]
 
-    parcel = shipping.packed(data, put)
+    parcel = shipping.packed(data, shipping.fingerprint(data), put)
     assert shipping.received(parcel, get)
     assert not shipping.received(parcel, get)
     assert sorted(got) == list(range(len(store))) == [0, 1, 2, 3]

@@ -3,7 +3,8 @@
 import json
 
 import pytest
-from musicbox_experiments.compare import calibrate_gain, known_gains, plots
+from musicbox_experiments import drawing
+from musicbox_experiments.compare import calibrate_gain, known_gains
 from musicbox_experiments.compare.calibrate_gain import CalibrateGainConfig
 from musicbox_experiments.listeners import fit_listener
 from musicbox_experiments.listeners.fit_listener import FitListenerConfig
@@ -70,4 +71,4 @@ def test_a_report_quotes_the_nearest_size(measured, synthetic, tmp_path):
     assert "1,000 synthetic sessions" in text
     assert "share no play" in text
     assert known_gains.gains_known(synthetic, "folds", tmp_path / "none.json") is None
-    assert plots.png(known_gains.picture([*sizes, shared])).startswith(b"\x89PNG")
+    assert drawing.png(known_gains.picture([*sizes, shared])).startswith(b"\x89PNG")
