@@ -9,6 +9,7 @@ from pathlib import Path
 
 import nodes
 import pytest
+from make_logs import make_log, write_csv
 
 pytest.importorskip("ray", reason="Ray is not installed (extra [cluster])")
 pytestmark = [
@@ -101,6 +102,42 @@ def test_data_that_nodes_lack_are_sent_once_a_node(tmp_path, synthetic_folder, e
     caches = [list((tmp_path / f"cache-{number}/cluster/data").iterdir()) for number in range(2)]
     assert [len(found) for found in caches] == [1, 1]
     assert not [left for cache in tmp_path.glob("cache-*/cluster/tasks/*") for left in [cache]]
+
+
+NETWORK = ["--members", "2", "--max-epochs", "2", "--memory", "8", "--head", "4"]
+OTHERS = {
+    "ingest": ["ingest", "logs", "--out", "out/data"],
+    "fit-listener": ["fit-listener", "data", *NETWORK, "--out", "out/learned.npz"],
+    "tune": [
+        *["tune", "--data", "data", "--trials", "3", "--train-steps", "160", "--out", "out"],
+        *["--workers", "1", "--search", "gamma=0.0..0.9", "--agent-settings", *SMALL],
+    ],
+}
+
+
+def test_other_commands_make_the_same(tmp_path, synthetic_folder):
+    with nodes.Cluster(2, tmp_path) as cluster:
+        for name, command in OTHERS.items():
+            made = []
+            for where in ([], ["--cluster", "auto"]):
+                folder = workplace(tmp_path / f"{name}{len(made)}", synthetic_folder)
+                for i in range(4):
+                    log = make_log(20, seed=i, prefix=f"f{i}_")
+                    write_csv(log, folder / f"logs/{i}.csv")
+                code, told = cluster.run(folder, *command, *where)
+                assert code == 0, told
+                made.append(contents(folder))
+                made[-1].pop("out/search.journal", None)  # holds times
+            assert made[0] == made[1]
+
+
+def test_logs_that_a_node_does_not_see_are_named(tmp_path, synthetic_folder):
+    folder = workplace(tmp_path / "work", synthetic_folder)
+    write_csv(make_log(20), folder / "logs/0.csv")
+    with nodes.Cluster(1, tmp_path, hidden=[folder]) as cluster:
+        code, told = cluster.run(folder, *OTHERS["ingest"], "--cluster", "auto")
+    assert code == 2, told
+    assert "has no logs/0.csv. Put the logs where all nodes find them" in told
 
 
 def test_what_cannot_be_is_a_sentence(tmp_path, synthetic_folder):
