@@ -32,6 +32,8 @@ MEMORY: Final = 1 << 30
 """Bytes of memory that a task takes; a training takes about 0.6 GiB."""
 RETRIES: Final = 3
 """Times that a task runs again whose node or process was lost."""
+PATIENCE: Final = 10.0
+"""Seconds in which a cluster must answer."""
 PACKAGES: Final = ("numpy", "torch", "numba")
 """Packages whose versions must agree, that results do."""
 
@@ -77,8 +79,12 @@ def _connect(where: Where) -> None:
     on_main = threading.current_thread() is threading.main_thread()
     terminated = signal.getsignal(signal.SIGTERM)
     try:
+        if where.cluster is not None and ":" in where.cluster:
+            # Ray itself tries for minutes.
+            host, port = where.cluster.removeprefix("ray://").split(":")
+            socket.create_connection((host, int(port)), timeout=PATIENCE).close()
         ray.init(where.cluster, **options)
-    except (ConnectionError, ValueError) as error:
+    except (OSError, ValueError) as error:
         said = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(
             f"No Ray cluster answers at --cluster {where.cluster} ({said}). Start one with `ray "

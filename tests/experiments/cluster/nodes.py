@@ -105,6 +105,7 @@ class Cluster:
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
+            preexec_fn=listen_to_interrupts,
         )
 
     def run(self, folder: Path, *arguments: str) -> tuple[int, str]:
@@ -116,6 +117,11 @@ class Cluster:
     def lose(self, number: int) -> None:
         """Kill all processes of a node."""
         end(self.nodes[number], signal.SIGKILL)
+
+
+def listen_to_interrupts() -> None:
+    """Undo that a shell lets what it runs in the background ignore them."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def end(node: subprocess.Popen[bytes], how: signal.Signals) -> None:
