@@ -7,7 +7,6 @@ works in the driver's own folders where the node shares them, else below a folde
 
 from __future__ import annotations
 
-import importlib.metadata
 import math
 import os
 import signal
@@ -15,15 +14,13 @@ import socket
 import threading
 from collections import deque
 from collections.abc import Iterator, Mapping
-from contextlib import chdir, contextmanager, nullcontext, suppress
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
-import musicbox_env
 from musicbox_env.errors import UserError
-from musicbox_env.locks import lock_file
 from musicbox_experiments.cluster import shipping
+from musicbox_experiments.cluster.on_node import Done, Driver, Missing, perform
 from musicbox_experiments.cluster.shipping import Parcel
 from musicbox_experiments.cluster.tasks import Progress, Task, Where
 from musicbox_experiments.text import say
@@ -34,8 +31,6 @@ RETRIES: Final = 3
 """Times that a task runs again whose node or process was lost."""
 PATIENCE: Final = 10.0
 """Seconds in which a cluster must answer."""
-PACKAGES: Final = ("numpy", "torch", "numba")
-"""Packages whose versions must agree, that results do."""
 
 
 @contextmanager
@@ -118,46 +113,6 @@ def _require_room(where: Where) -> None:
         )
 
 
-@dataclass(frozen=True)
-class _Driver:
-    """What nodes know of the process that sends tasks: its versions, folder and lock."""
-
-    versions: Mapping[str, str]
-    folder: Path
-    lock: Path | None
-    lock_says: str | None
-
-    @classmethod
-    def here(cls, run: Path | None) -> _Driver:
-        lock = None if run is None else lock_file(run)
-        says = None if lock is None else shipping.lock_text(lock)
-        return cls(_versions(), Path.cwd(), lock, says)
-
-    @property
-    def shares(self) -> bool:
-        """Whether this machine sees the driver's run."""
-        if self.lock is None or self.lock_says is None:
-            return False
-        return shipping.lock_text(self.lock) == self.lock_says
-
-
-@dataclass(frozen=True)
-class _Missing:
-    """The node lacks these, and its task did not begin."""
-
-    paths: tuple[Path, ...]
-
-
-@dataclass(frozen=True)
-class _Done:
-    """A result, what was got for it, and the files to put back on the driver."""
-
-    result: Any
-    node: str
-    got: tuple[Path, ...] = ()
-    files: Mapping[str, bytes] | None = None
-
-
 class RayWorkers:
     """Tasks on the nodes of the cluster that this process is connected to."""
 
@@ -168,7 +123,7 @@ class RayWorkers:
         self._ray, self._progress = ray, progress
         self.size = where.workers or max(int(ray.cluster_resources().get("CPU", 1)), 1)
         self._most = where.workers
-        self._driver = _Driver.here(where.run)
+        self._driver = Driver.here(where.run)
         self._waiting: deque[Task] = deque()
         self._running: dict[Any, Task] = {}
         self._reads: dict[Path, str] = {}
@@ -192,7 +147,7 @@ class RayWorkers:
             for ref in ready:
                 task = self._running.pop(ref)
                 found = self._found(task, ref)
-                if isinstance(found, _Missing):
+                if isinstance(found, Missing):
                     self._send(found.paths)
                     self._waiting.appendleft(task)
                     continue
@@ -223,10 +178,10 @@ class RayWorkers:
             if path not in self._sent:
                 self._sent[path] = shipping.packed(path, self._reads[path], self._ray.put)
 
-    def _found(self, task: Task, ref: Any) -> _Missing | _Done:
+    def _found(self, task: Task, ref: Any) -> Missing | Done:
         errors = self._ray.exceptions
         try:
-            found: _Missing | _Done = self._ray.get(ref)
+            found: Missing | Done = self._ray.get(ref)
         except errors.RayTaskError as error:
             raise task.failed(error.cause) from error
         except errors.OutOfMemoryError as error:
@@ -263,49 +218,17 @@ class _Counter:
 
 def _perform(
     task: Task,
-    driver: _Driver,
+    driver: Driver,
     reads: Mapping[Path, str],
     sent: Mapping[Path, Parcel],
     counter: Any,
-) -> _Missing | _Done:
+) -> Missing | Done:
     """Do a task on a node."""
     import ray
 
     node = f"{socket.gethostname()} ({ray.util.get_node_ip_address()})"
-    _require_versions(driver.versions, node)
 
     def progress(done: int) -> None:
         counter.add.remote(done)
 
-    there = {path for path, of in reads.items() if shipping.fingerprint(path) == of}
-    writes = [folder for folder in (task.makes, task.adds_to) if folder is not None]
-    if len(there) == len(reads) and (driver.shares or not writes):
-        with chdir(driver.folder) if driver.folder.is_dir() else nullcontext():
-            return _Done(task.perform(progress), node)
-    lacking = {path: of for path, of in reads.items() if path not in there}
-    here = [path for path, of in lacking.items() if shipping.cached(of).exists()]
-    if missing := tuple(path for path in lacking if path not in {*here, *sent}):
-        return _Missing(missing)
-    got = [path for path in lacking if path in sent and shipping.received(sent[path], ray.get)]
-    with shipping.own_root(task, reads) as root:
-        result = shipping.moved(task, [*reads, *writes], root).perform(progress)
-        return _Done(result, node, tuple(got), shipping.made_files(root, writes))
-
-
-def _versions() -> dict[str, str]:
-    others = {name: importlib.metadata.version(name) for name in PACKAGES}
-    return {"musicbox-env": musicbox_env.__version__, **others}
-
-
-def _require_versions(expected: Mapping[str, str], node: str) -> None:
-    """Refuse to work under other versions than the driver's, whose results would be others.
-
-    Raises:
-        UserError: With what differs.
-    """
-    for name, version in _versions().items():
-        if version != expected[name]:
-            raise UserError(
-                f"The node {node} has {name} {version}, and this machine {expected[name]}. Install "
-                "the same versions on all nodes."
-            )
+    return perform(task, driver, reads, sent, node=node, get=ray.get, progress=progress)

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import sys
 import time
 
 import pytest
@@ -74,3 +75,12 @@ def test_addresses_of_clusters(address):
 def test_what_is_no_address_is_refused(address):
     with pytest.raises(ValueError, match="expected auto, local, HOST:PORT or ray://HOST:PORT"):
         Where(cluster=address)
+
+
+def test_a_missing_ray_is_named_with_its_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with (
+        pytest.raises(UserError, match=r'pip install "musicbox-env\[cluster\]"'),
+        open_workers(Where(cluster="auto"), lambda done: None, most=1),
+    ):
+        pass
