@@ -85,6 +85,11 @@ def _connect(where: Where) -> None:
             f"No Ray cluster answers at --cluster {where.cluster} ({said}). Start one with `ray "
             "start --head`, name its address, or leave --cluster out."
         ) from error
+    except ray.exceptions.AuthenticationError as error:
+        raise UserError(
+            f"The cluster at {where.cluster} asks for its token: set RAY_AUTH_TOKEN to what `ray "
+            "get-auth-token` prints on its head."
+        ) from error
     except RuntimeError as error:
         if "ersion" not in str(error):
             raise

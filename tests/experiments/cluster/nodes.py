@@ -1,6 +1,7 @@
 """A Ray cluster of several nodes on this machine, in a network namespace that nothing else sees."""
 
 import os
+import secrets
 import shutil
 import signal
 import subprocess
@@ -13,7 +14,13 @@ from pathlib import Path
 ROOT = Path(__file__).parents[3]
 PORT, CLIENT_PORT = 6379, 10001
 PATIENCE = 300
-RAY = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_raylet_start_wait_time_s": "240"}
+RAY = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_raylet_start_wait_time_s": "240",
+    "RAY_AUTH_MODE": "token",
+    "RAY_AUTH_TOKEN": secrets.token_hex(32),
+}
+"""The token is of these clusters alone: others on this machine may write the usual file."""
 WHY_NOT = "needs root, unshare and ip, for a network of its own"
 
 
