@@ -52,6 +52,14 @@ class AgentSettings:
                 )
         return cls(**settings)
 
+    def acting_with(self, changed: Mapping[str, Any]) -> Self:
+        """The settings of an agent trained under these that acts under some others.
+
+        Raises:
+            ValueError: A value is refused, or what was learned cannot act so.
+        """
+        return self.from_mapping({**asdict(self), **changed})
+
 
 def as_batch(observation: Observation) -> tuple[dict[str, npt.NDArray], bool]:
     """An observation with a leading axis of sessions, and whether that had to be added."""
@@ -277,8 +285,8 @@ class Agent(ABC):
         seed = file.field(about, "seed", int)
         file.require(0 <= seed <= HIGHEST_SEED, f"seed is {seed}", f"0 to {HIGHEST_SEED:,}")
         with reading(file.file, TRAIN_AGAIN):
-            cls.Settings.from_mapping(stored)
-        settings = cls.Settings.from_mapping({**stored, **(changed or {})})
+            trained = cls.Settings.from_mapping(stored)
+        settings = trained.acting_with(changed or {})
         with reading(file.file, TRAIN_AGAIN):  # settings decide what is made, of which size
             agent = cls(dataset, seed=seed, settings=settings)
         agent.load_weights(folder)

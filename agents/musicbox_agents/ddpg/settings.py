@@ -1,7 +1,8 @@
 """Settings of the DDPG agent."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final, Self
 
 import numpy as np
 
@@ -95,3 +96,14 @@ class DDPGSettings(AgentSettings):
         require_known("reach", self.reach, REACHES)
         require_known("quality", self.quality, QUALITIES)
         require_ranges(self, _RANGES)
+
+    def acting_with(self, changed: Mapping[str, Any]) -> Self:
+        """See `AgentSettings`; networks trained with ``reach="nothing"`` read no order of songs."""
+        settings = super().acting_with(changed)
+        if (settings.reach == "nothing") != (self.reach == "nothing"):
+            raise ValueError(
+                f"ddpg trained with reach={self.reach} cannot act with reach={settings.reach}: "
+                "its networks are of another size. Train one under --agent-settings "
+                f"ddpg+NAME.reach={settings.reach}."
+            )
+        return settings

@@ -132,9 +132,8 @@ def require_label(label: str, given: Mapping[str, Mapping[str, Any]]) -> None:
             "variant (none of yours either, it has no --agent-settings)", training, VARIANTS
         )
     require_known("agent", agent_of(label), AGENTS)
-    if training in given:
-        class_of(label).Settings.from_mapping(settings_of(label, given))
-    acting_of(label)
+    settings = class_of(label).Settings.from_mapping(settings_of(label, given))
+    settings.acting_with(acting_of(label))
 
 
 def require_used(given: Settings, labels: Sequence[str], option: str) -> None:

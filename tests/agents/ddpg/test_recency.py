@@ -5,6 +5,7 @@ import pytest
 import torch
 from musicbox_agents.ddpg.networks import Critic, CriticState, unit
 from musicbox_agents.ddpg.recency import FIRST, HALF_LIVES, SPANS, alike_by_age, means_by_age
+from musicbox_agents.ddpg.settings import DDPGSettings
 from musicbox_agents.ddpg.space import divided
 from musicbox_agents.ddpg.state import read_sessions
 from small_ddpg import an_observation, small_agent, some_batch, trained_critic
@@ -105,3 +106,14 @@ def test_the_critic_learns_how_late_songs_wear_out() -> None:
     found = encoded.wear.detach().numpy()
     assert found[4] == pytest.approx(-2, abs=0.3)
     assert np.abs(np.delete(found, 4)).max() < 0.3
+
+
+@pytest.mark.parametrize(("before", "after"), [("nothing", "song"), ("slate", "nothing")])
+def test_what_was_trained_without_order_cannot_act_by_it(before: str, after: str) -> None:
+    with pytest.raises(ValueError, match=f"reach={before} cannot act with reach={after}"):
+        DDPGSettings(reach=before).acting_with({"reach": after})
+
+
+def test_what_was_trained_by_order_acts_song_by_song_or_not() -> None:
+    trained = DDPGSettings(reach="song", rerank=20)
+    assert trained.acting_with({"reach": "slate"}) == DDPGSettings(reach="slate", rerank=20)

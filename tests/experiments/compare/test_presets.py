@@ -188,6 +188,8 @@ def test_a_variant_without_settings_is_refused():
         require_label("ddpg", {"ddpg": {"gama": 0}})
     with pytest.raises(ValueError, match="gamma is 2"):
         require_label("ddpg@rerank=30", {"ddpg": {"gamma": 2}})
+    with pytest.raises(ValueError, match="cannot act with reach=song"):
+        require_label("ddpg@reach=song", {})
 
 
 def test_variants_stand_beside_the_untouched_agent(synthetic_folder, tmp_path):
