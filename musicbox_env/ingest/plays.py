@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from musicbox_env.ingest.tables import text_of
 from musicbox_env.schema import SOURCES, STORED_PLAY_COLUMNS, UNKNOWN
 
 PLAY_SCHEMA: Final = pa.schema(
@@ -115,7 +116,7 @@ class RowCheck:
 
 def shown(value: object, line: int) -> str:
     """A value of a file and its line for a message, what cannot be printed escaped."""
-    text = str(value.as_py() if isinstance(value, pa.Scalar) else value)
+    text = text_of(value) if isinstance(value, pa.Scalar) else str(value)
     return f"{text[:LONGEST_SHOWN]!r} on line {line:,}"
 
 

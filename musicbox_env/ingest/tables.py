@@ -281,11 +281,30 @@ def as_strings(column: pa.Array) -> pa.StringArray:
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
     if pa.types.is_duration(column.type):
-        return pa.array([None if v is None else str(v) for v in column.to_pylist()], pa.string())
+        return pa.array([text_of(v) if v.is_valid else None for v in column], pa.string())
     try:
         return column.cast(pa.string())
     except pa.ArrowInvalid:
         return pa.array([None if v is None else _decoded(v) for v in column.to_pylist()])
+
+
+def text_of(value: pa.Scalar) -> str:
+    """A value of any type as text: the number that is stored, of times beyond those of Python."""
+    try:
+        return str(value.as_py())
+    except (OverflowError, ValueError):
+        return str(value.value)
+
+
+def as_floats(column: pa.Array) -> npt.NDArray[np.float64]:
+    """A column of numbers as float64 ``(rows,)``, NaN where there is none.
+
+    Whole numbers beyond 2^53 are rounded, which Arrow refuses unless told.
+    """
+    floats: npt.NDArray[np.float64] = column.cast(pa.float64(), safe=False).to_numpy(
+        zero_copy_only=False
+    )
+    return floats
 
 
 def _decoded(value: bytes) -> str:

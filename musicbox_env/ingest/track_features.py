@@ -159,7 +159,8 @@ def _frame(rows: Rows, names: list[str], rejects: Rejects) -> pd.DataFrame:
 
 def _numbers(column: pa.Array, name: str) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
     """Float32 values, NaN where the field is empty, and a mask of fields that are no number."""
-    if not pa.types.is_primitive(column.type):
+    kind = column.type
+    if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)):
         text = as_strings(column)
         lower = pc.call_function("utf8_lower", [pc.call_function("utf8_trim_whitespace", [text])])
         empty = pc.call_function("is_in", [lower], pc.SetLookupOptions(pa.array(EMPTY_VALUES)))
@@ -175,7 +176,7 @@ def _numbers(column: pa.Array, name: str) -> tuple[npt.NDArray[np.float32], npt.
             )
         missing = text.is_null()
     else:
-        numbers = column.cast(pa.float64())
+        numbers = column.cast(pa.float64(), safe=False)
         missing = column.is_null(nan_is_null=True)
     with np.errstate(over="ignore"):
         values = numbers.to_numpy(zero_copy_only=False).astype(np.float32)

@@ -23,7 +23,7 @@ from musicbox_env.errors import InputError, shown
 from musicbox_env.ingest.readers import open_tables
 from musicbox_env.ingest.sources.files import describe_source
 from musicbox_env.ingest.sources.parquet import ParquetTable
-from musicbox_env.ingest.tables import Rows, found_columns
+from musicbox_env.ingest.tables import Rows, as_floats, found_columns
 from musicbox_env.names import id_key
 
 TRACK_NAMES: Final = ("item_id", "track_id", "song_id", "id")
@@ -150,7 +150,7 @@ def _matrix(
         raise InputError(
             f"{table}: vectors in {name} have {dim} numbers; 2 to {LARGEST_DIM:,} expected."
         )
-    values = lists.flatten().cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
+    values = as_floats(lists.flatten())
     matrix = values.reshape(-1, dim)
     finite = np.isfinite(matrix).all(axis=1) & (np.abs(matrix).max(axis=1) < 1e30)
     _refuse(~finite, lines, table, f"has what is no finite number in {name}", "numbers alone")

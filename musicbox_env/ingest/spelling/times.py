@@ -21,6 +21,7 @@ import pandas as pd
 import pyarrow as pa
 
 from musicbox_env.ingest.spelling.values import stripped
+from musicbox_env.ingest.tables import as_floats
 from musicbox_env.schema import UNKNOWN, require_known
 
 EARLIEST_MS: Final = int(pd.Timestamp("2000-01-01").value // 10**6)
@@ -151,7 +152,7 @@ def parse_times(
         values, naive = _of_texts(_joined(dates, column), spelling.format, zoned)
     elif pa.types.is_timestamp(column.type) or pa.types.is_date(column.type):
         naive_type = pa.types.is_date(column.type) or column.type.tz is None
-        stamps = column.cast(pa.timestamp("us")) if pa.types.is_date(column.type) else column
+        stamps = column.cast(pa.timestamp("ms")) if pa.types.is_date(column.type) else column
         stamps = stamps.cast(pa.timestamp("ms", getattr(stamps.type, "tz", None)), safe=False)
         values = stamps.cast(pa.int64()).fill_null(UNKNOWN).to_numpy(zero_copy_only=False)
         naive = np.full(len(values), naive_type)
@@ -244,7 +245,7 @@ def _plain_numbers(column: pa.Array, fmt: str) -> npt.NDArray[np.float64] | None
     kind = column.type
     if "%" in fmt or not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
         return None
-    numbers = column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
+    numbers = as_floats(column)
     return None if _are_compact(numbers).any() else numbers
 
 

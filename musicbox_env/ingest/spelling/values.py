@@ -16,10 +16,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from musicbox_env.ingest.plays import EMPTY_VALUES
-from musicbox_env.ingest.tables import as_strings
+from musicbox_env.ingest.tables import as_floats, as_strings
 from musicbox_env.names import id_key
 from musicbox_env.schema import UNKNOWN
 
+_PER_SECOND: Final = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}
 LONGEST_MS: Final = 24 * 3600 * 1000
 LOOKED_AT: Final = 1_000
 LARGEST_SHARE: Final = 2.0
@@ -70,12 +71,12 @@ class NumberColumn:
             column, kind = column.dictionary_decode(), kind.value_type
         if self._second is not None and (pa.types.is_duration(kind) or pa.types.is_time(kind)):
             if pa.types.is_time(kind):
-                column = column.cast(pa.time64("us")).cast(pa.int64()).cast(pa.duration("us"))
-            seconds = column.cast(pa.duration("us"), safe=False).cast(pa.int64()).cast(pa.float64())
-            values = seconds.to_numpy(zero_copy_only=False) / 1e6 * self._second
+                column = column.cast(pa.time64("ns")).cast(pa.int64()).cast(pa.duration("ns"))
+            per_second = _PER_SECOND[column.type.unit]
+            values = as_floats(column.cast(pa.int64())) / per_second * self._second
             return values, np.isnan(values), np.zeros(len(values), np.bool_)
         if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind):
-            values = column.cast(pa.float64()).to_numpy(zero_copy_only=False)
+            values = as_floats(column)
             return values, np.isnan(values), np.zeros(len(values), np.bool_)
         return self.read_texts(stripped(column))
 
@@ -192,9 +193,9 @@ def id_texts(column: pa.Array) -> tuple[npt.NDArray[np.object_], Mask]:
     """
     kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
     if pa.types.is_floating(kind):
-        numbers = column.cast(pa.float64()).to_numpy(zero_copy_only=False)
-        whole = ~np.isnan(numbers) & (numbers % 1 == 0) & (np.abs(numbers) <= EXACT_IN_FLOAT)
-        lost = ~np.isnan(numbers) & (np.abs(numbers) > EXACT_IN_FLOAT)
+        numbers = as_floats(column)
+        lost = np.abs(numbers) > EXACT_IN_FLOAT
+        whole = ~lost & (np.trunc(numbers) == numbers)
         texts = stripped(column)
         texts[whole] = [str(int(number)) for number in numbers[whole]]
         texts[np.isnan(numbers)] = ""

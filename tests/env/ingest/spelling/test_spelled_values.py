@@ -9,6 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 from spelled_plays import LONG_GAPS, MAP, PLAIN, check, ingested, refusal, stored
 
+from musicbox_env.errors import InputError
+
 
 def clock(seconds):
     hours, rest = divmod(int(seconds), 3600)
@@ -194,3 +196,30 @@ def test_a_flag_that_may_mean_either_is_not_guessed(tmp_path, expected):
     assert not (dataset.folder / "plays/source.npy").exists()
     (note,) = [n for n in dataset.about["history"]["notes"] if "source, column kind" in n]
     assert "'1' on line 2" in note
+
+
+EXTREMES = {
+    "int64": ("length", pa.array([2**63 - 1])),
+    "uint64": ("played", pa.array([2**64 - 1], pa.uint64())),
+    "duration": ("length", pa.array([2**63 - 1], pa.duration("us"))),
+    "nanoseconds": ("length", pa.array([2**45 + 1], pa.time64("ns"))),
+    "date32": ("time", pa.array([2**31 - 1], pa.date32())),
+    "date64": ("played", pa.array([86_400_000 * 10**11], pa.date64())),
+    "infinity": ("track", pa.array([np.inf])),
+}
+
+
+@pytest.mark.parametrize("kind", EXTREMES)
+def test_the_largest_numbers_of_a_type_are_a_row_each(tmp_path, kind):
+    """One row of them, the others empty: read, unknown, or rejected with what it says."""
+    name, extreme = EXTREMES[kind]
+    table = pa.Table.from_pandas(PLAIN)
+    column = pa.concat_arrays([extreme, pa.nulls(len(PLAIN) - 1, extreme.type)])
+    table = table.set_column(table.column_names.index(name), name, column)
+    pq.write_table(table, tmp_path / "plays")
+    if name == "length":
+        dataset = ingested(tmp_path, [tmp_path / "plays"])
+        assert dataset.about["rows_read"] == len(PLAIN)
+    else:
+        with pytest.raises(InputError, match="of 72 rows of the logs"):
+            ingested(tmp_path, [tmp_path / "plays"])
