@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import os
+import pickle
 import signal
 import socket
 import threading
@@ -174,7 +175,7 @@ class RayWorkers:
         reads = {path: self._reads[path] for path in task.reads}
         sent = {path: self._sent[path] for path in task.reads if path in self._sent}
         ref = self._remote.options(name=task.name).remote(
-            task, self._driver, reads, sent, self._counter
+            pickle.dumps(task), self._driver, reads, sent, self._counter
         )
         self._running[ref] = task
 
@@ -222,13 +223,13 @@ class _Counter:
 
 
 def _perform(
-    task: Task,
+    pickled: bytes,
     driver: Driver,
     reads: Mapping[Path, str],
     sent: Mapping[Path, Parcel],
     counter: Any,
 ) -> Missing | Done:
-    """Do a task on a node."""
+    """Do a task on a node; it is pickled here since arrays that Ray unpacks cannot be written."""
     import ray
 
     node = f"{socket.gethostname()} ({ray.util.get_node_ip_address()})"
@@ -236,4 +237,5 @@ def _perform(
     def progress(done: int) -> None:
         counter.add.remote(done)
 
+    task = pickle.loads(pickled)
     return perform(task, driver, reads, sent, node=node, get=ray.get, progress=progress)
