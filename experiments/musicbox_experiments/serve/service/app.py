@@ -1,7 +1,7 @@
 """The HTTP service: songs in, songs out, and the page that shows how they were chosen."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
@@ -59,6 +59,11 @@ PROBLEMS: Final[dict[int | str, dict[str, Any]]] = {
     }.items()
 }
 FAULT: Final = "This is a fault of the service, and noted in its log."
+SAID: Final = {
+    "extra_forbidden": "no such name; /docs lists those that are known",
+    "model_attributes_type": "expected a JSON object, sent with Content-Type: application/json",
+}
+"""What is said of a fault where pydantic's own words do not tell how to mend it."""
 
 
 class Service:
@@ -254,15 +259,26 @@ def _add_operation(app: FastAPI, service: Service) -> None:
         return Response(service.metrics.page(), media_type="text/plain; version=0.0.4")
 
 
+def _sentence(faults: Sequence[Mapping[str, Any]]) -> str:
+    """What is wrong with a request, without the value, which may be large or no JSON number."""
+    said = []
+    for fault in faults[:5]:
+        where = ".".join(str(part)[:40] for part in fault["loc"][:6] if _is_of_request(part))
+        said.append(f"{where}: {SAID.get(fault['type'], fault['msg'])[:200]}")
+    return "; ".join(said)
+
+
+def _is_of_request(part: int | str) -> bool:
+    """Whether a part of a fault's place is a name or index, and not a type of the schema."""
+    return isinstance(part, int) or not ("[" in part or part.startswith("constrained-"))
+
+
 def _add_handlers(app: FastAPI) -> None:
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
-        # Without the value itself, which may be large, or a number that JSON does not have.
-        said = [
-            f"{'.'.join(str(part)[:40] for part in each['loc'][:6])}: {each['msg'][:200]}"
-            for each in error.errors()[:5]
-        ]
-        return JSONResponse({"detail": "; ".join(said)}, 422)
+        faults = error.errors()
+        broken = any(each["type"] == "json_invalid" for each in faults)
+        return JSONResponse({"detail": _sentence(faults)}, 400 if broken else 422)
 
     @app.exception_handler(BusyError)
     async def busy(request: Request, error: BusyError) -> JSONResponse:
