@@ -152,7 +152,7 @@ def _matrix(
         )
     values = as_floats(lists.flatten())
     matrix = values.reshape(-1, dim)
-    finite = np.isfinite(matrix).all(axis=1) & (np.abs(matrix).max(axis=1) < 1e30)
+    finite = (np.isfinite(matrix) & (np.abs(matrix) < 1e30)).all(axis=1)
     _refuse(~finite, lines, table, f"has what is no finite number in {name}", "numbers alone")
     _refuse(~matrix.any(axis=1), lines, table, f"has nothing but zeros in {name}", "a direction")
     return matrix.astype(np.float32)
