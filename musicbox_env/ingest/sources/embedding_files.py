@@ -152,9 +152,17 @@ def _matrix(
         )
     values = as_floats(lists.flatten())
     matrix = values.reshape(-1, dim)
-    finite = (np.isfinite(matrix) & (np.abs(matrix) < 1e30)).all(axis=1)
-    _refuse(~finite, lines, table, f"has what is no finite number in {name}", "numbers alone")
-    _refuse(~matrix.any(axis=1), lines, table, f"has nothing but zeros in {name}", "a direction")
+    usable = np.isfinite(matrix) & (np.abs(matrix) < 1e30)
+    _refuse(
+        np.any(~usable, axis=1),
+        lines,
+        table,
+        f"has what is no finite number in {name}",
+        "numbers alone",
+    )
+    _refuse(
+        np.all(matrix == 0, axis=1), lines, table, f"has nothing but zeros in {name}", "a direction"
+    )
     return matrix.astype(np.float32)
 
 
