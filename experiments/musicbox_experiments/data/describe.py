@@ -35,6 +35,8 @@ from musicbox_experiments.text import columns, percent, say
 
 CHUNK_SESSIONS = 100_000
 """Sessions counted at a time: memory holds two million plays at most."""
+ROUNDING = 1e-12
+"""What lies nearer to 0 is an error of rounding."""
 CONTEXTS = (*PLAY_COLUMNS["context_type"].vocabulary, "unknown")
 LEVEL_NAMES = {
     Level.BRIEF: "brief (skip_1)",
@@ -399,7 +401,7 @@ def _plain(value: Any) -> str:
         case int():
             return f"{value:,}"
         case float():
-            return f"{value:.4g}"
+            return f"{value if abs(value) > ROUNDING else 0.0:.4g}"
         case list():
             return ", ".join(map(_plain, value))
     return shown(str(value))
