@@ -66,7 +66,7 @@ class CalibrateGainConfig:
     workers: int = 0
     """Trainings at once; 0 is one for each core."""
     cluster: str | None = None
-    """Run them on Ray; see `musicbox compare --help`."""
+    """Run trainings on Ray; see `musicbox compare --help`."""
 
     def __post_init__(self) -> None:
         sizes = ("tracks", "seeds", "train_steps", "evaluation_sessions", "listener_sessions")

@@ -90,8 +90,8 @@ class CompareConfig:
     workers: int = 0
     """Trainings at once; 0 is one for each core."""
     cluster: str | None = None
-    """Run them on Ray: auto, local, or the address of a cluster, HOST:PORT or ray://HOST:PORT; by
-    default in processes of this machine."""
+    """Run trainings on Ray: auto, local, or the address of a cluster, HOST:PORT or
+    ray://HOST:PORT; by default in processes of this machine."""
     evaluation_seed: int = 0
     """Which sessions are evaluated, and the evaluator's random numbers. How many trainings there
     are, with seeds 0, 1, ..., is --seeds."""

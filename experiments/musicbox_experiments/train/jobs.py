@@ -262,7 +262,7 @@ def untrained(jobs: Iterable[TrainingJob]) -> list[str]:
             said[training_of(job.agent)] = (
                 f"{training_of(job.agent)} begins to learn after {first:,} slates "
                 f"(learning_starts), and --train-steps is {job.steps:,}: of its own slates it "
-                "learns nothing, so its figures are those of an untrained agent."
+                "learns nothing, so its figures show how it starts, and not what training gives."
             )
     return list(said.values())
 

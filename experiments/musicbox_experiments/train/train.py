@@ -69,7 +69,7 @@ class TrainConfig:
     workers: int = 0
     """Trainings at once; 0 is one for each core."""
     cluster: str | None = None
-    """Run them on Ray; see `musicbox compare --help`."""
+    """Run trainings on Ray; see `musicbox compare --help`."""
 
     def __post_init__(self) -> None:
         given = parse_settings(self.agent_settings)
