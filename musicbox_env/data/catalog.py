@@ -176,7 +176,9 @@ class Catalog:
         Raises:
             KeyError: There is no such song, or more than one of that name.
         """
-        return self.index_of([self._track_id(song) for song in songs])
+        # Bytes of a command line that are no UTF-8 are no characters either, and name nothing.
+        texts = [song.encode(errors="backslashreplace").decode() for song in songs]
+        return self.index_of([self._track_id(text) for text in texts])
 
     def _track_id(self, song: str) -> str:
         """The track id of a song; what is named if nothing is called so and no title is known."""

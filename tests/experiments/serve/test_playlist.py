@@ -72,6 +72,13 @@ def test_songs_run_out(synthetic, listener):
         playlist(agent, heard, 3, listener, barred=everything[2:])
 
 
+@pytest.mark.parametrize("name", ["\udcff", "\0", "", "\ud800 - \udfff"])
+def test_what_is_no_text_names_no_song(synthetic, name):
+    """Bytes of a command line that are no UTF-8 reach Python as lone surrogates."""
+    with pytest.raises(KeyError, match="No song"):
+        synthetic.catalog.find([name])
+
+
 @pytest.fixture(scope="module")
 def run(synthetic, tmp_path_factory):
     out = tmp_path_factory.mktemp("run")
