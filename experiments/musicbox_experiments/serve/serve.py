@@ -77,7 +77,8 @@ def serve(config: ServeConfig, *, started: Callable[[str], object] | None = None
         from musicbox_experiments.serve.loading import load
         from musicbox_experiments.serve.service.workers import Supervisor
 
-        address = f"http://{config.host}:{listening.getsockname()[1]}/"
+        host = f"[{config.host}]" if ":" in config.host else config.host
+        address = f"http://{host}:{listening.getsockname()[1]}/"
 
         def announce() -> None:
             say(f"Serving at {address}")
