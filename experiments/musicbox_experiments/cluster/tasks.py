@@ -67,7 +67,8 @@ class Task:
                 raise UserError(f"{room}. Make room and run the same command again.") from error
             if is_message(error):
                 raise UserError(str(error)) from error
-            raise
+            # Not every error can be taken apart and put together again elsewhere.
+            raise RuntimeError(f"{type(error).__name__}: {error}") from error
 
     def failed(self, error: BaseException) -> Exception:
         """What to raise where the task ended with an error."""

@@ -29,6 +29,17 @@ def out_of_room(progress):
     raise OSError(errno.ENOSPC, "No space left on device", "out/weights.npz")
 
 
+class TwoPartsError(Exception):
+    """One that pickles, and cannot be read back."""
+
+    def __init__(self, first, second):
+        super().__init__(first)
+
+
+def two_parts(progress):
+    raise TwoPartsError("broken", 2)
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 def test_results_and_progress_come_back(workers):
     tasks = [Task(f"doubling {number}", doubled, (number,)) for number in range(5)]
@@ -64,6 +75,12 @@ def test_the_first_error_ends_all_tasks_and_says_its_own_message(tmp_path):
 def test_a_full_disk_is_named_with_how_to_go_on():
     with pytest.raises(UserError, match=r"No space left.*out/weights.npz.*run the same command"):
         Task("Writing", out_of_room, ()).perform(lambda done: None)
+
+
+def test_an_error_that_cannot_be_read_back_is_no_killed_process():
+    tasks = [Task(f"Work {number}", two_parts, ()) for number in range(2)]
+    with pytest.raises(RuntimeError, match=r"^Work \d failed: TwoPartsError: broken"):
+        list(run_all(tasks, Where(2), most=2))
 
 
 @pytest.mark.parametrize("address", ["auto", "local", "ray://10.0.0.5:10001", "head:6379", None])
