@@ -13,7 +13,7 @@ here keep their meaning within a minor version; everything else may move.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
@@ -26,6 +26,7 @@ from musicbox_agents import Agent, load_agent
 from musicbox_env.data.dataset import Dataset
 from musicbox_env.ingest import pipeline
 from musicbox_env.ingest.pipeline import IngestConfig
+from musicbox_env.schema import suggest
 from musicbox_env.simulator import assets
 from musicbox_env.synthetic import generator
 from musicbox_env.synthetic.truth import knows_truth
@@ -313,9 +314,16 @@ def _configured(kind: type[Config], options: Mapping[str, Any]) -> Config:
     """
     left = dict(options)
     config = _filled(kind, left)
-    if left:
-        raise TypeError(f"There is no option {', '.join(map(repr, left))}.")
+    for name in left:
+        raise TypeError(f"There is no option {name!r}; {suggest(name, sorted(_options(kind)))}")
     return config
+
+
+def _options(kind: type) -> set[str]:
+    """Names of the options of a configuration and its parts."""
+    parts = {name: of for name, of in get_type_hints(kind).items() if is_dataclass(of)}
+    inner = [_options(of) for of in parts.values() if isinstance(of, type)]
+    return {field.name for field in fields(kind)}.difference(parts).union(*inner)
 
 
 def _filled(kind: type[Config], options: dict[str, Any]) -> Config:

@@ -107,6 +107,8 @@ def test_options_are_named_as_on_the_command_line(tmp_path):
 def test_what_cannot_be_is_refused(synthetic, tmp_path):
     with pytest.raises(ValueError, match="Unknown agent"):
         api.make_agent("dppg", synthetic)
+    with pytest.raises(TypeError, match="no option 'sed'; did you mean 'seed'"):
+        api.ingest("plays.csv", out=tmp_path / "data", sed=3)
     with pytest.raises(ValueError, match="must be a finite number"):
         api.make_agent("ddpg", synthetic, gamma="abc")
     with pytest.raises(ValueError, match="must name `logged`"):

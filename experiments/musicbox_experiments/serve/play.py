@@ -15,6 +15,7 @@ import tyro
 from musicbox_agents.base import require_ranges
 
 from musicbox_experiments.serve import serve
+from musicbox_experiments.text import say
 from musicbox_experiments.train.train import TrainConfig, train
 
 PLAYED: Final = ("ddpg", "played-rate", "linucb", "best-rate", "popularity")
@@ -42,6 +43,7 @@ def run(config: PlayConfig) -> None:
     """Serve until interrupted."""
     serve.require_installed()
     if config.run is None:
+        say(f"Training {', '.join(PLAYED)}, unless {config.out} holds them: about a minute.")
         for agent in PLAYED:
             train(TrainConfig(agent=agent, train_steps=TRAIN_STEPS, out=config.out, workers=1))
     served = serve.ServeConfig(config.run or config.out, port=config.port)

@@ -99,7 +99,7 @@ function suggested(song, onMark) {
       "span",
       { className: "chance" },
       "skip",
-      element("meter", { min: 0, max: 1, value: song.skip_chance, ariaLabel: `Chance of a skip ${chance}` }),
+      element("meter", { min: 0, max: 1, low: 0.35, high: 0.6, optimum: 0, value: song.skip_chance, ariaLabel: `Chance of a skip ${chance}` }),
       chance,
     ),
     element("span", { className: "why" }, why(song)),
