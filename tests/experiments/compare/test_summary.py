@@ -232,6 +232,15 @@ def test_a_study_that_cannot_be_compared_is_refused() -> None:
         replace(study, rollouts=[*study.rollouts[:-1], moved])
 
 
+def test_the_exact_law_is_not_called_blind(tmp_path):
+    """Where songs wear out, random ones may be as good as those of the log."""
+    honest = [r for r in toy_study().rollouts if r.evaluator == "honest evaluator"]
+    at = [replace(r, evaluator="ground_truth") for r in honest if r.agent != "random"]
+    at.append(toy_rollout("random", "ground_truth", 0.5, 0, SESSIONS))
+    found = write_report(tmp_path, replace(toy_study(), rollouts=at), resamples=RESAMPLES)
+    assert not [s for s in found["headline"] + found["cautions"] if "random songs" in s]
+
+
 @pytest.mark.parametrize("evaluator", ["honest evaluator", "trained-with"])
 def test_an_evaluator_that_does_not_tell_random_songs_apart_is_named(evaluator, tmp_path, summary):
     """In the headline if it is the first evaluator; none is named that tells them apart."""
