@@ -67,10 +67,10 @@ class Job:
 
 def test_paths_are_put_below_a_root_and_nothing_else():
     job = Job("/runs/a/agents", {"data": "/data/mine", "/runs/a": 1}, (Path("/runs/ab"), Path("x")))
-    moved = shipping.moved(job, [Path("/runs/a"), Path("/data/mine")], Path("/root"))
+    moved = shipping.moved(job, [Path("/runs/a"), Path("/data/mine")], Path("/node"))
     assert moved == Job(
-        "/root/runs/a/agents",
-        {"data": "/root/data/mine", "/root/runs/a": 1},
+        "/node/runs/a/agents",
+        {"data": "/node/data/mine", "/node/runs/a": 1},
         (Path("/runs/ab"), Path("x")),
     )
 
