@@ -50,6 +50,12 @@ def test_pages_name_commands_that_exist(page):
     assert set(named) <= set(COMMANDS)
 
 
+def test_every_page_is_in_the_contents_of_the_site():
+    listed = set(re.findall(r"^[\w/]+$", (ROOT / "docs/index.md").read_text(), re.M))
+    pages = {str(p.relative_to(ROOT / "docs").with_suffix("")) for p in PAGES if "docs" in p.parts}
+    assert pages - listed == {"index"}
+
+
 def test_the_readme_is_short():
     assert len((ROOT / "README.md").read_text().splitlines()) <= 150
 
