@@ -74,6 +74,11 @@ def steps(data: Path, kind: str) -> Callable[[], None]:
     return run
 
 
+def make_first(data: Path) -> None:
+    """Make an environment."""
+    make(data)
+
+
 def make_and_step(data: Path) -> None:
     """Make an environment, begin its sessions, and make a step."""
     env = make(data)
@@ -101,10 +106,10 @@ def seconds(action: Callable[[], object], *, checked: bool) -> float:
         return time.process_time() - began
 
 
-def seconds_in_new_process(data: Path, *, checked: bool) -> float:
+def seconds_in_new_process(action: Callable[[], object], *, checked: bool) -> float:
     """The same in a process of its own, verdicts being kept from others."""
     with worker_pool(1) as pool:
-        return pool.submit(seconds, partial(make_and_step, data), checked=checked).result()
+        return pool.submit(seconds, action, checked=checked).result()
 
 
 def ratios(measure: Callable[..., float], rounds: int) -> Iterator[float]:
@@ -123,8 +128,12 @@ def main(rounds: int) -> None:
         write_raw(WORLD, raw)
         again = partial(ingest_again, raw / "sessions.csv.gz", out)
         measures: dict[str, tuple[Callable[..., float], int]] = {
+            "gym.make_vec, first in a process": (
+                partial(seconds_in_new_process, partial(make_first, data)),
+                1,
+            ),
             "gym.make_vec, and a step, first in a process": (
-                partial(seconds_in_new_process, data),
+                partial(seconds_in_new_process, partial(make_and_step, data)),
                 1,
             ),
             "gym.make, again in a process": (partial(seconds, partial(makes, data)), 10),
