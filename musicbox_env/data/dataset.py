@@ -40,7 +40,7 @@ from musicbox_env.data.fingerprint import (
     in_words,
 )
 from musicbox_env.data.sessions import MEND, OFFSETS, SessionLog
-from musicbox_env.data.verdicts import once, state_of
+from musicbox_env.data.verdicts import State, once, state_of
 from musicbox_env.schema import suggest
 
 FORMAT_VERSION = 1
@@ -70,10 +70,15 @@ class Dataset:
         about: Content of ``dataset.json``.
         sessions: The logged sessions.
         catalog: The tracks.
+        state: That its files were in when it was opened.
     """
 
-    def __init__(self, folder: Path | str) -> None:
+    def __init__(self, folder: Path | str, state: State | None = None) -> None:
         """Open a finished dataset folder.
+
+        Args:
+            folder: Where it lies.
+            state: What `state_of_dataset` just returned, if it was asked.
 
         Raises:
             FileNotFoundError: The folder is no dataset, or what a job that was stopped left of
@@ -86,7 +91,7 @@ class Dataset:
                 f"{folder} is not a dataset folder: the job that makes it is at work or was "
                 "stopped. Give the same command again; it goes on and names the folder."
             )
-        self._open(folder)
+        self._open(folder, state)
 
     @classmethod
     def unfinished(cls, folder: Path | str) -> Dataset:
@@ -95,7 +100,7 @@ class Dataset:
         dataset._open(folder)
         return dataset
 
-    def _open(self, folder: Path | str) -> None:
+    def _open(self, folder: Path | str, state: State | None = None) -> None:
         self.folder = Path(folder)
         file = self.folder / "dataset.json"
         if not file.is_file():
@@ -113,17 +118,13 @@ class Dataset:
         for name, kind in _ABOUT.items():
             if name in self.about or kind is int:
                 self._about.field(self.about, name, kind)
+        self.state = state or state_of_dataset(self.folder)
         self.sessions = SessionLog(self.folder)
         self.catalog = Catalog(self.folder)
         self._require("sessions", self.sessions.num_sessions, OFFSETS)
         self._require("plays", self.sessions.num_plays, OFFSETS)
         self._require("tracks", len(self.catalog), self.catalog.file.name)
-        once("dataset", self.files, self._check)
-
-    @property
-    def files(self) -> list[Path]:
-        """All that is checked when it is opened."""
-        return [self._about.file, self.catalog.file, *self.sessions.files]
+        once("dataset", self.state, self._check)
 
     def _check(self) -> None:
         """Look at every value that is read from the folder, embeddings aside."""
@@ -171,6 +172,8 @@ class Dataset:
         if self.part == WHOLE:
             return np.arange(number)
         file = CheckedFile(self.folder / SOURCE / f"{what}.npy", MEND)
+        ids = [d.sessions.ids if what == "sessions" else d.catalog.file for d in (self, self.whole)]
+        state = state_of([file.file, *ids])
         rows = file.array(np.int64, (number,))
 
         def check() -> None:
@@ -186,8 +189,7 @@ class Dataset:
                 f"the row in {self.whole.folder} of each of the {what}",
             )
 
-        ids = [d.sessions.ids if what == "sessions" else d.catalog.file for d in (self, self.whole)]
-        once(f"rows of {what}", [file.file, *ids], check)
+        once(f"rows of {what}", state, check)
         return rows
 
     @property
@@ -287,17 +289,27 @@ class Dataset:
                 f"No embedding {name!r} in {self.folder}; {suggest(name, self.embedding_names)}"
             )
         file = CheckedFile(self.folder / "embeddings" / f"{name}.npy", MEND)
-        state = state_of("embedding", [file.file])
+        state = state_of([file.file])
         if state not in self._mapped:
             vectors = file.array(np.float32, (len(self.catalog), None))
-            once("unit rows", [file.file], lambda: file.require_unit_rows(vectors))
+            once("unit rows", state, lambda: file.require_unit_rows(vectors))
             self._mapped[state] = vectors
         return self._mapped[state]
 
     @cached_property
-    def _mapped(self) -> dict[str, npt.NDArray[np.float32]]:
+    def _mapped(self) -> dict[State, npt.NDArray[np.float32]]:
         """Embeddings by the state of their files, so that none is opened and checked twice."""
         return {}
+
+
+def state_of_dataset(folder: Path) -> State:
+    """The state of all files of a dataset folder that opening it checks.
+
+    Raises:
+        FileError: One is missing.
+    """
+    files = [folder / name for name in ("dataset.json", "catalog.parquet")]
+    return state_of(files, [folder / name for name in ("plays", "sessions")])
 
 
 _ABOUT: dict[str, type] = {

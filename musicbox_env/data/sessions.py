@@ -76,12 +76,6 @@ class SessionLog:
         """The file of `session_ids`."""
         return self._folder / IDS
 
-    @property
-    def files(self) -> list[Path]:
-        """All that `check` reads."""
-        columns = [f"plays/{name}.npy" for name in self.stored]
-        return [self._folder / name for name in (OFFSETS, SPLIT, IDS, *columns)]
-
     def check(self, num_tracks: int) -> int:
         """Check all values that kernels read, and that there is an id for each session.
 

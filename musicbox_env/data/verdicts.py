@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
 from typing import Final
@@ -17,51 +18,64 @@ from musicbox_env.cache import cache_folder
 from musicbox_env.data.checks import FileError
 
 CHECKED: Final = "checked"
-VERSION: Final = 2
+VERSION: Final = 3
 """Of the checks: another one makes all verdicts void."""
-SMALL: Final = 1 << 20
+SMALL: Final = 1 << 17
 """Bytes up to which files are checked in each process: that is as fast as to look up a verdict."""
 MOST_KEPT: Final = 1_000
 
 _of_this_process: set[str] = set()
 
 
-def state_of(what: str, files: Iterable[Path | str]) -> str:
-    """Name of a state of files on this machine, which changes when any of them does.
+@dataclass(frozen=True)
+class State:
+    """A state of files on this machine, which changes when any of them does.
 
-    Raises:
-        OSError: One is missing.
+    Attributes:
+        digest: Its name.
+        size: Bytes of all files.
     """
-    return _digest(what, [os.stat(file) for file in files])
+
+    digest: str
+    size: int
 
 
-def _digest(what: str, states: list[os.stat_result]) -> str:
-    described = [(s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns) for s in states]
-    return blake2b(repr((VERSION, what, described)).encode(), digest_size=16).hexdigest()
-
-
-def once(what: str, files: Iterable[Path], check: Callable[[], None]) -> None:
-    """Check files unless they were found right in the state that they are in.
-
-    Args:
-        what: Name of the check, and of all that it depends on beside the files.
-        files: What it reads.
-        check: Raises where something is wrong.
+def state_of(files: Iterable[Path], folders: Iterable[Path] = ()) -> State:
+    """The state that files are in, and all files of folders.
 
     Raises:
-        FileError: A file is missing.
+        FileError: One is missing.
     """
     try:
-        states = [os.stat(file) for file in files]
+        names = list(map(str, files))
+        for folder in folders:
+            names += sorted(entry.path for entry in os.scandir(folder))
+        found = [os.stat(name) for name in names]
     except OSError as error:
         raise FileError(
             f"{error.filename}: {error.strerror}; expected a file that can be read. Make the "
             "folder again, or ask its sender for all of it."
         ) from None
-    verdict = _digest(what, states)
+    described = [(s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns) for s in found]
+    return State(_digest(described), sum(s.st_size for s in found))
+
+
+def _digest(content: object) -> str:
+    return blake2b(repr((VERSION, content)).encode(), digest_size=16).hexdigest()
+
+
+def once(what: str, state: State, check: Callable[[], None]) -> None:
+    """Check files unless they were found right in the state that they are in.
+
+    Args:
+        what: Name of the check, and of all that it depends on beside the files.
+        state: Of what it reads, looked at before it reads.
+        check: Raises where something is wrong.
+    """
+    verdict = _digest((what, state.digest))
     if verdict in _of_this_process:
         return
-    small = sum(state.st_size for state in states) <= SMALL
+    small = state.size <= SMALL
     kept = cache_folder() / CHECKED / verdict
     if small or not kept.exists():
         check()

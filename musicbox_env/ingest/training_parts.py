@@ -30,7 +30,7 @@ import os
 import shutil
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from hashlib import blake2b
 from pathlib import Path
@@ -44,7 +44,7 @@ from musicbox_env.data.checks import CheckedFile, FileError
 from musicbox_env.data.dataset import EMBEDDINGS, SOURCE, UNFINISHED, WHOLE, Dataset
 from musicbox_env.data.sessions import MEND, assign_splits
 from musicbox_env.data.splits import SplitConfig, run_of
-from musicbox_env.data.verdicts import once
+from musicbox_env.data.verdicts import once, state_of
 from musicbox_env.data.writing import (
     PlayBlock,
     require_folder,
@@ -182,7 +182,7 @@ def _make(whole: Dataset, part: str, evaluated: str, source: dict[str, Any], fol
             raise
     finally:
         shutil.rmtree(own, ignore_errors=True)
-    once(_RIGHT + source["digest"], _files(Dataset(folder)), lambda: None)
+    _once_right(Dataset(folder), source["digest"], lambda: None)
 
 
 def _is_right(whole: Dataset, part: str, evaluated: str, digest: str, folder: Path) -> bool:
@@ -192,17 +192,17 @@ def _is_right(whole: Dataset, part: str, evaluated: str, digest: str, folder: Pa
     """
     try:
         found = Dataset(folder)
-        once(_RIGHT + digest, _files(found), lambda: _require_right(whole, part, evaluated, found))
+        _once_right(found, digest, lambda: _require_right(whole, part, evaluated, found))
     except (FileError, FileNotFoundError):  # the part is made again
         return False
     return True
 
 
-def _files(found: Dataset) -> list[Path]:
-    """All that decides whether a part is right."""
+def _once_right(found: Dataset, digest: str, check: Callable[[], None]) -> None:
+    """Check a part unless all of its files were found right; see `verdicts.once`."""
     source = [found.folder / SOURCE / name for name in (ABOUT, SESSIONS, TRACKS)]
     vectors = [found.folder / "embeddings" / f"{name}.npy" for name in found.embedding_names]
-    return [*found.files, *source, *vectors]
+    once(f"{_RIGHT}{digest} {found.state.digest}", state_of([*source, *vectors]), check)
 
 
 def _require_right(whole: Dataset, part: str, evaluated: str, found: Dataset) -> None:

@@ -88,8 +88,8 @@ class ApproximateIndex:
         Raises:
             ModuleNotFoundError: FAISS is not installed.
         """
-        name = state_of(f"index of {items.shape}", sources)
-        file = cache_folder() / INDEXES / f"{name}.faiss"
+        size = "x".join(map(str, items.shape))
+        file = cache_folder() / INDEXES / f"{state_of(sources).digest}-{size}.faiss"
         built: list[ApproximateIndex] = []
 
         def write(temporary: Path) -> None:

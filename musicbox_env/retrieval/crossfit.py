@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from musicbox_env.data.checks import CheckedFile, FileError
 from musicbox_env.data.dataset import Dataset
-from musicbox_env.data.verdicts import once
+from musicbox_env.data.verdicts import once, state_of
 from musicbox_env.locks import made_once
 from musicbox_env.progress import tqdm
 from musicbox_env.retrieval.blas import one_blas_thread
@@ -98,7 +98,7 @@ def _checked(file: Path, shape: tuple[int, ...]) -> Floats:
     """One of the fits, refused where it is of another shape or holds what no unit vector does."""
     checked = CheckedFile(file, "It is made again.")
     written: Floats = checked.array(np.float32, shape)
-    once("fit", [file], lambda: checked.require_within(written, (-1.01, 1.01)))
+    once("fit", state_of([file]), lambda: checked.require_within(written, (-1.01, 1.01)))
     return written
 
 

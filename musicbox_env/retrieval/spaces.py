@@ -12,7 +12,7 @@ import numpy.typing as npt
 from musicbox_env.data.catalog import Catalog
 from musicbox_env.data.checks import CheckedFile, FileError
 from musicbox_env.data.dataset import RATE_SUFFIX, Dataset
-from musicbox_env.data.verdicts import once
+from musicbox_env.data.verdicts import once, state_of
 from musicbox_env.locks import made_once
 from musicbox_env.schema import suggest
 
@@ -112,6 +112,7 @@ def _verified(dataset: Dataset, name: str, shape: tuple[int, int]) -> Floats:
     """The file of a space, refused where it is not what its sources give, whoever made it."""
     spec = f"{name}{RATE_SUFFIX}"
     file = CheckedFile(space_file(dataset, spec), "It is made again.")
+    state = state_of([file.file, *space_sources(dataset, spec)])
     found: Floats = file.array(np.float32, shape)
 
     def compare() -> None:
@@ -121,7 +122,7 @@ def _verified(dataset: Dataset, name: str, shape: tuple[int, int]) -> Floats:
             file.require(alike, "rows differ", "the embedding and the rate")
             start += len(block)
 
-    once("space", [file.file, *space_sources(dataset, spec)], compare)
+    once("space", state, compare)
     return found
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -11,8 +10,9 @@ import numpy as np
 import numpy.typing as npt
 from gymnasium import spaces
 
-from musicbox_env.data.dataset import Dataset
-from musicbox_env.data.verdicts import state_of
+from musicbox_env.data.checks import FileError
+from musicbox_env.data.dataset import Dataset, state_of_dataset
+from musicbox_env.data.verdicts import State
 from musicbox_env.listeners import make_listener
 from musicbox_env.listeners.leaving import make_leaving
 from musicbox_env.retrieval.search import Search
@@ -33,23 +33,17 @@ def open_dataset(data: str | Path | None) -> Dataset:
 
         data = bundled_dataset()
     folder = Path(data).resolve()
-    return _open_dataset(folder, _state(folder))
-
-
-def _state(folder: Path) -> str:
-    """Changes when any file of a dataset does: what was cut since it was opened is not played."""
-    files = [str(folder / name) for name in ("dataset.json", "catalog.parquet")]
     try:
-        for name in ("plays", "sessions"):
-            files += [entry.path for entry in os.scandir(folder / name)]
-        return state_of("opened", sorted(files))
-    except OSError:  # opening it says what is wrong
-        return ""
+        state = state_of_dataset(folder)
+    except FileError:  # opening it says what is wrong
+        return Dataset(folder)
+    return _open_dataset(folder, state)
 
 
 @lru_cache(maxsize=8)
-def _open_dataset(folder: Path, state: str) -> Dataset:
-    return Dataset(folder)
+def _open_dataset(folder: Path, state: State) -> Dataset:
+    """Opened again when any file changes: what was cut since is not played."""
+    return Dataset(folder, state)
 
 
 class EnvAssets:

@@ -24,7 +24,7 @@ import numpy.typing as npt
 
 from musicbox_env.data.checks import CheckedFile
 from musicbox_env.data.dataset import Dataset
-from musicbox_env.data.verdicts import once
+from musicbox_env.data.verdicts import once, state_of
 from musicbox_env.data.writing import save_array, write_json
 from musicbox_env.errors import writing
 from musicbox_env.synthetic.law import ListeningLaw
@@ -143,13 +143,14 @@ class GroundTruth:
         for name in ("law", "choice"):
             file.field(content, name, dict)
         arrays, files = {}, {}
+        state = state_of(truth / f"{name}.npy" for name in _shapes(dataset))
         for name, shape in _shapes(dataset).items():
             files[name] = CheckedFile(truth / f"{name}.npy", MEND)
             arrays[name] = files[name].array(np.float32, shape)
         dims = [arrays[name].shape[1] for name in UNIT_ROWS]
         came = f"{' and '.join(UNIT_ROWS)} of {dims[0]} and {dims[1]} dimensions"
         file.require(dims[0] == dims[1], came, "as many of both")
-        once("truth", [f.file for f in files.values()], lambda: _check(files, arrays))
+        once("truth", state, lambda: _check(files, arrays))
         return cls(
             law=file.built(ListeningLaw, content["law"], "law"),
             choice=file.built(SongChoice, content["choice"], "choice"),

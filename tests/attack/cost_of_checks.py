@@ -130,7 +130,7 @@ def main(rounds: int) -> None:
         measures: dict[str, tuple[Callable[..., float], int]] = {
             "gym.make_vec, first in a process": (
                 partial(seconds_in_new_process, partial(make_first, data)),
-                1,
+                3,
             ),
             "gym.make_vec, and a step, first in a process": (
                 partial(seconds_in_new_process, partial(make_and_step, data)),

@@ -81,7 +81,8 @@ def test_numbers_of_dataset_json_are_true(received, name, value):
 
 def test_a_good_folder_is_opened_and_every_file_is_needed(received):
     Dataset(received)
-    for file in [received / "catalog.parquet", *Dataset(received).sessions.files]:
+    needed = [file for name in ("plays", "sessions") for file in (received / name).iterdir()]
+    for file in [received / "catalog.parquet", *needed]:
         kept = file.read_bytes()
         file.unlink()
         with pytest.raises(FileError, match=file.name):
@@ -156,10 +157,10 @@ def test_a_check_is_done_once_for_each_state_of_the_files(kept, tmp_path):
     file, done = tmp_path / "a.npy", []
     np.save(file, np.arange(3))
     for times in (1, 1):
-        verdicts.once("numbers", [file], lambda: done.append(1))
+        verdicts.once("numbers", verdicts.state_of([file]), lambda: done.append(1))
         assert len(done) == times
     assert len(list(kept.iterdir())) == 1
-    verdicts.once("other check", [file], lambda: done.append(1))
+    verdicts.once("other check", verdicts.state_of([file]), lambda: done.append(1))
     assert len(done) == 2
 
 
@@ -169,7 +170,9 @@ def test_a_file_that_was_refused_is_looked_at_again(kept, tmp_path):
     checked = CheckedFile(file, "Mend it.")
     for _ in range(2):
         with pytest.raises(FileError, match="Mend it"):
-            verdicts.once("finite", [file], lambda: checked.require_finite(np.load(file)))
+            verdicts.once(
+                "finite", verdicts.state_of([file]), lambda: checked.require_finite(np.load(file))
+            )
     assert not kept.exists()
 
 
@@ -192,7 +195,7 @@ def test_verdicts_do_not_grow_without_end(kept, tmp_path, monkeypatch):
     for number in range(6):
         file = tmp_path / f"{number}"
         file.write_text("x")
-        verdicts.once("text", [file], lambda: None)
+        verdicts.once("text", verdicts.state_of([file]), lambda: None)
     assert len(list(kept.iterdir())) == 3
 
 
@@ -202,7 +205,7 @@ def test_a_cache_that_cannot_be_written_costs_a_check(monkeypatch, tmp_path):
     monkeypatch.setattr(verdicts, "SMALL", 0)
     file, done = tmp_path / "a", []
     file.write_text("x")
-    verdicts.once("text", [file], lambda: done.append(1))
+    verdicts.once("text", verdicts.state_of([file]), lambda: done.append(1))
     assert done
 
 
