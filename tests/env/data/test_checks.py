@@ -136,7 +136,8 @@ def test_weights_have_the_shapes_that_their_sizes_imply(tmp_path):
         bad = np.array(arrays[name])
         bad.reshape(-1)[-1] = np.nan
         wide = np.concatenate([arrays[name]] * 2, axis=-1)
-        for other in (arrays[name][..., :-1], wide, arrays[name][None], bad, bad.astype(float)):
+        double = arrays[name].astype(np.float64)
+        for other in (arrays[name][..., :-1], wide, arrays[name][None], bad, double):
             np.savez(tmp_path / "cut.npz", **{**arrays, name: other})
             with pytest.raises(FileError, match=r"cut\.npz"):
                 FittedNetwork.load(tmp_path / "cut.npz")
