@@ -16,6 +16,7 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -25,6 +26,8 @@ from musicbox_env.workers import worker_pool
 Progress = Callable[[int], object]
 """Called with the units of work that were done since the last call."""
 SECONDS_BETWEEN_LOOKS: Final = 0.2
+AHEAD: Final = 2
+"""Tasks that are known for each process of this machine, the one that it does included."""
 ADDRESS: Final = re.compile(r"auto|local|(ray://)?[^\s:/]+:\d{1,5}")
 OPTION: Final = "--cluster"
 
@@ -181,11 +184,19 @@ def open_workers(where: Where, progress: Progress, *, most: int) -> Iterator[Wor
 def run_all(
     tasks: Iterable[Task], where: Where, progress: Progress = lambda done: None, *, most: int
 ) -> Iterator[tuple[Task, Any]]:
-    """Each of the tasks with its result, as they end; see `open_workers`."""
+    """Each of the tasks with its result, as they end; see `open_workers`.
+
+    For processes of this machine tasks are made shortly before they run. A cluster is told of all
+    at once: it may grow by what waits.
+    """
     with open_workers(where, progress, most=most) as workers:
-        for task in tasks:
+        left = iter(tasks)
+        for task in islice(left, AHEAD * workers.size if where.cluster is None else None):
             workers.submit(task)
-        yield from workers.finished()
+        for done in workers.finished():
+            for task in islice(left, 1):
+                workers.submit(task)
+            yield done
 
 
 class _ThisProcess:

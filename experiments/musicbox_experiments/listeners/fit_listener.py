@@ -6,8 +6,8 @@ a dataset of its own (`musicbox_env.ingest.training_parts`): no play of a traini
 session makes anything in both, rates and embeddings included.
 """
 
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Final, Literal
 
@@ -25,10 +25,11 @@ from musicbox_env.listeners.learned.network import Network
 from musicbox_env.listeners.similarity import MODES, SimilarityConfig
 from musicbox_env.locks import held
 from musicbox_env.progress import tqdm
+from musicbox_env.retrieval.embeddings import NO_SESSIONS
 from musicbox_env.schema import require_known
 from musicbox_env.simulator.assets import open_dataset
 from musicbox_experiments.cluster.tasks import Progress, Task, Where, require_address, run_all
-from musicbox_experiments.listeners.calibration import SongLogits, calibrated, song_logits
+from musicbox_experiments.listeners.calibration import calibrated, song_logits
 from musicbox_experiments.listeners.network import NetworkConfig, TorchNetwork, fit_member
 from musicbox_experiments.listeners.sessions import (
     SessionArrays,
@@ -99,12 +100,12 @@ def fit_ensemble(config: FitListenerConfig, dataset: Dataset) -> FittedNetwork:
     chosen = drawn_sessions(dataset, sessions.split, config.max_sessions, rng)
     validation = drawn_sessions(dataset, "validation", max(1, config.max_sessions // 10), rng)
     evaluated = session_arrays(dataset, validation, sessions.table)
-    train = sessions.arrays(chosen)
-    fits = fit_members(config, train, evaluated)
-    together = uncalibrated([network for network, _ in fits], sessions, train)
-    out_of_fold = []
+    groups = [Group("", config.seed, config.members, chosen)]
     if len(validation) < ENOUGH_TO_CALIBRATE:
-        out_of_fold = out_of_fold_logits(config, sessions, chosen, evaluated)
+        groups += calibration_folds(config, sessions, chosen)
+    (together, losses), *others = fit_networks(config, sessions, evaluated, groups)
+    listeners = listeners_of(groups[1:], [fit for fit, _ in others], sessions)
+    out_of_fold = [song_logits(listener, some) for listener, some in listeners]
     fit = calibrated(LearnedListener(dataset, together), validation, out_of_fold)
     about = {
         **together.about,
@@ -112,7 +113,7 @@ def fit_ensemble(config: FitListenerConfig, dataset: Dataset) -> FittedNetwork:
         "fitted_on": dataset.identity,
         "fitted_sessions": len(chosen),
         "validation_sessions": len(validation),
-        "member_validation_log_losses": [loss for _, loss in fits],
+        "member_validation_log_losses": losses,
         "settings": {
             k: v for k, v in asdict(config).items() if k not in ("data", "out", "cluster")
         },
@@ -138,27 +139,87 @@ def fold_of_dataset(dataset: Dataset, fold: str) -> Dataset:
     return open_part(dataset, FOLDS[fold], evaluated_in(dataset))
 
 
+@dataclass(frozen=True)
+class Group:
+    """Networks that are fitted on the same sessions.
+
+    Attributes:
+        name: What sets them apart, for messages; empty for those of all sessions.
+        seed: Of the first; each has one of its own.
+        members: How many.
+        sessions: What they are fitted on.
+        held_out: Sessions whose plays do not count in the rates of tracks either.
+    """
+
+    name: str
+    seed: int
+    members: int
+    sessions: Ints
+    held_out: Ints = field(default_factory=lambda: NO_SESSIONS)
+
+
+def fit_networks(
+    config: EnsembleConfig,
+    sessions: TrainingSplit,
+    validation: SessionArrays,
+    groups: Sequence[Group],
+) -> list[tuple[FittedNetwork, list[float]]]:
+    """Fit the networks of all groups, each a task, with a progress bar; see `fit_member`.
+
+    Returns:
+        Of each group its ensemble without calibration, and the validation loss of each member.
+    """
+    usual: list[npt.NDArray[np.float32]] = []
+
+    def tasks() -> Iterator[Task]:
+        for group in groups:
+            train = sessions.arrays(group.sessions, without=group.held_out)
+            usual.append(usual_track(train))
+            for number in range(group.members):
+                own = config, train, validation, group.seed + number
+                yield Task(_name(group, number), _fit_member, own)
+
+    most = sum(group.members for group in groups)
+    total = most * config.max_epochs
+    with tqdm(total=total, unit="pass", disable=not config.progress, desc="networks") as bar:
+        where = Where(workers=1) if config.cluster is None else Where(cluster=config.cluster)
+        fits = {task.name: fit for task, fit in run_all(tasks(), where, bar.update, most=most)}
+    found = []
+    for group, track in zip(groups, usual, strict=True):
+        own = [fits[_name(group, number)] for number in range(group.members)]
+        together = uncalibrated([network for network, _ in own], sessions, track)
+        found.append((together, [loss for _, loss in own]))
+    return found
+
+
+def _name(group: Group, number: int) -> str:
+    return f"Fitting member {number + 1}{group.name}"
+
+
 def uncalibrated(
-    networks: list[TorchNetwork], sessions: TrainingSplit, train: SessionArrays
+    networks: list[TorchNetwork], sessions: TrainingSplit, usual: npt.NDArray[np.float32]
 ) -> FittedNetwork:
-    """Networks fitted on sessions of a split, as an ensemble without calibration."""
+    """Networks fitted on sessions of a split, as an ensemble without calibration.
+
+    Args:
+        networks: Its members.
+        sessions: The split.
+        usual: What `usual_track` says of the sessions.
+    """
     return FittedNetwork(
         Network.stacked([network.exported() for network in networks]),
-        Calibration.none(usual_track(train)),
+        Calibration.none(usual),
         {"split": sessions.split, "embedding": sessions.embedding},
     )
 
 
-def out_of_fold_logits(
-    config: EnsembleConfig, sessions: TrainingSplit, chosen: Ints, evaluated: SessionArrays
-) -> list[SongLogits]:
-    """Logits for songs of training sessions, by networks that were fitted on other ones.
+def calibration_folds(config: EnsembleConfig, sessions: TrainingSplit, chosen: Ints) -> list[Group]:
+    """Networks, one a fold of training sessions, that tell the calibration how songs fare.
 
     A few hundred validation sessions leave it open whether half or all of a song's effect is real.
     """
     one_each = replace(config, members=1, seed=config.seed + config.members)
-    fitted = listeners_out_of_fold(one_each, sessions, chosen, evaluated, "calibration fold")
-    return [song_logits(listener, some) for listener, some in fitted]
+    return groups_of_folds(one_each, sessions, chosen, "calibration fold")
 
 
 def folds(sessions: TrainingSplit, chosen: Ints) -> Iterator[tuple[int, Ints, Ints]]:
@@ -177,26 +238,34 @@ def fold_of(split: TrainingSplit, sessions: Ints) -> Ints:
     return split.part[sessions].astype(np.int64) % FOLDS_TO_HOLD_OUT
 
 
-def listeners_out_of_fold(
-    config: EnsembleConfig,
-    sessions: TrainingSplit,
-    chosen: Ints,
-    evaluated: SessionArrays,
-    what: str = "fold",
+def groups_of_folds(
+    config: EnsembleConfig, sessions: TrainingSplit, chosen: Ints, what: str = "fold"
+) -> list[Group]:
+    """The networks that are fitted without each fold of the sessions."""
+    return [
+        Group(
+            f" without {what} {fold + 1} of {FOLDS_TO_HOLD_OUT}",
+            config.seed + fold * config.members,
+            config.members,
+            others,
+            held_out,
+        )
+        for fold, others, held_out in folds(sessions, chosen)
+    ]
+
+
+def listeners_of(
+    groups: Sequence[Group], fitted: Sequence[FittedNetwork], sessions: TrainingSplit
 ) -> Iterator[tuple[LearnedListener, Ints]]:
     """Listeners fitted without a fold of the sessions, and sessions of it to evaluate them on.
 
     Yields:
         A listener with the track statistics of a part, and the sessions of that part.
     """
-    for fold, others, held_out in folds(sessions, chosen):
-        train = sessions.arrays(others, without=held_out)
-        own_seeds = replace(config, seed=config.seed + fold * config.members)
-        about = f"{what} {fold + 1} of {FOLDS_TO_HOLD_OUT}"
-        networks = [network for network, _ in fit_members(own_seeds, train, evaluated, about)]
-        listener = LearnedListener(sessions.dataset, uncalibrated(networks, sessions, train))
-        for part, some in sessions.in_parts(held_out):
-            listener.table = sessions.table_of(part, held_out)
+    for group, networks in zip(groups, fitted, strict=True):
+        listener = LearnedListener(sessions.dataset, networks)
+        for part, some in sessions.in_parts(group.held_out):
+            listener.table = sessions.table_of(part, group.held_out)
             yield listener, some
 
 
@@ -212,34 +281,18 @@ def drawn_sessions(dataset: Dataset, split: str, most: int, rng: np.random.Gener
     return rng.permutation(sessions)[:most]
 
 
-def fit_members(
-    config: EnsembleConfig, train: SessionArrays, validation: SessionArrays, what: str = ""
-) -> list[tuple[TorchNetwork, float]]:
-    """Fit all members, each a task, with a progress bar; see `fit_member`."""
-    tasks = [
-        Task(f"Fitting member {number + 1}", _fit_member, (config, train, validation, number))
-        for number in range(config.members)
-    ]
-    name = f"{what}, {config.members} members" if what else f"{config.members} members"
-    total = config.members * config.max_epochs
-    with tqdm(total=total, unit="pass", disable=not config.progress, desc=name) as bar:
-        where = Where(workers=1) if config.cluster is None else Where(cluster=config.cluster)
-        fits = {task.name: fit for task, fit in run_all(tasks, where, bar.update, most=len(tasks))}
-    return [fits[task.name] for task in tasks]
-
-
 def _fit_member(
     config: EnsembleConfig,
     train: SessionArrays,
     validation: SessionArrays,
-    number: int,
+    seed: int,
     progress: Progress,
 ) -> tuple[TorchNetwork, float]:
     def report(epoch: int, loss: float) -> None:
         progress(1)
 
     with one_thread():
-        return fit_member(config, train, validation, config.seed + number, report)
+        return fit_member(config, train, validation, seed, report)
 
 
 def output_file(config: FitListenerConfig, dataset: Dataset) -> Path:

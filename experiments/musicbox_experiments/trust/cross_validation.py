@@ -18,9 +18,11 @@ from musicbox_experiments.listeners.fit_listener import (
     FOLDS_TO_HOLD_OUT,
     EnsembleConfig,
     drawn_sessions,
+    fit_networks,
     fold_of,
     folds,
-    listeners_out_of_fold,
+    groups_of_folds,
+    listeners_of,
 )
 from musicbox_experiments.listeners.sessions import TrainingSplit, session_arrays
 from musicbox_experiments.text import say
@@ -59,7 +61,7 @@ def cross_validate(
     say(f"Step 1 of 2: gradient boosting, {FOLDS_TO_HOLD_OUT} folds.", to_errors=True)
     trees = answers_of_trees(config, split, chosen)
     each = f"{FOLDS_TO_HOLD_OUT} folds of {config.members} networks each"
-    say(f"Step 2 of 2: {each}, with a bar for each network.", to_errors=True)
+    say(f"Step 2 of 2: {each}.", to_errors=True)
     networks = answers_of_networks(config, split, chosen, samples=samples, draws=draws)
     log = Log.of(dataset, trees[SESSIONS])
     assert np.array_equal(log.sessions, networks[SESSIONS])
@@ -80,7 +82,9 @@ def answers_of_networks(
     validation = dataset.sessions.sessions_in("validation")
     evaluated = session_arrays(dataset, validation, split.table)
     rng = np.random.default_rng([config.seed, _CONTINUATIONS])
-    for listener, some in listeners_out_of_fold(config, split, chosen, evaluated):
+    groups = groups_of_folds(config, split, chosen)
+    fitted = [fit for fit, _ in fit_networks(config, split, evaluated, groups)]
+    for listener, some in listeners_of(groups, fitted, split):
         others = chosen[fold_of(split, chosen) != fold_of(split, some[:1])]
         answers = answers_of(
             listener,

@@ -17,8 +17,10 @@ from musicbox_experiments.listeners.calibration import (
 )
 from musicbox_experiments.listeners.fit_listener import (
     FitListenerConfig,
+    calibration_folds,
     fit_ensemble,
-    out_of_fold_logits,
+    fit_networks,
+    listeners_of,
     run,
     uncalibrated,
 )
@@ -34,6 +36,7 @@ from musicbox_experiments.listeners.sessions import (
     SessionArrays,
     TrainingSplit,
     session_arrays,
+    usual_track,
 )
 from scipy.special import expit
 from worlds import next_plays
@@ -194,7 +197,9 @@ def test_a_fold_is_evaluated_by_a_network_that_never_saw_it(synthetic):
     split = TrainingSplit.of(synthetic, "train_a")
     evaluated = session_arrays(synthetic, synthetic.sessions.sessions_in("validation"), split.table)
     chosen = synthetic.sessions.sessions_in("train_a")
-    found = out_of_fold_logits(config, split, chosen, evaluated)
+    groups = calibration_folds(config, split, chosen)
+    fitted = [fit for fit, _ in fit_networks(config, split, evaluated, groups)]
+    found = [song_logits(*asked) for asked in listeners_of(groups, fitted, split)]
 
     part, spaces = parts_of(synthetic), crossfitted(synthetic, "hybrid")
     held_out = chosen[np.isin(part[chosen], [2, 7])]
@@ -209,7 +214,7 @@ def test_a_fold_is_evaluated_by_a_network_that_never_saw_it(synthetic):
         ]
     )
     network, _ = fit_member(config, train, evaluated, seed=1 + 2)
-    listener = LearnedListener(synthetic, uncalibrated([network], split, train))
+    listener = LearnedListener(synthetic, uncalibrated([network], split, usual_track(train)))
     for place, number in ((4, 2), (5, 7)):
         counts = split.table_of(0, held_out)
         listener.table = dataclasses.replace(counts, vectors=spaces[number])
