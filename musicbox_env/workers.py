@@ -1,4 +1,4 @@
-"""Pools of worker processes that end with the process that started them, however that ends."""
+"""Work in several processes, which end with the one that started them, however that ends."""
 
 from __future__ import annotations
 
@@ -6,12 +6,91 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
-from typing import Any
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+SIZE_PER_WORKER: Final = 48 << 20
+"""Bytes read in the half second that a process takes to start; of less, it would find none left."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A piece of work that any process can do.
+
+    Attributes:
+        name: What it is, for messages; no other has the same.
+        work: A function of a module, called with the arguments and with what gets the progress.
+        arguments: What it gets. Paths are absolute.
+        size: Its whole progress, in bytes of files.
+        finds: A file that has to lie under the same path wherever the piece is done.
+        reads: Files and folders that it reads, which may be sent.
+        adds_to: A folder to which it adds files.
+    """
+
+    name: str
+    work: Callable[..., Any]
+    arguments: tuple[Any, ...]
+    size: int
+    finds: Path | None = None
+    reads: tuple[Path, ...] = ()
+    adds_to: Path | None = None
+
+
+class Spread(Protocol):
+    """Does pieces of work, side by side where that can be."""
+
+    def __call__(
+        self, pieces: Sequence[Piece], progress: Callable[[int], object]
+    ) -> Iterator[tuple[int, Any]]:
+        """The number of each piece and its result, as they end."""
+
+
+class Processes(ExitStack):
+    """A `Spread` over processes of this machine, this one among them; a context manager."""
+
+    def __init__(self, workers: int | None) -> None:
+        """Begin with this process; None is as many as there are cores, where it pays."""
+        super().__init__()
+        self._workers = workers
+        self._pool: ProcessPoolExecutor | None = None
+
+    def __call__(
+        self, pieces: Sequence[Piece], progress: Callable[[int], object]
+    ) -> Iterator[tuple[int, Any]]:
+        """See `Spread`: others work from the first piece on, this process from the last."""
+        workers = self._workers
+        if workers is None:
+            sizes = sum(piece.size for piece in pieces)
+            workers = min(os.cpu_count() or 1, 1 + sizes // SIZE_PER_WORKER)
+        if self._pool is None and min(workers, len(pieces)) > 1:
+            self._pool = self.enter_context(worker_pool(min(workers, len(pieces)) - 1))
+        if self._pool is None:
+            for number, piece in enumerate(pieces):
+                yield number, piece.work(*piece.arguments, progress)
+            return
+        futures = [self._pool.submit(piece.work, *piece.arguments, _unseen) for piece in pieces]
+        others = {future: number for number, future in enumerate(futures)}
+        for number, piece in reversed(list(enumerate(pieces))):
+            if not futures[number].cancel():
+                continue
+            del others[futures[number]]
+            yield number, piece.work(*piece.arguments, progress)
+            for future in [future for future in others if future.done()]:
+                progress(pieces[others[future]].size)
+                yield others.pop(future), future.result()
+        for future in as_completed(others):
+            progress(pieces[others[future]].size)
+            yield others[future], future.result()
+
+
+def _unseen(done: int) -> None:
+    """The progress of another process."""
 
 
 class _Pool(ProcessPoolExecutor):

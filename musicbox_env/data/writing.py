@@ -21,6 +21,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from musicbox_env.data.catalog import Catalog
+from musicbox_env.data.column_files import ColumnFile, IdWriter, renumber
 from musicbox_env.data.dataset import FORMAT_VERSION, IDENTITY, UNFINISHED
 from musicbox_env.data.fingerprint import fingerprints
 from musicbox_env.data.opinions import opinion_counts
@@ -40,10 +41,6 @@ from musicbox_env.schema import (
 
 if TYPE_CHECKING:  # slow to import, and an environment needs none of it
     import pandas as pd
-
-COPY_ROWS = 4_000_000
-IDS_ROW_GROUP = 100_000
-IDS_SCHEMA = pa.schema([("session_id", pa.string())])
 
 
 @dataclass
@@ -184,13 +181,34 @@ def write_dataset(
     with _PlayWriter(folder, split) as writer:
         for block in blocks:
             writer.add(block)
-    if not writer.lengths:
+    if not writer.tally.lengths:
         raise ValueError("No session is left to write.")
-    lengths = np.concatenate(writer.lengths).astype(np.int64)
-    save_array(folder / "sessions/offsets.npy", np.concatenate([[0], np.cumsum(lengths)]))
-    save_array(folder / "sessions/split.npy", np.concatenate(writer.codes))
+    save_sessions(folder, writer.tally)
+    new_row = write_catalog(folder, writer.tally, features, names, opinions)
+    renumber(folder / "plays/track.npy", new_row)
+    write_about(folder, split, about)
 
-    catalog, new_row = _build_catalog(writer.index, writer.counts, features)
+
+def save_sessions(folder: Path, tally: PlayTally) -> None:
+    """Write where each session begins, and its split."""
+    lengths = np.concatenate([[0], *tally.lengths])
+    save_array(folder / "sessions/offsets.npy", np.cumsum(lengths, dtype=np.int64))
+    save_array(folder / "sessions/split.npy", np.concatenate(tally.codes))
+
+
+def write_catalog(
+    folder: Path,
+    tally: PlayTally,
+    features: pd.DataFrame | None,
+    names: pd.DataFrame | None,
+    opinions: pa.Table | None,
+) -> npt.NDArray[np.int32]:
+    """Write the catalog of a folder that has its sessions; see `write_dataset`.
+
+    Returns:
+        The row of each track of ``tally.index``, and of those of the features after them.
+    """
+    catalog, new_row = _build_catalog(tally.index, tally.counts, features)
     if names is not None:
         catalog = catalog.merge(names, how="left", on="track_id", validate="one_to_one")
     if opinions is not None:
@@ -199,17 +217,22 @@ def write_dataset(
         catalog = catalog.fillna(dict.fromkeys(OPINION_COUNTS, 0))
         catalog = catalog.astype(dict.fromkeys(OPINION_COUNTS, "int64"))
     pq.write_table(pa.Table.from_pandas(catalog, preserve_index=False), folder / "catalog.parquet")
-    _renumber(folder / "plays/track.npy", new_row)
+    return new_row
+
+
+def write_about(folder: Path, split: SplitConfig, about: dict[str, Any]) -> None:
+    """Write ``dataset.json`` of a folder that has all else."""
+    catalog, sessions = Catalog(folder).check(), SessionLog(folder)
     write_json(
         folder / "dataset.json",
         {
             "format_version": FORMAT_VERSION,
-            "sessions": len(lengths),
-            "plays": int(lengths.sum()),
+            "sessions": sessions.num_sessions,
+            "plays": sessions.num_plays,
             "tracks": len(catalog),
-            "longest_session": int(lengths.max()),
+            "longest_session": int(np.diff(sessions.offsets).max()),
             "split": split.about(),
-            IDENTITY: fingerprints(Catalog(folder).check(), SessionLog(folder)),
+            IDENTITY: fingerprints(catalog, sessions),
             **about,
         },
     )
@@ -223,145 +246,121 @@ def save_array(path: Path, array: npt.NDArray) -> None:
         file.write(np.ascontiguousarray(array).data)
 
 
-class ColumnFile:
-    """A 1-D .npy file that grows; its header tells the true length once it is closed.
-
-    Plain writes in place of a memory map, since a full disk kills a process that writes to a map.
-    """
-
-    def __init__(self, path: Path, dtype: npt.DTypeLike) -> None:
-        """Begin a file."""
-        self._path = path
-        self._dtype = np.dtype(dtype)
-        self._length = 0
-        self._file = path.open("wb")
-        self._write_header()
-
-    def _write_header(self) -> None:
-        """NumPy pads headers so that any length of a 1-D array takes the same room."""
-        description = np.lib.format.dtype_to_descr(self._dtype)
-        np.lib.format.write_array_header_1_0(
-            self._file,
-            {"descr": description, "fortran_order": False, "shape": (self._length,)},
-        )
-
-    def write(self, values: npt.ArrayLike) -> None:
-        """Append values ``(n,)``."""
-        array = np.ascontiguousarray(values, dtype=self._dtype)
-        with writing(self._path):
-            self._file.write(array.data)
-        self._length += len(array)
-
-    def __enter__(self) -> ColumnFile:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        with writing(self._path), self._file:
-            if kind is None:
-                self._file.seek(0)
-                self._write_header()
-
-
-class _PlayWriter(ExitStack):
-    """Streams blocks into columns, and counts what the catalog needs.
+class PlayTally:
+    """What the catalog and the sessions' files are made from, gathered over blocks.
 
     Attributes:
         index: Tracks in order of appearance.
-        counts: Training plays and skips, ``(2 folds, 2, tracks)``: plays first, then skips.
+        counts: Training plays and skips, ``(2 folds, 2, tracks or more)``: plays first.
         lengths: Plays of each session, an array a block.
         codes: Split of each session, an array a block.
+        given: Columns of `schema.EXTRA_PLAY_COLUMNS` of which some play has a value.
     """
 
-    def __init__(self, folder: Path, split: SplitConfig) -> None:
-        super().__init__()
-        for name in ("plays", "sessions"):
-            (folder / name).mkdir(exist_ok=True)
+    def __init__(self, split: SplitConfig) -> None:
+        """Begin with nothing."""
         self.index: dict[str, int] = {}
         self.counts = np.zeros((2, 2, 1024), np.int64)
-        self.lengths: list[npt.NDArray[np.int64]] = []
+        self.lengths: list[npt.NDArray[np.integer]] = []
         self.codes: list[npt.NDArray[np.uint8]] = []
+        self.given: set[str] = set()
         self._vocabulary: npt.NDArray[np.object_] | None = None
         self._row: npt.NDArray[np.int32] = np.empty(0, np.int32)
         self._split = split
-        self._folder = folder
-        self._never_given = set(EXTRA_PLAY_COLUMNS)
-        # Last of all, when the files are closed.
-        self.callback(self._remove_never_given)
-        self._columns = {
-            name: self.enter_context(ColumnFile(folder / "plays" / f"{name}.npy", column.dtype))
-            for name, column in STORED_PLAY_COLUMNS.items()
-        }
-        self._ids = self.enter_context(
-            pq.ParquetWriter(folder / "sessions/ids.parquet", IDS_SCHEMA)
-        )
-        self._unwritten_ids: list[str] = []
-        self.callback(self._write_ids)
 
-    def add(self, block: PlayBlock) -> None:
-        if not len(block.session_ids):
-            return
-        rows = self._rows(block)
-        num_plays = int(block.lengths.sum())
-        for name, file in self._columns.items():
-            values = block.columns.get(name)
-            if values is None:
-                values = np.full(num_plays, UNKNOWN)
-            elif len(values) != num_plays:
-                raise ValueError(
-                    f"Column {name!r} of a block has {len(values)} values for {num_plays} plays."
-                )
-            if name in self._never_given and np.any(values != UNKNOWN):
-                self._never_given.remove(name)
-            file.write(rows[values] if name == "track" else values)
-        ids = list(block.session_ids)
-        codes = self._codes(block, ids)
+    def add(self, block: PlayBlock) -> npt.NDArray[np.int32]:
+        """Count a block; gives the row in `index` of each track of its vocabulary.
+
+        It is -1 where no block mentioned the track yet. The array is the same, and is filled in,
+        for blocks that share their vocabulary.
+        """
+        rows, codes = self._rows(block), self._codes(block)
         self._count(rows, block, np.repeat(codes, block.lengths))
         self.lengths.append(block.lengths)
         self.codes.append(codes)
-        self._unwritten_ids.extend(ids)
-        if len(self._unwritten_ids) >= IDS_ROW_GROUP:
-            self._write_ids()
+        for name in EXTRA_PLAY_COLUMNS:
+            if np.any(block.columns.get(name, UNKNOWN) != UNKNOWN):
+                self.given.add(name)
+        return rows
+
+    def rows_of(self, tracks: Iterable[str]) -> list[int]:
+        """The row in `index` of each track, new ones at the end."""
+        index = self.index
+        rows = [index.setdefault(track, len(index)) for track in tracks]
+        missing = len(index) - self.counts.shape[2]
+        if missing > 0:
+            room = max(missing, self.counts.shape[2])
+            self.counts = np.pad(self.counts, ((0, 0), (0, 0), (0, room)))
+        return rows
 
     def _rows(self, block: PlayBlock) -> npt.NDArray[np.int32]:
-        """Provisional row of each track of the vocabulary, -1 where no block mentioned it yet."""
         if block.vocabulary is not self._vocabulary:
             self._vocabulary = block.vocabulary
             self._row = np.full(len(block.vocabulary), UNKNOWN, PLAY_COLUMNS["track"].dtype)
         mentioned = np.zeros(len(self._row), np.bool_)
         mentioned[block.columns["track"]] = True
         new = np.flatnonzero(mentioned & (self._row < 0))
-        index = self.index
-        self._row[new] = [index.setdefault(t, len(index)) for t in block.vocabulary[new]]
+        self._row[new] = self.rows_of(block.vocabulary[new])
         return self._row
 
-    def _codes(self, block: PlayBlock, ids: list[str]) -> npt.NDArray[np.uint8]:
+    def _codes(self, block: PlayBlock) -> npt.NDArray[np.uint8]:
         if block.split is not None:
             return block.split
-        keys = ids if block.split_keys is None else list(block.split_keys)
-        return assign_splits(
-            keys, seed=self._split.seed, shares=self._split.shares, test_fold=self._split.test_fold
-        )
+        keys = block.session_ids if block.split_keys is None else block.split_keys
+        shares, fold = self._split.shares, self._split.test_fold
+        return assign_splits(list(keys), seed=self._split.seed, shares=shares, test_fold=fold)
 
     def _count(
         self, rows: npt.NDArray, block: PlayBlock, play_split: npt.NDArray[np.uint8]
     ) -> None:
-        missing = len(self.index) - self.counts.shape[2]
-        if missing > 0:
-            room = max(missing, self.counts.shape[2])
-            self.counts = np.pad(self.counts, ((0, 0), (0, 0), (0, room)))
         tracks, skipped = rows[block.columns["track"]], is_skip(block.columns["level"])
         for fold in (0, 1):
             of_fold = play_split == fold
             for what, chosen in enumerate((of_fold, of_fold & skipped)):
                 np.add.at(self.counts[fold, what], tracks[chosen], 1)
 
-    def _remove_never_given(self) -> None:
-        for name in self._never_given:
-            (self._folder / "plays" / f"{name}.npy").unlink(missing_ok=True)
 
-    def _write_ids(self) -> None:
-        self._ids.write_table(pa.table({"session_id": self._unwritten_ids}, schema=IDS_SCHEMA))
-        self._unwritten_ids = []
+class _PlayWriter(ExitStack):
+    """Streams blocks into columns, and counts what the catalog needs."""
+
+    def __init__(self, folder: Path, split: SplitConfig) -> None:
+        super().__init__()
+        begin_folders(folder)
+        self.tally = PlayTally(split)
+        self._folder = folder
+        # Last of all, when the files are closed.
+        self.callback(self._remove_never_given)
+        self._columns = {
+            name: self.enter_context(ColumnFile(folder / "plays" / f"{name}.npy", column.dtype))
+            for name, column in STORED_PLAY_COLUMNS.items()
+        }
+        self._ids = self.enter_context(IdWriter(folder))
+
+    def add(self, block: PlayBlock) -> None:
+        if not len(block.session_ids):
+            return
+        num_plays = int(block.lengths.sum())
+        for name, values in block.columns.items():
+            if len(values) != num_plays:
+                raise ValueError(
+                    f"Column {name!r} of a block has {len(values)} values for {num_plays} plays."
+                )
+        rows = self.tally.add(block)
+        for name, file in self._columns.items():
+            values = block.columns.get(name, np.full(num_plays, UNKNOWN))
+            file.write(rows[values] if name == "track" else values)
+        self._ids.write(pa.array(block.session_ids, pa.string()))
+
+    def _remove_never_given(self) -> None:
+        for name in EXTRA_PLAY_COLUMNS:
+            if name not in self.tally.given:
+                (self._folder / "plays" / f"{name}.npy").unlink(missing_ok=True)
+
+
+def begin_folders(folder: Path) -> None:
+    """Make the folders of a dataset."""
+    for name in ("plays", "sessions"):
+        (folder / name).mkdir(exist_ok=True)
 
 
 def _build_catalog(
@@ -389,16 +388,3 @@ def _build_catalog(
     new_row = np.empty(len(order), dtype=np.int32)
     new_row[order] = np.arange(len(order), dtype=np.int32)
     return frame.iloc[order].reset_index(drop=True), new_row
-
-
-def _renumber(path: Path, new_row: npt.NDArray[np.int32]) -> None:
-    """Replace provisional track rows by those of the finished catalog, a slice at a time."""
-    with path.open("r+b") as file:
-        np.lib.format.read_magic(file)
-        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
-        for start in range(0, shape[0], COPY_ROWS):
-            place = file.tell()
-            size = min(COPY_ROWS, shape[0] - start) * dtype.itemsize
-            rows = np.frombuffer(file.read(size), dtype)
-            file.seek(place)
-            file.write(new_row[rows].data)

@@ -11,7 +11,6 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from musicbox_env.data.writing import PlayBlock
-from musicbox_env.ingest.assembly import IdSet, hash_ids
 from musicbox_env.ingest.plays import Rejects
 from musicbox_env.ingest.time_split import LEFT_OUT, PARTS
 from musicbox_env.schema import STORED_PLAY_COLUMNS
@@ -45,16 +44,21 @@ class SessionChooser:
         self.rejects = Rejects()
         self.counts: Counter[str] = Counter()
         self._incomplete, self._session_length, self._popular = incomplete, session_length, popular
-        self._seen = IdSet()
         self._dictionary = pa.array([], pa.string())
         self._vocabulary: npt.NDArray[np.object_] = np.empty(0, object)
 
     def choose(
-        self, batch: pa.RecordBatch, split: npt.NDArray[np.uint8] | None = None
+        self,
+        batch: pa.RecordBatch,
+        again: npt.NDArray[np.bool_],
+        split: npt.NDArray[np.uint8] | None = None,
     ) -> PlayBlock:
         """Filter a batch of `assembly.BLOCK_SCHEMA`.
 
-        ``split`` holds codes of its sessions where these are split by time: see `time_split`.
+        Args:
+            batch: Whole sessions.
+            again: Which of them came before ``(sessions,)``.
+            split: Codes of them where sessions are split by time: see `time_split`.
 
         Sessions are evaluated by all their logged plays first; only then do plays fall out. The
         other order would keep sessions for how many of their songs are popular.
@@ -63,7 +67,9 @@ class SessionChooser:
         session = batch["session_id"].indices.to_numpy()
         lengths = np.bincount(session, minlength=len(ids))
         starts = np.cumsum(lengths) - lengths
-        kept = self._unseen(ids, session, batch["line"].to_numpy())
+        self.counts["duplicate_sessions"] += int(again.sum())
+        self.rejects.add(batch["line"].to_numpy()[again[session]], DUPLICATE_SESSION)
+        kept = ~again
         whole = lengths == batch["session_length"].to_numpy()[starts]
         self.counts["incomplete_sessions"] += int((kept & ~whole).sum())
         if self._incomplete == "drop":
@@ -107,16 +113,6 @@ class SessionChooser:
         self.counts[f"{rule}_sessions"] += int((kept & ~fits).sum())
         self.counts[f"{rule}_plays"] += int(plays[kept & ~fits].sum())
         return kept & fits
-
-    def _unseen(
-        self, ids: pa.StringArray, session: npt.NDArray[np.int32], lines: npt.NDArray[np.int64]
-    ) -> npt.NDArray[np.bool_]:
-        hashes = hash_ids(ids)
-        seen = self._seen.contains(hashes)
-        self._seen.add(hashes[~seen])
-        self.counts["duplicate_sessions"] += int(seen.sum())
-        self.rejects.add(lines[seen[session]], DUPLICATE_SESSION)
-        return ~seen
 
     def _popular_plays(
         self, tracks: pa.DictionaryArray, keep_play: npt.NDArray[np.bool_]

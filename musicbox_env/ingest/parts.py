@@ -12,12 +12,10 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from concurrent.futures import Future
 from contextlib import ExitStack
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -27,7 +25,8 @@ import pyarrow.csv as pc_csv
 import pyarrow.parquet as pq
 
 from musicbox_env.data.splits import run_of
-from musicbox_env.ingest.assembly import BLOCK_SCHEMA, SessionAssembler
+from musicbox_env.errors import writing
+from musicbox_env.ingest.assembly import BLOCK_SCHEMA, SessionAssembler, hash_ids
 from musicbox_env.ingest.mssd import LogReader, log_refusal
 from musicbox_env.ingest.plays import REJECTS_SCHEMA, Rejects
 from musicbox_env.ingest.readers import open_tables
@@ -35,14 +34,13 @@ from musicbox_env.ingest.sources.files import OnBytes, describe_source, ignore_b
 from musicbox_env.ingest.tables import PassedOver, Rows, Table
 from musicbox_env.locks import held
 from musicbox_env.progress import tqdm
-from musicbox_env.workers import worker_pool
+from musicbox_env.workers import Piece, Spread
 
-PART_VERSION: Final = 7
+PART_VERSION: Final = 8
 """Belongs to every part's key: raise it when parts come out differently."""
 SPLIT_CODES: Final = "split.npy"
 OPINIONS_FILE: Final = "opinions.parquet"
-BYTES_PER_WORKER: Final = 48 << 20
-"""Read in the half second that a process takes to start; of less, it would find nothing left."""
+HASHES: Final = "sessions.hashes"
 
 
 @dataclass(frozen=True)
@@ -80,7 +78,12 @@ class Part:
                 about = json.dumps(write(unfinished), indent=2) + "\n"
                 (unfinished / "part.json").write_text(about)
                 os.replace(unfinished, finished)
-        return cls(finished, json.loads((finished / "part.json").read_text()))
+        return cls.opened(finished)
+
+    @classmethod
+    def opened(cls, folder: Path) -> Part:
+        """The finished part in a folder."""
+        return cls(folder, json.loads((folder / "part.json").read_text()))
 
     @property
     def history(self) -> dict[str, Any]:
@@ -110,6 +113,11 @@ class Part:
         """Code of each session in the order of `blocks`, of a history that is split by time."""
         file = self.folder / SPLIT_CODES
         return np.load(file) if file.is_file() else None
+
+    @property
+    def session_hashes(self) -> Path:
+        """The file of its sessions' hashes, in the order of `blocks`; see `assembly.hash_ids`."""
+        return self.folder / HASHES
 
     @property
     def rejects_file(self) -> Path:
@@ -155,6 +163,7 @@ class PartWriter(ExitStack):
         self._rejects = self.enter_context(
             pc_csv.CSVWriter(str(folder / "rejects.csv"), REJECTS_SCHEMA, write_options=headless)
         )
+        self._hashes = self.enter_context((folder / HASHES).open("wb"))
 
     @property
     def full(self) -> bool:
@@ -180,6 +189,8 @@ class PartWriter(ExitStack):
         if batch is not None:
             self._plays.write_batch(batch, custom_metadata={"table": table})
             self.sessions += len(batch["session_id"].dictionary)
+            with writing(Path(self._hashes.name)):
+                self._hashes.write(hash_ids(batch["session_id"].dictionary).data)
 
     def write_rejects(self, table: str) -> None:
         """Write the rows of a table that were rejected since the last call."""
@@ -199,27 +210,12 @@ class PartWriter(ExitStack):
         }
 
 
-class PartsMaker(Protocol):
-    """Makes parts as `make_parts` does, maybe elsewhere."""
-
-    def __call__(
-        self,
-        files: Sequence[Path],
-        folder: Path,
-        *,
-        max_rows: int | None = None,
-        workers: int | None = None,
-        progress: bool = False,
-    ) -> list[Part]:
-        """See `make_parts`."""
-
-
 def make_parts(
     files: Sequence[Path],
     folder: Path,
+    spread: Spread,
     *,
     max_rows: int | None = None,
-    workers: int | None = None,
     progress: bool = False,
 ) -> list[Part]:
     """Make a part of each log, or take the one that is finished.
@@ -227,9 +223,8 @@ def make_parts(
     Args:
         files: The logs.
         folder: Where the parts go.
+        spread: Does the work; a limit of rows goes through the files in their order, here.
         max_rows: Read no more rows than that, over all files in their order.
-        workers: Files worked on at once, one of them by this process; None for as many as there
-            are cores, where it pays.
         progress: Show a bar.
 
     Returns:
@@ -238,54 +233,25 @@ def make_parts(
     Raises:
         ValueError: A file is damaged or lacks columns.
     """
-    total = sum(file.stat().st_size for file in files)
-    if workers is None:
-        workers = min(os.cpu_count() or 1, 1 + total // BYTES_PER_WORKER)
-    workers = max(1, min(workers, len(files)))
+    sizes = [file.stat().st_size for file in files]
+    to = folder.absolute()
     with tqdm(
-        total=total, unit="B", unit_scale=True, desc="reading logs", disable=not progress
+        total=sum(sizes), unit="B", unit_scale=True, desc="reading logs", disable=not progress
     ) as bar:
-        if max_rows is None and workers > 1:
-            return _side_by_side(files, folder, workers, bar)
+        if max_rows is None:
+            pieces = [
+                Piece(f"Reading {file}", make_part, (file, to, None), size, finds=file, adds_to=to)
+                for file, size in zip(files, sizes, strict=True)
+            ]
+            found = dict(spread(pieces, bar.update))
+            made = [found[number] for number in range(len(files))]
+            return [replace(part, folder=folder / part.folder.name) for part in made]
         parts: list[Part] = []
-        left = max_rows
         for file in files:
-            if left == 0:
-                break
-            parts.append(make_part(file, folder, left, bar.update))
-            if left is not None:
-                left -= parts[-1].about["rows"]
+            if max_rows:
+                parts.append(make_part(file, folder, max_rows, bar.update))
+                max_rows -= parts[-1].about["rows"]
         return parts
-
-
-def _side_by_side(files: Sequence[Path], folder: Path, workers: int, bar: tqdm) -> list[Part]:
-    """Make parts in ``workers - 1`` processes from the first file on, in this one from the last."""
-    parts: dict[Path, Part] = {}
-    with worker_pool(workers - 1) as pool:
-        others: dict[Path, Future[Part]] = {}
-        for file in files:
-            others[file] = pool.submit(make_part, file, folder, None)
-            others[file].add_done_callback(partial(_show, bar, file.stat().st_size))
-        for file in reversed(files):
-            if others[file].cancel():
-                _raise_failures(others)
-                parts[file] = make_part(file, folder, None, bar.update)
-        for file in files:
-            if file not in parts:
-                parts[file] = others[file].result()
-    return [parts[file] for file in files]
-
-
-def _show(bar: tqdm, size: int, future: Future[Part]) -> None:
-    """Count a file that another process has read."""
-    if not future.cancelled():
-        bar.update(size)
-
-
-def _raise_failures(futures: Mapping[Path, Future[Part]]) -> None:
-    for future in futures.values():
-        if future.done() and not future.cancelled():
-            future.result()
 
 
 def make_part(

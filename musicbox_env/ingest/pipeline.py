@@ -2,9 +2,9 @@
 
 Three steps. Each log becomes a finished *part* in ``OUT.partial/parts``, and so do all histories
 together: rows are read as plays (`mssd`, `histories`), gathered into sessions (`assembly`), rejects
-listed. Logs are worked on side by side, and a finished part is not made again. Then all parts
-stream, in the order of the sources, through the filters (`chooser`) into the dataset's columns.
-Then embeddings are fitted, and the folder moves to its name.
+listed. Logs are worked on side by side, and a finished part is not made again. Then the parts, side
+by side too, go through the filters (`chooser`) into the dataset's columns, in the order of the
+sources (`columns`). Then embeddings are fitted, and the folder moves to its name.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from __future__ import annotations
 import errno
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Final, Literal
@@ -25,24 +25,26 @@ import pyarrow.csv as pc_csv
 
 from musicbox_env.data.dataset import UNFINISHED
 from musicbox_env.data.splits import SplitConfig
-from musicbox_env.data.writing import PlayBlock, staged_folder, write_dataset
+from musicbox_env.data.writing import staged_folder, write_about
 from musicbox_env.errors import InputError, shown
 from musicbox_env.ingest import time_split
-from musicbox_env.ingest.chooser import MIN_SESSION_PLAYS, SessionChooser
+from musicbox_env.ingest.chooser import MIN_SESSION_PLAYS
+from musicbox_env.ingest.columns.slices import SLICES, Account, Rules
+from musicbox_env.ingest.columns.writer import Columns
 from musicbox_env.ingest.histories.formats import HistoryConfig
 from musicbox_env.ingest.histories.listens import BAD_TIME
 from musicbox_env.ingest.histories.pipeline import make_history_part
-from musicbox_env.ingest.parts import Part, PartsMaker, make_parts
+from musicbox_env.ingest.parts import Part, make_parts
 from musicbox_env.ingest.plays import REJECTS_SCHEMA
 from musicbox_env.ingest.registry import SourceKinds, usable_sources
-from musicbox_env.ingest.song_ids import SongIds
+from musicbox_env.ingest.song_ids import further_ids
 from musicbox_env.ingest.sources.embedding_files import add_embeddings, space_name
 from musicbox_env.ingest.sources.files import find_files, named_files
 from musicbox_env.ingest.tables import PassedOver
-from musicbox_env.ingest.time_split import blocks_with_codes, with_folds
 from musicbox_env.ingest.track_features import TrackFeatures, read_track_features
 from musicbox_env.progress import tqdm
 from musicbox_env.schema import MAX_SESSION_LENGTH
+from musicbox_env.workers import Processes, Spread
 
 POPULARITY: Final = "us_popularity_estimate"
 MAX_NAMES_KEPT: Final = 100
@@ -114,11 +116,13 @@ class IngestConfig:
             )
 
 
-def ingest(config: IngestConfig, make: PartsMaker = make_parts) -> Path:
+def ingest(
+    config: IngestConfig, spread: Callable[[], AbstractContextManager[Spread]] | None = None
+) -> Path:
     """Make a dataset folder from raw logs.
 
-    A run that was stopped goes on from the source files that it had finished. ``make`` makes the
-    parts of the logs, as `make_parts` does.
+    A run that was stopped goes on from the source files that it had finished. ``spread`` opens what
+    does the work, while the lock of the folder is held; processes of this machine if left out.
 
     Returns:
         The dataset folder.
@@ -134,28 +138,33 @@ def ingest(config: IngestConfig, make: PartsMaker = make_parts) -> Path:
     sources = find_files(config.sources, exclude=(out, staging))
     track_files = find_files(config.tracks, exclude=(out, staging)).files
     given = {space_name(f): f for f in find_files(config.embedding_files).files}
-    with staged_folder(out, overwrite=config.overwrite) as folder, full_disk_explained(folder):
+    with (
+        staged_folder(out, overwrite=config.overwrite) as folder,
+        full_disk_explained(folder),
+        Processes(config.workers) if spread is None else spread() as opened,
+    ):
         _clear(folder, but="parts")
         features = _track_features(config, track_files, folder)
         found = usable_sources(config.sources, sources.files, config.history)
-        parts = _parts(config, found, folder / "parts", make)
+        parts = _parts(config, found, folder / "parts", opened)
         if features is not None:
-            features.use_song_ids(SongIds(parts).catalog)
+            features.use_song_ids(further_ids(parts))
         read = {file.resolve() for file in track_files}
         for file in [file for file in found.foreign if file.resolve() in read]:
             del found.foreign[file]
         passed_over = _passed_over(found, parts, sources.passed_over)
-        _DatasetWriter(config, parts, features, folder).write(passed_over)
+        _DatasetWriter(config, parts, features, folder, opened).write(passed_over)
         if config.embeddings:
             from musicbox_env.retrieval.embeddings import fit_embeddings
 
             fit_embeddings(folder, progress=config.progress)
         add_embeddings(given, folder)
-        shutil.rmtree(folder / "parts")
+        for made_of in ("parts", SLICES):
+            shutil.rmtree(folder / made_of)
     return out
 
 
-def _parts(config: IngestConfig, found: SourceKinds, folder: Path, make: PartsMaker) -> list[Part]:
+def _parts(config: IngestConfig, found: SourceKinds, folder: Path, spread: Spread) -> list[Part]:
     """Parts of all histories and logs: one of the histories together, one of each log."""
     parts = []
     left = config.max_rows
@@ -181,9 +190,7 @@ def _parts(config: IngestConfig, found: SourceKinds, folder: Path, make: PartsMa
             )
         left = None if left is None else left - parts[0].about["rows"]
     if found.logs and left != 0:
-        parts += make(
-            found.logs, folder, max_rows=left, workers=config.workers, progress=config.progress
-        )
+        parts += make_parts(found.logs, folder, spread, max_rows=left, progress=config.progress)
     return parts
 
 
@@ -240,7 +247,7 @@ def _passed_over(
 
 
 class _DatasetWriter:
-    """Streams the parts through the filters into the dataset's columns."""
+    """Makes the parts into the dataset's columns, through the filters."""
 
     def __init__(
         self,
@@ -248,7 +255,9 @@ class _DatasetWriter:
         parts: list[Part],
         features: TrackFeatures | None,
         folder: Path,
+        spread: Spread,
     ) -> None:
+        self._spread = spread
         self._config, self._parts, self._features = config, parts, features
         self._folder = folder
         self._rejects_file = folder / "rejects.csv"
@@ -257,9 +266,11 @@ class _DatasetWriter:
         self._rejected = _summed(parts, "rejected")
         popular = None
         if config.min_popularity is not None and features is not None:
-            popular = set(features.frame["track_id"])
-        self._song_ids = SongIds(parts)
-        self._chooser = SessionChooser(config.incomplete, config.session_length, popular)
+            popular = frozenset(features.frame["track_id"])
+        self._rules = Rules(
+            config.incomplete, config.session_length, popular, further_ids(parts), config.split
+        )
+        self._counts: Counter[str] = Counter()
 
     def write(self, passed_over: list[PassedOver]) -> None:
         """Write all but the embeddings.
@@ -272,42 +283,31 @@ class _DatasetWriter:
         self._refuse_excess("logs", self._rejected, self._rows, self._lost)
         if features is not None:
             self._refuse_excess("track files", features.rejected, features.num_rows)
-        about: dict[str, Any] = {}
         names = [part.names for part in self._parts if part.names is not None]
         opinions = [part.opinions for part in self._parts if part.opinions is not None]
-        write_dataset(
-            self._folder,
-            self._blocks(about, passed_over),
-            features=None if features is None else features.frame,
-            split=self._config.split,
-            about=about,
+        columns = Columns(self._folder, self._parts, self._spread, self._config.progress)
+        self._take_in(columns.count(self._rules))
+        columns.write(
+            None if features is None else features.frame,
             # The first part's where several name a track.
-            names=pd.concat(names).drop_duplicates("track_id") if names else None,
-            opinions=pa.concat_tables(opinions) if opinions else None,
+            pd.concat(names).drop_duplicates("track_id") if names else None,
+            pa.concat_tables(opinions) if opinions else None,
         )
+        write_about(self._folder, self._config.split, self._about(passed_over))
 
-    def _blocks(self, about: dict[str, Any], passed_over: list[PassedOver]) -> Iterator[PlayBlock]:
-        """The sessions that are kept; at the end ``about`` is filled."""
-        chooser = self._chooser
-        sessions = sum(part.about["sessions"] for part in self._parts)
-        with (
-            self._rejects_file.open("ab") as file,
-            tqdm(total=sessions, desc="writing sessions", disable=not self._config.progress) as bar,
-        ):
-            for part, table, batch, codes in blocks_with_codes(self._parts, self._config.split):
-                block = chooser.choose(self._song_ids.of(batch), codes)
-                block.split_keys = part.split_keys(block.session_ids)
-                block.split = with_folds(block.split, block.split_keys, self._config.split.seed)
-                yield block
-                _append_rejects(file, chooser.rejects.take(table))
-                bar.update(len(batch["session_id"].dictionary))
-        self._rejected += chooser.rejects.counts
+    def _take_in(self, accounts: Sequence[Account]) -> None:
+        """Sum up what was left out, list it, and stop where that is too much."""
+        with self._rejects_file.open("ab") as file:
+            for account in accounts:
+                self._counts.update(account.chosen)
+                self._rejected.update(account.rejected)
+                for table in account.rejects:
+                    _append_rejects(file, table)
         self._refuse_excess("logs", self._rejected, self._rows, self._lost)
         if self._config.split.by_time:
-            time_split.require_every_split(chooser.counts)
-        if not chooser.counts["sessions_kept"]:
+            time_split.require_every_split(self._counts)
+        if not self._counts["sessions_kept"]:
             raise InputError(self._nothing_left())
-        about.update(self._about(passed_over))
 
     def _begin_rejects(self) -> None:
         with self._rejects_file.open("wb") as target:
@@ -345,7 +345,7 @@ class _DatasetWriter:
         return {r: e for part in self._parts for r, e in part.about["examples"].items()}
 
     def _nothing_left(self) -> str:
-        counts = Counter({n.replace("_", " "): c for n, c in self._chooser.counts.items() if c})
+        counts = Counter({n.replace("_", " "): c for n, c in self._counts.items() if c})
         notes: list[str] = []
         for part in self._parts:
             fates = part.history.get("rows", {})
@@ -356,7 +356,7 @@ class _DatasetWriter:
 
     def _about(self, passed_over: list[PassedOver]) -> dict[str, Any]:
         """What ``dataset.json`` says of where the dataset comes from and what was left out."""
-        config, counts = self._config, self._chooser.counts
+        config, counts = self._config, self._counts
         read = [part for part in self._parts if part.about["tables"]]
 
         def dropped(rule: str) -> dict[str, int]:

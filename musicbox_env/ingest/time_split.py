@@ -12,13 +12,11 @@ session.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from itertools import islice
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
 from musicbox_env.data.sessions import assign_splits
 from musicbox_env.data.splits import SplitConfig, zone_named
@@ -145,28 +143,30 @@ def _edge(start: Ints, sizes: Ints, share: float) -> int:
     return int(moments[1 + np.abs(before - share).argmin()])
 
 
-def blocks_with_codes(
-    parts: Sequence[Part], config: SplitConfig
-) -> Iterator[tuple[Part, str, pa.RecordBatch, Codes | None]]:
-    """The batches of all parts with their part, their table's name and codes of their sessions.
+def codes_of(parts: Sequence[Part], config: SplitConfig) -> list[Codes | None]:
+    """Codes of the sessions of each part; None where sessions are split by hash.
 
-    Codes are None where sessions are split by hash. A part of histories was made with them; those
-    of logs come from the dates of their plays.
+    A part of histories was made with them; those of logs come from the dates of their plays.
 
     Raises:
         InputError: A table has no dates, or there is nothing to divide the sessions by.
     """
+    if not config.by_time:
+        return [None] * len(parts)
     logs = Spans()
-    for part in parts if config.by_time else ():
+    for part in parts:
         if part.split_codes is None:
             _add_days(part, logs)
-    of_logs = iter(logs.codes(config) if logs else ())
+    of_logs = logs.codes(config)
+    own: list[Codes | None] = []
+    before = 0
     for part in parts:
-        codes = iter(of_logs if part.split_codes is None else part.split_codes)
-        for table, batch in part.blocks():
-            number = len(batch["session_id"].dictionary)
-            own = np.fromiter(islice(codes, number), np.uint8) if config.by_time else None
-            yield part, table, batch, own
+        codes = part.split_codes
+        if codes is None:
+            codes = of_logs[before : before + part.about["sessions"]]
+            before += part.about["sessions"]
+        own.append(codes)
+    return own
 
 
 def _add_days(part: Part, spans: Spans) -> None:

@@ -12,8 +12,10 @@ Of a history the dataset keeps no user name, address, country, device, date or t
 """
 
 import socket
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,9 +26,8 @@ from musicbox_env.data.splits import TIME
 from musicbox_env.errors import InputError
 from musicbox_env.ingest import pipeline as ingest
 from musicbox_env.ingest.histories.mapping import mapping_lines
-from musicbox_env.ingest.parts import Part, make_part, make_parts
-from musicbox_env.progress import tqdm
-from musicbox_experiments.cluster.tasks import Progress, Task, Where, require_address, run_all
+from musicbox_env.workers import Piece, Spread
+from musicbox_experiments.cluster.tasks import Task, Where, open_workers, require_address
 from musicbox_experiments.data.describe import time_split_lines
 from musicbox_experiments.data.enough import cautions
 from musicbox_experiments.text import say
@@ -59,8 +60,9 @@ class IngestConfig(ingest.IngestConfig):
 
 def run(config: IngestConfig) -> None:
     """Ingest logs and say what came out."""
-    make = make_parts if config.cluster is None else _PartsOnCluster(config.cluster, config.out)
-    out = ingest.ingest(config, make)
+    cluster = config.cluster
+    spread = None if cluster is None else partial(_spread_on, cluster, config)
+    out = ingest.ingest(config, spread)
     dataset = Dataset(out)
     about = dataset.about
     say(*history_account(about), *passed_over(about))
@@ -76,48 +78,35 @@ def run(config: IngestConfig) -> None:
     )
 
 
-@dataclass(frozen=True)
-class _PartsOnCluster:
-    """Makes parts of logs on Ray, a file a task."""
+@contextmanager
+def _spread_on(cluster: str, config: IngestConfig) -> Iterator[Spread]:
+    """Does pieces of the work on Ray, each a task, while the block runs."""
+    reports: list[Callable[[int], object]] = []
+    where = Where(config.workers or 0, cluster, config.out)
+    with open_workers(where, lambda done: reports[-1](done), most=0) as workers:
 
-    cluster: str
-    out: Path
+        def spread(
+            pieces: Sequence[Piece], progress: Callable[[int], object]
+        ) -> Iterator[tuple[int, Any]]:
+            reports.append(progress)
+            numbers = {piece.name: number for number, piece in enumerate(pieces)}
+            for piece in pieces:
+                arguments = piece.work, piece.finds, *piece.arguments
+                task = Task(piece.name, _do, arguments, piece.reads, adds_to=piece.adds_to)
+                workers.submit(task)
+            for task, result in workers.finished():
+                yield numbers[task.name], result
 
-    def __call__(
-        self,
-        files: Sequence[Path],
-        folder: Path,
-        *,
-        max_rows: int | None = None,
-        workers: int | None = None,
-        progress: bool = False,
-    ) -> list[Part]:
-        """See `make_parts`; a limit of rows goes through the files in their order."""
-        if max_rows is not None:
-            return make_parts(files, folder, max_rows=max_rows, progress=progress)
-        folder.mkdir(parents=True, exist_ok=True)
-        to = folder.absolute()
-        tasks = [Task(f"Reading {file}", _make_part, (file, to), adds_to=to) for file in files]
-        where, total = Where(workers or 0, self.cluster, self.out), sum(map(size, files))
-        with tqdm(total=total, unit="B", unit_scale=True, disable=not progress) as bar:
-            ended = run_all(tasks, where, bar.update, most=len(tasks))
-            found = {task.name: part for task, part in ended}
-        parts = [found[task.name] for task in tasks]
-        return [replace(part, folder=folder / part.folder.name) for part in parts]
+        yield spread
 
 
-def size(file: Path) -> int:
-    """Bytes of a file."""
-    return file.stat().st_size
-
-
-def _make_part(file: Path, folder: Path, progress: Progress) -> Part:
-    if not file.exists():
+def _do(work: Callable[..., Any], finds: Path | None, *arguments_and_progress: Any) -> Any:
+    if finds is not None and not finds.exists():
         raise InputError(
-            f"the node {socket.gethostname()} has no {file}. Put the logs where all nodes find "
+            f"the node {socket.gethostname()} has no {finds}. Put the logs where all nodes find "
             "them under the same path, and name that path."
         )
-    return make_part(file, folder, None, progress)
+    return work(*arguments_and_progress)
 
 
 def history_account(about: Mapping[str, Any]) -> list[str]:

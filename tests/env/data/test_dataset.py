@@ -9,13 +9,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from musicbox_env.data import writing
+from musicbox_env.data import column_files
 from musicbox_env.data.catalog import RATE_PRIOR_PLAYS, Catalog
+from musicbox_env.data.column_files import ColumnFile
 from musicbox_env.data.dataset import Dataset
 from musicbox_env.data.sessions import SessionLog, assign_splits
 from musicbox_env.data.splits import SplitConfig
 from musicbox_env.data.writing import (
-    ColumnFile,
     PlayBlock,
     save_array,
     staged_folder,
@@ -105,8 +105,8 @@ def test_how_sessions_are_cut_into_blocks_does_not_matter(tmp_path, monkeypatch)
                 {name: values[rows] for name, values in whole.columns.items()},
             )
         )
-    monkeypatch.setattr(writing, "COPY_ROWS", 17)
-    monkeypatch.setattr(writing, "IDS_ROW_GROUP", 7)
+    monkeypatch.setattr(column_files, "COPY_ROWS", 17)
+    monkeypatch.setattr(column_files, "IDS_ROW_GROUP", 7)
     cut = write(tmp_path / "cut", pieces)
     for name in PLAY_COLUMNS:
         np.testing.assert_array_equal(cut.sessions.column(name), small.sessions.column(name))

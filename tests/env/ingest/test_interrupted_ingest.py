@@ -15,6 +15,7 @@ from make_logs import make_log, write_csv
 
 from musicbox_env.data.dataset import Dataset
 from musicbox_env.ingest.parts import make_parts
+from musicbox_env.workers import Processes
 
 
 def test_a_worker_need_not_wait_for_the_compiler():
@@ -44,7 +45,7 @@ def test_parts_are_used_again_until_what_they_depend_on_changes(tmp_path):
     files = [write_csv(make_log(5, seed=i), tmp_path / f"{i}.csv") for i in range(2)]
 
     def parts(max_rows=None):
-        made = make_parts(files, tmp_path / "parts", max_rows=max_rows, workers=1)
+        made = make_parts(files, tmp_path / "parts", Processes(1), max_rows=max_rows)
         return [part.folder for part in made]
 
     first = parts()
@@ -149,7 +150,9 @@ def test_a_full_disk_is_told_and_survived(tmp_path, where):
     write_many_logs(tmp_path, num_files=2)
     limit = 20_000
     if where == "columns":
-        make_parts(sorted((tmp_path / "logs").iterdir()), tmp_path / "out.partial/parts", workers=1)
+        make_parts(
+            sorted((tmp_path / "logs").iterdir()), tmp_path / "out.partial/parts", Processes(1)
+        )
     process = start_ingest(tmp_path, file_limit=limit)
     _, error = process.communicate()
     assert process.returncode == 1, error

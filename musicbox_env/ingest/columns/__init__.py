@@ -1,0 +1,1 @@
+"""Parts made into a dataset's columns, each part by itself."""
