@@ -40,9 +40,28 @@ def environment(**more: str) -> dict[str, str]:
 class Cluster:
     """Nodes of one core each, and commands beside them; a context manager."""
 
-    def __init__(self, nodes: int, folder: Path, hidden: Sequence[Path] = ()) -> None:
-        """Nodes find the ``hidden`` folders empty, and have caches of their own."""
+    def __init__(
+        self,
+        nodes: int,
+        folder: Path,
+        hidden: Sequence[Path] = (),
+        *,
+        memory: int = 2 << 30,
+        cache_room: str | None = None,
+        finds_first: Path | None = None,
+    ) -> None:
+        """Prepare a cluster.
+
+        Args:
+            nodes: How many.
+            folder: Where logs of the nodes go, and their caches.
+            hidden: Folders that nodes find empty; then they have caches of their own.
+            memory: Bytes that each gives its tasks.
+            cache_room: Size of a node's own cache, as ``mount`` takes it; no limit if left out.
+            finds_first: Where nodes find Python's packages before others.
+        """
         self.number, self.folder, self.hidden = nodes, folder, hidden
+        self.memory, self.cache_room, self.finds_first = memory, cache_room, finds_first
         self.nodes: list[subprocess.Popen[bytes]] = []
 
     def __enter__(self) -> "Cluster":
@@ -80,12 +99,19 @@ class Cluster:
         head = f"--head --port={PORT} --ray-client-server-port={CLIENT_PORT} "
         head += f"--include-dashboard=false --temp-dir={self.temporary}"
         join = f"--address=127.0.0.1:{PORT}"
+        cache = self.folder / f"cache-{number}"
         mounts = "".join(f"mount -t tmpfs tmpfs {folder}; " for folder in self.hidden)
         ray = (
             f"{sys.executable} -m ray.scripts.scripts start --block --num-cpus=1 "
-            f"--memory={2 << 30} --object-store-memory=80000000 {join if number else head}"
+            f"--memory={self.memory} --object-store-memory=80000000 {join if number else head}"
         )
-        more = {"MUSICBOX_CACHE": str(self.folder / f"cache-{number}")} if self.hidden else {}
+        more = {"MUSICBOX_CACHE": str(cache)} if self.hidden else {}
+        if self.cache_room is not None:
+            cache.mkdir()
+            mounts += f"mount -t tmpfs -o size={self.cache_room} tmpfs {cache}; "
+        if self.finds_first is not None:
+            paths = self.finds_first, environment()["PYTHONPATH"]
+            more["PYTHONPATH"] = os.pathsep.join(map(str, paths))
         log = (self.folder / f"node-{number}.log").open("wb")
         with log:
             node = subprocess.Popen(
@@ -120,6 +146,19 @@ class Cluster:
         process = self.start(folder, *arguments)
         _, told = process.communicate(timeout=PATIENCE)
         return process.returncode, told
+
+    def tasks(self) -> list[str]:
+        """What the workers of the nodes are at."""
+        titles = []
+        for node in self.nodes:
+            for pid in descendants(node.pid):
+                try:
+                    title = Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0 ").decode()
+                except OSError:
+                    continue
+                if title.startswith("ray::") and not title.startswith(("ray::IDLE", "ray::_Cou")):
+                    titles.append(title)
+        return titles
 
     def lose(self, number: int) -> None:
         """Kill all processes of a node."""

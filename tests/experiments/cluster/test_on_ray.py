@@ -8,7 +8,9 @@ import time
 from pathlib import Path
 
 import nodes
+import numpy as np
 import pytest
+from altered import forget_identity
 from make_logs import make_log, write_csv
 
 pytest.importorskip("ray", reason="Ray is not installed (extra [cluster])")
@@ -84,6 +86,11 @@ def test_a_stopped_command_goes_on(tmp_path, synthetic_folder, expected, how):
         if how == signal.SIGINT:
             assert process.returncode == 128 + how, told
             assert told.rstrip().endswith("musicbox compare: stopped."), told
+            assert "Traceback" not in told
+            until = time.monotonic() + 30
+            while left := cluster.tasks():
+                assert time.monotonic() < until, left
+                time.sleep(0.2)
         code, told = cluster.run(folder, *COMPARE, "--cluster", f"127.0.0.1:{nodes.PORT}")
         assert code == 0, told
     assert contents(folder) == expected
@@ -131,6 +138,65 @@ def test_other_commands_make_the_same(tmp_path, synthetic_folder):
             assert made[0] == made[1]
 
 
+TRUST = ["--sessions", "40", "--training-sessions", "200", "--samples", "1", "--draws", "2"]
+FITTED = ["--members", "1", "--network.max-epochs", "1", "--resamples", "10", "--out", "out"]
+TRAINED = ["--train-steps", "160", "--data", "data", "--out", "out", "--agent-settings", *SMALL]
+PRESETS = ["--seeds", "1", "--evaluation-sessions", "40"]
+MORE = {
+    "cross-validate": ["trust", "data", "--cross-validate", *TRUST, *FITTED],
+    "trust": ["trust", "data", *TRUST, *FITTED, "--evaluated-sessions", "20"],
+    "train": ["train", "--seeds", "2", *TRAINED],
+    "ablation": ["compare", "--preset", "ablation", *PRESETS, *TRAINED],
+    "frontier": ["compare", "--preset", "frontier", *PRESETS, *TRAINED],
+}
+
+
+@pytest.mark.parametrize("name", MORE)
+def test_commands_that_fit_and_train_make_the_same(tmp_path, synthetic_folder, name):
+    made = []
+    with nodes.Cluster(2, tmp_path) as cluster:
+        for where in ([], ["--cluster", "auto"]):
+            folder = workplace(tmp_path / f"work{len(made)}", synthetic_folder)
+            if name == "trust":
+                say_who_chose(folder / "data")
+            code, told = cluster.run(folder, *MORE[name], *where)
+            assert code == 0, told
+            made.append(contents(folder))
+    assert made[0] == made[1]
+    assert made[0]
+
+
+def say_who_chose(data: Path) -> None:
+    """Give sessions recommended plays, so that `trust` fits listeners of its own."""
+    plays = len(np.load(data / "plays/track.npy"))
+    np.save(data / "plays/source.npy", (np.arange(plays) % 3 == 0).astype(np.int8))
+    forget_identity(data)
+
+
+def logs_in(folder: Path, number: int) -> None:
+    for i in range(number):
+        write_csv(make_log(12, seed=i, prefix=f"f{i % 60}_"), folder / f"{i}.csv")
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_logs_of_many_files_make_the_same_on_three_nodes(tmp_path, shared):
+    """Some sessions are in two files; nodes may see the logs alone, not where the dataset goes."""
+    logs_in(tmp_path / "logs", 64)
+    command = ["ingest", str(tmp_path / "logs"), "--no-embeddings", "--max-rejects", "0.5"]
+    command += ["--out", "out/data"]
+    made = []
+    hidden = [tmp_path / "work0", tmp_path / "work1"]
+    for folder in hidden:
+        folder.mkdir()
+    with nodes.Cluster(3, tmp_path, hidden=[] if shared else hidden) as cluster:
+        for folder, where in zip(hidden, ([], ["--cluster", "auto"]), strict=True):
+            code, told = cluster.run(folder, *command, *where)
+            assert code == 0, told
+            made.append(contents(folder))
+    assert made[0] == made[1]
+    assert b'"duplicate_sessions": 48' in made[0]["out/data/dataset.json"]
+
+
 def test_logs_that_a_node_does_not_see_are_named(tmp_path, synthetic_folder):
     folder = workplace(tmp_path / "work", synthetic_folder)
     write_csv(make_log(20), folder / "logs/0.csv")
@@ -138,6 +204,37 @@ def test_logs_that_a_node_does_not_see_are_named(tmp_path, synthetic_folder):
         code, told = cluster.run(folder, *OTHERS["ingest"], "--cluster", "auto")
     assert code == 2, told
     assert "has no logs/0.csv. Put the logs where all nodes find them" in told
+
+
+def test_a_node_with_other_packages_is_refused(tmp_path, synthetic_folder):
+    folder = workplace(tmp_path / "work", synthetic_folder)
+    other = tmp_path / "packages/numpy-0.1.dist-info/METADATA"
+    other.parent.mkdir(parents=True)
+    other.write_text("Metadata-Version: 2.1\nName: numpy\nVersion: 0.1\n")
+    with nodes.Cluster(1, tmp_path, finds_first=tmp_path / "packages") as cluster:
+        code, told = cluster.run(folder, *COMPARE, "--cluster", "auto")
+    assert code == 2, told
+    assert f"has numpy 0.1, and this machine {np.__version__}. Install the same versions" in told
+    assert "Traceback" not in told
+
+
+def test_too_little_memory_is_a_sentence(tmp_path, synthetic_folder):
+    folder = workplace(tmp_path / "work", synthetic_folder)
+    with nodes.Cluster(1, tmp_path, memory=600 << 20) as cluster:
+        code, told = cluster.run(folder, *COMPARE, "--cluster", "auto")
+    assert code == 2, told
+    assert "A task takes 1.0 GiB of memory, and the largest node of auto gives its tasks" in told
+    assert "Traceback" not in told
+
+
+def test_a_full_disk_on_a_node_is_a_sentence(tmp_path, synthetic_folder):
+    folder = workplace(tmp_path / "work", synthetic_folder)
+    with nodes.Cluster(1, tmp_path, hidden=[folder], cache_room="100k") as cluster:
+        code, told = cluster.run(folder, *COMPARE, "--cluster", "auto")
+    assert code == 2, told
+    assert "No space left on device" in told
+    assert "run the same command again" in told
+    assert "Traceback" not in told
 
 
 def test_what_cannot_be_is_a_sentence(tmp_path, synthetic_folder):
