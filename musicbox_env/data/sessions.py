@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from musicbox_env.data.checks import BLOCK, UNREADABLE, CheckedFile, are_strings
@@ -255,7 +256,11 @@ class SessionLog:
 
 
 def assign_splits(
-    keys: Sequence[str], *, seed: int, shares: tuple[float, float, float], test_fold: int = 0
+    keys: Sequence[str] | pa.StringArray,
+    *,
+    seed: int,
+    shares: tuple[float, float, float],
+    test_fold: int = 0,
 ) -> npt.NDArray[np.uint8]:
     """Draw each session's split from a hash of its key, so that it never depends on the others.
 
@@ -269,14 +274,15 @@ def assign_splits(
         Split codes ``(len(keys),)``.
     """
     secret = hashlib.blake2b(key=int(seed).to_bytes(8, "little", signed=True), digest_size=7)
-    drawn, last, digest = bytearray(), None, b""
-    for key in keys:
-        if key != last:  # sessions that belong together mostly lie together
-            hashed, last = secret.copy(), key
-            hashed.update(key.encode())
-            digest = hashed.digest() + b"\0"
-        drawn += digest
+    # Sessions that belong together mostly lie together: each key is hashed once.
+    together = pc.call_function("run_end_encode", [pa.array(keys, pa.string())])
+    drawn = bytearray()
+    for key in together.values.cast(pa.binary()).to_pylist():
+        hashed = secret.copy()
+        hashed.update(key)
+        drawn += hashed.digest() + b"\0"
     uniform = np.frombuffer(drawn, "<i8") / float(1 << 56)
+    uniform = np.repeat(uniform, np.diff(together.run_ends, prepend=0))
     train, validation, test = shares
     uniform = (uniform + test_fold * test) % 1.0
     edges = np.array([train / 2, train, train + validation])

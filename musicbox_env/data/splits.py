@@ -10,6 +10,8 @@ from typing import Any, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
 
 HASH, TIME = "hash", "time"
 UNITS_MS: Final = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000}
@@ -176,3 +178,11 @@ def run_of(session_id: str) -> str:
     'hortensia-monday'
     """
     return session_id.rpartition("-")[0]
+
+
+def runs_of(session_ids: pa.StringArray) -> pa.StringArray:
+    """The runs of sessions that `session_names` has named."""
+    listener_and_run = pc.call_function(
+        "utf8_rtrim", [session_ids], pc.TrimOptions(characters="0123456789abcdef")
+    )
+    return pc.call_function("utf8_rtrim", [listener_and_run], pc.TrimOptions(characters="-"))

@@ -28,6 +28,7 @@ from musicbox_env.data.opinions import opinion_counts
 from musicbox_env.data.sessions import SessionLog, assign_splits
 from musicbox_env.data.splits import SplitConfig
 from musicbox_env.errors import writing
+from musicbox_env.kernels import compiled
 from musicbox_env.locks import held
 from musicbox_env.schema import (
     EXTRA_PLAY_COLUMNS,
@@ -48,7 +49,7 @@ class PlayBlock:
     """Some whole sessions on their way into a dataset folder.
 
     Attributes:
-        session_ids: Ids of the sessions ``(n,)``.
+        session_ids: Ids of the sessions ``(n,)``, an array of Arrow or of objects.
         lengths: Plays of each session ``(n,)``; they sum to the number of plays p.
         vocabulary: Ids of tracks, of which the block mentions some; blocks that share the array are
             written faster.
@@ -59,11 +60,11 @@ class PlayBlock:
         split: Split codes ``(n,)`` in place of drawn ones.
     """
 
-    session_ids: npt.NDArray[np.object_]
+    session_ids: pa.StringArray | npt.NDArray[np.object_]
     lengths: npt.NDArray[np.int64]
     vocabulary: npt.NDArray[np.object_]
     columns: dict[str, npt.NDArray]
-    split_keys: npt.NDArray[np.object_] | None = None
+    split_keys: pa.StringArray | None = None
     split: npt.NDArray[np.uint8] | None = None
 
 
@@ -275,7 +276,9 @@ class PlayTally:
         for blocks that share their vocabulary.
         """
         rows, codes = self._rows(block), self._codes(block)
-        self._count(rows, block, np.repeat(codes, block.lengths))
+        skipped = is_skip(np.asarray(block.columns["level"]))
+        folds = np.repeat(codes, block.lengths)
+        _count_plays(folds, rows.take(block.columns["track"]), skipped, self.counts)
         self.lengths.append(block.lengths)
         self.codes.append(codes)
         for name in EXTRA_PLAY_COLUMNS:
@@ -308,16 +311,21 @@ class PlayTally:
             return block.split
         keys = block.session_ids if block.split_keys is None else block.split_keys
         shares, fold = self._split.shares, self._split.test_fold
-        return assign_splits(list(keys), seed=self._split.seed, shares=shares, test_fold=fold)
+        return assign_splits(keys, seed=self._split.seed, shares=shares, test_fold=fold)
 
-    def _count(
-        self, rows: npt.NDArray, block: PlayBlock, play_split: npt.NDArray[np.uint8]
-    ) -> None:
-        tracks, skipped = rows[block.columns["track"]], is_skip(block.columns["level"])
-        for fold in (0, 1):
-            of_fold = play_split == fold
-            for what, chosen in enumerate((of_fold, of_fold & skipped)):
-                np.add.at(self.counts[fold, what], tracks[chosen], 1)
+
+@compiled
+def _count_plays(
+    fold: npt.NDArray[np.uint8],
+    track: npt.NDArray[np.int32],
+    skipped: npt.NDArray[np.bool_],
+    counts: npt.NDArray[np.int64],
+) -> None:
+    """Count plays and skips of both folds ``(2 folds, 2, tracks)``; ``counts`` is changed."""
+    for i in range(len(fold)):
+        if fold[i] < 2:
+            counts[fold[i], 0, track[i]] += 1
+            counts[fold[i], 1, track[i]] += skipped[i]
 
 
 class _PlayWriter(ExitStack):

@@ -31,7 +31,9 @@ BLOCK_SCHEMA: Final = pa.schema(
         for name, kind in zip(PLAY_SCHEMA.names, PLAY_SCHEMA.types, strict=True)
     ]
 )
-"""Whole sessions, one after the other, by position; both ids coded in order of appearance."""
+"""Whole sessions, one after the other, by position; both ids coded in order of appearance.
+
+A column of nulls alone is unknown."""
 
 
 class SessionAssembler:
@@ -180,10 +182,13 @@ class IdSet:
 
     def contains(self, hashes: npt.NDArray[np.uint64]) -> npt.NDArray[np.bool_]:
         """Tell which hashes were added before, in the shape of ``hashes``."""
-        found = np.zeros(len(hashes), bool)
+        # What is looked up in order is read in order: of large runs all else waits for memory.
+        order = np.argsort(hashes)
+        ordered, found = hashes[order], np.zeros(len(hashes), bool)
         for run in self._runs:
-            places = np.minimum(np.searchsorted(run, hashes), len(run) - 1)
-            found |= run[places] == hashes
+            places = np.minimum(np.searchsorted(run, ordered), len(run) - 1)
+            found |= run[places] == ordered
+        found[order] = found.copy()
         return found
 
     def add(self, hashes: npt.NDArray[np.uint64]) -> None:

@@ -77,7 +77,9 @@ class SessionChooser:
         if self._session_length is not None:
             kept = self._keep(kept, lengths == self._session_length, "other_length", lengths)
         keep_play = self._popular_plays(batch["track_id"], kept[session])
-        left = np.bincount(session[keep_play], minlength=len(ids))
+        left = lengths * kept
+        if self._popular is not None:
+            left = np.bincount(session[keep_play], minlength=len(ids))
         kept = self._keep(kept, left >= MIN_SESSION_PLAYS, "short", left)
         if split is not None:
             for rule, code in LEFT_OUT.items():
@@ -86,10 +88,13 @@ class SessionChooser:
                 self.counts[name] += int((kept & (split == code)).sum())
         self.counts["sessions_kept"] += int(kept.sum())
         keep_play &= kept[session]
-        columns = {n: batch[n].to_numpy()[keep_play] for n in STORED_PLAY_COLUMNS if n != "track"}
-        columns["track"] = batch["track_id"].indices.to_numpy()[keep_play]
+        given = {n: batch[n] for n in STORED_PLAY_COLUMNS if n != "track"}
+        columns = {n: of.to_numpy() for n, of in given.items() if of.null_count < len(of)}
+        columns["track"] = batch["track_id"].indices.to_numpy()
+        if not keep_play.all():
+            columns = {n: of[keep_play] for n, of in columns.items()}
         return PlayBlock(
-            session_ids=_strings(ids)[kept],
+            session_ids=ids.filter(pa.array(kept)),
             lengths=left[kept],
             vocabulary=self._tracks(batch["track_id"].dictionary),
             columns=columns,

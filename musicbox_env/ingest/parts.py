@@ -24,7 +24,7 @@ import pyarrow as pa
 import pyarrow.csv as pc_csv
 import pyarrow.parquet as pq
 
-from musicbox_env.data.splits import run_of
+from musicbox_env.data.splits import runs_of
 from musicbox_env.errors import writing
 from musicbox_env.ingest.assembly import BLOCK_SCHEMA, SessionAssembler, hash_ids
 from musicbox_env.ingest.mssd import LogReader, log_refusal
@@ -102,11 +102,9 @@ class Part:
         file = self.folder / OPINIONS_FILE
         return pq.read_table(file) if file.is_file() else None
 
-    def split_keys(self, session_ids: npt.NDArray[np.object_]) -> npt.NDArray[np.object_]:
+    def split_keys(self, session_ids: pa.StringArray) -> pa.StringArray:
         """What the splits of sessions are drawn from: in a history the runs that they are of."""
-        if not self.history:
-            return session_ids
-        return np.array([run_of(name) for name in session_ids], dtype=object)
+        return runs_of(session_ids) if self.history else session_ids
 
     @property
     def split_codes(self) -> npt.NDArray[np.uint8] | None:
@@ -194,7 +192,8 @@ class PartWriter(ExitStack):
 
     def write_rejects(self, table: str) -> None:
         """Write the rows of a table that were rejected since the last call."""
-        self._rejects.write_table(self.rejects.take(table))
+        if len(rejected := self.rejects.take(table)):
+            self._rejects.write_table(rejected)
 
     def about(self) -> dict[str, Any]:
         """The account, for `Part.about`."""

@@ -17,6 +17,7 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from musicbox_env.data.sessions import assign_splits
 from musicbox_env.data.splits import SplitConfig, zone_named
@@ -186,11 +187,11 @@ def _add_days(part: Part, spans: Spans) -> None:
         )
 
 
-def with_folds(codes: Codes | None, keys: npt.NDArray[np.object_], seed: int) -> Codes | None:
+def with_folds(codes: Codes | None, keys: pa.StringArray, seed: int) -> Codes | None:
     """Codes ``(n,)`` with training halved into its folds by hash of the sessions' keys."""
     if codes is None:
         return None
-    folds = assign_splits(list(keys), seed=seed, shares=(1.0, 0.0, 0.0))
+    folds = assign_splits(keys, seed=seed, shares=(1.0, 0.0, 0.0))
     return np.where(codes == TRAIN, folds, codes).astype(np.uint8)
 
 

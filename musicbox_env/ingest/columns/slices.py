@@ -7,11 +7,11 @@ row of the catalog each track has.
 from __future__ import annotations
 
 import io
-import pickle
+import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Final, Literal
 
@@ -21,7 +21,7 @@ import pyarrow as pa
 
 from musicbox_env.data.column_files import IDS_SCHEMA, column_begin
 from musicbox_env.data.splits import SplitConfig
-from musicbox_env.data.writing import PlayBlock, PlayTally
+from musicbox_env.data.writing import PlayBlock, PlayTally, write_json
 from musicbox_env.errors import writing
 from musicbox_env.ingest.chooser import SessionChooser
 from musicbox_env.ingest.parts import Part
@@ -56,6 +56,19 @@ class Rules:
     further_ids: Mapping[str, str]
     split: SplitConfig
 
+    def save(self, file: Path) -> None:
+        """Write them to a file."""
+        popular = None if self.popular is None else sorted(self.popular)
+        write_json(file, {**asdict(self), "popular": popular})
+
+    @classmethod
+    def read(cls, file: Path) -> Rules:
+        """The rules that `save` wrote."""
+        content = json.loads(file.read_text(encoding="utf-8"))
+        popular, split = content.pop("popular"), content.pop("split")
+        among = None if popular is None else frozenset(popular)
+        return cls(**content, popular=among, split=SplitConfig(**split))
+
 
 @dataclass(frozen=True)
 class Slice:
@@ -63,7 +76,7 @@ class Slice:
 
     Attributes:
         part: Its folder.
-        rules: File of the pickled `Rules`.
+        rules: File of the `Rules`.
         folder: Where its ids and vocabularies are kept.
         again: Numbers of its sessions that came before, ascending.
         codes: Codes of its sessions, where they are split by time.
@@ -77,7 +90,7 @@ class Slice:
 
     def blocks(self) -> Iterator[tuple[SessionChooser, str, int, PlayBlock]]:
         """Blocks of kept sessions: who chose them, their table, the sessions looked at."""
-        rules: Rules = pickle.loads(self.rules.read_bytes())
+        rules = Rules.read(self.rules)
         part, song_ids = Part.opened(self.part), SongIds(rules.further_ids)
         chooser = SessionChooser(rules.incomplete, rules.session_length, rules.popular)
         before = 0
@@ -190,8 +203,9 @@ def write(
             if block.vocabulary is not vocabulary:
                 vocabulary = block.vocabulary
                 rows = tracks[np.fromfile(vocabularies, np.int32, len(vocabulary))]
+            num_plays = int(block.lengths.sum())
             for name, file in files.items():
-                values = block.columns[name]
+                values = block.columns.get(name, np.full(num_plays, UNKNOWN))
                 values = rows[values] if name == "track" else values
                 with writing(to / "plays" / f"{name}.npy"):
                     file.write(values.astype(STORED_PLAY_COLUMNS[name].dtype, copy=False).data)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 import secrets
 from collections.abc import Sequence
 from pathlib import Path
@@ -56,9 +55,9 @@ class Columns:
             InputError: There is nothing to split sessions by time by.
         """
         begin_folders(self._folder)
-        to, file = self._folder / SLICES, self._folder / SLICES / "rules"
+        to, file = self._folder / SLICES, self._folder / SLICES / "rules.json"
         to.mkdir()
-        file.write_bytes(pickle.dumps(rules))
+        rules.save(file)
         again = duplicates([part.session_hashes for part in self._parts])
         codes = codes_of(self._parts, rules.split)
         self._slices = [

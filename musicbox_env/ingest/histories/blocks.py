@@ -22,6 +22,7 @@ from musicbox_env.schema import OPINIONS, UNKNOWN
 
 RUN_BYTES: Final = 8
 WINDOW_BYTES: Final = 4
+_UNKNOWN: Final = np.array(UNKNOWN)
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,8 @@ class CutSessions:
         end: When it ended.
         earliest: When it may have begun, times being as exact as they are.
         latest: When it may have ended.
-        columns: Of the plays ``(plays,)``: ``song``, ``line`` and columns of `plays.PLAY_SCHEMA`.
+        columns: Of the plays ``(plays,)``: ``song``, ``line`` and columns of `plays.PLAY_SCHEMA`;
+            ``()`` where all plays have one value.
     """
 
     sizes: npt.NDArray[np.int64]
@@ -61,8 +63,16 @@ class CutSessions:
             np.concatenate([of.end for of in some]),
             np.concatenate([of.earliest for of in some]),
             np.concatenate([of.latest for of in some]),
-            {name: np.concatenate([of.columns[name] for of in some]) for name in some[0].columns},
+            {name: cls._column(name, some) for name in some[0].columns},
         )
+
+    @staticmethod
+    def _column(name: str, some: Sequence[CutSessions]) -> npt.NDArray:
+        values = [of.columns[name] for of in some]
+        if all(not of.ndim and of == values[0] for of in values):
+            return values[0]
+        each = zip(values, some, strict=True)
+        return np.concatenate([np.broadcast_to(v, int(of.sizes.sum())) for v, of in each])
 
     def batch(
         self,
@@ -82,24 +92,25 @@ class CutSessions:
         session = np.repeat(np.arange(len(sizes), dtype=np.int32), sizes)
         within = np.arange(len(session)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
         plays = np.repeat(begins[order], sizes) + within
-        whole = {
-            "session_id": _coded(session, pa.array(ids[order].astype(str), pa.string())),
+        arrays = {
+            "session_id": _coded(session, pa.array(ids[order]).cast(pa.string())),
             "track_id": _coded(self.columns["song"][plays], tracks),
-            "position": within + 1,
-            "session_length": np.repeat(sizes, sizes),
+            "position": pa.array((within + 1).astype(np.int8)),
+            "session_length": pa.array(np.repeat(sizes.astype(np.int8), sizes)),
         }
-        arrays = []
         for field in BLOCK_SCHEMA:
-            column = whole.get(field.name)
-            if column is None:
-                given = self.columns.get(field.name)
-                column = np.full(len(plays), UNKNOWN) if given is None else given[plays]
-            if isinstance(column, np.ndarray):
-                column = pa.array(
-                    column.astype(field.type.to_pandas_dtype(), copy=False), field.type
-                )
-            arrays.append(column)
-        return pa.RecordBatch.from_arrays(arrays, schema=BLOCK_SCHEMA)
+            if field.name not in arrays:
+                given = self.columns.get(field.name, _UNKNOWN)
+                if given.ndim:
+                    values = given[plays].astype(field.type.to_pandas_dtype(), copy=False)
+                    arrays[field.name] = pa.array(values, field.type)
+                elif given == UNKNOWN:
+                    arrays[field.name] = pa.nulls(len(plays), field.type)
+                else:
+                    arrays[field.name] = pa.repeat(pa.scalar(given.item(), field.type), len(plays))
+        return pa.RecordBatch.from_arrays(
+            [arrays[n] for n in BLOCK_SCHEMA.names], schema=BLOCK_SCHEMA
+        )
 
     def holding(
         self, user: npt.NDArray[np.int32], time: npt.NDArray[np.int64], slack: int

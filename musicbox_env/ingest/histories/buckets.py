@@ -21,8 +21,14 @@ PLAYS_A_PIECE: Final = 1 << 16
 """So many plays, and what is computed of them, stay in the processor's cache."""
 
 _BLOCK: Final = np.dtype(
-    [("plays", np.int64), ("varies", np.bool_, len(COLUMNS)), ("value", LISTEN)]
+    [
+        ("plays", np.int64),
+        ("varies", np.bool_, len(COLUMNS)),
+        ("rows_follow", np.bool_),
+        ("value", LISTEN),
+    ]
 )
+"""How a block begins; where ``rows_follow`` each other in their file, the first is told alone."""
 
 
 def buckets_for(num_bytes: int) -> int:
@@ -48,6 +54,13 @@ class Buckets(ExitStack):
     def add(self, listens: Listens) -> None:
         """Write plays behind those of their users."""
         bucket = (listens["user"] % self._number).astype(np.uint16)
+        begins = np.append(np.flatnonzero(changes(bucket)), len(bucket))
+        if len(begins) <= self._number:  # plays of a listener lie together: nothing is moved
+            for first, last in zip(begins[:-1].tolist(), begins[1:].tolist(), strict=True):
+                part = listens.take(slice(first, last))
+                part["user"] = part["user"]  # one value, if it is one listener's
+                self.write(int(bucket[first]), part)
+            return
         order = np.argsort(bucket, kind="stable")
         bounds = np.searchsorted(bucket[order], np.arange(self._number + 1))
         for number in np.flatnonzero(np.diff(bounds)).tolist():
@@ -61,6 +74,9 @@ class Buckets(ExitStack):
             self._files[number] = cast(IO[bytes], file)
         columns = [listens.kept(name) for name in COLUMNS]
         about = np.zeros(1, _BLOCK)
+        rows = listens["order"]
+        if len(rows) and (np.diff(rows) == 1).all():
+            about["rows_follow"], columns[COLUMNS.index("order")] = True, rows[0]
         about["plays"], about["varies"] = len(listens), [[bool(of.ndim) for of in columns]]
         for name, of in zip(COLUMNS, columns, strict=True):
             about["value"][name] = 0 if of.ndim else of
@@ -90,6 +106,8 @@ def _block(data: bytes, place: int) -> tuple[Listens, int]:
             values = np.frombuffer(data, LISTEN[name], len(listens), place)
             place += values.nbytes
         listens[name] = values
+    if about["rows_follow"]:
+        listens["order"] = about["value"]["order"] + np.arange(len(listens))
     return listens, place
 
 

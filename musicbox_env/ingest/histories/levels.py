@@ -99,15 +99,19 @@ MEANING: Final = {
 
 def ended_itself(listens: Listens) -> npt.NDArray[np.bool_]:
     """Plays that ran to the track's end, ``(plays,)``."""
-    reason, skipped, completed = listens["reason_end"], listens["skipped"], listens["completed"]
-    by_flag = listens["flags_trusted"] & ((completed == 1) | ((completed < 0) & (skipped == 0)))
-    return (reason == TRACK_DONE) | ((reason == UNKNOWN) & by_flag)
+    return np.broadcast_to(_ended(listens)[0], len(listens)).copy()
 
 
-def ended_by_listener(listens: Listens) -> npt.NDArray[np.bool_]:
-    """Plays that the listener, or the device, ended before the track did, ``(plays,)``."""
-    reason, skipped, completed = listens["reason_end"], listens["skipped"], listens["completed"]
-    return ~ended_itself(listens) & ((reason >= 0) | (skipped == 1) | (completed == 0))
+def _ended(listens: Listens) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+    """Plays that ran to the track's end, and those that listener or device ended before.
+
+    Both ``(plays,)``, or ``()`` where all plays are alike.
+    """
+    reason, skipped, completed = map(listens.kept, ("reason_end", "skipped", "completed"))
+    trusted = listens.kept("flags_trusted")
+    by_flag = trusted & ((completed == 1) | ((completed < 0) & (skipped == 0)))
+    itself = (reason == TRACK_DONE) | ((reason == UNKNOWN) & by_flag)
+    return itself, ~itself & ((reason >= 0) | (skipped == 1) | (completed == 0))
 
 
 class LengthEstimate:
@@ -200,23 +204,32 @@ def listen_levels(
     Returns:
         Levels and the `Evidence` of each, ``(plays,)``.
     """
-    told = listens["share_told"]
-    stated, heard = listens["length"] > 0, (listens["ms"] >= 0) | told
-    length = np.where(stated, listens["length"], estimated)
+    # Columns are ``()`` where all plays have one value, and then cost nothing.
+    told, ms, stated_length = map(listens.kept, ("share_told", "ms", "length"))
+    stated, heard = stated_length > 0, (ms >= 0) | told
+    share = listens.kept("share").astype(np.float64)
+    if not told.all():
+        length = np.where(stated, stated_length, estimated)
+        share = np.where(told, share, np.where(heard, ms, 0) / length)
     # Rounded: 0.9 of a length is most of it, also where binary fractions fall short of it.
-    share = np.where(told, listens["share"], np.where(heard, listens["ms"], 0) / length)
     share = np.round(share, 6)
-    levels = np.searchsorted(config.edges, share, side="right")
-    evidence = np.where(stated, Evidence.STATED_LENGTH, estimated_from)
-    evidence = np.where(told, Evidence.STATED_SHARE, evidence)
-    evidence = np.where(listens["inferred"], Evidence.INFERRED, evidence)
+    levels = np.zeros(share.shape, np.int8)
+    for edge in config.edges:
+        levels += share >= edge
+    evidence = np.where(stated, np.int8(Evidence.STATED_LENGTH), estimated_from)
+    evidence = np.where(told, np.int8(Evidence.STATED_SHARE), evidence)
+    evidence = np.where(listens.kept("inferred"), np.int8(Evidence.INFERRED), evidence)
 
-    itself, listener = ended_itself(listens), ended_by_listener(listens)
+    itself, listener = _ended(listens)
     jumped = heard & (share < config.most)
     full = itself & ~jumped
-    levels = np.where(full, Level.FULL, levels)
-    evidence = np.where(full & heard, Evidence.ENDED_ITSELF, evidence)
-    levels = np.where(listener, np.minimum(levels, Level.CUT), levels)
-    levels = np.where(heard, levels, np.where(itself, Level.FULL, Level.SHORT))
-    evidence = np.where(heard, evidence, Evidence.FLAG)
-    return levels.astype(np.int8), evidence.astype(np.int8)
+    levels = np.where(full, np.int8(Level.FULL), levels)
+    evidence = np.where(full & heard, np.int8(Evidence.ENDED_ITSELF), evidence)
+    levels = np.where(listener, np.minimum(levels, np.int8(Level.CUT)), levels)
+    levels = np.where(heard, levels, np.where(itself, np.int8(Level.FULL), np.int8(Level.SHORT)))
+    evidence = np.where(heard, evidence, np.int8(Evidence.FLAG))
+    return _of_each(levels, len(listens)), _of_each(evidence, len(listens))
+
+
+def _of_each(values: npt.NDArray[np.int8], plays: int) -> npt.NDArray[np.int8]:
+    return np.ascontiguousarray(np.broadcast_to(values, plays))

@@ -191,8 +191,9 @@ class ListenReader:
             (tracks == PLACEHOLDER, NO_SONG),
             (no_track, OTHER_MEDIA),
         ):
-            self._leave_out(keep & mask, what)
-            keep &= ~mask
+            if mask.any():
+                self._leave_out(keep & mask, what)
+                keep &= ~mask
         return keep
 
     def _leave_out(self, mask: npt.NDArray[np.bool_], what: str) -> None:
@@ -216,9 +217,10 @@ class ListenReader:
         share, share_bad = columns.shares(rows)
         self._note("track length", int(length_bad.sum()))
         told = ~np.isnan(share)
-        records["share_told"], records["share"] = told, np.nan_to_num(share)
+        share = np.where(told, share, 0.0)
+        records["share_told"], records["share"] = told, share
         if (timed := told & (length > 0)).any():
-            part = np.minimum(np.nan_to_num(share) * length, LONGEST_MS)
+            part = np.minimum(share * length, LONGEST_MS)
             heard = np.where(timed, np.round(part).astype(np.int64), heard)
         records["ms"] = heard
         records["length"] = np.where(length > 0, length, UNKNOWN)

@@ -74,6 +74,8 @@ from musicbox_env.ingest.spelling.precision import MINUTE
 from musicbox_env.ingest.time_split import Spans, require_one_clock
 from musicbox_env.schema import UNKNOWN
 
+Estimate = tuple[npt.NDArray[np.int32], npt.NDArray[np.int8]]
+"""Length of each track in milliseconds, and the `Evidence` behind it, both ``(tracks,)``."""
 STORED_AS_READ: Final = ("shuffle", "context_type", "source", "reason_start", "reason_end")
 
 
@@ -156,6 +158,7 @@ class _HistoryMaker(ExitStack):
         users = tables.listeners()
         names = tracks.ids()
         self._same = users, tracks.recordings(), tracks.songs()
+        self._named = bool(tracks.titles)
         # Only where there are two users, who turned out to be one, are all read at once.
         buckets = range(len(tables.plays))
         merged = bool((users != np.arange(len(users))).any())
@@ -163,22 +166,15 @@ class _HistoryMaker(ExitStack):
         if tables.undecided:
             self._times = times_are_starts(self._undecided_plays(groups))
             self._told.append(self._times.note)
-        lengths, gaps = LengthEstimate(len(names)), GapLengths(len(names))
+        estimate = None
         if tables.reader.lengths_missing:
             settled = self.enter_context(Buckets(self._folder, len(groups)))
-            for number, group in enumerate(groups):
-                for listens in self._listens(group):
-                    settled.write(number, listens)
-                    lengths.add(listens.compress(~may_be_pieces(listens)))
-                    gaps.add(listens)
-        estimate = gaps.improve(lengths.finish())
+            estimate = self._estimate(groups, settled, len(names))
         mentioned = np.zeros(len(names), np.bool_)
         listeners = 0
         with OpinionFile(self._folder / OPINIONS_FILE) as told:
             for number, group in enumerate(groups):
-                read = self._listens(group)
-                if tables.reader.lengths_missing:
-                    read = pieces(settled.read([number]))
+                read = self._listens(group) if estimate is None else pieces(settled.read([number]))
                 cut = [self._cut(listens, estimate) for listens in read]
                 if cut:
                     sessions = CutSessions.together(cut)
@@ -187,6 +183,16 @@ class _HistoryMaker(ExitStack):
                     self._write_sessions(number, sessions, group, names, told)
         merged_ids = tracks.write_names(self._folder / "names.parquet", mentioned)
         return self._account(listeners, merged_ids)
+
+    def _estimate(self, groups: list[list[int]], settled: Buckets, number: int) -> Estimate:
+        """Lengths of all tracks, where some play states none; plays go to ``settled``."""
+        lengths, gaps = LengthEstimate(number), GapLengths(number)
+        for place, group in enumerate(groups):
+            for listens in self._listens(group):
+                settled.write(place, listens)
+                lengths.add(listens.compress(~may_be_pieces(listens)))
+                gaps.add(listens)
+        return gaps.improve(lengths.finish())
 
     def write_split_codes(self, split: SplitConfig) -> None:
         """Write the split code of each session that was written, none of its times."""
@@ -238,8 +244,10 @@ class _HistoryMaker(ExitStack):
         read = self._tables.plays.read(group)
         read["user"] = users[read["user"]]
         for listens in pieces(read):
-            listens["song"] = songs[listens["track"]]
-            listens["track"] = recordings[listens["track"]]
+            # Of what has no names each track is a song.
+            listens["song"] = songs[listens["track"]] if self._named else listens["track"]
+            if self._named:
+                listens["track"] = recordings[listens["track"]]
             listens["resolution"] = np.maximum(listens["resolution"], steps[listens["table"]])
             if undecided:
                 open_ = np.isin(listens["table"], undecided)
@@ -258,13 +266,14 @@ class _HistoryMaker(ExitStack):
                     self._longest[what] = max(self._longest[what], int(listens[column].max()))
                 yield bound_by_next(listens)
 
-    def _cut(
-        self, listens: Listens, estimate: tuple[npt.NDArray[np.int32], npt.NDArray[np.int8]]
-    ) -> CutSessions:
-        """Whole sessions of some listeners, with levels."""
-        length, length_from = (values[listens["track"]] for values in estimate)
-        known = np.where(listens["length"] > 0, listens["length"], length)
-        sure = (listens["length"] > 0) | (length_from != Evidence.TYPICAL_LENGTH)
+    def _cut(self, listens: Listens, estimate: Estimate | None) -> CutSessions:
+        """Whole sessions of some listeners, with levels; without estimate all lengths are told."""
+        known = length = listens["length"]
+        sure, length_from = np.ones(len(length), np.bool_), np.zeros(len(length), np.int8)
+        if estimate is not None:
+            length, length_from = (values[listens["track"]] for values in estimate)
+            known = np.where(listens["length"] > 0, listens["length"], length)
+            sure = (listens["length"] > 0) | (length_from != Evidence.TYPICAL_LENGTH)
         rows, listens, joined, unclear = with_pieces_joined(listens, known, sure)
         length, length_from, known = length[rows], length_from[rows], known[rows]
         listens = with_inferred_times(listens, known, sure[rows])
@@ -272,7 +281,7 @@ class _HistoryMaker(ExitStack):
         self._counts[UNCLEAR] += unclear
         clock = Clock.of(listens, known)
         order, run = find_runs(listens, clock, self._config.session, self._counts)
-        session, _, size = cut_sessions(run, self._config.session, self._counts)
+        session, size = cut_sessions(run, self._config.session, self._counts)
         if len(self._tables.undecided) < self._tables.num_tables:
             self._counts[FLIPPED] += overlaps_if_flipped(listens, known)
         kept = session != NO_SESSION
@@ -285,7 +294,7 @@ class _HistoryMaker(ExitStack):
             "line": of["order"],
             "level": levels,
             "hour": self._hours(of, clock.start),
-            **{name: of[name] for name in STORED_AS_READ},
+            **{name: of.kept(name) for name in STORED_AS_READ},
         }
         earliest, latest = clock.bounds()
         return CutSessions(
@@ -302,7 +311,7 @@ class _HistoryMaker(ExitStack):
     def _hours(self, listens: Listens, start: npt.NDArray[np.int64]) -> npt.NDArray[np.int8]:
         """Hours of the day where the listener lives; unknown without a timezone."""
         if self._config.timezone is None:
-            return np.full(len(start), UNKNOWN, np.int8)
+            return np.array(UNKNOWN, np.int8)
         utc = pd.DatetimeIndex(start.astype("datetime64[ms]"), tz="UTC")
         local = utc.tz_convert(zoneinfo.ZoneInfo(self._config.timezone))
         hours = local.hour.to_numpy().astype(np.int8)

@@ -94,7 +94,7 @@ def _shared_slack(clock: Clock) -> npt.NDArray[np.int64]:
 
 def cut_sessions(
     run: npt.NDArray[np.int64], config: SessionConfig, counts: Counter[str]
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Divide runs into sessions.
 
     Args:
@@ -103,8 +103,8 @@ def cut_sessions(
         counts: Receives what was found and left out.
 
     Returns:
-        Session of each play (`NO_SESSION` where it is in none), its position in it from 1, and
-        the session's length, all ``(plays,)``.
+        Session of each play (`NO_SESSION` where it is in none), and the session's length, both
+        ``(plays,)``.
     """
     lengths, most = np.bincount(run), config.max_plays
     windows = -(-lengths // most)
@@ -127,5 +127,4 @@ def cut_sessions(
     for what, count in zip((*FATES, *FOUND), (*fates, *found), strict=True):
         counts[what] += int(count)
     session = np.where(kept, np.cumsum(kept) - 1, NO_SESSION)
-    position = np.arange(len(run)) - np.repeat(np.cumsum(size) - size, size) + 1
-    return np.repeat(session, size), position, np.repeat(np.where(kept, size, UNKNOWN), size)
+    return np.repeat(session, size), np.repeat(np.where(kept, size, UNKNOWN), size)

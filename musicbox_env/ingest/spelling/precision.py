@@ -56,14 +56,14 @@ class TimeGrid:
         """Add times in milliseconds since 1970 UTC, ``(plays,)``."""
         self._rows += len(times)
         self._steps = tuple(step for step in self._steps if not (times % step).any())
-        for kept, values in (
-            (self._days, times // DAY),
-            (self._times, times),
-            (self._within_hour, times % HOUR),
-            (self._within_day, times % DAY),
+        for kept, part in (
+            (self._days, lambda: times // DAY),
+            (self._times, lambda: times),
+            (self._within_hour, lambda: times % HOUR),
+            (self._within_day, lambda: times % DAY),
         ):
             if len(kept) < _KEPT:
-                kept.update(np.unique(values)[:_KEPT].tolist())
+                kept.update(np.unique(part())[:_KEPT].tolist())
 
     @property
     def step(self) -> int:

@@ -80,12 +80,14 @@ class Clock:
 def changes(*columns: npt.NDArray) -> npt.NDArray[np.bool_]:
     """Rows in which a column differs from the row before ``(rows,)``; the first row is one."""
     different = np.ones(len(columns[0]), np.bool_)
-    different[1:] = np.any([column[1:] != column[:-1] for column in columns], axis=0)
+    different[1:] = columns[0][1:] != columns[0][:-1]
+    for column in columns[1:]:
+        different[1:] |= column[1:] != column[:-1]
     return different
 
 
 def by_user_and(
-    user: npt.NDArray[np.int32], moment: npt.NDArray[np.int64]
+    user: npt.NDArray[np.integer], moment: npt.NDArray[np.int64]
 ) -> npt.NDArray[np.int64]:
     """Order by user and moment ``(plays,)``; what is equal in both stays as it is.
 
@@ -103,14 +105,21 @@ def by_user_and(
     return np.argsort(key, kind="stable")
 
 
-def sorted_by_start(listens: Listens, clock: Clock) -> tuple[npt.NDArray[np.int64], bool]:
-    """Order by user, start and row of the file ``(plays,)``, and whether they lie so already."""
-    user, place = listens["user"], listens["order"]
-    order = by_user_and(user, clock.start)
-    tie = ~changes(user[order], clock.start[order])[1:]
+def by_user_moment_and_place(
+    user: npt.NDArray[np.integer], moment: npt.NDArray[np.int64], place: npt.NDArray[np.int64]
+) -> npt.NDArray[np.int64]:
+    """Order by user, moment and row of the file ``(plays,)``."""
+    order = by_user_and(user, moment)
+    tie = ~changes(user[order], moment[order])[1:]
     placed = place[order]
     if (tie & (placed[1:] < placed[:-1])).any():
-        order = np.lexsort((place, clock.start, user))
+        order = np.lexsort((place, moment, user))
+    return order
+
+
+def sorted_by_start(listens: Listens, clock: Clock) -> tuple[npt.NDArray[np.int64], bool]:
+    """Order by user, start and row of the file ``(plays,)``, and whether they lie so already."""
+    order = by_user_moment_and_place(listens["user"], clock.start, listens["order"])
     return order, bool((order[1:] > order[:-1]).all())
 
 

@@ -41,7 +41,10 @@ def without_duplicates(listens: Listens) -> tuple[Listens, int]:
     second, once more: there the minute counts.
     """
     minute = listens["time"] // 60_000
-    rows = _alike_rows(listens["user"], listens["song"], listens["ms"], minute)
+    alike = np.zeros(len(listens), np.bool_)
+    user, song, ms = (np.ascontiguousarray(listens[name]) for name in ("user", "song", "ms"))
+    _mark_alike(user, song, ms, minute, alike)
+    rows = np.flatnonzero(alike)
     if not len(rows):
         return listens, 0
     kept = np.ones(len(listens), np.bool_)
@@ -49,18 +52,31 @@ def without_duplicates(listens: Listens) -> tuple[Listens, int]:
     return listens.compress(kept), int((~kept).sum())
 
 
-def _alike_rows(*columns: npt.NDArray) -> npt.NDArray[np.int64]:
-    """Rows that agree with another in all columns, and some by chance that do not."""
-    key = np.zeros(len(columns[0]), np.uint64)
-    for column in columns:
-        key = (key ^ column.astype(np.uint64)) * np.uint64(0x9E3779B97F4A7C15)
-        key ^= key >> np.uint64(29)
-    ordered = np.sort(key)
-    twice = ordered[1:][ordered[1:] == ordered[:-1]]
-    if not len(twice):
-        return np.arange(0)
-    place = np.minimum(np.searchsorted(twice, key), len(twice) - 1)
-    return np.flatnonzero(twice[place] == key)
+@compiled
+def _mark_alike(
+    user: npt.NDArray[np.int32],
+    song: npt.NDArray[np.int32],
+    ms: npt.NDArray[np.int32],
+    minute: npt.NDArray[np.int64],
+    alike: npt.NDArray[np.bool_],
+) -> None:
+    """Mark plays that agree with another in all columns; ``alike`` is changed."""
+    size = 16
+    while size < 2 * len(song):
+        size *= 2
+    last = np.full(size, -1, np.int32)
+    for i in range(len(song)):
+        key = ((minute[i] * 31 + user[i]) * 1_000_003 + song[i]) * 1_000_003 + ms[i]
+        slot = ((key * 2654435761) >> 16) & (size - 1)
+        j = last[slot]
+        while j >= 0 and not (
+            song[j] == song[i] and minute[j] == minute[i] and ms[j] == ms[i] and user[j] == user[i]
+        ):
+            slot = (slot + 1) & (size - 1)
+            j = last[slot]
+        if j >= 0:
+            alike[i] = alike[j] = True
+        last[slot] = i
 
 
 def _told_again(listens: Listens, minute: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

@@ -15,7 +15,13 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from musicbox_env.ingest.histories.timing.clock import CLOCK_MS, Clock, by_user_and, changes
+from musicbox_env.ingest.histories.timing.clock import (
+    CLOCK_MS,
+    Clock,
+    by_user_and,
+    by_user_moment_and_place,
+    changes,
+)
 from musicbox_env.ingest.histories.timing.records import Listens
 from musicbox_env.kernels import compiled
 
@@ -106,12 +112,11 @@ def _of_one_moment(
         other_end: The moment of the play's other end.
         clock: When the plays were.
     """
-    group = np.cumsum(changes(user, moment), dtype=np.int64)
-    ways = [
-        np.lexsort((place, group)),
-        np.lexsort((-place, group)),
-        np.lexsort((place, other_end, group)),
-    ]
+    first = changes(user, moment)
+    group, begins = np.cumsum(first) - 1, np.append(np.flatnonzero(first), len(first))
+    as_filed = by_user_and(group, place)
+    reversed_ = as_filed[(begins[:-1] + begins[1:] - 1)[group] - np.arange(len(group))]
+    ways = [as_filed, reversed_, by_user_moment_and_place(group, other_end, place)]
     chosen = np.full(user[-1] + 1, len(ways) - 1)
     for number in range(len(ways) - 2, -1, -1):
         ties, bad = _ties(user, group, clock.take(ways[number]))
@@ -180,7 +185,8 @@ def find_players(
     if len(user) < 2:
         return player
     overlap = np.where(user[1:] == user[:-1], clock.overlaps(), 0)
-    tolerated, at_once = clock.tolerated(), _at_once(user, clock)
+    tolerated = clock.tolerated()
+    at_once = overlap > tolerated
     known = at_once & (device[1:] >= 0) & (device[:-1] >= 0)
     elsewhere = known & (device[1:] != device[:-1])
     by_clock = (overlap > tolerated - CLOCK_MS) & ~at_once
