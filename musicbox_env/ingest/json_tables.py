@@ -17,7 +17,7 @@ import ijson
 import numpy as np
 import pyarrow as pa
 
-from musicbox_env.ingest.spelling.dialect import BYTE_ORDER_MARK
+from musicbox_env.ingest.spelling.dialect import BYTE_ORDER_MARK, StrictUtf8
 from musicbox_env.ingest.spelling.json_shape import (
     MAX_DEPTH,
     Shape,
@@ -73,8 +73,7 @@ class JsonTable:
         self.shape = find_shape(stream.head.removeprefix(BYTE_ORDER_MARK))
         self._source = _RecordSource(stream, self.shape)
         self._records = self._source.records()
-        self._first, damage = self._block(self._records, RECORDS_LOOKED_AT)
-        self.damage = None if damage is None else str(damage)
+        self._first, self.damage = self._block(self._records, RECORDS_LOOKED_AT)
         names = chain.from_iterable(record for record in self._first if record is not None)
         self.columns = tuple(dict.fromkeys(names))
 
@@ -133,7 +132,7 @@ class JsonTable:
 
     def _rest(self) -> Iterator[Record | None]:
         if self.damage is not None:
-            raise DamagedFileError(self.damage)
+            raise self.damage
         yield from self._records
 
     def records_lost(self) -> int:
@@ -167,9 +166,10 @@ class _RecordSource:
         self.bytes_read = 0
         self.bytes_before = self.records_before = 0
         self._shape = shape
-        if stream.head.startswith(BYTE_ORDER_MARK):
-            stream.read(len(BYTE_ORDER_MARK))
-        self._stream = ShortNumbers(WithoutNan(stream))
+        mark = BYTE_ORDER_MARK if stream.head.startswith(BYTE_ORDER_MARK) else b""
+        stream.read(len(mark))
+        self._raw, self._utf8 = stream, StrictUtf8(stream, len(mark))
+        self._stream = ShortNumbers(WithoutNan(self._utf8))
 
     def read(self, size: int = -1, /) -> bytes:
         """Hand bytes to the parser, unless it has taken too many without a record coming out."""
@@ -182,13 +182,13 @@ class _RecordSource:
 
     def bytes_left(self) -> int:
         """Bytes that were not read, which are read now."""
-        before = self.bytes_read
+        left = self._utf8.bytes_refused
         try:
-            while data := self._stream.read(READ_BYTES):
-                self.bytes_read += len(data)
-        except (ijson.JSONError, OSError, EOFError, ValueError):
+            while data := self._raw.read(READ_BYTES):
+                left += len(data)
+        except (OSError, EOFError, ValueError):
             pass
-        return self.bytes_read - before
+        return left
 
     def records(self) -> Iterator[Record | None]:
         """Each record; None for anything else in such a place.

@@ -144,6 +144,10 @@ def refusal_of(table: Table, config: HistoryConfig) -> PassedOver | None:
     """Why a table that is no history is no log either; None if it is one."""
     if isinstance(table, ParquetTable) and embedding_columns(table) is not None:
         return PassedOver(table.name, "holds embeddings of tracks: name it with --embeddings")
+    if isinstance(table, JsonTable) and table.damage is not None and not table.columns:
+        return PassedOver(
+            table.name, f"is JSON of which no record can be read ({table.damage.why})"
+        )
     refusal, mapping = log_refusal(table), config.mapping()
     if refusal is not None and holds_track_features(table):
         return PassedOver(table.name, "holds features of tracks: name it with --tracks to use them")

@@ -18,10 +18,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from musicbox_env.errors import InputError, is_nameless, reason
-from musicbox_env.ingest.spelling.dialect import (
-    VALUE,
-    Source,
-)
+from musicbox_env.ingest.spelling.dialect import VALUE, NotUtf8Error, Source
 
 HEAD_BYTES: Final = 1 << 16
 """How much of a stream is looked at to recognize its format; a header line must fit in."""
@@ -29,17 +26,26 @@ MAX_COLUMNS_NAMED: Final = 25
 SAMPLE_ROWS: Final = 200
 
 
+DAMAGED: Final = " The file is cut short or damaged; fetch it again."
+
+
 class DamagedFileError(InputError):
-    """A source file cannot be read to its end."""
+    """A source file cannot be read to its end.
+
+    Attributes:
+        why: What the decoder said.
+    """
+
+    why = ""
 
     @classmethod
     def of(cls, name: str, error: Exception, where: str = "") -> DamagedFileError:
         """What a decoder's error means for a file or member; ``where`` it was, if known."""
         place = f" {where}" if where else ""
-        return cls(
-            f"{name}: cannot be read to its end ({reason(error)}){place}. The file is cut short or "
-            "damaged; fetch it again."
-        )
+        mend = "" if isinstance(error, NotUtf8Error) else DAMAGED
+        damaged = cls(f"{name}: cannot be read to its end ({reason(error)}){place}.{mend}")
+        damaged.why = reason(error)
+        return damaged
 
 
 @dataclass(frozen=True)

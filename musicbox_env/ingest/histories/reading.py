@@ -28,12 +28,13 @@ from musicbox_env.ingest.registry import (
     track_labels,
 )
 from musicbox_env.ingest.sources.files import OnBytes
+from musicbox_env.ingest.spelling.dialect import NotUtf8Error
 from musicbox_env.ingest.spelling.precision import SECOND, precision_note
 from musicbox_env.ingest.spelling.times import date_evidence, decide_order, without_zone
 from musicbox_env.ingest.spelling.values import stripped
 from musicbox_env.ingest.tables import DamagedFileError, PassedOver, Table
 
-DAMAGED: Final = "damaged JSON: the records from here on are lost"
+LOST: Final = ": the records from here on are lost"
 
 
 class HistoryTables(ExitStack):
@@ -159,22 +160,25 @@ class HistoryTables(ExitStack):
             with closing(fmt.table or table) as readable:
                 for rows in writer.read(readable, name, fmt.columns):
                     self._keep(self.reader.read(rows, columns, owner))
-        except DamagedFileError:
+        except DamagedFileError as error:
             if not isinstance(table, JsonTable):
                 raise
+            foreign = isinstance(error.__cause__, NotUtf8Error)
             line = writer.rows - before
             # The record at the damage is one row; how many lie behind can only be estimated.
             writer.rows += 1
             lost = table.records_lost() - 1
             writer.lost += lost
-            writer.rejects.add(np.array([line + 1]), DAMAGED)
+            what = f"{error.why}{LOST}" if foreign else f"damaged JSON{LOST}"
+            writer.rejects.add(np.array([line + 1]), what)
             self._pass_over(name, "is damaged")
             behind = (
                 f"about {lost:,} more are lost with it"
                 if lost
                 else "it ends there, and how many followed is unknown"
             )
-            self._damaged.append(f"{name} is damaged behind record {line:,}; {behind}")
+            why = f" ({error.why})" if foreign else ""
+            self._damaged.append(f"{name} is damaged behind record {line:,}{why}; {behind}")
         writer.write_rejects(name)
         self._told += columns.notes(name)
 

@@ -118,6 +118,44 @@ class Utf8(Rewritten):
         return self._decoder.decode(data, last).encode()
 
 
+class NotUtf8Error(UnicodeError):
+    """Text is in no encoding that is known; the message names the byte and its place."""
+
+
+class StrictUtf8(Rewritten):
+    """UTF-8 up to the first byte that is none, at which reading fails.
+
+    Attributes:
+        bytes_refused: How many bytes were read from that one on.
+    """
+
+    def __init__(self, stream: Source, place: int = 0) -> None:
+        """Read what should be UTF-8 from this place of a file on."""
+        super().__init__(stream)
+        self._decoder = codecs.getincrementaldecoder("utf-8")()
+        self._place, self.bytes_refused = place, 0
+        self._failure: NotUtf8Error | None = None
+
+    def _changed(self, data: bytes, last: bool) -> bytes:
+        if self._failure is not None:
+            self.bytes_refused += len(data)
+            raise self._failure
+        begun = len(self._decoder.getstate()[0])
+        try:
+            self._decoder.decode(data)
+        except UnicodeDecodeError as error:
+            place = self._place - begun + error.start
+            self._failure = NotUtf8Error(
+                f"byte 0x{error.object[error.start]:02X} at place {place:,} is no UTF-8; if the "
+                "text is Windows-1252, save it as UTF-8"
+            )
+            good = max(error.start - begun, 0)
+            self.bytes_refused = len(data) - good
+            data = data[:good]
+        self._place += len(data)
+        return data
+
+
 @dataclass(frozen=True)
 class Dialect:
     """How a CSV is written.

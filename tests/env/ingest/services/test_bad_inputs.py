@@ -182,7 +182,11 @@ def test_other_encodings_are_read_or_refused(tmp_path, files, name, encoding):
     frame = service.frame(files[name])
     content = service.content(frame, encoding)
     if service.kind in ("json", "lines") and encoding == "cp1252":
-        with pytest.raises(InputError, match=r"damaged JSON|listens: is no listening log"):
+        place = next(place for place, byte in enumerate(content) if byte > 127)
+        named = (
+            f"byte 0x{content[place]:02X} at place {place:,} is no UTF-8; if the text is Windows"
+        )
+        with pytest.raises(InputError, match=named):
             ingested(tmp_path, content)
         return
     good = ingested(tmp_path, service.content(frame), out="good")["rows"]
