@@ -94,6 +94,73 @@ def best_in_lists(
                     _enter(item, score, rows[i], best)
 
 
+@compiled
+def finalists_by_codes(
+    queries: Floats,
+    codes: npt.NDArray[np.int8],
+    number: int,
+    barred: Ints,
+    slack: Floats,
+    k: int,
+    rows: Ints,
+) -> npt.NDArray[np.bool_]:
+    """Find the items whose rounded scores come near the k-th best of each query.
+
+    Args:
+        queries: In steps of the axes ``(q, d)``.
+        codes: Rounded items, by blocks ``(blocks, d, BLOCK_ITEMS)``.
+        number: Of items; what follows the last is none.
+        barred: Items that a query may not have ``(q, b)``, -1 for none.
+        slack: How near ``(q,)``.
+        k: See above; at most the number of items.
+        rows: The items, ascending, -1 before ``(q, m)``; changed.
+
+    Returns:
+        Whether all of them fit ``(q,)``.
+    """
+    fits = np.ones(len(queries), np.bool_)
+    scores = np.empty((len(codes), BLOCK_ITEMS), np.float32)
+    best_rows, best = np.empty(k, np.int64), np.empty(k, np.float32)
+    for i in range(len(queries)):
+        best[:] = -np.inf
+        for block in range(len(codes)):
+            _score_codes(queries[i], codes[block], scores[block])
+            first = block * BLOCK_ITEMS
+            _enter_block(first, scores[block, : number - first], barred[i], best_rows, best)
+        least, found = best[k - 1] - slack[i], 0
+        for block in range(len(codes)):
+            first = block * BLOCK_ITEMS
+            here = scores[block, : number - first]
+            if not fits[i] or _all_at_most(here, np.nextafter(least, np.float32(-np.inf))):
+                continue
+            for place in range(len(here)):
+                if here[place] >= least and not holds(barred[i], first + place):
+                    if found == rows.shape[1]:
+                        fits[i] = False
+                        break
+                    rows[i, found] = first + place
+                    found += 1
+    return fits
+
+
+@in_registers
+def _score_codes(query: Floats, codes: npt.NDArray[np.int8], scores: Floats) -> None:
+    """Dot products of a query and a block of rounded items ``(d, BLOCK_ITEMS)``."""
+    fours = len(query) - len(query) % 4
+    scores[:] = 0
+    for j in range(0, fours, 4):
+        for item in range(BLOCK_ITEMS):
+            scores[item] += (
+                query[j] * codes[j, item]
+                + query[j + 1] * codes[j + 1, item]
+                + query[j + 2] * codes[j + 2, item]
+                + query[j + 3] * codes[j + 3, item]
+            )
+    for j in range(fours, len(query)):
+        for item in range(BLOCK_ITEMS):
+            scores[item] += query[j] * codes[j, item]
+
+
 @in_registers
 def summarize_lists(
     items: Floats, starts: Ints, filed: Indices, lists: Indices, mean: Floats, variance: Floats

@@ -1,9 +1,9 @@
 """Songs nearest to vectors of a space: the one search of environment and agents.
 
-`Search` decides between the exact search (`retrieval`) and the approximate one (`approximate`), by
-the size of the catalog. An agent whose space differs from the dataset's, as one that learns how
-good songs are, moves the songs of its own `Search` (`move`); the index stays the dataset's, and
-what is found is scored in the agent's space.
+`Search` decides between the exact search (`exact`, in large catalogs by way of `coarse`) and the
+approximate one (`approximate`), by the size of the catalog. An agent whose space differs from the
+dataset's, as one that learns how good songs are, moves the songs of its own `Search` (`move`); the
+index stays the dataset's, and what is found is scored in the agent's space.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from musicbox_env.retrieval.approximate import (
     ListsInSpace,
     installed,
 )
+from musicbox_env.retrieval.coarse import COARSE_FROM, CoarseItems, can_round
 from musicbox_env.retrieval.exact import Floats, Rows, top_k
 from musicbox_env.retrieval.spaces import embedding_space, space_sources
 from musicbox_env.schema import require_known
@@ -79,7 +80,10 @@ class Search:
         from it in songs that were overlooked and in nothing else.
         """
         if self.kind == "exact":
-            return top_k(queries, self.space, k, barred)
+            coarse = self._coarse if self._is_own else _shared_coarse(self.dataset, self.spec)
+            if coarse is None:
+                return top_k(queries, self.space, k, barred)
+            return coarse.top_k(queries, k, barred)
         finder = self._lists if self._is_own else _shared_index(self.dataset, self.spec)
         return finder.top_k(queries, k, barred)
 
@@ -95,6 +99,14 @@ class Search:
         self.space[tracks, -1] = axis
         if "_lists" in vars(self):
             self._lists.moved(tracks)
+        coarse = vars(self).pop("_coarse", None)
+        if coarse and can_round(axis):
+            coarse.moved(tracks)
+            self._coarse = coarse
+
+    @cached_property
+    def _coarse(self) -> CoarseItems | None:
+        return _coarse_of(self.space)
 
     @cached_property
     def _lists(self) -> ListsInSpace:
@@ -109,3 +121,13 @@ def _shared_space(dataset: Dataset, spec: str) -> Floats:
 @lru_cache(maxsize=2)
 def _shared_index(dataset: Dataset, spec: str) -> ApproximateIndex:
     return ApproximateIndex.open(_shared_space(dataset, spec), space_sources(dataset, spec))
+
+
+def _coarse_of(space: Floats) -> CoarseItems | None:
+    """Rounded items, where the catalog is large and they have numbers to be rounded."""
+    return CoarseItems(space) if len(space) >= COARSE_FROM and can_round(space) else None
+
+
+@lru_cache(maxsize=2)
+def _shared_coarse(dataset: Dataset, spec: str) -> CoarseItems | None:
+    return _coarse_of(_shared_space(dataset, spec))

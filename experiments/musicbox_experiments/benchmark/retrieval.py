@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from musicbox_env.retrieval.approximate import ApproximateIndex, ListsInSpace, installed
+from musicbox_env.retrieval.coarse import CoarseItems
 from musicbox_env.retrieval.exact import top_k
 from musicbox_env.simulator.assets import open_dataset
 from musicbox_experiments.benchmark.measure import (
@@ -45,6 +46,14 @@ def retrieval(context: Context) -> Iterator[Row]:
                 },
                 target=1.0,
             )
+        one, rounded = queries[:1], CoarseItems(items)
+        yield Row(
+            f"exact top {K} of {num_items:,}, 1 query, by way of rounded items",
+            "calls/s",
+            partial(speed, partial(rounded.top_k, one, K)),
+            {"without them": partial(speed, partial(top_k, one, items, K))},
+            target=1.0,
+        )
     yield from _approximate(context, 3_700_000 if context.full else 1_000_000)
 
 
