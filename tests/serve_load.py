@@ -20,9 +20,10 @@ from pathlib import Path
 import numpy as np
 from musicbox_agents import make_agent
 from musicbox_experiments.benchmark.worlds import random_dataset
-from musicbox_experiments.serve.engine import AT_ONCE, Asked, Engine, ServedAgent
+from musicbox_experiments.serve.engine import Engine, ServedAgent
 from musicbox_experiments.serve.loading import warm_up
 from musicbox_experiments.serve.recommend import context_of
+from musicbox_experiments.serve.recommender import AT_ONCE, LiveSession
 from musicbox_experiments.serve.serve import bound
 from musicbox_experiments.serve.service.app import create_app
 from musicbox_experiments.serve.service.look import Looker
@@ -40,7 +41,7 @@ HISTORIES = 500
 class Constant(ServedAgent):
     """Answers with the first songs of the catalog, whoever listens."""
 
-    def songs(self, asked, numbers):
+    def songs(self, sessions, numbers):
         return [[(row, 0.0) for row in range(number)] for number in numbers]
 
 
@@ -186,20 +187,18 @@ def bare(run: Path, size: int, seconds: float) -> float:
     """Listeners a second of processor time, without a server, in batches of a size."""
     engine = Engine.open(run)
     rng, agent = np.random.default_rng(0), engine.agents["ddpg"]
-    none = np.empty(0, np.int64)
-    asked = [
-        Asked(
+    sessions = [
+        LiveSession(
             rng.integers(0, len(engine.songs), HEARD),
             rng.integers(0, 5, HEARD).astype(np.int8),
             context_of(),
-            none,
         )
         for _ in range(size)
     ]
-    agent.slates(asked)
+    agent.slates(sessions)
     number, begun = 0, time.process_time()
     while time.process_time() < begun + seconds:
-        agent.slates(asked)
+        agent.slates(sessions)
         number += size
     return number / (time.process_time() - begun)
 

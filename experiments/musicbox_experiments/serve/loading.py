@@ -5,8 +5,9 @@ from contextlib import suppress
 import numpy as np
 
 from musicbox_env.errors import UserError
-from musicbox_experiments.serve.engine import AT_ONCE, Asked, Engine
+from musicbox_experiments.serve.engine import Engine
 from musicbox_experiments.serve.recommend import context_of
+from musicbox_experiments.serve.recommender import AT_ONCE, LiveSession
 from musicbox_experiments.serve.serve import ServeConfig
 from musicbox_experiments.serve.service.app import create_app
 from musicbox_experiments.serve.service.batching import one_thread
@@ -33,9 +34,7 @@ def load(config: ServeConfig, token: str | None) -> Guard:
 
 def warm_up(engine: Engine, looker: Looker) -> None:
     """Ask every agent once, alone and in a batch: what is made on first use is made now."""
-    nothing = Asked(
-        np.zeros(1, np.int64), np.zeros(1, np.int8), context_of(), np.empty(0, np.int64)
-    )
+    nothing = LiveSession(np.zeros(1, np.int64), np.zeros(1, np.int8), context_of())
     for agent in engine.agents.values():
         for number in (1, AT_ONCE):
             agent.slates([nothing] * number)

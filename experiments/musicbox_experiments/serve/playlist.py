@@ -11,37 +11,15 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
-from musicbox_agents import Agent
 
 from musicbox_env.listeners import History, LearnedListener, skip_probability
 from musicbox_env.schema import UNKNOWN
-from musicbox_env.simulator.assets import EnvAssets
-from musicbox_env.simulator.config import SessionConfig
-from musicbox_env.simulator.dynamics import Simulator
+from musicbox_experiments.serve.recommender import LiveSession, Recommender
 
 ONLY: Final = np.zeros(1, np.intp)
 """The one row of the batches here."""
 LONGEST: Final = 1_000
 """Most songs of a playlist."""
-
-
-@dataclass(frozen=True)
-class Heard:
-    """A session that is in no log.
-
-    Attributes:
-        tracks: Songs heard, in order, as rows of the catalog ``(t,)``.
-        levels: How far each was heard ``(t,)``.
-        context: Context features ``(CONTEXT_SIZE,)``; see `Simulator.show`.
-    """
-
-    tracks: npt.NDArray[np.int64]
-    levels: npt.NDArray[np.integer]
-    context: npt.NDArray[np.float32]
-
-    def then(self, track: int, level: int) -> "Heard":
-        """The session after one more song."""
-        return Heard(np.append(self.tracks, track), np.append(self.levels, level), self.context)
 
 
 @dataclass(frozen=True)
@@ -57,60 +35,10 @@ class Place:
     skip: float
 
 
-class Recommender:
-    """An agent that recommends into a session that is in no log."""
-
-    def __init__(self, agent: Agent, room: int, *, restricted: bool = False) -> None:
-        """Make room.
-
-        Args:
-            agent: Who chooses.
-            room: Most songs of the session, those recommended included.
-            restricted: Whether it chooses among given songs, and not from the catalog.
-        """
-        options = {"data": str(agent.dataset.folder), "listener": "replay"}
-        options["candidates"] = "session" if restricted else "catalog"
-        assets = EnvAssets(SessionConfig.from_keywords({**options, **agent.env_options}))
-        self.agent = agent
-        self.simulator = Simulator(assets, num_envs=1, capacity=max(assets.capacity, room))
-        agent.attach(self.simulator)
-        self._state: Any = None
-        self._begun = np.ones(1, np.bool_)
-
-    def goes_on(self, heard: Heard, barred: npt.NDArray[np.int64]) -> bool:
-        """Whether a slate is left, of songs neither heard nor barred."""
-        known = len(np.unique(np.concatenate([heard.tracks, barred])))
-        return self.simulator.assets.has_slate(known)
-
-    def slate(
-        self,
-        heard: Heard,
-        among: npt.NDArray[np.int64] | None = None,
-        barred: npt.NDArray[np.int64] | None = None,
-    ) -> list[int]:
-        """The songs to come next, best first: rows of the catalog, fewer where none are left.
-
-        Args:
-            heard: The session so far.
-            among: Songs to choose from, where the choice is restricted ``(c,)``.
-            barred: Songs not to choose, besides those heard ``(b,)``.
-        """
-        self.simulator.show(
-            0, heard.tracks, heard.levels, heard.context, among=among, barred=barred
-        )
-        observation = self.simulator.observe(ONLY)
-        action, self._state = self.agent.predict(
-            observation, self._state, self._begun, deterministic=True
-        )
-        self._begun = np.zeros(1, np.bool_)
-        slates, _, _ = self.simulator.choose(ONLY, action)
-        return [int(track) for track in slates[0] if track >= 0]
-
-
 class ListenerModel:
     """Chances of a learned listener in a session that is in no log."""
 
-    def __init__(self, listener: LearnedListener, heard: Heard, room: int) -> None:
+    def __init__(self, listener: LearnedListener, heard: LiveSession, room: int) -> None:
         """Let it hear a session; what ended plays, and pauses, are unknown.
 
         Args:
@@ -139,24 +67,22 @@ class ListenerModel:
 
 
 def playlist(
-    agent: Agent,
-    heard: Heard,
+    recommender: Recommender,
+    heard: LiveSession,
     number: int,
     listener: LearnedListener,
     *,
     among: Sequence[int] | None = None,
-    barred: Sequence[int] = (),
 ) -> list[Place]:
     """Roll out an ordered playlist; the module says how.
 
     Args:
-        agent: Who chooses.
-        heard: What the session heard before it.
+        recommender: Who chooses; restricted where ``among`` is given.
+        heard: What the session heard before it, and what shall not come.
         number: Songs of the playlist.
         listener: The user simulator, which says how likely each is skipped.
         among: Songs to order, as rows of the catalog, none twice; None is to choose from the
             catalog.
-        barred: Songs that it shall not hold, besides those heard.
 
     Returns:
         A place a song, in order; fewer where songs run out before a slate is full.
@@ -169,14 +95,15 @@ def playlist(
     if among is not None and len(set(among)) < len(among):
         raise ValueError("A song to be ordered is named twice; name each once.")
     left = None if among is None else np.array(among, np.int64)
-    out = np.array(barred, np.int64)
-    room = max(len(heard.tracks) + number + len(out), 0 if left is None else len(left))
-    recommender = Recommender(agent, room, restricted=left is not None)
-    model = ListenerModel(listener, heard, room)
+    model = ListenerModel(listener, heard, len(heard.tracks) + number)
     places: list[Place] = []
-    going_on = True
-    while going_on and (slate := recommender.slate(heard, left, out)):
-        for track in slate[: number - len(places)]:
+    state: Any = None
+    while len(places) < number and (not places or recommender.has_slate(heard)):
+        choice = recommender.choose([heard], state=state, among=left)
+        slate, state = choice.slates[0][choice.slates[0] >= 0], choice.state
+        if not len(slate):
+            break
+        for track in slate[: number - len(places)].tolist():
             chances = model.chances(track)
             level = int(chances.argmax())
             places.append(Place(track, float(skip_probability(chances))))
@@ -184,5 +111,4 @@ def playlist(
             heard = heard.then(track, level)
         if left is not None:
             left = left[~np.isin(left, slate)]
-        going_on = len(places) < number and recommender.goes_on(heard, out)
     return places

@@ -33,7 +33,8 @@ from musicbox_env.listeners.learned.features import context_inputs
 from musicbox_env.schema import CONTEXT_TYPES, UNKNOWN, Level, require_known, suggest
 from musicbox_env.simulator.assets import open_dataset
 from musicbox_env.simulator.observations import CONTEXT_SIZE
-from musicbox_experiments.serve.playlist import LONGEST, Heard, Place, Recommender, playlist
+from musicbox_experiments.serve.playlist import LONGEST, Place, playlist
+from musicbox_experiments.serve.recommender import LiveSession, Recommender
 from musicbox_experiments.text import say
 from musicbox_experiments.train.jobs import read_training, run_folders
 from musicbox_experiments.train.monitor import VALIDATION, read_curve
@@ -151,7 +152,8 @@ def _playlist(config: RecommendConfig, agent: Agent, dataset: Dataset, trainer: 
     listener = playlist_listener(trainer, dataset)
     session = heard_session(dataset, config.heard, _context(config))
     among = [int(row) for row in dataset.catalog.find(list(config.order))] if config.order else None
-    return playlist(agent, session, config.songs or len(config.order), listener, among=among)
+    recommender = Recommender(agent, restricted=among is not None)
+    return playlist(recommender, session, config.songs or len(config.order), listener, among=among)
 
 
 def playlist_listener(trainer: str, dataset: Dataset) -> LearnedListener:
@@ -171,13 +173,13 @@ def recommend_next(
         heard: As `parse_heard` reads it.
         context: Where and when, ``(CONTEXT_SIZE,)``; None is unknown.
     """
-    session = heard_session(dataset, heard, context)
-    return Recommender(agent, len(session.tracks)).slate(session)
+    (slate,) = Recommender(agent).choose([heard_session(dataset, heard, context)]).slates
+    return [int(row) for row in slate if row >= 0]
 
 
 def heard_session(
     dataset: Dataset, heard: str, context: npt.NDArray[np.float32] | None = None
-) -> Heard:
+) -> LiveSession:
     """A session that heard what a text says; see `recommend_next`.
 
     Raises:
@@ -186,7 +188,7 @@ def heard_session(
     """
     songs, levels = parse_heard(heard)
     shown = context_of() if context is None else context
-    return Heard(dataset.catalog.find(songs), np.array(levels), shown)
+    return LiveSession(dataset.catalog.find(songs), np.array(levels), shown)
 
 
 def _context(config: RecommendConfig) -> npt.NDArray[np.float32]:

@@ -8,8 +8,9 @@ from musicbox_agents import AGENTS
 from musicbox_agents.baselines.bounds import PrivilegedAgent
 from musicbox_agents.registry import agent_class
 from musicbox_experiments.benchmark.worlds import random_dataset
-from musicbox_experiments.serve.engine import Asked, Engine
+from musicbox_experiments.serve.engine import Engine
 from musicbox_experiments.serve.recommend import RecommendConfig, context_of, recommend
+from musicbox_experiments.serve.recommender import LiveSession
 from musicbox_experiments.serve.songs import AmbiguousSongError, Songs
 from served_runs import write_training
 
@@ -17,16 +18,13 @@ from musicbox_env.data.dataset import Dataset
 from musicbox_env.errors import UserError
 
 SERVED = [name for name in AGENTS if not issubclass(agent_class(name), PrivilegedAgent)]
-NOTHING = np.empty(0, np.int64)
 
 
 def listeners(engine, lengths=(1, 4, 9, 30, 0)):
     """Sessions of several lengths, some longer than any of the log."""
     rng, number = np.random.default_rng(0), len(engine.songs)
     return [
-        Asked(
-            rng.integers(0, number, n), rng.integers(0, 5, n).astype(np.int8), context_of(), NOTHING
-        )
+        LiveSession(rng.integers(0, number, n), rng.integers(0, 5, n).astype(np.int8), context_of())
         for n in lengths
     ]
 

@@ -6,6 +6,7 @@ from musicbox_agents import make_agent
 from musicbox_experiments.cli import USER_ERROR, main
 from musicbox_experiments.serve.playlist import ListenerModel, playlist
 from musicbox_experiments.serve.recommend import heard_session, recommend_next
+from musicbox_experiments.serve.recommender import Recommender
 from musicbox_experiments.train.jobs import TrainingJob, train
 
 from musicbox_env.listeners import LearnedListener
@@ -22,16 +23,16 @@ def listener(synthetic):
 @pytest.mark.parametrize("name", ["popularity", "played-rate", "ddpg"])
 def test_a_playlist_begins_with_the_next_slate_and_holds_no_song_twice(synthetic, listener, name):
     agent, heard = make_agent(name, synthetic), heard_session(synthetic, HEARD)
-    places = playlist(agent, heard, 11, listener)
+    places = playlist(Recommender(agent), heard, 11, listener)
     tracks = [place.track for place in places]
     assert tracks[:3] == recommend_next(agent, synthetic, HEARD)
     assert len(set(tracks) - set(heard.tracks.tolist())) == 11
-    assert places == playlist(agent, heard, 11, listener)
+    assert places == playlist(Recommender(agent), heard, 11, listener)
 
 
 def test_chances_are_the_listeners_after_the_songs_before(synthetic, listener):
     heard = heard_session(synthetic, HEARD)
-    places = playlist(make_agent("popularity", synthetic), heard, 5, listener)
+    places = playlist(Recommender(make_agent("popularity", synthetic)), heard, 5, listener)
     model = ListenerModel(listener, heard, 20)
     for place in places:
         chances = model.chances(place.track)
@@ -43,7 +44,7 @@ def test_chances_are_the_listeners_after_the_songs_before(synthetic, listener):
 @pytest.mark.parametrize("name", ["popularity", "played-rate", "ddpg"])
 def test_given_songs_are_put_in_an_order_of_the_agents(synthetic, listener, name):
     heard, given = heard_session(synthetic, HEARD), [3, 150, 12, 77, 40, 41, 99]
-    agent = make_agent(name, synthetic)
+    agent = Recommender(make_agent(name, synthetic), restricted=True)
     places = playlist(agent, heard, len(given), listener, among=given)
     tracks = [place.track for place in places]
     assert sorted(tracks) == sorted(given)
@@ -55,8 +56,8 @@ def test_given_songs_are_put_in_an_order_of_the_agents(synthetic, listener, name
 
 def test_more_songs_than_a_logged_session_has_are_put_in_order(synthetic, listener):
     given = list(range(60, 130))
-    agent, heard = make_agent("popularity", synthetic), heard_session(synthetic, HEARD)
-    places = playlist(agent, heard, 70, listener, among=given)
+    agent = Recommender(make_agent("popularity", synthetic), restricted=True)
+    places = playlist(agent, heard_session(synthetic, HEARD), 70, listener, among=given)
     assert sorted(place.track for place in places) == given
 
 
@@ -64,12 +65,19 @@ def test_songs_run_out(synthetic, listener):
     """A playlist of the catalog ends with its last slate; given songs are all put in order."""
     agent, heard = make_agent("popularity", synthetic), heard_session(synthetic, HEARD)
     everything, known = list(range(200)), {*range(100, 190), *heard.tracks.tolist()}
-    places = playlist(agent, heard, 200, listener, barred=list(range(100, 190)))
+    free, among = Recommender(agent), Recommender(agent, restricted=True)
+    places = playlist(free, heard.without(range(100, 190)), 200, listener)
     assert len({place.track for place in places} - known) == (200 - len(known)) // 3 * 3
-    places = playlist(agent, heard, 200, listener, among=everything)
+    places = playlist(among, heard, 200, listener, among=everything)
     assert sorted(place.track for place in places) == everything
     with pytest.raises(ValueError, match="no slate of 3 songs is left"):
-        playlist(agent, heard, 3, listener, barred=everything[2:])
+        playlist(free, heard.without(everything[2:]), 3, listener)
+
+
+@pytest.mark.parametrize("name", ["logged", "skyline", "planner"])
+def test_agents_that_read_the_listener_have_nothing_to_recommend_from(synthetic, name):
+    with pytest.raises(ValueError, match=f"{name} reads a simulated listener"):
+        recommend_next(make_agent(name, synthetic), synthetic, HEARD)
 
 
 @pytest.mark.parametrize("name", ["\udcff", "\0", "", "\ud800 - \udfff"])

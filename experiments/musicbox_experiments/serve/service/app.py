@@ -16,8 +16,9 @@ from fastapi.staticfiles import StaticFiles
 
 from musicbox_env import __version__
 from musicbox_env.errors import is_message
-from musicbox_experiments.serve.engine import Asked, Engine, ServedAgent
-from musicbox_experiments.serve.service.asking import asked_of
+from musicbox_experiments.serve.engine import Engine, ServedAgent
+from musicbox_experiments.serve.recommender import LiveSession
+from musicbox_experiments.serve.service.asking import live_session
 from musicbox_experiments.serve.service.batching import Batcher, BusyError
 from musicbox_experiments.serve.service.guard import Guard, Limits
 from musicbox_experiments.serve.service.look import Looker
@@ -86,8 +87,8 @@ class Service:
 
     async def recommendation(self, request: RecommendRequest) -> Recommendation:
         """The next songs for a session."""
-        agent, asked, unknown = self._asked(request)
-        songs = await self.batcher.songs(agent, asked, request.k)
+        agent, session, unknown = self._session(request)
+        songs = await self.batcher.songs(agent, session, request.k)
         return Recommendation(
             songs=[ScoredSong(**self.looker.about(row), score=score) for row, score in songs],
             unknown=unknown,
@@ -96,9 +97,9 @@ class Service:
 
     async def playlist(self, request: PlaylistRequest) -> Playlist:
         """Songs to be heard one after another in a session."""
-        agent, asked, unknown = self._asked(request)
+        agent, session, unknown = self._session(request)
         with _refusing():
-            places = await self.batcher.compute(partial(agent.playlist, asked, request.n))
+            places = await self.batcher.compute(partial(agent.playlist, session, request.n))
         return Playlist(
             songs=[
                 PlaylistSong(**self.looker.about(place.track), skip_chance=place.skip)
@@ -108,9 +109,9 @@ class Service:
             served_by=self._served_by(agent),
         )
 
-    def _asked(self, request: Session) -> tuple[ServedAgent, Asked, list[Unknown]]:
+    def _session(self, request: Session) -> tuple[ServedAgent, LiveSession, list[Unknown]]:
         with _refusing():
-            return self.engine.agent(request.agent), *asked_of(self.engine, request)
+            return self.engine.agent(request.agent), *live_session(self.engine, request)
 
     def _served_by(self, agent: ServedAgent) -> ServedBy:
         run, fingerprint = self.engine.run, self.engine.fingerprint

@@ -1,4 +1,4 @@
-"""Requests as agents are asked, and their answers as songs."""
+"""Requests as agents see them."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -8,8 +8,9 @@ import numpy.typing as npt
 
 from musicbox_env.ingest.histories.levels import LevelConfig
 from musicbox_env.schema import CONTEXT_TYPES, UNKNOWN, Level
-from musicbox_experiments.serve.engine import Asked, Engine, Rows
+from musicbox_experiments.serve.engine import Engine
 from musicbox_experiments.serve.recommend import LEVEL_NAMES, context_of, parse_heard
+from musicbox_experiments.serve.recommender import LiveSession, Rows
 from musicbox_experiments.serve.service.schemas import (
     LONGEST_NAME,
     MOST_HEARD,
@@ -24,8 +25,8 @@ LEVELS: Final = LevelConfig()
 """How far a song was heard, as the readers of histories see it."""
 
 
-def asked_of(engine: Engine, session: Session) -> tuple[Asked, list[Unknown]]:
-    """What an agent is asked, without the songs that the catalog does not know.
+def live_session(engine: Engine, session: Session) -> tuple[LiveSession, list[Unknown]]:
+    """A request as agents see it, without the songs that the catalog does not know.
 
     Raises:
         ValueError: The text of what was heard cannot be read.
@@ -34,7 +35,7 @@ def asked_of(engine: Engine, session: Session) -> tuple[Asked, list[Unknown]]:
     tracks, levels, unknown = heard_songs(engine, heard)
     barred, others = find_all(engine, session.exclude)
     context = _context(session.context)
-    return Asked(tracks, levels, context, barred[barred >= 0]), unknown + others
+    return LiveSession(tracks, levels, context, barred[barred >= 0]), unknown + others
 
 
 def heard_songs(

@@ -11,7 +11,8 @@ from typing import Final, TypeVar
 import torch
 from threadpoolctl import threadpool_limits
 
-from musicbox_experiments.serve.engine import AT_ONCE, Asked, Scored, ServedAgent
+from musicbox_experiments.serve.engine import Scored, ServedAgent
+from musicbox_experiments.serve.recommender import AT_ONCE, LiveSession
 
 MOST_WAITING: Final = 1_024
 """Requests that wait; further ones are refused at once."""
@@ -40,13 +41,13 @@ class Job:
 
     Attributes:
         agent: Who is asked.
-        asked: What.
+        session: In which session.
         number: For how many songs.
         answer: What comes of it.
     """
 
     agent: ServedAgent
-    asked: Asked
+    session: LiveSession
     number: int
     answer: asyncio.Future[Songs] = field(default_factory=_future)
 
@@ -63,13 +64,13 @@ class Batcher:
         self._waiting: asyncio.Queue[Job] = asyncio.Queue(MOST_WAITING)
         self._observe = observe
 
-    async def songs(self, agent: ServedAgent, asked: Asked, number: int) -> Songs:
+    async def songs(self, agent: ServedAgent, session: LiveSession, number: int) -> Songs:
         """Songs of one request; see `ServedAgent.songs`.
 
         Raises:
             BusyError: Too many requests wait.
         """
-        job = Job(agent, asked, number)
+        job = Job(agent, session, number)
         try:
             self._waiting.put_nowait(job)
         except asyncio.QueueFull:
@@ -118,6 +119,6 @@ def _answers(jobs: Sequence[Job]) -> list[Songs | Exception]:
 def _answered(jobs: Sequence[Job]) -> Sequence[Songs | Exception]:
     """Answers of one agent; if a batch fails, each alone, so that one cannot fail the others."""
     try:
-        return jobs[0].agent.songs([job.asked for job in jobs], [job.number for job in jobs])
+        return jobs[0].agent.songs([job.session for job in jobs], [job.number for job in jobs])
     except Exception as error:
         return [error] if len(jobs) == 1 else [_answered([job])[0] for job in jobs]

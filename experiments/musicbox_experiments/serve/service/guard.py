@@ -77,7 +77,8 @@ class Guard:
                 names lead here; None is any.
         """
         self.app, self.metrics, self.limits = app, metrics, limits
-        self.token, self.hosts, self.draining = token, hosts, False
+        self.token, self.draining = token, False
+        self.hosts = None if hosts is None else {host.lower() for host in hosts}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request; other events go through."""
@@ -119,7 +120,7 @@ class Guard:
 
     def _require_allowed(self, scope: Scope) -> None:
         headers = Headers(scope=scope)
-        host = headers.get("host", "").rsplit(":", 1)[0].strip("[]")
+        host = headers.get("host", "").rsplit(":", 1)[0].strip("[]").lower()
         if self.hosts is not None and host not in self.hosts:
             raise RefusedError(
                 HTTPStatus.MISDIRECTED_REQUEST, "This service is not called by that host name."

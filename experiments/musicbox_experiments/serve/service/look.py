@@ -12,9 +12,10 @@ from musicbox_env.simulator.assets import EnvAssets
 from musicbox_env.simulator.config import SessionConfig
 from musicbox_env.simulator.dynamics import Simulator
 from musicbox_experiments.serve.catalog_map import CatalogMap
-from musicbox_experiments.serve.engine import Asked, Choice, Engine, Rows, ServedAgent, number
+from musicbox_experiments.serve.engine import Engine, ServedAgent, number
 from musicbox_experiments.serve.reasons import near_to
 from musicbox_experiments.serve.recommend import context_of
+from musicbox_experiments.serve.recommender import Choice, LiveSession, Rows
 from musicbox_experiments.serve.service.asking import find_all, heard_songs
 from musicbox_experiments.serve.service.schemas import (
     AgentView,
@@ -36,14 +37,14 @@ class _Seen(NamedTuple):
     """A session to look at.
 
     Attributes:
-        asked: As agents are asked about it.
+        session: As agents see it.
         chances: Of a skip, of each song heard ``(t,)``, NaN where nobody says.
         remaining: Songs that a simulated listener still hears.
         simulator: The simulated listener; None for one's own session.
         unknown: Songs named that are not in the catalog.
     """
 
-    asked: Asked
+    session: LiveSession
     chances: Doubles
     remaining: int | None
     simulator: Simulator | None
@@ -109,8 +110,8 @@ class Looker:
 
     def _own(self, request: LookRequest) -> _Seen:
         tracks, levels, unknown = heard_songs(self.engine, request.heard)
-        asked = Asked(tracks, levels, context_of(), np.empty(0, np.int64))
-        return _Seen(asked, np.full(len(tracks), np.nan), None, None, unknown)
+        session = LiveSession(tracks, levels, context_of())
+        return _Seen(session, np.full(len(tracks), np.nan), None, None, unknown)
 
     def _simulated(self, request: LookRequest) -> _Seen:
         pool, listener = self.assets.pool, request.listener
@@ -130,18 +131,17 @@ class Looker:
                 chances.append(float(simulator.skip_probabilities(_ONLY, slate)[0, 0]))
                 simulator.step(_ONLY, slate)
         history, heard = simulator.history, slice(0, int(simulator.history.count[0]))
-        asked = Asked(
+        session = LiveSession(
             history.tracks[0, heard].astype(np.int64),
             history.levels[0, heard].copy(),
             simulator.context[0].copy(),
-            np.empty(0, np.int64),
         )
         remaining = int(simulator.remaining[0])
-        return _Seen(asked, np.array(chances), remaining, simulator, unknown)
+        return _Seen(session, np.array(chances), remaining, simulator, unknown)
 
     def _heard(self, seen: _Seen) -> list[HeardSong]:
-        places = self.map.places(self.map.vectors[seen.asked.tracks])
-        songs = zip(seen.asked.tracks, seen.asked.levels, seen.chances, places, strict=True)
+        places = self.map.places(self.map.vectors[seen.session.tracks])
+        songs = zip(seen.session.tracks, seen.session.levels, seen.chances, places, strict=True)
         return [
             HeardSong(
                 **self.about(int(row)),
@@ -159,10 +159,10 @@ class Looker:
         return {"id": self.engine.songs.id(row), "title": title, "artist": artist}
 
     def _view(self, served: ServedAgent, seen: _Seen) -> AgentView:
-        if not served.has_slate(seen.asked):
+        if not served.has_slate(seen.session):
             return AgentView(agent=served.label, songs=[], points=[], near=[])
-        choice = served.choose([seen.asked])
-        points = choice.points[0]
+        choice = served.choose([seen.session])
+        points = served.points(choice)[0]
         near = (
             near_to(served.agent, served.assets, choice.observation, points[0])
             if len(points)
@@ -170,19 +170,19 @@ class Looker:
         )
         return AgentView(
             agent=served.label,
-            songs=self._songs(choice, seen),
+            songs=self._songs(served, choice, seen),
             points=self._points(served, points),
             near=near[near < len(self.map)].tolist(),
         )
 
-    def _songs(self, choice: Choice, seen: _Seen) -> list[SeenSong]:
+    def _songs(self, served: ServedAgent, choice: Choice, seen: _Seen) -> list[SeenSong]:
         rows = choice.slates[0][choice.slates[0] >= 0]
         chances = self._skip_rate[rows]
         if seen.simulator is not None:
             chances = seen.simulator.skip_probabilities(_ONLY, rows[None])[0]
         places = self.map.places(self.map.vectors[rows])
-        nearest = [self._nearest(row, seen.asked.tracks) for row in rows]
-        parts = zip(rows, choice.scores[0], chances, places, nearest, strict=False)
+        nearest = [self._nearest(row, seen.session.tracks) for row in rows]
+        parts = zip(rows, served.scores(choice)[0], chances, places, nearest, strict=False)
         return [
             SeenSong(
                 **self.about(int(row)),
