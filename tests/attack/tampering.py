@@ -1,8 +1,9 @@
-"""Folders that somebody tampered with: a table of mutations, and a process that plays them.
+"""Folders that somebody tampered with: a table of mutations, and a process that uses them.
 
-``python tampering.py FOLDER OUT NAME...`` links the dataset folder anew for each mutation, changes
-one file of it, and plays what is left. It prints a line of JSON before and after each, so that
-whoever reads them sees at which one the process died.
+``python tampering.py FOLDER OUT played`` links the dataset folder anew for each mutation whose name
+it reads, changes one file of it, and plays what is left; with ``served`` the folder is a run, whose
+agent is asked for songs. It prints a line of JSON before and after each, so that whoever reads them
+(`attack`) sees at which one the process died.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ import json
 import math
 import os
 import shutil
+import subprocess
 import sys
+import threading
 import zipfile
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -24,6 +27,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+from musicbox_env.errors import is_message
 
 Change = Callable[[Path], None]
 SIMILARITY, LEAVING, LEARNED = "listeners/similarity.npz", "leaving.json", "listeners/learned.npz"
@@ -55,15 +60,16 @@ def as_npy(array: npt.NDArray, **options: Any) -> bytes:
 
 def changed_arrays(array: npt.NDArray) -> Iterator[tuple[str, npt.NDArray]]:
     """What an array could be instead, by name."""
-    yield "cut by one", array[:-1]
-    yield "cut by half", array[: len(array) // 2]
-    yield "one row more", np.concatenate([array, array[-1:]])
-    yield "twice", np.concatenate([array, array])
-    yield "empty", array[:0]
-    yield "no dimension", array.reshape(-1)[0].reshape(())
+    if array.ndim:
+        yield "cut by one", array[:-1]
+        yield "cut by half", array[: len(array) // 2]
+        yield "one row more", np.concatenate([array, array[-1:]])
+        yield "twice", np.concatenate([array, array])
+        yield "empty", array[:0]
+        yield "no dimension", array.reshape(-1)[0].reshape(())
+        yield "backwards", np.ascontiguousarray(array[::-1])
     yield "one dimension more", array[..., None]
     yield "flat and last axis cut", array.reshape(-1)[:-1]
-    yield "backwards", np.ascontiguousarray(array[::-1])
     if array.ndim > 1:
         yield "columns first", np.asfortranarray(array)
         yield "last axis cut", np.ascontiguousarray(array[..., :-1])
@@ -181,22 +187,24 @@ def of_json(path: Path) -> Iterator[tuple[str, Change]]:
 def of_arrays(path: Path) -> Iterator[tuple[str, Change]]:
     with np.load(path) as stored:
         arrays = {name: stored[name] for name in stored.files}
-    about = json.loads(str(arrays.pop("about")))
-    short = {**about, "inputs": {}} if "inputs" in about else about
+    about = json.loads(str(arrays.pop("about"))) if "about" in arrays else None
+    short = {**about, "inputs": {}} if about and "inputs" in about else about or {}
     for name, text in changed_json(short):
-        whole = text.replace('"inputs": {}', f'"inputs": {json.dumps(about.get("inputs"))}')
+        inputs = json.dumps((about or {}).get("inputs"))
+        whole = text.replace('"inputs": {}', f'"inputs": {inputs}')
         yield f"about {name}", partial(replace, content=as_npz(arrays, whole))
+    said = None if about is None else json.dumps(about)
     for member, array in arrays.items():
         for name, other in changed_arrays(array):
-            changed = as_npz({**arrays, member: other}, json.dumps(about))
+            changed = as_npz({**arrays, member: other}, said)
             yield f"{member} {name}", partial(replace, content=changed)
-        for name, content in headers(array):
-            changed = as_npz(arrays, json.dumps(about), {f"{member}.npy": content})
+        for name, content in headers(array) if array.ndim else ():
+            changed = as_npz(arrays, said, {f"{member}.npy": content})
             yield f"{member} {name}", partial(replace, content=changed)
         left = {name: a for name, a in arrays.items() if name != member}
-        yield f"{member} missing", partial(replace, content=as_npz(left, json.dumps(about)))
+        yield f"{member} missing", partial(replace, content=as_npz(left, said))
     more = {**arrays, "more": np.zeros(3)}
-    yield "one member more", partial(replace, content=as_npz(more, json.dumps(about)))
+    yield "one member more", partial(replace, content=as_npz(more, said))
     yield "without about", partial(replace, content=as_npz(arrays, None))
 
 
@@ -360,6 +368,22 @@ def play(folder: Path) -> None:
     assert len(env.unwrapped.assets.dataset.sessions.session_ids) > 0
 
 
+def ask(folder: Path) -> None:
+    """Ask the agent of a run for songs, as `musicbox serve` does."""
+    from musicbox_experiments.serve.engine import Engine
+    from musicbox_experiments.serve.recommend import context_of
+    from musicbox_experiments.serve.recommender import LiveSession
+
+    (label,) = (each.name for each in (folder / "agents").iterdir())
+    engine = Engine.open(folder, (label,))
+    heard, levels = np.arange(5), np.arange(5, dtype=np.int8)
+    (songs,) = engine.agents[label].songs([LiveSession(heard, levels, context_of())], [7])
+    rows = {row for row, _ in songs}
+    assert len(rows) == len(songs) == 7, "a song twice, or too few"
+    assert rows <= {*range(5, len(engine.songs))}, "a song that is none, or was heard"
+    assert all(math.isfinite(score) for _, score in songs), "a score"
+
+
 def link(folder: Path, into: Path) -> None:
     """A folder of links to the files of another."""
     for path in folder.rglob("*"):
@@ -371,7 +395,11 @@ def link(folder: Path, into: Path) -> None:
             os.link(path, target)
 
 
-def main(folder: Path, out: Path, names: list[str]) -> None:
+USES = {"played": play, "served": ask}
+
+
+def main(folder: Path, out: Path, use: str, names: list[str]) -> None:
+    """Use the folder after each mutation, and print what came of it."""
     wanted = set(names)
     for number, (name, file, change) in enumerate(mutations(folder)):
         if name not in wanted:
@@ -382,12 +410,58 @@ def main(folder: Path, out: Path, names: list[str]) -> None:
         change(tampered / file)
         outcome = {"done": name, "file": file, "error": "", "message": ""}
         try:
-            play(tampered)
+            USES[use](tampered)
         except Exception as error:
             outcome |= {"error": type(error).__name__, "message": str(error)}
+            outcome["meant"] = is_message(error)
         print(json.dumps(outcome), flush=True)
         shutil.rmtree(tampered)
 
 
+SILENCE = 300
+"""Seconds after which a process that uses one folder hangs; kernels may have to be compiled."""
+
+
+def attack(folder: Path, out: Path, use: str, names: list[str]) -> list[dict[str, Any]]:
+    """Outcomes of mutations; a process that dies or hangs is one, and the next goes on."""
+    outcomes: list[dict[str, Any]] = []
+    left = list(names)
+    while left:
+        begun, done = "", []
+        with (out / "errors.txt").open("w+") as errors:
+            process = subprocess.Popen(
+                [sys.executable, __file__, str(folder), str(out), use],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+            )
+            assert process.stdin
+            assert process.stdout
+            process.stdin.write(json.dumps(left))
+            process.stdin.close()
+            watch = threading.Timer(SILENCE, process.kill)
+            watch.start()
+            for line in process.stdout:
+                watch.cancel()
+                watch = threading.Timer(SILENCE, process.kill)
+                watch.start()
+                said = json.loads(line)
+                begun = said.get("begin", begun)
+                done += [said] if "done" in said else []
+            code = process.wait()
+            watch.cancel()
+            process.stdout.close()
+        outcomes += done
+        finished = {outcome["done"] for outcome in done}
+        told = (out / "errors.txt").read_text()[-600:]
+        if code and begun not in finished:
+            outcomes.append({"done": begun, "file": "", "error": f"exit {code}", "message": told})
+            finished.add(begun)
+        assert finished, f"nothing was used: exit {code}, {told}"
+        left = [name for name in left if name not in finished]
+    return outcomes
+
+
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.stdin.read()))
+    main(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], json.loads(sys.stdin.read()))

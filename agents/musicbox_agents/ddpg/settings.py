@@ -15,12 +15,14 @@ REACHES: Final = ("nothing", "slate", "song")
 QUALITIES: Final = ("learned", "logged", "counted")
 
 _POSITIVE: Final = 1e-12
+_OVERWHELMING: Final = 1e3
+"""Weight beside which nothing else is left; of much larger ones products overflow float32."""
 _RANGES: Final[dict[str, tuple[float, float]]] = {
     **dict.fromkeys(("history_length", "slate_size"), (1, MOST_SONGS)),
     "hidden": (1, WIDEST),
     **dict.fromkeys(("batch_size", "buffer_size", "num_envs", "log_sessions"), (1, np.inf)),
-    **dict.fromkeys(("warmup_updates", "learning_starts", "noise"), (0, np.inf)),
-    **dict.fromkeys(("rerank", "quality_weight"), (0, np.inf)),
+    **dict.fromkeys(("warmup_updates", "learning_starts", "rerank"), (0, np.inf)),
+    **dict.fromkeys(("noise", "quality_weight"), (0, _OVERWHELMING)),
     "updates_per_step": (_POSITIVE, np.inf),
     **dict.fromkeys(("tau", "actor_rate", "critic_rate"), (_POSITIVE, 1)),
     **dict.fromkeys(("gamma", "offline_fraction"), (0, 1)),

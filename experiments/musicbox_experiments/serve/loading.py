@@ -17,19 +17,34 @@ from musicbox_experiments.serve.service.schemas import LookRequest
 from musicbox_experiments.text import say
 
 
-def load(config: ServeConfig, token: str | None) -> Guard:
-    """The application that a configuration asks for, and what it is, printed."""
-    one_thread()
-    engine = Engine.open(config.run, config.agents, config.seed)
-    looker = Looker(engine, config.listener)
-    warm_up(engine, looker)
-    local = config.host in LOOPBACK
-    say(f"Loaded {config.run}: agents {', '.join(engine.agents)}; {len(engine.songs):,} songs.")
-    if not local and token is None:
-        say("Anyone who reaches this address may ask; --token-file demands a secret.")
-    return create_app(
-        engine, looker, token=token, hosts=(*LOOPBACK, config.host) if local else None
-    )
+class Loader:
+    """Makes the application that a configuration asks for, as often as its run changes."""
+
+    def __init__(self, config: ServeConfig, token: str | None) -> None:
+        """Take what `musicbox serve` was given."""
+        self._config, self._token = config, token
+        self._served: set[str] = set()
+
+    def __call__(self) -> Guard:
+        """The application, and what it is, printed.
+
+        Raises:
+            UserError: An agent that was served before lies in the changed run and cannot be opened.
+        """
+        one_thread()
+        config = self._config
+        engine = Engine.open(config.run, config.agents, config.seed)
+        if lost := sorted(self._served.intersection(engine.left_out)):
+            raise UserError(f"{', '.join(lost)} cannot be served, see above.")
+        looker = Looker(engine, config.listener)
+        warm_up(engine, looker)
+        local = config.host in LOOPBACK
+        say(f"Loaded {config.run}: agents {', '.join(engine.agents)}; {len(engine.songs):,} songs.")
+        if not local and self._token is None:
+            say("Anyone who reaches this address may ask; --token-file demands a secret.")
+        hosts = (*LOOPBACK, config.host) if local else None
+        self._served = {*engine.agents}
+        return create_app(engine, looker, token=self._token, hosts=hosts)
 
 
 def warm_up(engine: Engine, looker: Looker) -> None:

@@ -74,7 +74,7 @@ def serve(config: ServeConfig, *, started: Callable[[str], object] | None = None
     with bound(config.host, config.port) as listening, tempfile.TemporaryDirectory() as counters:
         os.environ[COUNTERS] = counters
         # Only now: prometheus-client looks for the folder when it is imported.
-        from musicbox_experiments.serve.loading import load
+        from musicbox_experiments.serve.loading import Loader
         from musicbox_experiments.serve.service.workers import Supervisor
 
         host = f"[{config.host}]" if ":" in config.host else config.host
@@ -87,7 +87,7 @@ def serve(config: ServeConfig, *, started: Callable[[str], object] | None = None
 
         Supervisor(
             listening,
-            lambda: load(config, token),
+            Loader(config, token),
             lambda: state_of_run(config.run),
             config.workers,
             started=announce,

@@ -149,6 +149,20 @@ def test_what_cannot_be_is_refused_in_a_sentence(address, body):
     assert (status, REFUSED[body] in json.loads(answer)["detail"]) == (422, True), answer
 
 
+@pytest.mark.parametrize("size", [1 << 18, 10 << 20])
+def test_a_body_of_megabytes_is_refused_and_its_sender_reads_why(address, size):
+    body = b'{"agent": "' + b"x" * size + b'"}'
+    status, _, answer = sent(address, "POST", "/v1/recommend", body)
+    assert (status, json.loads(answer)["detail"]) == (413, "The body is larger than 262,144 bytes.")
+
+
+@pytest.mark.parametrize("name", ["nobody", "../ddpg", "ddpg\0", "\ud800", "DDPG" * 40, ""])
+def test_agents_that_are_not_there_are_named_to_no_harm(address, name):
+    status, _, answer = sent(address, "POST", "/v1/recommend", json.dumps({"agent": name}))
+    assert status == 422
+    assert re.search("No agent .* is served|unicode|at most 200", json.loads(answer)["detail"])
+
+
 @pytest.mark.parametrize("body", [b"{", b"\xff\xfe", b"[" * 100_000, b'{"a":' * 20_000])
 def test_what_is_no_json_is_refused(address, body):
     status, _, answer = sent(address, "POST", "/v1/recommend", body)

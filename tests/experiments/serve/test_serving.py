@@ -3,82 +3,21 @@
 import json
 import os
 import resource
+import shutil
 import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
-from contextlib import contextmanager
 from http.client import HTTPConnection
 
 import pytest
 from musicbox_experiments.serve.client import Client
+from musicbox_experiments.serve.loading import Loader
 from musicbox_experiments.serve.serve import ServeConfig, read_token, run
-from served_runs import write_training
+from served_runs import load, serving, wait_until, workers, write_training
 
 from musicbox_env.errors import UserError
-
-BODY = json.dumps({"heard": "t_00000003:full,t_00000017:skipped"})
-
-
-@contextmanager
-def serving(folder, *options):
-    """The command as a process: its address and itself."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "musicbox_experiments", "serve", str(folder)]
-    process = subprocess.Popen(
-        [*command, "--port", str(port), *options],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    try:
-        for line in process.stdout:
-            if line.startswith("Serving at"):
-                break
-        yield f"http://127.0.0.1:{port}", process
-    finally:
-        process.terminate()
-        process.wait(timeout=60)
-        process.stdout.close()
-
-
-def workers(process):
-    listed = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True)
-    return [int(pid) for pid in listed.stdout.split()]
-
-
-@contextmanager
-def load(address, clients=8, retries=0):
-    """Requests without a pause from several clients; gives their answers and failures."""
-    answers, failures, over = [], [], threading.Event()
-
-    def ask():
-        with Client(address, retries=retries) as client:
-            while not over.is_set():
-                try:
-                    answers.append(client.ask("POST", "/v1/recommend", json.loads(BODY)))
-                except Exception as error:
-                    failures.append(error)
-
-    threads = [threading.Thread(target=ask) for _ in range(clients)]
-    for thread in threads:
-        thread.start()
-    try:
-        yield answers, failures
-    finally:
-        over.set()
-        for thread in threads:
-            thread.join()
-
-
-def wait_until(condition, seconds=60):
-    until = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < until
-        time.sleep(0.1)
 
 
 @pytest.fixture(scope="module")
@@ -178,6 +117,19 @@ def test_whatever_the_schema_allows_is_answered_and_the_rest_refused(address, tm
         timeout=900,
     )
     assert done.returncode == 0, done.stdout[-6_000:]
+
+
+def test_a_changed_run_must_still_have_the_agents_that_were_served(tmp_path, synthetic, capsys):
+    for name in ("ddpg", "popularity"):
+        write_training(tmp_path / "run", name, synthetic)
+    load_anew = Loader(ServeConfig(tmp_path / "run"), None)
+    assert load_anew()
+    (tmp_path / "run/agents/ddpg/seed-0/best/weights.npz").write_bytes(b"PK")
+    with pytest.raises(UserError, match="ddpg cannot be served, see above"):
+        load_anew()
+    assert "weights.npz: " in capsys.readouterr().err
+    shutil.rmtree(tmp_path / "run/agents/ddpg")
+    assert load_anew()
 
 
 def test_a_port_that_is_taken_is_named(two_runs):

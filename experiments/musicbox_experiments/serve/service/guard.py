@@ -4,6 +4,7 @@ import asyncio
 import hmac
 import json
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Final
@@ -33,11 +34,13 @@ class Limits:
 
     Attributes:
         body: Bytes.
+        forgotten: Bytes of a larger one that are read, so that its refusal is, too.
         receiving: Seconds until all of it has arrived.
         answering: Seconds until the answer begins.
     """
 
     body: int = 1 << 18
+    forgotten: int = 1 << 24
     receiving: float = 10.0
     answering: float = 30.0
 
@@ -134,26 +137,29 @@ class Guard:
             )
 
     async def _body(self, headers: Headers, receive: Receive) -> bytes:
-        too_large = RefusedError(
-            HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-            f"The body is larger than {self.limits.body:,} bytes.",
-        )
+        """What a request holds; of one that is too large the rest is read and forgotten.
+
+        Where a connection ends with bytes unread, its client sees that it was reset, and no answer.
+        """
+        limits, parts, size, more = self.limits, [], 0, True
         length = headers.get("content-length", "0")
-        if length.isdecimal() and int(length[:20]) > self.limits.body:
-            raise too_large
-        parts, size, more = [], 0, True
-        try:
-            async with asyncio.timeout(self.limits.receiving):
-                while more:
+        if length.isdecimal() and int(length[:20]) > limits.forgotten:
+            more, size = False, limits.forgotten
+        with suppress(TimeoutError):
+            async with asyncio.timeout(limits.receiving):
+                while more and size <= limits.forgotten:
                     message = await receive()
-                    parts.append(message.get("body", b""))
-                    size, more = size + len(parts[-1]), message.get("more_body", False)
-                    if size > self.limits.body:
-                        raise too_large
-        except TimeoutError:
+                    part, more = message.get("body", b""), message.get("more_body", False)
+                    size += len(part)
+                    if size <= limits.body:
+                        parts.append(part)
+        if size > limits.body:
             raise RefusedError(
-                HTTPStatus.REQUEST_TIMEOUT, "The body did not arrive in time."
-            ) from None
+                HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+                f"The body is larger than {limits.body:,} bytes.",
+            )
+        if more:
+            raise RefusedError(HTTPStatus.REQUEST_TIMEOUT, "The body did not arrive in time.")
         return b"".join(parts)
 
 
