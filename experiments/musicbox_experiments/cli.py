@@ -138,6 +138,8 @@ def run_command(name: str, arguments: Sequence[str]) -> None:
     try:
         import tyro
 
+        from musicbox_experiments.option_types import plain_words
+
         module = import_module(f"musicbox_experiments.{COMMANDS[name][0]}")
     except ModuleNotFoundError as error:
         raise SystemExit(_without_extras(name, error)) from None
@@ -150,6 +152,7 @@ def run_command(name: str, arguments: Sequence[str]) -> None:
             description=module.__doc__,
             args=arguments,
             config=(tyro.conf.OmitArgPrefixes,),
+            registry=plain_words(),
             **({} if default is None else {"default": default}),
         )
         module.run(config)

@@ -116,6 +116,7 @@ def _kind(space: ActionSpace) -> str:
             "of the environment"
         )
     return (
-        "coordinates of the embedding space, of several proto-actions one after another "
-        "(.reshape(-1)); the environment's options action, embedding and slate_size decide how many"
+        "coordinates of the embedding space: with action='proto' of one proto-action, with "
+        "action='proto_list' of one for each place of the slate, side by side (.reshape(-1)); the "
+        "environment's options embedding and slate_size decide how many"
     )

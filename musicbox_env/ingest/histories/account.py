@@ -22,6 +22,7 @@ UNCLEAR: Final = "rows that may go on with a play"
 OPINIONS_READ: Final = "likes and dislikes"
 OPINIONS_COUNTED: Final = "likes and dislikes given within a session"
 PLAYS: Final = "plays of music"
+STARTS: Final = "plays whose times are read as their starts"
 FLIPPED: Final = "overlaps if times were the other end"
 NO_CLOCK: Final = "Hours of the day are unknown: times count from a moment that is not told."
 INFERRED: Final = "inferred_share"
@@ -61,9 +62,12 @@ def history_notes(
     notes = []
     overlaps, on_another_device = counts[OVERLAPS[1]], counts[OVERLAPS[2]]
     if overlaps > SUSPICIOUS_OVERLAP * counts[PLAYS] > 3 * counts[FLIPPED]:
+        read, other = "start", "end"
+        if 2 * counts[STARTS] < counts[PLAYS]:
+            read, other = other, read
         notes.append(
-            "Many plays overlap the way the times are read, and few would if a time were the "
-            "other end of its play: try time_is=start or time_is=end in the mapping."
+            f"Many plays overlap with each time read as the {read} of its play, and few would if "
+            f"it were the {other}: try time_is={other} in the mapping."
         )
     elif overlaps > on_another_device:
         notes.append(

@@ -41,6 +41,7 @@ from musicbox_env.ingest.histories.account import (
     OPINIONS_READ,
     PIECES,
     PLAYS,
+    STARTS,
     UNCLEAR,
     history_notes,
     level_account,
@@ -53,10 +54,10 @@ from musicbox_env.ingest.histories.inferred import GapLengths, bound_by_next, wi
 from musicbox_env.ingest.histories.levels import Evidence, LengthEstimate, listen_levels
 from musicbox_env.ingest.histories.reading import HistoryTables
 from musicbox_env.ingest.histories.sessionize import (
-    FOUND,
     NO_SESSION,
     cut_sessions,
     find_runs,
+    found_names,
 )
 from musicbox_env.ingest.histories.timing.clock import Clock, changes, with_true_starts
 from musicbox_env.ingest.histories.timing.copies import without_copies, without_duplicates
@@ -259,7 +260,8 @@ class _HistoryMaker(ExitStack):
             listens, again = without_duplicates(listens)
             listens = with_true_starts(listens)
             listens, copies = without_copies(listens)
-            found = {DUPLICATES: again, COPIES: copies, PLAYS: len(listens)}
+            starts = int(listens["time_is_start"].sum())
+            found = {DUPLICATES: again, COPIES: copies, PLAYS: len(listens), STARTS: starts}
             self._counts.update({NO_TIME: int(coarse.sum()), **found})
             if len(listens):
                 for what, column in (("played", "ms"), ("duration", "length")):
@@ -333,7 +335,7 @@ class _HistoryMaker(ExitStack):
             "overlaps": {name: self._counts[name] for name in OVERLAPS},
             "sessions": {
                 **asdict(self._config.session),
-                "found": {name: self._counts[name] for name in FOUND},
+                "found": {n: self._counts[n] for n in found_names(self._config.session)},
             },
             "levels": {"shares": asdict(self._config.level), **level_account(self._evidence)},
             "notes": self._notes(),

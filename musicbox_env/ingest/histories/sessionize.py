@@ -22,12 +22,11 @@ from musicbox_env.schema import MAX_SESSION_LENGTH, MIN_SESSION_LENGTH, UNKNOWN
 
 NO_SESSION: Final = -1
 FATES: Final = ("plays in runs too short", "plays cut off long runs", "plays in sessions")
-FOUND: Final = (
-    "runs of plays",
-    "runs too short for a session",
-    "runs too long for a session",
-    "sessions",
-)
+LONG_RUNS: Final = {
+    "window": "runs longer than a session, divided into several",
+    "cut": "runs longer than a session, of which the first plays are kept",
+}
+"""What becomes of long runs, by `SessionConfig.long_runs`."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +56,12 @@ class SessionConfig:
             )
         if self.long_runs not in ("window", "cut"):
             raise ValueError(f"long_runs is {self.long_runs!r}; 'window' or 'cut' expected.")
+
+
+def found_names(config: SessionConfig) -> tuple[str, str, str, str]:
+    """Names of the counts of runs and sessions."""
+    long = LONG_RUNS[config.long_runs]
+    return "runs of plays", "runs too short for a session", long, "sessions"
 
 
 def find_runs(
@@ -124,7 +129,7 @@ def cut_sessions(
     short, long = lengths < config.min_plays, lengths > most
     fates = lengths[short].sum(), size[~kept & ~short[of_run]].sum(), size[kept].sum()
     found = len(lengths), short.sum(), long.sum(), kept.sum()
-    for what, count in zip((*FATES, *FOUND), (*fates, *found), strict=True):
+    for what, count in zip((*FATES, *found_names(config)), (*fates, *found), strict=True):
         counts[what] += int(count)
     session = np.where(kept, np.cumsum(kept) - 1, NO_SESSION)
     return np.repeat(session, size), np.repeat(np.where(kept, size, UNKNOWN), size)

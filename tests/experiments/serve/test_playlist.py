@@ -97,11 +97,12 @@ def run(synthetic, tmp_path_factory):
 
 def test_the_command_prints_a_line_a_song_with_its_chance(run, capsys):
     main([*run, "--songs", "4"])
-    lines = capsys.readouterr().out.splitlines()
+    told, *lines = capsys.readouterr().out.splitlines()
+    assert "chance that a learned listener" in told
     assert [line.split()[0] for line in lines] == ["1", "2", "3", "4"]
     assert all(" skip " in line and "%" in line for line in lines)
     main([*run, "--order", "t_00000050", "t_00000060"])
-    lines = capsys.readouterr().out.splitlines()
+    _, *lines = capsys.readouterr().out.splitlines()
     assert sorted("t_00000050" in line for line in lines) == [False, True]
 
 

@@ -28,7 +28,8 @@ def test_times_of_the_wrong_end_are_noticed(tmp_path):
     table.to_csv(tmp_path / "plays.csv", index=False)
     right = run(tmp_path, tmp_path / "plays.csv", map=FOREIGN_MAP)
     assert not [note for note in right.about["history"]["notes"] if "time_is" in note]
-    with pytest.raises(ValueError, match=r"No session is left[\s\S]*try time_is=start or"):
+    said = r"No session is left[\s\S]*read as the end of its play[\s\S]*time_is=start"
+    with pytest.raises(ValueError, match=said):
         run(tmp_path, tmp_path / "plays.csv", out="b", map=f"{FOREIGN_MAP},time_is=end")
 
 
@@ -88,6 +89,9 @@ def test_long_runs_short_runs_and_other_definitions(tmp_path):
     assert np.diff(cut.sessions.offsets).tolist() == [20]
     assert list(stored(cut)) == [tuple(f"t{i}" for i in range(20))]
     assert cut.about["history"]["rows"]["plays cut off long runs"] == 27
+    for dataset, fate in ((window, "divided into several"), (cut, "the first plays are kept")):
+        found = dataset.about["history"]["sessions"]["found"]
+        assert [n for what, n in found.items() if fate in what] == [1]
     small = SessionConfig(min_plays=5, max_plays=9)
     other = ingest_records(tmp_path, records, out="small", session=small)
     assert sorted(np.diff(other.sessions.offsets)) == [7, 8, 8, 8, 8, 8, 9]
