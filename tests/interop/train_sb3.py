@@ -1,4 +1,8 @@
-"""Stable-Baselines3's DDPG and SAC, untouched and with their defaults."""
+"""Stable-Baselines3's DDPG and SAC, untouched and with their defaults.
+
+With ``--data FOLDER`` they learn from logs that `musicbox ingest` read: by the defaults a session
+is then offered its own plays, whose levels are logged.
+"""
 
 import argparse
 
@@ -13,9 +17,9 @@ torch.set_num_threads(1)
 ALGORITHMS = {"DDPG": DDPG, "SAC": SAC}
 
 
-def train(algorithm, seed, steps):
+def train(algorithm, data, seed, steps):
     """A policy on the dictionary of the default observation."""
-    env = gym.make("MusicSession-v0")
+    env = gym.make("MusicSession-v0", data=data)
     model = algorithm("MultiInputPolicy", env, seed=seed).learn(steps)
     return lambda observation: model.predict(observation, deterministic=True)[0]
 
@@ -23,10 +27,12 @@ def train(algorithm, seed, steps):
 if __name__ == "__main__":
     chosen = argparse.ArgumentParser(add_help=False)
     chosen.add_argument("--algorithm", choices=ALGORITHMS, default="DDPG")
+    chosen.add_argument("--data", help="dataset folder; the bundled dataset if left out")
     given, rest = chosen.parse_known_args()
     report(
         f"Stable-Baselines3 {given.algorithm}",
-        lambda seed, steps: train(ALGORITHMS[given.algorithm], seed, steps),
+        lambda seed, steps: train(ALGORITHMS[given.algorithm], given.data, seed, steps),
         observation="embedding",
+        data=given.data,
         arguments=rest,
     )
