@@ -11,6 +11,7 @@ from musicbox_env.env import MusicSessionEnv
 
 project = "MusicBox"
 author = "The MusicBox authors"
+project_copyright = f"2026, {author}"
 release = __version__
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 html_theme = "furo"

@@ -3,7 +3,7 @@
     python tests/interop/ranges.py --only lowest gymnasium-1.2.2
 
 Each case has an environment of its own under ``.interop/``, removed afterwards. Results go to
-docs/interop.md.
+docs/interop.md; rows of cases that were not tried stay.
 """
 
 import argparse
@@ -23,6 +23,7 @@ TESTS = (
 )
 TOOLS = ("pytest", "hypothesis", "pillow")
 BEGIN, END = "<!-- table: make ranges -->", "<!-- end of ranges -->"
+HEAD = ("| case | versions | tests |", "| --- | --- | --- |")
 
 
 def lowest() -> list[str]:
@@ -56,14 +57,25 @@ def tried(case: str, versions: list[str]) -> str:
     return f"| {case} | {', '.join(shown)} | {said.stdout.strip().splitlines()[-1]} |"
 
 
+def case_of(row: str) -> str:
+    """The first cell of a row."""
+    return row.split("|")[1].strip()
+
+
+def merged(page: str, rows: list[str]) -> str:
+    """The page with new rows, each in place of that of the same case."""
+    shown = page.partition(BEGIN)[2].partition(END)[0].strip().splitlines()[len(HEAD) :]
+    known = {case_of(row): row for row in (*shown, *rows)}
+    return written_between(page, BEGIN, "\n".join([*HEAD, *known.values()]), END)
+
+
 def main() -> None:
     """Try the cases, and write the table into the page."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", nargs="+", choices=CASES, default=list(CASES))
     WORK.mkdir(exist_ok=True)
     rows = [tried(case, CASES[case]) for case in parser.parse_args().only]
-    table = ["| case | versions | tests |", "| --- | --- | --- |", *rows]
-    PAGE.write_text(written_between(PAGE.read_text(), BEGIN, "\n".join(table), END))
+    PAGE.write_text(merged(PAGE.read_text(), rows))
 
 
 if __name__ == "__main__":
