@@ -287,6 +287,15 @@ def within_session_slope(predictions: Predictions) -> Sums:
     return predictions.sums(lambda total: total[:, 0] / _nonzero(total[:, 1]), p * y, p * p)
 
 
+def share_told(predictions: Predictions) -> Sums:
+    """Slope of predicted on exact changes, through 0: 1 tells all of them, 0 nothing.
+
+    NaN where nothing changes.
+    """
+    p, y = predictions.probability, predictions.outcome
+    return predictions.sums(lambda total: total[:, 0] / _nonzero(total[:, 1]), p * y, y * y)
+
+
 def _nonzero(squares: Array) -> Array:
     """A sum of squares, NaN where it is 0 but for rounding: nothing varies, so no slope."""
     return np.where(squares > LEAST_SQUARES, squares, np.nan)

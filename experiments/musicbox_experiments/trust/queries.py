@@ -221,6 +221,38 @@ def query(
     return answers
 
 
+def query_after(
+    listener: Listener[Any], log: Log, heard: npt.NDArray[np.integer], tracks: Ints
+) -> Array:
+    """Skip probability of songs after first halves in which other songs were heard ``(n, c)``.
+
+    The first `FIRST_PREDICTED` plays are those of the log; the listener hears the others as it
+    hears recommended songs, of which no behaviour is known, and as far as the log says.
+
+    Args:
+        listener: Queried.
+        log: The sessions.
+        heard: Songs heard in place of the logged ones ``(n, width)``; only the first halves count.
+        tracks: Songs in question ``(n, c)``, of no session.
+    """
+    answers = np.empty(tracks.shape)
+    for chunk in _chunks(np.arange(len(tracks))):
+        history = log.history(chunk, np.full(len(chunk), FIRST_PREDICTED))
+        state, shown = listener.begin(history), log.shown[chunk]
+        for place in range(FIRST_PREDICTED, int(shown.max())):
+            rows = np.flatnonzero(shown > place)
+            songs, levels = heard[chunk[rows], place], log.levels[chunk[rows], place]
+            listener.update_state(state, history, rows, songs.astype(np.int64), levels)
+            history.record(rows, songs, levels)
+        unknown = np.full(tracks[chunk].shape, UNKNOWN)
+        answers[chunk] = skip_probability(
+            listener.level_probabilities(
+                state, history, np.arange(len(chunk)), tracks[chunk], unknown
+            )
+        )
+    return answers
+
+
 def predict(listener: Listener[Any], log: Log, targets: Targets) -> Array:
     """Skip probability of plays given the true past ``(n, width)``, NaN elsewhere.
 

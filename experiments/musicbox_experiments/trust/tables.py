@@ -7,7 +7,7 @@ from typing import Final
 from musicbox_experiments.text import Cell, Table, bracketed
 from musicbox_experiments.trust.agreement import AGREEMENT
 from musicbox_experiments.trust.boosting import BOOSTING_NAMES
-from musicbox_experiments.trust.exact_law import OWN_FAVORITES, RANDOM_SONGS, TRUTH
+from musicbox_experiments.trust.exact_law import OWN_FAVORITES, RANDOM_SONGS, TRUTH, WEAR_OUT
 from musicbox_experiments.trust.item_effect import ITEM_EFFECT
 from musicbox_experiments.trust.list_reward import LISTS
 from musicbox_experiments.trust.metrics import LAGS
@@ -75,6 +75,7 @@ CHECKS: Final[Mapping[str, tuple[str, Mapping[str, Band]]]] = {
         TRUTH,
         {f"bias[{OWN_FAVORITES}]": (-0.03, math.inf)},
     ),
+    "Does it know that songs wear out those like them?": (WEAR_OUT, {"share_told": SLOPE_BAND}),
 }
 """For each question to a listener the protocol, and the bands in which its metrics must lie."""
 BANDS: Final = {
@@ -143,6 +144,11 @@ TABLES: Final[Mapping[str, tuple[str, str, tuple[str, ...]]]] = {
     "challenge": ("Second halves without feedback", CHALLENGE, _CHALLENGE),
     "free": ("Free runs", FREE, (*_SHAPE, "skip_by_position_distance")),
     "item": ("Effect of the choice of song", ITEM_EFFECT, _ITEM),
+    "wear": (
+        "Changes of skip chances when the songs before are heard in another order",
+        WEAR_OUT,
+        ("share_told", "predicted_change", "true_change"),
+    ),
     "lists": ("Reward of lists of three", LISTS, ("correlation", "shuffled", "of_songs", "sd")),
 }
 """By section: title, protocol and metrics."""
@@ -153,7 +159,7 @@ _AGREEMENT: Final = {
 _PERCENT: Final = (
     *("accuracy", "bias", "skip_rate", "skip_after_keep", "skip_after_skip", "constant"),
     *("skip_by_position_distance", "reranking_predicted", "reranking_real", "variance_session"),
-    *("variance_song", "predicted", "true", "mean_distance"),
+    *("variance_song", "predicted", "true", "mean_distance", "predicted_change", "true_change"),
 )
 _SIGNED: Final = (
     *(
@@ -181,6 +187,7 @@ _LABELS: Final = {
     "constant": "constant before selection",
     "of_songs": "of the songs",
     "sd": "sd of the prediction",
+    "share_told": "share of them told",
 }
 """What metrics are called where their names do not say it."""
 

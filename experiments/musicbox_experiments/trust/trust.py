@@ -294,6 +294,7 @@ def measure(config: TrustConfig, context: Context, listeners: Sequence[ListenerU
         trained = agreement.trained_agents(run, dataset) if run else {}
         agents = {known.name: known, **trained}
         protocols.append(partial(exact_law.measure_truth, agents=agents))
+        protocols.append(exact_law.measure_wear_out)
     for baseline in context.boosting.values():
         answers = prediction.answers_of_boosting(baseline)
         prediction.measure_answers(context, baseline.name, answers)

@@ -11,7 +11,7 @@ import pytest
 from musicbox_agents import make_agent
 from musicbox_experiments.evaluate.metrics import PerSession, Rollout
 from musicbox_experiments.evaluate.resampling import Resampling
-from musicbox_experiments.trust import item_effect, list_reward, queries, trust
+from musicbox_experiments.trust import exact_law, item_effect, list_reward, queries, trust
 from musicbox_experiments.trust.agreement import (
     evaluated_in_run,
     measure_agreement,
@@ -26,6 +26,7 @@ from musicbox_experiments.trust.tables import answer, verdicts
 from musicbox_experiments.trust.trust import TrustConfig, open_listeners
 
 from musicbox_env.data.dataset import Dataset
+from musicbox_env.listeners import GroundTruthListener
 from musicbox_env.listeners.files import write_fit
 from musicbox_env.schema import is_skip
 
@@ -280,3 +281,34 @@ def test_trained_agents_of_a_run_go_by_their_labels(synthetic, tmp_path):
     found = trained_agents(tmp_path, synthetic)
     assert list(found) == ["ddpg", "ddpg+mine"]
     assert {agent.name for agent in found.values()} == {"ddpg"}
+
+
+def test_the_exact_law_tells_all_of_wear_out_and_a_constant_nothing(worn, make_context, constant):
+    log = Log.of(worn, worn.sessions.sessions_in("test"))
+    context = make_context(log, Log.of(worn, worn.sessions.sessions_in("train")))
+    for name, listener in (("exact", GroundTruthListener(worn)), ("constant", constant([0.2] * 5))):
+        exact_law.measure_wear_out(context, ListenerUnderTest(name, listener, name))
+    found = context.findings
+    assert found.get("exact", exact_law.WEAR_OUT, "share_told").value == pytest.approx(1)
+    assert found.get("constant", exact_law.WEAR_OUT, "share_told").value == 0
+    assert found.get("constant", exact_law.WEAR_OUT, "predicted_change").value == 0
+    assert found.get("constant", exact_law.WEAR_OUT, "true_change").value > 0.01
+
+
+def test_no_order_changes_anything_where_nothing_wears_out(context, truth):
+    exact_law.measure_wear_out(context, ListenerUnderTest("exact", truth, "ground_truth"))
+    record = context.findings.get("exact", exact_law.WEAR_OUT, "true_change")
+    assert record.value == 0
+    assert not [r for r in context.findings.records if r.metric == "share_told"]
+
+
+def test_reordered_songs_stay_among_the_skipped_or_kept_of_the_first_half(log):
+    found = exact_law.reordered(log, np.random.default_rng(0))
+    moved, skipped = found != log.tracks, is_skip(log.levels)
+    first_half = np.arange(log.width) < log.shown[:, None]
+    assert moved.any()
+    assert not moved[:, : queries.FIRST_PREDICTED].any()
+    assert not (moved & ~first_half).any()
+    for kind in (skipped, ~skipped):
+        mine, there = np.where(kind, found, -2), np.where(kind, log.tracks, -2)
+        np.testing.assert_array_equal(np.sort(mine, axis=1), np.sort(there, axis=1))
