@@ -8,7 +8,6 @@ import pytest
 
 from musicbox_env.ingest.histories.sessionize import (
     FATES,
-    FOUND,
     NO_SESSION,
     SessionConfig,
     cut_sessions,
@@ -95,7 +94,7 @@ def test_windows_against_brute_force(long_runs, least, most):
             rest = length % most
             assert sizes == [most] * (length // most) + [rest] * int(rest >= least)
     assert sum(counts[fate] for fate in FATES) == len(run)
-    assert counts[FOUND[-1]] == len(by_session)
+    assert counts["sessions"] == len(by_session)
 
 
 def test_two_players_are_told_apart_and_small_overlaps_are_not():
