@@ -17,7 +17,9 @@ RUN /opt/musicbox/bin/pip install --no-cache-dir --disable-pip-version-check --n
 
 FROM python:3.11.13-slim-bookworm
 COPY --from=build /opt/musicbox /opt/musicbox
-RUN useradd --create-home --uid 1000 musicbox && install --directory --owner=musicbox /data
+# A volume mounted at /data/.cache begins with the owner that the folder has here.
+RUN useradd --create-home --uid 1000 musicbox \
+    && install --directory --owner=musicbox --group=musicbox /data /data/.cache
 ENV PATH=/opt/musicbox/bin:$PATH \
     MUSICBOX_CACHE=/data/.cache \
     NUMBA_CACHE_DIR=/data/.cache/numba \

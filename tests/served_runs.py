@@ -1,5 +1,6 @@
 """Runs of untrained agents, and their service: in a thread, or as the command, under load."""
 
+import os
 import socket
 import subprocess
 import sys
@@ -63,6 +64,7 @@ def serving(folder, *options):
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        env={name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"},
     )
     try:
         for line in process.stdout:

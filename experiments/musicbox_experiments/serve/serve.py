@@ -8,11 +8,13 @@ served without a restart: at once when its trainings change, or on SIGHUP. See d
 
 import os
 import socket
+import sys
 import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib.util import find_spec
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -70,6 +72,8 @@ def serve(config: ServeConfig, *, started: Callable[[str], object] | None = None
         UserError: A package is missing, the address is taken, or the token is none.
     """
     require_installed()
+    if isinstance(sys.stdout, TextIOWrapper):  # a file or a journal shall have each line at once
+        sys.stdout.reconfigure(line_buffering=True)
     token = None if config.token_file is None else read_token(config.token_file)
     with bound(config.host, config.port) as listening, tempfile.TemporaryDirectory() as counters:
         os.environ[COUNTERS] = counters
