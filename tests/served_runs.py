@@ -24,11 +24,13 @@ TOKEN = "an-unlikely-secret-of-tests"
 HEARD = "t_00000003:full,t_00000017:skipped"
 
 
-def write_training(run: Path, name: str, dataset: Dataset, seed: int = 0) -> None:
+def write_training(
+    run: Path, name: str, dataset: Dataset, seed: int = 0, listener: str = "ground_truth"
+) -> None:
     """Write an untrained agent as a finished training of a run."""
     folder = run / "agents" / name / f"seed-{seed}"
     make_agent(name, dataset, seed=seed).save(folder / "best")
-    options = {"data": str(dataset.folder), "listener": "ground_truth"}
+    options = {"data": str(dataset.folder), "listener": listener}
     job = TrainingJob(name, seed, {}, options, 1, folder.name)
     write_json(folder / "training.json", asdict(job))
 

@@ -1,12 +1,22 @@
 """The page in a real browser: the system's Chromium, driven by Playwright. `make browser-test`."""
 
+import os
+import random
 import re
 import shutil
 from contextlib import contextmanager
+from uuid import UUID
 
 import pytest
+from make_logs import make_log
+from musicbox_experiments.serve.engine import Engine
+from musicbox_experiments.serve.service.app import create_app
+from musicbox_experiments.serve.service.look import Looker
 from playwright.sync_api import Page, expect, sync_playwright
-from served_runs import TOKEN
+from served_runs import TOKEN, served, write_training
+
+from musicbox_env.data.dataset import Dataset
+from musicbox_env.ingest.pipeline import IngestConfig, ingest
 
 pytestmark = pytest.mark.browser
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -201,6 +211,46 @@ def test_titles_are_text_and_never_markup(opened):
         page.get_by_label("Songs you heard").fill("x")
         expect(page.locator("#found li span")).to_have_text(title)
         assert page.locator("#found img, #found b").count() == 0
+
+
+@pytest.fixture(scope="module")
+def ids_alone(tmp_path_factory):
+    """The address of agents of a log in the published form: ids of 38 characters, and no names."""
+    folder, rng = tmp_path_factory.mktemp("published"), random.Random(0)
+    log = make_log(300, num_tracks=150)
+    ids = {name: f"t_{UUID(int=rng.getrandbits(128))}" for name in set(log["track_id_clean"])}
+    log["track_id_clean"] = log["track_id_clean"].map(ids)
+    log.to_csv(folder / "log.csv", index=False)
+    ingest(IngestConfig((str(folder / "log.csv"),), folder / "data", workers=1, progress=False))
+    for name in ("ddpg", "played-rate"):
+        write_training(folder / "run", name, Dataset(folder / "data"), listener="replay")
+    engine = Engine.open(folder / "run")
+    with served(create_app(engine, Looker(engine))) as address:
+        yield address, engine
+
+
+def test_a_catalog_of_ids_alone_is_usable(opened, ids_alone):
+    address, engine = ids_alone
+    with opened(address, viewport={"width": 360, "height": 740}) as page:
+        ready(page)
+        page.get_by_role("button", name="Step").click()
+        expect(page.locator("#strip-text")).to_contain_text("3 recommended")
+        page.get_by_label("You", exact=True).check()
+        wanted = engine.songs.id(7)
+        page.get_by_label("search by parts of their ids").fill(wanted[10:20])
+        page.get_by_role("button", name=f"Kept: {wanted}").click()
+        expect(strip(page)).to_have_count(1)
+        expect(page.get_by_role("article", name="Agent ddpg")).to_contain_text(
+            f"most like {wanted}"
+        )
+        assert page.evaluate("document.documentElement.scrollWidth") <= 360
+        cut = page.evaluate(
+            "[...document.querySelectorAll('article li, #found li')]"
+            ".filter(one => one.scrollWidth > one.clientWidth).length"
+        )
+        assert cut == 0
+        if folder := os.environ.get("MUSICBOX_SCREENSHOTS"):
+            page.screenshot(path=f"{folder}/ids.png", full_page=True)
 
 
 def test_a_token_is_asked_for(opened, guarded):
