@@ -91,14 +91,16 @@ def perform(
     if len(there) == len(reads) and (driver.shares or not writes):
         with chdir(driver.folder) if driver.folder.is_dir() else nullcontext():
             return Done(task.perform(progress), node)
-    lacking = {path: of for path, of in reads.items() if path not in there}
-    here = [path for path, of in lacking.items() if shipping.cached(of).exists()]
-    if missing := tuple(path for path in lacking if path not in {*here, *sent}):
-        return Missing(missing)
-    got = [path for path in lacking if path in sent and shipping.received(sent[path], get)]
-    with shipping.own_root(task, reads) as root:
-        result = shipping.moved(task, [*reads, *writes], root).perform(progress)
-        return Done(result, node, tuple(got), shipping.made_files(root, writes))
+    with task.explained():
+        lacking = {path: of for path, of in reads.items() if path not in there}
+        here = [path for path, of in lacking.items() if shipping.cached(of).exists()]
+        if missing := tuple(path for path in lacking if path not in {*here, *sent}):
+            return Missing(missing)
+        got = [path for path in lacking if path in sent and shipping.received(sent[path], get)]
+        with shipping.own_root(task, reads) as root:
+            own = shipping.moved(task, [*reads, *writes], root)
+            result = own.work(*own.arguments, progress)
+            return Done(result, node, tuple(got), shipping.made_files(root, writes))
 
 
 def _versions() -> dict[str, str]:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from musicbox_env.cache import writable_cache
+from musicbox_env.errors import writing
 from musicbox_env.locks import held
 
 CHUNK: Final = 64 << 20
@@ -81,7 +82,7 @@ def received(parcel: Parcel, get: Callable[[Any], bytes]) -> bool:
         for name, pieces in parcel.files.items():
             file = staging / "content" / name if name else staging / "content"
             file.parent.mkdir(parents=True, exist_ok=True)
-            with file.open("wb") as content:
+            with writing(file), file.open("wb") as content:
                 content.writelines(get(piece) for piece in pieces)
         os.replace(staging, place)
     return True
@@ -159,7 +160,8 @@ def put_back(files: Mapping[str, bytes], makes: Path | None) -> None:
         file = Path(path)
         file.parent.mkdir(parents=True, exist_ok=True)
         temporary = file.with_name(f"{file.name}.tmp")
-        temporary.write_bytes(content)
+        with writing(temporary):
+            temporary.write_bytes(content)
         os.replace(temporary, file)
 
 

@@ -53,14 +53,20 @@ class Task:
     adds_to: Path | None = None
 
     def perform(self, progress: Progress) -> Any:
-        """Do the work for another process.
+        """Do the work for another process; see `explained`."""
+        with self.explained():
+            return self.work(*self.arguments, progress)
+
+    @contextmanager
+    def explained(self) -> Iterator[None]:
+        """Raise errors as another process can tell them.
 
         Raises:
             UserError: In place of any error whose message is meant for users: where an error was
                 raised does not come along to another process.
         """
         try:
-            return self.work(*self.arguments, progress)
+            yield
         except UserError:
             raise
         except Exception as error:

@@ -1,7 +1,7 @@
 """The sessions of one part: counted first, then written to their place in the columns.
 
-Both walk through the part alike. In between, all parts together tell where each begins and which
-row of the catalog each track has.
+Both walk through the part alike. In between, all parts together tell where each begins (`writer`)
+and which row of the catalog each track has (`tracks`).
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from musicbox_env.data.splits import SplitConfig
 from musicbox_env.data.writing import PlayBlock, PlayTally, write_json
 from musicbox_env.errors import writing
 from musicbox_env.ingest.chooser import SessionChooser
+from musicbox_env.ingest.columns.tracks import ROWS, TrackFiles, write_tracks
 from musicbox_env.ingest.parts import Part
 from musicbox_env.ingest.song_ids import SongIds
 from musicbox_env.ingest.time_split import with_folds
@@ -33,7 +34,7 @@ SLICES: Final = "slices"
 """Folder of what is known of the parts between both walks."""
 MARK: Final = "mark"
 """File within, by which a process tells whether it sees this folder and no other of its name."""
-IDS_FILE, VOCABULARIES, TRACKS = "ids.arrows", "vocabularies", "tracks"
+IDS_FILE, VOCABULARIES = "ids.arrows", "vocabularies"
 
 Progress = Callable[[int], object]
 
@@ -78,6 +79,7 @@ class Slice:
         part: Its folder.
         rules: File of the `Rules`.
         folder: Where its ids and vocabularies are kept.
+        tracks: Where its tracks are kept.
         again: Numbers of its sessions that came before, ascending.
         codes: Codes of its sessions, where they are split by time.
     """
@@ -85,6 +87,7 @@ class Slice:
     part: Path
     rules: Path
     folder: Path
+    tracks: TrackFiles
     again: npt.NDArray[np.int64]
     codes: npt.NDArray[np.uint8] | None
 
@@ -113,8 +116,6 @@ class Account:
     Attributes:
         lengths: Plays of each kept session ``(n,)``.
         codes: Split of each ``(n,)``.
-        tracks: Ids of its k tracks, in order of appearance.
-        counts: Their training plays and skips ``(2, 2, k)``; see `PlayTally`.
         given: Columns that it gives; see `PlayTally`.
         chosen: Sessions and plays by the rule that left them out; see `SessionChooser`.
         rejects: Rows of ``rejects.csv``.
@@ -123,8 +124,6 @@ class Account:
 
     lengths: npt.NDArray[np.uint8]
     codes: npt.NDArray[np.uint8]
-    tracks: pa.StringArray
-    counts: npt.NDArray[np.int64]
     given: frozenset[str]
     chosen: Counter[str]
     rejects: list[pa.Table]
@@ -158,12 +157,11 @@ def count(of: Slice, split: SplitConfig, progress: Progress) -> Account:
             ids.write_batch(batch)
         if rows is not None:
             vocabularies.write(rows.data)
+    write_tracks(of.tracks, tally)
     none = np.empty(0, np.uint8)
     return Account(
         np.concatenate([none, *tally.lengths]).astype(np.uint8),
         np.concatenate([none, *tally.codes]),
-        pa.array(tally.index, pa.string()),
-        tally.counts[:, :, : len(tally.index)],
         frozenset(tally.given),
         chosen,
         rejects,
@@ -193,7 +191,7 @@ def write(
             name: stack.enter_context(opened_at(to, name, start)) if seen else io.BytesIO()
             for name in columns
         }
-        tracks = np.append(np.fromfile(of.folder / TRACKS, np.int32), np.int32(UNKNOWN))
+        tracks = np.append(np.fromfile(of.folder / ROWS, np.int32), np.int32(UNKNOWN))
         vocabularies = stack.enter_context((of.folder / VOCABULARIES).open("rb"))
         vocabulary, rows = None, tracks
         for _, _, number, block in of.blocks():

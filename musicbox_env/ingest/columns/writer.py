@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from musicbox_env.data.column_files import IdWriter, empty_column
 from musicbox_env.data.writing import PlayTally, begin_folders, save_sessions, write_catalog
 from musicbox_env.errors import writing
-from musicbox_env.ingest.columns import slices
+from musicbox_env.ingest.columns import slices, tracks
 from musicbox_env.ingest.columns.duplicates import duplicates
-from musicbox_env.ingest.columns.slices import IDS_FILE, MARK, SLICES, TRACKS, Account, Rules, Slice
+from musicbox_env.ingest.columns.slices import IDS_FILE, MARK, SLICES, Account, Rules, Slice
+from musicbox_env.ingest.columns.tracks import TrackFiles
 from musicbox_env.ingest.parts import Part
 from musicbox_env.ingest.time_split import codes_of
 from musicbox_env.progress import tqdm
@@ -46,7 +49,6 @@ class Columns:
         self._progress = progress
         self._slices: list[Slice] = []
         self._plays: list[int] = []
-        self._given: set[str] = set()
 
     def count(self, rules: Rules) -> list[Account]:
         """Choose the sessions of all parts; gives their accounts, without what is summed up.
@@ -58,10 +60,19 @@ class Columns:
         to, file = self._folder / SLICES, self._folder / SLICES / "rules.json"
         to.mkdir()
         rules.save(file)
+        plays = sum(part.about["rows"] for part in self._parts)
+        self._tracks = TrackFiles(to, 1 + plays // tracks.PLAYS_A_RANGE)
         again = duplicates([part.session_hashes for part in self._parts])
         codes = codes_of(self._parts, rules.split)
         self._slices = [
-            Slice(part.folder.absolute(), file, to / str(number), again[number], codes[number])
+            Slice(
+                part.folder.absolute(),
+                file,
+                to / str(number),
+                replace(self._tracks, part=number),
+                again[number],
+                codes[number],
+            )
             for number, part in enumerate(self._parts)
         ]
         pieces = [
@@ -75,16 +86,14 @@ class Columns:
             )
             for number, of in enumerate(self._slices)
         ]
-        self._tally = PlayTally(rules.split)
-        accounts: dict[int, Account] = {}
         with self._bar("choosing sessions") as bar:
-            for number, account in self._spread(pieces, bar.update):
-                self._add_tracks(number, account)
-                accounts[number] = account
+            accounts = dict(self._spread(pieces, bar.update))
         in_order = [accounts[number] for number in range(len(pieces))]
         self._plays = [int(account.lengths.sum(dtype=np.int64)) for account in in_order]
+        self._tally = PlayTally(rules.split)
         self._tally.lengths += [account.lengths for account in in_order]
         self._tally.codes += [account.codes for account in in_order]
+        self._tally.given = {name for account in in_order for name in account.given}
         return in_order
 
     def write(
@@ -93,10 +102,10 @@ class Columns:
         """Write sessions, catalog and plays; see `write_dataset`."""
         save_sessions(self._folder, self._tally)
         self._write_ids()
+        starts = self._merge_tracks()
         new_row = write_catalog(self._folder, self._tally, features, names, opinions)
-        for of in self._slices:
-            rows = np.fromfile(of.folder / TRACKS, np.int32)
-            self._save_tracks(of, new_row[rows])
+        folders = [of.folder for of in self._slices]
+        tracks.write_rows(self._tracks, folders, starts, new_row)
         columns = tuple(
             name
             for name in STORED_PLAY_COLUMNS
@@ -129,15 +138,26 @@ class Columns:
                     ):
                         file.write(content)
 
-    def _add_tracks(self, number: int, account: Account) -> None:
-        rows = np.array(self._tally.rows_of(account.tracks.to_pylist()), np.int32)
-        self._tally.counts[:, :, rows] += account.counts
-        self._tally.given |= account.given
-        self._save_tracks(self._slices[number], rows)
-
-    def _save_tracks(self, of: Slice, rows: np.ndarray) -> None:
-        with writing(of.folder / TRACKS):
-            (of.folder / TRACKS).write_bytes(rows.astype(np.int32).data)
+    def _merge_tracks(self) -> npt.NDArray[np.int64]:
+        """Take the tracks of all parts into the tally; gives where each range of them begins."""
+        files = self._tracks
+        pieces = [
+            Piece(
+                f"Merging range {number + 1} of tracks",
+                tracks.merge,
+                (files, len(self._parts), number),
+                1,
+                reads=(files.of(number),),
+                adds_to=files.folder,
+            )
+            for number in range(files.ranges)
+        ]
+        merged = dict(self._spread(pieces, lambda done: None))
+        found = [merged[number] for number in range(files.ranges)]
+        ids = pa.concat_arrays([of_range for of_range, _ in found]).to_pylist()
+        self._tally.index = dict(zip(ids, range(len(ids)), strict=True))
+        self._tally.counts = np.concatenate([counts for _, counts in found], 1).reshape(2, 2, -1)
+        return np.cumsum([0, *(len(of_range) for of_range, _ in found[:-1])])
 
     def _write_ids(self) -> None:
         with IdWriter(self._folder) as ids:

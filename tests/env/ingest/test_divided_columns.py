@@ -10,6 +10,7 @@ from make_logs import make_log, write_csv
 
 from musicbox_env.ingest.assembly import hash_ids
 from musicbox_env.ingest.columns import duplicates as duplicates_module
+from musicbox_env.ingest.columns import tracks
 from musicbox_env.ingest.columns.duplicates import duplicates
 from musicbox_env.ingest.columns.slices import MARK, SLICES
 from musicbox_env.ingest.pipeline import IngestConfig, ingest
@@ -40,6 +41,16 @@ def test_sessions_that_came_before_against_brute_force(tmp_path, monkeypatch, ra
     assert sum(map(len, expected)) > 20
 
 
+def test_a_log_of_which_nothing_is_kept_adds_nothing(tmp_path):
+    """All its sessions came before."""
+    for name in ("a", "b"):
+        write_csv(make_log(30), tmp_path / f"logs/{name}.csv")
+    twice = run(tmp_path, tmp_path / "logs", out="twice", max_rejects=0.6)
+    once = run(tmp_path, tmp_path / "logs/a.csv", out="once")
+    assert twice.about["identity"] == once.about["identity"]
+    assert twice.about["duplicate_sessions"] == 30
+
+
 def test_parts_without_a_common_session_have_no_duplicates(tmp_path):
     (tmp_path / "a").write_bytes(np.arange(5, dtype=np.uint64).data)
     (tmp_path / "b").write_bytes(b"")
@@ -47,8 +58,9 @@ def test_parts_without_a_common_session_have_no_duplicates(tmp_path):
 
 
 @pytest.mark.parametrize("options", [{}, {"session_length": 12}, {"incomplete": "drop"}])
-def test_two_processes_write_the_same_bytes(tmp_path, logs, options):
+def test_two_processes_write_the_same_bytes(tmp_path, logs, monkeypatch, options):
     alone = run(tmp_path, logs, out="alone", max_rejects=0.5, **options)
+    monkeypatch.setattr(tracks, "PLAYS_A_RANGE", 100)
     two = run(tmp_path, logs, out="two", max_rejects=0.5, workers=2, **options)
     assert contents(alone.folder) == contents(two.folder)
     assert alone.about["duplicate_sessions"] == 120
