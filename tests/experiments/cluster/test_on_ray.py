@@ -139,7 +139,7 @@ def test_other_commands_make_the_same(tmp_path, synthetic_folder):
 
 
 TRUST = ["--sessions", "40", "--training-sessions", "200", "--samples", "1", "--draws", "2"]
-FITTED = ["--members", "1", "--network.max-epochs", "1", "--resamples", "10", "--out", "out"]
+FITTED = ["--members", "1", "--max-epochs", "1", "--resamples", "10", "--out", "out"]
 TRAINED = ["--train-steps", "160", "--data", "data", "--out", "out", "--agent-settings", *SMALL]
 PRESETS = ["--seeds", "1", "--evaluation-sessions", "40"]
 MORE = {
