@@ -58,7 +58,9 @@ class TrackFiles:
 def write_tracks(files: TrackFiles, tally: PlayTally) -> None:
     """Write the tracks of a part, each range into its file."""
     ids = pa.array(tally.index, pa.string())
-    range_of = (hash_ids(ids) >> np.uint64(32)) * np.uint64(files.ranges) >> np.uint64(32)
+    range_of = np.zeros(len(ids), np.uint64)
+    if files.ranges > 1:
+        range_of = (hash_ids(ids) >> np.uint64(32)) * np.uint64(files.ranges) >> np.uint64(32)
     order = np.argsort(range_of, kind="stable").astype(np.int32)
     ends = np.searchsorted(range_of[order], np.arange(1, files.ranges + 1))
     counts = tally.counts[:, :, : len(ids)].reshape(len(COUNTS), -1)
