@@ -16,6 +16,7 @@ from scipy.special import log_expit, logit, logsumexp, softmax
 
 from musicbox_agents.base import Observation, as_batch, require_ranges
 from musicbox_agents.baselines.base import SlateAgent, SlateSettings, in_chunks
+from musicbox_agents.baselines.planner import PlannerSettings, planned
 from musicbox_agents.slates import Batch, Slates, nearest
 from musicbox_env.data.summaries import repeats
 from musicbox_env.schema import CONTEXT_TYPES, is_skip
@@ -41,11 +42,14 @@ class BayesSettings(SlateSettings):
         draws: Listeners of training sessions taken as draws from the prior.
         plausible: Of these, those likeliest by the songs played, whose levels are looked at.
         use_levels: Whether skips and keeps tell of the taste, besides the songs played.
+        look_ahead: Whether, where songs wear out, slates are planned (`planner`), as if what it
+            estimates were so. It shows what looking ahead is worth to who must learn the listener.
     """
 
     draws: int = 5_000
     plausible: int = 100
     use_levels: bool = True
+    look_ahead: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -163,7 +167,11 @@ class BayesAgent(SlateAgent):
             logits=-listened,
             vectors=self._vectors,
         )
-        return outlook.greedy(self.slate_size)
+        if not self.settings.look_ahead:
+            return outlook.greedy(self.slate_size)
+        size, planner = self.slate_size, PlannerSettings()
+        sessions = range(len(outlook.logits))
+        return np.stack([planned(outlook, i, size, planner.depth, planner) for i in sessions])
 
     @cached_property
     def _vectors(self) -> npt.NDArray[np.float32]:

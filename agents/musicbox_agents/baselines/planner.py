@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from musicbox_agents.base import require_ranges
 from musicbox_agents.baselines.base import SlateSettings
-from musicbox_agents.baselines.bounds import SkylineAgent
+from musicbox_agents.baselines.bounds import SHORTLIST, SkylineAgent
 from musicbox_agents.slates import Slates, best_candidates
 from musicbox_env.data.summaries import NEUTRAL, faded
 from musicbox_env.kernels import compiled, holds
@@ -33,7 +33,8 @@ class PlannerSettings(SlateSettings):
     """Settings of `PlannerAgent`.
 
     Attributes:
-        candidates: Songs among which it plans: the best ones, wear aside.
+        candidates: Songs among which it plans: the best ones, wear aside. Where taste decides much
+            these are alike and wear each other out, and few of them leave nothing else to play.
         depth: Songs that it looks ahead, the slate's own included.
         beam: Slates in the making that are kept at each place.
         branch: Songs that each of them is continued with, for each foresight.
@@ -46,7 +47,7 @@ class PlannerSettings(SlateSettings):
             best when the slate begins, ``"nothing"`` is blind to wear.
     """
 
-    candidates: int = 200
+    candidates: int = SHORTLIST
     depth: int = 16
     beam: int = 2
     branch: int = 6
@@ -90,40 +91,44 @@ class PlannerAgent(SkylineAgent):
         slates = np.zeros((len(rows), self.slate_size), np.int64)
         left = simulator.remaining[rows]
         for i in range(len(rows)):
-            slates[i] = self.planned(outlook, i, int(left[i]))
+            slates[i] = planned(outlook, i, self.slate_size, int(left[i]), self.settings)
         return slates
 
-    def planned(self, outlook: Outlook, session: int, remaining: int) -> npt.NDArray[np.int64]:
-        """The slate of one session."""
-        settings, wears = self.settings, outlook.satiation
-        some = np.argsort(outlook.logits[session], kind="stable")[: settings.candidates]
-        lag = wears.lag
-        rows = np.concatenate([np.arange(lag), lag + some])
-        influence = outlook.influence(session)[rows][:, some]
-        ahead = influence[lag:, : settings.good_songs].mean(axis=1, dtype=np.float64)
-        foresight = np.outer(settings.foresight, ahead) * wears.strength / (1.0 - wears.decay)
-        depth = max(min(settings.depth, remaining), self.slate_size)
-        law, state = outlook.law, outlook.state
-        chosen = plan(
-            outlook.logits[session][some],
-            outlook.wear[session][some],
-            influence,
-            self._usual(outlook, session, depth),
-            (law.previous_skip, law.running_skip, law.running_weight),
-            (float(state.previous[session]), float(state.running[session])),
-            (wears.strength, wears.decay),
-            foresight,
-            (self.slate_size, settings.beam, settings.branch),
-        )
-        tracks = outlook.candidates[session][some]
-        return np.where(chosen >= 0, tracks[np.maximum(chosen, 0)], 0)
 
-    def _usual(self, outlook: Outlook, session: int, depth: int) -> Array:
-        """What the next places add to every song's skip logit ``(depth,)``."""
-        heard = outlook.state.heard[session] + np.arange(depth)
-        position = np.asarray(outlook.law.position)
-        at_place = position[np.minimum(heard, len(position) - 1)]
-        return at_place + outlook.satiation.logit(0.0, heard)
+def planned(
+    outlook: Outlook, session: int, size: int, remaining: int, settings: PlannerSettings
+) -> npt.NDArray[np.int64]:
+    """The slate of one session ``(size,)``, of whose songs so many remain to be played."""
+    wears = outlook.satiation
+    some = np.argsort(outlook.logits[session], kind="stable")[: settings.candidates]
+    lag = wears.lag
+    rows = np.concatenate([np.arange(lag), lag + some])
+    influence = outlook.influence(session)[rows][:, some]
+    ahead = influence[lag:, : settings.good_songs].mean(axis=1, dtype=np.float64)
+    foresight = np.outer(settings.foresight, ahead) * wears.strength / (1.0 - wears.decay)
+    depth = max(min(settings.depth, remaining), size)
+    law, state = outlook.law, outlook.state
+    chosen = plan(
+        outlook.logits[session][some],
+        outlook.wear[session][some],
+        influence,
+        _usual(outlook, session, depth),
+        (law.previous_skip, law.running_skip, law.running_weight),
+        (float(state.previous[session]), float(state.running[session])),
+        (wears.strength, wears.decay),
+        foresight,
+        (size, settings.beam, settings.branch),
+    )
+    tracks = outlook.candidates[session][some]
+    return np.where(chosen >= 0, tracks[np.maximum(chosen, 0)], 0)
+
+
+def _usual(outlook: Outlook, session: int, depth: int) -> Array:
+    """What the next places add to every song's skip logit ``(depth,)``."""
+    heard = outlook.state.heard[session] + np.arange(depth)
+    position = np.asarray(outlook.law.position)
+    at_place = position[np.minimum(heard, len(position) - 1)]
+    return at_place + outlook.satiation.logit(0.0, heard)
 
 
 @compiled

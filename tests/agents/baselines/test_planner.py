@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from handmade import KEPT, SKIPPED, observe
 from musicbox_agents import make_agent
+from musicbox_agents.baselines import planner
+from musicbox_agents.baselines.planner import PlannerSettings
 
 import musicbox_env
 from musicbox_env.data.summaries import holds
@@ -84,8 +86,7 @@ def begun(agent, dataset, num_envs):
 
 def planned(outlook, size, **settings):
     """What the planner makes of a tiny world, where the slate is the rest of the session."""
-    agent = make_agent("planner", None, settings={"slate_size": size, **settings})
-    return agent.planned(outlook, 0, size).tolist()
+    return planner.planned(outlook, 0, size, size, PlannerSettings(**settings)).tolist()
 
 
 def test_expected_skips_of_one_song_are_its_probability():
@@ -174,6 +175,20 @@ def test_bayes_composes_by_the_wear_that_it_knows(worn):
         score[heard + slate] = -np.inf
         slate.append(int(score.argmax()))
     assert agent.predict(batch)[0][0].tolist() == slate
+
+
+def test_bayes_that_looks_ahead_is_skipped_less_where_songs_are_few_and_wear_is_late(worn):
+    rates = {}
+    for look_ahead in (False, True):
+        agent = make_agent("bayes", worn, settings={"look_ahead": look_ahead})
+        env, observation = begun(agent, worn, 100)
+        skips, state = [], None
+        for _ in range(13):
+            slates, state = agent.predict(observation, state=state)
+            observation, *_, info = env.step(slates)
+            skips.append(is_skip(info["slate_levels"]).mean())
+        rates[look_ahead] = np.mean(skips)
+    assert rates[True] < rates[False]
 
 
 @pytest.mark.parametrize(
