@@ -70,11 +70,17 @@ class Task:
         except UserError:
             raise
         except Exception as error:
-            if isinstance(error, OSError) and error.errno in DISK_FULL and not is_message(error):
+            # A message of its own, with no file beside it, says all.
+            own = is_message(error)
+            if (
+                isinstance(error, OSError)
+                and error.errno in DISK_FULL
+                and (error.filename or not own)
+            ):
                 where = error.filename or self.makes or self.adds_to
                 room = f"{os.strerror(error.errno or errno.ENOSPC)} ({where})"
                 raise UserError(f"{room}. Make room and run the same command again.") from error
-            if is_message(error):
+            if own:
                 raise UserError(str(error)) from error
             # Not every error can be taken apart and put together again elsewhere.
             raise RuntimeError(f"{type(error).__name__}: {error}") from error

@@ -4,11 +4,12 @@ import errno
 import os
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from musicbox_experiments.cluster.tasks import Task, Where, open_workers, require_address, run_all
 
-from musicbox_env.errors import UserError
+from musicbox_env.errors import UserError, writing
 
 
 def doubled(number, progress):
@@ -27,6 +28,11 @@ def slow(seconds, file, progress):
 
 def out_of_room(progress):
     raise OSError(errno.ENOSPC, "No space left on device", "out/weights.npz")
+
+
+def out_of_room_for(file, progress):
+    with writing(file):
+        raise OSError(errno.ENOSPC, "No space left on device")
 
 
 class TwoPartsError(Exception):
@@ -72,9 +78,10 @@ def test_the_first_error_ends_all_tasks_and_says_its_own_message(tmp_path):
     assert len(list(tmp_path.iterdir())) < 10
 
 
-def test_a_full_disk_is_named_with_how_to_go_on():
+@pytest.mark.parametrize("work", [(out_of_room,), (out_of_room_for, Path("out/weights.npz"))])
+def test_a_full_disk_is_named_with_how_to_go_on(work):
     with pytest.raises(UserError, match=r"No space left.*out/weights.npz.*run the same command"):
-        Task("Writing", out_of_room, ()).perform(lambda done: None)
+        Task("Writing", work[0], work[1:]).perform(lambda done: None)
 
 
 def test_an_error_that_cannot_be_read_back_is_no_killed_process():
