@@ -147,8 +147,8 @@ class Cluster:
         _, told = process.communicate(timeout=PATIENCE)
         return process.returncode, told
 
-    def tasks(self) -> list[str]:
-        """What the workers of the nodes are at."""
+    def tasks(self, name: str) -> list[str]:
+        """The tasks whose name begins so that the nodes are at, by the titles of processes."""
         titles = []
         for node in self.nodes:
             for pid in descendants(node.pid):
@@ -156,7 +156,7 @@ class Cluster:
                     title = Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0 ").decode()
                 except OSError:
                     continue
-                if title.startswith("ray::") and not title.startswith(("ray::IDLE", "ray::_Cou")):
+                if title.startswith(f"ray::{name}"):
                     titles.append(title)
         return titles
 
