@@ -19,6 +19,7 @@ import pyarrow as pa
 
 from musicbox_env.ingest.spelling.dialect import BYTE_ORDER_MARK, StrictUtf8
 from musicbox_env.ingest.spelling.json_shape import (
+    EACH,
     MAX_DEPTH,
     Shape,
     ShortNumbers,
@@ -244,9 +245,9 @@ class _RecordSource:
                 return
             elif event == "start_map" and by_label and not path:
                 yield self._given({**above, **_object(events, 1)})
-            elif event == "start_map" and path[:1] == (name,):
+            elif event == "start_map" and path[:1] in ((name,), (EACH,)):
                 yield from self._descend(events, path[1:], above, f"{prefix}{name}.")
-            elif event == "start_array" and not by_label and path == (name,):
+            elif event == "start_array" and not by_label and path in ((name,), (EACH,)):
                 yield from self._items(events, above)
             elif event in ("start_map", "start_array"):
                 self._skip(events)

@@ -42,7 +42,7 @@ USUAL_NAMES: Final[Mapping[str, tuple[str, ...]]] = {
     "began": ("offlinetimestamp",),
     "track": ("trackid", "songid", "trackuri", "uri", "itemid", "recordingid", "isrc", "track"),
     "title": ("title", "trackname", "tracktitle", "songname", "songtitle", "name", "song"),
-    "artist": ("artist", "artistname", "performer"),
+    "artist": ("artist", "artistname", "performer", "trackartist", "songartist"),
     "played_ms": (
         *("msplayed", "playedms", "listenms", "listenedms", "mslistened", "heardms"),
         *("playdurationms", "durationplayedms"),
@@ -81,7 +81,9 @@ def usual_columns(columns: Sequence[str], values: Values | None = None) -> dict[
     values = values or {}
     by_name: dict[str, str] = {}
     for column in columns:
-        by_name.setdefault(re.sub(r"[^a-z0-9]", "", column.lower()), column)
+        # The first of a list of artists is the artist.
+        single = re.sub(r"s\.0(\.name)?$", "", column.lower())
+        by_name.setdefault(re.sub(r"[^a-z0-9]", "", single), column)
     found: dict[str, str] = {}
 
     def propose(key: str, names: Sequence[str], fits: Callable[[str], bool]) -> None:
@@ -218,10 +220,12 @@ def explain_proposal(name: str, values: Values) -> str:
             f'  --map "{mapping.option()}"',
         ]
     else:
+        needed = f"one of {', '.join(EVIDENCE)} (or, with --inferred-levels, none)"
+        if found.keys() & EVIDENCE and "artist" not in found:
+            needed = "track, or artist beside title"
         lines += [
-            f"Which of its columns ({', '.join(columns)}) say the rest, above all one of "
-            f"{', '.join(EVIDENCE)}, only you know (or, with --inferred-levels, none): say it with "
-            "--map, as in",
+            f"Which of its columns ({', '.join(columns)}) say the rest, above all {needed}, only "
+            "you know: say it with --map, as in",
             "  --map user=COLUMN,time=COLUMN,track=COLUMN,played_ms=COLUMN,duration_ms=COLUMN",
         ]
     return "\n".join(lines)

@@ -16,7 +16,13 @@ import pyarrow.csv as pc_csv
 from musicbox_env.errors import InputError
 from musicbox_env.ingest.sources.bounds import Budget
 from musicbox_env.ingest.sources.native import Utf8Stream, blocks_of_lines
-from musicbox_env.ingest.spelling.dialect import Dialect, StandardQuotes, cut, detect_dialect
+from musicbox_env.ingest.spelling.dialect import (
+    OR_WINDOWS_1252,
+    Dialect,
+    StandardQuotes,
+    cut,
+    detect_dialect,
+)
 from musicbox_env.ingest.tables import (
     HEAD_BYTES,
     SAMPLE_ROWS,
@@ -69,7 +75,7 @@ class CsvTable:
     def sample(self) -> dict[str, list[str]]:
         """The first values of each column, those of lines that fit the header."""
         dialect = self.dialect
-        text = self.stream.head.decode(errors="replace")
+        text = self.stream.head.decode(errors=OR_WINDOWS_1252)
         lines = text.splitlines()[dialect.lines_above :][: SAMPLE_ROWS + 1]
         if len(self.stream.head) == HEAD_BYTES:
             lines = lines[:-1]

@@ -16,19 +16,9 @@ from typing import Final
 
 import pyarrow as pa
 
-from musicbox_env.ingest.spelling.dialect import Rewritten, Source
+from musicbox_env.ingest.spelling.dialect import OR_WINDOWS_1252, Rewritten, Source
 
 _LINE_END: Final = re.compile(rb"\r\n|\n|\r")
-
-
-def _as_windows_1252(error: UnicodeError) -> tuple[str, int]:
-    """Read bytes that are no UTF-8 as Windows-1252."""
-    assert isinstance(error, UnicodeDecodeError)
-    bad = error.object[error.start : error.end]
-    return bad.decode("cp1252", errors="backslashreplace"), error.end
-
-
-codecs.register_error("musicbox-windows-1252", _as_windows_1252)
 
 
 @contextmanager
@@ -67,7 +57,7 @@ class Utf8Stream(Rewritten):
     def __init__(self, stream: Source) -> None:
         """Take a stream of bytes."""
         super().__init__(stream)
-        self._decoder = codecs.getincrementaldecoder("utf-8")("musicbox-windows-1252")
+        self._decoder = codecs.getincrementaldecoder("utf-8")(OR_WINDOWS_1252)
         self._cut = False
 
     def _changed(self, data: bytes, last: bool) -> bytes:

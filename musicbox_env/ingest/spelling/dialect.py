@@ -33,6 +33,20 @@ _MARKS: Final = (
 )
 
 
+OR_WINDOWS_1252: Final = "musicbox-windows-1252"
+"""Name of how bytes that are no UTF-8 are decoded."""
+
+
+def _as_windows_1252(error: UnicodeError) -> tuple[str, int]:
+    """Read bytes that are no UTF-8 as Windows-1252."""
+    assert isinstance(error, UnicodeDecodeError)
+    bad = error.object[error.start : error.end]
+    return bad.decode("cp1252", errors="backslashreplace"), error.end
+
+
+codecs.register_error(OR_WINDOWS_1252, _as_windows_1252)
+
+
 def encoding_of(head: bytes) -> str | None:
     r"""The encoding of text by its first bytes; None for what is no text.
 
@@ -222,7 +236,7 @@ class StandardQuotes(Rewritten):
 
 def detect_dialect(head: bytes) -> Dialect:
     """Tell how a CSV is written by its first bytes, UTF-8."""
-    lines = head.removeprefix(BYTE_ORDER_MARK).decode(errors="replace").splitlines()
+    lines = head.removeprefix(BYTE_ORDER_MARK).decode(errors=OR_WINDOWS_1252).splitlines()
     if len(lines) > 2 and not head.endswith((b"\n", b"\r")):
         lines.pop()
     lines = lines[:LINES_LOOKED_AT]

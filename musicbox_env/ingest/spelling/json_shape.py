@@ -120,6 +120,10 @@ class Shape:
         return told.get(self.kind, "")
 
 
+EACH: Final = "*"
+"""In a path, in place of any name."""
+
+
 def find_shape(head: bytes) -> Shape:
     """Tell where the records are by the first bytes of a document."""
     values, unfinished = beginning(head)
@@ -172,6 +176,8 @@ def _within(one: dict[str, Any], unfinished: Any) -> Shape:
                 if len(texts) == len(rows[0]):
                     return Shape("split", (key,), name)
     if lists := list(_lists_of_objects(one)):
+        if each := _numbered(lists):
+            return Shape("list", each)
         # What is still open where the first bytes end may be long; else the longest.
         return Shape("list", max(lists, key=lambda f: (f[1] is unfinished, len(f[1])))[0])
     columns = list(one.values())
@@ -185,6 +191,20 @@ def _within(one: dict[str, Any], unfinished: Any) -> Shape:
     if maps := list(_maps_of_objects(one)):
         return Shape("index", max(maps, key=lambda f: len(f[1]))[0])
     return Shape()
+
+
+def _numbered(lists: Sequence[tuple[tuple[str, ...], list[Any]]]) -> tuple[str, ...]:
+    """Where several lists of like records are, as by month or page; empty if nowhere."""
+    names: dict[tuple[str, ...], list[set[str]]] = {}
+    for path, items in lists:
+        each = tuple(EACH if any(map(str.isdigit, name)) else name for name in path)
+        names.setdefault(each, []).append(set(items[0]))
+    alike = {path: len(of) for path, of in names.items() if EACH in path and len(of) > 1}
+    # The first bytes may cut off the last record.
+    alike = {
+        path: n for path, n in alike.items() if all(of == names[path][0] for of in names[path][:-1])
+    }
+    return max(alike, key=lambda path: alike[path], default=())
 
 
 def _all_are(value: Any, kind: type) -> bool:

@@ -6,8 +6,8 @@ comes first. Of 03/04/2022 `date_evidence` finds out which number is the day.
 
 from __future__ import annotations
 
-import calendar
 import re
+import unicodedata
 import zoneinfo
 from collections import Counter
 from collections.abc import Collection
@@ -62,30 +62,48 @@ _NUMERIC: Final = re.compile(
 )
 _MONTH_NAMED: Final = (
     _WEEKDAY
-    + r"(?P<c>[A-Za-z]{3,9})\.?[ -]+(?P<b>\d{1,2})(?:st|nd|rd|th)?,?(?:[ -](?P<a>\d{4}))?"
+    + r"(?P<c>[^\W\d_]{3,10})\.?[ -]+(?P<b>\d{1,2})(?:st|nd|rd|th)?,?(?:[ -](?P<a>\d{4}))?"
     + _CLOCK
     + _ZONE
     + r"(?: (?P<a2>\d{4}))?"
     + _BEHIND
     + "$",
-    _WEEKDAY + r"(?P<b>\d{1,2})(?:st|nd|rd|th|\.)?[ /-]?(?P<c>[A-Za-z]{3,9})\.?,?[ /-]?"
-    r"(?P<a>\d{4}|\d\d)(?::(?=\d))?,?"
+    _WEEKDAY + r"(?P<b>\d{1,2})(?:st|nd|rd|th|er|\.)?[ /-]?(?:de )?(?P<c>[^\W\d_]{3,10})\.?,?[ /-]?"
+    r"(?:de )?(?P<a>\d{4}|\d\d)(?::(?=\d))?,?"
     + _CLOCK.replace("[T ,_]+", "[T ,_]*")
     + _ZONE
     + _BEHIND
     + "$",
-    r"^(?P<a>\d{4})[ /-](?P<c>[A-Za-z]{3,9})\.?[ /-](?P<b>\d{1,2})"
+    r"^(?P<a>\d{4})[ /-](?P<c>[^\W\d_]{3,10})\.?[ /-](?P<b>\d{1,2})"
     + _CLOCK
     + _ZONE
     + _BEHIND
     + "$",
 )
-_MONTHS: Final = {
-    name: place
-    for place, full in enumerate(calendar.month_name)
-    for name in (full.lower(), full.lower()[:3], full.lower()[:4])
-    if name
-}
+_MONTH_NAMES: Final = (
+    "january february march april may june july august september october november december",
+    "januar februar märz april mai juni juli august september oktober november dezember",
+    "janvier février mars avril mai juin juillet août septembre octobre novembre décembre",
+    "enero febrero marzo abril mayo junio julio agosto septiembre octubre noviembre diciembre",
+    "janeiro fevereiro março abril maio junho julho agosto setembro outubro novembro dezembro",
+    "gennaio febbraio marzo aprile maggio giugno luglio agosto settembre ottobre novembre dicembre",
+    "januari februari maart april mei juni juli augustus september oktober november december",
+)
+
+
+def _months() -> dict[str, int]:
+    """Number of each month by its names in several languages, and by how they are cut short."""
+    found: dict[str, set[int]] = {"mrz": {3}, "mrt": {3}}
+    for names in _MONTH_NAMES:
+        for place, full in enumerate(names.split(), start=1):
+            plain = unicodedata.normalize("NFKD", full).encode("ascii", "ignore").decode()
+            for name in (full, full[:3], full[:4], plain, plain[:3], plain[:4]):
+                found.setdefault(name, set()).add(place)
+    # French jui is June or July.
+    return {name: places.pop() for name, places in found.items() if len(places) == 1}
+
+
+_MONTHS: Final = _months()
 
 
 @dataclass(frozen=True)
@@ -224,7 +242,8 @@ def _of_texts(
     series = pd.Series(texts, dtype=object)
     if "%" in fmt:
         return _by_pattern(series, fmt)
-    numbers = pd.to_numeric(series, errors="coerce").to_numpy(np.float64)
+    days = series.str.replace(r"^(\d{5}),(\d+)$", r"\1.\2", regex=True)  # a spreadsheet's
+    numbers = pd.to_numeric(days, errors="coerce").to_numpy(np.float64)
     if (numbers >= EXACT_FROM).any():
         # A spreadsheet wrote 1.64123E+12, and the rest of the digits is lost.
         numbers = np.where(series.str.fullmatch(_ROUNDED), np.nan, numbers)

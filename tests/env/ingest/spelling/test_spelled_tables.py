@@ -160,6 +160,45 @@ def test_dotted_names_reach_nested_values(tmp_path, expected):
     assert stored(ingested(tmp_path, [tmp_path / "plays.parquet"], "b", map=mapping)) == expected
 
 
+@pytest.mark.parametrize("label", ["%Y-%m", "%Y/%m", "month %m"])
+def test_lists_by_month_are_one_table(tmp_path, expected, label):
+    """Every list of the object is read, and not the longest alone."""
+    months = PLAIN.groupby(pd.to_datetime(PLAIN["time"]).dt.strftime(label))
+    content: dict = {"owner": {"since": 2020}, "plays": {}}
+    for name, plays in months:
+        *above, last = name.split("/")
+        inner = content["plays"]
+        for part in above:
+            inner = inner.setdefault(part, {})
+        inner[last] = plays.to_dict("records")
+    dataset = check(tmp_path, json.dumps(content), expected)
+    assert dataset.about["rows_read"] == len(PLAIN)
+
+
+def test_names_of_columns_in_windows_1252(tmp_path, expected):
+    content = CSV.replace("artist", "Künstler", 1).encode("cp1252")
+    check(tmp_path, content, expected, map=MAP.replace("artist=artist", "artist=Künstler"))
+
+
+def test_the_first_of_a_list_of_artists_is_proposed(tmp_path, expected):
+    lines = [
+        {"at": {}, "track": {"name": row.title, "artists": [{"name": row.artist}]}}
+        | {"played_at": row.time, "played_s": row.played, "duration_s": row.length}
+        for row in PLAIN.itertuples()
+    ]
+    content = b"\xef\xbb\xbf" + "\n".join(map(json.dumps, lines)).encode()
+    (tmp_path / "plays").write_bytes(content)
+    dataset = ingested(tmp_path, [tmp_path / "plays"], map="auto")
+    read_as = dataset.about["history"]["read_as"]["table of plays"]
+    assert read_as["artist"] == "track.artists.0.name"
+    assert [levels for _, levels in stored(dataset)] == [levels for _, levels in expected]
+    for line in lines:
+        line["track"] = {"name": line["track"]["name"]}
+    (tmp_path / "second").mkdir()
+    message = refusal(tmp_path / "second", json.dumps(lines), map="auto")
+    assert "say the rest, above all track, or artist beside title" in message
+
+
 def test_lists_without_names_are_named_as_the_cause(tmp_path):
     assert "without names of columns" in refusal(tmp_path, PLAIN.to_json(orient="values"))
     message = refusal(tmp_path, json.dumps({"songs": [{"id": 1}] * 9, "n": 2}), map="auto")

@@ -39,6 +39,31 @@ def test_times_in_every_spelling(tmp_path, expected, text, more, sep):
     check(tmp_path, table.to_csv(index=False, sep=sep), expected, map=MAP + more)
 
 
+@pytest.mark.parametrize(
+    ("text", "january", "february"),
+    [
+        ("{day}. {month} {rest}", "Januar", "Februar"),
+        ("{day}. {month} {rest}", "Jan.", "Febr."),
+        ("{day} {month} {rest}", "janvier", "FÉVRIER"),
+        ("{day} de {month} de {rest}", "enero", "febrero"),
+        ("{day} {month} {rest}", "gennaio", "feb"),
+    ],
+)
+def test_months_named_in_other_languages(tmp_path, expected, text, january, february):
+    def spelled(time):
+        month = january if time.month == 1 else february
+        return text.format(day=time.day, month=month, rest=time.strftime("%Y %H:%M:%S"))
+
+    check(tmp_path, PLAIN.assign(time=plays_of()["time"].map(spelled)).to_csv(), expected)
+
+
+@pytest.mark.parametrize("comma", [".", ","])
+def test_days_as_a_spreadsheet_counts_them(tmp_path, expected, comma):
+    days = (plays_of()["time"] - pd.Timestamp("1899-12-30")) / pd.Timedelta(days=1)
+    texts = days.map(lambda day: f"{day:.9f}".replace(".", comma))
+    check(tmp_path, PLAIN.assign(time=texts).to_csv(index=False, sep=";"), expected)
+
+
 @pytest.mark.parametrize("text", ["%d/%m/%Y %H:%M:%S", "%m-%d-%Y %H:%M:%S", "%d/%m/%y %H:%M:%S"])
 def test_dates_that_nothing_decides_are_refused(tmp_path, text):
     table = with_time(plays_of(12), text).to_csv(index=False)
