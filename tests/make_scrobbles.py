@@ -241,8 +241,8 @@ def dsg17_table(plays):
     )
 
 
-LENGTHS = {listenbrainz_export, listenbrainz_dump, maloja, pano}
-MINUTES = {lastfm_headless, tidal}
+LENGTHS = (listenbrainz_export, listenbrainz_dump, maloja, pano)
+MINUTES = (lastfm_headless, tidal)
 BY_ID = {lfm_1b: "{}", onion: "t_{}", pisa: "{}"}
 ALL = [*LENGTHS, *MINUTES, *BY_ID, lastfm_uts, libre_fm, youtube, lastfm_1k]
 
