@@ -21,6 +21,7 @@ from musicbox_env.ingest.spelling.dialect import BYTE_ORDER_MARK, StrictUtf8
 from musicbox_env.ingest.spelling.json_shape import (
     EACH,
     MAX_DEPTH,
+    SCHEMA,
     Shape,
     ShortNumbers,
     WithoutNan,
@@ -28,6 +29,7 @@ from musicbox_env.ingest.spelling.json_shape import (
 )
 from musicbox_env.ingest.tables import (
     DamagedFileError,
+    PassedOver,
     PeekedStream,
     Rows,
     damage_reported,
@@ -82,6 +84,18 @@ class JsonTable:
     def where(self) -> str:
         """Where records were looked for, if not at the top."""
         return self.shape.where
+
+    @property
+    def unread(self) -> list[PassedOver]:
+        """Lists of objects beside the records, as far as the stream was read."""
+        return [
+            PassedOver(
+                f"{self.name}, {name}",
+                f"holds objects beside the records that were read {self.where}: save it as a file "
+                "of its own to use it",
+            )
+            for name in self._source.unread
+        ]
 
     def sample(self) -> dict[str, list[str]]:
         """The first values of each column, empty where there is none."""
@@ -159,6 +173,7 @@ class _RecordSource:
         bytes_of_records: Bytes up to the read that held the last record.
         bytes_before: Bytes up to the last read, all of which is parsed.
         records_before: Records up to there.
+        unread: Names of lists of objects that are no records, in the order of the stream.
     """
 
     def __init__(self, stream: PeekedStream, shape: Shape) -> None:
@@ -166,6 +181,7 @@ class _RecordSource:
         self.bytes_of_records = 0
         self.bytes_read = 0
         self.bytes_before = self.records_before = 0
+        self.unread: dict[str, None] = {}
         self._shape = shape
         mark = BYTE_ORDER_MARK if stream.head.startswith(BYTE_ORDER_MARK) else b""
         stream.read(len(mark))
@@ -250,7 +266,8 @@ class _RecordSource:
             elif event == "start_array" and not by_label and path in ((name,), (EACH,)):
                 yield from self._items(events, above)
             elif event in ("start_map", "start_array"):
-                self._skip(events)
+                if self._skip(events, event) and name != SCHEMA:
+                    self.unread[f"{prefix}{name}"] = None
             elif by_label and not path:
                 yield self._given(None)
             else:
@@ -265,7 +282,7 @@ class _RecordSource:
                 yield self._given({**above, **_object(events, 1)})
             else:
                 if event == "start_array":
-                    self._skip(events)
+                    self._skip(events, event)
                 yield self._given(None)
 
     def _split(self, events: Events) -> Iterator[Record | None]:
@@ -285,7 +302,7 @@ class _RecordSource:
                     fits = len(row) == len(names)
                     yield self._given(dict(zip(names, row, strict=True)) if fits else None)
             elif event == "start_array":
-                self._skip(events)
+                self._skip(events, event)
 
     def _by_column(self, events: Events) -> Iterator[Record | None]:
         """Rows of a document that lists column after column, which is held whole."""
@@ -308,7 +325,7 @@ class _RecordSource:
                             "bytes; write records, as DataFrame.to_json(orient='records') does"
                         )
                     if inner in ("start_map", "start_array"):
-                        self._skip(events)
+                        self._skip(events, inner)
                         values.append(None)
                     elif inner != "map_key":
                         values.append(_text(item))
@@ -317,16 +334,18 @@ class _RecordSource:
         for row in zip(*columns.values(), strict=True):
             yield self._given(dict(zip(columns, row, strict=True)))
 
-    def _skip(self, events: Events) -> None:
-        """Pass over the rest of a list or object."""
-        depth = 1
+    def _skip(self, events: Events, event: str) -> bool:
+        """Pass over a list or object that begins; whether a list of objects is there."""
+        depth, holds_objects = 1, False
         while depth:
-            event, _ = next(events)
+            before, (event, _) = event, next(events)
+            holds_objects |= (before, event) == ("start_array", "start_map")
             depth += event.startswith("start")
             depth -= event.startswith("end")
             self.bytes_of_records = self.bytes_read
             if depth > MAX_DEPTH:
                 raise ijson.JSONError(_TOO_DEEP)
+        return holds_objects
 
     def _given(self, record: Record | None) -> Record | None:
         self.records_given += 1

@@ -101,13 +101,15 @@ class _Opener:
         elif (encoding := encoding_of(head)) is not None and not encoding.startswith("utf-8"):
             yield from self.tables(PeekedStream(Utf8(stream, encoding)), name, layer, member=member)
         elif looks_like_json(head):
-            yield from _opened(JsonTable(name, stream))
+            table = JsonTable(name, stream)
+            yield from _opened(table)
+            yield from table.unread
         else:
-            table = CsvTable(name, stream, self.budget)
-            if table.header_is_cut:
+            lines = CsvTable(name, stream, self.budget)
+            if lines.header_is_cut:
                 yield PassedOver(name, HEADER_IS_CUT)
             else:
-                yield from _opened(table)
+                yield from _opened(lines)
 
     def _zip(self, file: IO[bytes], name: str, layer: int, *, member: bool) -> Tables:
         try:

@@ -120,6 +120,8 @@ class Shape:
         return told.get(self.kind, "")
 
 
+SCHEMA: Final = "schema"
+"""What ``DataFrame.to_json(orient="table")`` says of the columns."""
 EACH: Final = "*"
 """In a path, in place of any name."""
 
@@ -215,8 +217,7 @@ def _lists_of_objects(
     one: dict[str, Any], path: tuple[str, ...] = ()
 ) -> Iterator[tuple[tuple[str, ...], list[Any]]]:
     for name, value in one.items():
-        if name == "schema":
-            # What DataFrame.to_json(orient="table") says of the columns.
+        if name == SCHEMA:
             continue
         if _all_are(value, dict):
             yield (*path, name), value

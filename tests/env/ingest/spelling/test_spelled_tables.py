@@ -175,6 +175,14 @@ def test_lists_by_month_are_one_table(tmp_path, expected, label):
     assert dataset.about["rows_read"] == len(PLAIN)
 
 
+def test_lists_beside_the_records_are_named(tmp_path, expected):
+    content = {"before": {"queue": RECORDS[:2]}, "history": RECORDS, "liked": RECORDS[:3]}
+    dataset = check(tmp_path, json.dumps(content), expected)
+    passed_over = dataset.about["passed_over"]
+    assert [name.rpartition(", ")[2] for name in passed_over["names"]] == ["before.queue", "liked"]
+    assert all("objects beside the records" in why for why in passed_over["why"])
+
+
 def test_names_of_columns_in_windows_1252(tmp_path, expected):
     content = CSV.replace("artist", "Künstler", 1).encode("cp1252")
     check(tmp_path, content, expected, map=MAP.replace("artist=artist", "artist=Künstler"))
