@@ -75,7 +75,7 @@ export function showStrip(list, look) {
 
 export function stripText(look) {
   const played = look.heard.filter((song) => song.skip_chance !== null);
-  if (look.remaining === null) return `${look.heard.length} songs heard, ${look.heard.filter((song) => !kept(song.level)).length} skipped.`;
+  if (look.remaining === null) return `${look.heard.length} song${look.heard.length === 1 ? "" : "s"} heard, ${look.heard.filter((song) => !kept(song.level)).length} skipped.`;
   const skipped = played.filter((song) => !kept(song.level)).length;
   const over = look.remaining === 0 ? "The session is over." : `${look.remaining} more to come.`;
   return `${look.heard.length - played.length} songs of the log (pale), ${played.length} recommended, ${skipped} of them skipped; below each its chance of a skip in percent. ${over}`;
