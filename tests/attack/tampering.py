@@ -3,7 +3,7 @@
 ``python tampering.py FOLDER OUT played`` links the dataset folder anew for each mutation whose name
 it reads, changes one file of it, and plays what is left; with ``served`` the folder is a run, whose
 agent is asked for songs. It prints a line of JSON before and after each, so that whoever reads them
-(`attack`) sees at which one the process died.
+(`attacking.attack`) sees at which one the process died.
 """
 
 from __future__ import annotations
@@ -14,9 +14,7 @@ import json
 import math
 import os
 import shutil
-import subprocess
 import sys
-import threading
 import zipfile
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -416,51 +414,6 @@ def main(folder: Path, out: Path, use: str, names: list[str]) -> None:
             outcome["meant"] = is_message(error)
         print(json.dumps(outcome), flush=True)
         shutil.rmtree(tampered)
-
-
-SILENCE = 300
-"""Seconds after which a process that uses one folder hangs; kernels may have to be compiled."""
-
-
-def attack(folder: Path, out: Path, use: str, names: list[str]) -> list[dict[str, Any]]:
-    """Outcomes of mutations; a process that dies or hangs is one, and the next goes on."""
-    outcomes: list[dict[str, Any]] = []
-    left = list(names)
-    while left:
-        begun, done = "", []
-        with (out / "errors.txt").open("w+") as errors:
-            process = subprocess.Popen(
-                [sys.executable, __file__, str(folder), str(out), use],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                text=True,
-            )
-            assert process.stdin
-            assert process.stdout
-            process.stdin.write(json.dumps(left))
-            process.stdin.close()
-            watch = threading.Timer(SILENCE, process.kill)
-            watch.start()
-            for line in process.stdout:
-                watch.cancel()
-                watch = threading.Timer(SILENCE, process.kill)
-                watch.start()
-                said = json.loads(line)
-                begun = said.get("begin", begun)
-                done += [said] if "done" in said else []
-            code = process.wait()
-            watch.cancel()
-            process.stdout.close()
-        outcomes += done
-        finished = {outcome["done"] for outcome in done}
-        told = (out / "errors.txt").read_text()[-600:]
-        if code and begun not in finished:
-            outcomes.append({"done": begun, "file": "", "error": f"exit {code}", "message": told})
-            finished.add(begun)
-        assert finished, f"nothing was used: exit {code}, {told}"
-        left = [name for name in left if name not in finished]
-    return outcomes
 
 
 if __name__ == "__main__":

@@ -12,11 +12,12 @@ import time
 from pathlib import Path
 
 import pytest
+from attacking import attack
 from musicbox_agents import make_agent
 from musicbox_experiments.cli import USER_ERROR
 from musicbox_experiments.serve.client import Client
 from served_runs import HEARD, command, load, serving, wait_until, workers, write_training
-from tampering import WHOLE_FILE, attack, mutations
+from tampering import WHOLE_FILE, mutations
 
 FEWEST = 1_000
 SAMPLE = 6

@@ -4,7 +4,8 @@ import re
 from pathlib import Path
 
 import pytest
-from tampering import attack, mutations, prepare
+from attacking import attack
+from tampering import mutations, prepare
 
 FEWEST = 2_000
 SAMPLE = 20
