@@ -121,6 +121,40 @@ def test_a_spoilt_run_is_refused_in_a_sentence(name, served_run, tmp_path, cases
 
 
 @pytest.mark.slow
+def test_a_run_replaced_by_a_broken_one_goes_on_being_served(served_run, tmp_path, cases):
+    names = [name for name in SPOILT if name != "training gone"]  # which is not there, yet
+    for number, name in enumerate(names):
+        shutil.copytree(served_run, tmp_path / f"whole-{number}")
+        spoilt(served_run, tmp_path / f"broken-{number}", name)
+    current = tmp_path / "current"
+    current.symlink_to("whole-0")
+    with serving(current) as (address, process), load(address, clients=2) as (answers, failures):
+        for number in range(len(names)):
+            (tmp_path / "next").symlink_to(f"broken-{number}")
+            (tmp_path / "next").rename(current)
+            wait_until_said(process, "the one before still is")
+            begun = len(answers)
+            wait_until(lambda begun=begun: len(answers) > begun + 20)
+        (tmp_path / "next").symlink_to("whole-1")
+        (tmp_path / "next").rename(current)
+        wait_until(lambda: answers[-1]["served_by"]["run"] == "whole-1")
+        assert failures == []
+    assert {answer["served_by"]["run"] for answer in answers} == {"whole-0", "whole-1"}
+    cases("serve, broken runs in place of a served one", len(names), len(names))
+
+
+def wait_until_said(process: subprocess.Popen, words: str) -> None:
+    """Read what the command prints up to a line with these words."""
+    lines = []
+    for line in process.stdout:
+        lines.append(line)
+        assert "Traceback" not in line
+        if words in line:
+            return
+    raise AssertionError("".join(lines))
+
+
+@pytest.mark.slow
 def test_workers_killed_at_random_moments_lose_nothing(served_run, cases):
     moments = random.Random(0)
     with serving(served_run, "--workers", "2") as (address, process):
