@@ -147,19 +147,6 @@ class Cluster:
         _, told = process.communicate(timeout=PATIENCE)
         return process.returncode, told
 
-    def tasks(self, name: str) -> list[str]:
-        """The tasks whose name begins so that the nodes are at, by the titles of processes."""
-        titles = []
-        for node in self.nodes:
-            for pid in descendants(node.pid):
-                try:
-                    title = Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0 ").decode()
-                except OSError:
-                    continue
-                if title.startswith(f"ray::{name}"):
-                    titles.append(title)
-        return titles
-
     def lose(self, number: int) -> None:
         """Kill all processes of a node."""
         end(self.nodes[number], signal.SIGKILL)
