@@ -179,7 +179,7 @@ def test_lists_beside_the_records_are_named(tmp_path, expected):
     content = {"before": {"queue": RECORDS[:2]}, "history": RECORDS, "liked": RECORDS[:3]}
     dataset = check(tmp_path, json.dumps(content), expected)
     passed_over = dataset.about["passed_over"]
-    assert [name.rpartition(", ")[2] for name in passed_over["names"]] == ["before.queue", "liked"]
+    assert [name.rpartition(", ")[2] for name in passed_over["names"]] == ["before", "liked"]
     assert all("objects beside the records" in why for why in passed_over["why"])
 
 
