@@ -9,6 +9,7 @@ values nested without end, are damage and not read on.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from itertools import chain, islice
 from typing import Any, Final
@@ -19,13 +20,13 @@ import pyarrow as pa
 
 from musicbox_env.ingest.spelling.dialect import BYTE_ORDER_MARK, StrictUtf8
 from musicbox_env.ingest.spelling.json_shape import (
-    EACH,
     MAX_DEPTH,
     SCHEMA,
     Shape,
     ShortNumbers,
     WithoutNan,
     find_shape,
+    fits,
 )
 from musicbox_env.ingest.tables import (
     DamagedFileError,
@@ -91,10 +92,10 @@ class JsonTable:
         return [
             PassedOver(
                 f"{self.name}, {name}",
-                f"holds objects beside the records that were read {self.where}: save it as a file "
-                "of its own to use it",
+                f"holds {count:,} objects beside the records that were read {self.where}: save it "
+                "as a file of its own to use it",
             )
-            for name in self._source.unread
+            for name, count in self._source.unread.items()
         ]
 
     def sample(self) -> dict[str, list[str]]:
@@ -173,7 +174,7 @@ class _RecordSource:
         bytes_of_records: Bytes up to the read that held the last record.
         bytes_before: Bytes up to the last read, all of which is parsed.
         records_before: Records up to there.
-        unread: Names of lists of objects that are no records, in the order of the stream.
+        unread: Objects in lists that are no records, by the name of the list or what is around it.
     """
 
     def __init__(self, stream: PeekedStream, shape: Shape) -> None:
@@ -181,7 +182,7 @@ class _RecordSource:
         self.bytes_of_records = 0
         self.bytes_read = 0
         self.bytes_before = self.records_before = 0
-        self.unread: dict[str, None] = {}
+        self.unread: Counter[str] = Counter()
         self._shape = shape
         mark = BYTE_ORDER_MARK if stream.head.startswith(BYTE_ORDER_MARK) else b""
         stream.read(len(mark))
@@ -261,17 +262,21 @@ class _RecordSource:
                 return
             elif event == "start_map" and by_label and not path:
                 yield self._given({**above, **_object(events, 1)})
-            elif event == "start_map" and path[:1] in ((name,), (EACH,)):
+            elif event == "start_map" and path and fits(path[0], name):
                 yield from self._descend(events, path[1:], above, f"{prefix}{name}.")
-            elif event == "start_array" and not by_label and path in ((name,), (EACH,)):
+            elif event == "start_array" and not by_label and self._ends(path, name):
                 yield from self._items(events, above)
             elif event in ("start_map", "start_array"):
-                if self._skip(events, event) and name != SCHEMA:
-                    self.unread[f"{prefix}{name}"] = None
+                if (count := self._skip(events, event)) and name != SCHEMA:
+                    self.unread[f"{prefix}{name}"] += count
             elif by_label and not path:
                 yield self._given(None)
             else:
                 above[prefix + name] = _text(value)
+
+    @staticmethod
+    def _ends(path: tuple[str, ...], name: str) -> bool:
+        return len(path) == 1 and fits(path[0], name)
 
     def _items(self, events: Events, above: Record) -> Iterator[Record | None]:
         """Objects up to the end of a list."""
@@ -334,18 +339,20 @@ class _RecordSource:
         for row in zip(*columns.values(), strict=True):
             yield self._given(dict(zip(columns, row, strict=True)))
 
-    def _skip(self, events: Events, event: str) -> bool:
-        """Pass over a list or object that begins; whether a list of objects is there."""
-        depth, holds_objects = 1, False
-        while depth:
-            before, (event, _) = event, next(events)
-            holds_objects |= (before, event) == ("start_array", "start_map")
-            depth += event.startswith("start")
-            depth -= event.startswith("end")
+    def _skip(self, events: Events, event: str) -> int:
+        """Pass over a list or object that begins; how many objects lists in it hold."""
+        around, objects = [event], 0
+        while around:
+            event, _ = next(events)
+            if event.startswith("start"):
+                objects += (around[-1], event) == ("start_array", "start_map")
+                around.append(event)
+            elif event.startswith("end"):
+                around.pop()
             self.bytes_of_records = self.bytes_read
-            if depth > MAX_DEPTH:
+            if len(around) > MAX_DEPTH:
                 raise ijson.JSONError(_TOO_DEEP)
-        return holds_objects
+        return objects
 
     def _given(self, record: Record | None) -> Record | None:
         self.records_given += 1

@@ -41,7 +41,7 @@ import numpy.typing as npt
 
 from musicbox_env.cache import cache_folder, kept_in_cache, named
 from musicbox_env.data.checks import CheckedFile, FileError
-from musicbox_env.data.dataset import EMBEDDINGS, SOURCE, UNFINISHED, WHOLE, Dataset
+from musicbox_env.data.dataset import EMBEDDINGS, PARTS_FOLDER, SOURCE, UNFINISHED, WHOLE, Dataset
 from musicbox_env.data.sessions import MEND, assign_splits
 from musicbox_env.data.splits import SplitConfig, run_of
 from musicbox_env.data.verdicts import once, state_of
@@ -147,10 +147,10 @@ def _embeddings(whole: Dataset) -> tuple[list[Path], list[str]]:
 
 def _folder(whole: Dataset, part: str, evaluated: str, digest: str) -> Path:
     name = part if evaluated == EVALUATED[0] else f"{part}-{evaluated}"
-    own = whole.folder / "parts"
+    own = whole.folder / PARTS_FOLDER
     if own.is_dir() or os.access(whole.folder, os.W_OK):
         return own / name
-    return kept_in_cache("parts", digest, name)
+    return kept_in_cache(PARTS_FOLDER, digest, name)
 
 
 def _source(whole: Dataset, digest: str, folder: Path) -> dict[str, Any]:

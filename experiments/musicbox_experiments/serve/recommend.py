@@ -123,8 +123,9 @@ def run(config: RecommendConfig) -> None:
         for row in recommend_next(agent, dataset, config.heard, _context(config)):
             say(_named(dataset, row))
         return
+    places = _playlist(config, agent, dataset, listener)
     say("Songs in order, each with the chance that a learned listener (user simulator) skips it:")
-    for number, place in enumerate(_playlist(config, agent, dataset, listener), start=1):
+    for number, place in enumerate(places, start=1):
         say(f"{number:3d}  {place.skip:4.0%} skip  {_named(dataset, place.track)}")
 
 

@@ -91,7 +91,10 @@ class Recommender:
             ValueError: It reads the listener itself, so that there is nothing to recommend from.
         """
         if isinstance(agent, PrivilegedAgent):
-            raise ValueError(f"{agent.name} reads a simulated listener, and none is there.")
+            raise ValueError(
+                f"{agent.name} cannot recommend: it replays logged sessions or reads a simulated "
+                "listener, and a live session has neither."
+            )
         options = {"data": str(agent.dataset.folder), "listener": "replay"}
         options["candidates"] = "session" if restricted else "catalog"
         self.agent = agent

@@ -122,8 +122,17 @@ class Shape:
 
 SCHEMA: Final = "schema"
 """What ``DataFrame.to_json(orient="table")`` says of the columns."""
-EACH: Final = "*"
-"""In a path, in place of any name."""
+EACH: Final = "<number>"
+"""In a path, in place of any name with a digit, as of a month or page."""
+
+
+def fits(step: str, name: str) -> bool:
+    """Whether a step of a path is, or stands for, a name."""
+    return step == name or (step == EACH and _is_numbered(name))
+
+
+def _is_numbered(name: str) -> bool:
+    return any(map(str.isdigit, name))
 
 
 def find_shape(head: bytes) -> Shape:
@@ -178,10 +187,9 @@ def _within(one: dict[str, Any], unfinished: Any) -> Shape:
                 if len(texts) == len(rows[0]):
                     return Shape("split", (key,), name)
     if lists := list(_lists_of_objects(one)):
-        if each := _numbered(lists):
-            return Shape("list", each)
         # What is still open where the first bytes end may be long; else the longest.
-        return Shape("list", max(lists, key=lambda f: (f[1] is unfinished, len(f[1])))[0])
+        longest = max(lists, key=lambda f: (f[1] is unfinished, len(f[1])))[0]
+        return Shape("list", _numbered(lists) or _with_each(longest))
     columns = list(one.values())
     inner = [set(column) for column in columns if isinstance(column, dict)]
     labels = bool(inner) and all(_ROW_LABEL.match(key) for key in inner[0])
@@ -199,14 +207,18 @@ def _numbered(lists: Sequence[tuple[tuple[str, ...], list[Any]]]) -> tuple[str, 
     """Where several lists of like records are, as by month or page; empty if nowhere."""
     names: dict[tuple[str, ...], list[set[str]]] = {}
     for path, items in lists:
-        each = tuple(EACH if any(map(str.isdigit, name)) else name for name in path)
-        names.setdefault(each, []).append(set(items[0]))
+        names.setdefault(_with_each(path), []).append(set(items[0]))
     alike = {path: len(of) for path, of in names.items() if EACH in path and len(of) > 1}
     # The first bytes may cut off the last record.
     alike = {
         path: n for path, n in alike.items() if all(of == names[path][0] for of in names[path][:-1])
     }
     return max(alike, key=lambda path: alike[path], default=())
+
+
+def _with_each(path: tuple[str, ...]) -> tuple[str, ...]:
+    """A path, and all that differ from it in numbers alone: others may follow the first bytes."""
+    return tuple(EACH if _is_numbered(name) else name for name in path)
 
 
 def _all_are(value: Any, kind: type) -> bool:

@@ -76,7 +76,7 @@ def test_songs_run_out(synthetic, listener):
 
 @pytest.mark.parametrize("name", ["logged", "skyline", "planner"])
 def test_agents_that_read_the_listener_have_nothing_to_recommend_from(synthetic, name):
-    with pytest.raises(ValueError, match=f"{name} reads a simulated listener"):
+    with pytest.raises(ValueError, match=f"{name} cannot recommend"):
         recommend_next(make_agent(name, synthetic), synthetic, HEARD)
 
 

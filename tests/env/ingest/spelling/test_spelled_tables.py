@@ -10,6 +10,7 @@ from spelled_plays import CSV, MAP, PLAIN, check, ingested, refusal, stored
 
 from musicbox_env.ingest.histories.formats import HistoryConfig
 from musicbox_env.ingest.pipeline import IngestConfig, ingest
+from musicbox_env.ingest.tables import HEAD_BYTES
 
 QUOTED = PLAIN.to_csv(index=False, quoting=1)
 
@@ -181,6 +182,21 @@ def test_lists_beside_the_records_are_named(tmp_path, expected):
     passed_over = dataset.about["passed_over"]
     assert [name.rpartition(", ")[2] for name in passed_over["names"]] == ["before", "liked"]
     assert all("objects beside the records" in why for why in passed_over["why"])
+
+
+@pytest.mark.parametrize("months", [["plays_2024-01", "plays_2024-02"], ["01", "02"]])
+def test_months_behind_the_first_bytes_are_read_and_other_lists_are_not(tmp_path, expected, months):
+    """The first month fills all that the shape is told by; the last list is no month."""
+    first, second = RECORDS[:-20], RECORDS[-20:]
+    padded = [{**record, "note": "x" * (HEAD_BYTES // len(first) + 1)} for record in first]
+    content = {months[0]: padded, months[1]: second, "liked": RECORDS[:12]}
+    dataset = check(tmp_path, json.dumps(content), expected)
+    assert dataset.about["rows_read"] == len(RECORDS)
+    (why,) = dataset.about["passed_over"]["why"]
+    assert why.startswith("holds 12 objects beside the records")
+    both = {months[0]: first, months[1]: second, "liked": RECORDS[:12]}
+    (tmp_path / "short").mkdir()
+    assert check(tmp_path / "short", json.dumps(both), expected).about["rows_read"] == len(RECORDS)
 
 
 def test_names_of_columns_in_windows_1252(tmp_path, expected):
