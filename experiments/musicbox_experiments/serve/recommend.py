@@ -9,7 +9,7 @@
     musicbox recommend runs/compare --heard "t_1a2b:full" --order t_3c4d t_5e6f t_7a8b
 
 Each song is SONG:LEVEL, oldest first; a song is any of its track ids, a Spotify link or URI, or
-"Artist - Title" where the dataset knows titles, in any spelling of capitals, accents and dashes; a
+"Artist - Title" where the dataset knows titles, in any spelling of capitals and dashes; a
 level is a number from 0 (brief) to 4 (full), its
 name, or `skipped` or `kept`. Playlists (`--songs`, `--order`) are rolled out as `playlist` says,
 and each of their songs has the chance that a learned listener skips it there: the one that the
