@@ -133,6 +133,12 @@ class Dataset:
         self._require("sessions", self.sessions.num_sessions, OFFSETS)
         self._require("plays", self.sessions.num_plays, OFFSETS)
         self._require("tracks", len(self.catalog), self.catalog.file.name)
+        self.sessions.map_columns()
+        self._about.require(
+            state_of_dataset(self.folder) == self.state,
+            "files beside it changed while they were opened",
+            "a folder that stays as it is until it is open",
+        )
         once("dataset", self.state, self._check)
 
     def _check(self) -> None:

@@ -143,6 +143,10 @@ class SessionLog:
             for name, column in self.stored.items()
         }
 
+    def map_columns(self) -> None:
+        """Map all columns now: the files that are checked are then those that are played."""
+        _ = self._columns
+
     def column(self, name: str) -> npt.NDArray:
         """Memory-mapped column of plays, ``(num_plays,)``.
 

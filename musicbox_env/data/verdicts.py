@@ -18,7 +18,7 @@ from musicbox_env.cache import cache_folder
 from musicbox_env.data.checks import FileError
 
 CHECKED: Final = "checked"
-VERSION: Final = 3
+VERSION: Final = 4
 """Of the checks: another one makes all verdicts void."""
 SMALL: Final = 1 << 17
 """Bytes up to which files are checked in each process: that is as fast as to look up a verdict."""
@@ -56,7 +56,10 @@ def state_of(files: Iterable[Path], folders: Iterable[Path] = ()) -> State:
             f"{error.filename}: {error.strerror}; expected a file that can be read. Make the "
             "folder again, or ask its sender for all of it."
         ) from None
-    described = [(s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns) for s in found]
+    described = [
+        (os.path.basename(name), s.st_dev, s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns)
+        for name, s in zip(names, found, strict=True)
+    ]
     return State(_digest(described), sum(s.st_size for s in found))
 
 

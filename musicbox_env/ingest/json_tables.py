@@ -183,6 +183,7 @@ class _RecordSource:
         self.bytes_read = 0
         self.bytes_before = self.records_before = 0
         self.unread: Counter[str] = Counter()
+        self._at_records = False
         self._shape = shape
         mark = BYTE_ORDER_MARK if stream.head.startswith(BYTE_ORDER_MARK) else b""
         stream.read(len(mark))
@@ -244,7 +245,10 @@ class _RecordSource:
         """Objects in a list or object within each object at the top or in a list there."""
         for event, _ in events:
             if event == "start_map":
+                self._at_records = False
                 yield from self._descend(events, self._shape.path, {}, "")
+                if self._shape.kind == "list" and not self._at_records:
+                    yield self._given(None)
             elif event not in ("start_array", "end_array"):
                 yield self._given(None)
 
@@ -262,9 +266,14 @@ class _RecordSource:
                 return
             elif event == "start_map" and by_label and not path:
                 yield self._given({**above, **_object(events, 1)})
+            elif event == "start_map" and not by_label and self._ends(path, name):
+                # Converters of XML write a list of one as its only element.
+                self._at_records = True
+                yield self._given({**above, **_object(events, 1)})
             elif event == "start_map" and path and fits(path[0], name):
                 yield from self._descend(events, path[1:], above, f"{prefix}{name}.")
             elif event == "start_array" and not by_label and self._ends(path, name):
+                self._at_records = True
                 yield from self._items(events, above)
             elif event in ("start_map", "start_array"):
                 if (count := self._skip(events, event)) and name != SCHEMA:
@@ -306,8 +315,8 @@ class _RecordSource:
                     row = _plain_values(events) if inner == "start_array" else []
                     fits = len(row) == len(names)
                     yield self._given(dict(zip(names, row, strict=True)) if fits else None)
-            elif event == "start_array":
-                self._skip(events, event)
+            elif event == "start_array" and (count := self._skip(events, event)):
+                self.unread[name] += count
 
     def _by_column(self, events: Events) -> Iterator[Record | None]:
         """Rows of a document that lists column after column, which is held whole."""

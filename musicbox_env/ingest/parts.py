@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import shutil
+import zlib
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -40,6 +41,9 @@ PART_VERSION: Final = 8
 """Belongs to every part's key: raise it when parts come out differently."""
 SPLIT_CODES: Final = "split.npy"
 OPINIONS_FILE: Final = "opinions.parquet"
+FILES: Final = "files"
+"""Entry of ``part.json``: size and checksum of each file, by which what was damaged is told."""
+SUMMED_AT_ONCE: Final = 1 << 20
 HASHES: Final = "sessions.hashes"
 
 
@@ -71,12 +75,13 @@ class Part:
         finished, unfinished = folder / key, folder / f"{key}.tmp"
         # A worker whose parent was killed may still be at it.
         with held(finished, wait=True):
-            if not finished.is_dir():
-                shutil.rmtree(unfinished, ignore_errors=True)
+            if not _is_whole(finished):
+                for left in (finished, unfinished):
+                    shutil.rmtree(left, ignore_errors=True)
                 unfinished.mkdir(parents=True)
+                about = {**write(unfinished), FILES: _sums(unfinished)}
                 # Not by `dataset.write_json`: a worker that imported it would start much later.
-                about = json.dumps(write(unfinished), indent=2) + "\n"
-                (unfinished / "part.json").write_text(about)
+                (unfinished / "part.json").write_text(json.dumps(about, indent=2) + "\n")
                 os.replace(unfinished, finished)
         return cls.opened(finished)
 
@@ -130,6 +135,28 @@ class Part:
         ):
             for batch, metadata in reader.iter_batches_with_custom_metadata():
                 yield metadata["table"].decode(), batch
+
+
+def _is_whole(part: Path) -> bool:
+    """Whether a part is there, its files as they were written."""
+    try:
+        return bool(Part.opened(part).about[FILES] == _sums(part))
+    except (OSError, ValueError, LookupError, TypeError):
+        return False
+
+
+def _sums(part: Path) -> dict[str, list[int]]:
+    """Size and checksum of each file of a part but `part.json`."""
+    sums = {}
+    for file in sorted(part.iterdir()):
+        if file.name == "part.json":
+            continue
+        size = checksum = 0
+        with file.open("rb") as content:
+            while block := content.read(SUMMED_AT_ONCE):
+                size, checksum = size + len(block), zlib.crc32(block, checksum)
+        sums[file.name] = [size, checksum]
+    return sums
 
 
 class PartWriter(ExitStack):

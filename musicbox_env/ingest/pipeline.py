@@ -10,6 +10,7 @@ sources (`columns`). Then embeddings are fitted, and the folder moves to its nam
 from __future__ import annotations
 
 import errno
+import os
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -159,8 +160,10 @@ def ingest(
 
             fit_embeddings(folder, progress=config.progress)
         add_embeddings(given, folder)
-        for made_of in ("parts", SLICES):
-            shutil.rmtree(folder / made_of)
+        shutil.rmtree(folder / SLICES)
+        # Half removed they must not be taken for finished parts by the next run.
+        os.replace(folder / "parts", folder / "parts.removed")
+        shutil.rmtree(folder / "parts.removed")
     return out
 
 

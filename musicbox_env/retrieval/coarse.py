@@ -53,7 +53,7 @@ class CoarseItems:
     def _round(self, axis: int) -> None:
         """Round all items along an axis, in steps of its own."""
         coordinates = np.array(self.items[:, axis])
-        self._steps[axis] = np.abs(coordinates).max() / STEPS or 1
+        self._steps[axis] = max(np.abs(coordinates).max() / STEPS, np.finfo(np.float32).tiny)
         codes = np.zeros(self._codes[:, 0].size, np.int8)
         codes[: len(coordinates)] = np.rint(coordinates / self._steps[axis])
         self._codes[:, axis] = codes.reshape(self._codes[:, 0].shape)
@@ -88,7 +88,8 @@ def _slack(scaled: Floats) -> Floats:
 
     By rounding a coordinate errs by half a step at most. What float32 adds is at most ``d u`` of
     the sum of all products (see `exact._rounding`), each of at most `STEPS` steps; half as much
-    again covers the rounding of steps and of the scores that decide.
+    again covers the rounding of steps and of the scores that decide. What is nearly 0 errs by the
+    least number there is, too.
 
     Args:
         scaled: Queries times the steps of the axes ``(q, d)``.
@@ -98,4 +99,5 @@ def _slack(scaled: Floats) -> Floats:
     """
     unit = 1.5 * scaled.shape[1] * np.finfo(np.float32).eps * STEPS
     slack: Floats = np.abs(scaled).sum(axis=1, dtype=np.float64) * 2 * (0.5 + unit)
-    return slack.astype(np.float32)
+    least = 2 * scaled.shape[1] * float(np.finfo(np.float32).smallest_subnormal) * STEPS
+    return (slack + least).astype(np.float32)

@@ -36,6 +36,7 @@ NO_ORDER = (
     "products overflow float32. Check the embedding."
 )
 _UNIT = np.finfo(np.float32).eps
+_LEAST = float(np.finfo(np.float32).smallest_subnormal)
 
 Floats = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.int64]
@@ -284,11 +285,13 @@ def _rounding(vectors: Floats, items: npt.NDArray, finalists: Rows) -> Floats:
     """How far apart two scores of a query may be by BLAS and still be equal or swapped, ``(q,)``.
 
     A dot product of length d summed in any order errs by at most ``d u |q| |x|`` with u the unit
-    roundoff (Higham, Accuracy and Stability of Numerical Algorithms, 2002, section 3.1). The
-    finalists stand for the norms of all items, which are alike in an embedding.
+    roundoff (Higham, Accuracy and Stability of Numerical Algorithms, 2002, section 3.1), and where
+    products are nearly 0 by `_LEAST` for each of them. The finalists stand for the norms of all
+    items, which are alike in an embedding.
     """
     largest = largest_norms(np.asarray(items), finalists)
-    margin = vectors.shape[1] * _UNIT * np.sqrt(np.square(vectors).sum(axis=1) * largest)
+    squares = np.square(vectors, dtype=np.float64).sum(axis=1)
+    margin = vectors.shape[1] * (_UNIT * np.sqrt(squares * largest) + _LEAST)
     return margin.astype(np.float32)
 
 

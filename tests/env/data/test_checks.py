@@ -191,6 +191,27 @@ def test_no_sender_can_forge_a_verdict(kept, received):
         Dataset(received)
 
 
+def test_a_state_is_of_files_by_their_names(tmp_path):
+    """Links that are pointed elsewhere: the same files in the same order, under other names."""
+    for name in ("checked", "other"):
+        (tmp_path / name).write_text(name)
+    for folder, names in {"before": "ab", "after": "bc"}.items():
+        (tmp_path / folder).mkdir()
+        for name, file in zip(names, ("checked", "other"), strict=True):
+            (tmp_path / folder / name).symlink_to(tmp_path / file)
+    states = [verdicts.state_of([], [tmp_path / folder]) for folder in ("before", "after")]
+    assert states[0] != states[1]
+
+
+def test_what_is_replaced_after_opening_is_not_played(received):
+    Dataset(received)
+    dataset, file = Dataset(received), received / "plays/track.npy"
+    true = np.load(file)
+    np.save(received / "new.npy", np.full_like(true, 2_000_000_000))
+    os.replace(received / "new.npy", file)
+    np.testing.assert_array_equal(dataset.sessions.column("track"), true)
+
+
 def test_verdicts_do_not_grow_without_end(kept, tmp_path, monkeypatch):
     monkeypatch.setattr(verdicts, "MOST_KEPT", 3)
     for number in range(6):

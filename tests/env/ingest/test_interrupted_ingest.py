@@ -3,6 +3,7 @@
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -31,6 +32,44 @@ def test_workers_make_the_same_dataset(tmp_path):
     alone = run(tmp_path, tmp_path / "logs", out="a")
     together = run(tmp_path, tmp_path / "logs", out="b", workers=2)
     assert contents(alone.folder) == contents(together.folder)
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "gone", "account", "no account"])
+def test_a_damaged_part_is_made_again(tmp_path, damage):
+    file = write_csv(make_log(5), tmp_path / "0.csv")
+    (part,) = make_parts([file], tmp_path / "parts", Processes(1))
+    expected, plays = contents(part.folder), part.folder / "plays.arrows"
+    about, content = part.folder / "part.json", bytearray(plays.read_bytes())
+    if damage == "flipped":
+        content[len(content) // 2] ^= 255
+        plays.write_bytes(content)
+    elif damage == "cut":
+        plays.write_bytes(content[:-9])
+    elif damage == "gone":
+        plays.unlink()
+    elif damage == "account":
+        about.write_text(about.read_text()[:-9])
+    else:
+        about.unlink()
+    make_parts([file], tmp_path / "parts", Processes(1))
+    assert contents(part.folder) == expected
+
+
+def test_a_run_stopped_while_it_removes_its_parts_goes_on(tmp_path, monkeypatch):
+    write_csv(make_log(5), tmp_path / "logs/0.csv")
+    expected, remove = contents(run(tmp_path, tmp_path / "logs", out="a").folder), shutil.rmtree
+
+    def stopped(folder, *given, **named):
+        if Path(folder).name.startswith("parts"):
+            next(Path(folder).rglob("plays.arrows")).unlink()
+            raise KeyboardInterrupt
+        remove(folder, *given, **named)
+
+    monkeypatch.setattr(shutil, "rmtree", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, tmp_path / "logs", out="b")
+    monkeypatch.undo()
+    assert contents(run(tmp_path, tmp_path / "logs", out="b").folder) == expected
 
 
 @pytest.mark.slow

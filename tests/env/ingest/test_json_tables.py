@@ -57,6 +57,36 @@ def test_all_forms_against_the_plain_reader(monkeypatch, form, block):
     assert malformed == []
 
 
+PLAYS = [{"song": str(number), "ms": number} for number in range(300)]
+
+
+def test_a_list_of_one_may_be_its_element():
+    """As converters of XML write pages, and the last one holds a single play."""
+    pages = [{"page": at, "track": PLAYS[at : at + 10]} for at in range(0, 290, 10)]
+    content = json.dumps([*pages, {"page": 290, "track": PLAYS[290]}])
+    records, *_, malformed = rows_of(table_of(content), ["song", "ms"])
+    assert [record["song"] for record in records] == [play["song"] for play in PLAYS[:291]]
+    assert malformed == []
+
+
+def test_objects_without_the_list_are_rows_that_are_no_records():
+    pages = [{"page": at, "track": PLAYS[at : at + 10]} for at in range(0, 290, 10)]
+    content = "\n".join(map(json.dumps, [*pages, {"page": 290, "track": []}, *PLAYS[290:]]))
+    records, *_, malformed = rows_of(table_of(content), ["song", "ms"])
+    assert len(records) == 290
+    assert malformed == list(range(291, 301))
+
+
+def test_a_list_of_objects_beside_split_records_is_named():
+    rows = [list(play.values()) for play in PLAYS]
+    table = table_of(json.dumps({"columns": ["song", "ms"], "data": rows, "more": PLAYS[:7]}))
+    records, *_ = rows_of(table)
+    assert len(records) == 300
+    assert [(found.name, "7 objects" in found.why) for found in table.unread] == [
+        ("x.json, more", True)
+    ]
+
+
 def test_what_is_no_record_has_a_line_too():
     table = table_of('[{"a": 1}, 5, [1, {"a": 3}], "x", null, {"a": 2}, {}]')
     records, lines, malformed = rows_of(table)

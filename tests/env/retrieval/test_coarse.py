@@ -1,5 +1,7 @@
 """By way of rounded items the search finds what it finds without, to the last bit."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 
@@ -48,6 +50,27 @@ def test_equals_the_search_without_rounding(kind, k):
     rounded = CoarseItems(items)
     for excluded in (None, barred):
         assert_same(rounded.top_k(queries, k, excluded), top_k(queries, items, k, excluded))
+
+
+@pytest.mark.parametrize("power", [-70, -83, -100, 40])
+def test_a_power_of_two_changes_no_row(power):
+    """Products differ by the power alone, so that rows and ties are the same."""
+    items = rows_of("spread", 2_000)
+    items /= np.linalg.norm(items, axis=1, keepdims=True)
+    items[1_000:] = items[:1_000]
+    queries = np.random.default_rng(5).standard_normal((12, items.shape[1])).astype(np.float32)
+    rows, _ = top_k(queries, items, 7)
+    scaled = queries * np.float32(2.0**power)
+    for find in (CoarseItems(items).top_k, partial(top_k, items=items)):
+        np.testing.assert_array_equal(find(scaled, k=7)[0], rows)
+
+
+def test_an_axis_of_the_least_numbers_there_are():
+    rng = np.random.default_rng(6)
+    items = rows_of("spread", 500)
+    items[:, 2] = np.float32(1.4e-45) * rng.integers(0, 200, len(items)).astype(np.float32)
+    queries = rng.standard_normal((5, items.shape[1]))
+    assert_same(CoarseItems(items).top_k(queries, 3), top_k(queries, items, 3))
 
 
 @pytest.mark.parametrize("number", [1, 255, 256, 257])
