@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from musicbox_env.data.verdicts import CHECKED
+
 ROOT = Path(__file__).parents[2]
 TIMING = "timing.json"
 """The only files that may differ: they hold wall times."""
@@ -109,18 +111,27 @@ class Workplace:
                 assert told.rstrip().endswith(": stopped.")
 
     def bytes(self) -> dict[str, bytes]:
-        """Every file that the job left, but for times and locks that nobody holds."""
-        return {
-            str(file.relative_to(self.folder)): file.read_bytes()
-            for top in ("out", "cache")
-            for file in sorted((self.folder / top).rglob("*"))
-            if file.is_file() and file.name != TIMING and not is_lock(file)
-        }
+        """Every file that the job left; see `files_left`."""
+        return files_left(self.folder)
 
 
 def listen_to_interrupts() -> None:
     """Undo that a shell lets what it runs in the background ignore them."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def files_left(folder: Path) -> dict[str, bytes]:
+    """Files in ``out`` and ``cache``, but for times, locks that nobody holds, and verdicts.
+
+    Verdicts are named after the inodes of the files that they are of.
+    """
+    return {
+        str(file.relative_to(folder)): file.read_bytes()
+        for top in ("out", "cache")
+        for file in sorted((folder / top).rglob("*"))
+        if file.is_file()
+        and not (file.name == TIMING or is_lock(file) or file.parent.name == CHECKED)
+    }
 
 
 def is_lock(file: Path) -> bool:

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from jobs import COMMANDS, PATIENCE, TIMING, Workplace, environment, is_lock
+from jobs import COMMANDS, PATIENCE, Workplace, environment, files_left
 
 PLAYING = str(Path(__file__).with_name("playing.py"))
 COMPLETE = {
@@ -105,13 +105,7 @@ def fill_a_disk(job, share, sources, folder, undisturbed) -> None:
     require_clean(int((kept / "code").read_text()), told, job)
     left = [Path(file) for file in (kept / "left").read_text().splitlines()]
     assert not [file for file in left if file.match(COMPLETE[job])]
-    found = {
-        str(file.relative_to(kept)): file.read_bytes()
-        for top in ("out", "cache")
-        for file in sorted((kept / top).rglob("*"))
-        if file.is_file() and file.name != TIMING and not is_lock(file)
-    }
-    require_same(found, expected, job)
+    require_same(files_left(kept), expected, job)
 
 
 def require_same(found, expected, job) -> None:

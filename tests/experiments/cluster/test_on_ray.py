@@ -141,7 +141,11 @@ MORE = {
     "cross-validate": ["trust", "data", "--cross-validate", *TRUST, *FITTED],
     "trust": ["trust", "data", *TRUST, *FITTED, "--evaluated-sessions", "20"],
     "train": ["train", "--seeds", "2", *TRAINED],
-    "ablation": ["compare", "--preset", "ablation", *PRESETS, *TRAINED],
+    # Settings of the command line stand in place of the preset's.
+    "ablation": [
+        *("compare", "--preset", "ablation", "--agents", "logged", "ddpg", "ddpg+content"),
+        *(*PRESETS, *TRAINED, "ddpg+content.embedding=content"),
+    ],
     "frontier": ["compare", "--preset", "frontier", *PRESETS, *TRAINED],
 }
 
