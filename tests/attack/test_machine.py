@@ -7,6 +7,7 @@ import resource
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -168,9 +169,11 @@ def test_a_cache_that_can_only_be_read_is_named_at_first_use(tmp_path):
 
 
 def run(command, **more):
-    done = subprocess.run(
-        command, env=environment(**more), capture_output=True, text=True, timeout=900, check=False
-    )
+    with tempfile.TemporaryDirectory() as own:
+        folders = environment(**{"MUSICBOX_CACHE": own, **more})
+        done = subprocess.run(
+            command, env=folders, capture_output=True, text=True, timeout=900, check=False
+        )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
