@@ -32,6 +32,7 @@ RETRIES: Final = 3
 """Times that a task runs again whose node or process was lost."""
 PATIENCE: Final = 10.0
 """Seconds in which a cluster must answer."""
+TOKEN: Final = "set RAY_AUTH_TOKEN to what `ray get-auth-token` prints on it"
 
 
 @contextmanager
@@ -73,24 +74,25 @@ def _connect(where: Where) -> None:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing leaves the machine
         options |= {"num_cpus": where.processes, "include_dashboard": False}
     on_main = threading.current_thread() is threading.main_thread()
-    terminated = signal.getsignal(signal.SIGTERM)
+    terminated, reached = signal.getsignal(signal.SIGTERM), False
     try:
         if where.cluster is not None and ":" in where.cluster:
             # Ray itself tries for minutes.
             host, port = where.cluster.removeprefix("ray://").split(":")
             socket.create_connection((host, int(port)), timeout=PATIENCE).close()
+            reached = True
         ray.init(where.cluster, **options)
     except (OSError, ValueError) as error:
         said = str(error).splitlines()[0] if str(error) else type(error).__name__
+        # A head that asks for another token is seen by Ray as one that cannot be reached.
+        listens = f"Something listens there; if it is a Ray head, {TOKEN}. Else start one"
         raise UserError(
-            f"No Ray cluster answers at --cluster {where.cluster} ({said}). Start one with `ray "
-            "start --head`, name its address, or leave --cluster out."
+            f"No Ray cluster answers at --cluster {where.cluster} ({said}). "
+            f"{listens if reached else 'Start one'} with `ray start --head`, name its address, or "
+            "leave --cluster out."
         ) from error
     except ray.exceptions.AuthenticationError as error:
-        raise UserError(
-            f"The cluster at {where.cluster} asks for its token: set RAY_AUTH_TOKEN to what `ray "
-            "get-auth-token` prints on its head."
-        ) from error
+        raise UserError(f"The cluster at {where.cluster} asks for its token: {TOKEN}.") from error
     except RuntimeError as error:
         if "ersion" not in str(error):
             raise
