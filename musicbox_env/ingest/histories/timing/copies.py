@@ -53,6 +53,15 @@ def without_duplicates(listens: Listens) -> tuple[Listens, int]:
 
 
 @compiled
+def _empty_table(number: int) -> npt.NDArray[np.int32]:
+    """A hash table of rows with room for so many, -1 where there is none; a power of 2."""
+    size = 16
+    while size < 2 * number:
+        size *= 2
+    return np.full(size, -1, np.int32)
+
+
+@compiled
 def _mark_alike(
     user: npt.NDArray[np.int32],
     song: npt.NDArray[np.int32],
@@ -61,10 +70,8 @@ def _mark_alike(
     alike: npt.NDArray[np.bool_],
 ) -> None:
     """Mark plays that agree with another in all columns; ``alike`` is changed."""
-    size = 16
-    while size < 2 * len(song):
-        size *= 2
-    last = np.full(size, -1, np.int32)
+    last = _empty_table(len(song))
+    size = len(last)
     for i in range(len(song)):
         key = ((minute[i] * 31 + user[i]) * 1_000_003 + song[i]) * 1_000_003 + ms[i]
         slot = ((key * 2654435761) >> 16) & (size - 1)
@@ -169,10 +176,8 @@ def _mark_again(
     again: npt.NDArray[np.bool_],
 ) -> None:
     """Mark plays that the user's last or next play of the song is near to; ``again`` is changed."""
-    size = 16
-    while size < 2 * len(song):
-        size *= 2
-    last = np.full(size, -1, np.int32)
+    last = _empty_table(len(song))
+    size = len(last)
     for i in range(len(song)):
         slot = (np.int64(song[i]) * 2654435761) & (size - 1)
         while last[slot] >= 0 and song[last[slot]] != song[i]:
