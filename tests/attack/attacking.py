@@ -4,11 +4,26 @@ import json
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 SILENCE = 300
 """Seconds after which a process that uses one folder hangs; kernels may have to be compiled."""
+
+
+def assert_all_held(
+    outcomes: list[dict[str, Any]],
+    broken: Callable[[dict[str, Any]], str],
+    kinds: tuple[str, str],
+    cases: Callable[[str, int, int], None],
+) -> None:
+    """No outcome is broken; how many were refused and used is counted under two kinds."""
+    wrong = [text for outcome in outcomes if (text := broken(outcome))]
+    refused = sum(bool(outcome["error"]) for outcome in outcomes)
+    cases(kinds[0], refused, refused - len(wrong))
+    cases(kinds[1], len(outcomes) - refused, len(outcomes) - refused)
+    assert not wrong, f"{len(wrong)} of {len(outcomes)}:\n" + "\n".join(wrong[:40])
 
 
 def attack(folder: Path, out: Path, use: str, names: list[str]) -> list[dict[str, Any]]:

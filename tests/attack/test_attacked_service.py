@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
-from attacking import attack
+from attacking import assert_all_held, attack
 from musicbox_agents import make_agent
 from musicbox_experiments.cli import USER_ERROR
 from musicbox_experiments.serve.client import Client
@@ -21,6 +21,7 @@ from tampering import WHOLE_FILE, mutations
 
 FEWEST = 1_000
 SAMPLE = 6
+KINDS = "serve, tampered runs: refused by name", "serve, tampered runs: right songs"
 KILLS = 6
 WEIGHTS, AGENT, TRAINING = "best/weights.npz", "best/agent.json", "training.json"
 DDPG = "agents/ddpg/seed-0"
@@ -50,25 +51,17 @@ def broken(outcome) -> str:
     return f"{outcome['done']}: {outcome['error']}: {said[:300]}"
 
 
-def assert_all_held(outcomes, cases) -> None:
-    wrong = [text for outcome in outcomes if (text := broken(outcome))]
-    refused = sum(bool(outcome["error"]) for outcome in outcomes)
-    cases("serve, tampered runs: refused by name", refused, refused - len(wrong))
-    cases("serve, tampered runs: right songs", len(outcomes) - refused, len(outcomes) - refused)
-    assert not wrong, f"{len(wrong)} of {len(outcomes)}:\n" + "\n".join(wrong[:40])
-
-
 def test_some_tampered_runs_are_refused_or_served(served_run, tmp_path, cases):
     names = [name for name, *_ in mutations(served_run)]
     outcomes = attack(served_run, tmp_path, "served", names[5 :: len(names) // SAMPLE])
-    assert_all_held(outcomes, cases)
+    assert_all_held(outcomes, broken, KINDS, cases)
 
 
 @pytest.mark.slow
 def test_all_tampered_runs_are_refused_or_served(served_run, tmp_path, cases):
     names = [name for name, *_ in mutations(served_run)]
     assert len(names) >= FEWEST
-    assert_all_held(attack(served_run, tmp_path, "served", names), cases)
+    assert_all_held(attack(served_run, tmp_path, "served", names), broken, KINDS, cases)
 
 
 def cut(file: Path) -> None:

@@ -4,11 +4,12 @@ import re
 from pathlib import Path
 
 import pytest
-from attacking import attack
+from attacking import assert_all_held, attack
 from tampering import mutations, prepare
 
 FEWEST = 2_000
 SAMPLE = 20
+KINDS = "tampered folders: refused by name", "tampered folders: played in range"
 
 
 @pytest.fixture(scope="module")
@@ -31,17 +32,10 @@ def broken(outcome: dict[str, str]) -> str:
     return f"{outcome['done']}: {outcome['error']}: {outcome['message'][:300]}"
 
 
-def assert_all_held(outcomes: list[dict[str, str]], cases) -> None:
-    wrong = [text for outcome in outcomes if (text := broken(outcome))]
-    refused = sum(bool(outcome["error"]) for outcome in outcomes)
-    cases("tampered folders: refused by name", refused, refused - len(wrong))
-    cases("tampered folders: played in range", len(outcomes) - refused, len(outcomes) - refused)
-    assert not wrong, f"{len(wrong)} of {len(outcomes)}:\n" + "\n".join(wrong[:40])
-
-
 def test_some_tampered_folders_are_refused_or_played(received, tmp_path, cases):
     names = [name for name, *_ in mutations(received)]
-    assert_all_held(attack(received, tmp_path, "played", names[7 :: len(names) // SAMPLE]), cases)
+    outcomes = attack(received, tmp_path, "played", names[7 :: len(names) // SAMPLE])
+    assert_all_held(outcomes, broken, KINDS, cases)
 
 
 @pytest.mark.slow
@@ -49,4 +43,4 @@ def test_all_tampered_folders_are_refused_or_played(received, tmp_path, cases):
     names = [name for name, *_ in mutations(received)]
     assert len(names) >= FEWEST
     assert len(names) == len(set(names))
-    assert_all_held(attack(received, tmp_path, "played", names), cases)
+    assert_all_held(attack(received, tmp_path, "played", names), broken, KINDS, cases)
