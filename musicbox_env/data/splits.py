@@ -171,17 +171,8 @@ def session_names(
     return np.strings.add(np.strings.add(of_run, b"-"), window)
 
 
-def run_of(session_id: str) -> str:
-    """The run that a session is a window of.
-
-    >>> run_of("hortensia-monday-2nd")
-    'hortensia-monday'
-    """
-    return session_id.rpartition("-")[0]
-
-
 def runs_of(session_ids: pa.StringArray) -> pa.StringArray:
-    """The runs of sessions that `session_names` has named."""
+    """The runs that sessions are windows of; `session_names` has named these."""
     listener_and_run = pc.call_function(
         "utf8_rtrim", [session_ids], pc.TrimOptions(characters="0123456789abcdef")
     )

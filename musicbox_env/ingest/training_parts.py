@@ -38,12 +38,13 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from musicbox_env.cache import cache_folder, kept_in_cache, named
 from musicbox_env.data.checks import CheckedFile, FileError
 from musicbox_env.data.dataset import EMBEDDINGS, PARTS_FOLDER, SOURCE, UNFINISHED, WHOLE, Dataset
 from musicbox_env.data.sessions import MEND, assign_splits
-from musicbox_env.data.splits import SplitConfig, run_of
+from musicbox_env.data.splits import SplitConfig, runs_of
 from musicbox_env.data.verdicts import once, state_of
 from musicbox_env.data.writing import (
     PlayBlock,
@@ -265,9 +266,9 @@ def part_splits(whole: Dataset, part: str, evaluated: str) -> npt.NDArray[np.uin
     """Split code that each session of the whole has in a part; 255 where it is not of the part."""
     if part in (ORGANIC, AS_MANY):
         return _organic_splits(whole)
-    keys = list(whole.sessions.session_ids)
+    keys = pa.array(whole.sessions.session_ids, pa.string())
     if "history" in whole.about:
-        keys = [run_of(key) for key in keys]
+        keys = runs_of(keys)
     own, split = _halves(keys, _OWN_HALF), whole.sessions.split
     codes = np.full(len(keys), _ABSENT, np.uint8)
     learned = split == SPLITS.index(part)
@@ -309,7 +310,7 @@ def _chosen_plays(
     return own | (codes == _TEST)[session]
 
 
-def _halves(keys: list[str], seed: int) -> npt.NDArray[np.uint8]:
+def _halves(keys: pa.StringArray, seed: int) -> npt.NDArray[np.uint8]:
     """A half, 0 or 1, for each key, by its hash."""
     return assign_splits(keys, seed=seed, shares=(1.0, 0.0, 0.0))
 

@@ -4,10 +4,11 @@ from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from musicbox_env.data.dataset import Dataset
 from musicbox_env.data.sessions import MEND
-from musicbox_env.data.splits import run_of
+from musicbox_env.data.splits import runs_of
 from musicbox_env.errors import reading
 from musicbox_env.ingest.histories.account import INFERRED
 from musicbox_env.retrieval.held_out import NORMAL_95
@@ -96,8 +97,8 @@ def _runs_of_test_sessions(dataset: Dataset) -> npt.NDArray[np.int64]:
     sessions = dataset.sessions.sessions_in("test")
     if "history" not in dataset.about:
         return np.arange(len(sessions))
-    runs = [run_of(name) for name in dataset.sessions.session_ids[sessions]]
-    return np.unique(runs, return_inverse=True)[1].astype(np.int64)
+    ids = pa.array(dataset.sessions.session_ids[sessions], pa.string())
+    return runs_of(ids).dictionary_encode().indices.to_numpy().astype(np.int64)
 
 
 def skip_rate_interval(dataset: Dataset, groups: npt.NDArray[np.int64]) -> float | None:

@@ -12,7 +12,7 @@ from read_histories import run
 
 from musicbox_env.data.dataset import Dataset
 from musicbox_env.data.sessions import assign_splits
-from musicbox_env.data.splits import SplitConfig, run_of
+from musicbox_env.data.splits import SplitConfig
 from musicbox_env.errors import InputError
 from musicbox_env.ingest.pipeline import IngestConfig, ingest
 from musicbox_env.ingest.sources import parquet
@@ -21,6 +21,11 @@ from musicbox_env.schema import OPINION_COUNTS, OPINIONS, SOURCES, SPLITS
 
 CONFIG = YambdaConfig(listeners=12, plays=6_000, tracks=800)
 EDGES = (10, 33, 90, 97)
+
+
+def run_of(session_id):
+    """The run that a session is a window of."""
+    return session_id.rpartition("-")[0]
 
 
 @pytest.fixture(scope="module")
