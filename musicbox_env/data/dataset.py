@@ -57,6 +57,11 @@ SOURCE = "source"
 """Folder of a derived dataset that says what it was derived from."""
 PARTS_FOLDER = "parts"
 """Folder of a dataset, or of the cache, for the datasets made of parts of its sessions."""
+MAKE = "Make one with `musicbox ingest LOGS --out DIR` or `musicbox synthesize --out DIR`."
+REMAKE = (
+    "It was a part of a dataset that was made again: give the command that trained on it once "
+    "more, which makes it anew."
+)
 UNFINISHED = ".partial"
 """Ends the names of folders that are not, or no longer, what they will be."""
 
@@ -106,16 +111,9 @@ class Dataset:
         self.folder = Path(folder)
         file = self.folder / "dataset.json"
         if not file.is_file():
-            is_part = self.folder.parent.name == PARTS_FOLDER
+            how = REMAKE if self.folder.parent.name == PARTS_FOLDER else MAKE
             raise FileNotFoundError(
-                f"{self.folder} is not a dataset folder (no dataset.json). "
-                + (
-                    "It was a part of a dataset that was made again: give the command that trained "
-                    "on it once more, which makes it anew."
-                    if is_part
-                    else "Make one with `musicbox ingest LOGS --out DIR` or `musicbox synthesize "
-                    "--out DIR`."
-                )
+                f"{self.folder} is not a dataset folder (no dataset.json). {how}"
             )
         self._about = CheckedFile(file, MEND)
         self.about: dict[str, Any] = self._about.json()

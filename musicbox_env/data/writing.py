@@ -67,6 +67,13 @@ class PlayBlock:
     split_keys: pa.StringArray | None = None
     split: npt.NDArray[np.uint8] | None = None
 
+    def stored(self, name: str, rows: npt.NDArray[np.int32]) -> npt.NDArray:
+        """A column as it is stored ``(p,)``; ``rows`` of the catalog take the place of tracks."""
+        dtype, values = STORED_PLAY_COLUMNS[name].dtype, self.columns.get(name)
+        if values is None:
+            return np.full(int(self.lengths.sum()), UNKNOWN, dtype)
+        return np.asarray(rows[values] if name == "track" else values).astype(dtype, copy=False)
+
 
 @contextmanager
 def staged_folder(out: Path | str, *, overwrite: bool = False) -> Iterator[Path]:
@@ -355,8 +362,7 @@ class _PlayWriter(ExitStack):
                 )
         rows = self.tally.add(block)
         for name, file in self._columns.items():
-            values = block.columns.get(name, np.full(num_plays, UNKNOWN))
-            file.write(rows[values] if name == "track" else values)
+            file.write(block.stored(name, rows))
         self._ids.write(pa.array(block.session_ids, pa.string()))
 
     def _remove_never_given(self) -> None:

@@ -143,9 +143,6 @@ class JsonTable:
             return block, error
         return block, None
 
-    def _place(self) -> str:
-        return f"behind record {self._source.records_given:,}"
-
     def _rest(self) -> Iterator[Record | None]:
         if self.damage is not None:
             raise self.damage

@@ -201,12 +201,9 @@ def write(
             if block.vocabulary is not vocabulary:
                 vocabulary = block.vocabulary
                 rows = tracks[np.fromfile(vocabularies, np.int32, len(vocabulary))]
-            num_plays = int(block.lengths.sum())
             for name, file in files.items():
-                values = block.columns.get(name, np.full(num_plays, UNKNOWN))
-                values = rows[values] if name == "track" else values
                 with writing(to / "plays" / f"{name}.npy"):
-                    file.write(values.astype(STORED_PLAY_COLUMNS[name].dtype, copy=False).data)
+                    file.write(np.ascontiguousarray(block.stored(name, rows)).data)
         for name, file in files.items():
             with writing(to / "plays" / f"{name}.npy"):
                 file.flush()
