@@ -52,6 +52,7 @@ TYPICAL_RECORD_BYTES: Final = 600
 Record = dict[str, str | None]
 Events = Iterator[tuple[str, Any]]
 _TOO_DEEP: Final = f"values are nested more than {MAX_DEPTH} deep"
+_TWICE: Final = "it names a column twice, and the values of one would be lost"
 _FLAGS: Final = {True: "true", False: "false"}
 
 
@@ -305,6 +306,8 @@ class _RecordSource:
                 name = value
             elif event == "start_array" and name == self._shape.names:
                 names = [text or "" for text in _plain_values(events)]
+                if len({*names}) < len(names):
+                    raise ijson.JSONError(_TWICE)
             elif event == "start_array" and (name,) == self._shape.path:
                 for inner, _ in events:
                     if inner == "end_array":
@@ -324,6 +327,8 @@ class _RecordSource:
             if event == "map_key":
                 name = value
             elif event in ("start_map", "start_array"):
+                if name in columns:
+                    raise ijson.JSONError(_TWICE)
                 values: list[str | None] = []
                 columns[name] = values
                 for inner, item in events:

@@ -127,6 +127,8 @@ def run(config: RecommendConfig) -> None:
     say("Songs in order, each with the chance that a learned listener (user simulator) skips it:")
     for number, place in enumerate(places, start=1):
         say(f"{number:3d}  {place.skip:4.0%} skip  {_named(dataset, place.track)}")
+    if config.songs is not None and len(places) < config.songs:
+        say(f"These are {len(places):,} of {config.songs:,} songs: no further slate is left.")
 
 
 def recommend(config: RecommendConfig) -> list[str]:

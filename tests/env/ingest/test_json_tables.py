@@ -77,6 +77,19 @@ def test_objects_without_the_list_are_rows_that_are_no_records():
     assert malformed == list(range(291, 301))
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        '{"song": ["a", "b"], "ms": [1, 2], "song": ["c", "d"]}',
+        '{"columns": ["song", "song"], "data": [["a", "b"], ["c", "d"]]}',
+    ],
+)
+def test_a_column_that_is_named_twice_is_damage(content):
+    table = table_of(content)
+    with pytest.raises(DamagedFileError, match="names a column twice"):
+        rows_of(table, ["song"])
+
+
 def test_a_list_of_objects_beside_split_records_is_named():
     rows = [list(play.values()) for play in PLAYS]
     table = table_of(json.dumps({"columns": ["song", "ms"], "data": rows, "more": PLAYS[:7]}))
