@@ -160,10 +160,10 @@ def ingest(
 
             fit_embeddings(folder, progress=config.progress)
         add_embeddings(given, folder)
-        shutil.rmtree(folder / SLICES)
+        _remove(folder / SLICES)
         # Half removed they must not be taken for finished parts by the next run.
         os.replace(folder / "parts", folder / "parts.removed")
-        shutil.rmtree(folder / "parts.removed")
+        _remove(folder / "parts.removed")
     return out
 
 
@@ -216,10 +216,16 @@ def full_disk_explained(folder: Path) -> Iterator[None]:
 def _clear(folder: Path, *, but: str) -> None:
     """Remove what a stopped run left, except its finished parts."""
     for entry in folder.iterdir():
-        if entry.is_dir() and entry.name != but:
-            shutil.rmtree(entry)
-        elif not entry.is_dir():
-            entry.unlink()
+        if entry.name != but or not entry.is_dir():
+            _remove(entry)
+
+
+def _remove(entry: Path) -> None:
+    """Remove a file, a folder, or a link, not what it points to."""
+    if entry.is_dir() and not entry.is_symlink():
+        shutil.rmtree(entry)
+    else:
+        entry.unlink()
 
 
 def _track_features(config: IngestConfig, files: list[Path], folder: Path) -> TrackFeatures | None:

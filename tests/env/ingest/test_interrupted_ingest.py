@@ -55,6 +55,20 @@ def test_a_damaged_part_is_made_again(tmp_path, damage):
     assert contents(part.folder) == expected
 
 
+def test_folders_of_a_stopped_run_may_be_links(tmp_path):
+    """As of who has more room on another disk; what they point to stays."""
+    write_csv(make_log(5), tmp_path / "logs/0.csv")
+    expected = contents(run(tmp_path, tmp_path / "logs", out="a").folder)
+    staging = tmp_path / "b.partial"
+    staging.mkdir()
+    for name in ("parts", "slices", "plays"):
+        (tmp_path / "elsewhere" / name).mkdir(parents=True)
+        (tmp_path / "elsewhere" / name / "mine").write_text("mine")
+        (staging / name).symlink_to(tmp_path / "elsewhere" / name)
+    assert contents(run(tmp_path, tmp_path / "logs", out="b").folder) == expected
+    assert len(list((tmp_path / "elsewhere").rglob("mine"))) == 3
+
+
 def test_a_run_stopped_while_it_removes_its_parts_goes_on(tmp_path, monkeypatch):
     write_csv(make_log(5), tmp_path / "logs/0.csv")
     expected, remove = contents(run(tmp_path, tmp_path / "logs", out="a").folder), shutil.rmtree
