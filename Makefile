@@ -47,7 +47,7 @@ browser-test: $(STAMP)  ## the page of musicbox serve in the system's Chromium; 
 	$(BIN)/pytest -m browser tests/experiments/serve
 
 attack: $(STAMP)  ## tampered files, kills, full disks, killed workers: twenty minutes
-	$(BIN)/pytest -m slow tests/attack
+	$(BIN)/pytest -n 2 -m slow tests/attack
 
 # Machine code with checks lies apart; numba would take it for that without.
 boundscheck: $(STAMP)  ## the fast tests of the environment, every index in compiled kernels checked

@@ -55,7 +55,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
                 for kind, cases, held_of_them in noted or [_as_one_case(report, outcome)]:
                     tried[kind] += cases
                     held[kind] += held_of_them
-    rows = [(kind, f"{tried[kind]:,}", f"{held[kind]:,}") for kind in sorted(tried)]
+    rows = [(kind, f"{tried[kind]:,}", f"{held[kind]:,}") for kind in sorted(+tried)]
     for row in [("kind", "tried", "held"), ("---",) * 3, *rows] if rows else []:
         terminalreporter.write_line(f"| {' | '.join(row)} |")
 
