@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -80,8 +80,8 @@ def staged_folder(out: Path | str, *, overwrite: bool = False) -> Iterator[Path]
     """Give a temporary folder beside ``out`` that becomes ``out`` only if the block succeeds.
 
     What is already in the temporary folder stays, so that a resumed job finds its finished parts;
-    on an exception it is left there under a name (``OUT.partial``) that nothing opens. The lock of
-    ``out`` is held.
+    on an exception it is left there under a name (``OUT.partial``) that nothing opens, unless it
+    holds no file. The lock of ``out`` is held.
 
     Raises:
         FileExistsError: ``out`` exists already and ``overwrite`` is False, or it is a file.
@@ -134,13 +134,24 @@ def _staged(out: Path) -> Iterator[Path]:
     for place in (staging, retired):
         require_folder(place)
     staging.mkdir(parents=True, exist_ok=True)
-    with writing(staging):
-        yield staging
+    try:
+        with writing(staging):
+            yield staging
+    except BaseException:
+        _remove_empty_folders(staging)
+        raise
     shutil.rmtree(retired, ignore_errors=True)
     if out.exists():
         os.replace(out, retired)
     os.replace(staging, out)
     shutil.rmtree(retired, ignore_errors=True)
+
+
+def _remove_empty_folders(top: Path) -> None:
+    """Remove folders that hold no file, ``top`` among them; links stay."""
+    for folder, _, _ in os.walk(top, topdown=False):
+        with suppress(OSError):  # it holds something
+            os.rmdir(folder)
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

@@ -12,6 +12,7 @@ Of a history the dataset keeps no user name, address, country, device, date or t
 """
 
 import socket
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -65,7 +66,7 @@ def run(config: IngestConfig) -> None:
     out = ingest.ingest(config, spread)
     dataset = Dataset(out)
     about = dataset.about
-    say(*history_account(about), *passed_over(about))
+    say(*history_account(about), *rejected_rows(about, out), *passed_over(about))
     if about["split"].get("kind") == TIME:
         say("Split " + "\n  ".join(time_split_lines(about["split"])))
     if "history" in about:
@@ -133,6 +134,16 @@ def history_account(about: Mapping[str, Any]) -> list[str]:
     lines += _counted({f"{e['share']:>6.1%}  {what}": e["plays"] for what, e in evidence.items()})
     lines += [f"Note: {note}" for note in history["notes"]]
     return lines
+
+
+def rejected_rows(about: Mapping[str, Any], folder: Path) -> list[str]:
+    """Why rows were rejected, how many, and the file that lists them; nothing where none were."""
+    parts = [about, about.get("track_features", {})]
+    reasons = sum((Counter(part.get("rejected", {}).get("reasons")) for part in parts), Counter())
+    if not reasons:
+        return []
+    listed = f"Rejected rows, listed in {folder / 'rejects.csv'}:"
+    return [listed, *_counted(dict(reasons.most_common()))]
 
 
 def passed_over(about: Mapping[str, Any]) -> list[str]:

@@ -286,6 +286,21 @@ def test_a_failing_job_leaves_no_dataset(tmp_path, blocks):
     assert not (tmp_path / "data.partial").exists()
 
 
+def test_a_job_that_wrote_no_file_leaves_nothing(tmp_path):
+    def fail_after(folder, *files):
+        (folder / "parts" / "empty").mkdir(parents=True)
+        for file in files:
+            (folder / file).write_text("")
+        raise RuntimeError("the source broke")
+
+    for kept in ([], ["parts/done"]):
+        with pytest.raises(RuntimeError), staged_folder(tmp_path / "data") as folder:
+            fail_after(folder, *kept)
+        left = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")}
+        expected = {"data.partial", "data.partial/parts", "data.partial/parts/done"}
+        assert left == (expected if kept else set())
+
+
 def test_a_broken_rewrite_of_a_staged_folder_is_not_taken_for_the_old_one(tmp_path, blocks):
     folder = tmp_path / "x.partial"
     write(folder, blocks)

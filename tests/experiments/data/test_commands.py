@@ -3,6 +3,7 @@
 import shlex
 import shutil
 
+import pandas as pd
 import pytest
 from musicbox_experiments.cli import main
 
@@ -42,3 +43,26 @@ def test_files_passed_over_are_named(offered, tmp_path, capsys):
     shutil.rmtree(tmp_path / "data")
     main(["ingest", str(folder / "sessions.csv.gz"), *out])
     assert "Passed over" not in capsys.readouterr().out
+
+
+def test_rejected_rows_are_counted_by_reason_and_their_list_named(offered, tmp_path, capsys):
+    folder = tmp_path / "raw logs"
+    log, tracks = pd.read_csv(folder / "sessions.csv.gz"), pd.read_csv(folder / "tracks.csv")
+    log.loc[[3, 9, 11], "session_position"] = -1
+    log.loc[5, "track_id_clean"] = ""
+    tracks["acousticness"] = tracks["acousticness"].astype(object)
+    tracks.loc[2, "acousticness"] = "loud"
+    log.to_csv(folder / "sessions.csv.gz", index=False)
+    tracks.to_csv(folder / "tracks.csv", index=False)
+    named = [str(folder / "sessions.csv.gz"), "--tracks", str(folder / "tracks.csv")]
+    out = tmp_path / "data"
+    main(["ingest", *named, "--out", str(out), "--no-embeddings", "--max-rejects", "0.05"])
+    lines = capsys.readouterr().out.splitlines()
+    place = lines.index(f"Rejected rows, listed in {out / 'rejects.csv'}:")
+    counts = {
+        reason: int(n)
+        for n, reason in (line.split(maxsplit=1) for line in lines[place + 1 : place + 4])
+    }
+    listed = pd.read_csv(out / "rejects.csv")["reason"].value_counts().to_dict()
+    assert counts == listed
+    assert sorted(counts.values()) == [1, 1, 3]
