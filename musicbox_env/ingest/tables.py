@@ -18,7 +18,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from musicbox_env.errors import InputError, is_nameless, reason
-from musicbox_env.ingest.spelling.dialect import VALUE, NotUtf8Error, Source
+from musicbox_env.ingest.spelling.dialect import NotUtf8Error, Source
+from musicbox_env.ingest.spelling.headers import VALUE
 
 HEAD_BYTES: Final = 1 << 16
 """How much of a stream is looked at to recognize its format; a header line must fit in."""

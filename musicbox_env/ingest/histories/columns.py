@@ -27,7 +27,7 @@ from musicbox_env.schema import OPINIONS, UNKNOWN
 Mask = npt.NDArray[np.bool_]
 OTHER_EVENT: Final = 100
 UNITS: Final = {"ms": 1.0, "s": 1000.0}
-PERCENT: Final = re.compile(r"pct|percent")
+PERCENT: Final = re.compile(r"pct|percent|prozent|porcent|pourcent|procent|%")
 """In the name of a column of shares: 1 is a hundredth there, and not all."""
 
 

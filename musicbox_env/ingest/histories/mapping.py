@@ -224,8 +224,9 @@ def _read_toml(file: Path) -> Mapping[str, Any]:
         raise ValueError(f"{file} is no TOML file: {error}") from error
 
 
-_ENDS: Final = re.compile(r"end|stop|^ts$")
+_ENDS: Final = re.compile(r"end|stop|finish|^ts$|(?<![a-z])(?:fine?|fim)(?![a-z])|(?<![a-z])eind")
 
 
 def _time_by_name(column: str) -> str:
-    return "end" if _ENDS.search(column.lower()) else "start"
+    words = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", column)
+    return "end" if _ENDS.search(words.lower()) else "start"

@@ -13,6 +13,13 @@ import numpy as np
 import pyarrow as pa
 
 from musicbox_env.ingest.histories.mapping import AUTO, EVIDENCE, PlayMapping, mapping_lines
+from musicbox_env.ingest.histories.usual_names import (
+    DATES,
+    USUAL_NAMES,
+    WITHOUT_UNIT,
+    folded,
+    without_unit,
+)
 from musicbox_env.ingest.plays import EMPTY_VALUES, UNPARSABLE, parse_flag, source_parser
 from musicbox_env.ingest.spelling.times import DAY_FIRST, TimeSpelling, date_evidence, parse_times
 from musicbox_env.ingest.spelling.values import NumberColumn
@@ -29,50 +36,6 @@ _WORD: Final = re.compile(r"[^\W\d_][^\d_:/]*[^\W\d_][^\d_:/]*")
 MS_FROM, S_BELOW = 10_000, 3_000
 """Lengths whose middle is above the one are milliseconds, below the other seconds."""
 
-USUAL_NAMES: Final[Mapping[str, tuple[str, ...]]] = {
-    "user": (
-        *("user", "userid", "uid", "username", "listener", "listenerid", "account", "accountid"),
-        *("customer", "customerid", "member", "memberid", "profileid"),
-    ),
-    "time": (
-        *("startedat", "starttime", "start", "playedat", "listenedat", "timestamp", "eventtime"),
-        *("time", "datetime", "utctime", "createdat", "endedat", "endtime", "stoppedat"),
-        *("stoptime", "end", "stop", "ts", "date", "playedon", "listenedon", "entrydate", "uts"),
-    ),
-    "began": ("offlinetimestamp",),
-    "track": ("trackid", "songid", "trackuri", "uri", "itemid", "recordingid", "isrc", "track"),
-    "title": ("title", "trackname", "tracktitle", "songname", "songtitle", "name", "song"),
-    "artist": ("artist", "artistname", "performer", "trackartist", "songartist"),
-    "played_ms": (
-        *("msplayed", "playedms", "listenms", "listenedms", "mslistened", "heardms"),
-        *("playdurationms", "durationplayedms"),
-    ),
-    "played_s": ("secondsplayed", "playedseconds", "secondslistened", "listenseconds", "playeds"),
-    "duration_ms": ("durationms", "trackdurationms", "lengthms", "tracklengthms"),
-    "duration_s": (
-        *("durations", "durationsec", "durationseconds", "lengthseconds", "lengths"),
-        "tracklengthseconds",
-    ),
-    "played_share": (
-        *("playedshare", "playedratio", "playedratiopct", "playratio", "completion"),
-        *("completionrate", "percentplayed", "playedpercent", "playedpct", "listenedpct"),
-    ),
-    "completed": ("completed", "iscompleted", "complete", "finished", "playedtoend"),
-    "skipped": ("skipped", "isskipped", "skip", "wasskipped"),
-    "source": ("isorganic", "organic", "isrecommended", "recommended", "source"),
-    "context": ("context", "contexttype"),
-    "shuffle": ("shuffle", "isshuffle", "shuffled"),
-    "reason_start": ("reasonstart",),
-    "reason_end": ("reasonend",),
-    "platform": ("platform", "device", "deviceid", "devicetype"),
-}
-"""Names, in small letters and digits, under which columns are proposed; earlier ones first."""
-WITHOUT_UNIT: Final[Mapping[str, tuple[str, ...]]] = {
-    "played": ("played", "listened", "heard", "playtime", "listeningtime", "timeplayed"),
-    "duration": ("duration", "length", "tracklength", "trackduration", "songlength"),
-}
-"""Names that leave the unit to the values."""
-_DATES: Final = ("date", "day", "playdate", "listendate")
 _CLOCK: Final = re.compile(r"\d{1,2}:\d\d(:\d\d(\.\d+)?)?(\s*[AaPp][Mm])?")
 
 
@@ -80,16 +43,22 @@ def usual_columns(columns: Sequence[str], values: Values | None = None) -> dict[
     """Keys of a mapping and the columns that have a usual name, and usual values, for them."""
     values = values or {}
     by_name: dict[str, str] = {}
+    units: dict[str, str] = {}
     for column in columns:
         # The first of a list of artists is the artist.
-        single = re.sub(r"s\.0(\.name)?$", "", column.lower())
-        by_name.setdefault(re.sub(r"[^a-z0-9]", "", single), column)
+        single = re.sub(r"s\.0(\.name)?$", "", column, flags=re.IGNORECASE)
+        short, units[column] = without_unit(single)
+        by_name.setdefault(folded(single), column)
+        by_name.setdefault(short, column)
     found: dict[str, str] = {}
 
     def propose(key: str, names: Sequence[str], fits: Callable[[str], bool]) -> None:
         free = [by_name[n] for n in names if n in by_name and by_name[n] not in found.values()]
         if chosen := next((column for column in free if fits(column)), None):
             found[key] = chosen
+
+    def in_unit(column: str, unit: str) -> bool:
+        return unit == (units[column] or _unit(values.get(column)))
 
     for key, names in USUAL_NAMES.items():
         propose(key, names, lambda column, key=key: _fits(key, column, values))  # type: ignore[misc]
@@ -98,7 +67,7 @@ def usual_columns(columns: Sequence[str], values: Values | None = None) -> dict[
             found.pop(f"{what}_s", None)
         elif f"{what}_s" not in found:
             for unit in ("ms", "s"):
-                propose(f"{what}_{unit}", names, lambda c, unit=unit: _unit(values.get(c)) == unit)  # type: ignore[misc]
+                propose(f"{what}_{unit}", names, lambda c, unit=unit: in_unit(c, unit))  # type: ignore[misc]
     if "played_ms" in found or "played_s" in found:
         found.pop("played_share", None)
     return _by_values(found, by_name, values)
@@ -108,7 +77,7 @@ def _by_values(found: dict[str, str], by_name: Mapping[str, str], values: Values
     """Mend what names alone get wrong: times of day beside dates, titles that look like ids."""
     time = found.get("time")
     if time is not None and _all_clocks(values.get(time, ())):
-        dates = [by_name[name] for name in _DATES if name in by_name]
+        dates = [by_name[name] for name in DATES if name in by_name]
         dates = [name for name in dates if name != time and _times(values.get(name, ()))]
         if dates:
             found["date"] = dates[0]
@@ -173,7 +142,7 @@ def _are_titles(column: str, texts: Sequence[str], *, alone: bool) -> bool:
         return False
     if _share(" " in text for text in filled) >= SPACED:
         return True
-    either = re.sub(r"[^a-z0-9]", "", column.lower()) in _EITHER
+    either = folded(column) in _EITHER
     return either and alone and _share(bool(_WORD.fullmatch(text)) for text in filled) >= MOST
 
 

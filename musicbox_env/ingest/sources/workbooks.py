@@ -20,6 +20,7 @@ from musicbox_env.ingest.sources.bounds import MOST_AT_ONCE, Budget
 from musicbox_env.ingest.sources.native import bounded_memory
 from musicbox_env.ingest.sources.unpack import decoding
 from musicbox_env.ingest.sources.xml_parts import MEND, TimedFile, check_parts
+from musicbox_env.ingest.spelling.headers import MAX_PREAMBLE, find_header
 from musicbox_env.ingest.tables import (
     SAMPLE_ROWS,
     PassedOver,
@@ -93,7 +94,7 @@ def _within_memory(name: str, budget: Budget) -> Iterator[None]:
 
 
 class SheetTable:
-    """A sheet; its columns are those of the first row that is not empty."""
+    """A sheet; its columns are named by the first row that is not empty, titles aside."""
 
     def __init__(self, name: str, sheet: Any, budget: Budget) -> None:
         """Read the names of the columns."""
@@ -101,10 +102,12 @@ class SheetTable:
         # What a sheet states of its size may be anything.
         sheet.reset_dimensions()
         self._reading: Generator[Line, None, None] | None = None
-        lines = self._some(self._lines(), 1)
-        self._header_line, texts = lines[0] if lines else (0, [])
-        self.columns = tuple((text or "").strip() for text in texts)
+        lines = self._some(self._lines(), MAX_PREAMBLE)
         self.close()
+        rows = [tuple((text or "").strip() for text in texts) for _, texts in lines]
+        width = max(map(len, rows), default=0)
+        place = find_header([row + ("",) * (width - len(row)) for row in rows], width)
+        self._header_line, self.columns = (lines[place][0], rows[place]) if lines else (0, ())
 
     @property
     def where(self) -> str:
@@ -113,7 +116,7 @@ class SheetTable:
 
     def sample(self) -> dict[str, list[str]]:
         """The first values of each column, empty where there is none."""
-        rows = [texts for line, texts in self._some(self._lines(), SAMPLE_ROWS + 1)][1:]
+        rows = [texts for _, texts in self._some(self._rows_below(), SAMPLE_ROWS)]
         self.close()
         return {
             name: [texts[place] or "" if place < len(texts) else "" for texts in rows]
@@ -133,6 +136,10 @@ class SheetTable:
         self.close()
         self._reading = self._filled_lines()
         return self._reading
+
+    def _rows_below(self) -> Iterator[Line]:
+        """Rows below the header."""
+        return (row for row in self._lines() if row[0] > self._header_line)
 
     def _filled_lines(self) -> Generator[Line, None, None]:
         """Numbers and texts of the rows that are not empty."""
@@ -163,7 +170,7 @@ class SheetTable:
         """Stream the wanted columns; a row's line is its number in the sheet."""
         refuse_repeated(self, wanted)
         places = [self.columns.index(name) for name in wanted]
-        lines = (row for row in self._lines() if row[0] > self._header_line)
+        lines = self._rows_below()
         while block := self._some(lines, ROWS_A_BLOCK):
             columns: dict[str, pa.Array] = {}
             for name, place in zip(wanted, places, strict=True):

@@ -15,13 +15,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+from musicbox_env.ingest.spelling.headers import MAX_PREAMBLE, VALUE, find_header
+
 BYTE_ORDER_MARK: Final = codecs.BOM_UTF8
 DELIMITERS: Final = ",;\t|"
-MAX_PREAMBLE: Final = 50
-"""Lines that may stand before the header."""
 LINES_LOOKED_AT: Final = 150
-VALUE: Final = re.compile(r"^[-+.,:/ \d]*\d[-+.,:/ \d]*$|\d{4}-\d\d-\d\d|\d\d?:\d\d|\S@\S")
-"""What a column is hardly called: a number, a time, an address."""
 _SEP: Final = re.compile(r'^\s*"?sep=([,;|\t]|\\t)"?\s*$', re.IGNORECASE)
 _COMMENT: Final = re.compile(r"^\s*(#|//|--|%)\s*")
 _MARKS: Final = (
@@ -327,34 +325,24 @@ def _find_header(
 ) -> tuple[int, tuple[str, ...]]:
     """Lines before the header, and its fields.
 
-    Before it may stand blank lines, ``sep=``, comments, and lines of fewer fields than the rest.
+    Before it may stand blank lines, ``sep=``, comments, and titles.
     """
-
-    def fields(place: int) -> tuple[str, ...]:
-        return tuple(field.strip() for field in rows[place] or ())
-
-    def is_header(place: int) -> bool:
-        return len(fields(place)) == usual and not any(map(VALUE.search, fields(place)))
-
-    sizes = [len(row) for line, row in zip(lines, rows, strict=True) if row and line.strip()]
+    fields = [tuple(field.strip() for field in row or ()) for row in rows]
+    sizes = [len(row) for line, row in zip(lines, fields, strict=True) if row and line.strip()]
     usual = Counter(sizes).most_common(1)[0][0] if sizes else 0
-    most = min(len(lines), MAX_PREAMBLE)
     begin = next(
         (
             place
-            for place in range(most)
-            if lines[place].strip()
-            and not _SEP.match(lines[place])
-            and not _COMMENT.match(lines[place])
+            for place, line in enumerate(lines[:MAX_PREAMBLE])
+            if line.strip() and not _SEP.match(line) and not _COMMENT.match(line)
         ),
         0,
     )
-    if begin and usual > 1 and any(map(VALUE.search, fields(begin))):
+    if begin and usual > 1 and any(map(VALUE.search, fields[begin])):
         # No names here: they may be a comment themselves, the last one.
         above = next((p for p in reversed(range(begin)) if lines[p].strip()), 0)
-        names = fields(above)
+        names = fields[above]
         if len(names) == usual and _COMMENT.match(lines[above]):
             return above, (_COMMENT.sub("", names[0]), *names[1:])
-    if usual > 1 and len(fields(begin)) < usual:
-        begin = next((place for place in range(begin, most) if is_header(place)), begin)
-    return begin, fields(begin) if lines else ()
+    place = find_header(fields, usual, begin)
+    return place, fields[place] if lines else ()

@@ -236,3 +236,53 @@ CODES = ["4uLU6hMCjMI75M1A2tKUQC", "a_b", "spotify:track:x", "17", "s1", "s2"]
 def test_titles_of_one_word_are_no_ids(columns, expected):
     found = usual_columns([*columns, "artist"], columns)
     assert {key: found[key] for key in ("track", "title") if key in found} == expected
+
+
+IN_LANGUAGES = [
+    (
+        "Zeitpunkt=05.03.2024 14:03:20;Titel=Blau;Interpret=Mira;Sekunden gehört=200;Länge=240",
+        "time=Zeitpunkt,title=Titel,artist=Interpret,played_s=Sekunden gehört,duration_s=Länge",
+    ),
+    (
+        "Datum=05.03.2024;Uhrzeit=14:03:20;Benutzer=m;Lied=Blau;Künstler=Mira;Hördauer=200000;"
+        "Dauer (ms)=240000;Übersprungen=ja",
+        "time=Uhrzeit,date=Datum,user=Benutzer,title=Lied,artist=Künstler,played_ms=Hördauer,"
+        "duration_ms=Dauer (ms),skipped=Übersprungen",
+    ),
+    (
+        "Fecha y hora=2024-03-05 14:03;Canción=Azul;Artista=Mira;Tiempo escuchado (s)=200;"
+        "Duración de la canción=240;Saltada=no",
+        "time=Fecha y hora,title=Canción,artist=Artista,played_s=Tiempo escuchado (s),"
+        "duration_s=Duración de la canción,skipped=Saltada",
+    ),
+    (
+        "Date=05/03/2024;Heure=14:03:20;Nom d'utilisateur=m;Titre=Bleu;Artiste=Mira;"
+        "Durée d'écoute=0:40;Durée=4:00",
+        "time=Heure,date=Date,user=Nom d'utilisateur,title=Titre,artist=Artiste,"
+        "played_s=Durée d'écoute,duration_s=Durée",
+    ),
+    (
+        "heureFin=2024-03-05 14:03:20;idMorceau=x1;secondes_écoutées=200",
+        "time=heureFin,track=idMorceau,time_is=end,played_s=secondes_écoutées",
+    ),
+    (
+        "Data=2024-03-05 14:03:20;Faixa=Azul;Artista=Mira;Ouvido (s)=100",
+        "time=Data,title=Faixa,artist=Artista,played_s=Ouvido (s)",
+    ),
+    (
+        "Ora=2024-03-05 14:03:20;Brano=Blu;Artista=Mira;Ascoltato=100;Durata=200",
+        "time=Ora,title=Brano,artist=Artista,played_s=Ascoltato,duration_s=Durata",
+    ),
+    (
+        "eindtijd=2024-03-05 14:03:20;titel=Blauw;artiest=Mira;luistertijd=100;lengte=200",
+        "time=eindtijd,time_is=end,title=titel,artist=artiest,played_s=luistertijd,"
+        "duration_s=lengte",
+    ),
+]
+
+
+@pytest.mark.parametrize(("table", "expected"), IN_LANGUAGES)
+def test_columns_named_in_other_languages_are_proposed(table, expected):
+    row = dict(cell.split("=") for cell in table.split(";"))
+    found = propose_mapping([*row], {column: [value] for column, value in row.items()})
+    assert found == read_mapping(expected)

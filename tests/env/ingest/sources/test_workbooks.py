@@ -92,6 +92,14 @@ def test_a_log_in_a_sheet_is_a_log(tmp_path):
     assert whys["None"] == "is an empty sheet"
 
 
+@pytest.mark.parametrize("titles", [["My plays"], ["My plays", "2024"], ["by", "Mira", None]])
+def test_titles_above_the_names_of_a_sheet_are_skipped(tmp_path, titles):
+    rows = [["a", "b", "c"], [1, 2, "x"], [3, 4, "y"]]
+    content = workbook({"S": [titles, [None], *rows]})
+    assert tables_of(tmp_path, content) == {":S": [(4, "1", "2"), (5, "3", "4")]}
+    assert tables_of(tmp_path, workbook({"S": rows})) == {":S": [(2, "1", "2"), (3, "3", "4")]}
+
+
 def test_values_of_cells_are_those_of_a_csv(tmp_path):
     moment = datetime.datetime(2024, 5, 4, 3, 2, 1)
     rows = [[None, None], ["a", " b "], [1, 2.5], [None, None], [True, moment], ["x\ny", None]]

@@ -37,6 +37,9 @@ def unquoted_tabs():
         (f"// one, two\n{CSV}", "Song 0"),
         (f"# {CSV}", "Song 0"),
         (f"Plays of Mira\n\nExported,2022-03-01\n{CSV}", "Song 0"),
+        (f"Plays of Mira,2022,,,,,\n{CSV}", "Song 0"),
+        (f"Plays of Mira,,,,,,\n,,,,,,\nExported,2022-03-01,,,,,\n{CSV}", "Song 0"),
+        (f"Plays,of,Mira,to,2022-03-01,as,text\n{CSV}", "Song 0"),
         (b"\xef\xbb\xbf" + CSV.encode(), "Song 0"),
         (b"\xef\xbb\xbfsep=,\n" + CSV.encode(), "Song 0"),
         (CSV.encode("utf-16"), "Song 0"),
@@ -52,6 +55,18 @@ def unquoted_tabs():
 def test_what_stands_around_a_csv(tmp_path, expected, content, title):
     dataset = check(tmp_path, content, expected)
     assert f"Ola, Bo - {title}" in dataset.catalog.titles
+
+
+@pytest.mark.parametrize("content", [PLAIN.to_csv(), CSV.replace("\n", ",\n")])
+def test_a_header_without_some_names_is_no_title(tmp_path, expected, content):
+    """Of a numbered table, and of one with a comma behind the last field."""
+    check(tmp_path, content, expected)
+
+
+def test_a_table_without_a_header_is_not_named_by_a_spoilt_row(tmp_path):
+    rows = CSV.splitlines()[1:]
+    rows[1] = "u1,unknown,id,Song,Ola,none,none"
+    assert "what seem to be values in place of names" in refusal(tmp_path, "\n".join(rows))
 
 
 def test_a_backslash_far_behind_the_first_bytes(tmp_path):
