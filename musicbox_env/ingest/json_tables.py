@@ -445,4 +445,4 @@ def _rows(
     for name in wanted:
         column = pa.array([record.get(name) for record in records], pa.string())
         columns[name] = text_codes(column) if name in as_codes else column
-    return Rows(columns, lines[good], lines[~good])
+    return Rows(columns, lines[good], lines[~good], unit="record")

@@ -120,7 +120,7 @@ class LogReader:
     def read(self, rows: Rows) -> pa.Table:
         """Turn rows into plays: a table of `plays.PLAY_SCHEMA`, in the order of the rows."""
         self._rejects.add(rows.malformed, "wrong number of fields")
-        check = RowCheck(rows.lines, self._rejects)
+        check = RowCheck(rows, self._rejects)
         session_id = as_strings(rows.columns["session_id"])
         track_id = as_strings(rows.columns[self._track])
         check.reject(_is_blank(session_id), "session_id is empty")

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from musicbox_env.ingest.tables import text_of
+from musicbox_env.ingest.tables import Rows, text_of
 from musicbox_env.schema import SOURCES, STORED_PLAY_COLUMNS, UNKNOWN
 
 PLAY_SCHEMA: Final = pa.schema(
@@ -64,13 +64,13 @@ class Rejects:
     examples: dict[str, str] = field(default_factory=dict)
     _pending: list[tuple[npt.NDArray[np.int64], str]] = field(default_factory=list)
 
-    def add(self, lines: npt.NDArray[np.int64], reason: str, example: object = None) -> None:
-        """Note that the rows at these lines are rejected, the first for a value if one is given."""
+    def add(self, lines: npt.NDArray[np.int64], reason: str, example: str | None = None) -> None:
+        """Note that the rows at these lines are rejected; ``example`` is `shown` of the first."""
         if len(lines):
             self.counts[reason] += len(lines)
             self._pending.append((np.asarray(lines, np.int64), reason))
             if example is not None:
-                self.examples.setdefault(reason, shown(example, int(lines[0])))
+                self.examples.setdefault(reason, example)
 
     def take(self, file: str) -> pa.Table:
         """Rows of ``rejects.csv`` since the last call, by line: file, line, reason."""
@@ -97,27 +97,30 @@ class RowCheck:
 
     def __init__(
         self,
-        lines: npt.NDArray[np.int64],
+        rows: Rows,
         rejects: Rejects,
         kept: npt.NDArray[np.bool_] | None = None,
     ) -> None:
-        """Begin with rows at some lines, all of them or those in ``kept``."""
-        self.kept = np.ones(len(lines), bool) if kept is None else kept.copy()
-        self._lines, self._rejects = lines, rejects
+        """Begin with some rows, all of them or those in ``kept``."""
+        self.kept = np.ones(len(rows), bool) if kept is None else kept.copy()
+        self._rows, self._rejects = rows, rejects
 
     def reject(self, mask: npt.NDArray[np.bool_], reason: str, values: Any = None) -> None:
         """Reject rows that are still kept, for one of these values ``(rows,)`` if given."""
         if mask.any():
             rows = np.flatnonzero(mask & self.kept)
-            example = None if values is None or not len(rows) else values[int(rows[0])]
-            self._rejects.add(self._lines[rows], reason, example)
+            example = None
+            if values is not None and len(rows):
+                first = int(rows[0])
+                example = shown(values[first], self._rows.place(first))
+            self._rejects.add(self._rows.lines[rows], reason, example)
             self.kept &= ~mask
 
 
-def shown(value: object, line: int) -> str:
-    """A value of a file and its line for a message, what cannot be printed escaped."""
+def shown(value: object, place: str) -> str:
+    """A value of a file and its place for a message, what cannot be printed escaped."""
     text = text_of(value) if isinstance(value, pa.Scalar) else str(value)
-    return f"{text[:LONGEST_SHOWN]!r} on line {line:,}"
+    return f"{text[:LONGEST_SHOWN]!r} {place}"
 
 
 def play_table(

@@ -9,8 +9,8 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Final, Protocol
+from dataclasses import dataclass, field, replace
+from typing import Final, Literal, Protocol
 
 import ijson
 import numpy as np
@@ -73,17 +73,19 @@ class Rows:
         columns: Equally long arrays: ``dictionary<string>`` for columns that are read as
             codes; others are strings from CSV and of their stored type from Parquet. An empty
             field is an empty string in CSV and null in Parquet.
-        lines: Line of each row in its file, the header being line 1, ``(rows,)``; from Parquet,
-            which has no lines, the row counted from 1.
+        lines: Line of each row in its file, the header being line 1, ``(rows,)``; where files
+            have no lines, the row or record counted from 1.
         malformed: Lines that could not be cut into as many fields as the header has, ascending;
             a quote that is never closed takes several.
         left_out: Lines of rows that are no plays to be read, by what they are.
+        unit: What ``lines`` counts: lines, rows or records.
     """
 
     columns: dict[str, pa.Array]
     lines: npt.NDArray[np.int64]
     malformed: npt.NDArray[np.int64] = field(default_factory=NO_LINES.copy)
     left_out: Mapping[str, npt.NDArray[np.int64]] = field(default_factory=dict)
+    unit: Literal["line", "row", "record"] = "line"
 
     def __len__(self) -> int:
         return len(self.lines)
@@ -102,11 +104,12 @@ class Rows:
         kind = np.repeat(np.arange(len(kinds)), [len(lines) for lines in kinds])
         first = np.argsort(np.concatenate(kinds), kind="stable")[:count]
         keep, malformed, *others = np.bincount(kind[first], minlength=len(kinds)).tolist()
-        return Rows(
-            {name: column.slice(0, keep) for name, column in self.columns.items()},
-            self.lines[:keep],
-            self.malformed[:malformed],
-            {w: of[:n] for (w, of), n in zip(self.left_out.items(), others, strict=True)},
+        return replace(
+            self,
+            columns={name: column.slice(0, keep) for name, column in self.columns.items()},
+            lines=self.lines[:keep],
+            malformed=self.malformed[:malformed],
+            left_out={w: of[:n] for (w, of), n in zip(self.left_out.items(), others, strict=True)},
         )
 
     def without(self, rows: npt.NDArray[np.bool_], what: str) -> Rows:
@@ -116,12 +119,16 @@ class Rows:
         before = self.left_out.get(what, NO_LINES)
         lines = np.sort(np.concatenate([before, self.lines[rows]]))
         kept = pa.array(~rows)
-        return Rows(
-            {name: column.filter(kept) for name, column in self.columns.items()},
-            self.lines[~rows],
-            self.malformed,
-            {**self.left_out, what: lines},
+        return replace(
+            self,
+            columns={name: column.filter(kept) for name, column in self.columns.items()},
+            lines=self.lines[~rows],
+            left_out={**self.left_out, what: lines},
         )
+
+    def place(self, row: int) -> str:
+        """Where one of the rows stands in its file, as ``on line 7``."""
+        return f"{'on' if self.unit == 'line' else 'in'} {self.unit} {self.lines[row]:,}"
 
 
 class Table(Protocol):

@@ -147,7 +147,7 @@ def _read(table: Table, columns: list[str], found: TrackFeatures) -> Iterator[pd
 def _frame(rows: Rows, names: list[str], rejects: Rejects) -> pd.DataFrame:
     ids = as_strings(rows.columns[names[0]]).to_numpy(zero_copy_only=False)
     ids = np.array(["" if i is None else id_key(i) for i in ids], dtype=object)
-    check = RowCheck(rows.lines, rejects)
+    check = RowCheck(rows, rejects)
     check.reject(ids == "", "track row: track id is empty")
     columns: dict[str, npt.NDArray] = {"track_id": ids}
     for name in names[1:]:

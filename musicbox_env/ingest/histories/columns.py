@@ -165,7 +165,7 @@ class MappedColumns:
     def _note(self, key: str, bad: Mask, column: pa.Array, rows: Rows) -> None:
         if bad.any() and self.fmt.flags_trusted:
             first = int(np.flatnonzero(bad)[0])
-            example = shown(column[first], int(rows.lines[first]))
+            example = shown(column[first], rows.place(first))
             unread = self._unread.setdefault(key, _Unread(example=example))
             unread.rows += int(bad.sum())
 

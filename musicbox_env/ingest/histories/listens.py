@@ -123,7 +123,7 @@ class ListenReader:
                 records[name] = values
                 self._note(name, unread)
         music = self._music(records, rows, columns)
-        check = RowCheck(rows.lines, self._rejects, music)
+        check = RowCheck(rows, self._rejects, music)
         for key, lost in (("user", user_lost), ("track", track_lost)):
             if lost.any():
                 ids = rows.columns[str(columns.name(key))]

@@ -97,7 +97,7 @@ class ListedTable:
 
 
 def _flat(rows: Rows, first: int) -> Rows:
-    """A row an event, lines counted from ``first``."""
+    """A row an event, each a record counted from ``first``."""
     lists = [name for name, column in rows.columns.items() if pa.types.is_nested(column.type)]
     sizes = np.stack(
         [
@@ -113,4 +113,5 @@ def _flat(rows: Rows, first: int) -> Rows:
         {n: of.flatten() if n in lists else of.take(single) for n, of in kept.items()},
         lines[good],
         lines[~good],
+        unit="record",
     )

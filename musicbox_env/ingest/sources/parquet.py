@@ -118,7 +118,7 @@ class ParquetTable:
         with damage_reported(self.name, lambda: f"behind row {line - 1:,}"):
             for columns in self._blocks(self._rows_a_batch(), wanted, as_codes):
                 count = len(next(iter(columns.values())))
-                yield Rows(columns, np.arange(line, line + count))
+                yield Rows(columns, np.arange(line, line + count), unit="row")
                 line += count
 
     def _rows_a_batch(self) -> int:

@@ -177,7 +177,8 @@ class SheetTable:
                 values = [texts[place] if place < len(texts) else None for _, texts in block]
                 column = pa.array(values, pa.string())
                 columns[name] = text_codes(column) if name in as_codes else column
-            yield Rows(columns, np.array([line for line, _ in block], np.int64))
+            lines_read = np.array([line for line, _ in block], np.int64)
+            yield Rows(columns, lines_read, unit="row")
 
 
 def _text(value: Any) -> str | None:

@@ -167,6 +167,21 @@ def test_a_refusal_quotes_a_value_and_its_line(tmp_path, column, value):
     assert ("time_format" in message) == (column == "time")
 
 
+@pytest.mark.parametrize("heard", [-3, "long"])
+def test_a_refused_value_is_placed_as_its_file_is_counted(tmp_path, heard):
+    """Lines of text below the header, records of JSON, rows of Parquet and of sheets."""
+    table = PLAIN.assign(played=heard)
+    table.to_csv(tmp_path / "csv", index=False)
+    table.to_json(tmp_path / "json", orient="records", indent=1)
+    table.to_json(tmp_path / "lines", orient="records", lines=True)
+    table.to_parquet(tmp_path / "parquet")
+    table.to_excel(tmp_path / "book.xlsx", index=False)
+    places = {"csv": "on line 2", "json": "in record 1", "lines": "in record 1"}
+    for name, place in {**places, "parquet": "in row 1", "book.xlsx": "in row 2"}.items():
+        with pytest.raises(ValueError, match=f"day, as '{heard}' {place}\n"):
+            ingested(tmp_path, [tmp_path / name])
+
+
 @pytest.mark.parametrize(
     ("column", "organic", "recommended"),
     [
