@@ -43,6 +43,8 @@ ONE_SIDED: Final = 10
 """So many times more dates must speak for an order than against it."""
 LOCAL: Final = "local"
 EXACT_FROM: Final = 1e9
+_PLAIN: Final = "NFKC"
+"""Accents in one character with their letters, blanks of any kind as the usual one."""
 _ROUNDED: Final = r"\d(?:[.,]\d{1,8})?[eE]\+?\d+"
 
 _OFFSET: Final = re.compile(r"^(?:UTC|GMT)?([+-])(\d\d?)(?::?(\d\d))?$")
@@ -199,7 +201,7 @@ def date_evidence(texts: npt.NDArray[np.object_]) -> Counter[str]:
     Of dates between dots the day is first unless values say otherwise.
     """
     series = pd.Series(pd.unique(pd.Series(texts, dtype=object)), dtype=object)
-    series = series[series != ""]
+    series = series[series != ""].str.normalize(_PLAIN)
     parts = series.str.extract(_NUMERIC)
     parts = parts[parts["a"].notna() & (parts["a"].str.len() < 4)]
     found: Counter[str] = Counter(dates=len(parts), values=len(series))
@@ -334,6 +336,7 @@ def _respelled(
     series: pd.Series, order: str
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
     """Dates in numbers by an order, and dates whose month is named."""
+    series = series.str.normalize(_PLAIN)
     values = np.full(len(series), UNKNOWN, np.int64)
     naive = np.zeros(len(series), np.bool_)
     for pattern in (_NUMERIC, *_MONTH_NAMED):
@@ -374,10 +377,13 @@ def _of_parts(parts: pd.DataFrame, order: str) -> npt.NDArray[np.int64]:
     clock = parts[["h", "m", "s"]].apply(pd.to_numeric).fillna(0)
     hour = clock["h"]
     afternoon = parts["ap"].str.lower()
+    # 13:30 pm is half past one; 13:30 am is no time.
+    valid = (
+        (hour < 24) & (clock["m"] < 60) & (clock["s"] < 61) & ~((hour > 12) & (afternoon == "a"))
+    )
     hour = hour.where(afternoon.isna(), hour % 12 + 12 * (afternoon == "p"))
     seconds = hour * 3600 + clock["m"] * 60 + clock["s"]
     seconds += pd.to_numeric("0." + parts["f"]).fillna(0)
-    valid = (hour < 24) & (clock["m"] < 60) & (clock["s"] < 61)
     offset = parts["z"].str.replace(":", "").fillna("+0000").str.ljust(5, "0")
     ahead = offset.str[1:3].astype(int) * 3600 + offset.str[3:5].astype(int) * 60
     seconds -= ahead.where(offset.str[0] == "+", -ahead)

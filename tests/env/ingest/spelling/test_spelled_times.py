@@ -1,10 +1,12 @@
 """Times and dates in every spelling and zone: the same plays, or a refusal."""
 
 import pandas as pd
+import pyarrow as pa
 import pytest
 from spelled_plays import MAP, PLAIN, check, ingested, plays_of, refusal, stored, with_time
 
 from musicbox_env.ingest.histories.formats import HistoryConfig
+from musicbox_env.ingest.spelling.times import DAY_FIRST, TimeSpelling, parse_times
 
 
 @pytest.mark.parametrize(
@@ -47,6 +49,8 @@ def test_times_in_every_spelling(tmp_path, expected, text, more, sep):
         ("{day} {month} {rest}", "janvier", "FÉVRIER"),
         ("{day} de {month} de {rest}", "enero", "febrero"),
         ("{day} {month} {rest}", "gennaio", "feb"),
+        ("{day}\u00a0{month} {rest}", "janv.", "fe\u0301vr."),
+        ("{day}. {month} {rest}", "JANUAR", "FE\u0301VRIER"),
     ],
 )
 def test_months_named_in_other_languages(tmp_path, expected, text, january, february):
@@ -55,6 +59,27 @@ def test_months_named_in_other_languages(tmp_path, expected, text, january, febr
         return text.format(day=time.day, month=month, rest=time.strftime("%Y %H:%M:%S"))
 
     check(tmp_path, PLAIN.assign(time=plays_of()["time"].map(spelled)).to_csv(), expected)
+
+
+@pytest.mark.parametrize(
+    ("clock", "hour"),
+    [
+        ("13:30 pm", 13),
+        ("13:30 am", None),
+        ("25:30 pm", None),
+        ("1:30 pm", 13),
+        ("12:30 am", 0),
+        ("0:30 pm", 12),
+        ("0:30 am", 0),
+    ],
+)
+@pytest.mark.parametrize("day", ["5 Mar 2024", "25/03/2024,"])
+def test_hours_of_both_kinds_are_read_where_they_agree(clock, hour, day):
+    values, possible = parse_times(pa.array([f"{day} {clock}"]), TimeSpelling(DAY_FIRST))
+    assert possible.tolist() == [hour is not None]
+    if hour is not None:
+        moment = pd.Timestamp(values[0], unit="ms")
+        assert (moment.month, moment.hour, moment.minute) == (3, hour, 30)
 
 
 @pytest.mark.parametrize("comma", [".", ","])
