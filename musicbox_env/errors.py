@@ -97,6 +97,24 @@ def writing(file: Path) -> Iterator[None]:
         raise OSError(error.errno, error.strerror, str(file)) from error
 
 
+def remove_tree(folder: Path) -> None:
+    """Remove a folder and all in it, but not what its links point to.
+
+    Raises:
+        OSError: With the whole path of what cannot be removed; `shutil.rmtree` names its last part.
+    """
+    for parent, folders, files in os.walk(folder, topdown=False):
+        for name in files:
+            os.unlink(os.path.join(parent, name))
+        for name in folders:
+            path = os.path.join(parent, name)
+            if os.path.islink(path):
+                os.unlink(path)
+            else:
+                os.rmdir(path)
+    os.rmdir(folder)
+
+
 def is_nameless(error: OSError) -> bool:
     """Whether an error of the operating system says neither its file nor that a disk is full."""
     return error.filename is None and error.errno not in DISK_FULL

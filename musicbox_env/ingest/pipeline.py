@@ -27,7 +27,7 @@ import pyarrow.csv as pc_csv
 from musicbox_env.data.dataset import UNFINISHED
 from musicbox_env.data.splits import SplitConfig
 from musicbox_env.data.writing import staged_folder, write_about
-from musicbox_env.errors import InputError, shown
+from musicbox_env.errors import InputError, remove_tree, shown
 from musicbox_env.ingest import time_split
 from musicbox_env.ingest.chooser import MIN_SESSION_PLAYS
 from musicbox_env.ingest.columns.slices import SLICES, Account, Rules
@@ -223,7 +223,7 @@ def _clear(folder: Path, *, but: str) -> None:
 def _remove(entry: Path) -> None:
     """Remove a file, a folder, or a link, not what it points to."""
     if entry.is_dir() and not entry.is_symlink():
-        shutil.rmtree(entry)
+        remove_tree(entry)
     else:
         entry.unlink()
 

@@ -53,6 +53,7 @@ from musicbox_env.data.writing import (
     write_dataset,
     write_json,
 )
+from musicbox_env.errors import remove_tree
 from musicbox_env.ingest.chooser import MIN_SESSION_PLAYS
 from musicbox_env.retrieval.embeddings import fit_embeddings
 from musicbox_env.schema import SOURCES, SPLITS, require_known
@@ -176,7 +177,7 @@ def _make(whole: Dataset, part: str, evaluated: str, source: dict[str, Any], fol
         if folder.exists():
             old = folder.with_name(f"{folder.name}.{uuid.uuid4().hex}.replaced{UNFINISHED}")
             os.replace(folder, old)
-            shutil.rmtree(old)
+            remove_tree(old)
         os.rename(own, folder)
     except OSError:
         if _source_in(folder) != source:  # else another process was faster

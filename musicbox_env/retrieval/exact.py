@@ -31,10 +31,6 @@ ALONE = 6
 """Up to so many queries, BLAS gains less by sharing reads than one compiled pass by saving them."""
 LARGEST = 1e15
 """Largest coordinate of a query: sums of products of two of them stay within float32."""
-NO_ORDER = (
-    "Scores hold NaN although the queries are finite: the items hold NaN or infinity, or their "
-    "products overflow float32. Check the embedding."
-)
 _UNIT = np.finfo(np.float32).eps
 _LEAST = float(np.finfo(np.float32).smallest_subnormal)
 
@@ -177,9 +173,9 @@ def top_k_among(
             f"order has shape {order.shape}; expected that of candidates, {candidates.shape}."
         )
     scores = score_exactly(vectors, np.asarray(items), candidates)
-    if np.isnan(scores).any():
-        raise ValueError(NO_ORDER)
     absent = candidates < 0
+    if not (np.isfinite(scores) | absent).all():
+        raise _no_order(items)
     places = np.lexsort((order, -scores, absent), axis=-1)[:, :k]
     places[np.take_along_axis(absent, places, axis=1)] = -1
     found = np.full((len(vectors), k), -1, dtype=np.int64)
@@ -221,6 +217,8 @@ def weight_above(
     weights = np.asarray(weights, dtype=np.float32)
     sums = np.zeros((len(vectors), weights.shape[1]))
     for part, start, scores in _score_tiles(vectors, items):
+        if not np.isfinite(scores).all():
+            raise _no_order(items)
         query, place = np.nonzero((out[part] >= start) & (out[part] < start + scores.shape[1]))
         scores[query, out[part][query, place] - start] = -np.inf
         of_tile = weights[start : start + scores.shape[1]]
@@ -263,7 +261,7 @@ def _shortlist(
         for part, start, tile in _score_tiles(vectors, items):
             sound &= best_of_scores(tile, start, barred[part], rows[part], scores[part])
     if not sound:
-        raise ValueError(NO_ORDER)
+        raise _no_order(items)
     return rows, scores
 
 
@@ -293,6 +291,17 @@ def _rounding(vectors: Floats, items: npt.NDArray, finalists: Rows) -> Floats:
     squares = np.square(vectors, dtype=np.float64).sum(axis=1)
     margin = vectors.shape[1] * (_UNIT * np.sqrt(squares * largest) + _LEAST)
     return margin.astype(np.float32)
+
+
+def _no_order(items: npt.NDArray) -> ValueError:
+    """What is wrong with items whose scores are not finite although the queries are."""
+    bad = np.flatnonzero(~np.isfinite(items).all(axis=1))
+    what = (
+        f"{len(bad):,} of {len(items):,} items hold NaN or infinity (the first is row {bad[0]:,})"
+        if len(bad)
+        else "Scores overflow float32: items hold very large numbers"
+    )
+    return ValueError(f"{what}; they have no order. Check the embedding.")
 
 
 def _nothing(num_queries: int, k: int) -> tuple[Rows, Floats]:

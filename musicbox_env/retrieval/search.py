@@ -93,7 +93,16 @@ class Search:
         Args:
             tracks: Which songs ``(m,)``, none twice.
             axis: Their new coordinates ``(m,)``.
+
+        Raises:
+            ValueError: A coordinate is not finite.
         """
+        if not np.isfinite(axis).all():
+            bad = np.asarray(tracks)[~np.isfinite(axis)]
+            raise ValueError(
+                f"{len(bad):,} of {len(axis):,} new coordinates are NaN or infinity (the first is "
+                f"of the song in row {bad[0]:,}); nothing can be found there."
+            )
         if not self._is_own:
             self.space, self._is_own = np.array(self.space), True
         self.space[tracks, -1] = axis

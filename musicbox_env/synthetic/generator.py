@@ -27,6 +27,7 @@ from musicbox_env.data.writing import (
     staged_folder,
     write_dataset,
 )
+from musicbox_env.errors import remove_tree
 from musicbox_env.locks import InUseError, held
 from musicbox_env.progress import tqdm
 from musicbox_env.retrieval.blas import one_blas_thread
@@ -105,7 +106,7 @@ def _make(
 
 def _empty(folder: Path) -> None:
     """Clear what a killed run left: nothing of it can be used again."""
-    shutil.rmtree(folder)
+    remove_tree(folder)
     folder.mkdir()
 
 

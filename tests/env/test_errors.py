@@ -3,12 +3,24 @@
 import concurrent.futures
 import errno
 import json
+import os
 import pickle
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from musicbox_env.errors import InputError, UserError, is_message, reading, reason, shown
+from musicbox_env.errors import (
+    InputError,
+    UserError,
+    is_message,
+    reading,
+    reason,
+    remove_tree,
+    shown,
+)
 from musicbox_env.schema import require_known
 
 
@@ -91,3 +103,43 @@ def test_a_reason_is_one_line_without_the_data_that_decoders_quote():
     assert reason(ValueError("parse error\n  private words")) == "parse error"
     assert reason(ValueError()) == "ValueError"
     assert reason(RecursionError("x")) == "it is nested too deep"
+
+
+@contextmanager
+def nobody():
+    """Without the rights of the superuser, whom no mode of a folder keeps out."""
+    is_root = os.geteuid() == 0
+    if is_root:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        if is_root:
+            os.seteuid(0)
+
+
+def test_what_cannot_be_removed_is_named_with_its_folder():
+    with tempfile.TemporaryDirectory() as top:
+        os.chmod(top, 0o755)
+        part = Path(top) / "parts" / "one"
+        part.mkdir(parents=True)
+        (part / "plays.arrows").write_text("")
+        part.chmod(0o555)
+        with pytest.raises(PermissionError) as raised, nobody():
+            remove_tree(part.parent)
+        part.chmod(0o755)
+        assert raised.value.filename == str(part / "plays.arrows")
+
+
+def test_a_tree_is_removed_and_what_its_links_point_to_stays(tmp_path):
+    tree, kept = tmp_path / "tree", tmp_path / "kept"
+    (tree / "a" / "b").mkdir(parents=True)
+    (tree / "a" / "file").write_text("")
+    kept.mkdir()
+    (kept / "file").write_text("")
+    for link in ("link", "a/link"):
+        (tree / link).symlink_to(kept)
+    (tree / "dead").symlink_to(tmp_path / "nothing")
+    remove_tree(tree)
+    assert not tree.exists()
+    assert (kept / "file").is_file()

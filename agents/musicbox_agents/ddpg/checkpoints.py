@@ -23,7 +23,7 @@ from musicbox_agents.base import Observation
 from musicbox_agents.ddpg.replay import ReplayBuffer
 from musicbox_agents.progress import Progress
 from musicbox_env.data.checks import CheckedFile
-from musicbox_env.errors import reading, writing
+from musicbox_env.errors import reading, remove_tree, writing
 from musicbox_env.rng import packed, unpacked
 from musicbox_env.vector_env import MusicSessionVectorEnv, named, part
 
@@ -94,7 +94,7 @@ def keep(
     os.replace(staging, complete)
     for other in folder.glob(f"{_PREFIX}*"):
         if other.name < complete.name:
-            shutil.rmtree(other)
+            remove_tree(other)
 
 
 def restore(

@@ -1,7 +1,6 @@
 """The folder of a run: it holds the run's options, so that a later call can go on with it."""
 
 import json
-import shutil
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 from musicbox_env.data.checks import CheckedFile
 from musicbox_env.data.dataset import UNFINISHED, Dataset
 from musicbox_env.data.writing import write_json
+from musicbox_env.errors import remove_tree
 from musicbox_env.locks import lock_file
 from musicbox_experiments.data.sources import without_home
 from musicbox_experiments.text import say
@@ -37,7 +37,7 @@ def prepare_folder(
     file = out / FILE
     options = as_stored(config)
     if overwrite and out.exists():
-        shutil.rmtree(out)
+        remove_tree(out)
     if file.is_file():
         found = CheckedFile(file, "Pass --overwrite to start anew.").json()
         names = {*options, *found} - set(incidental)

@@ -25,7 +25,7 @@ from musicbox_agents.ddpg import checkpoints
 
 from musicbox_env.data.checks import CheckedFile
 from musicbox_env.data.writing import write_json
-from musicbox_env.errors import reading
+from musicbox_env.errors import reading, remove_tree
 from musicbox_env.listeners import LISTENERS
 from musicbox_env.locks import held
 from musicbox_env.progress import tqdm
@@ -204,7 +204,7 @@ def _prepare(folder: Path, about: Mapping[str, Any]) -> None:
     if same and checkpoints.newest(folder / CHECKPOINTS) is not None:
         return
     if folder.exists():
-        shutil.rmtree(folder)
+        remove_tree(folder)
     folder.mkdir(parents=True)
     write_json(begun, {**about})
 

@@ -3,7 +3,6 @@
 import json
 import os
 import resource
-import shutil
 import signal
 import subprocess
 import sys
@@ -71,15 +70,14 @@ def test_folders_of_a_stopped_run_may_be_links(tmp_path):
 
 def test_a_run_stopped_while_it_removes_its_parts_goes_on(tmp_path, monkeypatch):
     write_csv(make_log(5), tmp_path / "logs/0.csv")
-    expected, remove = contents(run(tmp_path, tmp_path / "logs", out="a").folder), shutil.rmtree
+    expected, unlink = contents(run(tmp_path, tmp_path / "logs", out="a").folder), os.unlink
 
-    def stopped(folder, *given, **named):
-        if Path(folder).name.startswith("parts"):
-            next(Path(folder).rglob("plays.arrows")).unlink()
+    def stopped(file, *given, **named):
+        unlink(file, *given, **named)
+        if Path(file).name == "plays.arrows":
             raise KeyboardInterrupt
-        remove(folder, *given, **named)
 
-    monkeypatch.setattr(shutil, "rmtree", stopped)
+    monkeypatch.setattr(os, "unlink", stopped)
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path, tmp_path / "logs", out="b")
     monkeypatch.undo()

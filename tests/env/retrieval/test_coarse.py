@@ -112,9 +112,11 @@ def test_songs_that_move_are_found_where_they_are(synthetic, monkeypatch):
         for part in np.array_split(rng.permutation(len(own.space)), 3):
             own.move(part, scale * rng.standard_normal(len(part)).astype(np.float32))
             assert_same(own.top_k(queries, 9), top_k(queries, own.space, 9))
-    own.move(np.array([3]), np.array([np.nan], np.float32))
-    with pytest.raises(ValueError, match="Scores hold NaN"):
-        own.top_k(queries, 9)
+    own.move(np.array([3]), np.array([2 * LARGEST], np.float32))
+    assert_same(own.top_k(queries, 9), top_k(queries, own.space, 9))
+    for bad in (np.nan, np.inf):
+        with pytest.raises(ValueError, match=r"1 of 2 new coordinates .*in row 3\)"):
+            own.move(np.array([2, 3]), np.array([0, bad], np.float32))
     own.move(np.array([3]), np.array([0.5], np.float32))
     assert_same(own.top_k(queries, 9), top_k(queries, own.space, 9))
     untouched = Search(synthetic, "hybrid+rate")

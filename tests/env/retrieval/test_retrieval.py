@@ -132,9 +132,29 @@ def test_refuses_what_has_no_order(bad):
         top_k_list(queries[None], items)
     with pytest.raises(ValueError, match="NaN or infinity"):
         top_k_among(queries, items, np.zeros((4, 2), int), 1, np.zeros((4, 2)))
-    items[1, 1] = np.nan
-    with pytest.raises(ValueError, match="items hold NaN"):
-        top_k(np.ones((1, 3)), items, 2)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("num_queries", [1, 40])
+def test_refuses_items_that_are_not_finite_by_their_row(bad, num_queries):
+    items = np.ones((900, 3), np.float32)
+    items[700, 1] = bad
+    queries, rows = np.ones((num_queries, 3)), np.full((num_queries, 2), 700)
+    said = r"1 of 900 items hold NaN or infinity \(the first is row 700\)"
+    for barred in (None, rows):
+        with pytest.raises(ValueError, match=said):
+            top_k(queries, items, 2, barred)
+    with pytest.raises(ValueError, match=said):
+        top_k_list(queries[:, None], items)
+    with pytest.raises(ValueError, match=said):
+        top_k_among(queries, items, rows, 1, np.zeros(rows.shape))
+    with pytest.raises(ValueError, match=said):
+        weight_above(queries, items, rows[:, 0] - 1, np.ones((900, 1)))
+
+
+def test_refuses_products_that_overflow():
+    with pytest.raises(ValueError, match="overflow float32"):
+        top_k(np.full((1, 2), 1e15), np.full((3, 2), 1e30, np.float32), 1)
 
 
 def test_refuses_shapes_that_do_not_fit():
