@@ -83,7 +83,8 @@ class CompareConfig:
     """What to learn; evaluated is always the skip rate."""
     agent_settings: tuple[str, ...] = ()
     """Settings of agents as AGENT.NAME=VALUE, for example ddpg.gamma=0.5; with
-    ddpg+mine.gamma=0.5 and `--agents logged ddpg ddpg+mine` both stand side by side."""
+    ddpg+mine.gamma=0.5 and `--agents logged ddpg ddpg+mine` both stand side by side. They are
+    added to those of --preset, and go before them."""
     out: Path = Path("runs/compare")
     """Where everything is written. More agents, settings or seeds on the folder of an earlier run
     add to its trainings."""
@@ -99,19 +100,21 @@ class CompareConfig:
     """Start anew if --out holds another run."""
 
     def __post_init__(self) -> None:
+        if self.preset is not None:
+            require_known("preset", self.preset, PRESETS)
+        of_preset = PRESETS[self.preset].options.get("agent_settings", ()) if self.preset else ()
+        own = tuple(setting for setting in self.agent_settings if setting not in of_preset)
+        # Later ones win.
+        object.__setattr__(self, "agent_settings", (*of_preset, *own))
         given = parse_settings(self.agent_settings)
         for label in self.agents:
             require_label(label, given)
-        if self.preset is not None:
-            require_known("preset", self.preset, PRESETS)
         for name in (self.listener, *self.evaluator):
             require_choice(name)
         sizes = ("seeds", "train_steps", "evaluation_sessions", "test_folds", "listener_sessions")
         at_least = {**dict.fromkeys(sizes, 1), "workers": 0, "evaluation_seed": 0}
         require_ranges(self, {name: (least, np.inf) for name, least in at_least.items()})
         require_address(self.cluster)
-        of_preset = PRESETS[self.preset].options.get("agent_settings", ()) if self.preset else ()
-        own = [setting for setting in self.agent_settings if setting not in of_preset]
         require_used(parse_settings(own), self.agents, "--agents")
         if self.test_folds > 1 and not self.source.sessions:
             raise ValueError(

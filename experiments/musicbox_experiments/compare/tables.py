@@ -9,7 +9,7 @@ from musicbox_experiments.compare.summary import Summary, fewest_skips_first, ra
 from musicbox_experiments.evaluate.knowledge import HEARD
 from musicbox_experiments.evaluate.metrics import METRICS
 from musicbox_experiments.evaluate.resampling import CONFIDENCE
-from musicbox_experiments.text import Cell, Table, columns, percent, show
+from musicbox_experiments.text import Cell, Table, columns, interval, percent, show
 
 _KNOWN: Final = {
     **{f"heard_{plays}": f"heard {plays}+ times" for plays in HEARD},
@@ -40,7 +40,7 @@ def text_table(summary: Summary) -> str:
     """
     main, reference = next(iter(summary["evaluators"])), summary["reference"]
     agents, tags = summary["evaluators"][main]["agents"], _tags(summary)
-    rows = [["", "skip rate", f"points vs {reference}", "eff. catalog size", "real labels"]]
+    rows = [["", "skip rate", f"points vs {reference}", "eff. catalog", "real labels"]]
     for agent in ranked(summary, main):
         of, real = agents[agent], summary["reranking"].get(agent)
         size = of["metrics"]["effective_catalog_size"]["value"]
@@ -50,7 +50,7 @@ def text_table(summary: Summary) -> str:
                 str(Cell.of(of["metrics"]["skip_rate"], "percent")),
                 str(_points(of["differences"].get("skip_rate"))),
                 show(size, "count"),
-                f"{show(real['value'], 'points')} %" if real and real["value"] is not None else "",
+                _relative(real) if real else "",
             ]
         )
     if not summary["reranking"]:
@@ -63,6 +63,13 @@ def text_table(summary: Summary) -> str:
     return "\n".join([title, first, rule, *others, "", wrapped(_legend(summary, rows[0]))])
 
 
+def _relative(change: Summary) -> str:
+    """A relative change in percent, and its interval."""
+    if change["value"] is None:
+        return ""
+    return f"{show(change['value'], 'points')} % {interval(change, 'points')}".rstrip()
+
+
 def _legend(summary: Summary, head: Sequence[str]) -> str:
     """What the marks and columns of `text_table` mean."""
     said = [f"[ ]: {percent(CONFIDENCE, 0)} intervals over sessions and seeds."]
@@ -71,6 +78,8 @@ def _legend(summary: Summary, head: Sequence[str]) -> str:
     if summary["bounds"]:
         said.append(f"{_MARKS['upper bound']} upper bound, no competitor.")
     said.append("Points: percentage points of skip rate, below 0 is fewer skips.")
+    if "eff. catalog" in head:
+        said.append("Eff. catalog: effective catalog size.")
     if "real labels" in head:
         said.append(
             "Real labels: skips of the first choices among the plays that the log still held, "

@@ -21,9 +21,12 @@ from typing import Annotated, Final
 import tyro
 from musicbox_agents.base import require_ranges
 
+from musicbox_env.data.checks import FileError
+from musicbox_env.data.verdicts import state_of
 from musicbox_env.errors import UserError
 from musicbox_experiments.text import say
 from musicbox_experiments.train.jobs import run_folders
+from musicbox_experiments.train.monitor import BEST
 
 MOST_WORKERS: Final = 256
 PACKAGES: Final = ("fastapi", "uvicorn", "prometheus_client", "rapidfuzz")
@@ -156,11 +159,14 @@ def read_token(file: Path) -> str:
 
 
 def state_of_run(run: Path) -> object:
-    """Changes when a training of the run does; None while it has none."""
+    """Changes when a training of the run does, or the agent it saved; None while one is missing."""
     try:
         files = [
             f for inner in run_folders(run) for f in inner.glob("agents/*/seed-*/training.json")
         ]
-        return {str(file.resolve()): file.stat().st_mtime_ns for file in files}
-    except OSError:
+        return {
+            str(file.resolve()): state_of([file], filter(Path.is_dir, [file.parent / BEST])).digest
+            for file in files
+        }
+    except (OSError, FileError):
         return None

@@ -61,6 +61,21 @@ def test_explicit_options_win_over_a_preset(monkeypatch):
     assert high.source.taste == "high"
 
 
+def test_settings_are_added_to_those_of_a_preset_and_win(monkeypatch):
+    order = parsed(monkeypatch, ["--preset", "order"])
+    mine = ["ddpg+list.history_length=40", "sb3-ddpg.gamma=0.5", "ddpg+list.gamma=0.2"]
+    given = parsed(monkeypatch, ["--preset", "order", "--agent-settings", *mine])
+    settings = parse_settings(order.agent_settings)
+    assert parse_settings(given.agent_settings) == {
+        **settings,
+        "sb3-ddpg": {"gamma": 0.5},
+        "ddpg+list": {**settings["ddpg+list"], "history_length": 40, "gamma": 0.2},
+    }
+    assert CompareConfig(preset="order", agents=given.agents, agent_settings=tuple(mine)) == (
+        CompareConfig(preset="order", agents=given.agents, agent_settings=given.agent_settings)
+    )
+
+
 def test_no_preset_is_the_plain_command(monkeypatch):
     assert parsed(monkeypatch, []) == CompareConfig()
     assert preset_in(["--seeds", "3"]) is None

@@ -194,7 +194,9 @@ def test_the_table_for_the_terminal(summary: dict) -> None:
     ]
     assert "skyline ^" in table
     assert "^ upper bound" in table
-    assert re.search(r"honest \* .* -6\.0 %", table)
+    real = summary["reranking"]["honest"]
+    low, high = f"{100 * real['low']:+.1f}", f"{100 * real['high']:+.1f}"
+    assert re.search(rf"honest \* .* -6\.0 % \[{re.escape(low)}, {re.escape(high)}\]", table)
     assert "trained-with" in table.splitlines()[-1]
 
 

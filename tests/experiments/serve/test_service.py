@@ -149,6 +149,25 @@ def test_what_cannot_be_is_refused_in_a_sentence(address, body):
     assert (status, REFUSED[body] in json.loads(answer)["detail"]) == (422, True), answer
 
 
+OF_UNIONS = {
+    '{"heard": [{"song": "a"}]}': "body.heard.0: Value error, give exactly one of level, skipped, "
+    "share and milliseconds",
+    '{"heard": [{"song": "a", "level": 5}]}': "body.heard.0.level: Input should be less than 5",
+    '{"heard": [{"song": "a", "level": "loud"}]}': "body.heard.0.level: Input should be 'skipped', "
+    "'kept', 'brief', 'short', 'most', 'cut' or 'full'",
+    '{"heard": [{"song": "a", "level": true}]}': "body.heard.0.level: Input should be a valid "
+    "integer",
+    '{"heard": 5}': "body.heard: Input should be a valid list",
+    '{"heard": [5]}': "body.heard.0: expected a JSON object",
+}
+
+
+@pytest.mark.parametrize("body", OF_UNIONS)
+def test_a_value_of_one_type_is_not_refused_for_another(address, body):
+    status, _, answer = sent(address, "POST", "/v1/recommend", body)
+    assert (status, json.loads(answer)["detail"]) == (422, OF_UNIONS[body])
+
+
 @pytest.mark.parametrize("size", [1 << 18, 10 << 20])
 def test_a_body_of_megabytes_is_refused_and_its_sender_reads_why(address, size):
     body = b'{"agent": "' + b"x" * size + b'"}'

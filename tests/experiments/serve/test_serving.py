@@ -14,7 +14,7 @@ from http.client import HTTPConnection
 import pytest
 from musicbox_experiments.serve.client import Client
 from musicbox_experiments.serve.loading import Loader
-from musicbox_experiments.serve.serve import ServeConfig, read_token, run
+from musicbox_experiments.serve.serve import ServeConfig, read_token, run, state_of_run
 from served_runs import load, serving, wait_until, workers, write_training
 
 from musicbox_env.errors import UserError
@@ -130,6 +130,22 @@ def test_a_changed_run_must_still_have_the_agents_that_were_served(tmp_path, syn
     assert "weights.npz: " in capsys.readouterr().err
     shutil.rmtree(tmp_path / "run/agents/ddpg")
     assert load_anew()
+
+
+def test_every_file_of_a_training_is_the_state_of_its_run(tmp_path, synthetic):
+    """Also one that has the size and the time of change of the file it replaces."""
+    assert not state_of_run(tmp_path / "run")
+    write_training(tmp_path / "run", "ddpg", synthetic)
+    seen = [state_of_run(tmp_path / "run")]
+    for name in ("training.json", "best/agent.json", "best/weights.npz"):
+        file = tmp_path / "run/agents/ddpg/seed-0" / name
+        times = file.stat().st_atime_ns, file.stat().st_mtime_ns
+        (other := tmp_path / "other").write_bytes(file.read_bytes())
+        os.utime(other, ns=times)
+        os.replace(other, file)
+        seen.append(state_of_run(tmp_path / "run"))
+        assert state_of_run(tmp_path / "run") == seen[-1]
+        assert seen[-1] not in seen[:-1]
 
 
 def test_a_port_that_is_taken_is_named(two_runs):

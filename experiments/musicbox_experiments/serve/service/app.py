@@ -62,7 +62,7 @@ PROBLEMS: Final[dict[int | str, dict[str, Any]]] = {
 FAULT: Final = "This is a fault of the service, and noted in its log."
 SAID: Final = {
     "extra_forbidden": "no such name; /docs lists those that are known",
-    "model_attributes_type": "expected a JSON object, sent with Content-Type: application/json",
+    "model_attributes_type": "expected a JSON object",
 }
 """What is said of a fault where pydantic's own words do not tell how to mend it."""
 
@@ -265,7 +265,10 @@ def _sentence(faults: Sequence[Mapping[str, Any]]) -> str:
     said = []
     for fault in faults[:5]:
         where = ".".join(str(part)[:40] for part in fault["loc"][:6] if _is_of_request(part))
-        said.append(f"{where}: {SAID.get(fault['type'], fault['msg'])[:200]}")
+        what = SAID.get(fault["type"], fault["msg"])[:200]
+        if where == "body" and fault["type"] == "model_attributes_type":
+            what += ", sent with Content-Type: application/json"
+        said.append(f"{where}: {what}")
     return "; ".join(said)
 
 

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
 from musicbox_env.schema import CONTEXT_TYPES, NUM_LEVELS
 
@@ -17,6 +17,14 @@ SongName = Annotated[str, Field(min_length=1, max_length=LONGEST_NAME)]
 LevelName = Literal["skipped", "kept", "brief", "short", "most", "cut", "full"]
 
 
+TEXT, NO_TEXT = "[text]", "[no text]"
+"""Arms of a union, of which the value's type says which is meant; no part of a value's place."""
+
+
+def _arm(value: object) -> str:
+    return TEXT if isinstance(value, str) else NO_TEXT
+
+
 class Strict(BaseModel):
     """Refuses names that it does not know, and values of another type."""
 
@@ -27,7 +35,14 @@ class Heard(Strict):
     """A song heard, and how far: exactly one of level, skipped, share and milliseconds."""
 
     song: SongName
-    level: LevelName | Annotated[int, Field(ge=0, lt=NUM_LEVELS)] | None = None
+    level: (
+        Annotated[
+            Annotated[LevelName, Tag(TEXT)]
+            | Annotated[int, Field(ge=0, lt=NUM_LEVELS), Tag(NO_TEXT)],
+            Discriminator(_arm),
+        ]
+        | None
+    ) = None
     """A listen level from 0 (brief) to 4 (full), its name, or "skipped" or "kept"."""
     skipped: bool | None = None
     share: Annotated[float, Field(ge=0, le=1)] | None = None
@@ -57,10 +72,11 @@ class Context(Strict):
 class Session(Strict):
     """A listening session that goes on now."""
 
-    heard: (
-        Annotated[list[Heard], Field(max_length=MOST_HEARD)]
-        | Annotated[str, Field(max_length=50_000)]
-    ) = []
+    heard: Annotated[
+        Annotated[list[Heard], Field(max_length=MOST_HEARD), Tag(NO_TEXT)]
+        | Annotated[str, Field(max_length=50_000), Tag(TEXT)],
+        Discriminator(_arm),
+    ] = []
     """Songs heard, oldest first; or one text of SONG:LEVEL, as `musicbox recommend` takes it."""
     context: Context = Context()
     exclude: Annotated[list[SongName], Field(max_length=MOST_EXCLUDED)] = []
