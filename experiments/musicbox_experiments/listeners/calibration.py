@@ -105,6 +105,7 @@ class SongLogits:
         repeat: Which of them the session heard before ``(p, c)``.
         compared: Which of them are to be compared; see `songs_instead` ``(p, c)``.
         skipped: Whether the play was skipped ``(p,)``.
+        session: Which session it is of ``(p,)``.
     """
 
     usual: Array
@@ -112,6 +113,7 @@ class SongLogits:
     repeat: Bools
     compared: Bools
     skipped: Bools
+    session: Ints
 
     @classmethod
     def joined(cls, parts: list[Self]) -> Self:
@@ -129,8 +131,21 @@ def song_logits(listener: LearnedListener, sessions: Ints) -> SongLogits:
         tracks = songs[now.rows[:, None], places]
         usual, logits, repeat = listener.network_logits(now.state, now.history, now.rows, tracks)
         base, skipped = usual.mean(axis=0)[:, 0], is_skip(now.levels)
-        parts.append(SongLogits(base, logits.mean(axis=0), repeat, compared, skipped))
+        logit, session = logits.mean(axis=0), sessions[now.rows]
+        parts.append(SongLogits(base, logit, repeat, compared, skipped, session))
     return SongLogits.joined(parts)
+
+
+def held_out_gain(one: SongLogits, other: SongLogits) -> tuple[float, float]:
+    """By how much the other's log-loss of a play is lower, and the standard error over sessions."""
+    losses = [
+        np.logaddexp(0, np.where(songs.skipped, -1, 1) * songs.logit[:, 0])
+        for songs in (one, other)
+    ]
+    of_session = np.unique(one.session, return_inverse=True)[1]
+    saved, plays = np.bincount(of_session, losses[0] - losses[1]), np.bincount(of_session)
+    gain = saved.sum() / plays.sum()
+    return float(gain), float(np.sqrt(np.sum((saved - gain * plays) ** 2)) / plays.sum())
 
 
 def effect_shrinkage(songs: SongLogits) -> tuple[float, float]:
@@ -180,17 +195,14 @@ def scale_and_shift(logits: Array, skipped: Bools) -> tuple[float, float]:
     return float(found[0]), float(found[1])
 
 
-def calibrated(
-    listener: LearnedListener, validation: Ints, out_of_fold: list[SongLogits]
-) -> FittedNetwork:
+def calibrated(listener: LearnedListener, validation: Ints, songs: SongLogits) -> FittedNetwork:
     """Fit the calibration of an ensemble.
 
     Args:
         listener: With the uncalibrated ensemble, neither pessimistic nor rejecting.
         validation: Sessions that no member was fitted on ``(v,)``.
-        out_of_fold: Songs of other sessions, by networks that were not fitted on these.
+        songs: Of these and other sessions, by networks that were not fitted on them.
     """
-    songs = SongLogits.joined([*out_of_fold, song_logits(listener, validation)])
     song = effect_shrinkage(songs)
     fit = replace(listener.fit, calibration=replace(listener.fit.calibration, song=song))
     simulated = scale_and_shift(

@@ -29,12 +29,16 @@ from musicbox_env.retrieval.embeddings import NO_SESSIONS
 from musicbox_env.schema import require_known
 from musicbox_env.simulator.assets import open_dataset
 from musicbox_experiments.cluster.tasks import Progress, Task, Where, require_address, run_all
-from musicbox_experiments.listeners.calibration import calibrated, song_logits
+from musicbox_experiments.listeners.calibration import (
+    SongLogits,
+    calibrated,
+    held_out_gain,
+    song_logits,
+)
 from musicbox_experiments.listeners.network import NetworkConfig, TorchNetwork, fit_member
 from musicbox_experiments.listeners.sessions import (
     SessionArrays,
     TrainingSplit,
-    session_arrays,
     usual_track,
 )
 from musicbox_experiments.text import say
@@ -44,6 +48,8 @@ FOLDS_TO_HOLD_OUT: Final = 5
 """Folds of training sessions, each evaluated by networks that were fitted on the others."""
 ENOUGH_TO_CALIBRATE: Final = 1_000
 """With so many validation sessions, these alone determine the shrinkage of songs' effects."""
+SURELY: Final = 2.0
+"""Standard errors by which further inputs must predict held-out sessions better."""
 
 Ints = npt.NDArray[np.int64]
 
@@ -93,20 +99,28 @@ class FitListenerConfig(EnsembleConfig):
 
 
 def fit_ensemble(config: FitListenerConfig, dataset: Dataset) -> FittedNetwork:
-    """Fit all members, then calibrate their mean, on the part of a dataset that is the fold."""
+    """Fit all members, then calibrate their mean, on the part of a dataset that is the fold.
+
+    They are fitted without likeness to the songs heard, which may wear out others, and with it
+    (`features.WEAR_INPUTS`); these are kept where they predict held-out sessions better, `SURELY`.
+    """
     rng = np.random.default_rng(config.seed)
     dataset = fold_of_dataset(dataset, config.fold)
     sessions = TrainingSplit.of(dataset, WHOLE, progress=config.progress)
     chosen = drawn_sessions(dataset, sessions.split, config.max_sessions, rng)
     validation = drawn_sessions(dataset, "validation", max(1, config.max_sessions // 10), rng)
-    evaluated = session_arrays(dataset, validation, sessions.table)
     groups = [Group("", config.seed, config.members, chosen)]
     if len(validation) < ENOUGH_TO_CALIBRATE:
         groups += calibration_folds(config, sessions, chosen)
-    (together, losses), *others = fit_networks(config, sessions, evaluated, groups)
-    listeners = listeners_of(groups[1:], [fit for fit, _ in others], sessions)
-    out_of_fold = [song_logits(listener, some) for listener, some in listeners]
-    fit = calibrated(LearnedListener(dataset, together), validation, out_of_fold)
+    kept = fit_and_evaluate(config, sessions, validation, groups)
+    wear_out = {"gain": 0.0, "standard_error": 0.0, "used": False}
+    if sessions.spaces is not None:
+        wearing = fit_and_evaluate(config, replace(sessions, wear=True), validation, groups)
+        gain, error = held_out_gain(kept[2], wearing[2])
+        wear_out = {"gain": gain, "standard_error": error, "used": gain > SURELY * error}
+        kept = wearing if wear_out["used"] else kept
+    together, losses, songs = kept
+    fit = calibrated(LearnedListener(dataset, together), validation, songs)
     about = {
         **together.about,
         "pessimism": config.pessimism,
@@ -114,6 +128,7 @@ def fit_ensemble(config: FitListenerConfig, dataset: Dataset) -> FittedNetwork:
         "fitted_sessions": len(chosen),
         "validation_sessions": len(validation),
         "member_validation_log_losses": losses,
+        "wear_out": wear_out,
         "settings": {
             k: v for k, v in asdict(config).items() if k not in ("data", "out", "cluster")
         },
@@ -156,6 +171,23 @@ class Group:
     members: int
     sessions: Ints
     held_out: Ints = field(default_factory=lambda: NO_SESSIONS)
+
+
+def fit_and_evaluate(
+    config: EnsembleConfig, sessions: TrainingSplit, validation: Ints, groups: Sequence[Group]
+) -> tuple[FittedNetwork, list[float], SongLogits]:
+    """Fit the networks of the listener, the first group, and those that hold out folds.
+
+    Returns:
+        The listener's, uncalibrated; the validation loss of each; and the songs of held-out folds
+        and of validation sessions.
+    """
+    fits = fit_networks(config, sessions, sessions.others(validation), groups)
+    (together, losses), *others = fits
+    folds_left = listeners_of(groups[1:], [fit for fit, _ in others], sessions)
+    songs = [song_logits(listener, some) for listener, some in folds_left]
+    songs.append(song_logits(LearnedListener(sessions.dataset, together), validation))
+    return together, losses, SongLogits.joined(songs)
 
 
 def fit_networks(
@@ -322,11 +354,13 @@ def _fit(config: FitListenerConfig, dataset: Dataset, out: Path) -> Path:
     fit.save(out)
     song = fit.calibration.song
     losses = ", ".join(f"{loss:.4f}" for loss in fit.about["member_validation_log_losses"])
-    part = fit.about.get("part", {"name": WHOLE})["name"]
+    part, wear = fit.about.get("part", {"name": WHOLE})["name"], fit.about["wear_out"]
     say(
         f"{out}: learned listener, {config.members} members fitted on "
         f"{fit.about['fitted_sessions']:,} sessions of {part}; log-loss of skip on "
         f"validation sessions {losses}; effects of songs shrunk by {song[0]:.2f} on a first "
-        f"hearing and {song[1]:.2f} on a repeat."
+        f"hearing and {song[1]:.2f} on a repeat. Likeness to the songs heard, which may wear out "
+        f"others, lowers the log-loss of held-out plays by {wear['gain']:.4f} (standard error "
+        f"{wear['standard_error']:.4f}): it is {'an' if wear['used'] else 'no'} input."
     )
     return out

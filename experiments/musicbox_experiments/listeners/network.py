@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel
 
-from musicbox_env.listeners.learned.features import PLAY_INPUTS, STATE_INPUTS, TRACK_INPUTS
+from musicbox_env.listeners.learned.features import STATE_INPUTS
 from musicbox_env.listeners.learned.network import Network
 from musicbox_env.schema import NUM_LEVELS, SKIP_THRESHOLD
 from musicbox_experiments.listeners.sessions import Inputs, SessionArrays, tensor
@@ -81,18 +81,18 @@ class TorchNetwork(nn.Module):
     def __init__(self, config: NetworkConfig, sessions: SessionArrays) -> None:
         """Make a network with random weights, inputs standardised on the given sessions."""
         super().__init__()
-        state = config.memory + STATE_INPUTS
-        self.play_units = nn.Linear(PLAY_INPUTS, config.memory)
+        inputs = Inputs.with_behaviour(sessions)
+        state, tracks = config.memory + STATE_INPUTS, inputs.tracks.shape[-1]
+        self.play_units = nn.Linear(inputs.plays.shape[-1], config.memory)
         self.state_units = nn.Linear(state, config.head)
-        self.track_units = nn.Linear(len(TRACK_INPUTS), config.head, bias=False)
+        self.track_units = nn.Linear(tracks, config.head, bias=False)
         self.unit_outputs = nn.Linear(config.head, NUM_LEVELS)
         self.state_outputs = nn.Linear(state, NUM_LEVELS, bias=False)
-        self.track_outputs = nn.Linear(len(TRACK_INPUTS), NUM_LEVELS, bias=False)
+        self.track_outputs = nn.Linear(tracks, NUM_LEVELS, bias=False)
         self.dropout = nn.Dropout(config.dropout)
         self.play_dropout = nn.Dropout(config.dropout * PLAY_DROPOUT)
         paces = np.resize(MEMORY_HALF_LIVES, config.memory)
         self.register_buffer("keep", tensor(0.5 ** (1 / np.sort(paces))))
-        inputs = Inputs.with_behaviour(sessions)
         real = inputs.levels >= 0
         of_inputs = {"plays": (self.play_units,), "tracks": (self.track_units, self.track_outputs)}
         for name, layers in of_inputs.items():

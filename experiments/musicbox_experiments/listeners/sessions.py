@@ -18,6 +18,7 @@ from musicbox_env.data.dataset import Dataset
 from musicbox_env.listeners.learned.features import (
     SUMMARY_INPUTS,
     TRACK_INPUTS,
+    WEAR_INPUTS,
     HeardSums,
     TrackTable,
     add_songs,
@@ -42,7 +43,8 @@ class SessionArrays:
 
     Attributes:
         levels: Listen levels ``(n, T)``, -1 after a session's last play.
-        tracks: Inputs of each play's track just before it began ``(n, T, TRACK_INPUTS)``.
+        tracks: Inputs of each play's track just before it began ``(n, T, TRACK_INPUTS)``, with
+            `WEAR_INPUTS` where asked for.
         summary: Statistics of the levels before each play ``(n, T, SUMMARY_INPUTS)``; see
             `features.state_inputs`.
         context: Context of each play ``(n, T, CONTEXT_INPUTS)``.
@@ -73,18 +75,21 @@ class SessionArrays:
         return cls(*(np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(cls)))
 
 
-def session_arrays(dataset: Dataset, sessions: Ints, table: TrackTable) -> SessionArrays:
+def session_arrays(
+    dataset: Dataset, sessions: Ints, table: TrackTable, *, wear: bool = False
+) -> SessionArrays:
     """Read sessions, each place as the listener would see it when its turn comes."""
     log, width = dataset.sessions, dataset.longest_session
     songs, levels = (log.padded(name, sessions, width) for name in ("track", "level"))
-    tracks = np.zeros((len(sessions), width, len(TRACK_INPUTS)), np.float32)
+    inputs = len(TRACK_INPUTS) + len(WEAR_INPUTS) * wear
+    tracks = np.zeros((len(sessions), width, inputs), np.float32)
     summary = np.zeros((len(sessions), width, len(SUMMARY_INPUTS)), np.float32)
     heard, no_context = HeardSums.none(len(sessions), table), np.zeros((len(sessions), 0), "f")
     for place in range(width):
         rows = np.flatnonzero(levels[:, place] >= 0)
         now, before = songs[rows, place].astype(np.int64), np.full(len(rows), place)
         history = songs, levels
-        asked = rows, now[:, None], before, history, table.arrays, heard.arrays
+        asked = rows, now[:, None], before, history, table.arrays, heard.arrays, inputs
         tracks[rows, place] = track_inputs(*asked)[:, 0]
         summary[rows, place] = state_inputs(rows, before, levels, heard.arrays, no_context)
         add_songs(rows, now, levels[rows, place], table.vectors, heard.arrays)
@@ -112,6 +117,7 @@ class TrainingSplit:
         table: Of all tracks, counted on the whole split.
         part: Part of each session of the dataset; see `crossfit.parts_of`.
         spaces: `crossfit.crossfitted` embedding, or None.
+        wear: Whether `features.WEAR_INPUTS` are among the inputs.
     """
 
     dataset: Dataset
@@ -120,6 +126,7 @@ class TrainingSplit:
     table: TrackTable
     part: npt.NDArray[np.int8]
     spaces: tuple[npt.NDArray[np.float32], ...] | None
+    wear: bool = False
 
     @classmethod
     def of(cls, dataset: Dataset, split: str, *, progress: bool = False) -> Self:
@@ -157,14 +164,21 @@ class TrainingSplit:
         """Sessions to fit on, with the statistics of their parts, ``without`` more sessions."""
         return SessionArrays.joined(
             [
-                session_arrays(self.dataset, some, self.table_of(part, np.append(some, without)))
+                self._arrays(some, self.table_of(part, np.append(some, without)))
                 for part, some in self.in_parts(sessions)
             ]
         )
 
+    def others(self, sessions: Ints) -> SessionArrays:
+        """Sessions of another split, with the statistics of the whole."""
+        return self._arrays(sessions, self.table)
+
+    def _arrays(self, sessions: Ints, table: TrackTable) -> SessionArrays:
+        return session_arrays(self.dataset, sessions, table, wear=self.wear)
+
 
 def usual_track(sessions: SessionArrays) -> npt.NDArray[np.float32]:
-    """Mean inputs of the tracks of first hearings ``(TRACK_INPUTS,)``."""
+    """Mean inputs of the tracks of first hearings, as many as ``sessions.tracks`` has."""
     first_hearings = (sessions.levels >= 0) & ~is_repeat(sessions.tracks)
     mean: npt.NDArray[np.float32] = sessions.tracks[first_hearings].mean(axis=0)
     return mean

@@ -70,6 +70,12 @@ HEARD_AT, HEARD_AGO, TIMES_HEARD, NEAR = (
     TRACK_INPUTS.index(name)
     for name in ("heard_at_level_0", "heard_ago", "times_heard", "near_played")
 )
+WEAR_AGES = (0, 1, 2, 4, 6, 9, 14, MAX_SESSION_LENGTH)
+"""Spans of ages, in songs: 0 is the song just heard. No log says what older songs do."""
+WEAR_INPUTS = tuple(f"alike_{age}_ago" for age in WEAR_AGES[:-1])
+"""Further inputs of the next track, of listeners that were fitted with them: the sum over the other
+songs heard in each span of ``max(0, dot product) ** 2``, as songs may wear out those like them."""
+SPAN_OF_AGE = np.repeat(np.arange(len(WEAR_INPUTS)), np.diff(WEAR_AGES))
 MEAN_PRIOR_SONGS = 2.0
 """A mean of song vectors is shrunk towards 0, which means no information, by this many songs."""
 SMALLEST_EFFECT_SD = 0.05
@@ -212,7 +218,13 @@ def add_songs(rows: Ints, tracks: Ints, levels: Ints, vectors: Array, heard: Sum
 
 @compiled
 def track_inputs(
-    rows: Ints, tracks: Ints, before: Ints, history: tuple[Ints, Ints], table: Table, heard: Sums
+    rows: Ints,
+    tracks: Ints,
+    before: Ints,
+    history: tuple[Ints, Ints],
+    table: Table,
+    heard: Sums,
+    width: int,
 ) -> Array:
     """Inputs of candidate tracks, all known before they start.
 
@@ -223,16 +235,17 @@ def track_inputs(
         history: Tracks and levels heard ``(n, w)``; places from ``before`` on do not matter.
         table: `TrackTable.arrays`.
         heard: `HeardSums.arrays`.
+        width: How many inputs: those of `TRACK_INPUTS`, or of `WEAR_INPUTS` too.
 
     Returns:
-        ``(m, c, len(TRACK_INPUTS))``.
+        ``(m, c, width)``.
     """
     heard_tracks, heard_levels = history
     popularity, effect, _, vectors = table
     sums, counts, last, _, _ = heard
-    inputs = np.zeros((len(rows), tracks.shape[1], len(TRACK_INPUTS)), np.float32)
+    inputs = np.zeros((len(rows), tracks.shape[1], width), np.float32)
     for i in range(len(rows)):
-        row = rows[i]
+        row, felt = rows[i], min(before[i], len(SPAN_OF_AGE))
         for c in range(tracks.shape[1]):
             track, into = tracks[i, c], inputs[i, c]
             into[POPULARITY] = popularity[track]
@@ -251,6 +264,11 @@ def track_inputs(
                 songs = counts[row, group] + np.float32(MEAN_PRIOR_SONGS)
                 into[NEAR + group] = dot(vector, sums[row, group]) / songs
             into[NEAR + sums.shape[1]] = dot(vector, last[row])
+            for age in range(felt if width > len(TRACK_INPUTS) else 0):
+                other = heard_tracks[row, before[i] - 1 - age]
+                if other != track:
+                    alike: Any = max(dot(vector, vectors[other]), np.float32(0))
+                    into[len(TRACK_INPUTS) + SPAN_OF_AGE[age]] += alike * alike
     return inputs
 
 

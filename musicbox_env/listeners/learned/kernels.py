@@ -55,7 +55,8 @@ def level_probabilities(
     heard_tracks, heard_levels, count = history
     before = count[rows]
     states = state_inputs(rows, before, heard_levels, heard, context)
-    inputs = track_inputs(rows, tracks, before, (heard_tracks, heard_levels), table, heard)
+    asked = rows, tracks, before, (heard_tracks, heard_levels)
+    inputs = track_inputs(*asked, table, heard, len(usual))
     outputs, of_usual = head_outputs(rows, memory, states, inputs, usual, head)
     mean, base = _mean_of_members(outputs), _mean_of_members(of_usual)
     logits, skip = mean[:, :, 0].copy(), np.empty(tracks.shape)
@@ -184,7 +185,8 @@ def read_shown(
         who, before, plays = rows[at], np.full(len(at), place), starts[at] + place
         song = tracks[:, place][who].astype(np.int64).reshape(-1, 1)
         level = levels[:, place][who]
-        inputs = track_inputs(who, song, before, (tracks, levels), model[0], state[2])
+        asked = who, song, before, (tracks, levels)
+        inputs = track_inputs(*asked, model[0], state[2], len(model[3]))
         state[1][who] = context_inputs(plays, of_context)
         behaviour = behaviour_inputs(plays, of_behaviour)
         add_plays(who, song, level, before, inputs, behaviour, state, model)
@@ -205,7 +207,7 @@ def add_plays(
 
     - ``songs``: Their tracks ``(m, 1)``.
     - ``levels``: How far they were heard ``(m,)``.
-    - ``of_track``: Inputs of the tracks ``(m, 1, TRACK_INPUTS)``.
+    - ``of_track``: `features.track_inputs` of the tracks ``(m, 1, ...)``.
     - ``behaviour``: See `features.play_inputs`.
     """
     (_, _, _, vectors), of_play = model[0], model[1]

@@ -55,6 +55,7 @@ from musicbox_env.listeners.learned.features import (
     CONTEXT_INPUTS,
     SUMMARY_INPUTS,
     TRACK_INPUTS,
+    WEAR_INPUTS,
     HeardSums,
     TrackTable,
     is_repeat,
@@ -79,6 +80,8 @@ INPUTS: Final = {
     "behaviour": list(BEHAVIOUR_INPUTS),
 }
 """Names of all inputs; a file that was fitted on others is refused."""
+WITH_WEAR: Final = {**INPUTS, "track": [*TRACK_INPUTS, *WEAR_INPUTS]}
+"""The same of listeners that were fitted with `WEAR_INPUTS`."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +92,7 @@ class Calibration:
         song: Factors that shrink a song's effect: of first hearings, of repeats.
         simulated: Scale and shift of the skip logit, fitted on second halves played as the
             environment plays them.
-        usual: Inputs of a usual track that the session did not hear ``(TRACK_INPUTS,)``.
+        usual: Inputs of a usual track that the session did not hear, as many as the network has.
     """
 
     song: tuple[float, float]
@@ -100,6 +103,8 @@ class Calibration:
         for name in ("song", "simulated", "usual"):
             values = tuple(float(v) for v in getattr(self, name))
             size = len(TRACK_INPUTS) if name == "usual" else 2
+            if name == "usual" and len(values) != size:
+                size += len(WEAR_INPUTS)  # which of the two, `FittedNetwork` knows
             if len(values) != size or not all(abs(v) <= LARGEST_NUMBER for v in values):
                 raise ValueError(
                     f"{name} of a calibration is {values}; expected {size} finite numbers. Fit "
@@ -128,13 +133,26 @@ class FittedNetwork:
     calibration: Calibration
     about: Mapping[str, Any]
 
+    def __post_init__(self) -> None:
+        given, expected = len(self.calibration.usual), len(self.inputs["track"])
+        if given != expected:
+            raise ValueError(
+                f"usual of a calibration has {given} numbers, and its network {expected} inputs of "
+                "a track. Fit the listener again."
+            )
+
+    @property
+    def inputs(self) -> Mapping[str, list[str]]:
+        """Names of all inputs."""
+        return WITH_WEAR if self.network.reads_wear else INPUTS
+
     def save(self, path: Path) -> None:
         """Write to a file."""
         arrays = {f.name: getattr(self.network, f.name) for f in fields(Network)}
         about = {
             "listener": "learned",
             **self.about,
-            "inputs": INPUTS,
+            "inputs": self.inputs,
             "calibration": asdict(self.calibration),
         }
         write_fit(path, about, arrays)
@@ -152,7 +170,7 @@ class FittedNetwork:
         file, names = CheckedFile(path, MEND), {f.name for f in fields(Network)}
         if about["listener"] != "learned":
             raise ValueError(f"{path} holds a {about['listener']!r} listener, not a learned one.")
-        if about.get("inputs") != INPUTS:
+        if about.get("inputs") not in (INPUTS, WITH_WEAR):
             raise ValueError(
                 f"{path} was fitted by a MusicBox whose listeners saw other inputs; fit it again."
             )
@@ -172,9 +190,12 @@ class FittedNetwork:
         values = {f.name: given[f.name] for f in known if f.name in given}  # older files hold more
         calibration = file.built(Calibration, values, "calibration")
         try:
-            return cls(Network(**arrays), calibration, about)
+            fit = cls(Network(**arrays), calibration, about)
         except ValueError as error:
             raise FileError(f"{path}: {error}") from None
+        listed = "inputs that its network does not have"
+        file.require(about["inputs"] == fit.inputs, listed, "those of the network")
+        return fit
 
 
 @dataclass
@@ -376,7 +397,8 @@ class LearnedListener(Listener[LearnedState]):
         self, state: LearnedState, history: History, rows: Rows, tracks: Ints
     ) -> Array:
         heard = history.count[rows], (history.tracks, history.levels)
-        return track_inputs(rows, tracks, *heard, self.table.arrays, state.arrays)
+        width = len(self._usual)
+        return track_inputs(rows, tracks, *heard, self.table.arrays, state.arrays, width)
 
     def _nothing_heard(self, n: int) -> LearnedState:
         network, heard = self.fit.network, HeardSums.none(n, self.table)

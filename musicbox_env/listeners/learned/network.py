@@ -25,7 +25,12 @@ import numpy.typing as npt
 
 from musicbox_env.data.checks import LARGEST_NUMBER
 from musicbox_env.kernels import in_registers
-from musicbox_env.listeners.learned.features import PLAY_INPUTS, STATE_INPUTS, TRACK_INPUTS
+from musicbox_env.listeners.learned.features import (
+    PLAY_INPUTS,
+    STATE_INPUTS,
+    TRACK_INPUTS,
+    WEAR_INPUTS,
+)
 from musicbox_env.schema import NUM_LEVELS
 
 Array = npt.NDArray[np.float32]
@@ -42,6 +47,8 @@ AT_ONCE: Final = 16
 @dataclass(frozen=True)
 class Network:
     """Weights of M members, stacked, in single precision; R units of memory, U of the head.
+
+    Those of plays and tracks have more rows, `WEAR_INPUTS`, where it was fitted with these.
 
     Attributes:
         play_units: ``(M, PLAY_INPUTS, R)``.
@@ -75,7 +82,8 @@ class Network:
                 f"{of_outputs}; expected (members, memory) and (members, units, {NUM_LEVELS}). Fit "
                 "the listener again."
             )
-        for name, expected in _shapes(of_bias[0], of_bias[1], of_outputs[1]).items():
+        wear = len(WEAR_INPUTS) * self.reads_wear
+        for name, expected in _shapes(of_bias[0], of_bias[1], of_outputs[1], wear).items():
             weights = np.ascontiguousarray(getattr(self, name), np.float32)
             if weights.shape != expected:
                 raise ValueError(
@@ -95,6 +103,11 @@ class Network:
         return cls(
             **{f.name: np.concatenate([getattr(m, f.name) for m in members]) for f in fields(cls)}
         )
+
+    @property
+    def reads_wear(self) -> bool:
+        """Whether `WEAR_INPUTS` are among its inputs."""
+        return np.shape(self.track_units)[1:2] == (len(TRACK_INPUTS) + len(WEAR_INPUTS),)
 
     @property
     def members(self) -> int:
@@ -128,18 +141,18 @@ class Network:
         )
 
 
-def _shapes(members: int, memory: int, units: int) -> dict[str, tuple[int, ...]]:
+def _shapes(members: int, memory: int, units: int, wear: int) -> dict[str, tuple[int, ...]]:
     """Shapes of all weights, which kernels read without checks of their own."""
     return {
-        "play_units": (members, PLAY_INPUTS, memory),
+        "play_units": (members, PLAY_INPUTS + wear, memory),
         "play_bias": (members, memory),
         "keep": (members, memory),
         "state_units": (members, memory + STATE_INPUTS, units),
-        "track_units": (members, len(TRACK_INPUTS), units),
+        "track_units": (members, len(TRACK_INPUTS) + wear, units),
         "units_bias": (members, units),
         "unit_outputs": (members, units, NUM_LEVELS),
         "state_outputs": (members, memory + STATE_INPUTS, NUM_LEVELS),
-        "track_outputs": (members, len(TRACK_INPUTS), NUM_LEVELS),
+        "track_outputs": (members, len(TRACK_INPUTS) + wear, NUM_LEVELS),
         "output_bias": (members, NUM_LEVELS),
     }
 

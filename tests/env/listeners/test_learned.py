@@ -70,7 +70,8 @@ def test_a_session_written_out_by_hand(synthetic, listener):
     for t in range(shown + 1):
         track = np.array([[plays["track"][t]]])
         before = np.array([t]), (history.tracks, history.levels)
-        of_track = track_inputs(row, track, *before, table.arrays, heard.arrays)[0, 0]
+        asked = row, track, *before, table.arrays, heard.arrays, len(fit.calibration.usual)
+        of_track = track_inputs(*asked)[0, 0]
         if t == shown:
             break
         offset = synthetic.sessions.offsets[session] + np.array([t])
@@ -156,7 +157,8 @@ def test_shown_plays_are_read_as_one_after_the_other(synthetic, listener):
         plays, before = synthetic.sessions.offsets[sessions[rows]] + place, history.count[rows]
         single.context[rows] = context_inputs(plays, of_context)
         heard = history.tracks, history.levels
-        inputs = track_inputs(rows, song[:, None], before, heard, table, single.arrays)
+        width = len(listener.fit.calibration.usual)
+        inputs = track_inputs(rows, song[:, None], before, heard, table, single.arrays, width)
         seen = inputs, behaviour_inputs(plays, of_behaviour)
         kernels.add_plays(rows, song[:, None], level, before, *seen, arrays, listener.model)
         history.record(rows, song, level)

@@ -1,16 +1,20 @@
 """Where a learned listener comes from: its own fit, the bundled one, or a refusal."""
 
+import dataclasses
 import shutil
 import subprocess
 import sys
 
 import numpy as np
 import pytest
+from worlds import next_plays
 
+from musicbox_env.data.checks import FileError
 from musicbox_env.data.dataset import Dataset
-from musicbox_env.listeners import make_listener, require_listener
-from musicbox_env.listeners.files import write_fit
-from musicbox_env.listeners.learned.listener import BUNDLED, Calibration, FittedNetwork
+from musicbox_env.listeners import LearnedListener, make_listener, require_listener
+from musicbox_env.listeners.files import read_fit, write_fit
+from musicbox_env.listeners.learned.features import TRACK_INPUTS, WEAR_INPUTS
+from musicbox_env.listeners.learned.listener import BUNDLED, INPUTS, Calibration, FittedNetwork
 
 
 def test_an_own_fit_comes_before_the_bundled_one(synthetic_folder, tmp_path):
@@ -62,6 +66,46 @@ def test_files_that_are_none_are_refused(synthetic, tmp_path):
     write_fit(other, {"listener": "learned", "inputs": {"track": ["weather"]}}, {})
     with pytest.raises(ValueError, match="other inputs"):
         make_listener(str(other), synthetic)
+
+
+def reading_wear(fit):
+    """The same network with inputs of wear, which count nothing."""
+    wear = np.zeros((fit.network.members, len(WEAR_INPUTS), 1), np.float32)
+    wider = {
+        name: np.insert(getattr(fit.network, name), [before] * len(WEAR_INPUTS), wear, axis=1)
+        for name, before in (
+            ("play_units", 6 + len(TRACK_INPUTS)),
+            ("track_units", len(TRACK_INPUTS)),
+            ("track_outputs", len(TRACK_INPUTS)),
+        )
+    }
+    usual = (*fit.calibration.usual, *wear[0, :, 0])
+    calibration = dataclasses.replace(fit.calibration, usual=usual)
+    return FittedNetwork(dataclasses.replace(fit.network, **wider), calibration, fit.about)
+
+
+def test_inputs_of_wear_that_count_nothing_change_nothing(synthetic):
+    plain = FittedNetwork.load(BUNDLED)
+    assert not plain.network.reads_wear
+    wider = reading_wear(plain)
+    assert wider.network.reads_wear
+    one, other = (
+        next_plays(LearnedListener(synthetic, fit), np.arange(20)) for fit in (plain, wider)
+    )
+    np.testing.assert_allclose(one, other, rtol=1e-5)
+
+
+def test_a_file_has_the_inputs_of_its_network(tmp_path):
+    plain, file = FittedNetwork.load(BUNDLED), tmp_path / "fit.npz"
+    wider = reading_wear(plain)
+    wider.save(file)
+    assert FittedNetwork.load(file).inputs == wider.inputs
+    about, arrays = read_fit(file)
+    short = {**about["calibration"], "usual": plain.calibration.usual}
+    for changed in ({"inputs": INPUTS}, {"calibration": short}):
+        write_fit(file, {**about, **changed}, arrays)
+        with pytest.raises(FileError, match="it the listener again"):
+            FittedNetwork.load(file)
 
 
 def test_answers_need_no_torch(synthetic_folder):

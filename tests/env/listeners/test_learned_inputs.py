@@ -13,6 +13,7 @@ from musicbox_env.listeners.learned.features import (
     BEHAVIOUR_INPUTS,
     SUMMARY_INPUTS,
     TRACK_INPUTS,
+    WEAR_INPUTS,
     HeardSums,
     TrackTable,
     add_songs,
@@ -67,7 +68,7 @@ def test_track_inputs_written_out():
     heard = np.array([[2, 0, 2, 1, -1]], np.int32), np.array([[4, 1, 0, 3, -1]], np.int8)
     songs, row = HeardSums.none(1, table), np.zeros(1, np.int64)
     asked = row, np.array([[2, 3, 0]]), np.array([4])
-    inputs = track_inputs(*asked, heard, table.arrays, songs.arrays)[0]
+    inputs = track_inputs(*asked, heard, table.arrays, songs.arrays, len(TRACK_INPUTS))[0]
     by_name = dict(zip(TRACK_INPUTS, inputs.T, strict=True))
     np.testing.assert_allclose(by_name["popularity"], np.log1p([1, 0, 100]))
     np.testing.assert_array_equal(by_name["was_played"], [1, 0, 1])
@@ -86,11 +87,32 @@ def test_nearness_is_to_shrunken_means():
         add_songs(rows, np.array([track]), np.array([level]), table.vectors, heard.arrays)
     nothing = np.full((2, 5), -1, np.int32), np.full((2, 5), -1, np.int8)
     asked = np.arange(2), np.array([[0, 1], [0, 1]]), np.array([0, 3])
-    inputs = track_inputs(*asked, nothing, table.arrays, heard.arrays)
+    inputs = track_inputs(*asked, nothing, table.arrays, heard.arrays, len(TRACK_INPUTS))
     near = [TRACK_INPUTS.index(f"near_{what}") for what in ("played", "kept", "skipped", "last")]
     expected = [[2 / 5, 1 / 3, 1 / 4, 0], [1 / 5, 0, 1 / 4, 1]]
     np.testing.assert_array_equal(inputs[0][:, near], 0)
     np.testing.assert_allclose(inputs[1][:, near], expected, rtol=1e-6)
+
+
+def test_likeness_to_songs_heard_is_summed_by_age():
+    """Squared where positive; the song itself wears out nothing, nor does one heard long ago."""
+    vectors = np.random.default_rng(0).normal(size=(40, 3)).astype(np.float32)
+    table = TrackTable.counted(np.ones(40, int), np.zeros(40, int), vectors)
+    heard = np.arange(30, dtype=np.int32)[None], np.zeros((1, 30), np.int8)
+    asked = np.zeros(2, np.int64), np.array([[28, 35], [3, 35]]), np.array([30, 3])
+    width = len(TRACK_INPUTS) + len(WEAR_INPUTS)
+    sums = HeardSums.none(1, table).arrays
+    inputs = track_inputs(*asked, heard, table.arrays, sums, width)
+    plain = track_inputs(*asked, heard, table.arrays, sums, len(TRACK_INPUTS))
+    np.testing.assert_array_equal(inputs[..., : len(TRACK_INPUTS)], plain)
+    for row, before in enumerate(asked[2]):
+        for place, song in enumerate(asked[1][row]):
+            alike = np.maximum(vectors[:before] @ vectors[song], 0) ** 2
+            alike = np.where(np.arange(before) == song, 0, alike)[::-1]
+            spans = (0, 1), (1, 2), (2, 4), (4, 6), (6, 9), (9, 14), (14, 20)
+            expected = [alike[first:last].sum() for first, last in spans]
+            got = inputs[row, place, len(TRACK_INPUTS) :]
+            np.testing.assert_allclose(got, expected, rtol=1e-5)
 
 
 def test_effects_of_tracks_are_recovered_and_shrunken():

@@ -8,9 +8,11 @@ import pytest
 import torch
 from altered import forget_identity
 from handmade import write_sessions
+from musicbox_experiments.listeners import fit_listener
 from musicbox_experiments.listeners.calibration import (
     SongLogits,
     effect_shrinkage,
+    held_out_gain,
     scale_and_shift,
     song_logits,
     songs_instead,
@@ -54,6 +56,7 @@ from musicbox_env.listeners.learned.features import (
     CONTEXT_INPUTS,
     TRACK_INPUTS,
     WAS_PLAYED,
+    WEAR_INPUTS,
     TrackTable,
 )
 from musicbox_env.listeners.learned.listener import Calibration, FittedNetwork
@@ -83,10 +86,12 @@ def log_loss(skipped, chances):
     return -np.mean(np.log(np.where(skipped, chances, 1 - chances)))
 
 
-def test_numpy_answers_as_the_fitted_network_did(synthetic, sessions):
+@pytest.mark.parametrize("wear", [False, True])
+def test_numpy_answers_as_the_fitted_network_did(synthetic, table, wear):
     torch.manual_seed(0)
+    sessions = session_arrays(synthetic, np.arange(40), table, wear=wear)
     network = TorchNetwork(SMALL, sessions).eval()
-    none = Calibration.none(np.zeros(len(TRACK_INPUTS)))
+    none = Calibration.none(np.zeros(len(TRACK_INPUTS) + len(WEAR_INPUTS) * wear))
     listener = LearnedListener(
         synthetic,
         FittedNetwork(network.exported(), none, {"split": "train", "embedding": "hybrid"}),
@@ -191,6 +196,38 @@ def test_the_same_seed_fits_the_same(synthetic):
     assert first.about["fitted_sessions"] == len(synthetic.sessions.sessions_in("train_a"))
 
 
+@pytest.mark.parametrize("surely", [-np.inf, np.inf])
+def test_likeness_to_songs_heard_is_read_where_it_helps(worn, monkeypatch, tmp_path, surely):
+    monkeypatch.setattr(fit_listener, "SURELY", surely)
+    config = FitListenerConfig(members=1, memory=4, head=2, max_epochs=1, progress=False)
+    fit = fit_ensemble(config, worn)
+    assert fit.network.reads_wear == fit.about["wear_out"]["used"] == (surely < 0)
+    fit.save(tmp_path / "fit.npz")
+    kept = FittedNetwork.load(tmp_path / "fit.npz")
+    assert kept.about["wear_out"] == fit.about["wear_out"]
+    own, read = (next_plays(LearnedListener(worn, one), np.arange(9)) for one in (fit, kept))
+    np.testing.assert_array_equal(own, read)
+
+
+def test_a_gain_and_its_error_are_those_of_sessions():
+    """Plays of a session share their luck: the error is what drawing sessions anew makes it."""
+    rng = np.random.default_rng(0)
+    one = songs_of(4000, (1, 1), rng)
+    session = np.repeat(np.arange(400), 10)
+    better = (
+        one.logit + np.where(one.skipped, 1, -1)[:, None] * rng.normal(0.1, 0.3, 400)[session, None]
+    )
+    one = dataclasses.replace(one, session=session)
+    other = dataclasses.replace(one, logit=better)
+    gain, error = held_out_gain(one, other)
+    saved = np.log1p(np.exp(np.where(one.skipped, -1, 1) * one.logit[:, 0]))
+    saved -= np.log1p(np.exp(np.where(one.skipped, -1, 1) * better[:, 0]))
+    assert gain == pytest.approx(saved.mean())
+    each = saved.reshape(400, 10).mean(axis=1)
+    means = each[rng.integers(400, size=(2000, 400))].mean(axis=1)
+    assert error == pytest.approx(means.std(), rel=0.1)
+
+
 def test_a_fold_is_evaluated_by_a_network_that_never_saw_it(synthetic):
     """Not in its weights, not in the counts of its tracks, not in its embedding."""
     config = FitListenerConfig(members=1, memory=4, head=2, max_epochs=1, progress=False)
@@ -285,7 +322,8 @@ def songs_of(count, shrinkage, rng):
     of_session = usual + rng.normal(0.2, 0.5, count)
     truth = of_session + np.where(repeat, shrinkage[1], shrinkage[0])[:, 0] * effect[:, 0]
     skipped = rng.random(count) < expit(truth)
-    return SongLogits(usual, usual[:, None] + effect, repeat, real, skipped)
+    sessions = np.arange(count)
+    return SongLogits(usual, usual[:, None] + effect, repeat, real, skipped, sessions)
 
 
 def test_songs_put_off_are_no_alternatives():
