@@ -44,7 +44,7 @@ from musicbox_experiments.evaluate.first_musicbox import first_musicbox_figures
 from musicbox_experiments.evaluate.metrics import CatalogStats, PerSession, Rollout
 from musicbox_experiments.evaluate.order import worth_of_order
 from musicbox_experiments.text import say
-from musicbox_experiments.train.folder import as_stored, prepare_folder
+from musicbox_experiments.train.folder import as_stored, prepared_folder
 from musicbox_experiments.train.jobs import curve, train_all, untrained
 from musicbox_experiments.train.simulators import OTHERS, OWN, Listeners
 from musicbox_experiments.train.variants import about, agent_of
@@ -89,10 +89,13 @@ def compare(config: CompareConfig, *, command: str = "") -> tuple[Study, Summary
         What was compared, and its figures.
     """
     require_sessions(config.preset, config.source)
-    with held(config.out):
-        prepare_folder(config.out, config, incidental=INCIDENTAL, overwrite=config.overwrite)
+    out = config.out
+    with (
+        held(out),
+        prepared_folder(out, config, incidental=INCIDENTAL, overwrite=config.overwrite),
+    ):
         study = train_and_evaluate(config, command=command)
-        return study, write_report(config.out, study)
+        return study, write_report(out, study)
 
 
 def train_and_evaluate(config: CompareConfig, *, command: str = "") -> Study:

@@ -1,7 +1,8 @@
 """The folder of a run: it holds the run's options, so that a later call can go on with it."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,13 @@ MADE_ON = "made_on.json"
 """Which dataset a run was made on: `Dataset.identity`."""
 
 
-def prepare_folder(
+@contextmanager
+def prepared_folder(
     out: Path, config: Any, *, incidental: Sequence[str] = (), overwrite: bool = False
-) -> None:
-    """Make the folder of a run, or check that it holds this very run.
+) -> Iterator[None]:
+    """Make the folder of a run, or check that it holds this very run; the block works in it.
+
+    A block that fails before it has made anything leaves no folder.
 
     Args:
         out: Folder of the run.
@@ -51,6 +55,12 @@ def prepare_folder(
             say(f"Going on with the run in {out} (--overwrite starts anew).")
     out.mkdir(parents=True, exist_ok=True)
     write_json(file, options)
+    try:
+        yield
+    except BaseException:
+        if [entry.name for entry in out.iterdir()] == [FILE]:
+            remove_tree(out)
+        raise
 
 
 def require_data(out: Path, dataset: Dataset) -> None:

@@ -31,7 +31,7 @@ from musicbox_env.locks import held
 from musicbox_env.progress import tqdm
 from musicbox_experiments.cluster.tasks import Progress, Task, Workers, open_workers
 from musicbox_experiments.text import percent, say
-from musicbox_experiments.train.folder import prepare_folder
+from musicbox_experiments.train.folder import prepared_folder
 from musicbox_experiments.train.jobs import TrainingJob, task_of, train
 from musicbox_experiments.train.monitor import VALIDATION, read_curve
 from musicbox_experiments.train.search_space import (
@@ -90,10 +90,13 @@ class TuneConfig(TrainConfig):
 
 def run(config: TuneConfig) -> None:
     """Search, print the best settings, draw."""
-    with held(config.out):
-        prepare_folder(config.out, config, incidental=INCIDENTAL, overwrite=config.overwrite)
+    out = config.out
+    with (
+        held(out),
+        prepared_folder(out, config, incidental=INCIDENTAL, overwrite=config.overwrite),
+    ):
         study = search(config)
-        write_pictures(study, config.out)
+        write_pictures(study, out)
         _report(config, study)
 
 

@@ -79,3 +79,18 @@ def test_the_bar_ends_at_its_total(steps, sessions, synthetic_folder, tmp_path, 
         Where(workers=1),
     )
     assert [(bar.n, bar.total) for bar in bars] == [(steps, steps)]
+
+
+@pytest.mark.parametrize("command", ["compare", "tune --agent ddpg", "train --agent ddpg"])
+def test_a_refusal_leaves_no_folder_and_keeps_one_that_is_there(command, tmp_path, capsys):
+    out = tmp_path / "run"
+    arguments = [*command.split(), "--data", str(tmp_path / "nothing"), "--out", str(out)]
+    with pytest.raises(SystemExit):
+        main(arguments)
+    assert "is not a dataset folder" in capsys.readouterr().err
+    assert not out.exists()
+    out.mkdir()
+    (out / "notes").write_text("mine")
+    with pytest.raises(SystemExit):
+        main(arguments)
+    assert (out / "notes").read_text() == "mine"
