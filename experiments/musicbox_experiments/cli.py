@@ -138,6 +138,7 @@ def run_command(name: str, arguments: Sequence[str]) -> None:
     try:
         import tyro
 
+        from musicbox_experiments.cluster.tasks import Where, connected
         from musicbox_experiments.option_types import plain_words
 
         module = import_module(f"musicbox_experiments.{COMMANDS[name][0]}")
@@ -155,7 +156,9 @@ def run_command(name: str, arguments: Sequence[str]) -> None:
             registry=plain_words(),
             **({} if default is None else {"default": default}),
         )
-        module.run(config)
+        where = Where(getattr(config, "workers", None) or 0, getattr(config, "cluster", None))
+        with connected(where):
+            module.run(config)
     except BrokenPipeError:
         raise
     except Exception as error:

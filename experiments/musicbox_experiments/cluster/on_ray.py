@@ -1,4 +1,4 @@
-"""Tasks on a Ray cluster: all that knows Ray.
+"""Tasks on a Ray cluster: all that knows Ray, with `connection`.
 
 Each task takes one core and `MEMORY` of a node. One whose node is lost runs again on another. It
 works in the driver's own folders where the node shares them, else below a folder of the node
@@ -8,31 +8,21 @@ works in the driver's own folders where the node shares them, else below a folde
 from __future__ import annotations
 
 import math
-import os
 import pickle
-import signal
 import socket
-import threading
 from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from musicbox_env.errors import UserError
 from musicbox_experiments.cluster import shipping
+from musicbox_experiments.cluster.connection import MEMORY, RETRIES, connected
 from musicbox_experiments.cluster.on_node import Done, Driver, Missing, perform
 from musicbox_experiments.cluster.shipping import Parcel
 from musicbox_experiments.cluster.tasks import Progress, Task, Where
 from musicbox_experiments.text import say
-
-MEMORY: Final = 1 << 30
-"""Bytes of memory that a task takes; a training takes about 0.6 GiB."""
-RETRIES: Final = 3
-"""Times that a task runs again whose node or process was lost."""
-PATIENCE: Final = 10.0
-"""Seconds in which a cluster must answer."""
-TOKEN: Final = "set RAY_AUTH_TOKEN to what `ray get-auth-token` prints on it"
 
 
 @contextmanager
@@ -40,85 +30,14 @@ def ray_workers(where: Where, progress: Progress) -> Iterator[RayWorkers]:
     """Workers of a cluster while the block runs; see `tasks.open_workers`.
 
     Raises:
-        UserError: Ray is missing, or there is no cluster that can be used.
+        UserError: As `connected`.
     """
-    try:
-        import ray
-    except ModuleNotFoundError as error:
-        raise UserError(
-            '--cluster needs Ray, which is not installed: pip install "musicbox-env[cluster]".'
-        ) from error
-    ours = not ray.is_initialized()
-    if ours:
-        _connect(where)
-    workers = RayWorkers(where, progress)
-    try:
-        _require_room(where)
-        yield workers
-    finally:
-        workers.cancel()
-        if ours:
-            ray.shutdown()
-
-
-def _connect(where: Where) -> None:
-    """Join the cluster, or start one here.
-
-    Raises:
-        UserError: There is none at the address, or it runs another version of Ray or Python.
-    """
-    import ray
-
-    options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
-    if where.cluster == "local":
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing leaves the machine
-        options |= {"num_cpus": where.processes, "include_dashboard": False}
-    on_main = threading.current_thread() is threading.main_thread()
-    terminated, reached = signal.getsignal(signal.SIGTERM), False
-    try:
-        if where.cluster is not None and ":" in where.cluster:
-            # Ray itself tries for minutes.
-            host, port = where.cluster.removeprefix("ray://").split(":")
-            socket.create_connection((host, int(port)), timeout=PATIENCE).close()
-            reached = True
-        ray.init(where.cluster, **options)
-    except (OSError, ValueError) as error:
-        said = str(error).splitlines()[0] if str(error) else type(error).__name__
-        # A head that asks for another token is seen by Ray as one that cannot be reached.
-        listens = f"Something listens there; if it is a Ray head, {TOKEN}. Else start one"
-        raise UserError(
-            f"No Ray cluster answers at --cluster {where.cluster} ({said}). "
-            f"{listens if reached else 'Start one'} with `ray start --head`, name its address, or "
-            "leave --cluster out."
-        ) from error
-    except ray.exceptions.AuthenticationError as error:
-        raise UserError(f"The cluster at {where.cluster} asks for its token: {TOKEN}.") from error
-    except RuntimeError as error:
-        if "ersion" not in str(error):
-            raise
-        said = " ".join(str(error).split())
-        raise UserError(f"The cluster at {where.cluster} has other software: {said}") from error
-    finally:
-        if on_main:  # Ray's own handler would end the command without a word
-            signal.signal(signal.SIGTERM, terminated)
-
-
-def _require_room(where: Where) -> None:
-    """Refuse a cluster of which no node can ever run a task; one that is to grow has no core yet.
-
-    Raises:
-        UserError: With the memory that there is.
-    """
-    import ray
-
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    largest = max((n.get("memory", 0) for n in nodes if n.get("CPU", 0) >= 1), default=MEMORY)
-    if largest < MEMORY:
-        raise UserError(
-            f"A task takes {MEMORY / 2**30:.1f} GiB of memory, and the largest node of "
-            f"{where.cluster} gives its tasks {largest / 2**30:.1f}. Add a larger node, or start "
-            "it with `ray start --memory BYTES`."
-        )
+    with connected(where):
+        workers = RayWorkers(where, progress)
+        try:
+            yield workers
+        finally:
+            workers.cancel()
 
 
 class RayWorkers:

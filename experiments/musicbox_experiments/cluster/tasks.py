@@ -165,6 +165,22 @@ class Workers(Protocol):
 
 
 @contextmanager
+def connected(where: Where) -> Iterator[None]:
+    """The cluster, if one is named, for all workers of the block: found before work begins.
+
+    Raises:
+        UserError: The cluster cannot be used.
+    """
+    if where.cluster is None:
+        yield
+        return
+    from musicbox_experiments.cluster import connection
+
+    with connection.connected(where):
+        yield
+
+
+@contextmanager
 def open_workers(where: Where, progress: Progress, *, most: int) -> Iterator[Workers]:
     """Workers while the block runs; where it raises, all tasks end.
 

@@ -8,8 +8,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 ROOT = Path(__file__).parents[3]
 PORT, CLIENT_PORT = 6379, 10001
@@ -31,10 +32,12 @@ def possible() -> bool:
     return subprocess.run(["unshare", "--net", "--mount", "true"], check=False).returncode == 0
 
 
-def environment(**more: str) -> dict[str, str]:
+def environment(**more: str | None) -> dict[str, str]:
+    """Variables of a command or node; None leaves one out."""
     paths = os.pathsep.join(map(str, (ROOT, ROOT / "agents", ROOT / "experiments")))
     threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
-    return {**os.environ, **threads, "PYTHONPATH": paths, **RAY, **more}
+    all_of_them = {**os.environ, **threads, "PYTHONPATH": paths, **RAY, **more}
+    return {name: value for name, value in all_of_them.items() if value is not None}
 
 
 class Cluster:
@@ -49,6 +52,7 @@ class Cluster:
         memory: int = 2 << 30,
         cache_room: str | None = None,
         finds_first: Path | None = None,
+        variables: Mapping[str, str | None] = MappingProxyType({}),
     ) -> None:
         """Prepare a cluster.
 
@@ -59,9 +63,11 @@ class Cluster:
             memory: Bytes that each gives its tasks.
             cache_room: Size of a node's own cache, as ``mount`` takes it; no limit if left out.
             finds_first: Where nodes find Python's packages before others.
+            variables: Of the nodes' environment; see `environment`.
         """
         self.number, self.folder, self.hidden = nodes, folder, hidden
         self.memory, self.cache_room, self.finds_first = memory, cache_room, finds_first
+        self.variables = variables
         self.nodes: list[subprocess.Popen[bytes]] = []
 
     def __enter__(self) -> "Cluster":
@@ -105,7 +111,9 @@ class Cluster:
             f"{sys.executable} -m ray.scripts.scripts start --block --num-cpus=1 "
             f"--memory={self.memory} --object-store-memory=80000000 {join if number else head}"
         )
-        more = {"MUSICBOX_CACHE": str(cache)} if self.hidden else {}
+        more = dict(self.variables)
+        if self.hidden:
+            more["MUSICBOX_CACHE"] = str(cache)
         if self.cache_room is not None:
             cache.mkdir()
             mounts += f"mount -t tmpfs -o size={self.cache_room} tmpfs {cache}; "
@@ -128,12 +136,14 @@ class Cluster:
             assert time.monotonic() < until
             time.sleep(0.2)
 
-    def start(self, folder: Path, *arguments: str) -> subprocess.Popen[str]:
-        """Begin a command of MusicBox in a folder."""
+    def start(
+        self, folder: Path, *arguments: str, **variables: str | None
+    ) -> subprocess.Popen[str]:
+        """Begin a command of MusicBox in a folder, in the nodes' `environment`, changed."""
         return subprocess.Popen(
             [*self.inside, sys.executable, "-m", "musicbox_experiments", *arguments],
             cwd=folder,
-            env=environment(),
+            env=environment(**variables),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -141,9 +151,9 @@ class Cluster:
             preexec_fn=listen_to_interrupts,
         )
 
-    def run(self, folder: Path, *arguments: str) -> tuple[int, str]:
-        """Exit code of a command and what it said on standard error."""
-        process = self.start(folder, *arguments)
+    def run(self, folder: Path, *arguments: str, **variables: str | None) -> tuple[int, str]:
+        """Exit code of a command and what it said on standard error; see `start`."""
+        process = self.start(folder, *arguments, **variables)
         _, told = process.communicate(timeout=PATIENCE)
         return process.returncode, told
 
