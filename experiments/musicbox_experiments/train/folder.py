@@ -46,12 +46,13 @@ def prepared_folder(
         found = CheckedFile(file, "Pass --overwrite to start anew.").json()
         names = {*options, *found} - set(incidental)
         other = sorted(name for name in names if found.get(name) != options.get(name))
-        if other and _has_work_in(out):
+        begun = _has_work_in(out)
+        if other and begun:
             raise FileExistsError(
                 f"{out} holds a run with other options ({', '.join(other)}). Name another folder "
                 "with --out, or pass --overwrite to start anew."
             )
-        if not other:
+        if begun:
             say(f"Going on with the run in {out} (--overwrite starts anew).")
     out.mkdir(parents=True, exist_ok=True)
     write_json(file, options)
