@@ -144,8 +144,9 @@ def held_out_gain(one: SongLogits, other: SongLogits) -> tuple[float, float]:
     ]
     of_session = np.unique(one.session, return_inverse=True)[1]
     saved, plays = np.bincount(of_session, losses[0] - losses[1]), np.bincount(of_session)
-    gain = saved.sum() / plays.sum()
-    return float(gain), float(np.sqrt(np.sum((saved - gain * plays) ** 2)) / plays.sum())
+    total = max(plays.sum(), 1)  # sessions of a single play have no second half
+    gain = saved.sum() / total
+    return float(gain), float(np.sqrt(np.sum((saved - gain * plays) ** 2)) / total)
 
 
 def effect_shrinkage(songs: SongLogits) -> tuple[float, float]:
