@@ -11,9 +11,9 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
-import uvicorn
 from musicbox_agents import make_agent
 from musicbox_experiments.serve.client import Client
+from musicbox_experiments.serve.service.connections import make_server
 from musicbox_experiments.serve.service.guard import Guard
 from musicbox_experiments.train.jobs import TrainingJob
 
@@ -38,7 +38,7 @@ def write_training(
 @contextmanager
 def served(app: Guard) -> Iterator[str]:
     """Serve an application in a thread; its address."""
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="critical", access_log=False))
+    server = make_server(app, port=0)
     thread = threading.Thread(target=server.run)
     thread.start()
     while not server.started:

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Final
 
-from fastapi import FastAPI, HTTPException, Query, Request, Response
+from fastapi import APIRouter, Depends, FastAPI, HTTPException, Query, Request, Response
 from fastapi import Path as PathParameter
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse
@@ -152,6 +152,17 @@ class Service:
         )
 
 
+async def _service_of(request: Request) -> Service:
+    service: Service = request.app.state.service
+    return service
+
+
+Asked = Annotated[Service, Depends(_service_of)]
+"""The service of the application that was asked. Endpoints must not hold one themselves: FastAPI
+keeps thousands of endpoints for good, with the runs of applications that were replaced."""
+songs, page, operation = APIRouter(), APIRouter(), APIRouter()
+
+
 def create_app(
     engine: Engine,
     looker: Looker,
@@ -170,94 +181,109 @@ def create_app(
         redoc_url=None,
         lifespan=service.running,
         responses=PROBLEMS,
+        exception_handlers={
+            RequestValidationError: _invalid,
+            BusyError: _busy,
+            Exception: _fault,
+        },
     )
-    _add_handlers(app)
-    _add_songs(app, service)
-    _add_page(app, service)
-    _add_operation(app, service)
+    app.state.service = service
+    for router in (songs, page, operation):
+        app.include_router(router)
+    app.mount("/page", StaticFiles(directory=PAGE))
     limits = limits or Limits()
     return Guard(app, service.metrics, limits=limits, token=token, hosts=hosts)
 
 
-def _add_songs(app: FastAPI, service: Service) -> None:
-    @app.post("/v1/recommend")
-    async def recommend(request: RecommendRequest) -> Recommendation:
-        """The songs to play next for a listening history, best first."""
-        return await service.recommendation(request)
-
-    @app.post("/v1/playlist")
-    async def playlist(request: PlaylistRequest) -> Playlist:
-        """Songs to play one after another, each heard as far as a learned listener likely would."""
-        return await service.playlist(request)
-
-    @app.get("/v1/tracks")
-    async def tracks(
-        query: Annotated[str, Query(min_length=1, max_length=LONGEST_QUERY)],
-        limit: Annotated[int, Query(ge=1, le=100)] = 10,
-    ) -> Tracks:
-        """Songs by name, with typos, or by parts of their ids where they have no names."""
-        return await service.tracks(query, limit)
-
-    @app.get("/v1/tracks/{row}")
-    async def track(row: Annotated[int, PathParameter(ge=0, lt=2**31)]) -> FoundSong:
-        """The song in a row of the catalog."""
-        if row >= len(service.engine.songs):
-            raise HTTPException(404, f"The catalog has no row {row}.")
-        return service.found(row)
+@songs.post("/v1/recommend")
+async def recommend(request: RecommendRequest, service: Asked) -> Recommendation:
+    """The songs to play next for a listening history, best first."""
+    return await service.recommendation(request)
 
 
-def _add_page(app: FastAPI, service: Service) -> None:
-    @app.get("/v1/about")
-    async def what_is_served() -> About:
-        """The run, its agents and its catalog."""
-        return service.about()
-
-    @app.post("/v1/look")
-    async def look(request: LookRequest) -> Look:
-        """A session, and what each agent would play in it now and why."""
-        return await service.look(request)
-
-    @app.get(
-        "/v1/map",
-        response_class=Response,
-        responses={200: {"content": {"application/octet-stream": {}}}},
-    )
-    async def catalog_map(request: Request) -> Response:
-        """The catalog in two dimensions, packed: see `catalog_map` in docs/serving.md."""
-        tag = f'"{service.engine.fingerprint[:32]}"'
-        headers = {"ETag": tag, "Cache-Control": "private, max-age=0, must-revalidate"}
-        if request.headers.get("if-none-match") == tag:
-            return Response(status_code=304, headers=headers)
-        packed = service.looker.map.packed
-        return Response(packed, media_type="application/octet-stream", headers=headers)
-
-    @app.get("/", include_in_schema=False)
-    async def page() -> FileResponse:
-        return FileResponse(PAGE / "index.html")
-
-    @app.get("/docs", include_in_schema=False)
-    async def documentation() -> FileResponse:
-        return FileResponse(PAGE / "docs.html")
-
-    app.mount("/page", StaticFiles(directory=PAGE))
+@songs.post("/v1/playlist")
+async def playlist(request: PlaylistRequest, service: Asked) -> Playlist:
+    """Songs to play one after another, each heard as far as a learned listener likely would."""
+    return await service.playlist(request)
 
 
-def _add_operation(app: FastAPI, service: Service) -> None:
-    @app.get("/healthz")
-    async def healthz() -> dict[str, str]:
-        """Whether the process answers."""
-        return {"status": "ok"}
+@songs.get("/v1/tracks")
+async def tracks(
+    query: Annotated[str, Query(min_length=1, max_length=LONGEST_QUERY)],
+    service: Asked,
+    limit: Annotated[int, Query(ge=1, le=100)] = 10,
+) -> Tracks:
+    """Songs by name, with typos, or by parts of their ids where they have no names."""
+    return await service.tracks(query, limit)
 
-    @app.get("/readyz")
-    async def readyz() -> dict[str, str]:
-        """Whether the thread that computes answers, too."""
-        await service.batcher.compute(lambda: None)
-        return {"status": "ready", "run": service.engine.run}
 
-    @app.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
-    async def metrics() -> Response:
-        """Counters for Prometheus."""
-        return Response(service.metrics.page(), media_type="text/plain; version=0.0.4")
+@songs.get("/v1/tracks/{row}")
+async def track(row: Annotated[int, PathParameter(ge=0, lt=2**31)], service: Asked) -> FoundSong:
+    """The song in a row of the catalog."""
+    if row >= len(service.engine.songs):
+        raise HTTPException(404, f"The catalog has no row {row}.")
+    return service.found(row)
+
+
+@page.get("/v1/about")
+async def what_is_served(service: Asked) -> About:
+    """The run, its agents and its catalog."""
+    return service.about()
+
+
+@page.post("/v1/look")
+async def look(request: LookRequest, service: Asked) -> Look:
+    """A session, and what each agent would play in it now and why."""
+    return await service.look(request)
+
+
+@page.get(
+    "/v1/map",
+    response_class=Response,
+    responses={200: {"content": {"application/octet-stream": {}}}},
+)
+async def catalog_map(request: Request, service: Asked) -> Response:
+    """The catalog in two dimensions, packed: see `catalog_map` in docs/serving.md."""
+    tag = f'"{service.engine.fingerprint[:32]}"'
+    headers = {"ETag": tag, "Cache-Control": "private, max-age=0, must-revalidate"}
+    if request.headers.get("if-none-match") == tag:
+        return Response(status_code=304, headers=headers)
+    packed = service.looker.map.packed
+    return Response(packed, media_type="application/octet-stream", headers=headers)
+
+
+@page.get("/", include_in_schema=False)
+async def start() -> FileResponse:
+    """The page."""
+    return FileResponse(PAGE / "index.html")
+
+
+@page.get("/docs", include_in_schema=False)
+async def documentation() -> FileResponse:
+    """What programs can ask."""
+    return FileResponse(PAGE / "docs.html")
+
+
+@operation.get("/healthz")
+async def healthz() -> dict[str, str]:
+    """Whether the process answers."""
+    return {"status": "ok"}
+
+
+@operation.get("/readyz")
+async def readyz(service: Asked) -> dict[str, str]:
+    """Whether the thread that computes answers, too."""
+    await service.batcher.compute(lambda: None)
+    return {"status": "ready", "run": service.engine.run}
+
+
+@operation.get(
+    "/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}}
+)
+async def metrics(service: Asked) -> Response:
+    """Counters for Prometheus."""
+    counted = await asyncio.to_thread(service.metrics.page)
+    return Response(counted, media_type="text/plain; version=0.0.4")
 
 
 def _sentence(faults: Sequence[Mapping[str, Any]]) -> str:
@@ -277,21 +303,20 @@ def _is_of_request(part: int | str) -> bool:
     return isinstance(part, int) or not ("[" in part or part.startswith("constrained-"))
 
 
-def _add_handlers(app: FastAPI) -> None:
-    @app.exception_handler(RequestValidationError)
-    async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
-        faults = error.errors()
-        broken = any(each["type"] == "json_invalid" for each in faults)
-        return JSONResponse({"detail": _sentence(faults)}, 400 if broken else 422)
+async def _invalid(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    faults = error.errors()
+    broken = any(each["type"] == "json_invalid" for each in faults)
+    return JSONResponse({"detail": _sentence(faults)}, 400 if broken else 422)
 
-    @app.exception_handler(BusyError)
-    async def busy(request: Request, error: BusyError) -> JSONResponse:
-        detail = "Too many requests wait; try again in a second."
-        return JSONResponse({"detail": detail}, 503, headers={"Retry-After": "1"})
 
-    @app.exception_handler(Exception)
-    async def fault(request: Request, error: Exception) -> JSONResponse:
-        return JSONResponse({"detail": FAULT}, 500)
+async def _busy(request: Request, error: Exception) -> JSONResponse:
+    detail = "Too many requests wait; try again in a second."
+    return JSONResponse({"detail": detail}, 503, headers={"Retry-After": "1"})
+
+
+async def _fault(request: Request, error: Exception) -> JSONResponse:
+    return JSONResponse({"detail": FAULT}, 500)
 
 
 @contextmanager

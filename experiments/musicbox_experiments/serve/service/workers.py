@@ -17,25 +17,21 @@ import time
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
+from itertools import count
 from typing import Final
 
 import uvicorn
-from prometheus_client.multiprocess import mark_process_dead
 
+from musicbox_experiments.serve.service.connections import WAITING, make_server
 from musicbox_experiments.serve.service.guard import Guard
-from musicbox_experiments.serve.service.metrics import SHARED
+from musicbox_experiments.serve.service.metrics import count_as
 from musicbox_experiments.text import say
 
-WAITING: Final = 2_048
-"""Connections that wait to be taken."""
 DRAIN_SECONDS: Final = 10.0
-"""How long a worker that is replaced keeps idle connections."""
-STOP_SECONDS: Final = 30
-"""How long a worker that ends goes on with requests that it has begun."""
+"""How long a worker that ends keeps idle connections."""
 POLL_SECONDS: Final = 0.5
 SETTLE_SECONDS: Final = 0.05
-DRAIN: Final = signal.SIGUSR1
-_BLOCKED: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, DRAIN)
+_BLOCKED: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 class Supervisor:
@@ -61,8 +57,8 @@ class Supervisor:
         """
         self._socket, self._load, self._state, self._number = listening, load, state, workers
         self._started = started
-        self._workers: set[int] = set()
-        self._leaving: set[int] = set()
+        self._workers: dict[int, int] = {}
+        self._leaving: dict[int, int] = {}
         self._asked = threading.Event()
 
     def run(self) -> None:
@@ -70,26 +66,29 @@ class Supervisor:
         _raise_open_files()
         signal.signal(signal.SIGHUP, lambda number, frame: self._asked.set())
         seen = self._state()
-        app = self._load()
+        self._app = self._load()
         self._socket.listen(WAITING)
-        self._fill(app)
+        self._fill()
         self._started()
         try:
             while True:
-                self._fill(app)
+                self._fill()
                 time.sleep(POLL_SECONDS)
                 self._reap()
                 state = self._state()
                 if self._asked.is_set() or (state != seen and self._is_settled(state)):
                     self._asked.clear()
-                    seen, app = state, self._reloaded(app)
+                    seen = state
+                    self._reload()
         except KeyboardInterrupt:  # and `cli.Terminated`
             self._stop()
 
-    def _fill(self, app: Guard) -> None:
-        """Fork the workers that are missing."""
+    def _fill(self) -> None:
+        """Fork the workers that are missing; each counts in a file that no other one counts in."""
         while len(self._workers) < self._number:
-            self._workers.add(_forked(app, self._socket))
+            taken = {*self._workers.values(), *self._leaving.values()}
+            place = next(place for place in count(1) if place not in taken)
+            self._workers[_forked(self._app, self._socket, place)] = place
 
     def _is_settled(self, state: object) -> bool:
         """Whether a changed run is there, and is no longer being written."""
@@ -98,22 +97,22 @@ class Supervisor:
         time.sleep(POLL_SECONDS)
         return self._state() == state
 
-    def _reloaded(self, app: Guard) -> Guard:
-        """The new application, its workers soon to be forked; the old one if it cannot be."""
+    def _reload(self) -> None:
+        """Let new workers serve the new application, if it can be loaded, in place of the old."""
         try:
-            new = self._load()
+            self._app = self._load()
         except Exception as error:
             say(f"The changed run is not served, the one before still is: {error}", to_errors=True)
             if os.environ.get("MUSICBOX_DEBUG"):
                 traceback.print_exception(error)
-            return app
-        fresh = {_forked(new, self._socket) for _ in range(self._number)}
-        for pid in self._workers:
-            _send(pid, DRAIN)
+            return
+        replaced = [*self._workers]
         self._leaving |= self._workers
-        self._workers = fresh
+        self._workers = {}
+        self._fill()
+        for pid in replaced:
+            _drain(pid)
         say("The changed run is served now.")
-        return new
 
     def _reap(self) -> None:
         """Take note of workers that ended; those that nobody asked to end are named."""
@@ -124,31 +123,27 @@ class Supervisor:
             if pid in self._workers:
                 code = os.waitstatus_to_exitcode(status)
                 say(f"Worker {pid} ended with {code}; another takes its place.", to_errors=True)
-            self._forget(pid)
-
-    def _forget(self, pid: int) -> None:
-        self._workers.discard(pid)
-        self._leaving.discard(pid)
-        if SHARED in os.environ:
-            mark_process_dead(pid)
+            for workers in (self._workers, self._leaving):
+                workers.pop(pid, None)
 
     def _stop(self) -> None:
         """Let all workers finish what they have begun."""
         everyone = self._workers | self._leaving
         for pid in everyone:
-            _send(pid, signal.SIGTERM)
+            _drain(pid)
         for pid in everyone:
             with suppress(ChildProcessError):
                 os.waitpid(pid, 0)
 
 
-def _send(pid: int, number: signal.Signals) -> None:
+def _drain(pid: int) -> None:
     with suppress(ProcessLookupError):
-        os.kill(pid, number)
+        os.kill(pid, signal.SIGTERM)
 
 
-def _forked(app: Guard, listening: socket.socket) -> int:
-    """Fork a worker; its process id."""
+def _forked(app: Guard, listening: socket.socket, place: int) -> int:
+    """Fork a worker that counts at a place; its process id."""
+    gc.unfreeze()  # what was frozen for a fork before, and is garbage now
     gc.collect()
     gc.freeze()  # else the first collection in each worker would copy most of the shared memory
     signal.pthread_sigmask(signal.SIG_BLOCK, _BLOCKED)  # none may arrive before a handler is there
@@ -158,6 +153,7 @@ def _forked(app: Guard, listening: socket.socket) -> int:
         return pid
     code = 1
     try:
+        count_as(place)
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda number, frame: None)
@@ -170,23 +166,14 @@ def _forked(app: Guard, listening: socket.socket) -> int:
 
 
 async def _serve(app: Guard, listening: socket.socket, parent: int) -> None:
-    """Serve until told to stop, or drained, or the supervisor is gone."""
-    server = uvicorn.Server(
-        uvicorn.Config(
-            app,
-            log_level="warning",
-            access_log=False,
-            server_header=False,
-            backlog=WAITING,
-            timeout_graceful_shutdown=STOP_SECONDS,
-        )
-    )
+    """Serve until interrupted, or drained (SIGTERM), or the supervisor is gone."""
+    server = make_server(app)
     asked = asyncio.Event()
-    asyncio.get_running_loop().add_signal_handler(DRAIN, asked.set)
     watching = asyncio.create_task(_watch(server, app, listening, asked, parent))
     try:
         serving = asyncio.create_task(server.serve(sockets=[listening]))
-        await asyncio.sleep(0)  # its handlers are in place
+        await asyncio.sleep(0)  # its handlers are in place, of which one drops connections
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, asked.set)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _BLOCKED)
         await serving
     finally:

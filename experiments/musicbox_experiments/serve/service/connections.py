@@ -1,0 +1,93 @@
+"""The HTTP server of a worker: connections that cannot wait for ever, and refusals in JSON."""
+
+import asyncio
+import json
+from typing import Any, Final
+
+import h11
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from musicbox_experiments.serve.service.guard import Guard
+
+WAITING: Final = 2_048
+"""Connections that wait to be taken."""
+STOP_SECONDS: Final = 30
+"""How long a server that ends goes on with requests that it has begun."""
+HEAD_SECONDS: Final = 10.0
+"""How long a connection may wait, or send the head of a request, until that is complete."""
+MALFORMED: Final = "This is no HTTP request, or its headers are too large."
+
+
+class Connection(H11Protocol):
+    """A connection of HTTP/1.1.
+
+    uvicorn limits how long a connection is idle after an answer alone. Here a request's head must
+    be complete in time, a client that sends no more is still answered, and what is no HTTP is
+    refused in JSON as all else is.
+    """
+
+    _late: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Wait for the first request."""
+        super().connection_made(transport)
+        self._limit()
+
+    def data_received(self, data: bytes) -> None:
+        """Read on; the time limit of a head that is not complete stays."""
+        super().data_received(data)
+        self._limit()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the time limit."""
+        super().connection_lost(exc)
+        self._forget()
+
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """End with the answer that is awaited, or at once."""
+        if not self.transport.is_closing():
+            self.shutdown()
+        return True
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what is no HTTP, unless an answer has begun."""
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            body = json.dumps({"detail": MALFORMED}).encode()
+            headers = {"content-type": "application/json", "connection": "close"}
+            headers["content-length"] = str(len(body))
+            head = h11.Response(status_code=400, headers=[*headers.items()], reason="Bad Request")
+            for event in (head, h11.Data(data=body), h11.EndOfMessage()):
+                self.transport.write(self.conn.send(event) or b"")
+        self.transport.close()
+
+    def _limit(self) -> None:
+        if self.conn.their_state is not h11.IDLE:
+            self._forget()
+        elif self._late is None:
+            self._late = self.loop.call_later(HEAD_SECONDS, self.timeout_keep_alive_handler)
+
+    def _forget(self) -> None:
+        if self._late is not None:
+            self._late.cancel()
+            self._late = None
+
+
+def make_server(app: Guard, **options: Any) -> uvicorn.Server:
+    """A server of an application; options are uvicorn's.
+
+    Not whatever is installed beside it reads requests: another parser would bound no header.
+    """
+    return uvicorn.Server(
+        uvicorn.Config(
+            app,
+            http=Connection,
+            ws="none",
+            log_level="error",  # its warnings are of what clients send
+            access_log=False,
+            server_header=False,
+            backlog=WAITING,
+            timeout_graceful_shutdown=STOP_SECONDS,
+            **options,
+        )
+    )

@@ -1,0 +1,111 @@
+"""Applications that were replaced are forgotten, and their workers' counts are not."""
+
+import gc
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import weakref
+from http.client import HTTPConnection
+
+import pytest
+from musicbox_experiments.serve.client import Client
+from musicbox_experiments.serve.service.app import create_app
+from musicbox_experiments.serve.service.look import Looker
+from musicbox_experiments.serve.service.metrics import SHARED
+from served_runs import HEARD, served, serving
+
+
+def test_an_application_that_is_replaced_leaves_nothing(engine):
+    looker = Looker(engine)
+    forgotten, app = weakref.ref(looker), create_app(engine, looker)
+    with served(app) as address, Client(address) as client:
+        assert client.recommend(HEARD)["songs"]
+    del app, looker
+    gc.collect()
+    assert forgotten() is None
+
+
+REPLACED = """
+import socket, weakref
+from musicbox_experiments.serve.service.guard import Guard, Limits
+from musicbox_experiments.serve.service.metrics import Metrics
+from musicbox_experiments.serve.service.workers import Supervisor
+
+alive = weakref.WeakSet()
+
+def load():
+    print(len(alive), flush=True)
+    guard = Guard(None, Metrics(), limits=Limits(), token=None, hosts=None)
+    guard.app = guard  # a cycle, as real applications have
+    alive.add(guard)
+    return guard
+
+with socket.create_server(("127.0.0.1", 0)) as listening:
+    Supervisor(listening, load, int, 1, started=int).run()
+"""
+
+
+def test_a_supervisor_forgets_applications_that_it_replaced():
+    """What was frozen for the fork of a worker is collected before the next one."""
+    program = [sys.executable, "-c", REPLACED]
+    with subprocess.Popen(program, stdout=subprocess.PIPE, text=True) as process:
+        alive = [int(process.stdout.readline())]
+        for _ in range(4):
+            process.send_signal(signal.SIGHUP)
+            alive.append(int(next(line for line in process.stdout if line[0].isdigit())))
+        process.terminate()
+    assert alive == [0, 1, 1, 1, 1]
+
+
+def test_counts_are_read_beside_a_file_that_is_just_made_and_go_on(tmp_path):
+    program = """
+import os, sys
+from pathlib import Path
+from musicbox_experiments.serve.service.metrics import Metrics, count_as
+
+metrics = Metrics()
+for worker in range(5):
+    if not os.fork():
+        count_as(1)  # each is the one worker that lives
+        metrics.requests.labels("/v1/recommend", 200).inc()
+        os._exit(0)
+    os.wait()
+Path(sys.argv[1], "counter_9.db").touch()
+print(metrics.page().decode())
+"""
+    env = {**os.environ, SHARED: str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path)], env=env, capture_output=True, text=True
+    )
+    assert 'musicbox_requests_total{route="/v1/recommend",status="200"} 5.0' in done.stdout
+    assert len([*tmp_path.glob("counter_*")]) == 2
+
+
+@pytest.mark.slow
+def test_live_connections_end_with_an_answer(run):
+    """SIGTERM resets no connection, whose client may just be sending."""
+    last = []
+
+    def ask(address):
+        connection = HTTPConnection(address.removeprefix("http://"), timeout=30)
+        while True:
+            connection.request("GET", "/healthz")
+            response = connection.getresponse()
+            response.read()
+            if response.getheader("connection") == "close":
+                last.append(response.status)
+                return
+
+    with serving(run, "--agents", "popularity") as (address, process):
+        threads = [threading.Thread(target=ask, args=(address,)) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        time.sleep(0.5)
+        process.terminate()
+        for thread in threads:
+            thread.join()
+        assert process.wait(timeout=60) == 0
+    assert last == [200] * 8
