@@ -44,13 +44,13 @@ class Client:
         """Name the service; nothing is sent yet.
 
         Args:
-            address: Where it serves.
+            address: Where it serves; HTTP if it names no scheme.
             token: Its token, if it asks for one.
             timeout: Seconds to wait for an answer.
             retries: How often a request is sent again when the connection breaks, which no answer
-                depends on: the service keeps nothing.
+                depends on: the service keeps nothing. A late answer is not asked for again.
         """
-        parts = urlsplit(address)
+        parts = urlsplit(address if "://" in address else f"http://{address}")
         secure = parts.scheme == "https"
         kind = HTTPSConnection if secure else HTTPConnection
         port = parts.port or (443 if secure else 80)
@@ -82,7 +82,8 @@ class Client:
         """Send a request and read its answer.
 
         Raises:
-            ServiceError: The service refused it.
+            ServiceError: The service refused it, or something between did.
+            TimeoutError: The answer did not come in time.
             OSError: The service cannot be reached.
         """
         data = None if body is None else json.dumps(body)
@@ -92,13 +93,18 @@ class Client:
                 response = self._connection.getresponse()
                 text = response.read()
                 break
-            except (OSError, HTTPException):
+            except (OSError, HTTPException) as error:
                 self._connection.close()
-                if not left:
+                if not left or isinstance(error, TimeoutError):
                     raise
-        answer: dict[str, Any] = json.loads(text)
+        try:
+            answer: dict[str, Any] = json.loads(text)
+            detail = str(answer.get("detail"))
+        except (ValueError, AttributeError):  # a proxy's page
+            detail = f"This is no answer of the service: {text[:200]!r}"
+            raise ServiceError(response.status, detail) from None
         if response.status != 200:
-            raise ServiceError(response.status, str(answer.get("detail")))
+            raise ServiceError(response.status, detail)
         return answer
 
     def close(self) -> None:

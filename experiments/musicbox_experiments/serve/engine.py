@@ -17,7 +17,7 @@ from musicbox_agents import Agent, load_agent
 
 from musicbox_env.data.catalog import Catalog
 from musicbox_env.data.dataset import FINGERPRINT, Dataset
-from musicbox_env.errors import UserError, is_message
+from musicbox_env.errors import UserError, is_message, shown
 from musicbox_env.ingest.histories.levels import TYPICAL_LENGTH_MS
 from musicbox_env.listeners import LearnedListener
 from musicbox_env.schema import suggest
@@ -58,7 +58,7 @@ class ServedAgent(Recommender):
             ValueError: It reads the listener itself; see `Recommender`.
         """
         super().__init__(agent)
-        self.label, self.seed, self._trainer = label, seed, trainer
+        self.label, self.seed, self._trainer = shown(label), seed, trainer
 
     def songs(self, sessions: Sequence[LiveSession], numbers: Sequence[int]) -> list[list[Scored]]:
         """The next songs for each session, best first.
@@ -131,7 +131,7 @@ class Engine:
     """All that answers requests: the agents of one run, and the songs of its catalog.
 
     Attributes:
-        run: Name of the run, without its path.
+        run: Name of the run, without its path; as labels are, fit for JSON and a terminal.
         dataset: What the agents were made on.
         songs: Songs by name.
         agents: The agents by their labels, the default first.
@@ -143,7 +143,7 @@ class Engine:
         self, run: str, dataset: Dataset, agents: Sequence[ServedAgent], left_out: Sequence[str]
     ) -> None:
         """Put agents and catalog together; see `open`."""
-        self.run, self.dataset, self.left_out = run, dataset, list(left_out)
+        self.run, self.dataset, self.left_out = shown(run), dataset, [*map(shown, left_out)]
         self.songs = Songs(Catalog(dataset.folder))  # whose names are freed, they are many
         labels = [served.label for served in agents]
         self.default = next((name for name in PREFERRED if name in labels), labels[0])

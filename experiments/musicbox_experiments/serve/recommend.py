@@ -109,7 +109,7 @@ def parse_heard(text: str) -> tuple[list[str], list[int]]:
     if begun:
         raise ValueError(f"{begun!r} is no song heard; expected SONG:LEVEL.")
     if not songs:
-        raise ValueError("--heard names no song; expected SONG:LEVEL, separated by commas.")
+        raise ValueError(f"{text!r} names no song heard; expected SONG:LEVEL, separated by commas.")
     return songs, levels
 
 

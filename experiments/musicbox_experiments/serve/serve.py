@@ -23,7 +23,7 @@ from musicbox_agents.base import require_ranges
 
 from musicbox_env.data.checks import FileError
 from musicbox_env.data.verdicts import state_of
-from musicbox_env.errors import UserError
+from musicbox_env.errors import UserError, reason
 from musicbox_experiments.text import say
 from musicbox_experiments.train.jobs import run_folders
 from musicbox_experiments.train.monitor import BEST
@@ -134,11 +134,11 @@ def bound(host: str, port: int) -> socket.socket:
             listening.bind(where)
             unless_bound.pop_all()
             return listening
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # of a name that no host can have
         if listening is not None:
             listening.close()
         raise UserError(
-            f"{host} port {port} cannot be served at ({error.strerror}). Name another --port, or "
+            f"{host} port {port} cannot be served at ({reason(error)}). Name another --port, or "
             "stop the program that has it."
         ) from None
 

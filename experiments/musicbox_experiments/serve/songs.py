@@ -2,6 +2,7 @@
 
 from bisect import bisect_left
 from collections.abc import Sequence
+from itertools import islice
 from typing import Final
 
 import numpy as np
@@ -21,6 +22,8 @@ ALIKE: Final = 70.0
 BEGINS: Final = 90.0
 """Likeness of a word and a longer one that begins with it."""
 MOST_SPELLINGS: Final = 30
+SHOWN_IDS: Final = 5
+"""Ids that are shown of songs that are called the same."""
 SHORTLIST: Final = 200
 """Songs that are compared with the query as a whole."""
 
@@ -73,14 +76,18 @@ class Songs:
             AmbiguousSongError: Several songs are called so; the message has their ids.
         """
         for name in (song, id_key(song)):
-            own = [row for row in self._by_id.rows(name) if self.id(row) == name]
+            own = [int(row) for row in self._by_id.rows(name) if self.id(row) == name]
             if own or name in self._others:
                 return own[0] if own else self._others[name]
         wanted = name_key(song)
-        rows = [row for row in self._by_name.rows(wanted) if name_key(self.name(row)) == wanted]
+        alike = self._by_name.rows(wanted)
+        called = (int(row) for row in alike if name_key(self.name(row)) == wanted)
+        rows = [*islice(called, SHOWN_IDS)]  # of thousands that are called so, not all are read
         if len(rows) > 1:
-            ids = ", ".join(self.id(row) for row in rows[:5])
-            raise AmbiguousSongError(f"{len(rows)} songs are called so; name one by its id: {ids}.")
+            ids = ", ".join(map(self.id, rows))
+            raise AmbiguousSongError(
+                f"{len(alike)} songs are called so; name one by its id: {ids}."
+            )
         return rows[0] if rows else None
 
     def search(self, query: str, limit: int) -> list[int]:
@@ -112,10 +119,10 @@ class _HashTable:
         self._rows = np.argsort(hashes, kind="stable").astype(np.int32)
         self._hashes = hashes[self._rows]
 
-    def rows(self, text: str) -> list[int]:
+    def rows(self, text: str) -> npt.NDArray[np.int32]:
         """Rows, ascending, of which one may hold the text."""
         first, last = (np.searchsorted(self._hashes, hash(text), side) for side in _SIDES)
-        return self._rows[first:last].tolist()
+        return self._rows[first:last]
 
 
 _SIDES: Final = ("left", "right")

@@ -41,7 +41,9 @@ def address(engine, looker) -> Iterator[str]:
 def guarded(engine, looker) -> Iterator[str]:
     """The same with a token, checks of the host's name, and short limits."""
     limits = Limits(body=10_000, receiving=0.3)
-    app = create_app(engine, looker, token=TOKEN, hosts=("127.0.0.1", "Localhost"), limits=limits)
+    app = create_app(
+        engine, looker, token=TOKEN, hosts=("127.0.0.1", "::1", "Localhost"), limits=limits
+    )
     with served(app) as address:
         yield address
 

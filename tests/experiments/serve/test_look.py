@@ -16,12 +16,14 @@ def view_of(answer, agent):
     return next(view for view in answer["agents"] if view["agent"] == agent)
 
 
-def test_a_session_is_played_to_its_end_and_the_same_each_time(client):
+def test_a_session_is_played_to_its_end_and_the_same_each_time(client, engine):
     played, lengths = [], []
     while (answer := look(client, listener=3, played=played))["remaining"]:
         lengths.append(len(answer["heard"]))
         played += [song["id"] for song in view_of(answer, "ddpg")["songs"]]
-    assert answer["agents"] == []
+    assert answer["over"]
+    assert [view["agent"] for view in answer["agents"]] == [*engine.agents]
+    assert all(view["songs"] == view["points"] == view["near"] == [] for view in answer["agents"])
     shown = [song for song in answer["heard"] if song["skip_chance"] is None]
     new = [song for song in answer["heard"] if song["skip_chance"] is not None]
     assert [song["id"] for song in new] == played[: len(new)]
@@ -44,9 +46,13 @@ def test_chances_are_those_of_the_listener_who_then_skips_so_often(client):
 
 def test_the_chance_before_a_song_is_the_one_shown_beside_it(client):
     before = look(client, listener=2)
-    songs = view_of(before, "played-rate")["songs"]
-    after = look(client, listener=2, played=[songs[0]["id"]])
-    assert after["heard"][-1]["skip_chance"] == pytest.approx(songs[0]["skip_chance"])
+    assert not before["over"]
+    for agent in ("played-rate", "ddpg", "popularity"):
+        songs = view_of(before, agent)["songs"]
+        after = look(client, listener=2, played=[song["id"] for song in songs])
+        heard = after["heard"][len(before["heard"]) :]
+        for one, shown in zip(heard, songs, strict=False):
+            assert one["skip_chance"] == pytest.approx(shown["skip_chance"])
 
 
 def test_agents_see_a_session_as_they_see_it_when_asked_for_songs(client, engine):
@@ -79,6 +85,10 @@ def test_what_cannot_be_looked_at_is_refused(client):
         look(client, listener=4_000_000)
     with pytest.raises(ServiceError, match="No agent 'nobody' is served"):
         look(client, agents=["nobody"])
+    with pytest.raises(ServiceError, match="body: give heard or listener"):
+        look(client, listener=1, heard=[{"song": "t_00000001", "level": 4}])
+    with pytest.raises(ServiceError, match="body: played is for a simulated listener"):
+        look(client, played=["t_00000001"])
     answer = look(client, heard=[{"song": "nobody", "level": 4}], agents=["ddpg"])
     assert (answer["heard"], len(answer["unknown"])) == ([], 1)
 

@@ -5,7 +5,10 @@ import re
 import socket
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from http.client import HTTPConnection
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -13,7 +16,9 @@ import pytest
 from musicbox_experiments.cli import main
 from musicbox_experiments.serve.client import Client, ServiceError
 from musicbox_experiments.serve.recommend import RecommendConfig, recommend
+from musicbox_experiments.serve.service import connections
 from musicbox_experiments.serve.service.app import PAGE
+from musicbox_experiments.serve.service.connections import MALFORMED
 from served_runs import TOKEN
 
 from musicbox_env.ingest.histories.levels import LevelConfig
@@ -131,7 +136,7 @@ REFUSED = {
     '{"kk": 3}': "body.kk: no such name; /docs lists those that are known",
     '{"agent": "ddgp"}': "did you mean 'ddpg'?",
     '{"heard": "t_1"}': "'t_1' is no song heard; expected SONG:LEVEL.",
-    '{"heard": [{"song": "a"}]}': "body.heard.0: Value error, give exactly one",
+    '{"heard": [{"song": "a"}]}': "body.heard.0: give exactly one",
     '{"heard": [{"song": "a", "level": 5}]}': "less than 5",
     '{"heard": [{"song": "a", "share": 1.5}]}': "less than or equal to 1",
     '{"heard": [{"song": "a", "share": Infinity}]}': "finite number",
@@ -139,6 +144,9 @@ REFUSED = {
     '{"context": {"hour": 24}}': "body.context.hour",
     "[]": "body: expected a JSON object, sent with Content-Type: application/json",
     json.dumps({"heard": [{"song": "a", "level": 1}] * 501}): "at most 500 items",
+    '{"heard": ["t_1"]}': "body.heard.0: expected a JSON object",
+    '{"heard": ",,,"}': "',,,' names no song heard; expected SONG:LEVEL",
+    '{"a[b]": 1}': "body.a[b]: no such name",
     json.dumps({"heard": f"{'a' * 301}:full"}): "of 301 characters",
 }
 
@@ -150,7 +158,7 @@ def test_what_cannot_be_is_refused_in_a_sentence(address, body):
 
 
 OF_UNIONS = {
-    '{"heard": [{"song": "a"}]}': "body.heard.0: Value error, give exactly one of level, skipped, "
+    '{"heard": [{"song": "a"}]}': "body.heard.0: give exactly one of level, skipped, "
     "share and milliseconds",
     '{"heard": [{"song": "a", "level": 5}]}': "body.heard.0.level: Input should be less than 5",
     '{"heard": [{"song": "a", "level": "loud"}]}': "body.heard.0.level: Input should be 'skipped', "
@@ -166,6 +174,25 @@ OF_UNIONS = {
 def test_a_value_of_one_type_is_not_refused_for_another(address, body):
     status, _, answer = sent(address, "POST", "/v1/recommend", body)
     assert (status, json.loads(answer)["detail"]) == (422, OF_UNIONS[body])
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("GET", "/v1/tracks?query=a&limits=3", None),
+        ("GET", "/v1/tracks/5?limits=3", None),
+        ("GET", "/v1/about?limits=3", None),
+        ("GET", "/v1/map?limits=3", None),
+        ("POST", "/v1/recommend?limits=3", "{}"),
+        ("POST", "/v1/look?limits=3", "{}"),
+    ],
+)
+def test_names_behind_a_question_mark_are_refused_where_they_are_not_known(
+    address, method, path, body
+):
+    status, _, answer = sent(address, method, path, body)
+    known = "query.limits: no such name; /docs lists those that are known"
+    assert (status, json.loads(answer)["detail"]) == (422, known)
 
 
 @pytest.mark.parametrize("size", [1 << 18, 10 << 20])
@@ -208,14 +235,19 @@ def test_large_and_slow_bodies_are_cut_off(guarded):
 def test_a_token_and_a_host_name_are_required_where_they_are_set(guarded):
     with Client(guarded, token=TOKEN) as client:
         assert client.recommend(HEARD)["songs"]
-    for given in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": TOKEN}):
+    for given in ({}, *({"Authorization": text} for text in ("Bearer wrong", TOKEN, "Basic x"))):
         for path in ("/v1/about", "/metrics", "/v1/map"):
             status, headers, _ = sent(guarded, "GET", path, headers=given)
             assert (status, headers["www-authenticate"]) == (401, "Bearer")
     assert sent(guarded, "GET", "/healthz")[0] == sent(guarded, "GET", "/")[0] == 200
     assert sent(guarded, "GET", "/", headers={"Host": "evil.example"})[0] == 421
-    for host in ("LocalHost:80", "localhost", "127.0.0.1:1"):
+    for host in ("LocalHost:80", "localhost", "127.0.0.1:1", "[::1]", "[::1]:80"):
         assert sent(guarded, "GET", "/", headers={"Host": host})[0] == 200
+    for host in ("", "::1:80", "[::1", "localhost.evil.example", "localhost:80:80"):
+        assert sent(guarded, "GET", "/", headers={"Host": host})[0] == 421
+    for scheme in ("bearer", "BEARER"):
+        given = {"Authorization": f"{scheme} {TOKEN}"}
+        assert sent(guarded, "GET", "/v1/about", headers=given)[0] == 200
 
 
 def test_a_fault_says_nothing_to_the_client(client, address, engine, monkeypatch):
@@ -302,3 +334,149 @@ def test_counters_count(client, address):
     counts = dict(re.findall(r"^(\S+) ([\d.e+-]+)$", text.decode(), re.MULTILINE))
     assert float(counts['musicbox_requests_total{route="/v1/recommend",status="200"}']) >= 1
     assert float(counts["musicbox_batch_size_count"]) >= 1
+
+
+def at_once(address, path, bodies):
+    """Statuses of requests that are sent together."""
+    with ThreadPoolExecutor(len(bodies)) as pool:
+        return [*pool.map(lambda body: sent(address, "POST", path, body)[0], bodies)]
+
+
+def test_looks_wait_for_each_other_and_songs_for_one_of_them(address, looker, monkeypatch):
+    """Of many looks some are refused; whoever asks for songs in their midst is answered."""
+    show = looker.look
+
+    def slow(request):
+        time.sleep(0.1)
+        return show(request)
+
+    monkeypatch.setattr(looker, "look", slow)
+    looks = [json.dumps({"heard": [], "agents": ["popularity"] * 50})] * 50
+    with ThreadPoolExecutor(1) as pool:
+        statuses = pool.submit(at_once, address, "/v1/look", looks)
+        time.sleep(0.5)
+        begun = time.monotonic()
+        assert sent(address, "POST", "/v1/recommend", "{}")[0] == 200
+        assert sent(address, "GET", "/readyz")[0] == 200
+        assert time.monotonic() - begun < 1.5
+        assert not statuses.done()
+        assert {*statuses.result()} == {200, 503}
+
+
+def test_requests_of_many_songs_count_as_several_that_wait(address, engine, monkeypatch):
+    agent = engine.agents["popularity"]
+    songs = agent.songs
+
+    def slow(sessions, numbers):
+        time.sleep(0.5)
+        return songs(sessions, numbers)
+
+    monkeypatch.setattr(agent, "songs", slow)
+    body = '{"agent": "popularity", "k": 100}'
+    statuses = at_once(address, "/v1/recommend", [body] * 200)
+    assert {*statuses} == {200, 503}
+    assert statuses.count(200) >= 102
+
+
+def test_an_agent_named_twice_is_shown_once(client):
+    answer = client.ask("POST", "/v1/look", {"heard": [], "agents": ["ddpg", "bc", "ddpg"]})
+    assert [view["agent"] for view in answer["agents"]] == ["ddpg", "bc"]
+
+
+def raw(address, *parts, end=False):
+    """What is answered until the connection closes; each part is sent after a while."""
+    host, port = urlsplit(address).netloc.split(":")
+    with socket.create_connection((host, int(port)), timeout=20) as connection:
+        with suppress(ConnectionError):  # it may be closed meanwhile
+            for part in parts:
+                connection.sendall(part)
+                time.sleep(0.1)
+        if end:
+            connection.shutdown(socket.SHUT_WR)
+        answer = bytearray()
+        with suppress(ConnectionError):
+            while part := connection.recv(65_536):
+                answer += part
+        return bytes(answer)
+
+
+def test_what_is_no_http_is_refused_in_json(address):
+    heads = [b"what\r\n\r\n", b"GET / HTTP/1.1\r\nX: " + b"x" * 70_000]
+    for head in heads:
+        answered, _, body = raw(address, head).partition(b"\r\n\r\n")
+        assert answered.startswith(b"HTTP/1.1 400 ")
+        assert json.loads(body)["detail"] == MALFORMED
+
+
+def test_a_client_that_sends_no_more_is_answered(address):
+    head = b"POST /v1/recommend HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
+    answer = raw(address, head + b"Content-Length: 2\r\n\r\n{}", end=True)
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert raw(address, end=True) == raw(address, b"GET / HT", end=True) == b""
+
+
+def test_heads_of_requests_must_come_in_time(address, monkeypatch):
+    """Connections that sent nothing, or half a head, or drip one, are closed."""
+    monkeypatch.setattr(connections, "HEAD_SECONDS", 0.5)
+    head = b"GET /healthz HTTP/1.1\r\n"
+    begun = time.monotonic()
+    for parts in ([], [head[:9]], [b"%c" % byte for byte in head][:8]):
+        assert raw(address, *parts) == b""
+    assert time.monotonic() - begun < 10
+    whole = head + b"Host: a\r\n\r\n"
+    assert b"200 OK" in raw(address, whole + head)  # half a second request after an answer
+
+
+def test_a_head_is_answered_as_what_it_is_the_head_of(address):
+    for path in ("/healthz", "/readyz", "/", "/v1/about"):
+        status, headers, body = sent(address, "HEAD", path)
+        assert (status, body) == (200, b"")
+        assert int(headers["content-length"]) == len(sent(address, "GET", path)[2])
+    assert sent(address, "HEAD", "/v1/recommend")[0] == 405
+
+
+def test_many_names_are_looked_up_beside_the_event_loop(address, engine, monkeypatch):
+    find = engine.songs.find
+
+    def slow(name):
+        time.sleep(0.01)
+        return find(name)
+
+    monkeypatch.setattr(engine.songs, "find", slow)
+    body = json.dumps({"exclude": ["t_00000001"] * 200})
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(sent, address, "POST", "/v1/recommend", body)
+        time.sleep(0.5)
+        begun = time.monotonic()
+        assert sent(address, "GET", "/healthz")[0] == 200
+        assert time.monotonic() - begun < 1
+        assert not answer.done()
+        assert answer.result()[0] == 200
+
+
+def test_pages_of_proxies_are_refusals_and_late_answers_are_not_asked_for_again():
+    asked = []
+
+    class Proxy(BaseHTTPRequestHandler):
+        def do_GET(self):
+            asked.append(self.path)
+            if self.path.startswith("/v1/tracks"):
+                time.sleep(1)
+            self.send_response(502)
+            self.end_headers()
+            with suppress(ConnectionError):
+                self.wfile.write(b"<h1>Bad gateway")
+
+        def log_message(self, *texts):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Proxy) as proxy:
+        threading.Thread(target=proxy.serve_forever).start()
+        with Client(f"127.0.0.1:{proxy.server_port}", timeout=0.3) as client:
+            with pytest.raises(ServiceError, match="no answer of the service") as bad:
+                client.about()
+            with pytest.raises(TimeoutError):
+                client.tracks("a")
+        proxy.shutdown()
+    assert (bad.value.status, "Bad gateway" in str(bad.value)) == (502, True)
+    assert len(asked) == 2

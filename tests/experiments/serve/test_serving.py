@@ -15,7 +15,7 @@ import pytest
 from musicbox_experiments.serve.client import Client
 from musicbox_experiments.serve.loading import Loader
 from musicbox_experiments.serve.serve import ServeConfig, read_token, run, state_of_run
-from served_runs import load, serving, wait_until, workers, write_training
+from served_runs import load, served, serving, wait_until, workers, write_training
 
 from musicbox_env.errors import UserError
 
@@ -153,6 +153,22 @@ def test_a_port_that_is_taken_is_named(two_runs):
         port = taken.getsockname()[1]
         with pytest.raises(UserError, match=f"port {port} cannot be served at .*--port"):
             run(ServeConfig(two_runs / "old", port=port))
+
+
+def test_names_that_no_host_can_have_are_refused(two_runs):
+    for host in ("a" * 70, "a..b", "no such host"):
+        with pytest.raises(UserError, match="cannot be served at"):
+            run(ServeConfig(two_runs / "old", host=host))
+
+
+def test_names_of_folders_need_not_be_text(tmp_path, synthetic):
+    folder = tmp_path / "r\udcff"
+    write_training(folder, "popularity", synthetic)
+    (folder / "agents/popularity").rename(folder / "agents/p\udcff")
+    with served(Loader(ServeConfig(folder), None)()) as address, Client(address) as client:
+        assert client.ask("GET", "/readyz")["run"] == client.about()["run"] == "r\\xff"
+        answer = client.recommend(agent="p\\xff")
+        assert answer["served_by"]["agent"] == client.about()["agents"][0]["agent"] == "p\\xff"
 
 
 def test_a_weak_token_is_refused(tmp_path):

@@ -1,12 +1,12 @@
 """The HTTP service: songs in, songs out, and the page that shows how they were chosen."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, TypeVar
 
 from fastapi import APIRouter, Depends, FastAPI, HTTPException, Query, Request, Response
 from fastapi import Path as PathParameter
@@ -24,6 +24,8 @@ from musicbox_experiments.serve.service.guard import Guard, Limits
 from musicbox_experiments.serve.service.look import Looker
 from musicbox_experiments.serve.service.metrics import Metrics
 from musicbox_experiments.serve.service.schemas import (
+    NO_TEXT,
+    TEXT,
     About,
     AgentAbout,
     FoundSong,
@@ -39,9 +41,9 @@ from musicbox_experiments.serve.service.schemas import (
     ServedBy,
     Session,
     Tracks,
+    TracksQuery,
     Unknown,
 )
-from musicbox_experiments.serve.songs import LONGEST_QUERY
 from musicbox_experiments.train.variants import about
 
 PAGE: Final = Path(__file__).parent / "page"
@@ -59,12 +61,15 @@ PROBLEMS: Final[dict[int | str, dict[str, Any]]] = {
         504: "The answer took too long.",
     }.items()
 }
+FEW_NAMES: Final = 64
+"""Names of songs, or letters of their text, that are looked up sooner than a thread is called."""
 FAULT: Final = "This is a fault of the service, and noted in its log."
 SAID: Final = {
     "extra_forbidden": "no such name; /docs lists those that are known",
     "model_attributes_type": "expected a JSON object",
 }
 """What is said of a fault where pydantic's own words do not tell how to mend it."""
+Result = TypeVar("Result")
 
 
 class Service:
@@ -87,7 +92,7 @@ class Service:
 
     async def recommendation(self, request: RecommendRequest) -> Recommendation:
         """The next songs for a session."""
-        agent, session, unknown = self._session(request)
+        agent, session, unknown = await self._session(request)
         songs = await self.batcher.songs(agent, session, request.k)
         return Recommendation(
             songs=[ScoredSong(**self.looker.about(row), score=score) for row, score in songs],
@@ -97,7 +102,7 @@ class Service:
 
     async def playlist(self, request: PlaylistRequest) -> Playlist:
         """Songs to be heard one after another in a session."""
-        agent, session, unknown = self._session(request)
+        agent, session, unknown = await self._session(request)
         with _refusing():
             places = await self.batcher.compute(partial(agent.playlist, session, request.n))
         return Playlist(
@@ -109,9 +114,16 @@ class Service:
             served_by=self._served_by(agent),
         )
 
-    def _session(self, request: Session) -> tuple[ServedAgent, LiveSession, list[Unknown]]:
+    async def _session(self, request: Session) -> tuple[ServedAgent, LiveSession, list[Unknown]]:
+        read = partial(live_session, self.engine, request)
+        few = len(request.heard) + len(request.exclude) <= FEW_NAMES
         with _refusing():
-            return self.engine.agent(request.agent), *live_session(self.engine, request)
+            agent = self.engine.agent(request.agent)
+            return agent, *(read() if few else await self._aside(read))
+
+    async def _aside(self, function: Callable[[], Result]) -> Result:
+        """Call a function of names, of which many take long, beside the event loop."""
+        return await asyncio.get_running_loop().run_in_executor(self._searching, function)
 
     def _served_by(self, agent: ServedAgent) -> ServedBy:
         run, fingerprint = self.engine.run, self.engine.fingerprint
@@ -120,7 +132,7 @@ class Service:
     async def tracks(self, query: str, limit: int) -> Tracks:
         """Songs like a query."""
         search = partial(self.engine.songs.search, query, limit)
-        rows = await asyncio.get_running_loop().run_in_executor(self._searching, search)
+        rows = await self._aside(search)
         return Tracks(tracks=[self.found(row) for row in rows])
 
     def found(self, row: int) -> FoundSong:
@@ -145,11 +157,18 @@ class Service:
             listeners=len(looker.assets.pool),
             evaluator=looker.evaluator,
             agents=[
-                AgentAbout(agent=served.label, seed=served.seed, about=about(served.label))
+                AgentAbout(agent=served.label, seed=served.seed, about=_about(served))
                 for served in engine.agents.values()
             ],
             left_out=engine.left_out,
         )
+
+
+def _about(served: ServedAgent) -> str:
+    """What an agent does; of a label that names none, since its folder was renamed, by its class."""
+    with suppress(ValueError):
+        return about(served.label)
+    return (type(served.agent).__doc__ or "").partition("\n")[0]
 
 
 async def _service_of(request: Request) -> Service:
@@ -160,7 +179,18 @@ async def _service_of(request: Request) -> Service:
 Asked = Annotated[Service, Depends(_service_of)]
 """The service of the application that was asked. Endpoints must not hold one themselves: FastAPI
 keeps thousands of endpoints for good, with the runs of applications that were replaced."""
-songs, page, operation = APIRouter(), APIRouter(), APIRouter()
+
+
+async def _without_query(request: Request) -> None:
+    """Refuse names behind a question mark, of which the operation would know none."""
+    if request.query_params:
+        faults = [
+            {"type": "extra_forbidden", "loc": ("query", name)} for name in request.query_params
+        ]
+        raise RequestValidationError(faults)
+
+
+plain, other = APIRouter(dependencies=[Depends(_without_query)]), APIRouter()
 
 
 def create_app(
@@ -188,56 +218,55 @@ def create_app(
         },
     )
     app.state.service = service
-    for router in (songs, page, operation):
+    for router in (plain, other):
         app.include_router(router)
     app.mount("/page", StaticFiles(directory=PAGE))
     limits = limits or Limits()
     return Guard(app, service.metrics, limits=limits, token=token, hosts=hosts)
 
 
-@songs.post("/v1/recommend")
+@plain.post("/v1/recommend")
 async def recommend(request: RecommendRequest, service: Asked) -> Recommendation:
     """The songs to play next for a listening history, best first."""
     return await service.recommendation(request)
 
 
-@songs.post("/v1/playlist")
+@plain.post("/v1/playlist")
 async def playlist(request: PlaylistRequest, service: Asked) -> Playlist:
     """Songs to play one after another, each heard as far as a learned listener likely would."""
     return await service.playlist(request)
 
 
-@songs.get("/v1/tracks")
-async def tracks(
-    query: Annotated[str, Query(min_length=1, max_length=LONGEST_QUERY)],
-    service: Asked,
-    limit: Annotated[int, Query(ge=1, le=100)] = 10,
-) -> Tracks:
+@other.get("/v1/tracks")
+async def tracks(asked: Annotated[TracksQuery, Query()], service: Asked) -> Tracks:
     """Songs by name, with typos, or by parts of their ids where they have no names."""
-    return await service.tracks(query, limit)
+    return await service.tracks(asked.query, asked.limit)
 
 
-@songs.get("/v1/tracks/{row}")
-async def track(row: Annotated[int, PathParameter(ge=0, lt=2**31)], service: Asked) -> FoundSong:
+@plain.get("/v1/tracks/{row}")
+async def track(
+    row: Annotated[int, PathParameter(ge=0, lt=2**31, description="Place in the catalog.")],
+    service: Asked,
+) -> FoundSong:
     """The song in a row of the catalog."""
     if row >= len(service.engine.songs):
         raise HTTPException(404, f"The catalog has no row {row}.")
     return service.found(row)
 
 
-@page.get("/v1/about")
+@plain.get("/v1/about")
 async def what_is_served(service: Asked) -> About:
     """The run, its agents and its catalog."""
     return service.about()
 
 
-@page.post("/v1/look")
+@plain.post("/v1/look")
 async def look(request: LookRequest, service: Asked) -> Look:
     """A session, and what each agent would play in it now and why."""
     return await service.look(request)
 
 
-@page.get(
+@plain.get(
     "/v1/map",
     response_class=Response,
     responses={200: {"content": {"application/octet-stream": {}}}},
@@ -252,34 +281,32 @@ async def catalog_map(request: Request, service: Asked) -> Response:
     return Response(packed, media_type="application/octet-stream", headers=headers)
 
 
-@page.get("/", include_in_schema=False)
+@other.get("/", include_in_schema=False)
 async def start() -> FileResponse:
     """The page."""
     return FileResponse(PAGE / "index.html")
 
 
-@page.get("/docs", include_in_schema=False)
+@other.get("/docs", include_in_schema=False)
 async def documentation() -> FileResponse:
     """What programs can ask."""
     return FileResponse(PAGE / "docs.html")
 
 
-@operation.get("/healthz")
+@other.get("/healthz")
 async def healthz() -> dict[str, str]:
     """Whether the process answers."""
     return {"status": "ok"}
 
 
-@operation.get("/readyz")
+@other.get("/readyz")
 async def readyz(service: Asked) -> dict[str, str]:
     """Whether the thread that computes answers, too."""
-    await service.batcher.compute(lambda: None)
+    await service.batcher.call(lambda: None)
     return {"status": "ready", "run": service.engine.run}
 
 
-@operation.get(
-    "/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}}
-)
+@other.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
 async def metrics(service: Asked) -> Response:
     """Counters for Prometheus."""
     counted = await asyncio.to_thread(service.metrics.page)
@@ -291,7 +318,7 @@ def _sentence(faults: Sequence[Mapping[str, Any]]) -> str:
     said = []
     for fault in faults[:5]:
         where = ".".join(str(part)[:40] for part in fault["loc"][:6] if _is_of_request(part))
-        what = SAID.get(fault["type"], fault["msg"])[:200]
+        what = (SAID.get(fault["type"]) or fault["msg"]).removeprefix("Value error, ")[:200]
         if where == "body" and fault["type"] == "model_attributes_type":
             what += ", sent with Content-Type: application/json"
         said.append(f"{where}: {what}")
@@ -299,8 +326,8 @@ def _sentence(faults: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _is_of_request(part: int | str) -> bool:
-    """Whether a part of a fault's place is a name or index, and not a type of the schema."""
-    return isinstance(part, int) or not ("[" in part or part.startswith("constrained-"))
+    """Whether a part of a fault's place is a name or index, and not an arm of a union."""
+    return part not in (TEXT, NO_TEXT)
 
 
 async def _invalid(request: Request, error: Exception) -> JSONResponse:

@@ -15,7 +15,11 @@ from musicbox_experiments.serve.engine import Scored, ServedAgent
 from musicbox_experiments.serve.recommender import AT_ONCE, LiveSession
 
 MOST_WAITING: Final = 1_024
-"""Requests that wait; further ones are refused at once."""
+"""Requests that wait, one of many songs counted as several; further ones are refused at once."""
+SONGS_OF_ONE: Final = 10
+"""Songs for which a request counts as one."""
+MOST_COMPUTING: Final = 32
+"""Computations that wait for their turn between batches; further ones are refused at once."""
 
 Songs = list[Scored]
 Result = TypeVar("Result")
@@ -51,17 +55,24 @@ class Job:
     number: int
     answer: asyncio.Future[Songs] = field(default_factory=_future)
 
+    @property
+    def weight(self) -> int:
+        """As how many requests it counts."""
+        return -(-self.number // SONGS_OF_ONE)
+
 
 class Batcher:
     """Collects what arrives while a batch is computed, and computes it as the next batch.
 
-    No request waits for others to come. A lone request is a batch of one.
+    No request waits for others to come. A lone request is a batch of one. What is no request for
+    songs is computed between batches, one at a time, so that no batch waits for many.
     """
 
     def __init__(self, observe: Callable[[int], object] = lambda size: None) -> None:
         """Make a thread that computes; ``observe`` is called with the size of each batch."""
         self._thread = ThreadPoolExecutor(1, "predict", initializer=one_thread)
-        self._waiting: asyncio.Queue[Job] = asyncio.Queue(MOST_WAITING)
+        self._waiting: asyncio.Queue[Job] = asyncio.Queue()
+        self._count, self._computing, self._turn = 0, 0, asyncio.Lock()
         self._observe = observe
 
     async def songs(self, agent: ServedAgent, session: LiveSession, number: int) -> Songs:
@@ -71,14 +82,29 @@ class Batcher:
             BusyError: Too many requests wait.
         """
         job = Job(agent, session, number)
-        try:
-            self._waiting.put_nowait(job)
-        except asyncio.QueueFull:
-            raise BusyError from None
+        if self._count + job.weight > MOST_WAITING:
+            raise BusyError
+        self._count += job.weight
+        self._waiting.put_nowait(job)
         return await job.answer
 
     async def compute(self, function: Callable[[], Result]) -> Result:
-        """Call a function in the thread that computes, since agents serve one thread alone."""
+        """Call a function that asks agents, which serve one thread alone, between batches.
+
+        Raises:
+            BusyError: Too many others wait.
+        """
+        if self._computing >= MOST_COMPUTING:
+            raise BusyError
+        self._computing += 1
+        try:
+            async with self._turn:
+                return await self.call(function)
+        finally:
+            self._computing -= 1
+
+    async def call(self, function: Callable[[], Result]) -> Result:
+        """Call a function in the thread that computes, after what it computes now."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, function)
 
     async def run(self) -> None:
@@ -88,9 +114,10 @@ class Batcher:
             with suppress(asyncio.QueueEmpty):
                 while len(jobs) < AT_ONCE:
                     jobs.append(self._waiting.get_nowait())
+            self._count -= sum(job.weight for job in jobs)
             jobs = [job for job in jobs if not job.answer.done()]  # whoever asked may be gone
             self._observe(len(jobs))
-            results = await self.compute(lambda jobs=jobs: _answers(jobs))  # type: ignore[misc]
+            results = await self.call(lambda jobs=jobs: _answers(jobs))  # type: ignore[misc]
             for job, result in zip(jobs, results, strict=True):
                 if job.answer.done():
                     continue

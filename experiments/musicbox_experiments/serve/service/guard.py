@@ -3,6 +3,7 @@
 import asyncio
 import hmac
 import json
+import re
 import time
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ from musicbox_experiments.serve.service.metrics import Metrics
 LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
 PROTECTED: Final = ("/v1/", "/metrics")
 """Paths that need the token, where there is one; the page itself holds nothing."""
+HOST: Final = re.compile(r"(\[.*\]|[^:]*)(?::\d*)?")
+"""Name or address of the header Host, and a port."""
 SAFE_HEADERS: Final = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
@@ -88,6 +91,8 @@ class Guard:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        if scope["method"] == "HEAD":
+            scope = {**scope, "method": "GET"}  # the server sends no body
         status, started = 0, time.perf_counter()
 
         async def sending(message: Message) -> None:
@@ -123,15 +128,16 @@ class Guard:
 
     def _require_allowed(self, scope: Scope) -> None:
         headers = Headers(scope=scope)
-        host = headers.get("host", "").rsplit(":", 1)[0].strip("[]").lower()
-        if self.hosts is not None and host not in self.hosts:
+        named = HOST.fullmatch(headers.get("host", "").lower())
+        if self.hosts is not None and (named is None or named[1].strip("[]") not in self.hosts):
             raise RefusedError(
                 HTTPStatus.MISDIRECTED_REQUEST, "This service is not called by that host name."
             )
         if self.token is None or not scope["path"].startswith(PROTECTED):
             return
-        given = headers.get("authorization", "").encode()
-        if not hmac.compare_digest(given, f"Bearer {self.token}".encode()):
+        scheme, _, given = headers.get("authorization", "").partition(" ")
+        same = hmac.compare_digest(given.strip().encode(), self.token.encode())
+        if scheme.lower() != "bearer" or not same:
             raise RefusedError(
                 HTTPStatus.UNAUTHORIZED, "Send the service's token as Authorization: Bearer TOKEN."
             )

@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from musicbox_env.data.dataset import RATE_SUFFIX
+from musicbox_env.errors import shown
 from musicbox_env.rng import new_key
 from musicbox_env.simulator.assets import EnvAssets
 from musicbox_env.simulator.config import SessionConfig
@@ -86,7 +87,7 @@ class Looker:
     def evaluator(self) -> str:
         """Who says how likely songs are skipped in simulated sessions."""
         name = str(self.assets.config.listener)
-        return name.rpartition("/")[2]
+        return shown(name.rpartition("/")[2])
 
     def keep_rate(self, row: int) -> float:
         """Shrunken keep rate of a song in training."""
@@ -99,12 +100,14 @@ class Looker:
             KeyError: No such agent.
             ValueError: No such listener.
         """
-        agents = [self.engine.agent(name) for name in request.agents or self.engine.agents]
+        names = dict.fromkeys(request.agents or self.engine.agents)  # each of them once
+        agents = [self.engine.agent(name) for name in names]
         seen = self._own(request) if request.listener is None else self._simulated(request)
         return Look(
             heard=self._heard(seen),
             remaining=seen.remaining,
-            agents=[] if seen.remaining == 0 else [self._view(one, seen) for one in agents],
+            over=seen.remaining == 0,
+            agents=[self._view(one, seen) for one in agents],
             unknown=seen.unknown,
         )
 
@@ -127,9 +130,7 @@ class Looker:
         chances = [np.nan] * int(simulator.history.count[0])
         for row in played[played >= 0]:
             if simulator.remaining[0] > 0:
-                slate = row.reshape(1, 1)
-                chances.append(float(simulator.skip_probabilities(_ONLY, slate)[0, 0]))
-                simulator.step(_ONLY, slate)
+                chances.append(_heard_next(simulator, row))
         history, heard = simulator.history, slice(0, int(simulator.history.count[0]))
         session = LiveSession(
             history.tracks[0, heard].astype(np.int64),
@@ -159,7 +160,7 @@ class Looker:
         return {"id": self.engine.songs.id(row), "title": title, "artist": artist}
 
     def _view(self, served: ServedAgent, seen: _Seen) -> AgentView:
-        if not served.has_slate(seen.session):
+        if seen.remaining == 0 or not served.has_slate(seen.session):
             return AgentView(agent=served.label, songs=[], points=[], near=[])
         choice = served.choose([seen.session])
         points = served.points(choice)[0]
@@ -179,7 +180,7 @@ class Looker:
         rows = choice.slates[0][choice.slates[0] >= 0]
         chances = self._skip_rate[rows]
         if seen.simulator is not None:
-            chances = seen.simulator.skip_probabilities(_ONLY, rows[None])[0]
+            chances = _heard_in_order(seen.simulator, rows)
         places = self.map.places(self.map.vectors[rows])
         nearest = [self._nearest(row, seen.session.tracks) for row in rows]
         parts = zip(rows, served.scores(choice)[0], chances, places, nearest, strict=False)
@@ -213,6 +214,22 @@ class Looker:
         length = np.linalg.norm(directions, axis=1, keepdims=True)
         unit = directions / np.maximum(length, np.finfo(float).tiny)
         return [_pair(place) for place in self.map.places(unit)]
+
+
+def _heard_next(simulator: Simulator, row: int) -> float:
+    """Chance of a skip of a song, which the listener hears then unless its session is over."""
+    song = np.array([[row]])
+    chance = float(simulator.skip_probabilities(_ONLY, song)[0, 0])
+    simulator.step(_ONLY, song)
+    return chance
+
+
+def _heard_in_order(simulator: Simulator, rows: Rows) -> Doubles:
+    """Chances of a skip, each after the songs before it ``(k,)``; nothing was heard in the end."""
+    before = {name: array.copy() for name, array in simulator.arrays().items()}
+    chances = np.array([_heard_next(simulator, row) for row in rows])
+    simulator.restore(before)
+    return chances
 
 
 def _pair(place: Sequence[float] | npt.NDArray) -> tuple[float, float]:
