@@ -1,5 +1,7 @@
 """The songs of a catalog by name: exact, and with typos, in few bytes a song."""
 
+import re
+from array import array
 from bisect import bisect_left
 from collections.abc import Sequence
 from itertools import islice
@@ -98,9 +100,7 @@ class Songs:
         text = query[:LONGEST_QUERY].strip()
         rows = [*self._found(text), *self._words.songs(name_key(text))]
         if not self._words or not rows:
-            pattern = pc.MatchSubstringOptions(text, ignore_case=True)
-            holding = pc.call_function("match_substring", [self._ids], pattern)
-            rows += np.flatnonzero(holding.to_numpy(zero_copy_only=False))[:limit].tolist()
+            rows += _holding(self._ids, text, ignore_case=True)[:limit].tolist()
         return list(dict.fromkeys(rows))[:limit]
 
     def _found(self, text: str) -> list[int]:
@@ -128,18 +128,34 @@ class _HashTable:
 _SIDES: Final = ("left", "right")
 
 
+def _holding(texts: pa.Array, text: str, *, ignore_case: bool = False) -> Rows:
+    """Places of the texts that hold a text."""
+    pattern = pc.MatchSubstringOptions(text, ignore_case=ignore_case)
+    holding = pc.call_function("match_substring", [texts], pattern)
+    return np.flatnonzero(holding.to_numpy(zero_copy_only=False))
+
+
+def _words_of(name: str) -> list[str]:
+    """Words of a name in normal form, as people type them: "t.n.t." is "tnt"."""
+    return [word for word in (_NO_LETTERS.sub("", part) for part in name.split()) if word]
+
+
+_NO_LETTERS: Final = re.compile(r"\W")
+
+
 class _Words:
     """Songs by the words of their names, and words by their likeness."""
 
     def __init__(self, names: Sequence[str]) -> None:
-        """Take the normal forms of the names of all songs."""
+        """Take the normal forms of the names of all songs; letters alone make words."""
         self._names = pa.array(names, pa.large_string())
         numbers: dict[str, int] = {}
-        words = np.fromiter(
-            (numbers.setdefault(word, len(numbers)) for name in names for word in name.split()),
-            np.int32,
-        )
-        sizes = np.fromiter((len(name.split()) for name in names), np.int64, len(names))
+        found, sizes = array("i"), np.empty(len(names), np.int64)
+        for row, name in enumerate(names):
+            words_of = _words_of(name)
+            sizes[row] = len(words_of)
+            found.extend(numbers.setdefault(word, len(numbers)) for word in words_of)
+        words = np.asarray(found)
         order = np.argsort(words, kind="stable")
         self._songs = np.repeat(np.arange(len(names), dtype=np.int32), sizes)[order]
         self._starts = np.searchsorted(words[order], np.arange(len(numbers) + 1))
@@ -150,17 +166,18 @@ class _Words:
 
     def songs(self, query: str) -> list[int]:
         """Rows of songs like a query in normal form, best first."""
-        words = query.split()[:MOST_WORDS]
-        if not words or not self:
+        if not query or not self:
             return []
         scores = np.zeros(len(self._names), np.float32)
-        for word in words:
+        for word in _words_of(query)[:MOST_WORDS]:
             scores += self._scores(word)
+        scores /= max(scores.max(), np.finfo(np.float32).tiny)
+        scores[_holding(self._names, query)[:SHORTLIST]] += 1  # where words have no blanks between
         best = np.argsort(-scores, kind="stable")[:SHORTLIST]
         best = best[scores[best] > 0]
         names = self._names.take(pa.array(best)).to_pylist()
-        alike = [-fuzz.WRatio(query, name) for name in names]
-        return [int(row) for row in best[np.argsort(alike, kind="stable")]]
+        alike = np.array([fuzz.token_set_ratio(query, name) for name in names]) / 100
+        return [int(row) for row in best[np.argsort(-scores[best] - alike, kind="stable")]]
 
     def _scores(self, word: str) -> npt.NDArray[np.float32]:
         """Likeness of each song's best word to a word, times what the word tells ``(songs,)``."""

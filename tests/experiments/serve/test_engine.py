@@ -1,5 +1,6 @@
 """Agents asked one by one, in batches and by the command give the same songs."""
 
+import time
 from typing import ClassVar
 
 import numpy as np
@@ -121,6 +122,50 @@ def test_songs_are_found_with_typos(synthetic):
         place = int(rng.integers(1, len(name) - 1))
         assert row in songs.search(name[:place] + name[place + 1 :], 3)
     assert songs.search("zzzzzz", 3) == []
+
+
+def test_songs_are_found_by_the_words_that_people_remember():
+    """With typos in each, without marks, and within texts that have no blanks."""
+
+    class Named:
+        titles = np.array(
+            [
+                "Woolen Sparrows - Our Pavement",
+                *(
+                    f"Woolen Sparrows - {word} for the Long Way Home"
+                    for word in ("Road", "Pavilion")
+                ),
+                *(f"Woolen Sparrows {n} - Save" for n in range(300)),
+                "AC/DC - T.N.T.",
+                "\u690e\u540d\u6797\u6a8e - \u4e38\u30ce\u5185",
+                "X - </script>alert(1)<script>",
+            ],
+            object,
+        )
+        track_ids = np.array([f"t{row}" for row in range(len(titles))], object)
+        other_ids: ClassVar = {}
+        shows_titles = True
+
+    songs, last = Songs(Named()), len(Named.titles) - 1
+    wanted = {"Woolen Sparows Pavment": 0, "tnt": last - 2, "acdc": last - 2, "T.N.T.": last - 2}
+    wanted |= {"\u6797\u6a8e": last - 1, "\u30ce\u5185": last - 1, "script": last, "alert": last}
+    assert {query: songs.search(query, 8)[:1] for query in wanted} == {
+        query: [row] for query, row in wanted.items()
+    }
+
+
+def test_thousands_of_songs_of_one_name_are_not_all_read():
+    class Same:
+        track_ids = np.array([f"t{row}" for row in range(50_000)], object)
+        titles = np.array(["X - Song"] * 50_000, object)
+        other_ids: ClassVar = {}
+        shows_titles = True
+
+    songs, begun = Songs(Same()), time.perf_counter()
+    for _ in range(100):
+        with pytest.raises(AmbiguousSongError, match=r"50000 songs .*: t0, t1, t2, t3, t4\.$"):
+            songs.find("x - SONG")
+    assert time.perf_counter() - begun < 1
 
 
 def test_names_that_several_songs_share_are_not_guessed():

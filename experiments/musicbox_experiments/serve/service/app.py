@@ -165,7 +165,7 @@ class Service:
 
 
 def _about(served: ServedAgent) -> str:
-    """What an agent does; of a label that names none, since its folder was renamed, by its class."""
+    """What an agent does, by its class where its folder was renamed and the label names none."""
     with suppress(ValueError):
         return about(served.label)
     return (type(served.agent).__doc__ or "").partition("\n")[0]
