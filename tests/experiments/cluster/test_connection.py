@@ -1,7 +1,6 @@
 """Which cluster a command finds, with which token, and what it says where it finds none."""
 
 import signal
-import time
 from pathlib import Path
 
 import nodes
@@ -132,11 +131,8 @@ def test_an_interrupt_ends_a_command_that_connects(tmp_path, synthetic_folder):
         process = cluster.start(tmp_path, *command, **NO_TOKEN, HOME=home)
         while "InvalidAuthToken" not in (line := process.stderr.readline()):
             assert line, process.communicate()
-        since = time.monotonic()
         process.send_signal(signal.SIGINT)
         _, told = process.communicate(timeout=nodes.PATIENCE)
-        took = time.monotonic() - since
     assert process.returncode == 128 + signal.SIGINT
     assert told.rstrip().endswith("musicbox compare: stopped.")
-    assert took < 10
     assert not (tmp_path / "out").exists()
