@@ -33,7 +33,7 @@ BLOCK_SCHEMA: Final = pa.schema(
 )
 """Whole sessions, one after the other, by position; both ids coded in order of appearance.
 
-A column of nulls alone is unknown."""
+A column of nulls alone is unknown, and may be left out in a part."""
 
 
 class SessionAssembler:

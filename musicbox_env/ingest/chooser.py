@@ -88,7 +88,7 @@ class SessionChooser:
                 self.counts[name] += int((kept & (split == code)).sum())
         self.counts["sessions_kept"] += int(kept.sum())
         keep_play &= kept[session]
-        given = {n: batch[n] for n in STORED_PLAY_COLUMNS if n != "track"}
+        given = {n: batch[n] for n in batch.schema.names if n in STORED_PLAY_COLUMNS}
         columns = {n: of.to_numpy() for n, of in given.items() if of.null_count < len(of)}
         columns["track"] = batch["track_id"].indices.to_numpy()
         if not keep_play.all():

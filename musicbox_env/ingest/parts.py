@@ -37,7 +37,7 @@ from musicbox_env.locks import held
 from musicbox_env.progress import tqdm
 from musicbox_env.workers import Piece, Spread
 
-PART_VERSION: Final = 8
+PART_VERSION: Final = 9
 """Belongs to every part's key: raise it when parts come out differently."""
 SPLIT_CODES: Final = "split.npy"
 OPINIONS_FILE: Final = "opinions.parquet"
@@ -172,8 +172,16 @@ class PartWriter(ExitStack):
         passed_over: Tables and files that were not read.
     """
 
-    def __init__(self, folder: Path, max_rows: int | None) -> None:
-        """Begin a part in an empty folder, of no more rows than ``max_rows``."""
+    def __init__(
+        self, folder: Path, max_rows: int | None, schema: pa.Schema = BLOCK_SCHEMA
+    ) -> None:
+        """Begin a part.
+
+        Args:
+            folder: An empty folder.
+            max_rows: Read no more rows than that.
+            schema: The columns of `assembly.BLOCK_SCHEMA` that the part has.
+        """
         super().__init__()
         self._max_rows = max_rows
         self.tables = self.rows = self.lost = self.sessions = 0
@@ -182,7 +190,7 @@ class PartWriter(ExitStack):
         self.passed_over: list[PassedOver] = []
         options = pa.ipc.IpcWriteOptions(compression="lz4")
         self._plays = self.enter_context(
-            pa.ipc.new_stream(str(folder / "plays.arrows"), BLOCK_SCHEMA, options=options)
+            pa.ipc.new_stream(str(folder / "plays.arrows"), schema, options=options)
         )
         headless = pc_csv.WriteOptions(include_header=False)
         self._rejects = self.enter_context(
@@ -210,7 +218,7 @@ class PartWriter(ExitStack):
                 break
 
     def write(self, batch: pa.RecordBatch | None, table: str) -> None:
-        """Write whole sessions from the table of that name, a batch of `assembly.BLOCK_SCHEMA`."""
+        """Write whole sessions from the table of that name, a batch of the part's schema."""
         if batch is not None:
             self._plays.write_batch(batch, custom_metadata={"table": table})
             self.sessions += len(batch["session_id"].dictionary)

@@ -22,6 +22,14 @@ from musicbox_env.schema import OPINIONS, UNKNOWN
 
 RUN_BYTES: Final = 8
 WINDOW_BYTES: Final = 4
+STORED_AS_READ: Final = ("shuffle", "context_type", "source", "reason_start", "reason_end")
+HISTORY_SCHEMA: Final = pa.schema(
+    [
+        *map(BLOCK_SCHEMA.field, ("session_id", "track_id", "line", "session_length", "level")),
+        *map(BLOCK_SCHEMA.field, ("position", "hour", *STORED_AS_READ)),
+    ]
+)
+"""Of `assembly.BLOCK_SCHEMA` what histories can tell."""
 _UNKNOWN: Final = np.array(UNKNOWN)
 
 
@@ -37,7 +45,7 @@ class CutSessions:
         end: When it ended.
         earliest: When it may have begun, times being as exact as they are.
         latest: When it may have ended.
-        columns: Of the plays ``(plays,)``: ``song``, ``line`` and columns of `plays.PLAY_SCHEMA`;
+        columns: Of the plays ``(plays,)``: ``song``, ``line`` and columns of `HISTORY_SCHEMA`;
             ``()`` where all plays have one value.
     """
 
@@ -80,7 +88,7 @@ class CutSessions:
         order: npt.NDArray[np.int64],
         tracks: pa.StringArray,
     ) -> pa.RecordBatch:
-        """A batch of `assembly.BLOCK_SCHEMA`.
+        """A batch of `HISTORY_SCHEMA`.
 
         Args:
             ids: Ids of the sessions ``(sessions,)``.
@@ -98,7 +106,7 @@ class CutSessions:
             "position": pa.array((within + 1).astype(np.int8)),
             "session_length": pa.array(np.repeat(sizes.astype(np.int8), sizes)),
         }
-        for field in BLOCK_SCHEMA:
+        for field in HISTORY_SCHEMA:
             if field.name not in arrays:
                 given = self.columns.get(field.name, _UNKNOWN)
                 if given.ndim:
@@ -109,7 +117,7 @@ class CutSessions:
                 else:
                     arrays[field.name] = pa.repeat(pa.scalar(given.item(), field.type), len(plays))
         return pa.RecordBatch.from_arrays(
-            [arrays[n] for n in BLOCK_SCHEMA.names], schema=BLOCK_SCHEMA
+            [arrays[n] for n in HISTORY_SCHEMA.names], schema=HISTORY_SCHEMA
         )
 
     def holding(

@@ -22,7 +22,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -47,7 +47,13 @@ from musicbox_env.ingest.histories.account import (
     level_account,
     rows_account,
 )
-from musicbox_env.ingest.histories.blocks import CutSessions, OpinionFile, session_ids
+from musicbox_env.ingest.histories.blocks import (
+    HISTORY_SCHEMA,
+    STORED_AS_READ,
+    CutSessions,
+    OpinionFile,
+    session_ids,
+)
 from musicbox_env.ingest.histories.buckets import Buckets, pieces
 from musicbox_env.ingest.histories.formats import HistoryConfig
 from musicbox_env.ingest.histories.inferred import GapLengths, bound_by_next, with_inferred_times
@@ -77,7 +83,6 @@ from musicbox_env.schema import UNKNOWN
 
 Estimate = tuple[npt.NDArray[np.int32], npt.NDArray[np.int8]]
 """Length of each track in milliseconds, and the `Evidence` behind it, both ``(tracks,)``."""
-STORED_AS_READ: Final = ("shuffle", "context_type", "source", "reason_start", "reason_end")
 
 
 def make_history_part(
@@ -117,7 +122,7 @@ def make_history_part(
 
     def write(unfinished: Path) -> dict[str, Any]:
         with (
-            PartWriter(unfinished, max_rows) as writer,
+            PartWriter(unfinished, max_rows, HISTORY_SCHEMA) as writer,
             _HistoryMaker(files, unfinished, config, writer) as maker,
         ):
             rows = maker.read(on_bytes)
