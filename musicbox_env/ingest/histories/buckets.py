@@ -99,16 +99,16 @@ def _block(data: bytes, place: int) -> tuple[Listens, int]:
     """The block at a place, and the place behind it."""
     about = np.frombuffer(data, _BLOCK, 1, place)[0]
     place += _BLOCK.itemsize
-    listens = Listens(int(about["plays"]))
-    for name, varies in zip(COLUMNS, about["varies"], strict=True):
-        values = about["value"][name]
+    plays, columns = int(about["plays"]), {}
+    for name, varies in zip(COLUMNS, about["varies"].tolist(), strict=True):
         if varies:
-            values = np.frombuffer(data, LISTEN[name], len(listens), place)
-            place += values.nbytes
-        listens[name] = values
+            columns[name] = np.frombuffer(data, LISTEN[name], plays, place)
+            place += columns[name].nbytes
+        else:
+            columns[name] = np.array(about["value"][name])
     if about["rows_follow"]:
-        listens["order"] = about["value"]["order"] + np.arange(len(listens))
-    return listens, place
+        columns["order"] = about["value"]["order"] + np.arange(plays)
+    return Listens.of_kept(plays, columns), place
 
 
 def pieces(listens: Listens) -> Iterator[Listens]:

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from musicbox_env.ingest.histories.timing.clock import Clock, by_user_and, changes
 from musicbox_env.ingest.histories.timing.players import find_players, play_order
-from musicbox_env.ingest.histories.timing.records import Listens
+from musicbox_env.ingest.histories.timing.records import Listens, rearranged
 from musicbox_env.schema import MAX_SESSION_LENGTH, MIN_SESSION_LENGTH, UNKNOWN
 
 NO_SESSION: Final = -1
@@ -79,8 +79,9 @@ def find_runs(
         The order of the plays, and the number of each one's run in that order, both ``(plays,)``.
     """
     order = play_order(listens, clock)
-    clock, user = clock.take(order), listens["user"][order]
-    player = find_players(user, clock, listens["device"][order], counts)
+    clock = clock.take(order)
+    user, device = (rearranged(listens[name], order) for name in ("user", "device"))
+    player = find_players(user, clock, device, counts)
     if player.any():
         regroup = by_user_and(user, player)
         order, user, player = order[regroup], user[regroup], player[regroup]

@@ -11,7 +11,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from musicbox_env.ingest.histories.timing.records import Listens
+from musicbox_env.ingest.histories.timing.records import Listens, rearranged, repeated
 from musicbox_env.ingest.spelling.precision import DAY, SECOND
 from musicbox_env.schema import UNKNOWN
 
@@ -45,16 +45,20 @@ class Clock:
     @classmethod
     def of(cls, listens: Listens, lengths: npt.NDArray[np.int32]) -> Clock:
         """Times of plays, lengths of their tracks given."""
-        measured = listens["ms"] >= 0
-        heard = np.where(measured, listens["ms"], lengths).astype(np.int64) + listens["pause"]
-        start = np.where(listens["time_is_start"], listens["time"], listens["time"] - heard)
-        end = np.where(listens["time_is_start"], listens["time"] + heard, listens["time"])
-        return cls(start, end, listens["resolution"].astype(np.int64), measured)
+        measured, time = listens["ms"] >= 0, listens["time"]
+        heard = np.where(measured, listens["ms"], lengths).astype(np.int64)
+        heard += listens.kept("pause")
+        start, end = time - heard, time
+        if listens["time_is_start"].any():
+            start = np.where(listens["time_is_start"], time, start)
+            end = np.where(listens["time_is_start"], time + heard, time)
+        slack = listens.kept("resolution").astype(np.int64)
+        return cls(start, end, slack if slack.ndim else repeated(slack, len(time)), measured)
 
     def take(self, order: npt.NDArray[np.int64]) -> Clock:
         """The same of other plays."""
-        start, end, slack = (of.take(order) for of in (self.start, self.end, self.slack))
-        return Clock(start, end, slack, self.measured.take(order))
+        columns = (self.start, self.end, self.slack, self.measured)
+        return Clock(*(rearranged(of, order) for of in columns))
 
     def bounds(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """The earliest beginning and the latest end of each play, by what a time may be wrong.
@@ -93,15 +97,15 @@ def by_user_and(
 
     Both go into one key wherever they fit, which is sorted in a third of the time of two.
     """
-    if not len(user):
-        return np.arange(0)
-    lowest, first = int(moment.min()), int(user.min())
-    span = int(moment.max()) - lowest + 1
-    if (int(user.max()) - first + 1) * span >= 1 << 63:
+    rises = moment[1:] >= moment[:-1]
+    if ((user[1:] > user[:-1]) | ((user[1:] == user[:-1]) & rises)).all():
+        return np.arange(len(user))
+    latest, first = int(moment.max()), int(user.min())
+    span = latest - int(moment.min()) + 1
+    if (int(user.max()) - first + 1) * span + max(latest, 0) >= 1 << 63:
         return np.lexsort((moment, user))
-    key = (user.astype(np.int64) - first) * span + (moment - lowest)
-    if (key[1:] >= key[:-1]).all():
-        return np.arange(len(key))
+    key = (user.astype(np.int64) - first) * span
+    key += moment
     return np.argsort(key, kind="stable")
 
 

@@ -55,7 +55,7 @@ def may_be_pieces(listens: Listens) -> npt.NDArray[np.bool_]:
 
 def with_pieces_joined(
     listens: Listens, lengths: npt.NDArray[np.int32], known: npt.NDArray[np.bool_]
-) -> tuple[npt.NDArray[np.int64], Listens, int, int]:
+) -> tuple[npt.NDArray[np.int64] | slice, Listens, int, int]:
     """Join the pieces of plays that were paused and went on.
 
     Pieces follow each other in the listener's plays, are of one song, hold no more than its length
@@ -73,7 +73,7 @@ def with_pieces_joined(
         have did not.
     """
     if (listens["resolution"] > SECOND).all():  # no times that tell a pause
-        return np.arange(len(listens)), listens, 0, 0
+        return slice(None), listens, 0, 0
     clock = Clock.of(listens, lengths)
     order, lie_so = sorted_by_start(listens, clock)
     second = _go_on(listens, clock, order)

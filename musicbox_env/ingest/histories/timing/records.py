@@ -77,7 +77,7 @@ class Listens:
     def __getitem__(self, name: str) -> npt.NDArray:
         """A column ``(plays,)``, not to be written into."""
         column = self._columns[name]
-        return column if column.ndim else np.broadcast_to(column, self._rows)
+        return column if column.ndim else repeated(column, self._rows)
 
     def __setitem__(self, name: str, values: npt.ArrayLike) -> None:
         column = np.asarray(values, LISTEN[name])
@@ -86,6 +86,13 @@ class Listens:
             column.ndim and self._rows and column[0] == column[-1] and (column == column[0]).all()
         )
         self._columns[name] = np.array(column[0]) if same else column
+
+    @classmethod
+    def of_kept(cls, rows: int, columns: Mapping[str, npt.NDArray]) -> Listens:
+        """So many plays, of which all columns are given as `kept` gives them."""
+        listens = cls(rows)
+        listens._columns = dict(columns)
+        return listens
 
     def kept(self, name: str) -> npt.NDArray:
         """A column as it is kept: ``()`` where all plays have one value, else ``(plays,)``."""
@@ -125,3 +132,17 @@ class Listens:
                 first = np.concatenate([of[name] for of in some])
             whole._columns[name] = first
         return whole
+
+
+def repeated(value: npt.NDArray, rows: int) -> npt.NDArray:
+    """One value ``()`` for so many plays ``(rows,)``, in no more memory; not to be written into."""
+    column = np.ndarray((rows,), value.dtype, value, strides=(0,))
+    column.flags.writeable = False
+    return column
+
+
+def rearranged(column: npt.NDArray, rows: npt.NDArray[np.integer]) -> npt.NDArray:
+    """Values of a column in these rows; what is `repeated` stays so."""
+    if column.strides == (0,) and len(column):
+        return repeated(column[:1].reshape(()), len(rows))
+    return column.take(rows)
