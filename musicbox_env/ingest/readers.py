@@ -10,7 +10,7 @@ by the user) or not (one of a folder).
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,8 +96,9 @@ class _Opener:
             if member:
                 yield PassedOver(name, "is an archive within an archive: unpack the outer one")
             else:
-                for inside, content in unpack.tar_members(stream, name, self.budget, layer):
-                    yield from self.tables(content, inside, layer + 1, member=True)
+                yield from self._members(
+                    unpack.tar_members(stream, name, self.budget, layer), layer
+                )
         elif (encoding := encoding_of(head)) is not None and not encoding.startswith("utf-8"):
             yield from self.tables(PeekedStream(Utf8(stream, encoding)), name, layer, member=member)
         elif looks_like_json(head):
@@ -127,11 +128,16 @@ class _Opener:
             elif member:
                 yield PassedOver(name, "is an archive within an archive: unpack the outer one")
             else:
-                for inside, content in unpack.zip_members(archive, name, self.budget, layer):
-                    if isinstance(content, str):
-                        yield PassedOver(inside, content)
-                    else:
-                        yield from self.tables(content, inside, layer + 1, member=True)
+                yield from self._members(
+                    unpack.zip_members(archive, name, self.budget, layer), layer
+                )
+
+    def _members(self, members: Iterable[tuple[str, PeekedStream | str]], layer: int) -> Tables:
+        for inside, content in members:
+            if isinstance(content, str):
+                yield PassedOver(inside, content)
+            else:
+                yield from self.tables(content, inside, layer + 1, member=True)
 
     def _workbook(self, archive: zipfile.ZipFile, name: str) -> Tables:
         for table in workbook_tables(archive, name, self.budget):

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import io
+import itertools
 import re
 import shutil
 import struct
@@ -27,10 +29,51 @@ from musicbox_env.ingest.spelling.dialect import Source
 from musicbox_env.ingest.tables import DamagedFileError, PeekedStream, damage_reported
 
 BUFFER_BYTES: Final = 1 << 20
+
+
+class Bzip2(io.RawIOBase):
+    """What bzip2 streams hold, one behind the other as pbzip2 writes them; zeros may pad them.
+
+    `bz2.BZ2File` takes a stream whose beginning is damaged for the end of the file.
+    """
+
+    def __init__(self, packed: Source) -> None:
+        """Unpack what this gives."""
+        super().__init__()
+        self._packed, self._stream = packed, bz2.BZ2Decompressor()
+
+    def readable(self) -> bool:
+        """Say that it can be read."""
+        return True
+
+    def readinto(self, buffer: memoryview, /) -> int:  # type: ignore[override]
+        """Read into a buffer; how many bytes, 0 at the end.
+
+        Raises:
+            OSError: What follows is no stream, or a damaged one.
+            EOFError: The last stream is cut short.
+        """
+        given = b""
+        while not given:
+            packed = b""
+            if self._stream.eof:
+                packed = self._stream.unused_data.lstrip(b"\0")
+                while not packed and (more := self._packed.read(BUFFER_BYTES)):
+                    packed = more.lstrip(b"\0")
+                if not packed:
+                    return 0
+                self._stream = bz2.BZ2Decompressor()
+            elif self._stream.needs_input and not (packed := self._packed.read(BUFFER_BYTES)):
+                raise EOFError("the last stream has no end")
+            given = self._stream.decompress(packed, len(buffer))
+        buffer[: len(given)] = given
+        return len(given)
+
+
 GZIP: Final = b"\x1f\x8b"
 PACKED: Final[dict[bytes, Callable[[IO[bytes]], IO[bytes]]]] = {
     re.escape(GZIP): lambda stream: cast(IO[bytes], gzip.GzipFile(fileobj=stream)),
-    rb"BZh[1-9]1AY&SY": lambda stream: cast(IO[bytes], bz2.BZ2File(stream)),
+    rb"BZh[1-9]1AY&SY": lambda stream: cast(IO[bytes], Bzip2(stream)),
     rb"\x28\xb5\x2f\xfd": lambda stream: pa.CompressedInputStream(
         pa.PythonFile(stream, mode="r"), "zstd"
     ),
@@ -53,6 +96,35 @@ UNPACKED: Final = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, 
 METHODS: Final = {9: "Deflate64", 93: "Zstandard", 95: "xz", 98: "PPMd", 99: "AES encryption"}
 LIST_OF_MEMBERS_BYTES: Final = 8 << 20
 """What the list of members of a zip may take, which is read as a whole."""
+
+
+TAR_KINDS: Final = {
+    tarfile.SYMTYPE: "a link",
+    tarfile.LNKTYPE: "a link",
+    tarfile.FIFOTYPE: "a pipe",
+    tarfile.CHRTYPE: "a device",
+    tarfile.BLKTYPE: "a device",
+}
+"""Members of a tar without content of their own."""
+
+
+class WholeMember(tarfile.TarInfo):
+    """A member of a tar; `tarfile` takes a header that is damaged for the end of the archive."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> WholeMember:
+        """Read a header.
+
+        Raises:
+            tarfile.HeaderError: There is none: the archive ends, or is padded with zeros.
+            tarfile.ReadError: It is damaged.
+        """
+        try:
+            return super().frombuf(buf, encoding, errors)
+        except tarfile.HeaderError as error:
+            if any(buf):
+                raise tarfile.ReadError(str(error)) from error
+            raise
 
 
 def is_tar(head: bytes) -> bool:
@@ -121,8 +193,11 @@ def unpacked(stream: PeekedStream, name: str, budget: Budget, layer: int) -> Pee
 
 def tar_members(
     stream: PeekedStream, name: str, budget: Budget, layer: int
-) -> Iterator[tuple[str, PeekedStream]]:
-    """Names and content of the files in a tar, one after the other."""
+) -> Iterator[tuple[str, PeekedStream | str]]:
+    """Names and content of the files in a tar, and in those joined to it, one after the other.
+
+    In place of the content of what is no file, why it is not read.
+    """
     with ExitStack() as stack:
         with decoding(name):
             archive = stack.enter_context(
@@ -131,27 +206,29 @@ def tar_members(
                     mode="r|",
                     bufsize=BUFFER_BYTES,
                     errors="backslashreplace",
+                    tarinfo=WholeMember,
+                    ignore_zeros=True,
                 )
             )
-        count = 0
-        while True:
-            with decoding(name):
+        for count in itertools.count(1):
+            behind = archive.offset
+            with decoding(name, lambda: f"behind byte {archive.offset:,}"):
                 info = archive.next()
+                if info is None and count > 1 and archive.offset == behind:
+                    raise EOFError("the end of the archive is missing")
             if info is None:
                 break
-            count += 1
             budget.check_members(count, name)
             inside = f"{name}:{shown(info.name)}"
+            if info.isdir():
+                continue
+            if not info.isfile():
+                kind = TAR_KINDS.get(info.type, "of a kind of members that is not read")
+                yield inside, f"is {kind}, not a file; pack what it stands for, or name its folder"
+                continue
             with decoding(inside):
-                content = archive.extractfile(info) if info.isfile() else None
-            if content is not None:
-                yield (
-                    inside,
-                    PeekedStream(Unpacked(cast(Source, content), inside, budget, layer)),
-                )
-    # The end of the tar is not that of the gzip around it, whose checksum comes last.
-    while stream.read(BUFFER_BYTES):
-        pass
+                content = archive.extractfile(info)
+            yield inside, PeekedStream(Unpacked(cast(Source, content), inside, budget, layer))
 
 
 def zip_members(
@@ -163,7 +240,7 @@ def zip_members(
     budget.check_stated(sum(info.file_size for info in members), archive.start_dir, name)
     for info in members:
         inside = f"{name}:{shown(info.filename)}"
-        if info.is_dir():
+        if info.is_dir() and not info.file_size:
             continue
         if info.flag_bits & 0x1:
             raise InputError(f"{inside}: is encrypted; give the archive without password.")
@@ -187,9 +264,10 @@ def open_zip(file: IO[bytes], name: str) -> zipfile.ZipFile:
 
     Raises:
         DamagedFileError: The list is damaged.
-        InputError: The list is larger than that of any archive of logs.
+        InputError: The list is larger than that of any archive of logs, or something stands before
+            or behind what it lists.
     """
-    size = _list_size(file)
+    size, behind = _list_of_members(file)
     if size > LIST_OF_MEMBERS_BYTES:
         raise InputError(
             f"{name}: the list of its members takes {size:,} bytes, which is no archive of logs "
@@ -198,26 +276,38 @@ def open_zip(file: IO[bytes], name: str) -> zipfile.ZipFile:
         )
     file.seek(0)
     with decoding(name):
-        return zipfile.ZipFile(file)
+        archive = zipfile.ZipFile(file)
+    before = min((info.header_offset for info in archive.infolist()), default=archive.start_dir)
+    for count, place in ((before, "before"), (behind, "behind")):
+        if count:
+            raise InputError(
+                f"{name}: {count:,} bytes stand {place} the members that the zip lists, as where "
+                "files were joined. Give each by itself, or unpack it and name the folder."
+            )
+    return archive
 
 
-def _list_size(file: IO[bytes]) -> int:
-    """Bytes of the list of members as the last record of a zip states them; 0 if there is none."""
+def _list_of_members(file: IO[bytes]) -> tuple[int, int]:
+    """Bytes of the list of members as the last record of a zip states them, and bytes behind it.
+
+    Both are 0 if there is no such record; padding of zeros does not count.
+    """
     end = file.seek(0, 2)
     file.seek(max(0, end - (1 << 16) - 22))
     tail = file.read(1 << 17)
     place = tail.rfind(EMPTY_ZIP)
     if place < 0 or len(tail) < place + 22:
-        return 0
-    size: int = struct.unpack_from("<I", tail, place + 12)[0]
+        return 0, 0
+    size, comment = struct.unpack_from("<I4xH", tail, place + 12)
+    behind = len(tail[place + 22 + comment :].rstrip(b"\0"))
     if size < 0xFFFFFFFF:
-        return size
+        return size, behind
     # In a zip of 64-bit sizes a locator before that record names the place of a larger one.
     if tail[place - 20 : place - 16] != ZIP64_LOCATOR:
-        return 0
+        return 0, behind
     file.seek(min(struct.unpack_from("<Q", tail, place - 12)[0], end))
     record = file.read(48)
-    return struct.unpack_from("<Q", record, 40)[0] if len(record) == 48 else 0
+    return struct.unpack_from("<Q", record, 40)[0] if len(record) == 48 else 0, behind
 
 
 @contextmanager

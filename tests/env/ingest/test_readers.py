@@ -1,5 +1,6 @@
 """Formats are told from the content; rows keep their lines; damage is named."""
 
+import bz2
 import gzip
 import io
 import lzma
@@ -13,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from make_logs import make_log
 
+from musicbox_env.errors import InputError
 from musicbox_env.ingest.readers import open_tables
 from musicbox_env.ingest.sources import csv_tables
 from musicbox_env.ingest.sources.files import find_files
@@ -37,6 +39,10 @@ def as_zip(members):
         for name, content in members.items():
             archive.writestr(name, content)
     return buffer.getvalue()
+
+
+def as_zstd(content):
+    return pa.compress(content, "zstd", asbytes=True)
 
 
 def as_parquet(frame):
@@ -79,6 +85,13 @@ CSV = LOG.to_csv(index=False).encode()
         (as_tar({"a.csv": CSV}, mode="w"), [":a.csv"]),
         (as_tar({"a.csv.gz": gzip.compress(CSV)}), [":a.csv.gz"]),
         (as_zip({"d/a.csv": CSV, "/b": gzip.compress(CSV)}), [":d/a.csv", ":/b"]),
+        (bz2.compress(CSV[:5000]) + b"\0" * 512 + bz2.compress(CSV[5000:]) + b"\0", [""]),
+        (as_zstd(CSV[:5000]) + as_zstd(CSV[5000:]), [""]),
+        (as_tar({"a": CSV}, "w") + as_tar({"b": CSV}, "w"), [":a", ":b"]),
+        (as_tar({"a": CSV}) + as_tar({"b": CSV}), [":a", ":b"]),
+        (bz2.compress(as_tar({"a": CSV}, "w")) + bz2.compress(b"\0" * 700), [":a"]),
+        (as_zip({"a.csv/": CSV, "d/": b""}), [":a.csv/"]),
+        (as_zip({"a": CSV}) + b"\0" * 512, [":a"]),
         (as_parquet(LOG), [""]),
         (as_tar({"a.parquet": as_parquet(LOG)}), [":a.parquet"]),
         (as_zip({"a.parquet": as_parquet(LOG)}), [":a.parquet"]),
@@ -126,9 +139,32 @@ def test_an_archive_within_an_archive_is_passed_over(tmp_path):
     assert refused == [PassedOver(f"{path}:inner.zip", why)]
 
 
+def flipped(content, place):
+    """The content with one bit of the byte at this place changed."""
+    return content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :]
+
+
+SPOILT_STREAMS = {
+    name: pack(CSV[:5000]) + flipped(pack(CSV[5000:]), 0)
+    for name, pack in (("bzip2", bz2.compress), ("gzip", gzip.compress), ("zstd", as_zstd))
+}
+"""Two streams, a bit of the head of the second changed."""
+
+
 @pytest.mark.parametrize(
     "content",
     [
+        SPOILT_STREAMS["bzip2"],
+        SPOILT_STREAMS["gzip"],
+        SPOILT_STREAMS["zstd"],
+        bz2.compress(CSV) + b"garbage",
+        bz2.compress(CSV)[:-3],
+        gzip.compress(CSV) + b"garbage",
+        as_zstd(CSV) + b"garbage",
+        as_zstd(CSV)[:-3],
+        as_tar({"a.csv": CSV}, "w") + CSV,
+        flipped(as_tar({"a.csv": CSV, "b.csv": CSV}, "w"), 512 + -(-len(CSV) // 512) * 512),
+        as_tar({"a.csv": CSV}, "w")[: 512 + -(-len(CSV) // 512) * 512],
         gzip.compress(CSV)[:-2000],
         gzip.compress(CSV)[:-3],
         gzip.compress(CSV)[:2000] + b"\0\0" + gzip.compress(CSV)[2002:],
@@ -137,13 +173,68 @@ def test_an_archive_within_an_archive_is_passed_over(tmp_path):
         as_zip({"a.csv": CSV})[:-200],
         as_parquet(LOG)[:-100],
     ],
-    ids=["gzip", "gzip tail", "gzip middle", "tar.gz", "tar.gz tail", "zip", "parquet"],
+    ids=[
+        *("second bzip2", "second gzip", "second zstd", "behind bzip2", "bzip2 tail"),
+        *("behind gzip", "behind zstd", "zstd tail", "behind tar", "second header", "no end"),
+        *("gzip", "gzip tail", "gzip middle", "tar.gz", "tar.gz tail", "zip", "parquet"),
+    ],
 )
 def test_a_damaged_file_is_named(tmp_path, content):
     path = tmp_path / "cut.csv"
     path.write_bytes(content)
     with pytest.raises(DamagedFileError, match=r"cut\.csv.*cut short or damaged"):
         read_all(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (as_zip({"a": CSV}) + as_zip({"b": CSV}), "bytes stand before the members"),
+        (as_zip({"a": CSV}) + b"a,b\n1,2\n", "8 bytes stand behind the members"),
+        (as_zip({"a": CSV}) + as_zip({"b": CSV})[:500], "500 bytes stand behind the members"),
+    ],
+    ids=["zip", "text", "cut zip"],
+)
+def test_what_is_joined_to_a_zip_is_refused(tmp_path, content, why):
+    path = tmp_path / "joined.zip"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=rf"joined\.zip.*{why}.*Give each by itself"):
+        read_all(path)
+
+
+def test_a_zip_behind_a_program_is_named(tmp_path):
+    path = tmp_path / "extracts_itself"
+    path.write_bytes(b"MZ\x90\0" * 100 + as_zip({"a": CSV}))
+    frames, refused = read_all(path)
+    assert not frames
+    assert "is neither" in refused[0].why
+
+
+def test_members_of_a_tar_that_are_no_files_are_listed(tmp_path):
+    path = tmp_path / "x.tar"
+    kinds = {
+        "to": (tarfile.SYMTYPE, "is a link"),
+        "same": (tarfile.LNKTYPE, "is a link"),
+        "pipe": (tarfile.FIFOTYPE, "is a pipe"),
+        "disk": (tarfile.BLKTYPE, "is a device"),
+        "rest": (b"M", "is of a kind"),
+    }
+    with tarfile.open(path, "w") as archive:
+        folder = tarfile.TarInfo("folder")
+        folder.type = tarfile.DIRTYPE
+        archive.addfile(folder)
+        for name, (kind, _) in kinds.items():
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname = kind, "elsewhere"
+            archive.addfile(info)
+        info = tarfile.TarInfo("a.csv")
+        info.size = len(CSV)
+        archive.addfile(info, io.BytesIO(CSV))
+    frames, refused = read_all(path)
+    assert list(frames) == [f"{path}:a.csv"]
+    assert [of.name for of in refused] == [f"{path}:{name}" for name in kinds]
+    for of, (_, why) in zip(refused, kinds.values(), strict=True):
+        assert of.why.startswith(why)
 
 
 def lines_of(path, wanted=("a", "b")):
