@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 
 from musicbox_env.errors import InputError
 
@@ -15,7 +17,7 @@ SHORT_LINES: Final = 4
 """Only where lines are shorter than this many bytes is it worth counting blank ones."""
 LINE_END, RETURN = b"\n\r"
 BLOCK: Final = 1 << 16
-"""Bytes that are looked at in one go: few enough to stay in the processor's cache."""
+"""Bytes that `in_cache` looks at in one go."""
 DECODED: Final = 0
 """What is decoded, beside the layers of wrappings that are counted from 1."""
 MOST_AT_ONCE: Final = 2 << 30
@@ -55,6 +57,11 @@ class Bounds:
 
 
 BOUNDS: Final = Bounds()
+
+
+def in_cache(values: npt.NDArray[np.uint8]) -> Iterator[npt.NDArray[np.uint8]]:
+    """Bytes piece by piece, each small enough to stay in the processor's cache."""
+    return (values[at : at + BLOCK] for at in range(0, len(values), BLOCK))
 
 
 class Budget:
@@ -121,8 +128,7 @@ class Budget:
     def check_blank_lines(self, text: bytes, columns: int, name: str) -> None:
         """Refuse a table of blank lines: each is parsed like a row, and takes no room if packed."""
         values = np.frombuffer(text, np.uint8)
-        blocks = (values[at : at + BLOCK] for at in range(0, len(values), BLOCK))
-        ends = sum(np.count_nonzero((b == LINE_END) | (b == RETURN)) for b in blocks)
+        ends = sum(np.count_nonzero((b == LINE_END) | (b == RETURN)) for b in in_cache(values))
         if ends * SHORT_LINES < len(text):
             return
         is_end = (values == LINE_END) | (values == RETURN)

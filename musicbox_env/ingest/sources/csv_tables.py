@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Generator, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 from contextlib import closing
 from typing import Final
 
@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.csv as pc_csv
 
 from musicbox_env.errors import InputError
-from musicbox_env.ingest.sources.bounds import Budget
+from musicbox_env.ingest.sources.bounds import LINE_END, RETURN, Budget, in_cache
 from musicbox_env.ingest.sources.native import Utf8Stream, blocks_of_lines
 from musicbox_env.ingest.spelling.dialect import (
     OR_WINDOWS_1252,
@@ -38,6 +38,7 @@ BLOCK_BYTES = 8 << 20
 """Text parsed at a time: some 50,000 rows of a published log."""
 BYTE_CODES: Final = pa.dictionary(pa.int32(), pa.binary())
 _LINE_END: Final = re.compile(rb"\r\n|\n|\r")
+Lines = npt.NDArray[np.int64]
 
 
 class CsvTable:
@@ -55,6 +56,7 @@ class CsvTable:
         """Detect the dialect, unless it is known, and read the header line."""
         self._budget = budget
         self._unended = self._malformed = 0
+        self._joins_lines = False
         self._reading: Generator[Rows, None, None] | None = None
         self.name, self.stream = name, stream
         self.dialect = dialect or detect_dialect(stream.head)
@@ -87,8 +89,8 @@ class CsvTable:
     def rows(self, wanted: Sequence[str], *, as_codes: Collection[str] = ()) -> Iterator[Rows]:
         """Stream the wanted columns.
 
-        A row is taken to be a line: rows are counted past blank lines and malformed rows, so that
-        their lines come out right.
+        Blank lines, malformed ones and the line ends in fields are counted, so that the lines of
+        rows come out right.
         """
         self.close()
         self._reading = self._rows(wanted, as_codes)
@@ -103,9 +105,11 @@ class CsvTable:
         self, wanted: Sequence[str], as_codes: Collection[str]
     ) -> Generator[Rows, None, None]:
         refuse_repeated(self, wanted)
-        # Bytes while parsing, so that bad UTF-8 spoils no whole file.
-        types = {name: BYTE_CODES if name in as_codes else pa.binary() for name in wanted}
         dialect = self.dialect
+        # By place: columns that nobody wants may share a name, and Arrow needs distinct ones.
+        places = {name: str(self.columns.index(name)) for name in wanted}
+        # Bytes while parsing, so that bad UTF-8 spoils no whole file.
+        types = {at: BYTE_CODES if n in as_codes else pa.binary() for n, at in places.items()}
         next_line = dialect.lines_above + 1
         stream = Utf8Stream(StandardQuotes(self.stream, dialect))
         blocks = blocks_of_lines(stream, BLOCK_BYTES, dialect.lines_above, self._check)
@@ -114,45 +118,109 @@ class CsvTable:
             closing(blocks),
         ):
             for block in blocks:
-                malformed: list[int] = []
-                batch = self._parsed(block, types, next_line, malformed)
-                lines = _lines_of(len(batch), next_line, malformed)
-                next_line += len(batch) + len(malformed)
-                self._behind = next_line - 1
-                filled = ~_blank_lines(batch)
+                batch, first, malformed = self._records(block, types, next_line)
+                next_line = self._behind + 1
+                filled = ~_rows_where(batch, _is_empty)
                 if not filled.all():
-                    batch, lines = batch.filter(pa.array(filled)), lines[filled]
-                columns = {name: _as_text(batch[name]) for name in wanted}
-                yield Rows(columns, lines, np.array(malformed, np.int64))
+                    batch, first = batch.filter(pa.array(filled)), first[filled]
+                self._refuse_other_order(batch, wanted, first)
+                columns = {name: _as_text(batch[at]) for name, at in places.items()}
+                yield Rows(columns, first, malformed)
 
-    def _parsed(
-        self, block: pa.Buffer, types: dict[str, pa.DataType], next_line: int, malformed: list[int]
-    ) -> pa.RecordBatch:
-        """The columns of these types; lines that cannot be parsed are added to ``malformed``."""
-        extra_lines = 0
+    def _records(
+        self, block: pa.Buffer, types: dict[str, pa.DataType], next_line: int
+    ) -> tuple[pa.RecordBatch, Lines, Lines]:
+        """The columns of these types, the first line of each row, and lines that are of none."""
+        spoilt: dict[int, int] = {}
         excess: InputError | None = None
+        behind = next_line - 1
 
         def note(row: pc_csv.InvalidRow) -> str:
-            nonlocal extra_lines, excess
-            first, more = next_line - 1 + row.number + extra_lines, row.text.count("\n")
+            nonlocal excess, behind
+            # A quote that is never closed makes one record of many lines.
+            spoilt[row.number - 1] = lines = len(_LINE_END.findall(row.text.encode())) + 1
+            behind += lines - 1
             try:
-                self._malformed += more + 1
-                self._budget.check_malformed(self._malformed, first, len(self.columns), self.name)
+                self._take_malformed(lines, behind + row.number)
             except InputError as error:
                 # What is raised here never reaches anybody.
                 excess = error
                 return "error"
-            malformed.extend(range(first, first + more + 1))
-            # Arrow counts a row that runs over several lines as one.
-            extra_lines += more
             return "skip"
 
+        try:
+            batch = self._parsed(block, types, note)
+        except pa.ArrowInvalid:
+            if excess is not None:
+                raise excess from None
+            raise
+        lines = np.ones(len(batch) + len(spoilt), np.int64)
+        lines[list(spoilt)] = list(spoilt.values())
+        good = np.ones(len(lines), np.bool_)
+        good[list(spoilt)] = False
+        if self._joins_lines and lines.sum() < _count_lines(block):
+            ends, hides = self._joined_lines(block)
+            lines[good] += ends
+            good[good] = ~hides
+            batch = batch.filter(pa.array(~hides))
+            self._take_malformed(int(lines[~good].sum()) - sum(spoilt.values()), behind)
+        self._behind = next_line - 1 + int(lines.sum())
+        first = next_line + np.cumsum(lines) - lines
+        return batch, first[good], next_line + np.flatnonzero(np.repeat(~good, lines))
+
+    def _take_malformed(self, lines: int, read: int) -> None:
+        self._malformed += lines
+        self._budget.check_malformed(self._malformed, read, len(self.columns), self.name)
+
+    def _joined_lines(self, block: pa.Buffer) -> tuple[Lines, npt.NDArray[np.bool_]]:
+        """Line ends within the fields of each row, and whether they are those of rows, ``(rows,)``.
+
+        A field may hold several lines, of which hardly one has delimiters just as the rows of the
+        table have; between two stray quotes all have.
+        """
+        last, delimiter = len(self.columns) - 1, self.dialect.delimiter.encode()
+        types = {str(place): pa.binary() for place in range(last + 1)}
+        batch = self._parsed(block, types, lambda row: "skip")
+        ends, hides = np.zeros(len(batch), np.int64), np.zeros(len(batch), np.bool_)
+        for place, column in enumerate(batch.columns):
+            for row in _rows_of_several_lines(column):
+                texts = _LINE_END.split(column[row].as_py())
+                ends[row] += len(texts) - 1
+                as_rows = [last - place, *[last] * (len(texts) - 2), place]
+                alike = np.array([text.count(delimiter) for text in texts]) == as_rows
+                hides[row] |= last > 0 and alike.mean() > 0.5
+        return ends, hides
+
+    def _refuse_other_order(
+        self, batch: pa.RecordBatch, wanted: Sequence[str], first: Lines
+    ) -> None:
+        """Refuse a second header that names other columns where the wanted ones are."""
+        names = pc.SetLookupOptions(pa.array([n.encode() for n in self.columns], pa.binary()))
+
+        def are_names(values: pa.Array) -> npt.NDArray[np.bool_]:
+            found = pc.call_function("is_in", [values], names)
+            return np.asarray(found.to_numpy(zero_copy_only=False))
+
+        for row in np.flatnonzero(_rows_where(batch, are_names)):
+            if [of[row].as_py().decode() for of in batch.columns] != list(wanted):
+                raise InputError(
+                    f"{self.name}: line {first[row]:,} names the columns in another order than the "
+                    "header does, as where files were joined. Give each by itself."
+                )
+
+    def _parsed(
+        self,
+        block: pa.Buffer,
+        types: dict[str, pa.DataType],
+        note: Callable[[pc_csv.InvalidRow], str],
+    ) -> pa.RecordBatch:
+        """The columns at some places of the lines that can be parsed; others go to ``note``."""
         dialect = self.dialect
-        # Columns that nobody wants may share a name; Arrow needs distinct ones. Only one thread
-        # counts rows as it goes.
-        names = [n if n in types else f"{n}#{i}" for i, n in enumerate(self.columns)]
+        # Only one thread counts rows as it goes.
         reading = pc_csv.ReadOptions(
-            use_threads=False, block_size=block.size + 1, column_names=names
+            use_threads=False,
+            block_size=block.size + 1,
+            column_names=[str(place) for place in range(len(self.columns))],
         )
         parsing = pc_csv.ParseOptions(
             delimiter=dialect.delimiter,
@@ -164,12 +232,7 @@ class CsvTable:
         converting = pc_csv.ConvertOptions(
             include_columns=list(types), column_types=types, strings_can_be_null=False
         )
-        try:
-            table = pc_csv.read_csv(pa.BufferReader(block), reading, parsing, converting)
-        except pa.ArrowInvalid:
-            if excess is not None:
-                raise excess from None
-            raise
+        table = pc_csv.read_csv(pa.BufferReader(block), reading, parsing, converting)
         batches = table.combine_chunks().to_batches()
         empty = [pa.array([], kind) for kind in types.values()]
         return batches[0] if batches else pa.RecordBatch.from_arrays(empty, list(types))
@@ -183,29 +246,57 @@ class CsvTable:
                 f"line {self._behind:,}, which no table of plays does. Remove it, or break it "
                 "where rows end; a quote that is never closed may have joined them."
             )
+        dialect = self.dialect
+        quoted = dialect.quote is not None and dialect.quote.encode() in text
+        self._joins_lines = self._joins_lines or quoted or dialect.backslash_delimiters
         self._budget.check_time(self.name)
         self._budget.check_blank_lines(text, len(self.columns), self.name)
 
 
 def _as_text(column: pa.Array) -> pa.Array:
-    return text_codes(column) if pa.types.is_dictionary(column.type) else as_strings(column)
+    return text_codes(column) if _is_coded(column) else as_strings(column)
 
 
-def _lines_of(count: int, next_line: int, malformed: Sequence[int]) -> npt.NDArray[np.int64]:
-    """Lines of the next ``count`` good rows, given malformed lines that may stand among them."""
-    good = np.arange(count)
-    good_before = np.array(malformed, np.int64) - next_line - np.arange(len(malformed))
-    return next_line + good + np.searchsorted(good_before, good, side="right")
+def _rows_of_several_lines(column: pa.BinaryArray) -> Lines:
+    _, offsets, texts = column.buffers()
+    values = np.frombuffer(texts or b"", np.uint8)
+    places = np.flatnonzero((values == LINE_END) | (values == RETURN))
+    begins = np.frombuffer(offsets, np.int32)[column.offset :][: len(column) + 1]
+    return np.unique(np.searchsorted(begins, places, side="right")) - 1
 
 
-def _blank_lines(batch: pa.RecordBatch) -> npt.NDArray[np.bool_]:
-    """Rows of empty fields alone ``(rows,)``, as the parser gives blank lines."""
-    blank = np.ones(len(batch), np.bool_)
-    for column in batch.columns:
-        if not blank.any():
+def _count_lines(text: pa.Buffer) -> int:
+    values = np.frombuffer(text, np.uint8)
+    counts = [
+        (np.count_nonzero(of == LINE_END), np.count_nonzero(of == RETURN))
+        for of in in_cache(values)
+    ]
+    ends, returns = np.sum(counts, axis=0)
+    if returns:
+        ends += returns - np.count_nonzero((values[:-1] == RETURN) & (values[1:] == LINE_END))
+    return int(ends) + (values[-1] not in (LINE_END, RETURN))
+
+
+def _is_empty(values: pa.Array) -> npt.NDArray[np.bool_]:
+    lengths = pc.call_function("binary_length", [values]).to_numpy(zero_copy_only=False)
+    empty: npt.NDArray[np.bool_] = lengths == 0
+    return empty
+
+
+def _rows_where(
+    batch: pa.RecordBatch, test: Callable[[pa.Array], npt.NDArray[np.bool_]]
+) -> npt.NDArray[np.bool_]:
+    """Rows whose fields all pass a test ``(rows,)``, such as the empty ones of a blank line."""
+    passed = np.ones(len(batch), np.bool_)
+    # Codes first: few distinct values are tested, and hardly ever is there need to go on.
+    for column in sorted(batch.columns, key=_is_coded, reverse=True):
+        if not passed.any():
             break
-        coded = pa.types.is_dictionary(column.type)
-        values = column.dictionary if coded else column
-        empty = pc.call_function("binary_length", [values]).to_numpy(zero_copy_only=False) == 0
-        blank &= empty[column.indices.to_numpy()] if coded else empty
-    return blank
+        coded = _is_coded(column)
+        of = test(column.dictionary if coded else column)
+        passed &= of[column.indices.to_numpy()] if coded else of
+    return passed
+
+
+def _is_coded(column: pa.Array) -> bool:
+    return bool(pa.types.is_dictionary(column.type))

@@ -254,6 +254,47 @@ def test_lines_are_those_of_the_file(tmp_path):
     assert bad == [4, 6, 9, 10]
 
 
+def test_a_field_may_hold_lines(tmp_path):
+    """Prose with commas, a title broken in two, and what is spoilt between them."""
+    path = tmp_path / "x.csv"
+    text = (
+        'a,note,b\nl2,"good, loud\n\nand, yes, long\nbye",0\nl6,0\n"l7\nlive",,1\nl9,,2\n'
+        'l10,"0\n0",0,0,0\nl12,,3\n'
+    )
+    for end in ("\n", "\r\n", "\r"):
+        path.write_bytes(text.replace("\n", end).encode())
+        good, bad = lines_of(path)
+        assert good == {2: "l2", 7: f"l7{end}live", 9: "l9", 12: "l12"}
+        assert bad == [6, 10, 11]
+
+
+@pytest.mark.parametrize("end", ["\n", "\r"])
+@pytest.mark.parametrize("delimiter", [",", "\t"])
+@pytest.mark.parametrize("column", range(4))
+@pytest.mark.parametrize("closing", ["before", "behind"])
+@pytest.mark.parametrize("rows", [2, 3, 400])
+def test_rows_between_stray_quotes_are_malformed(tmp_path, rows, closing, column, delimiter, end):
+    """A quote before a field, and another one before or behind one of a later row."""
+    table = [[f"l{line}", "x y", f"{line}.5", "z"] for line in range(2, 1002)]
+    first, last = table[500], table[499 + rows]
+    first[column] = '"' + first[column]
+    last[column] = '"' + last[column] if closing == "before" else last[column] + '"'
+    path = tmp_path / "x.csv"
+    path.write_bytes(end.join(map(delimiter.join, [["a", "c", "d", "b"], *table, []])).encode())
+    good, bad = lines_of(path)
+    assert bad == list(range(502, 502 + rows))
+    assert list(good) == [*range(2, 502), *range(502 + rows, 1002)]
+    assert all(text == f"l{line}" for line, text in good.items())
+
+
+def test_a_header_in_another_order_is_refused(tmp_path):
+    path = tmp_path / "x.csv"
+    path.write_text("a,c,b\n1,2,3\n\na,b,c\n4,5,6\n")
+    assert lines_of(path, ["a"])[0] == {2: "1", 4: "a", 5: "4"}
+    with pytest.raises(InputError, match=r"x\.csv: line 4 names the columns in another order"):
+        lines_of(path)
+
+
 def test_lines_hold_across_blocks(tmp_path, monkeypatch):
     """Against counting: every field says its own line, in thousands of rows, some spoilt."""
     monkeypatch.setattr(csv_tables, "BLOCK_BYTES", 1500)
