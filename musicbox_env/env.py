@@ -87,8 +87,10 @@ class MusicSessionEnv(gym.Env[Any, npt.NDArray]):
 
     ## Starting State
     A session of the split, drawn uniformly; `reset(options={"session": i})` names one by its index
-    in the log. Of its L plays the first `L - ceil(L / 2)` are shown, as in the Sequential Skip
-    Prediction Challenge (WSDM Cup 2019).
+    in the log. The index may be of any split, so that sessions to train on are left to be drawn, or
+    taken from `env.unwrapped.assets.pool`, which holds those of the split alone. Of its L plays the
+    first `L - ceil(L / 2)` are shown, as in the Sequential Skip Prediction Challenge (WSDM Cup
+    2019).
 
     ## Episode End
     - `terminated` after `ceil(L / 2)` recommended songs, as many as the log has left, or when the
@@ -182,10 +184,12 @@ class MusicSessionEnv(gym.Env[Any, npt.NDArray]):
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
         """Begin a session; ``options={"session": i}`` names which, by its index in the log."""
+        # First what may be refused: a refused reset changes nothing that the next one draws.
+        options = checked_options(options, ["session"])
+        named = checked_sessions(options.get("session"), self.assets, ((),))
         super().reset(seed=seed)
         keys = np.array([new_key(self.np_random)], np.uint64)
-        sessions = chosen_session(options, self.assets, keys)
-        self.simulator.begin(_ONLY, sessions, keys)
+        self.simulator.begin(_ONLY, chosen_sessions(named, self.assets, keys), keys)
         self._last = None
         self._render_for_humans()
         return self._observation(), first_row(describe(self.simulator, _ONLY, None))
@@ -227,6 +231,9 @@ class MusicSessionEnv(gym.Env[Any, npt.NDArray]):
 
         With ``human`` the text goes to the standard output after every `reset` and `step`, and
         this returns None.
+
+        Raises:
+            gymnasium.error.ResetNeeded: No session has begun.
         """
         if self.render_mode is None:
             modes = ", ".join(f'"{mode}"' for mode in self.metadata["render_modes"])
@@ -239,6 +246,8 @@ def rendered(mode: str, simulator: Simulator, row: int, last: Outcome | None) ->
     """One session of a simulator as `rendering` draws it; with ``human`` it is written out."""
     from musicbox_env import rendering
 
+    if simulator.history.session[row] < 0:
+        raise gym.error.ResetNeeded("Call reset() before render().")
     view = rendering.session_view(simulator, row, last)
     if mode == "rgb_array":
         return rendering.rgb_array(view)
@@ -263,18 +272,11 @@ def _plain(value: Any) -> Any:
     return asdict(value) if isinstance(value, RewardConfig) else value
 
 
-def chosen_session(
-    options: dict[str, Any] | None, assets: EnvAssets, keys: npt.NDArray[np.uint64]
+def chosen_sessions(
+    named: npt.NDArray[np.int64] | None, assets: EnvAssets, keys: npt.NDArray[np.uint64]
 ) -> npt.NDArray[np.int64]:
-    """The session named in the options of ``reset``, or one drawn from the pool, ``(1,)``.
-
-    Raises:
-        ValueError: An unknown option, or a session that cannot be played.
-    """
-    options = checked_options(options, ["session"])
-    if options.get("session") is not None:
-        return checked_sessions(options["session"], assets, ((),)).reshape(1)
-    return assets.pool[choose(keys, len(assets.pool))]
+    """The sessions that `checked_sessions` gave, or where it gave none those drawn, ``(keys,)``."""
+    return assets.pool[choose(keys, len(assets.pool))] if named is None else named.reshape(-1)
 
 
 def checked_options(options: Any, known: Sequence[str]) -> dict[str, Any]:
@@ -293,21 +295,32 @@ def checked_options(options: Any, known: Sequence[str]) -> dict[str, Any]:
     return dict(options or {})
 
 
+def checked_array(what: str, given: Any, expected: str) -> npt.NDArray:
+    """An option of ``reset`` as an array.
+
+    Raises:
+        ValueError: It makes none, or a masked one, of which some values are not meant.
+    """
+    if isinstance(given, np.ma.MaskedArray):
+        raise ValueError(f"{what} is a masked array; expected {expected}, all given.")
+    try:
+        return np.asarray(given)
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise ValueError(f"{what} makes no array ({error}); expected {expected}.") from error
+
+
 def checked_sessions(
     sessions: Any, assets: EnvAssets, shapes: Sequence[tuple[int, ...]]
-) -> npt.NDArray[np.int64]:
-    """Session indices as an array of one of the shapes, all in the log and playable.
+) -> npt.NDArray[np.int64] | None:
+    """Session indices as an array of one of the shapes, all in the log and playable; None of None.
 
     Raises:
         ValueError: Another shape, no integers, or a session that cannot be played.
     """
+    if sessions is None:
+        return None
     expected = " or ".join(str(shape) if shape else "one index" for shape in dict.fromkeys(shapes))
-    if isinstance(sessions, np.ma.MaskedArray):
-        raise ValueError(f"Sessions came as a masked array; expected {expected}, all given.")
-    try:
-        given = np.asarray(sessions)
-    except (ValueError, TypeError, RuntimeError) as error:
-        raise ValueError(f"Sessions make no array ({error}); expected {expected}.") from error
+    given = checked_array("options['session']", sessions, expected)
     if given.shape not in shapes:
         raise ValueError(
             f"options['session'] has shape {given.shape}; expected {expected}: an index of the log "

@@ -14,14 +14,16 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
 from musicbox_env.env import (
+    checked_array,
     checked_options,
     checked_sessions,
+    chosen_sessions,
     describe,
     ends,
     rendered,
     without_objects,
 )
-from musicbox_env.rng import KeyStreams, choose
+from musicbox_env.rng import KeyStreams
 from musicbox_env.schema import brief, require_known
 from musicbox_env.simulator.assets import EnvAssets
 from musicbox_env.simulator.checks import require_whole
@@ -133,22 +135,29 @@ class MusicSessionVectorEnv(VectorEnv[Batch, npt.NDArray, npt.NDArray]):
         Args:
             seed: One number (environment i gets ``seed + i``) or one for each.
             options: ``{"session": (num_envs,) indices}`` names the sessions; ``{"reset_mask":
-                (num_envs,) bool}`` begins only some.
+                (num_envs,) bool}`` begins only some, once all have begun.
+
+        Raises:
+            gymnasium.error.ResetNeeded: The first reset leaves out some.
+            ValueError: A seed, a mask or sessions that are none. Nothing has changed then.
         """
         options = checked_options(options, ["session", "reset_mask"])
-        given = options.get("reset_mask", np.ones(self.num_envs, np.bool_))
-        try:
-            mask = np.asarray(given)
-        except (ValueError, TypeError, RuntimeError) as error:
-            raise ValueError(f"reset_mask makes no array ({error}).") from error
+        everyone = np.ones(self.num_envs, np.bool_)
+        mask = checked_array("reset_mask", options.get("reset_mask", everyone), "one bool for each")
         if mask.shape != (self.num_envs,) or mask.dtype != np.bool_ or not mask.any():
             raise ValueError(
                 f"reset_mask is {mask.dtype} of shape {mask.shape}; expected bool of shape "
                 f"({self.num_envs},) with at least one True."
             )
-        self._seed(seed, mask)
+        if self._keys is None and not mask.all():
+            raise gym.error.ResetNeeded("The first reset() begins every session: no reset_mask.")
         rows = np.flatnonzero(mask)
-        self._begin(rows, options.get("session"))
+        shapes = (self.num_envs,), (len(rows),)
+        chosen = checked_sessions(options.get("session"), self.assets, shapes)
+        if chosen is not None and len(chosen) == self.num_envs:
+            chosen = chosen[rows]
+        self._seed(seed, mask)
+        self._begin(rows, chosen)
         self._show(None)
         return self.simulator.observe(self._everyone), self._info(self._everyone, None)
 
@@ -211,19 +220,13 @@ class MusicSessionVectorEnv(VectorEnv[Batch, npt.NDArray, npt.NDArray]):
             if s is not None and mask[i]:
                 self._keys.replace(i, seeding.np_random(s)[0])
 
-    def _begin(self, rows: npt.NDArray[np.intp], sessions: Any = None) -> None:
+    def _begin(
+        self, rows: npt.NDArray[np.intp], chosen: npt.NDArray[np.int64] | None = None
+    ) -> None:
         if self._keys is None:
             raise gym.error.ResetNeeded("Call reset() before step().")
         keys = self._keys.draw(rows)
-        if sessions is None:
-            pool = self.assets.pool
-            chosen = pool[choose(keys, len(pool))]
-        else:
-            shapes = (self.num_envs,), (len(rows),)
-            chosen = checked_sessions(sessions, self.assets, shapes)
-            if len(chosen) == self.num_envs:
-                chosen = chosen[rows]
-        self.simulator.begin(rows, chosen, keys)
+        self.simulator.begin(rows, chosen_sessions(chosen, self.assets, keys), keys)
         self._over[rows] = False
         self._steps_left[rows] = self._limit
 

@@ -171,7 +171,58 @@ def test_options_of_reset_are_a_dictionary(synthetic_folder, options):
             env.reset(options=options)
 
 
-@pytest.mark.parametrize("mask", [[[True], [True, False]], [1] * N, True, np.ones(N + 1, bool)])
+@pytest.mark.parametrize(
+    "refused",
+    [
+        {"options": {"session": 9_999}},
+        {"options": {"session": 9_999}, "seed": 7},
+        {"options": {"sesion": 0}},
+        {"seed": -1},
+    ],
+)
+@pytest.mark.parametrize("shell", ["one", "many"])
+def test_a_refused_reset_changes_nothing(synthetic_folder, shell, refused):
+    if shell == "one":
+        env = gym.make(musicbox_env.ENV_ID, data=str(synthetic_folder)).unwrapped
+    else:
+        env = make_many(synthetic_folder)
+        if refused.get("options") == {"session": 9_999}:
+            refused = {**refused, "options": {"session": [0, 1, 2, 9_999]}}
+    env.reset(seed=0)
+    expected = env.reset()[1]["session"]
+    env.reset(seed=0)
+    with pytest.raises((ValueError, gym.error.Error)):
+        env.reset(**refused)
+    np.testing.assert_array_equal(env.reset()[1]["session"], expected)
+
+
+@pytest.mark.parametrize("mode", ["NextStep", "SameStep", "Disabled"])
+def test_the_first_reset_begins_every_session(synthetic_folder, mode):
+    env = make_many(synthetic_folder, autoreset_mode=mode)
+    some = {"reset_mask": np.array([True, False, True, False])}
+    with pytest.raises(gym.error.ResetNeeded, match="begins every session"):
+        env.reset(seed=0, options=some)
+    env.reset(seed=0)
+    assert (env.reset(options=some)[1]["session"] >= 0).all()
+
+
+def test_nothing_is_drawn_before_reset(synthetic_folder):
+    options = {"data": str(synthetic_folder), "render_mode": "ansi"}
+    one = gym.make(musicbox_env.ENV_ID, **options).unwrapped
+    for env in (one, make_many(synthetic_folder, render_mode="ansi")):
+        with pytest.raises(gym.error.ResetNeeded, match="before render"):
+            env.render()
+        env.reset(seed=0)
+        assert env.render()
+
+
+@pytest.mark.parametrize(
+    "mask",
+    [
+        *([[True], [True, False]], [1] * N, True, np.ones(N + 1, bool)),
+        np.ma.masked_array([True] * N, [True, False, False, False]),
+    ],
+)
 def test_a_mask_is_a_flag_for_each(synthetic_folder, mask):
     with pytest.raises(ValueError, match="reset_mask"):
         make_many(synthetic_folder).reset(options={"reset_mask": mask})
