@@ -115,6 +115,34 @@ def remove_tree(folder: Path) -> None:
     os.rmdir(folder)
 
 
+def nameable(path: Path | str) -> Path:
+    """The absolute path of a file or folder that is to be made, links followed.
+
+    Raises:
+        UserError: It has no name, or is no text.
+    """
+    path = Path(path).resolve()
+    if not path.name:
+        raise UserError(f"{path} is no name for something to be made. Name a folder in it.")
+    require_text(path)
+    return path
+
+
+def require_text(path: Path) -> None:
+    """Refuse a path that is no UTF-8 text, as which readers and writers of tables take it.
+
+    Raises:
+        UserError: It is not.
+    """
+    try:
+        os.fspath(path).encode()
+    except UnicodeEncodeError:
+        raise UserError(
+            f"{shown(path)}: the path is no UTF-8 text, which files of tables need. Rename the "
+            "folder whose name is not, or name another one."
+        ) from None
+
+
 def is_nameless(error: OSError) -> bool:
     """Whether an error of the operating system says neither its file nor that a disk is full."""
     return error.filename is None and error.errno not in DISK_FULL

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from musicbox_env.cache import writable_cache
+from musicbox_env.errors import UserError, nameable
 
 if TYPE_CHECKING:  # imported where a lock is taken: most environments take none
     from filelock import BaseFileLock
@@ -42,8 +43,9 @@ def held(path: Path | str, *, wait: bool = False) -> Iterator[None]:
 
     Raises:
         InUseError: Another process holds the lock and ``wait`` is False; the message names it.
+        UserError: As `errors.nameable`.
     """
-    path = Path(path).resolve()
+    path = nameable(path)
     lock = _acquired(path, wait)
     file = Path(lock.lock_file)
     try:
@@ -82,7 +84,7 @@ def made_once(file: Path, is_current: Callable[[], bool], write: Callable[[Path]
                     with suppress(OSError):
                         temporary.unlink()
         return True
-    except OSError:
+    except (OSError, UserError):
         return False
 
 

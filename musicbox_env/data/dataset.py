@@ -41,6 +41,7 @@ from musicbox_env.data.fingerprint import (
 )
 from musicbox_env.data.sessions import MEND, OFFSETS, SessionLog
 from musicbox_env.data.verdicts import State, once, state_of
+from musicbox_env.errors import require_text
 from musicbox_env.schema import suggest
 
 FORMAT_VERSION = 1
@@ -115,6 +116,7 @@ class Dataset:
             raise FileNotFoundError(
                 f"{self.folder} is not a dataset folder (no dataset.json). {how}"
             )
+        require_text(self.folder)
         self._about = CheckedFile(file, MEND)
         self.about: dict[str, Any] = self._about.json()
         if self.about.get("format_version") != FORMAT_VERSION:

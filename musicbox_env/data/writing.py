@@ -24,10 +24,11 @@ from musicbox_env.data.catalog import Catalog
 from musicbox_env.data.column_files import ColumnFile, IdWriter, renumber
 from musicbox_env.data.dataset import FORMAT_VERSION, IDENTITY, UNFINISHED
 from musicbox_env.data.fingerprint import fingerprints
+from musicbox_env.data.folders import DATASET, Kind
 from musicbox_env.data.opinions import opinion_counts
 from musicbox_env.data.sessions import SessionLog, assign_splits
 from musicbox_env.data.splits import SplitConfig
-from musicbox_env.errors import writing
+from musicbox_env.errors import nameable, writing
 from musicbox_env.kernels import compiled
 from musicbox_env.locks import held
 from musicbox_env.schema import (
@@ -76,15 +77,19 @@ class PlayBlock:
 
 
 @contextmanager
-def staged_folder(out: Path | str, *, overwrite: bool = False) -> Iterator[Path]:
+def staged_folder(
+    out: Path | str, *, overwrite: bool = False, kind: Kind = DATASET
+) -> Iterator[Path]:
     """Give a temporary folder beside ``out`` that becomes ``out`` only if the block succeeds.
 
     What is already in the temporary folder stays, so that a resumed job finds its finished parts;
     on an exception it is left there under a name (``OUT.partial``) that nothing opens, unless it
-    holds no file. The lock of ``out`` is held.
+    holds no file. The lock of ``out`` is held. Only what is of the ``kind`` is replaced, or gone on
+    with.
 
     Raises:
-        FileExistsError: ``out`` exists already and ``overwrite`` is False, or it is a file.
+        FileExistsError: ``out`` exists already and ``overwrite`` is False, or it, or its temporary
+            folder, is a file or holds what MusicBox did not write.
         InUseError: Another process is making ``out``.
     """
     out = Path(out)
@@ -92,7 +97,7 @@ def staged_folder(out: Path | str, *, overwrite: bool = False) -> Iterator[Path]
         require_folder(out)
         if out.exists() and not overwrite:
             raise FileExistsError(f"{out} exists already; name another folder or pass --overwrite.")
-        with _staged(out) as staging:
+        with _staged(out, kind) as staging:
             yield staging
 
 
@@ -123,16 +128,23 @@ def folder_made_once(out: Path) -> Iterator[Path | None]:
         if out.exists():
             yield None
             return
-        with _staged(out) as staging:
+        with _staged(out, DATASET) as staging:
             yield staging
 
 
+def staging_of(out: Path | str) -> Path:
+    """The temporary folder beside a folder in the making; beside its target if it is a link."""
+    out = nameable(out)
+    return out.with_name(out.name + UNFINISHED)
+
+
 @contextmanager
-def _staged(out: Path) -> Iterator[Path]:
-    staging = out.with_name(out.name + UNFINISHED)
-    retired = out.with_name(out.name + ".replaced" + UNFINISHED)
+def _staged(out: Path, kind: Kind) -> Iterator[Path]:
+    out, staging, retired = nameable(out), staging_of(out), staging_of(f"{nameable(out)}.replaced")
     for place in (staging, retired):
         require_folder(place)
+        kind.require_own(place, finished=False)
+    kind.require_own(out)
     staging.mkdir(parents=True, exist_ok=True)
     try:
         with writing(staging):

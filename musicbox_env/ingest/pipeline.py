@@ -24,10 +24,10 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.csv as pc_csv
 
-from musicbox_env.data.dataset import UNFINISHED
+from musicbox_env.data.folders import remove
 from musicbox_env.data.splits import SplitConfig
-from musicbox_env.data.writing import staged_folder, write_about
-from musicbox_env.errors import InputError, remove_tree, shown
+from musicbox_env.data.writing import staged_folder, staging_of, write_about
+from musicbox_env.errors import InputError, shown
 from musicbox_env.ingest import time_split
 from musicbox_env.ingest.chooser import MIN_SESSION_PLAYS
 from musicbox_env.ingest.columns.slices import SLICES, Account, Rules
@@ -135,7 +135,7 @@ def ingest(
         OSError: Reading or writing failed, a full disk included.
     """
     out = Path(config.out)
-    staging = out.with_name(out.name + UNFINISHED)
+    staging = staging_of(out)
     sources = find_files(config.sources, exclude=(out, staging))
     track_files = find_files(config.tracks, exclude=(out, staging)).files
     given = {space_name(f): f for f in find_files(config.embedding_files).files}
@@ -160,10 +160,10 @@ def ingest(
 
             fit_embeddings(folder, progress=config.progress)
         add_embeddings(given, folder)
-        _remove(folder / SLICES)
+        remove(folder / SLICES)
         # Half removed they must not be taken for finished parts by the next run.
         os.replace(folder / "parts", folder / "parts.removed")
-        _remove(folder / "parts.removed")
+        remove(folder / "parts.removed")
     return out
 
 
@@ -217,15 +217,7 @@ def _clear(folder: Path, *, but: str) -> None:
     """Remove what a stopped run left, except its finished parts."""
     for entry in folder.iterdir():
         if entry.name != but or not entry.is_dir():
-            _remove(entry)
-
-
-def _remove(entry: Path) -> None:
-    """Remove a file, a folder, or a link, not what it points to."""
-    if entry.is_dir() and not entry.is_symlink():
-        remove_tree(entry)
-    else:
-        entry.unlink()
+            remove(entry)
 
 
 def _track_features(config: IngestConfig, files: list[Path], folder: Path) -> TrackFeatures | None:

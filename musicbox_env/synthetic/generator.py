@@ -20,6 +20,7 @@ import pandas as pd
 from musicbox_env.cache import kept_in_cache, named
 from musicbox_env.data.catalog import Catalog
 from musicbox_env.data.dataset import UNFINISHED
+from musicbox_env.data.folders import RAW_LOGS
 from musicbox_env.data.splits import SplitConfig
 from musicbox_env.data.writing import (
     PlayBlock,
@@ -154,7 +155,7 @@ def write_raw(
     Raises:
         FileExistsError: ``out`` exists and ``overwrite`` is False.
     """
-    with staged_folder(out, overwrite=overwrite) as staging, one_blas_thread():
+    with staged_folder(out, overwrite=overwrite, kind=RAW_LOGS) as staging, one_blas_thread():
         world = SyntheticWorld(config)
         _empty(staging)
         features = world.tracks.features

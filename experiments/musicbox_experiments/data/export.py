@@ -27,6 +27,7 @@ from musicbox_agents.base import require_ranges
 
 from musicbox_env import ENV_ID
 from musicbox_env.data.dataset import Dataset
+from musicbox_env.data.folders import Kind
 from musicbox_env.data.writing import staged_folder
 from musicbox_env.progress import tqdm
 from musicbox_env.schema import require_known, split_codes
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 
 ACTIONS = ("proto", "slate")
 BATCH = 512
+EXPORTED = Kind("Minari data set", ("data",), ("data",))
 
 
 @dataclass(frozen=True)
@@ -115,8 +117,7 @@ def run(config: ExportConfig) -> None:
     most = dataset.sessions.num_sessions if config.sessions is None else config.sessions
     sessions = draw_sessions(dataset, config.split, most, config.seed)
     target = config.out / config.dataset_id
-    # Minari joins a relative path to itself.
-    with staged_folder(target.resolve(), overwrite=config.overwrite) as folder:
+    with staged_folder(target, overwrite=config.overwrite, kind=EXPORTED) as folder:
         # What an interrupted export left.
         shutil.rmtree(folder / "data", ignore_errors=True)
         storage = _new_storage(folder / "data", config, dataset)

@@ -87,6 +87,18 @@ class Source:
         """Whether no sessions are named, so that they are made."""
         return self.data is None and not self.sessions
 
+    def require(self) -> None:
+        """Refuse what is no dataset or no file, before anything is written.
+
+        Raises:
+            FileNotFoundError: Nothing is there.
+            FileError: The dataset holds what it should not.
+        """
+        if self.data is not None:
+            Dataset(self.data)
+        for files in (self.sessions, self.tracks):
+            find_files(files)
+
     def resolve(self, out: Path) -> str | None:
         """The ``data`` keyword of the environment, raw logs ingested into ``out/dataset``.
 

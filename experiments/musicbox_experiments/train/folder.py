@@ -1,6 +1,7 @@
 """The folder of a run: it holds the run's options, so that a later call can go on with it."""
 
 import json
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -9,8 +10,8 @@ from typing import Any
 
 from musicbox_env.data.checks import CheckedFile
 from musicbox_env.data.dataset import UNFINISHED, Dataset
+from musicbox_env.data.folders import Kind, remove
 from musicbox_env.data.writing import write_json
-from musicbox_env.errors import remove_tree
 from musicbox_env.locks import lock_file
 from musicbox_experiments.data.sources import without_home
 from musicbox_experiments.text import say
@@ -18,6 +19,18 @@ from musicbox_experiments.text import say
 FILE = "config.json"
 MADE_ON = "made_on.json"
 """Which dataset a run was made on: `Dataset.identity`."""
+
+
+RUN = Kind(
+    "run",
+    (FILE, MADE_ON),
+    (
+        *(FILE, MADE_ON, "agents", "rollouts", "evaluate-*", "trials", "listeners", "tensorboard"),
+        *("train_a*", "train_b*", "test-fold-*", "search.journal*", "best.json", "compare"),
+        *("report.html", "summary.json", "results.csv", "trust.html", "trust.json", "*.png"),
+        *(f"{name}{ending}" for name in ("dataset", "raw") for ending in ("", f"*{UNFINISHED}")),
+    ),
+)
 
 
 @contextmanager
@@ -30,20 +43,24 @@ def prepared_folder(
 
     Args:
         out: Folder of the run.
-        config: Its options, a dataclass.
+        config: Its options, a dataclass with the `Source` of the run.
         incidental: Fields of it that may change from call to call: they decide how the work is
             done, or how much of it, and change nothing that is there.
         overwrite: Delete what another run left there.
 
     Raises:
-        FileExistsError: The folder holds a run with other options.
+        FileExistsError: The folder holds a run with other options, or what is no run.
+        ValueError: The data are none, or lie in the folder that is to be deleted.
     """
-    file = out / FILE
-    options = as_stored(config)
-    if overwrite and out.exists():
-        remove_tree(out)
-    if file.is_file():
-        found = CheckedFile(file, "Pass --overwrite to start anew.").json()
+    config.source.require()
+    options, is_run = as_stored(config), (out / MADE_ON).is_file()
+    found = None if overwrite and is_run else _options_in(out)
+    if overwrite:
+        _require_outside(out, config)
+        RUN.require_own(out)
+        for entry in out.iterdir() if out.exists() else ():
+            remove(entry)
+    elif found is not None:
         names = {*options, *found} - set(incidental)
         other = sorted(name for name in names if found.get(name) != options.get(name))
         begun = _has_work_in(out)
@@ -54,14 +71,46 @@ def prepared_folder(
             )
         if begun:
             say(f"Going on with the run in {out} (--overwrite starts anew).")
+    elif _has_work_in(out) and not is_run:
+        RUN.require_own(out)
     out.mkdir(parents=True, exist_ok=True)
-    write_json(file, options)
+    write_json(out / FILE, options)
     try:
         yield
     except BaseException:
         if [entry.name for entry in out.iterdir()] == [FILE]:
-            remove_tree(out)
+            remove(out)
         raise
+
+
+def _options_in(out: Path) -> dict[str, Any] | None:
+    """The options of the run in a folder, None where none are stored.
+
+    Raises:
+        FileError: A file of that name is no run's.
+    """
+    file = CheckedFile(out / FILE, "Move it away, or name another folder with --out.")
+    if not os.path.lexists(file.file):
+        return None
+    found = file.json()
+    file.require({"source", "out"} <= found.keys(), "JSON of another program", "options of a run")
+    return found
+
+
+def _require_outside(out: Path, config: Any) -> None:
+    """Refuse to delete what a run reads.
+
+    Raises:
+        ValueError: It lies in the folder of the run.
+    """
+    source, listeners = config.source, (config.listener, *getattr(config, "evaluator", ()))
+    for name in (source.data, *source.sessions, *source.tracks, *listeners):
+        path = Path(name or os.curdir)
+        if name and path.exists() and path.resolve().is_relative_to(out.resolve()):
+            raise ValueError(
+                f"{path} lies in {out}, which --overwrite would delete. Move it away, or name "
+                "another folder with --out."
+            )
 
 
 def require_data(out: Path, dataset: Dataset) -> None:

@@ -1,20 +1,25 @@
 """What a command says of a run that is there when it begins."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from musicbox_experiments.train.folder import prepare_folder
+from musicbox_experiments.data.sources import Source
+from musicbox_experiments.train.folder import prepared_folder
 
 
 @dataclass
 class Options:
-    seeds: int = 1
+    out: str = "run"
+    source: Source = field(default_factory=Source)
+    listener: str | None = None
 
 
 def test_only_a_run_with_work_is_gone_on_with(tmp_path, capsys):
     """A command that stopped before its first task left its options alone."""
+    run = tmp_path / "run"
     for _ in range(2):
-        prepare_folder(tmp_path / "run", Options())
+        with prepared_folder(run, Options()):
+            assert (run / "config.json").is_file()
         assert capsys.readouterr().out == ""
-    (tmp_path / "run/agents").mkdir()
-    prepare_folder(tmp_path / "run", Options())
-    assert capsys.readouterr().out.startswith(f"Going on with the run in {tmp_path}")
+    (run / "agents").mkdir()
+    with prepared_folder(run, Options()):
+        assert capsys.readouterr().out.startswith(f"Going on with the run in {run}")
