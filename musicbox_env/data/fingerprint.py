@@ -94,5 +94,6 @@ def in_words(identity: Mapping[str, Any]) -> str:
     >>> in_words({"tracks": 1200, "sessions": 5, "plays": 90, "fingerprint": "0123456789abcdef"})
     '1,200 tracks, 5 sessions, 90 plays (fingerprint 01234567)'
     """
-    counts = ", ".join(f"{identity[name]:,} {name}" for name in COUNTS if name in identity)
+    known = [name for name in COUNTS if isinstance(identity.get(name), int)]
+    counts = ", ".join(f"{identity[name]:,} {name}" for name in known)
     return f"{counts} (fingerprint {str(identity.get(FINGERPRINT, 'unknown'))[:8]})"

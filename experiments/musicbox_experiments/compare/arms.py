@@ -173,6 +173,7 @@ def _arm(config: CompareConfig, plan: _Plan) -> Arm:
         steps=config.train_steps,
         out=folder,
         listeners=listeners,
+        dataset=dataset.identity,
         validation_sessions=picking,
         horizon=config.horizon,
     )

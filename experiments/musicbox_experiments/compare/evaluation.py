@@ -18,7 +18,7 @@ from musicbox_env.schema import UNKNOWN
 from musicbox_experiments.evaluate.metrics import PerSession, Rollout
 from musicbox_experiments.evaluate.reranking import rerank
 from musicbox_experiments.evaluate.rollout import MEND, roll_out
-from musicbox_experiments.train.jobs import BEST, TrainingJob, trained
+from musicbox_experiments.train.jobs import BEST, TrainingJob, open_same, trained
 
 SKYLINE_EVALUATORS = ("ground_truth", "replay")
 """Evaluators of the oracle: those whose answers a product of vectors orders. At others it would be
@@ -74,6 +74,7 @@ def evaluate_one(job: TrainingJob, by: Evaluation) -> tuple[list[Rollout], PerSe
     file = by.folder / f"{RERANKED}{job.agent}-{job.seed}.npz"
     if not _is_of(file, training):
         made = rerank(agent, by.options, by.sessions, seed=by.seed, training_seed=job.seed)
+        open_same(job)
         _write_whole(file, made.save, training)
     parts, checked = PerSession.load(file), CheckedFile(file, MEND)
     checked.require(
@@ -112,6 +113,7 @@ def _rolled_out(
                 training_seed=job.seed,
                 progress=bar.update,
             )
+        open_same(job)
         _write_whole(file, made.save, made_of)
     found, of = Rollout.load(file), (job.agent, job.seed, evaluator)
     checked, tracks = CheckedFile(file, MEND), len(agent.dataset.catalog)

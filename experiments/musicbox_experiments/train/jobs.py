@@ -24,6 +24,7 @@ from musicbox_agents.base import AGENT
 from musicbox_agents.ddpg import checkpoints
 
 from musicbox_env.data.checks import CheckedFile
+from musicbox_env.data.dataset import Dataset
 from musicbox_env.data.writing import write_json
 from musicbox_env.errors import reading, remove_tree
 from musicbox_env.listeners import LISTENERS
@@ -78,6 +79,7 @@ class TrainingJob:
         validation_listener: Keyword of the listener that picks it; None is the one learned with.
         acting: Settings of acting in which the trained agent differs from its training.
         horizon: Songs of a validation session; None is as many as the log had left.
+        dataset: `Dataset.identity` of the data that the run began with; empty where nobody says.
     """
 
     agent: str
@@ -90,6 +92,7 @@ class TrainingJob:
     validation_listener: str | None = None
     acting: Mapping[str, Any] = field(default_factory=dict)
     horizon: int | None = None
+    dataset: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def done(self) -> bool:
@@ -113,12 +116,13 @@ def jobs_for(
     listeners: Listeners,
     validation_sessions: int | None = None,
     horizon: int | None = None,
+    dataset: Mapping[str, Any] | None = None,
 ) -> list[TrainingJob]:
     """All jobs of a comparison; an agent that does not learn has one, with seed 0.
 
     ``settings`` are those that the user gave, by label; ``options`` lack the listener. Without
     ``validation_sessions`` it is `VALIDATION_SESSIONS` or `OFFLINE_VALIDATION_SESSIONS`. The
-    ``horizon`` is that of validation sessions.
+    ``horizon`` is that of validation sessions, ``dataset`` the `Dataset.identity` of their data.
     """
     return [
         TrainingJob(
@@ -132,6 +136,7 @@ def jobs_for(
             listeners.picking,
             acting_of(label),
             horizon,
+            dataset or {},
         )
         for label in labels
         for seed in range(seeds if class_of(label).learns else 1)
@@ -168,7 +173,7 @@ def train(
 def _train(
     job: TrainingJob, folder: Path, progress: Callable[[int], object] | None, until: int
 ) -> None:
-    dataset = open_dataset(job.options.get("data"))
+    dataset = open_same(job)
     begun = {**_about(job), "dataset": dataset.identity}
     _prepare(folder, begun)
     started = time.perf_counter() - seconds_before(folder)
@@ -192,6 +197,7 @@ def _train(
     write_seconds(folder, time.perf_counter() - started)
     if until < job.steps:
         return
+    open_same(job)  # what it learned with was opened by path, again and again
     write_json(folder / TRAINING, _about(job))
     shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
     (folder / BEGUN).unlink(missing_ok=True)
@@ -380,8 +386,20 @@ def _require_same_settings(job: TrainingJob) -> None:
 
 def trained(job: TrainingJob) -> Agent:
     """The best checkpoint of a finished job, with its settings of acting."""
+    return load_agent(Path(job.folder) / BEST, open_same(job), changed=job.acting)
+
+
+def open_same(job: TrainingJob) -> Dataset:
+    """Open the data of a job.
+
+    Raises:
+        ValueError: They are not those that its run began with.
+    """
     dataset = open_dataset(job.options.get("data"))
-    return load_agent(Path(job.folder) / BEST, dataset, changed=job.acting)
+    if job.dataset:
+        mend = "Bring the data of the run back, or name another folder with --out."
+        dataset.require_same(job.dataset, "What this run has made so far", mend)
+    return dataset
 
 
 def run_folders(run: Path) -> list[Path]:

@@ -134,4 +134,5 @@ def planned(config: TrainConfig) -> list[TrainingJob]:
         steps=config.train_steps,
         out=config.out,
         listeners=listeners,
+        dataset=dataset.identity,
     )
