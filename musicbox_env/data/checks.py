@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from musicbox_env.errors import InputError
+from musicbox_env.errors import InputError, shown
 
 Settings = TypeVar("Settings")
 
@@ -146,6 +146,33 @@ class CheckedFile:
             return cls(**values)
         except ValueError as error:
             raise FileError(f"{self.file}: {where}: {error} {self.mend}") from None
+
+    def require_form(self, value: Any, form: Any, where: str) -> None:
+        """Refuse JSON of another form, at any depth.
+
+        Args:
+            value: The JSON value.
+            form: A declared type as of `built`; a list of the form of each entry; or a dict of
+                forms by name, where a name that ends with ? may be missing and * is any other.
+            where: What the value is called.
+
+        Raises:
+            FileError: It has another form.
+        """
+        if isinstance(form, list):
+            self.require(isinstance(value, list), f"{where} is {_kind(value)}", "a list")
+            for number, entry in enumerate(value):
+                self.require_form(entry, form[0], f"{where}[{number}]")
+        elif isinstance(form, dict):
+            self._typed(value, dict, where)
+            for name, inner in form.items():
+                key = name.removesuffix("?")
+                missing = key == name != "*" and key not in value
+                self.require(not missing, f"{where} has no {key!r}", f"{key!r}")
+                for found in value if name == "*" else {key} & value.keys():
+                    self.require_form(value[found], inner, f"{where}: {shown(found)[:60]}")
+        else:
+            self._typed(value, form, where)
 
     def _typed(self, value: Any, hint: Any, where: str) -> Any:
         """A JSON value as its declared type, or refused."""

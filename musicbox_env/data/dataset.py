@@ -40,6 +40,7 @@ from musicbox_env.data.fingerprint import (
     in_words,
 )
 from musicbox_env.data.sessions import MEND, OFFSETS, SessionLog
+from musicbox_env.data.splits import TIME
 from musicbox_env.data.verdicts import State, once, state_of
 from musicbox_env.errors import require_text
 from musicbox_env.schema import suggest
@@ -124,9 +125,9 @@ class Dataset:
                 f"{self.folder} has format version {self.about.get('format_version')}, and this "
                 f"MusicBox reads version {FORMAT_VERSION}; make the dataset again."
             )
-        for name, kind in _ABOUT.items():
-            if name in self.about or kind is int:
-                self._about.field(self.about, name, kind)
+        self._about.require_form(self.about, _ABOUT, "it")
+        if self.about.get("split", {}).get("kind") == TIME:
+            self._about.require_form(self.about["split"], _TIME_SPLIT, "split")
         self.state = state or state_of_dataset(self.folder)
         self.sessions = SessionLog(self.folder)
         self.catalog = Catalog(self.folder)
@@ -327,8 +328,21 @@ def state_of_dataset(folder: Path) -> State:
     return state_of(files, [folder / name for name in ("plays", "sessions")])
 
 
-_ABOUT: dict[str, type] = {
+_COUNTS = {"sessions": int, "plays": int}
+_TIME_SPLIT = {"by": str, "gap": str, "seed": int, "left_out?": {"*": _COUNTS}}
+_ABOUT: dict[str, Any] = {
     **dict.fromkeys(("sessions", "plays", "tracks", "longest_session"), int),
-    **dict.fromkeys((IDENTITY, "split", "part", "synthetic", "history", "rejected"), dict),
+    "rows_read?": int,
+    "rejected?": {"rows": int, "reasons": {"*": int}},
+    "sources?": [{"file": str, "sha256": str, "rows": int, "sessions?": int}],
+    "track_features?": {
+        "sources": [{"file": str, "sha256": str}],
+        "passed_over?": [{"name": str}],
+    },
+    "passed_over?": {"files": int, "names": [str]},
+    "history?": {"levels?": {"inferred_share?": float}},
+    "split?": {"kind?": str, **dict.fromkeys(("train?", "validation?", "test?"), float)},
+    "part?": dict.fromkeys(("name?", "evaluated?"), str),
+    **dict.fromkeys((f"{IDENTITY}?", "synthetic?"), dict),
 }
-"""Types of entries of ``dataset.json``; numbers have to be there, and true."""
+"""Form of ``dataset.json``, as far as something reads it; numbers are there, and true."""

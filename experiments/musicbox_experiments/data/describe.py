@@ -231,7 +231,7 @@ def time_split_lines(about: Mapping[str, Any]) -> list[str]:
     by = "dates that were named (and are not stored)"
     if about["by"] == "shares":
         by = "shares of " + ", ".join(
-            f"{100 * about[name]:g} % {name}" for name in ("train", "validation", "test")
+            f"{100 * about.get(name, 0):g} % {name}" for name in ("train", "validation", "test")
         )
     return [
         f"by time: training, a gap of {about['gap']}, validation, then test; by {by}; training "
@@ -369,7 +369,7 @@ def _origin(about: Mapping[str, Any]) -> list[str]:
 def _flat(content: Mapping[str, Any], indent: str = "") -> Iterator[str]:
     """Nested settings as indented lines."""
     for key, value in content.items():
-        if isinstance(value, list) and value and isinstance(value[0], Mapping):
+        if isinstance(value, list) and value and all(isinstance(v, Mapping) for v in value):
             yield f"{indent}{key}:"
             for entry in value:
                 yield f"{indent}  {', '.join(f'{k} {_plain(v)}' for k, v in entry.items())}"

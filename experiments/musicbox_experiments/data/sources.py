@@ -1,10 +1,12 @@
 """Which dataset a command works on: a folder, raw logs, or the bundled synthetic one."""
 
+import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from musicbox_env.data.dataset import Dataset
 from musicbox_env.data.splits import SplitConfig
+from musicbox_env.errors import shown
 from musicbox_env.ingest.histories.formats import HistoryConfig
 from musicbox_env.ingest.sources.files import describe_source, find_files
 from musicbox_env.schema import require_known
@@ -121,7 +123,7 @@ class Source:
 
     def _ingest(self, folder: Path, sessions: tuple[str, ...], tracks: tuple[str, ...]) -> Path:
         if folder.exists():
-            _require_made_from(folder, sessions)
+            _require_made_from(folder, sessions, tracks)
         else:
             ingest.run(
                 ingest.IngestConfig(
@@ -136,13 +138,32 @@ class Source:
         return folder
 
 
-def _require_made_from(folder: Path, sessions: tuple[str, ...]) -> None:
-    """Refuse a dataset of other files, by their content."""
-    named = {describe_source(file)["sha256"] for file in find_files(sessions).files}
-    made_from = Dataset(folder).about["sources"]
-    other = [source["file"] for source in made_from if source["sha256"] not in named]
-    if other:
-        raise FileExistsError(
-            f"{folder} was made from other files than --sessions names now ({', '.join(other)}). "
-            "Name another folder with --out."
-        )
+def _require_made_from(folder: Path, sessions: tuple[str, ...], tracks: tuple[str, ...]) -> None:
+    """Refuse a dataset of other files, more or fewer, by their content."""
+    about = Dataset(folder).about
+    features = about.get("track_features", {})
+    made_from = about.get("sources", [])
+    passed_over = about.get("passed_over", {"files": 0, "names": []})
+    others = [*passed_over["names"], *(of["name"] for of in features.get("passed_over", []))]
+    known = {Path(name).name for name in others}
+    sums = {of["sha256"] for of in [*made_from, *features.get("sources", [])]}
+    cut = about.get("filters", {}).get("max_rows") is not None  # later files were not read
+    unlisted = passed_over["files"] - len(passed_over["names"])
+    for option, names, made, spare in (
+        ("--sessions", sessions, made_from, math.inf if cut else unlisted),
+        ("--tracks", tracks, features.get("sources", []), 0),
+    ):
+        found = {describe_source(f)["sha256"]: shown(f) for f in find_files(names).files}
+        missing = [source["file"] for source in made if source["sha256"] not in found]
+        more = [
+            file
+            for sha256, file in found.items()
+            if sha256 not in sums and Path(file).name not in known
+        ]
+        said = [f"missing: {', '.join(missing)}"] if missing else []
+        said += [f"added: {', '.join(more)}"] if len(more) > spare else []
+        if said or (option == "--sessions" and not made):
+            raise FileExistsError(
+                f"{folder} was made from other files than {option} names now "
+                f"({'; '.join(said) or 'it names none'}). Name another folder with --out."
+            )
