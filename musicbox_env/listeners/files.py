@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
-from musicbox_env.data.checks import CheckedFile
+from musicbox_env.data.checks import CheckedFile, FileError
 
 FORMAT_VERSION: Final = 1
 KINDS: Final = ("learned", "similarity")
@@ -19,14 +19,30 @@ ABOUT: Final = "about"
 MEND: Final = "It must be a file that `musicbox fit-listener` wrote; fit the listener again."
 
 
-def require_file_name(path: Path) -> None:
-    """Refuse a folder where a file is to be written, before hours are spent on what goes there.
+def require_own_file(path: Path, read: Callable[[Path], object]) -> None:
+    """Refuse to write over a folder or a foreign file, before hours are spent on what goes there.
+
+    Args:
+        path: File to write.
+        read: Reads what was written there before.
 
     Raises:
         ValueError: It is a folder.
+        FileExistsError: It holds something else.
     """
     if path.is_dir():
         raise ValueError(f"--out {path} is a folder; name the file to write, as {path}/fitted.npz.")
+    if not os.path.lexists(path):
+        return
+    try:
+        read(path)
+    except FileError as error:
+        raise FileExistsError(
+            f"--out {path} holds something else than is to be written, and is left alone. Move it "
+            "away, or name another file."
+        ) from error
+    except ValueError:  # what another version wrote
+        pass
 
 
 def write_fit(path: Path, about: Mapping[str, Any], arrays: Mapping[str, npt.NDArray]) -> None:

@@ -128,16 +128,24 @@ class LeavingModel:
                 f"There is no leaving model {path}; make one with `musicbox fit-leaving DATA`, or "
                 f"take leaving={PUBLISHED!r}."
             )
-        file = CheckedFile(path, "It must be a file that `musicbox fit-leaving` wrote.")
-        content = file.json()
-        version = file.field(content, "format_version", int)
-        file.require(version == FORMAT_VERSION, f"format version {version}", str(FORMAT_VERSION))
-        model = file.built(cls, content.get("leaving"), "leaving")
-        fitted_on = content.get(FITTED_ON)
+        model, fitted_on = cls.read(path)
         if fitted_on != dataset.whole.identity:
             mend = f"Fit one with `musicbox fit-leaving {dataset.folder}`."
             dataset.require_same_catalog(fitted_on, f"The leaving model {path}", mend)
         return model
+
+    @classmethod
+    def read(cls, path: Path) -> tuple[LeavingModel, object]:
+        """What `save` wrote: the model, and the identity of the dataset that it was fitted on.
+
+        Raises:
+            FileError: The file holds something else.
+        """
+        file = CheckedFile(path, "It must be a file that `musicbox fit-leaving` wrote.")
+        content = file.json()
+        version = file.field(content, "format_version", int)
+        file.require(version == FORMAT_VERSION, f"format version {version}", str(FORMAT_VERSION))
+        return file.built(cls, content.get("leaving"), "leaving"), content.get(FITTED_ON)
 
 
 def require_leaving(name: str | None) -> None:

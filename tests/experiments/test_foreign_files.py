@@ -125,3 +125,20 @@ def test_a_dataset_whose_path_is_no_text_is_not_called_damaged(made, tmp_path):
     shutil.copytree(made / "data", folder)
     with pytest.raises(ValueError, match=r"\\xff: the path is no UTF-8 text"):
         Dataset(folder)
+
+
+@pytest.mark.parametrize("command", ["fit-leaving", "fit-listener"])
+@pytest.mark.parametrize("name", ["notes.txt", "dataset.json", "t.npz", "link"])
+def test_a_fitted_file_takes_the_place_of_such_a_file_alone(made, tmp_path, capsys, command, name):
+    file = tmp_path / name
+    text = (made / "data/dataset.json").read_text() if name == "dataset.json" else "mine"
+    (tmp_path / "target").write_text(text)
+    file.symlink_to("target") if name == "link" else file.write_text(text)
+    arguments = [command, made / "data", "--out", file]
+    arguments += ["--listener", "similarity"] if command == "fit-listener" else []
+    assert "is left alone" in refused(arguments, capsys)
+    assert file.read_text() == text
+    file.unlink()
+    for _ in range(2):
+        main(list(map(str, arguments)))
+    assert file.is_file()

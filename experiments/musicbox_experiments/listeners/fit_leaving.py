@@ -20,7 +20,7 @@ from tyro.conf import Positional
 
 from musicbox_env.data.dataset import Dataset
 from musicbox_env.data.summaries import skip_share
-from musicbox_env.listeners.files import require_file_name
+from musicbox_env.listeners.files import require_own_file
 from musicbox_env.listeners.leaving import FILE, FITTED_ON, PUBLISHED, LeavingModel
 from musicbox_env.locks import held
 from musicbox_env.schema import Level
@@ -178,7 +178,7 @@ def run(config: FitLeavingConfig) -> Path:
     """Fit on training sessions, print the evidence of the others, write; returns the file."""
     dataset = open_dataset(config.data)
     out = config.out or dataset.folder / FILE
-    require_file_name(out)
+    require_own_file(out, LeavingModel.read)
     train = dataset.sessions.sessions_in("train")
     moments = training_moments(dataset)
     held_out = np.setdiff1d(np.arange(dataset.sessions.num_sessions), train)

@@ -19,7 +19,7 @@ from tyro.conf import Positional
 
 from musicbox_env.data.dataset import WHOLE, Dataset
 from musicbox_env.ingest.training_parts import evaluated_in, open_part
-from musicbox_env.listeners.files import require_file_name, write_fit
+from musicbox_env.listeners.files import read_fit, require_own_file, write_fit
 from musicbox_env.listeners.learned.listener import Calibration, FittedNetwork, LearnedListener
 from musicbox_env.listeners.learned.network import Network
 from musicbox_env.listeners.similarity import MODES, SimilarityConfig
@@ -339,7 +339,7 @@ def run(config: FitListenerConfig) -> Path:
     """Fit, write, and print how well it went; returns the file."""
     dataset = open_dataset(config.data)
     out = output_file(config, dataset)
-    require_file_name(out)
+    require_own_file(out, read_fit)
     with held(out):
         return _fit(config, dataset, out)
 
