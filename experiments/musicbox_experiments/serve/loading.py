@@ -33,6 +33,7 @@ class Loader:
         """
         one_thread()
         config = self._config
+        say(f"Opening {config.run}. What is not compiled yet is compiled now, for a minute or two.")
         engine = Engine.open(config.run, config.agents, config.seed)
         if lost := sorted(self._served.intersection(engine.left_out)):
             raise UserError(f"{', '.join(lost)} cannot be served, see above.")

@@ -42,6 +42,8 @@ class PlayConfig:
 def run(config: PlayConfig) -> None:
     """Serve until interrupted."""
     serve.require_installed()
+    with serve.bound(serve.ServeConfig.host, config.port):
+        pass  # one that is taken is not found out after the training
     if config.run is None:
         say(f"Training {', '.join(PLAYED)}, unless {config.out} holds them: about a minute.")
         for agent in PLAYED:

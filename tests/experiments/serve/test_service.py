@@ -308,6 +308,22 @@ def test_pages_need_no_other_host_and_nothing_inline(address):
     assert "http" not in sources.replace("http://www.w3.org/2000/svg", "")
 
 
+def test_every_field_is_described(address):
+    _, _, answer = sent(address, "GET", "/openapi.json")
+    schema = json.loads(answer)
+    own = {n: of for n, of in schema["components"]["schemas"].items() if "Validation" not in n}
+    assert {"RecommendRequest", "Look", "Problem"} <= own.keys()
+    for name, shape in own.items():
+        for field, of in shape["properties"].items():
+            assert of.get("description"), f"{name}.{field}"
+    parameters = schema["paths"]["/v1/tracks"]["get"]["parameters"]
+    assert {one["name"]: one["schema"].get("default") for one in parameters} == {
+        "query": None,
+        "limit": 10,
+    }
+    assert all(one["description"] for one in parameters)
+
+
 def test_the_map_holds_every_song(address, engine, looker):
     _, headers, body = sent(address, "GET", "/v1/map")
     number = int(np.frombuffer(body, "<u4", 1)[0])

@@ -12,6 +12,7 @@ import time
 from http.client import HTTPConnection
 
 import pytest
+from musicbox_experiments.serve import play
 from musicbox_experiments.serve.client import Client
 from musicbox_experiments.serve.loading import Loader
 from musicbox_experiments.serve.serve import ServeConfig, read_token, run, state_of_run
@@ -153,6 +154,9 @@ def test_a_port_that_is_taken_is_named(two_runs):
         port = taken.getsockname()[1]
         with pytest.raises(UserError, match=f"port {port} cannot be served at .*--port"):
             run(ServeConfig(two_runs / "old", port=port))
+        with pytest.raises(UserError, match=f"port {port} cannot be served at .*--port"):
+            play.run(play.PlayConfig(out=two_runs / "played", port=port))
+        assert not (two_runs / "played").exists()
 
 
 def test_names_that_no_host_can_have_are_refused(two_runs):
