@@ -197,7 +197,7 @@ class Recommendation(Described):
     unknown: list[Unknown]
     """Songs named that the catalog does not know, which count for nothing."""
     served_by: ServedBy
-    """What answered."""
+    """Run, agent and dataset behind the answer."""
 
 
 class PlaylistSong(Song):
@@ -215,7 +215,7 @@ class Playlist(Described):
     unknown: list[Unknown]
     """Songs named that the catalog does not know, which count for nothing."""
     served_by: ServedBy
-    """What answered."""
+    """Run, agent and dataset behind the answer."""
 
 
 class FoundSong(Song):
