@@ -9,7 +9,9 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from http.client import HTTPConnection
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from musicbox_agents import make_agent
 from musicbox_experiments.serve.client import Client
@@ -49,6 +51,17 @@ def served(app: Guard) -> Iterator[str]:
     finally:
         server.should_exit = True
         thread.join()
+
+
+def sent(address, method, path, body=None, headers=()):
+    """Status, headers and body of a request as it is."""
+    connection = HTTPConnection(urlsplit(address).netloc, timeout=20)
+    given = {"Content-Type": "application/json", **dict(headers)}
+    connection.request(method, path, body, given)
+    response = connection.getresponse()
+    answer = response.status, dict(response.getheaders()), response.read()
+    connection.close()
+    return answer
 
 
 def command(run: Path, *options: str) -> list[str]:

@@ -5,10 +5,6 @@ import re
 import socket
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
-from http.client import HTTPConnection
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -16,26 +12,13 @@ import pytest
 from musicbox_experiments.cli import main
 from musicbox_experiments.serve.client import Client, ServiceError
 from musicbox_experiments.serve.recommend import RecommendConfig, recommend
-from musicbox_experiments.serve.service import connections
 from musicbox_experiments.serve.service.app import PAGE
-from musicbox_experiments.serve.service.connections import MALFORMED
-from served_runs import TOKEN
+from served_runs import TOKEN, sent
 
 from musicbox_env.ingest.histories.levels import LevelConfig
 from musicbox_env.schema import Level
 
 HEARD = "t_00000003:full,t_00000017:skipped,t_00000042:kept"
-
-
-def sent(address, method, path, body=None, headers=()):
-    """Status, headers and body of a request as it is."""
-    connection = HTTPConnection(urlsplit(address).netloc, timeout=20)
-    given = {"Content-Type": "application/json", **dict(headers)}
-    connection.request(method, path, body, given)
-    response = connection.getresponse()
-    answer = response.status, dict(response.getheaders()), response.read()
-    connection.close()
-    return answer
 
 
 def ids(answer):
@@ -350,149 +333,3 @@ def test_counters_count(client, address):
     counts = dict(re.findall(r"^(\S+) ([\d.e+-]+)$", text.decode(), re.MULTILINE))
     assert float(counts['musicbox_requests_total{route="/v1/recommend",status="200"}']) >= 1
     assert float(counts["musicbox_batch_size_count"]) >= 1
-
-
-def at_once(address, path, bodies):
-    """Statuses of requests that are sent together."""
-    with ThreadPoolExecutor(len(bodies)) as pool:
-        return [*pool.map(lambda body: sent(address, "POST", path, body)[0], bodies)]
-
-
-def test_looks_wait_for_each_other_and_songs_for_one_of_them(address, looker, monkeypatch):
-    """Of many looks some are refused; whoever asks for songs in their midst is answered."""
-    show = looker.look
-
-    def slow(request):
-        time.sleep(0.1)
-        return show(request)
-
-    monkeypatch.setattr(looker, "look", slow)
-    looks = [json.dumps({"heard": [], "agents": ["popularity"] * 50})] * 50
-    with ThreadPoolExecutor(1) as pool:
-        statuses = pool.submit(at_once, address, "/v1/look", looks)
-        time.sleep(0.5)
-        begun = time.monotonic()
-        assert sent(address, "POST", "/v1/recommend", "{}")[0] == 200
-        assert sent(address, "GET", "/readyz")[0] == 200
-        assert time.monotonic() - begun < 1.5
-        assert not statuses.done()
-        assert {*statuses.result()} == {200, 503}
-
-
-def test_requests_of_many_songs_count_as_several_that_wait(address, engine, monkeypatch):
-    agent = engine.agents["popularity"]
-    songs = agent.songs
-
-    def slow(sessions, numbers):
-        time.sleep(0.5)
-        return songs(sessions, numbers)
-
-    monkeypatch.setattr(agent, "songs", slow)
-    body = '{"agent": "popularity", "k": 100}'
-    statuses = at_once(address, "/v1/recommend", [body] * 200)
-    assert {*statuses} == {200, 503}
-    assert statuses.count(200) >= 102
-
-
-def test_an_agent_named_twice_is_shown_once(client):
-    answer = client.ask("POST", "/v1/look", {"heard": [], "agents": ["ddpg", "bc", "ddpg"]})
-    assert [view["agent"] for view in answer["agents"]] == ["ddpg", "bc"]
-
-
-def raw(address, *parts, end=False):
-    """What is answered until the connection closes; each part is sent after a while."""
-    host, port = urlsplit(address).netloc.split(":")
-    with socket.create_connection((host, int(port)), timeout=20) as connection:
-        with suppress(ConnectionError):  # it may be closed meanwhile
-            for part in parts:
-                connection.sendall(part)
-                time.sleep(0.1)
-        if end:
-            connection.shutdown(socket.SHUT_WR)
-        answer = bytearray()
-        with suppress(ConnectionError):
-            while part := connection.recv(65_536):
-                answer += part
-        return bytes(answer)
-
-
-def test_what_is_no_http_is_refused_in_json(address):
-    heads = [b"what\r\n\r\n", b"GET / HTTP/1.1\r\nX: " + b"x" * 70_000]
-    for head in heads:
-        answered, _, body = raw(address, head).partition(b"\r\n\r\n")
-        assert answered.startswith(b"HTTP/1.1 400 ")
-        assert json.loads(body)["detail"] == MALFORMED
-
-
-def test_a_client_that_sends_no_more_is_answered(address):
-    head = b"POST /v1/recommend HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
-    answer = raw(address, head + b"Content-Length: 2\r\n\r\n{}", end=True)
-    assert answer.startswith(b"HTTP/1.1 200 ")
-    assert raw(address, end=True) == raw(address, b"GET / HT", end=True) == b""
-
-
-def test_heads_of_requests_must_come_in_time(address, monkeypatch):
-    """Connections that sent nothing, or half a head, or drip one, are closed."""
-    monkeypatch.setattr(connections, "HEAD_SECONDS", 0.5)
-    head = b"GET /healthz HTTP/1.1\r\n"
-    begun = time.monotonic()
-    for parts in ([], [head[:9]], [b"%c" % byte for byte in head][:8]):
-        assert raw(address, *parts) == b""
-    assert time.monotonic() - begun < 10
-    whole = head + b"Host: a\r\n\r\n"
-    assert b"200 OK" in raw(address, whole + head)  # half a second request after an answer
-
-
-def test_a_head_is_answered_as_what_it_is_the_head_of(address):
-    for path in ("/healthz", "/readyz", "/", "/v1/about"):
-        status, headers, body = sent(address, "HEAD", path)
-        assert (status, body) == (200, b"")
-        assert int(headers["content-length"]) == len(sent(address, "GET", path)[2])
-    assert sent(address, "HEAD", "/v1/recommend")[0] == 405
-
-
-def test_many_names_are_looked_up_beside_the_event_loop(address, engine, monkeypatch):
-    find = engine.songs.find
-
-    def slow(name):
-        time.sleep(0.01)
-        return find(name)
-
-    monkeypatch.setattr(engine.songs, "find", slow)
-    body = json.dumps({"exclude": ["t_00000001"] * 200})
-    with ThreadPoolExecutor(1) as pool:
-        answer = pool.submit(sent, address, "POST", "/v1/recommend", body)
-        time.sleep(0.5)
-        begun = time.monotonic()
-        assert sent(address, "GET", "/healthz")[0] == 200
-        assert time.monotonic() - begun < 1
-        assert not answer.done()
-        assert answer.result()[0] == 200
-
-
-def test_pages_of_proxies_are_refusals_and_late_answers_are_not_asked_for_again():
-    asked = []
-
-    class Proxy(BaseHTTPRequestHandler):
-        def do_GET(self):
-            asked.append(self.path)
-            if self.path.startswith("/v1/tracks"):
-                time.sleep(1)
-            self.send_response(502)
-            self.end_headers()
-            with suppress(ConnectionError):
-                self.wfile.write(b"<h1>Bad gateway")
-
-        def log_message(self, *texts):
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Proxy) as proxy:
-        threading.Thread(target=proxy.serve_forever).start()
-        with Client(f"127.0.0.1:{proxy.server_port}", timeout=0.3) as client:
-            with pytest.raises(ServiceError, match="no answer of the service") as bad:
-                client.about()
-            with pytest.raises(TimeoutError):
-                client.tracks("a")
-        proxy.shutdown()
-    assert (bad.value.status, "Bad gateway" in str(bad.value)) == (502, True)
-    assert len(asked) == 2
