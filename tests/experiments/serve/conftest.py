@@ -1,7 +1,8 @@
 """A run of all agents, untrained, and its service on a port of this machine."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from musicbox_agents import AGENTS
@@ -52,3 +53,27 @@ def guarded(engine, looker) -> Iterator[str]:
 def client(address) -> Iterator[Client]:
     with Client(address, retries=0) as client:
         yield client
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """The system's Chromium."""
+    from browsing import CHROMIUM, sync_playwright  # for tests of the page alone
+
+    if CHROMIUM is None:
+        pytest.skip("no Chromium on this machine; Debian has it as the package chromium")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def opened(browser, address) -> Callable[..., Any]:
+    """Opens the page of all agents, or of another address; see `browsing.opening`."""
+    from browsing import opening
+
+    def open_page(where: str = address, **options: Any) -> Any:
+        return opening(browser, where, **options)
+
+    return open_page

@@ -3,75 +3,22 @@
 import os
 import random
 import re
-import shutil
 from contextlib import contextmanager
 from uuid import UUID
 
 import pytest
+from browsing import PHONE, WAIT_MS, pixels, ready, strip
 from make_logs import make_log
 from musicbox_experiments.serve.engine import Engine
 from musicbox_experiments.serve.service.app import create_app
 from musicbox_experiments.serve.service.look import Looker
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import expect
 from served_runs import TOKEN, served, write_training
 
 from musicbox_env.data.dataset import Dataset
 from musicbox_env.ingest.pipeline import IngestConfig, ingest
 
 pytestmark = pytest.mark.browser
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-WAIT_MS = 20_000
-
-
-@pytest.fixture(scope="module")
-def browser():
-    if CHROMIUM is None:
-        pytest.skip("no Chromium on this machine; Debian has it as the package chromium")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def opened(browser, address):
-    """Opens the page; at the end nothing may have gone wrong, and no other host been asked."""
-
-    @contextmanager
-    def open_page(where=address, path="/", expected_errors=0, **options):
-        context = browser.new_context(**options)
-        page = context.new_page()
-        page.set_default_timeout(WAIT_MS)
-        wrong, foreign = [], []
-        page.on("console", lambda said: said.type == "error" and wrong.append(said.text))
-        page.on("pageerror", lambda error: wrong.append(str(error)))
-        page.on("request", lambda sent: sent.url.startswith(where) or foreign.append(sent.url))
-        page.goto(where + path)
-        yield page
-        assert (len(wrong), foreign) == (expected_errors, []), (wrong, foreign)
-        context.close()
-
-    return open_page
-
-
-def ready(page: Page) -> None:
-    expect(page.locator("article").first).to_be_visible(timeout=WAIT_MS)
-
-
-def strip(page: Page):
-    return page.locator("#strip li")
-
-
-def pixels(page: Page, canvas: str) -> int:
-    """Pixels of a canvas that are drawn."""
-    return page.evaluate(
-        """id => {
-            const canvas = document.getElementById(id);
-            const {data} = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
-            return data.filter((value, i) => i % 4 === 3 && value > 0).length;
-        }""",
-        canvas,
-    )
 
 
 def test_a_listener_of_ones_own(opened, engine):
@@ -113,6 +60,31 @@ def test_a_simulated_listener_plays_a_whole_session(opened):
         page.get_by_role("button", name="Back").click()
         expect(page.get_by_role("button", name="Step")).to_be_enabled()
         expect(page.locator("article header .faint").first).to_contain_text("kept")
+
+
+@pytest.mark.parametrize("named", [True, False], ids=["named", "left out"])
+def test_shares_stay_when_the_session_is_over(opened, engine, named):
+    def at_the_end(route):
+        look = route.fetch().json()
+        if look["remaining"] == 0:
+            empty = {"songs": [], "points": [], "near": []}
+            look["agents"] = [{"agent": name, **empty} for name in engine.agents if named]
+        route.fulfill(json=look)
+
+    with opened() as page:
+        page.route("**/v1/look", at_the_end)
+        ready(page)
+        while page.get_by_role("button", name="Step").is_enabled():
+            heard = strip(page).count()
+            page.keyboard.press("n")
+            expect(strip(page)).not_to_have_count(heard)
+        expect(page.get_by_role("status")).to_contain_text("The session is over")
+        cards = page.locator("article")
+        assert cards.count() == len(engine.agents)
+        assert all("% kept" in text for text in page.locator("article header").all_inner_texts())
+        assert all("The session is over." in text for text in cards.all_inner_texts())
+        expect(page.locator("#map-text")).to_contain_text("The session is over")
+        expect(page.locator("#map-text")).not_to_contain_text("proto-action")
 
 
 def test_agents_are_switched_side_by_side(opened, engine):
@@ -163,23 +135,37 @@ def test_by_keyboard_alone(opened, engine):
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_on_a_phone(opened, scheme):
-    size = {"width": 360, "height": 740}
-    with opened(viewport=size, color_scheme=scheme, has_touch=True) as page:
+    with opened(color_scheme=scheme, **PHONE) as page:
         ready(page)
-        page.get_by_role("button", name="Step").click()
-        expect(page.locator("#strip-text")).to_contain_text("3 recommended")
+        for heard in (3, 6, 9):
+            page.get_by_role("button", name="Step").click()
+            expect(page.locator("#strip-text")).to_contain_text(f"{heard} recommended")
         assert page.evaluate("document.documentElement.scrollWidth") <= 360
+        assert page.evaluate("visualViewport.scale") == 1
         ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
         brightness = sum(int(part) for part in ground[4:-1].split(",")) / 3
         assert (brightness > 128) == (scheme == "light")
         assert pixels(page, "catalog") > 0
+        strip(page).nth(2).tap()
+        expect(page.locator("#strip-song")).to_contain_text("3. ")
+
+
+def test_agents_stand_side_by_side_on_a_laptop(opened):
+    with opened(viewport={"width": 1400, "height": 900}) as page:
+        ready(page)
+        boxes = [card.bounding_box() for card in page.locator("article").all()]
+        first = [box for box in boxes if box["y"] == boxes[0]["y"]]
+        assert len(first) >= 5
+        assert first[0]["y"] < 650
+        headers = [card.bounding_box()["height"] for card in page.locator("article header").all()]
+        assert max(headers) < 1.5 * min(headers)
 
 
 def test_a_song_of_the_map_is_named(opened, engine):
     with opened() as page:
         ready(page)
         page.get_by_role("button", name="Zoom in").click()
-        page.get_by_role("button", name="All").click()
+        page.get_by_role("button", name="Show all songs").click()
         box = page.locator("#session").bounding_box()
         for part in range(3, 18):  # somewhere across the middle lies a song
             at = {"x": box["width"] * part / 20, "y": box["height"] / 2}
@@ -198,7 +184,7 @@ def test_all_that_can_be_used_has_a_name(opened):
         ]
         assert unnamed == []
         assert 'meter "Chance of a skip' in snapshot
-        assert 'img "The cross is the proto-action of ddpg' in snapshot
+        assert 'application "Map of the catalog"' in snapshot
 
 
 def test_titles_are_text_and_never_markup(opened):
@@ -209,8 +195,77 @@ def test_titles_are_text_and_never_markup(opened):
         page.route("**/v1/tracks?*", lambda route: route.fulfill(json={"tracks": [song]}))
         page.get_by_label("You", exact=True).check()
         page.get_by_label("Songs you heard").fill("x")
-        expect(page.locator("#found li span")).to_have_text(title)
+        expect(page.locator("#found li .name")).to_have_text(title)
         assert page.locator("#found img, #found b").count() == 0
+
+
+@pytest.fixture
+def named(opened):
+    """Opens a page whose first song of the first agent has a given name."""
+
+    @contextmanager
+    def open_page(title, artist=None, **options):
+        def renamed(route):
+            look = route.fetch().json()
+            look["agents"][0]["songs"][0] |= {
+                "title": title,
+                "artist": artist,
+                "nearest": title,
+                "likeness": 0.5,
+            }
+            route.fulfill(json=look)
+
+        with opened(**options) as page:
+            page.route("**/v1/look", renamed)
+            page.reload()
+            ready(page)
+            yield page
+
+    return open_page
+
+
+@pytest.mark.parametrize(
+    "title", ["live \u202e erocs", "\u2069\u202eerocs", "\u05e9\u05d9\u05e8", "a\u2029\u202eb"]
+)
+def test_names_turn_no_text_around_them(named, title):
+    def ends(page, text, part):
+        """Where a part of a text ends, in pixels from the left."""
+        return page.evaluate(
+            """([text, part]) => {
+                const box = document.querySelector(text);
+                const all = document.createTreeWalker(box, NodeFilter.SHOW_TEXT);
+                while (all.nextNode()) {
+                    const at = all.currentNode.data.indexOf(part);
+                    if (at < 0) continue;
+                    const range = document.createRange();
+                    range.setStart(all.currentNode, at);
+                    range.setEnd(all.currentNode, at + part.length);
+                    return range.getBoundingClientRect().right;
+                }
+            }""",
+            [text, part],
+        )
+
+    with named(title, viewport={"width": 1400, "height": 900}) as page:
+        second = page.locator("article").first.locator("li .name").nth(1).inner_text()
+        parts = ["would", "play:", *second.split()]
+        places = [ends(page, "#status", part) for part in parts]
+        assert places == sorted(places)
+        why = page.locator("article .why").first
+        assert ends(page, "article .why", "(") < ends(page, "article .why", "(cosine")
+        assert why.locator("bdi").count() == 1
+        assert not re.search("[\u202a-\u202e]", page.locator("body").inner_text())
+
+
+def test_a_long_name_is_cut(named):
+    with named("Long " * 600, artist="Wordy " * 600, **PHONE) as page:
+        page.get_by_label("You", exact=True).check()
+        expect(page.get_by_role("button", name="Step")).to_be_hidden()
+        song = page.locator("article li").first
+        assert song.bounding_box()["height"] < 200
+        assert page.get_by_role("status").bounding_box()["height"] < 60
+        song.get_by_role("button", name="Kept").click()
+        expect(strip(page)).to_have_count(1)
 
 
 @pytest.fixture(scope="module")
@@ -255,7 +310,25 @@ def test_a_catalog_of_ids_alone_is_usable(opened, ids_alone):
 
 def test_a_token_is_asked_for(opened, guarded):
     with opened(guarded, expected_errors=1) as page:  # the browser reports the 401
-        page.get_by_label("This service asks for a token").fill(TOKEN)
+        expect(page.get_by_role("status")).to_contain_text("Enter the token")
+        page.get_by_label("Token").fill(TOKEN)
+        page.get_by_role("button", name="Enter").click()
+        ready(page)
+        expect(page.get_by_label("Token")).to_be_hidden()
+
+
+@pytest.mark.parametrize(
+    "wrong", ["пароль-из-шестнадцати", "with a blank inside", "unknown-but-well-formed"]
+)
+def test_a_wrong_token_can_be_mended(opened, guarded, wrong):
+    refused = 2 if wrong == "unknown-but-well-formed" else 1
+    with opened(guarded, expected_errors=refused + 1) as page:
+        page.get_by_label("Token").fill(wrong)
+        page.get_by_role("button", name="Enter").click()
+        expect(page.get_by_role("status")).to_contain_text("no")
+        page.evaluate("text => sessionStorage.setItem('musicbox-token', text)", "пароль")
+        page.reload()
+        page.get_by_label("Token").fill(TOKEN)
         page.get_by_role("button", name="Enter").click()
         ready(page)
 

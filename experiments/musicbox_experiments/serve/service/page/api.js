@@ -1,6 +1,9 @@
 // Requests to the service. Every answer is JSON but the map, which is packed.
 
 const TOKEN = "musicbox-token";
+const SENDABLE = /^[\x21-\x7e]+$/; // what a token consists of, and a header can hold
+
+let token = remembered();
 
 export class Problem extends Error {
   constructor(status, detail) {
@@ -9,27 +12,59 @@ export class Problem extends Error {
   }
 }
 
-export function setToken(token) {
-  sessionStorage.setItem(TOKEN, token);
+// A browser that keeps nothing for a page refuses even to be asked.
+function remembered() {
+  try {
+    const text = sessionStorage.getItem(TOKEN);
+    return SENDABLE.test(text ?? "") ? text : null;
+  } catch {
+    return null;
+  }
+}
+
+function remember(text) {
+  token = text;
+  try {
+    if (text) sessionStorage.setItem(TOKEN, text);
+    else sessionStorage.removeItem(TOKEN);
+  } catch {
+    // The token is then asked for again when the page is loaded.
+  }
+}
+
+export function setToken(text) {
+  if (!SENDABLE.test(text.trim())) throw new Problem(401, "That is no token: letters without accents, digits and signs, no blanks.");
+  remember(text.trim());
+}
+
+function refusal(status, detail) {
+  if (status !== 401) return detail ?? `The service answered ${status}.`;
+  const said = token ? "The service knows no such token." : "Enter the token of this service. Whoever runs it has it in a file.";
+  remember(null);
+  return said;
 }
 
 async function ask(path, options = {}) {
   const headers = { ...options.headers };
-  const token = sessionStorage.getItem(TOKEN);
   if (token) headers.Authorization = `Bearer ${token}`;
+  const request = new Request(path, { ...options, headers });
   let response;
   try {
-    response = await fetch(path, { ...options, headers });
+    response = await fetch(request);
   } catch {
     throw new Problem(0, "The service does not answer.");
   }
   if (response.ok) return response;
   const said = await response.json().catch(() => ({}));
-  throw new Problem(response.status, said.detail ?? `The service answered ${response.status}.`);
+  throw new Problem(response.status, refusal(response.status, said.detail));
+}
+
+async function parsed(response) {
+  return response.json().catch(() => { throw new Problem(0, "The service's answer broke off, or is no JSON."); });
 }
 
 export async function get(path) {
-  return (await ask(path)).json();
+  return parsed(await ask(path));
 }
 
 export async function post(path, body) {
@@ -38,7 +73,7 @@ export async function post(path, body) {
     headers: { "Content-Type": "application/json" },
     body: JSON.stringify(body),
   };
-  return (await ask(path, options)).json();
+  return parsed(await ask(path, options));
 }
 
 // Columns of the map, see docs/serving.md: songs, places, keep rates, popularity, clusters.

@@ -1,102 +1,135 @@
 // The page: a session, heard by whoever looks at it or by a simulated listener, and what each agent
 // would play in it. The service keeps nothing; every look asks with the whole session.
 
-import { get, getMap, post, setToken } from "./api.js";
+import { get, getMap, post, Problem, setToken } from "./api.js";
+import { listenTo } from "./gestures.js";
 import { CatalogMap } from "./map.js";
 import * as view from "./view.js";
+import * as words from "./words.js";
 
 const PAUSE_MS = 1500;
 const TYPING_MS = 150;
+const NOTHING = { songs: [], points: [], near: [] };
 
 const by = (id) => document.getElementById(id);
-const map = new CatalogMap(by("map"), pick);
-const about = new Map();
+const map = new CatalogMap(by("map"));
 
 const state = {
   about: null,
-  mode: "listener",
-  listener: 0,
-  heard: [], // of one's own session: { song, level }
-  slates: [], // of the simulated session: ids of each slate played
+  session: fresh("listener", 0),
+  look: null, // the service's answer for the session
+  trail: [], // at each look since the start: share kept by agent
   agent: null,
-  look: null,
-  trail: [], // at each look since the start: chance of a keep by agent
-  timer: null,
 };
-let asked = 0;
+
+// A session that nothing was added to: songs marked in one's own, { song, level }; ids of each slate
+// played in a simulated one.
+function fresh(mode, listener) {
+  return { mode, listener, heard: [], slates: [] };
+}
 
 function say(text, problem = false) {
   by("status").textContent = text;
   by("status").classList.toggle("problem", problem);
+  by("again").hidden = !problem || !by("token-form").hidden;
 }
+
+let turn = Promise.resolve(), problems = 0;
 
 async function attempt(work) {
   try {
     await work();
   } catch (problem) {
+    problems++;
     stop();
-    by("token-form").hidden = problem.status !== 401;
+    if (state.look) showControls();
+    if (problem.status === 401) by("token-form").hidden = false;
     say(problem.message, true);
-    if (problem.status === undefined) throw problem;
+    if (!(problem instanceof Problem)) throw problem;
+    if (problem.status === 401) by("token").focus();
   }
 }
 
-function request() {
-  if (state.mode === "you") return { heard: state.heard };
-  return { listener: state.listener, played: state.slates.flat() };
+// Do one thing after another, each on what the last one left. After a problem those that waited are
+// dropped.
+function inTurn(work) {
+  const before = problems;
+  const done = turn.then(() => before === problems && attempt(work));
+  turn = done.catch(() => {});
+  return done;
 }
 
-// Ask what agents would play now. Steps are counted, so that going back takes a score back too.
-async function look() {
-  const number = ++asked;
-  const found = await post("v1/look", request());
-  if (number !== asked) return;
-  state.look = found;
-  const step = state.mode === "you" ? state.heard.length : state.slates.length;
-  state.trail.length = Math.min(state.trail.length, step);
-  state.trail[step] = new Map(found.agents.filter((one) => one.songs.length).map((one) => [one.agent, meanKept(one)]));
+// Look at another session. It takes the place of this one when the answer is there, so that what
+// fails changes nothing; steps are counted, so that going back takes a share back too.
+async function move(session) {
+  const { mode, heard, listener, slates } = session, yours = mode === "you";
+  const look = await post("v1/look", yours ? { heard } : { listener, played: slates.flat() });
+  const withSongs = look.agents.filter((one) => one.songs.length);
+  const shares = new Map(withSongs.map((one) => [one.agent, keptOf(one.songs)]));
+  const trail = [...state.trail.slice(0, yours ? heard.length : slates.length), shares];
+  Object.assign(state, { session, look, trail });
   show();
 }
 
-const meanKept = (one) => one.songs.reduce((sum, song) => sum + 1 - song.skip_chance, 0) / one.songs.length;
+const keptOf = (songs) => songs.reduce((sum, song) => sum + 1 - song.skip_chance, 0) / songs.length;
 
-function scores() {
-  const found = new Map();
-  for (const step of state.trail) {
-    for (const [agent, kept] of step ?? []) {
-      const before = found.get(agent) ?? { kept: 0, slates: 0 };
-      found.set(agent, { kept: before.kept + kept, slates: before.slates + 1 });
-    }
-  }
-  return found;
+// Mean share kept of an agent over all looks at which it had songs.
+function shareOf(agent) {
+  const shares = state.trail.filter((step) => step.has(agent)).map((step) => step.get(agent));
+  return shares.length ? shares.reduce((sum, share) => sum + share, 0) / shares.length : null;
 }
 
-const current = () => state.look?.agents.find((one) => one.agent === state.agent);
+const isOver = () => state.look.remaining === 0;
+const viewOf = (agent) => state.look.agents.find((one) => one.agent === agent) ?? NOTHING;
 
 function show() {
-  const one = current();
-  const yours = state.mode === "you";
-  view.showStrip(by("strip"), state.look);
-  by("strip-text").textContent = view.stripText(state.look);
-  view.showAgents(by("agents"), state.look, {
-    chosen: state.agent, scores: scores(), about, onChoose: choose, onMark: yours ? mark : null,
-  });
+  const { about, agent, look, session, trail } = state;
+  const one = viewOf(agent), over = isOver();
+  by("room").inert = false;
+  by("strip-song").textContent = look.heard.length ? "Choose a bar to name its song." : "";
+  view.showStrip(by("strip"), look, nameBar);
+  by("strip-text").textContent = words.stripText(look);
+  const cards = about.agents.map((each) => ({
+    ...each,
+    songs: viewOf(each.agent).songs,
+    share: shareOf(each.agent),
+    without: over ? "The session is over." : "Too few songs are left.",
+  }));
+  view.showAgents(by("agents"), cards, { chosen: agent, onChoose: choose, onMark: session.mode === "you" ? mark : null });
+  by("agent-text").textContent = `${agent}: ${about.agents.find((each) => each.agent === agent).about}`;
+  by("listener-text").textContent = words.listenerText(session.mode, about.evaluator);
+  by("agents-text").textContent = words.agentsText(session.mode, trail.filter((step) => step.size).length);
   map.show({
-    heard: state.look.heard.map((song) => ({ at: song.at, kept: view.kept(song.level) })),
-    near: one?.near ?? [],
-    chosen: one?.songs ?? [],
-    points: one?.points ?? [],
+    heard: look.heard.map((song) => ({ at: song.at, kept: words.kept(song.level) })),
+    near: one.near,
+    chosen: one.songs,
+    points: one.points,
   });
-  const names = (one?.songs ?? []).map(view.nameOf).join("; ");
-  const over = state.look.remaining === 0;
-  say(over ? "The session is over. Go back, or start anew." : names && `${state.agent} would play: ${names}.`);
-  by("map-text").textContent = one?.points.length
-    ? `The cross is the proto-action of ${state.agent}, rings are the songs nearest to it, numbers what it plays. Dots on the line are songs heard.`
-    : `Numbers are what ${state.agent} plays; it names songs without a proto-action on this map.`;
-  by("step").disabled = over;
-  by("play").disabled = over;
-  by("back").disabled = !(yours ? state.heard.length : state.slates.length);
+  by("map-text").textContent = words.mapText(agent, one, over);
+  const names = one.songs.map((song) => words.within(words.nameOf(song))).join("; ");
+  const missing = look.unknown.length ? `${words.count(look.unknown.length, "song")} of the session left the catalog. ` : "";
+  say(missing + (over ? "The session is over. Go back, or start anew." : names && `${agent} would play: ${names}.`));
+  showControls();
   if (over) stop();
+}
+
+function showControls() {
+  const { mode, listener, heard, slates } = state.session, yours = mode === "you";
+  document.querySelector(`input[name=mode][value=${mode}]`).checked = true;
+  by("listener-tools").hidden = yours;
+  by("listener").value = listener;
+  const ids = state.about.titles ? "artist or title" : "parts of their ids";
+  by("search-label").textContent = yours ? `Songs you heard: search by ${ids}` : `Find songs on the map: search by ${ids}`;
+  by("search-help").hidden = !yours;
+  disable(by("step"), !yours && isOver());
+  disable(by("play"), !yours && isOver());
+  disable(by("back"), !(yours ? heard : slates).length);
+}
+
+// A button that is disabled loses the focus to nothing.
+function disable(button, whether) {
+  if (whether && document.activeElement === button) by("anew").focus();
+  button.disabled = whether;
 }
 
 function choose(agent) {
@@ -104,67 +137,72 @@ function choose(agent) {
   if (state.look) show();
 }
 
-function mark(song, level) {
-  state.heard.push({ song: song.id, level });
-  by("search").value = "";
-  by("found").replaceChildren();
-  return attempt(look);
+function nameBar(song, said) {
+  by("strip-song").textContent = said;
+  map.select(song.at);
+}
+
+// One song is marked once a time, however often its button is pressed.
+const marking = new Set();
+async function mark(song, level) {
+  if (marking.has(song.id)) return;
+  marking.add(song.id);
+  await inTurn(async () => {
+    await move({ ...state.session, heard: [...state.session.heard, { song: song.id, level }] });
+    if (by("found").contains(document.activeElement)) by("search").focus();
+    clearSearch();
+  });
+  marking.delete(song.id);
 }
 
 // The simulated listener hears the slate of the chosen agent.
-async function step() {
-  const songs = current()?.songs ?? [];
-  if (!songs.length || state.look.remaining === 0) return stop();
-  state.slates.push(songs.map((song) => song.id));
-  await attempt(look);
+async function hear() {
+  const songs = viewOf(state.agent).songs;
+  if (!songs.length) return stop();
+  await move({ ...state.session, slates: [...state.session.slates, songs.map((song) => song.id)] });
 }
 
+const step = () => state.session.mode === "listener" && inTurn(hear);
+
+let playing = null;
+
 function stop() {
-  clearTimeout(state.timer);
-  state.timer = null;
+  playing = null;
   by("play").ariaPressed = "false";
   by("play").textContent = "Play";
 }
 
-function play() {
-  if (state.timer) return stop();
+async function play() {
+  if (playing) return stop();
+  const mine = playing = {};
   by("play").ariaPressed = "true";
   by("play").textContent = "Pause";
-  const next = async () => {
-    await step();
-    if (state.timer) state.timer = setTimeout(next, PAUSE_MS);
-  };
-  state.timer = setTimeout(next, 0);
+  while (playing === mine) {
+    await inTurn(hear);
+    await new Promise((resume) => setTimeout(resume, PAUSE_MS));
+  }
 }
 
 function back() {
   stop();
-  (state.mode === "you" ? state.heard : state.slates).pop();
-  return attempt(look);
+  return inTurn(async () => {
+    const { heard, slates } = state.session;
+    if (heard.length + slates.length) await move({ ...state.session, heard: heard.slice(0, -1), slates: slates.slice(0, -1) });
+  });
 }
 
-function anew() {
+function startAnew(mode, listener) {
   stop();
-  state.heard = [];
-  state.slates = [];
-  state.trail = [];
-  return attempt(look);
-}
-
-function setMode(mode) {
-  state.mode = mode;
-  by("listener-tools").hidden = mode === "you";
-  by("search-form").hidden = mode !== "you";
-  const source = mode === "you" ? "skip rates of the log" : `the listener (${state.about.evaluator})`;
-  by("agents-text").textContent = `Chances of a skip are those of ${source}. The share beside a name is what the agent's songs would be kept, over the slates so far.`;
-  by("picked").hidden = true;
-  return anew();
+  return inTurn(async () => {
+    await move(fresh(mode ?? state.session.mode, listener ?? state.session.listener));
+    if (mode === undefined) return;
+    clearSearch();
+    by("picked").hidden = true;
+  });
 }
 
 function setListener(number) {
-  state.listener = Math.min(Math.max(Math.trunc(number) || 0, 0), state.about.listeners - 1);
-  by("listener").value = state.listener;
-  return anew();
+  return startAnew(undefined, Math.min(Math.max(Math.trunc(number) || 0, 0), state.about.listeners - 1));
 }
 
 let typing = null;
@@ -174,16 +212,20 @@ function search() {
     const query = by("search").value.trim();
     const tracks = query ? (await get(`v1/tracks?limit=8&query=${encodeURIComponent(query)}`)).tracks : [];
     if (query !== by("search").value.trim()) return;
-    view.showFound(by("found"), tracks, mark);
-    say(query ? `${tracks.length} songs found.` : "");
+    view.showFound(by("found"), tracks, { onMark: state.session.mode === "you" ? mark : null, onShow: showSong });
+    say(query ? `${words.count(tracks.length, "song")} found.` : "");
   }), TYPING_MS);
 }
 
-function pick(row) {
-  return attempt(async () => {
-    const song = await get(`v1/tracks/${row}`);
-    view.showPicked(by("picked"), song, state.mode === "you" ? mark : null);
-  });
+function clearSearch() {
+  clearTimeout(typing);
+  by("search").value = "";
+  by("found").replaceChildren();
+}
+
+function showSong(song) {
+  map.selectRow(song.row);
+  view.showPicked(by("picked"), song, state.session.mode === "you" ? mark : null);
 }
 
 function setColour() {
@@ -192,17 +234,19 @@ function setColour() {
 }
 
 const keys = {
-  n: () => (state.mode === "listener" ? step() : attempt(look)),
-  p: () => state.mode === "listener" && play(),
+  n: step,
+  p: () => state.session.mode === "listener" && play(),
   b: () => !by("back").disabled && back(),
   "/": () => by("search").focus(),
 };
 
 function pressed(event) {
+  const held = event.repeat && event.target.matches("button");
+  if (held && event.key === "Enter") event.preventDefault(); // one press is one mark
   const typed = event.target.matches("input:not([type=radio]), select, textarea");
-  if (typed || event.ctrlKey || event.metaKey || event.altKey || !state.look) return;
-  const card = state.look.agents[Number(event.key) - 1];
-  if (card) choose(card.agent);
+  if (typed || event.repeat || event.ctrlKey || event.metaKey || event.altKey || !state.look) return;
+  const agent = state.about.agents[Number(event.key) - 1];
+  if (agent) choose(agent.agent);
   else if (keys[event.key]) {
     event.preventDefault();
     keys[event.key]();
@@ -211,37 +255,42 @@ function pressed(event) {
 
 async function start() {
   state.about = await get("v1/about");
-  by("run").textContent = state.about.run;
+  by("run").textContent = words.shown(state.about.run);
   by("listener").max = state.about.listeners - 1;
-  if (!state.about.titles) by("search-label").textContent = "Songs you heard: search by parts of their ids";
-  for (const one of state.about.agents) about.set(one.agent, one.about);
   state.agent = state.about.agents[0].agent;
   map.setColumns(await getMap());
   setColour();
-  await setMode(document.querySelector("input[name=mode]:checked").value);
+  await move(fresh(document.querySelector("input[name=mode]:checked").value, 0));
 }
 
+const resume = () => inTurn(() => (state.look ? move(state.session) : start()));
+
 for (const radio of document.querySelectorAll("input[name=mode]")) {
-  radio.addEventListener("change", () => setMode(radio.value));
+  radio.addEventListener("change", () => startAnew(radio.value));
 }
 by("listener").addEventListener("change", () => setListener(by("listener").value));
 by("another").addEventListener("click", () => setListener(Math.random() * state.about.listeners));
 by("step").addEventListener("click", step);
 by("play").addEventListener("click", play);
 by("back").addEventListener("click", back);
-by("anew").addEventListener("click", anew);
+by("anew").addEventListener("click", () => startAnew());
+by("again").addEventListener("click", resume);
 by("search").addEventListener("input", search);
 by("search-form").addEventListener("submit", (event) => event.preventDefault());
 by("colour").addEventListener("change", setColour);
 by("zoom-in").addEventListener("click", () => map.zoom(1.5));
 by("zoom-out").addEventListener("click", () => map.zoom(1 / 1.5));
 by("zoom-all").addEventListener("click", () => map.showAll());
+listenTo(map, (row) => attempt(async () => showSong(await get(`v1/tracks/${row}`))));
+view.moveByArrows(by("strip"));
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", setColour);
 document.addEventListener("keydown", pressed);
 by("token-form").addEventListener("submit", (event) => {
   event.preventDefault();
-  setToken(by("token").value);
-  by("token-form").hidden = true;
-  attempt(start);
+  attempt(async () => {
+    setToken(by("token").value);
+    by("token-form").hidden = true;
+    await resume();
+  });
 });
-attempt(start);
+resume();

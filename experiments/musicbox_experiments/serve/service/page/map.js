@@ -1,10 +1,10 @@
-// The catalog as a map. One canvas holds all songs, drawn when the view changes; one above it holds
+// The catalog as a map, drawn. One canvas holds all songs, drawn when the view changes; one above it holds
 // the session, drawn with every move.
 
 const GRID = 65535;
 const MARGIN = 24;
 const MOVE_MS = 700;
-const PICK_PIXELS = 14;
+const MOST_ZOOM = 60;
 const CLUSTERS = ["#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#ee8833", "#999999"];
 const LOW = [205, 85, 45];
 const MIDDLE = [150, 150, 155];
@@ -41,43 +41,16 @@ const LEGENDS = {
 };
 
 export class CatalogMap {
-  constructor(box, onPick) {
+  constructor(box) {
     this.box = box;
     [this.songs, this.overlay] = box.querySelectorAll("canvas");
     this.columns = null;
     this.colour = "keep";
     this.view = { x: 0, y: 0, zoom: 1 };
     this.scene = { heard: [], near: [], chosen: [], points: [] };
-    this.onPick = onPick;
+    this.selected = null; // a place that was asked for
     new ResizeObserver(() => this.drawAll()).observe(box);
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.drawAll());
-    this.listen();
-  }
-
-  listen() {
-    let from = null;
-    this.overlay.addEventListener("wheel", (event) => {
-      event.preventDefault();
-      this.zoom(event.deltaY < 0 ? 1.25 : 0.8, event.offsetX, event.offsetY);
-    }, { passive: false });
-    this.overlay.addEventListener("pointerdown", (event) => {
-      from = { x: event.offsetX, y: event.offsetY, moved: false };
-      this.overlay.setPointerCapture(event.pointerId);
-    });
-    this.overlay.addEventListener("pointermove", (event) => {
-      if (!from) return;
-      const dx = event.offsetX - from.x, dy = event.offsetY - from.y;
-      if (!from.moved && Math.hypot(dx, dy) < 4) return;
-      this.view.x += dx;
-      this.view.y += dy;
-      from = { x: event.offsetX, y: event.offsetY, moved: true };
-      this.drawAll();
-    });
-    this.overlay.addEventListener("pointerup", (event) => {
-      if (from && !from.moved) this.pick(event.offsetX, event.offsetY);
-      from = null;
-    });
-    this.overlay.addEventListener("pointercancel", () => { from = null; });
   }
 
   setColumns(columns) {
@@ -100,15 +73,24 @@ export class CatalogMap {
   }
 
   zoom(factor, x = this.box.clientWidth / 2, y = this.box.clientHeight / 2) {
-    const zoom = Math.min(Math.max(this.view.zoom * factor, 1), 60);
+    const zoom = Math.min(Math.max(this.view.zoom * factor, 1), MOST_ZOOM);
     const by = zoom / this.view.zoom;
-    this.view = { zoom, x: x - (x - this.view.x) * by, y: y - (y - this.view.y) * by };
-    if (zoom === 1) this.view.x = this.view.y = 0;
-    this.drawAll();
+    if (zoom === 1) this.showAll();
+    else this.look(zoom, x - (x - this.view.x) * by, y - (y - this.view.y) * by);
+  }
+
+  pan(dx, dy) {
+    this.look(this.view.zoom, this.view.x + dx, this.view.y + dy);
   }
 
   showAll() {
-    this.view = { x: 0, y: 0, zoom: 1 };
+    this.look(1, 0, 0);
+  }
+
+  // The map can be moved until half of what is seen is empty: a proto-action may lie beside all songs.
+  look(zoom, x, y) {
+    const within = (at, length) => Math.min(Math.max(at, length * (0.5 - zoom)), length / 2);
+    this.view = { zoom, x: within(x, this.box.clientWidth), y: within(y, this.box.clientHeight) };
     this.drawAll();
   }
 
@@ -125,15 +107,29 @@ export class CatalogMap {
     return this.pixel(this.columns.x[row] / GRID, this.columns.y[row] / GRID);
   }
 
-  pick(x, y) {
-    if (!this.columns) return;
-    let best = -1, least = PICK_PIXELS ** 2;
-    for (let row = 0; row < this.columns.number; row++) {
+  // Row of the song next to a pixel; -1 if none is that near.
+  rowAt(x, y, pixels = Infinity) {
+    let best = -1, least = pixels ** 2;
+    for (let row = 0; row < (this.columns?.number ?? 0); row++) {
       const [px, py] = this.pixelOfRow(row);
       const distance = (px - x) ** 2 + (py - y) ** 2;
       if (distance < least) [best, least] = [row, distance];
     }
-    if (best >= 0) this.onPick(best);
+    return best;
+  }
+
+  // Mark a place, and bring it into view.
+  select(at) {
+    this.selected = at;
+    const { clientWidth: width, clientHeight: height } = this.box;
+    const [x, y] = this.pixel(...at);
+    if (x < 0 || y < 0 || x > width || y > height) this.pan(width / 2 - x, height / 2 - y);
+    else this.drawScene(this.scene);
+  }
+
+  // The same for a song; those beyond the most played are not on the map.
+  selectRow(row) {
+    if (row < this.columns.number) this.select([this.columns.x[row] / GRID, this.columns.y[row] / GRID]);
   }
 
   drawAll() {
@@ -216,6 +212,7 @@ export class CatalogMap {
       const [x, y] = this.pixel(...song.at);
       context.fillText(String(place + 1), x, y + 0.5);
     });
+    if (this.selected) this.target(context, this.pixel(...this.selected), colour("--text"), colour("--panel"));
   }
 
   drawPath(context, heard, colour) {
@@ -238,6 +235,21 @@ export class CatalogMap {
     context.strokeStyle = stroke;
     context.lineWidth = 1.5;
     context.stroke();
+  }
+
+  // A ring with four ticks, which hides nothing in it.
+  target(context, [x, y], colour, outline) {
+    for (const [width, stroke] of [[5, outline], [2, colour]]) {
+      context.lineWidth = width;
+      context.strokeStyle = stroke;
+      context.beginPath();
+      context.arc(x, y, 13, 0, 2 * Math.PI);
+      for (const [dx, dy] of [[1, 0], [-1, 0], [0, 1], [0, -1]]) {
+        context.moveTo(x + 11 * dx, y + 11 * dy);
+        context.lineTo(x + 18 * dx, y + 18 * dy);
+      }
+      context.stroke();
+    }
   }
 
   line(context, from, to, colour, alpha) {

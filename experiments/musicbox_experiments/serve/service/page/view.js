@@ -1,11 +1,6 @@
-// What is seen of a session, as elements. Titles are set as text, so that none is ever markup.
+// What is seen of a session, as elements. Names are set as text, so that none is ever markup.
 
-export const LEVELS = ["skipped at once", "skipped early", "heard mostly", "cut near its end", "heard to the end"];
-const SKIPS_BELOW = 2;
-
-export const kept = (level) => level >= SKIPS_BELOW;
-export const nameOf = (song) => (song.artist ? `${song.artist} - ${song.title}` : song.title);
-export const percent = (share) => `${Math.round(100 * share)} %`;
+import { heardText, nameOf, percent, shown, within } from "./words.js";
 
 // An element with properties and children; strings become text.
 export function element(tag, properties = {}, ...children) {
@@ -18,29 +13,40 @@ export function element(tag, properties = {}, ...children) {
   return made;
 }
 
-function button(text, label, onclick) {
-  return element("button", { type: "button", ariaLabel: label, onclick }, text);
+// A name whose direction is its own affair; the whole of it shows where the pointer rests.
+const named = (name) => element("bdi", { className: "name", title: within(name) }, shown(name));
+
+function button(text, label, onclick, place = "") {
+  return element("button", { type: "button", ariaLabel: label, onclick, "data-place": place }, text);
 }
 
-// Two buttons that say how a song was heard.
-function marks(song, onMark) {
-  return element(
-    "div",
-    { className: "marks" },
-    button("Kept", `Kept: ${nameOf(song)}`, () => onMark(song, "kept")),
-    button("Skipped", `Skipped: ${nameOf(song)}`, () => onMark(song, "skipped")),
-  );
+// Show other rows; focus stays at the place where it was, or near it.
+function replaceRows(box, rows) {
+  const had = box.contains(document.activeElement) ? document.activeElement.dataset.place : null;
+  box.replaceChildren(...rows);
+  if (had === null) return;
+  const places = [...box.querySelectorAll("[data-place]")];
+  const next = places.find((one) => one.dataset.place === had) ?? box.querySelector("input:checked") ?? places.at(-1);
+  next?.focus({ preventScroll: true });
 }
 
-export function showFound(list, songs, onMark) {
-  const rows = songs.map((song) => element("li", {}, element("span", {}, nameOf(song)), marks(song, onMark)));
-  list.replaceChildren(...rows);
+// Two buttons that say how a song was heard. The second click of a double click would meet the song
+// that took this one's place.
+function marks(song, onMark, place = "") {
+  const mark = (text, level) => button(text, `${text}: ${shown(nameOf(song))}`, (event) => event.detail < 2 && onMark(song, level), `${place}${level}`);
+  return element("div", { className: "marks" }, mark("Kept", "kept"), mark("Skipped", "skipped"));
+}
+
+// Songs found: to be marked in a session of one's own, else to be shown on the map.
+export function showFound(list, songs, { onMark, onShow }) {
+  const use = (song) => (onMark ? marks(song, onMark) : button("Show", `Show on the map: ${shown(nameOf(song))}`, () => onShow(song)));
+  list.replaceChildren(...songs.map((song) => element("li", {}, named(nameOf(song)), use(song))));
 }
 
 export function showPicked(box, song, onMark) {
   box.hidden = false;
-  const said = `${nameOf(song)}, keep rate ${percent(song.keep_rate)}`;
-  box.replaceChildren(element("span", {}, said), ...(onMark ? [marks(song, onMark)] : []));
+  const rate = element("span", { className: "faint" }, `keep rate ${percent(song.keep_rate)}`);
+  box.replaceChildren(named(nameOf(song)), rate, ...(onMark ? [marks(song, onMark)] : []));
 }
 
 export function showLegend(list, legend) {
@@ -53,79 +59,79 @@ export function showLegend(list, legend) {
 }
 
 // Songs heard as bars, as high as each was heard; those of a simulated session that the log began
-// with are pale.
-export function showStrip(list, look) {
+// with are pale. `onName` is told which song has the focus or was tapped.
+export function showStrip(list, look, onName) {
   const firstNew = look.heard.findIndex((song) => song.skip_chance !== null);
   const rows = look.heard.map((song, i) => {
-    const chance = song.skip_chance === null ? "" : percent(song.skip_chance);
-    const shown = look.remaining !== null && song.skip_chance === null;
-    const said = `${i + 1}. ${nameOf(song)}, ${LEVELS[song.level]}${chance && `, chance of a skip ${chance}`}`;
-    const names = [`level-${song.level}`, shown ? "shown" : "", i === firstNew && i > 0 ? "first" : ""];
+    const said = heardText(song, i), name = () => onName(song, said);
+    const logged = look.remaining !== null && song.skip_chance === null;
+    const names = [`level-${song.level}`, logged ? "logged" : "", i === firstNew && i > 0 ? "first" : ""];
     return element(
       "li",
-      { className: names.join(" ").trim(), title: said },
-      element("span", { className: "hidden" }, said),
-      element("div", { className: "bar-of", ariaHidden: "true" }, element("i")),
-      element("span", { ariaHidden: "true" }, chance.replace(" %", "")),
+      { className: names.join(" ").trim() },
+      element(
+        "button",
+        { type: "button", title: said, tabIndex: i === look.heard.length - 1 ? 0 : -1, onfocus: name, onclick: name, "data-place": `heard-${i}` },
+        element("span", { className: "hidden" }, said),
+        element("span", { className: "bar-of", ariaHidden: "true" }, element("i")),
+        element("span", { className: "under", ariaHidden: "true" }, song.skip_chance === null ? "" : String(Math.round(100 * song.skip_chance))),
+      ),
     );
   });
-  list.replaceChildren(...rows);
-  list.lastElementChild?.scrollIntoView({ block: "nearest", inline: "end" });
+  replaceRows(list, rows);
+  list.scrollLeft = list.scrollWidth;
 }
 
-export function stripText(look) {
-  const played = look.heard.filter((song) => song.skip_chance !== null);
-  if (look.remaining === null) return `${look.heard.length} song${look.heard.length === 1 ? "" : "s"} heard, ${look.heard.filter((song) => !kept(song.level)).length} skipped.`;
-  const skipped = played.filter((song) => !kept(song.level)).length;
-  const over = look.remaining === 0 ? "The session is over." : `${look.remaining} more to come.`;
-  return `${look.heard.length - played.length} songs of the log (pale), ${played.length} recommended, ${skipped} of them skipped; below each its chance of a skip in percent. ${over}`;
+// Let arrow keys move along the buttons of a list, which is one stop of the tab key.
+export function moveByArrows(list) {
+  list.addEventListener("focusin", (event) => {
+    for (const one of list.querySelectorAll("button")) one.tabIndex = one === event.target ? 0 : -1;
+  });
+  list.addEventListener("keydown", (event) => {
+    const buttons = [...list.querySelectorAll("button")], at = buttons.indexOf(event.target);
+    const to = { ArrowLeft: at - 1, ArrowRight: at + 1, Home: 0, End: buttons.length - 1 }[event.key];
+    if (to === undefined) return;
+    event.preventDefault();
+    buttons[to]?.focus();
+  });
 }
 
-function why(song) {
-  const reasons = [];
-  if (song.nearest) reasons.push(`most like ${song.nearest} (cosine ${song.likeness.toFixed(2)})`);
-  reasons.push(`kept in ${percent(song.keep_rate)} of plays`);
-  if (song.score !== null) reasons.push(`score ${song.score.toFixed(2)}`);
-  return reasons.join("; ");
+// What speaks for a song, numbers first: a long name is cut at its end.
+function why(song, yours) {
+  const rate = yours ? "" : `kept in ${percent(song.keep_rate)} of plays; `;
+  const score = song.score === null ? "" : `score ${song.score.toFixed(2)}; `;
+  const like = song.nearest === null ? [] : ["most like ", element("bdi", {}, shown(song.nearest)), ` (cosine ${song.likeness.toFixed(2)})`];
+  return element("span", { className: "why" }, (rate + score).replace(like.length ? "" : /; $/, ""), ...like);
 }
 
-function suggested(song, onMark) {
+function suggested(song, place, onMark) {
   const chance = percent(song.skip_chance);
+  const meter = { min: 0, max: 1, low: 0.35, high: 0.6, optimum: 0, value: song.skip_chance, ariaLabel: `${onMark ? "Skip rate" : "Chance of a skip"} ${chance}` };
   return element(
     "li",
     {},
-    nameOf(song),
-    element(
-      "span",
-      { className: "chance" },
-      "skip",
-      element("meter", { min: 0, max: 1, low: 0.35, high: 0.6, optimum: 0, value: song.skip_chance, ariaLabel: `Chance of a skip ${chance}` }),
-      chance,
-    ),
-    element("span", { className: "why" }, why(song)),
-    onMark ? marks(song, onMark) : null,
+    named(nameOf(song)),
+    element("span", { className: "chance" }, onMark ? "skip rate" : "skip", element("meter", meter), chance),
+    why(song, onMark !== null),
+    onMark ? marks(song, onMark, place) : null,
   );
 }
 
-// Agents side by side. `scores` maps an agent to its mean chance of a keep, and over how many slates.
-export function showAgents(box, look, { chosen, scores, about, onChoose, onMark }) {
-  const cards = look.agents.map((view) => {
-    const is = view.agent === chosen;
-    const score = scores.get(view.agent);
+// Agents side by side; `cards` are name, what it is, songs, share kept, and what is said without songs.
+export function showAgents(box, cards, { chosen, onChoose, onMark }) {
+  const articles = cards.map((card, i) => {
+    const is = card.agent === chosen;
     const radio = element("input", {
-      type: "radio", name: "agent", value: view.agent, checked: is, onchange: () => onChoose(view.agent),
+      type: "radio", name: "agent", value: card.agent, checked: is, onchange: () => onChoose(card.agent), "data-place": `${i}-choose`,
     });
-    const running = score && score.slates ? `${percent(score.kept / score.slates)} kept, ${score.slates} slate${score.slates === 1 ? "" : "s"}` : "";
     return element(
       "article",
-      { className: is ? "chosen" : "", ariaLabel: `Agent ${view.agent}`, title: about.get(view.agent) ?? "" },
-      element("header", {}, element("h3", {}, element("label", {}, radio, " ", view.agent)), element("span", { className: "faint" }, running)),
-      view.songs.length
-        ? element("ol", {}, ...view.songs.map((song) => suggested(song, onMark)))
-        : element("p", { className: "faint" }, "Too few songs are left."),
+      { className: is ? "chosen" : "", ariaLabel: `Agent ${card.agent}`, title: card.about },
+      element("header", {}, element("h3", {}, element("label", {}, radio, " ", named(card.agent))), element("span", { className: "faint" }, card.share === null ? "" : `${percent(card.share)} kept`)),
+      card.songs.length
+        ? element("ol", {}, ...card.songs.map((song, place) => suggested(song, `${i}-${place}-`, onMark)))
+        : element("p", { className: "faint" }, card.without),
     );
   });
-  const focused = document.activeElement?.name === "agent";
-  box.replaceChildren(...cards);
-  if (focused) box.querySelector("input:checked")?.focus();
+  replaceRows(box, articles);
 }
