@@ -317,16 +317,24 @@ def test_a_token_is_asked_for(opened, guarded):
         expect(page.get_by_label("Token")).to_be_hidden()
 
 
+NO_TOKEN = "A token holds letters without accents"
+UNKNOWN_TOKEN = "The service knows no such token"
+
+
 @pytest.mark.parametrize(
-    "wrong", ["пароль-из-шестнадцати", "with a blank inside", "unknown-but-well-formed"]
+    ("wrong", "said", "refusals"),
+    [
+        ("пароль-из-шестнадцати", NO_TOKEN, 1),
+        ("with a blank inside it", NO_TOKEN, 1),
+        ("unknown-but-well-formed", UNKNOWN_TOKEN, 2),
+    ],
 )
-def test_a_wrong_token_can_be_mended(opened, guarded, wrong):
-    refused = 2 if wrong == "unknown-but-well-formed" else 1
-    with opened(guarded, expected_errors=refused + 1) as page:
+def test_a_wrong_token_can_be_mended(opened, guarded, wrong, said, refusals):
+    with opened(guarded, expected_errors=refusals + 1) as page:  # one more when it is loaded again
         page.get_by_label("Token").fill(wrong)
         page.get_by_role("button", name="Enter").click()
-        expect(page.get_by_role("status")).to_contain_text("no")
-        page.evaluate("text => sessionStorage.setItem('musicbox-token', text)", "пароль")
+        expect(page.get_by_role("status")).to_contain_text(said)
+        page.evaluate("text => sessionStorage.setItem('musicbox-token', text)", wrong)
         page.reload()
         page.get_by_label("Token").fill(TOKEN)
         page.get_by_role("button", name="Enter").click()
@@ -337,3 +345,9 @@ def test_operations_are_described_without_a_network(opened):
     with opened(path="/docs") as page:
         expect(page.get_by_role("heading", name="POST /v1/recommend")).to_be_visible()
         expect(page.get_by_role("heading", name="HeardSong")).to_be_visible()
+        tracks = page.locator("section", has=page.get_by_role("heading", name="GET /v1/tracks"))
+        expect(tracks.first).to_contain_text("limit?: integer minimum 1 maximum 100 = 10")
+        page.get_by_role("link", name="RecommendRequest").first.click()
+        expect(page.get_by_role("heading", name="RecommendRequest")).to_be_in_viewport()
+        expect(page.get_by_role("heading", name="Refusals")).to_be_visible()
+        expect(page.locator("#Refusals li", has_text="413")).to_contain_text("too large")

@@ -33,7 +33,7 @@ function remember(text) {
 }
 
 export function setToken(text) {
-  if (!SENDABLE.test(text.trim())) throw new Problem(401, "That is no token: letters without accents, digits and signs, no blanks.");
+  if (!SENDABLE.test(text.trim())) throw new Problem(401, "A token holds letters without accents, digits and signs, and no blanks.");
   remember(text.trim());
 }
 

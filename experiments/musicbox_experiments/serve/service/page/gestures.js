@@ -5,6 +5,7 @@ const ARROW_PIXELS = 60;
 const KEY_ZOOM = 1.5;
 const PICK_PIXELS = 14;
 const STILL_PIXELS = 4;
+const LINE_PIXELS = 40;
 
 // `onPick` gets the row of the song that was clicked, or chosen by Enter: the one next to the middle.
 export function listenTo(map, onPick) {
@@ -34,7 +35,8 @@ function listenToMouse(map, pick) {
   overlay.addEventListener("wheel", (event) => {
     if (!event.ctrlKey && !event.metaKey) return;
     event.preventDefault();
-    map.zoom(Math.min(Math.max(2 ** (-event.deltaY / 200), 0.5), 2), event.offsetX, event.offsetY);
+    const pixels = event.deltaY * (event.deltaMode === WheelEvent.DOM_DELTA_PIXEL ? 1 : LINE_PIXELS);
+    map.zoom(Math.min(Math.max(2 ** (-pixels / 200), 0.5), 2), event.offsetX, event.offsetY);
   }, { passive: false });
   overlay.addEventListener("pointerdown", (event) => {
     dragged = false;

@@ -64,5 +64,5 @@ export function listenerText(mode, evaluator) {
 export function agentsText(mode, decisions) {
   const over = `over ${count(decisions, "decision")}`;
   if (mode === "you") return `Skip rates are those of the log. The share beside a name is the mean keep rate of its songs, ${over}: one at the start, one after each mark.`;
-  return `Each chance of a skip is that of the song if it came next. The share beside a name is the mean chance that its songs are kept, ${over}.`;
+  return `Each chance of a skip is that of the song once those above it were heard. The share beside a name is the mean chance that its songs are kept, ${over}.`;
 }
