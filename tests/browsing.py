@@ -11,7 +11,7 @@ __all__ = ["CHROMIUM", "PHONE", "WAIT_MS", "names", "opening", "picture", "pixel
 __all__ += ["strip", "sync_playwright"]
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-WAIT_MS = 20_000
+WAIT_MS = 60_000  # the first look compiles kernels
 expect.set_options(timeout=WAIT_MS)
 PHONE = {"viewport": {"width": 360, "height": 740}, "has_touch": True, "is_mobile": True}
 
