@@ -13,15 +13,15 @@ import numpy as np
 import pyarrow as pa
 
 from musicbox_env.ingest.histories.mapping import AUTO, EVIDENCE, PlayMapping, mapping_lines
-from musicbox_env.ingest.histories.usual_names import (
+from musicbox_env.ingest.plays import EMPTY_VALUES, UNPARSABLE, parse_flag, source_parser
+from musicbox_env.ingest.spelling.times import DAY_FIRST, TimeSpelling, date_evidence, parse_times
+from musicbox_env.ingest.spelling.usual_names import (
     DATES,
     USUAL_NAMES,
     WITHOUT_UNIT,
     folded,
     without_unit,
 )
-from musicbox_env.ingest.plays import EMPTY_VALUES, UNPARSABLE, parse_flag, source_parser
-from musicbox_env.ingest.spelling.times import DAY_FIRST, TimeSpelling, date_evidence, parse_times
 from musicbox_env.ingest.spelling.values import NumberColumn
 
 Values = Mapping[str, Sequence[str]]
