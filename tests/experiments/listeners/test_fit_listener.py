@@ -211,21 +211,18 @@ def test_likeness_to_songs_heard_is_read_where_it_helps(worn, monkeypatch, tmp_p
 
 def test_a_gain_and_its_error_are_those_of_sessions():
     """Plays of a session share their luck: the error is what drawing sessions anew makes it."""
-    rng = np.random.default_rng(0)
+    rng, session = np.random.default_rng(0), np.repeat(np.arange(400), 10)
     one = songs_of(4000, (1, 1), rng)
-    session = np.repeat(np.arange(400), 10)
-    better = (
-        one.logit + np.where(one.skipped, 1, -1)[:, None] * rng.normal(0.1, 0.3, 400)[session, None]
-    )
+    luck = rng.normal(0.1, 0.3, 400)[session, None]
+    better = one.logit + np.where(one.skipped, 1, -1)[:, None] * luck
     one = dataclasses.replace(one, session=session)
-    other = dataclasses.replace(one, logit=better)
-    gain, error = held_out_gain(one, other)
+    gain, error = held_out_gain(one, dataclasses.replace(one, logit=better))
     saved = np.log1p(np.exp(np.where(one.skipped, -1, 1) * one.logit[:, 0]))
     saved -= np.log1p(np.exp(np.where(one.skipped, -1, 1) * better[:, 0]))
     assert gain == pytest.approx(saved.mean())
     each = saved.reshape(400, 10).mean(axis=1)
-    means = each[rng.integers(400, size=(2000, 400))].mean(axis=1)
-    assert error == pytest.approx(means.std(), rel=0.1)
+    drawn = each[rng.integers(400, size=(2000, 400))].mean(axis=1)
+    assert error == pytest.approx(drawn.std(), rel=0.1)
 
 
 def test_a_fold_is_evaluated_by_a_network_that_never_saw_it(synthetic):
@@ -322,8 +319,8 @@ def songs_of(count, shrinkage, rng):
     of_session = usual + rng.normal(0.2, 0.5, count)
     truth = of_session + np.where(repeat, shrinkage[1], shrinkage[0])[:, 0] * effect[:, 0]
     skipped = rng.random(count) < expit(truth)
-    sessions = np.arange(count)
-    return SongLogits(usual, usual[:, None] + effect, repeat, real, skipped, sessions)
+    session = np.arange(count)
+    return SongLogits(usual, usual[:, None] + effect, repeat, real, skipped, session)
 
 
 def test_songs_put_off_are_no_alternatives():
