@@ -244,7 +244,7 @@ def _read_job(folder: Path) -> TrainingJob:
     with reading(file.file, DELETE):
         class_of(job.agent)
         SessionConfig.from_keywords(job.options)
-    return _with_paths(job, lambda path: str((folder / path).resolve()))
+        return _with_paths(job, lambda path: str((folder / path).resolve()))
 
 
 def _with_paths(job: TrainingJob, moved: Callable[[str], str]) -> TrainingJob:

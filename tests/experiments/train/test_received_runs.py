@@ -56,6 +56,16 @@ def test_a_run_as_it_was_made(run):
     assert seconds(job) >= 0
 
 
+@pytest.mark.parametrize("name", ["validation_listener", "listener", "data"])
+@pytest.mark.parametrize("path", ["a\0b", "\ud800"])
+def test_paths_that_no_system_takes_are_refused_by_file(run, name, path):
+    about = json.loads(training_of(run).read_text())
+    (about if name in about else about["options"])[name] = path
+    training_of(run).write_text(json.dumps(about))
+    with pytest.raises(InputError, match=r"training\.json"):
+        finished_jobs(run)
+
+
 ODD = (None, -1, "x", {}, [], True, 10**30, {"a": {}}, 0.5)
 
 
