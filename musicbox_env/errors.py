@@ -13,7 +13,7 @@ import errno
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Final
@@ -115,13 +115,29 @@ def remove_tree(folder: Path) -> None:
     os.rmdir(folder)
 
 
+def resolved(path: Path | str) -> Path:
+    """An absolute path, links followed.
+
+    Raises:
+        UserError: It is too long, or nothing that can be a path.
+    """
+    try:
+        found = Path(path).resolve()
+        with suppress(FileNotFoundError, NotADirectoryError, PermissionError):
+            os.stat(found)
+    except (OSError, ValueError, RuntimeError) as error:
+        said = getattr(error, "strerror", None) or error
+        raise UserError(f"{shown(path)[:60]}... cannot be a path ({said}).") from None
+    return found
+
+
 def nameable(path: Path | str) -> Path:
     """The absolute path of a file or folder that is to be made, links followed.
 
     Raises:
         UserError: It has no name, or is no text.
     """
-    path = Path(path).resolve()
+    path = resolved(path)
     if not path.name:
         raise UserError(f"{path} is no name for something to be made. Name a folder in it.")
     require_text(path)

@@ -72,7 +72,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             with _terminated_cleanly():
                 _run(arguments)
         finally:
-            sys.stdout.flush()
+            if sys.stdout is not None:  # it was closed before the command began
+                sys.stdout.flush()
     except BrokenPipeError:
         # The reader of the pipe closed it. Python flushes once more on exit: to nowhere.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

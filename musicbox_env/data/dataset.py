@@ -42,7 +42,7 @@ from musicbox_env.data.fingerprint import (
 from musicbox_env.data.sessions import MEND, OFFSETS, SessionLog
 from musicbox_env.data.splits import TIME
 from musicbox_env.data.verdicts import State, once, state_of
-from musicbox_env.errors import require_text
+from musicbox_env.errors import require_text, resolved
 from musicbox_env.schema import suggest
 
 FORMAT_VERSION = 1
@@ -95,7 +95,7 @@ class Dataset:
             ValueError: It was written by a version with another format.
             FileError: A file of it holds what it should not.
         """
-        if Path(folder).resolve().name.endswith(UNFINISHED):
+        if resolved(folder).name.endswith(UNFINISHED):
             raise FileNotFoundError(
                 f"{folder} is not a dataset folder: the job that makes it is at work or was "
                 "stopped. Give the same command again; it goes on and names the folder."

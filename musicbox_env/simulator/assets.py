@@ -13,6 +13,7 @@ from gymnasium import spaces
 from musicbox_env.data.checks import FileError
 from musicbox_env.data.dataset import Dataset, state_of_dataset
 from musicbox_env.data.verdicts import State
+from musicbox_env.errors import resolved
 from musicbox_env.listeners import make_listener
 from musicbox_env.listeners.leaving import make_leaving
 from musicbox_env.retrieval.search import Search
@@ -32,7 +33,7 @@ def open_dataset(data: str | Path | None) -> Dataset:
         from musicbox_env.synthetic.generator import bundled_dataset
 
         data = bundled_dataset()
-    folder = Path(data).resolve()
+    folder = resolved(data)
     try:
         state = state_of_dataset(folder)
     except FileError:  # opening it says what is wrong

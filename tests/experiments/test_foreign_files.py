@@ -1,12 +1,17 @@
 """No command deletes or overwrites what MusicBox did not write, and paths of no use are named."""
 
 import os
+import shlex
 import shutil
+import subprocess
+import sys
 
 import pytest
 from musicbox_experiments.cli import main
 
 from musicbox_env.data.dataset import Dataset
+from musicbox_env.errors import UserError
+from musicbox_env.simulator.assets import open_dataset
 from musicbox_env.synthetic.generator import SyntheticConfig, synthesize, write_raw
 
 SMALL = SyntheticConfig(sessions=60, tracks=100)
@@ -125,6 +130,19 @@ def test_a_dataset_whose_path_is_no_text_is_not_called_damaged(made, tmp_path):
     shutil.copytree(made / "data", folder)
     with pytest.raises(ValueError, match=r"\\xff: the path is no UTF-8 text"):
         Dataset(folder)
+
+
+@pytest.mark.parametrize("path", ["x" * 10_000, "a\0b"])
+def test_what_can_be_no_path_is_said_so(path):
+    for open_it in (Dataset, open_dataset):
+        with pytest.raises(UserError, match="cannot be a path"):
+            open_it(path)
+
+
+def test_a_command_needs_no_output_to_write_to():
+    arguments = [sys.executable, "-m", "musicbox_experiments", "--version"]
+    done = subprocess.run(["sh", "-c", f"{shlex.join(arguments)} >&-"], check=False)
+    assert done.returncode == 0
 
 
 @pytest.mark.parametrize("command", ["fit-leaving", "fit-listener"])

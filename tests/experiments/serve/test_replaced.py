@@ -87,14 +87,16 @@ print(metrics.page().decode())
 @pytest.mark.slow
 def test_live_connections_end_with_an_answer(run):
     """SIGTERM resets no connection, whose client may just be sending."""
-    last = []
+    last, all_answered = [], threading.Barrier(9)
 
     def ask(address):
         connection = HTTPConnection(address.removeprefix("http://"), timeout=30)
-        while True:
+        for number in count():
             connection.request("GET", "/healthz")
             response = connection.getresponse()
             response.read()
+            if not number:
+                all_answered.wait()
             if response.getheader("connection") == "close":
                 last.append(response.status)
                 return
@@ -103,7 +105,7 @@ def test_live_connections_end_with_an_answer(run):
         threads = [threading.Thread(target=ask, args=(address,)) for _ in range(8)]
         for thread in threads:
             thread.start()
-        time.sleep(0.5)
+        all_answered.wait()
         process.terminate()
         for thread in threads:
             thread.join()
