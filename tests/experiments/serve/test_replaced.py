@@ -6,9 +6,9 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 import weakref
 from http.client import HTTPConnection
+from itertools import count
 
 import pytest
 from musicbox_experiments.serve.client import Client
