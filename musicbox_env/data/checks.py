@@ -147,32 +147,34 @@ class CheckedFile:
         except ValueError as error:
             raise FileError(f"{self.file}: {where}: {error} {self.mend}") from None
 
-    def require_form(self, value: Any, form: Any, where: str) -> None:
+    def require_form(self, value: Any, form: Any, where: str = "") -> None:
         """Refuse JSON of another form, at any depth.
 
         Args:
             value: The JSON value.
             form: A declared type as of `built`; a list of the form of each entry; or a dict of
                 forms by name, where a name that ends with ? may be missing and * is any other.
-            where: What the value is called.
+            where: What the value is called; the whole of the file has no name.
 
         Raises:
             FileError: It has another form.
         """
+        named = where or "it"
         if isinstance(form, list):
-            self.require(isinstance(value, list), f"{where} is {_kind(value)}", "a list")
+            self.require(isinstance(value, list), f"{named} is {_kind(value)}", "a list")
             for number, entry in enumerate(value):
-                self.require_form(entry, form[0], f"{where}[{number}]")
+                self.require_form(entry, form[0], f"{named}[{number}]")
         elif isinstance(form, dict):
-            self._typed(value, dict, where)
+            self._typed(value, dict, named)
             for name, inner in form.items():
                 key = name.removesuffix("?")
                 missing = key == name != "*" and key not in value
-                self.require(not missing, f"{where} has no {key!r}", f"{key!r}")
+                self.require(not missing, f"{named} has no {key!r}", f"{key!r}")
                 for found in value if name == "*" else {key} & value.keys():
-                    self.require_form(value[found], inner, f"{where}: {shown(found)[:60]}")
+                    of = f"{where}: " if where else ""
+                    self.require_form(value[found], inner, of + shown(found)[:60])
         else:
-            self._typed(value, form, where)
+            self._typed(value, form, named)
 
     def _typed(self, value: Any, hint: Any, where: str) -> Any:
         """A JSON value as its declared type, or refused."""

@@ -125,7 +125,7 @@ class Dataset:
                 f"{self.folder} has format version {self.about.get('format_version')}, and this "
                 f"MusicBox reads version {FORMAT_VERSION}; make the dataset again."
             )
-        self._about.require_form(self.about, _ABOUT, "it")
+        self._about.require_form(self.about, _ABOUT)
         if self.about.get("split", {}).get("kind") == TIME:
             self._about.require_form(self.about["split"], _TIME_SPLIT, "split")
         self.state = state or state_of_dataset(self.folder)

@@ -157,7 +157,7 @@ def test_values_of_sessions_that_are_over_are_not_looked_at(shells, bad):
         ([3], r"shape \(1,\); expected one index"),
         ([3, 4], r"shape \(2,\); expected one index"),
         (np.zeros((1, 1), int), r"shape \(1, 1\); expected one index"),
-        ([[1, 2], [3]], "make no array"),
+        ([[1, 2], [3]], "makes no array"),
         (2.0, "float64 values"),
         (True, "bool values"),
         ("7", "values; expected integer"),
