@@ -26,11 +26,11 @@ from musicbox_env.env import (
 from musicbox_env.rng import KeyStreams
 from musicbox_env.schema import brief, require_known
 from musicbox_env.simulator.assets import EnvAssets
-from musicbox_env.simulator.checks import require_whole
+from musicbox_env.simulator.checks import require_memory, require_whole
 from musicbox_env.simulator.config import SessionConfig
 from musicbox_env.simulator.dynamics import Outcome, Simulator
 from musicbox_env.simulator.imputed import warn_of_imputed_answers
-from musicbox_env.simulator.observations import part_of
+from musicbox_env.simulator.observations import observation_bytes, part_of
 
 Batch = Any
 """Observations of all sessions: a dictionary of arrays, or one array with ``"flat"``."""
@@ -86,8 +86,10 @@ class MusicSessionVectorEnv(VectorEnv[Batch, npt.NDArray, npt.NDArray]):
         self.assets = EnvAssets(SessionConfig.from_keywords(options))
         self.config = self.assets.config
         warn_of_imputed_answers(self.config)
-        self.simulator = Simulator(self.assets, num_envs)
         self.single_observation_space = self.assets.observation_space()
+        # The space of all holds two bounds, and a step returns as much.
+        require_memory(num_envs, 3 * observation_bytes(self.single_observation_space))
+        self.simulator = Simulator(self.assets, num_envs)
         self.single_action_space = self.assets.action_space()
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -13,16 +14,39 @@ from musicbox_env.schema import NUM_LEVELS, UNHEARD, UNKNOWN, brief
 Arrays = Mapping[str, npt.NDArray]
 MOST_ROOM: Final = 10_000_000
 """Of sessions, and of the songs of one: room is made for all of them."""
+BYTES_A_SONG: Final = 5
+"""Of memory that a session's history takes at least."""
 
 
 def require_room(num_envs: Any, capacity: Any, least: int) -> None:
     """Refuse numbers of sessions and of songs that the simulator cannot make room for.
 
     Raises:
-        ValueError: ``num_envs`` is no whole number from 1, or ``capacity`` none from ``least``.
+        ValueError: ``num_envs`` is no whole number from 1, or ``capacity`` none from ``least``, or
+            the machine has not the memory.
     """
-    for name, value, low in (("num_envs", num_envs, 1), ("capacity", capacity, least)):
-        require_whole(name, value, low, MOST_ROOM)
+    require_whole("capacity", capacity, least, MOST_ROOM)
+    require_memory(num_envs, BYTES_A_SONG * capacity)
+
+
+def require_memory(num_envs: Any, bytes_each: int) -> None:
+    """Refuse a number of sessions that is none, or that the machine has no memory for.
+
+    How much there is some systems do not say; then nothing is compared.
+
+    Raises:
+        ValueError: With what came, or how much they take and how much there is.
+    """
+    require_whole("num_envs", num_envs, 1, MOST_ROOM)
+    if not hasattr(os, "sysconf"):
+        return
+    needed = num_envs * bytes_each
+    there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if needed > there:
+        raise ValueError(
+            f"num_envs is {num_envs:,}: that takes {needed / 1e9:,.0f} GB of memory, at "
+            f"{bytes_each:,} bytes a session, and this machine has {there / 1e9:,.0f} GB."
+        )
 
 
 def require_whole(name: str, value: Any, low: int, high: int) -> None:

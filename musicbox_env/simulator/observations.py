@@ -32,6 +32,12 @@ def observation_space(assets: EnvAssets) -> spaces.Dict | spaces.Box:
     return _joined(space) if config.observation == "flat" else space
 
 
+def observation_bytes(space: spaces.Space[Any]) -> int:
+    """Bytes of one observation of such a space."""
+    parts = space.spaces.values() if isinstance(space, spaces.Dict) else [space]
+    return sum(np.dtype(part.dtype).itemsize * int(np.prod(part.shape or ())) for part in parts)
+
+
 def _embedding_space(length: int, dim: int) -> spaces.Dict:
     return spaces.Dict(
         {

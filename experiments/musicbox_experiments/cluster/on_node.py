@@ -61,6 +61,23 @@ class Done:
     files: Mapping[str, bytes] | None = None
 
 
+class Counter:
+    """Gathers the progress of all tasks."""
+
+    def __init__(self) -> None:
+        """Nothing is done yet."""
+        self._done = 0
+
+    def add(self, done: int) -> None:
+        """Count what a task did."""
+        self._done += done
+
+    def take(self) -> int:
+        """What was done since the last call."""
+        done, self._done = self._done, 0
+        return done
+
+
 def perform(
     task: Task,
     driver: Driver,

@@ -19,7 +19,7 @@ from typing import Any
 from musicbox_env.errors import UserError
 from musicbox_experiments.cluster import shipping
 from musicbox_experiments.cluster.connection import MEMORY, RETRIES, connected
-from musicbox_experiments.cluster.on_node import Done, Driver, Missing, perform
+from musicbox_experiments.cluster.on_node import Counter, Done, Driver, Missing, perform
 from musicbox_experiments.cluster.shipping import Parcel
 from musicbox_experiments.cluster.tasks import Progress, Task, Where
 from musicbox_experiments.text import say
@@ -55,7 +55,7 @@ class RayWorkers:
         self._running: dict[Any, Task] = {}
         self._reads: dict[Path, str] = {}
         self._sent: dict[Path, Parcel] = {}
-        self._counter = ray.remote(num_cpus=0, max_restarts=-1)(_Counter).remote()
+        self._counter = ray.remote(num_cpus=0, max_restarts=-1)(Counter).remote()
         self._remote = ray.remote(
             num_cpus=1, memory=MEMORY, max_retries=RETRIES, scheduling_strategy="SPREAD"
         )(_perform)
@@ -126,21 +126,6 @@ class RayWorkers:
     def _show_progress(self) -> None:
         with suppress(self._ray.exceptions.RayError):  # its node is lost, and it begins elsewhere
             self._progress(self._ray.get(self._counter.take.remote(), timeout=5))
-
-
-class _Counter:
-    """Gathers the progress of all tasks."""
-
-    def __init__(self) -> None:
-        self._done = 0
-
-    def add(self, done: int) -> None:
-        self._done += done
-
-    def take(self) -> int:
-        """What was done since the last call."""
-        done, self._done = self._done, 0
-        return done
 
 
 def _perform(

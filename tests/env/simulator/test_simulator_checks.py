@@ -234,6 +234,13 @@ def test_there_is_a_whole_number_of_sessions(assets, num_envs):
         Simulator(assets, num_envs)
 
 
+def test_sessions_fit_into_memory(synthetic_folder, assets):
+    with pytest.raises(ValueError, match=r"10,000,000: that takes .* GB of memory"):
+        MusicSessionVectorEnv(10_000_000, data=str(synthetic_folder), history_length=10_000)
+    with pytest.raises(ValueError, match=r"10,000,000: that takes .* GB of memory"):
+        Simulator(assets, 10_000_000, capacity=10_000_000)
+
+
 def test_there_is_room_for_every_session(assets):
     with pytest.raises(ValueError, match="capacity is 5; it must be a whole number of 20"):
         Simulator(assets, N, capacity=5)
