@@ -3,7 +3,7 @@
 import pytest
 
 from musicbox_env.data.dataset import Dataset
-from musicbox_env.data.folders import DATASET
+from musicbox_env.data.folders import DATASET, remove
 from musicbox_env.data.writing import staged_folder
 from musicbox_env.synthetic.generator import SyntheticConfig, synthesize, write_raw
 
@@ -70,3 +70,15 @@ def test_a_link_to_a_dataset_stays_and_its_target_is_replaced(tmp_path):
     assert link.is_symlink()
     assert not any(target.iterdir())
     assert sorted(f.name for f in tmp_path.iterdir()) == ["data", "link"]
+
+
+@pytest.mark.parametrize("name", ["link", "folder"])
+def test_what_links_point_to_is_not_removed(tmp_path, name):
+    put(tmp_path / "target/file")
+    (tmp_path / "folder").mkdir()
+    for link in (tmp_path / "link", tmp_path / "folder/deep"):
+        link.symlink_to(tmp_path / "target")
+    remove(tmp_path / name)
+    assert not (tmp_path / name).is_symlink()
+    assert not (tmp_path / name).exists()
+    assert (tmp_path / "target/file").read_text() == "mine"
