@@ -202,7 +202,7 @@ class MusicSessionEnv(gym.Env[Any, npt.NDArray]):
             ValueError: An action that cannot be played; see `actions.checked_actions`.
         """
         if not self.simulator.remaining[0]:
-            raise gym.error.ResetNeeded("The session is over; call reset() before step().")
+            raise gym.error.ResetNeeded("No session is running; call reset() before step().")
         batch = action[None] if isinstance(action, np.ndarray) else [action]
         self._last = self.simulator.step(_ONLY, batch)
         self._render_for_humans()

@@ -149,6 +149,8 @@ def refusal_of(table: Table, config: HistoryConfig) -> PassedOver | None:
             table.name, f"is JSON of which no record can be read ({table.damage.why})"
         )
     refusal, mapping = log_refusal(table), config.mapping()
+    if refusal is not None and mapping is None and (lacking := spotify.lacking(table.columns)):
+        return PassedOver(table.name, lacking)
     if refusal is not None and holds_track_features(table):
         return PassedOver(table.name, "holds features of tracks: name it with --tracks to use them")
     if refusal is None or mapping is None:
@@ -237,8 +239,8 @@ def usable_sources(
             raise InputError(f"{refusals[0].name}: {refusals[0].why}.")
     if not found.histories and not found.logs:
         first = [f"{r[0].name}: {r[0].why}." for r in list(found.foreign.values())[:3]]
+        empty = f"{', '.join(sources)} holds none. Name the download, or the folder that it is in."
         raise InputError(
-            f"No listening log among the {len(files)} files found: "
-            f"{'; '.join(first) or 'nothing there'}"
+            f"No listening log among the {len(files)} files found: {'; '.join(first) or empty}"
         )
     return found

@@ -43,6 +43,14 @@ def test_passes_both_environment_checkers(
         sb3_check_env(environments[1], warn=True)
 
 
+def test_a_refused_first_reset_does_no_harm_to_what_follows(synthetic_folder):
+    env = gym.make(ENV_ID, data=str(synthetic_folder))
+    with pytest.raises(gym.error.Error, match="Seed must be a python integer"):
+        env.reset(seed=np.int64(0))
+    env.reset(seed=0)
+    assert len(env.step(env.action_space.sample())) == 5
+
+
 @pytest.mark.parametrize("render_mode", ["human", "ansi", "rgb_array"])
 def test_passes_the_checker_with_rendering(synthetic_folder, render_mode):
     check_env(make(synthetic_folder, render_mode=render_mode).unwrapped)

@@ -45,7 +45,8 @@ class Client:
 
         Args:
             address: Where it serves; HTTP if it names no scheme.
-            token: Its token, if it asks for one.
+            token: Its token, if it asks for one; blanks around it, as of a file's last line, are
+                left out.
             timeout: Seconds to wait for an answer.
             retries: How often a request is sent again when the connection breaks, which no answer
                 depends on: the service keeps nothing. A late answer is not asked for again.
@@ -58,7 +59,7 @@ class Client:
         self._prefix, self._retries = parts.path.rstrip("/"), retries
         self._headers = {"Content-Type": "application/json"}
         if token is not None:
-            self._headers["Authorization"] = f"Bearer {token}"
+            self._headers["Authorization"] = f"Bearer {token.strip()}"
 
     def recommend(self, heard: Heard = (), *, k: int = 3, **options: Any) -> dict[str, Any]:
         """The ``k`` songs to play next; options are ``agent``, ``context`` and ``exclude``."""

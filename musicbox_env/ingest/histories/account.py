@@ -67,7 +67,8 @@ def history_notes(
             read, other = other, read
         notes.append(
             f"Many plays overlap with each time read as the {read} of its play, and few would if "
-            f"it were the {other}: try time_is={other} in the mapping."
+            f"it were the {other}: try time_is={other} in the mapping. Without --map, ingest "
+            "prints a mapping of the columns to begin with."
         )
     elif overlaps > on_another_device:
         notes.append(

@@ -84,6 +84,17 @@ def _by_columns(columns: Collection[str]) -> HistoryFormat | None:
     )
 
 
+def lacking(columns: Collection[str]) -> str | None:
+    """Which columns an extended history that cannot be read is without; None if it is none."""
+    absent = [name for name in ("ts", "ms_played") if name not in columns]
+    if not absent or not {"spotify_track_uri", "master_metadata_track_name"} <= set(columns):
+        return None
+    return (
+        "looks like Spotify's extended streaming history, but is without the column "
+        f"{' and '.join(absent)}. Take the file as Spotify sent it"
+    )
+
+
 def recognize_ruins(head: bytes) -> HistoryFormat | None:
     """The format of a damaged file whose first record cannot be read, by its first bytes."""
     if any(key in head for key in PLAYED_KEYS):

@@ -141,6 +141,8 @@ def test_a_song_is_found_on_the_map_beside_a_simulated_listener(opened, engine):
         page.get_by_role("button", name=f"Show on the map: {engine.songs.name(9)}").click()
         expect(page.locator("#picked .name")).to_have_text(engine.songs.name(9))
         expect(page.get_by_role("status")).to_contain_text("found.")
+        page.get_by_role("searchbox").fill("zzqqxx")
+        expect(page.locator("#found")).to_have_text("No song of the catalog is called so.")
 
 
 def test_the_map_by_keyboard(opened):

@@ -216,7 +216,7 @@ def test_large_and_slow_bodies_are_cut_off(guarded):
 
 
 def test_a_token_and_a_host_name_are_required_where_they_are_set(guarded):
-    with Client(guarded, token=TOKEN) as client:
+    with Client(guarded, token=f"{TOKEN}\n") as client:  # as a file holds it
         assert client.recommend(HEARD)["songs"]
     for given in ({}, *({"Authorization": text} for text in ("Bearer wrong", TOKEN, "Basic x"))):
         for path in ("/v1/about", "/metrics", "/v1/map"):
@@ -231,6 +231,23 @@ def test_a_token_and_a_host_name_are_required_where_they_are_set(guarded):
     for scheme in ("bearer", "BEARER"):
         given = {"Authorization": f"{scheme} {TOKEN}"}
         assert sent(guarded, "GET", "/v1/about", headers=given)[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status", "said"),
+    [
+        ("GET", "/v1/recomend", None, 404, "no such page or operation; /docs lists them"),
+        ("GET", "/page/nothing.js", None, 404, "no such page or operation; /docs lists them"),
+        ("GET", "/v1/tracks/9999999", None, 404, "The catalog has no row 9999999"),
+        ("GET", "/v1/recommend", None, 405, "another method; /docs lists them"),
+        ("GET", "/v1/tracks", None, 422, "query.query: is missing; /docs lists what is needed"),
+        ("POST", "/v1/recommend", b"{heard:[]}", 400, "body.1: from this character on it is no"),
+    ],
+)
+def test_what_is_asked_wrongly_is_told_how_to_ask(address, method, path, body, status, said):
+    answered, _, text = sent(address, method, path, body)
+    assert answered == status
+    assert said in json.loads(text)["detail"]
 
 
 def test_a_fault_says_nothing_to_the_client(client, address, engine, monkeypatch):

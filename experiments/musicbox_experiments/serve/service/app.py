@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
+from http import HTTPStatus
 from pathlib import Path
 from typing import Annotated, Any, Final, TypeVar
 
@@ -13,6 +14,7 @@ from fastapi import Path as PathParameter
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse
 from fastapi.staticfiles import StaticFiles
+from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from musicbox_env import __version__
 from musicbox_env.errors import is_message
@@ -66,9 +68,15 @@ FEW_NAMES: Final = 64
 FAULT: Final = "This is a fault of the service, and noted in its log."
 SAID: Final = {
     "extra_forbidden": "no such name; /docs lists those that are known",
+    "json_invalid": "from this character on it is no JSON",
+    "missing": "is missing; /docs lists what is needed",
     "model_attributes_type": "expected a JSON object",
 }
 """What is said of a fault where pydantic's own words do not tell how to mend it."""
+NO_ROUTE: Final = {
+    404: "There is no such page or operation; /docs lists them.",
+    405: "This operation has another method; /docs lists them.",
+}
 Result = TypeVar("Result")
 
 
@@ -214,6 +222,7 @@ def create_app(
         exception_handlers={
             RequestValidationError: _invalid,
             BusyError: _busy,
+            StarletteHTTPException: _refused,
             Exception: _fault,
         },
     )
@@ -272,7 +281,7 @@ async def look(request: LookRequest, service: Asked) -> Look:
     responses={200: {"content": {"application/octet-stream": {}}}},
 )
 async def catalog_map(request: Request, service: Asked) -> Response:
-    """The catalog in two dimensions, packed: see `catalog_map` in docs/serving.md."""
+    """The catalog in two dimensions, packed: its bytes are described in docs/serving.md."""
     tag = f'"{service.engine.fingerprint[:32]}"'
     headers = {"ETag": tag, "Cache-Control": "private, max-age=0, must-revalidate"}
     if request.headers.get("if-none-match") == tag:
@@ -335,6 +344,14 @@ async def _invalid(request: Request, error: Exception) -> JSONResponse:
     faults = error.errors()
     broken = any(each["type"] == "json_invalid" for each in faults)
     return JSONResponse({"detail": _sentence(faults)}, 400 if broken else 422)
+
+
+async def _refused(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, StarletteHTTPException)
+    status = error.status_code
+    plain = error.detail == HTTPStatus(status).phrase
+    detail = NO_ROUTE.get(status, error.detail) if plain else error.detail
+    return JSONResponse({"detail": detail}, status, headers=error.headers)
 
 
 async def _busy(request: Request, error: Exception) -> JSONResponse:

@@ -127,6 +127,19 @@ def test_archives_that_hold_nothing(tmp_path, history):
     assert agreement(run(tmp_path, tmp_path / "folder"), history)[0] == 1
 
 
+def test_a_file_that_lacks_a_column_of_the_archive_is_named_with_it(tmp_path, history):
+    records = extended_records(history)
+    (tmp_path / "whole.json").write_text(json.dumps(records))
+    for record in records:
+        del record["ms_played"]
+    path = tmp_path / "shorn.json"
+    path.write_text(json.dumps(records))
+    with pytest.raises(ValueError, match="extended streaming history, but is without the column"):
+        run(tmp_path, path)
+    dataset = run(tmp_path, tmp_path / "*.json")
+    assert "without the column ms_played" in passed_over(dataset)["shorn.json"]
+
+
 @pytest.mark.parametrize("shuffle", [None, 3])
 def test_account_data_to_the_minute(tmp_path, history, shuffle):
     """Without reasons and seconds: all sessions still, and nine levels of ten.

@@ -196,7 +196,8 @@ function startAnew(mode, listener) {
   return inTurn(async () => {
     await move(fresh(mode ?? state.session.mode, listener ?? state.session.listener));
     if (mode === undefined) return;
-    clearSearch();
+    by("found").replaceChildren();
+    if (by("search").value) search(); // it may have been typed while the other mode was asked for
     by("picked").hidden = true;
   });
 }
@@ -213,6 +214,7 @@ function search() {
     const tracks = query ? (await get(`v1/tracks?limit=8&query=${encodeURIComponent(query)}`)).tracks : [];
     if (query !== by("search").value.trim()) return;
     view.showFound(by("found"), tracks, { onMark: state.session.mode === "you" ? mark : null, onShow: showSong });
+    if (query && !tracks.length) by("found").append(view.element("li", { className: "faint" }, "No song of the catalog is called so."));
     say(query ? `${words.count(tracks.length, "song")} found.` : "");
   }), TYPING_MS);
 }

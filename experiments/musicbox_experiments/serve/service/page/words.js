@@ -46,11 +46,12 @@ export function stripText(look) {
   const played = look.heard.filter((song) => song.skip_chance !== null);
   const over = look.remaining === 0 ? "The session is over." : `${look.remaining} more to come.`;
   const logged = count(look.heard.length - played.length, "song");
+  if (!played.length) return `${logged} of the log (pale), 0 recommended. ${over}`;
   return `${logged} of the log (pale), ${played.length} recommended, ${skipped(played)} of them skipped; below each its chance of a skip in percent, after all songs before it. ${over}`;
 }
 
 export function mapText(agent, view, over) {
-    if (over) return "The session is over. Dots on the line are the songs heard.";
+  if (over) return "The session is over. Dots on the line are the songs heard.";
   if (!view.songs.length) return `Too few songs are left for ${agent}.`;
   if (view.points.length) return `The cross is the proto-action of ${agent}, rings are the songs nearest to it, numbers what it plays. Dots on the line are songs heard.`;
   const without = view.near.length ? "its proto-action lies in another space than this map; rings are the songs nearest to it" : "it names songs without a proto-action on this map";
