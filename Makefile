@@ -37,8 +37,9 @@ lint: $(STAMP)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# Halves that lie together: a fixture of a module is made once, not by both.
 fast: $(STAMP)
-	$(BIN)/pytest -n 2
+	$(BIN)/pytest -n 2 --dist worksteal
 
 slow: $(DOCS_STAMP) boundscheck attack  ## the tests that take minutes, attacks and those with bounds checks among them
 	$(BIN)/pytest -m slow --ignore tests/attack
