@@ -80,7 +80,7 @@ def log_refusal(table: Table) -> PassedOver | None:
         f"is no listening log: columns {', '.join(REQUIRED_LOG_COLUMNS)} expected, "
         f"{found_columns(table)} found{where}; and no streaming history or table of plays. If it "
         "is a table of plays, say with --map which columns say what, as in --map "
-        "time=COLUMN,track=COLUMN,played_ms=COLUMN",
+        "time=COLUMN,track=COLUMN,played_ms=COLUMN; --map auto goes by their names",
     )
 
 

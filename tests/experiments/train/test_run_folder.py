@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, field
 
+import pytest
+
 from musicbox_experiments.data.sources import Source
 from musicbox_experiments.train.folder import prepared_folder
 
@@ -23,3 +25,14 @@ def test_only_a_run_with_work_is_gone_on_with(tmp_path, capsys):
     (run / "agents").mkdir()
     with prepared_folder(run, Options()):
         assert capsys.readouterr().out.startswith(f"Going on with the run in {run}")
+
+
+def test_a_run_that_fails_before_it_made_anything_leaves_no_folder(tmp_path):
+    run = tmp_path / "run"
+    with pytest.raises(ZeroDivisionError), prepared_folder(run, Options()):
+        raise ZeroDivisionError
+    assert not run.exists()
+    with pytest.raises(ZeroDivisionError), prepared_folder(run, Options()):
+        (run / "agents").mkdir()
+        raise ZeroDivisionError
+    assert sorted(entry.name for entry in run.iterdir()) == ["agents", "config.json"]
