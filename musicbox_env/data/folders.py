@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Final
 
 from musicbox_env.errors import remove_tree
+from musicbox_env.schema import STORED_PLAY_COLUMNS
 
 _ALWAYS: Final = (".*.lock", "*.tmp", ".DS_Store")
 """Locks, unfinished files, and what a file manager adds by itself."""
@@ -29,26 +30,28 @@ class Kind:
         name: What such a folder is called.
         marks: Names of which a finished one has one.
         entries: Patterns of the names of all that may lie in it, deeper folders aside.
+        inside: Patterns of the names of files in some of its folders, which hold no folders; of
+            files in other folders the endings are looked at.
     """
 
     name: str
     marks: tuple[str, ...]
     entries: tuple[str, ...]
+    inside: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def require_own(self, folder: Path, *, finished: bool = True) -> None:
         """Refuse to empty or replace a folder in which something else lies.
 
         Args:
             folder: It need not exist.
-            finished: Whether it has one of the marks, unless it is empty, and all files in it are
-                looked at; of an unfinished one the entries are.
+            finished: Whether it has one of the marks, unless it is empty.
 
         Raises:
             FileExistsError: It is not of this kind, or holds a file that MusicBox did not write.
         """
         if not folder.is_dir():
             return
-        for foreign in self._foreign(folder, deep=finished):
+        for foreign in self._foreign(folder):
             raise FileExistsError(
                 f"{folder} holds {foreign.relative_to(folder)}, which is nothing that MusicBox "
                 "wrote there, so that the folder is left alone. Move that away, or name another "
@@ -61,15 +64,25 @@ class Kind:
                 "Remove it, or name another folder."
             )
 
-    def _foreign(self, folder: Path, deep: bool) -> Iterator[Path]:
-        known = (*self.entries, *_ALWAYS)
+    def _foreign(self, folder: Path) -> Iterator[Path]:
         for entry in sorted(folder.iterdir()):
-            if not any(fnmatch(entry.name, pattern) for pattern in known):
+            if not _is_any(entry.name, (*self.entries, *_ALWAYS)):
                 yield entry
-        for place, _, files in os.walk(folder) if deep else ():
-            for file in (Path(place, name) for name in sorted(files)):
-                if file.suffix not in _ENDINGS and not file.name.startswith(_EVENTS):
-                    yield file
+        for place, folders, files in os.walk(folder):
+            links = (name for name in folders if os.path.islink(os.path.join(place, name)))
+            for path in (Path(place, name) for name in sorted((*files, *links))):
+                if not self._is_own(path.relative_to(folder).parts, path.suffix):
+                    yield path
+
+    def _is_own(self, parts: tuple[str, ...], suffix: str) -> bool:
+        top, name = parts[0], parts[-1]
+        if len(parts) > 1 and top in self.inside:
+            return len(parts) == 2 and _is_any(name, (*self.inside[top], *_ALWAYS))
+        return suffix in _ENDINGS or name.startswith(_EVENTS)
+
+
+def _is_any(name: str, patterns: tuple[str, ...]) -> bool:
+    return any(fnmatch(name, pattern) for pattern in patterns)
 
 
 DATASET: Final = Kind(
@@ -80,6 +93,15 @@ DATASET: Final = Kind(
         *("spaces", "truth", "source", "listeners", "leaving.json"),
         *("parts", "parts.removed", "slices"),
     ),
+    {
+        "plays": tuple(f"{column}.npy" for column in STORED_PLAY_COLUMNS),
+        "sessions": ("offsets.npy", "split.npy", "ids.parquet"),
+        "embeddings": ("*.npy", "*.json"),
+        "spaces": ("*.npy",),
+        "truth": ("*.npy", "law.json"),
+        "source": ("source.json", "sessions.npy", "tracks.npy"),
+        "listeners": ("*.npz",),
+    },
 )
 RAW_LOGS: Final = Kind(
     "folder of raw logs", ("sessions.csv.gz",), ("sessions.csv.gz", "tracks.csv")

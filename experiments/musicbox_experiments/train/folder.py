@@ -30,6 +30,7 @@ RUN = Kind(
         *("report.html", "summary.json", "results.csv", "trust.html", "trust.json", "*.png"),
         *(f"{name}{ending}" for name in ("dataset", "raw") for ending in ("", f"*{UNFINISHED}")),
     ),
+    {"rollouts": ("*.npz", "*.made_of")},
 )
 
 

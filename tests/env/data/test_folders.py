@@ -35,8 +35,36 @@ def test_a_folder_with_a_file_of_the_user_is_left_as_it_is(tmp_path, place, file
     assert (tmp_path / place / file).read_text() == "mine"
 
 
+@pytest.mark.parametrize(
+    "file",
+    ["plays/thesis.csv", "plays/thesis", "plays/my/photo.png", "sessions/a.npy", "truth/b.json"],
+)
+@pytest.mark.parametrize("place", PLACES)
+def test_what_could_be_musicbox_s_elsewhere_is_none_of_its_here(tmp_path, place, file):
+    make(tmp_path / "data")
+    put(tmp_path / place / file)
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(FileExistsError, match=rf"{place} holds {file}.*Move"):
+        make(tmp_path / "data", overwrite=True)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_files_among_the_parts_of_a_stopped_job_stay(tmp_path):
+    put(tmp_path / "data.partial/parts/thesis.txt")
+    with pytest.raises(FileExistsError, match=r"holds parts/thesis\.txt"):
+        make(tmp_path / "data")
+    assert (tmp_path / "data.partial/parts/thesis.txt").read_text() == "mine"
+
+
+def test_a_link_among_the_plays_is_somebody_s(tmp_path):
+    put(tmp_path / "mine/a.npy")
+    (make(tmp_path / "data") / "plays/link").symlink_to(tmp_path / "mine")
+    with pytest.raises(FileExistsError, match="holds plays/link"):
+        make(tmp_path / "data", overwrite=True)
+
+
 def test_what_has_the_names_of_a_dataset_but_is_none_is_left(tmp_path):
-    put(tmp_path / "data/plays/1.csv")
+    put(tmp_path / "data/plays/track.npy")
     with pytest.raises(FileExistsError, match=r"is no dataset folder \(no dataset\.json\)"):
         make(tmp_path / "data", overwrite=True)
     put(tmp_path / "raw/tracks.csv")
