@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from itertools import chain, islice
-from typing import Any, Final
+from typing import Final
 
 import ijson
 import numpy as np
@@ -27,6 +27,15 @@ from musicbox_env.ingest.spelling.json_shape import (
     WithoutNan,
     find_shape,
     fits,
+)
+from musicbox_env.ingest.spelling.json_values import (
+    TOO_DEEP,
+    Events,
+    Record,
+    first_value,
+    plain_values,
+    read_object,
+    text_of,
 )
 from musicbox_env.ingest.tables import (
     DamagedFileError,
@@ -49,11 +58,7 @@ MAX_COLUMN_BYTES = 64 << 20
 TYPICAL_RECORD_BYTES: Final = 600
 """What a record takes where none could be read; those of a streaming history take about this."""
 
-Record = dict[str, str | None]
-Events = Iterator[tuple[str, Any]]
-_TOO_DEEP: Final = f"values are nested more than {MAX_DEPTH} deep"
 _TWICE: Final = "it names a column twice, and the values of one would be lost"
-_FLAGS: Final = {True: "true", False: "false"}
 
 
 def looks_like_json(head: bytes) -> bool:
@@ -118,6 +123,9 @@ class JsonTable:
         while True:
             block, damage = self._block(records, RECORDS_A_BLOCK)
             if block:
+                for number in [of for of in self._source.twice if of < line + len(block)]:
+                    if not self._source.twice.pop(number).isdisjoint(wanted):
+                        block[number - line] = None  # which of the values is meant is not clear
                 yield _rows(block, line, wanted, as_codes)
             if damage is not None:
                 raise damage
@@ -173,6 +181,7 @@ class _RecordSource:
         bytes_before: Bytes up to the last read, all of which is parsed.
         records_before: Records up to there.
         unread: Objects in lists that are no records, by the name of the list or what is around it.
+        twice: Names that a record, by its number, has more than once.
     """
 
     def __init__(self, stream: PeekedStream, shape: Shape) -> None:
@@ -181,6 +190,7 @@ class _RecordSource:
         self.bytes_read = 0
         self.bytes_before = self.records_before = 0
         self.unread: Counter[str] = Counter()
+        self.twice: dict[int, set[str]] = {}
         self._at_records = False
         self._shape = shape
         mark = BYTE_ORDER_MARK if stream.head.startswith(BYTE_ORDER_MARK) else b""
@@ -228,10 +238,10 @@ class _RecordSource:
         in_list = False
         for event, _ in events:
             if event == "start_map":
-                yield self._given(_object(events, 1 + in_list))
+                yield self._given(self._object(events, 1 + in_list))
             elif event == "start_array":
                 if in_list:
-                    _first_value(events, 2)
+                    first_value(events, 2, set())
                     yield self._given(None)
                 in_list = True
             elif event == "end_array":
@@ -263,11 +273,11 @@ class _RecordSource:
             elif event == "end_map":
                 return
             elif event == "start_map" and by_label and not path:
-                yield self._given({**above, **_object(events, 1)})
+                yield self._given({**above, **self._object(events, 1)})
             elif event == "start_map" and not by_label and self._ends(path, name):
                 # Converters of XML write a list of one as its only element.
                 self._at_records = True
-                yield self._given({**above, **_object(events, 1)})
+                yield self._given({**above, **self._object(events, 1)})
             elif event == "start_map" and path and fits(path[0], name):
                 yield from self._descend(events, path[1:], above, f"{prefix}{name}.")
             elif event == "start_array" and not by_label and self._ends(path, name):
@@ -279,7 +289,7 @@ class _RecordSource:
             elif by_label and not path:
                 yield self._given(None)
             else:
-                above[prefix + name] = _text(value)
+                above[prefix + name] = text_of(value)
 
     @staticmethod
     def _ends(path: tuple[str, ...], name: str) -> bool:
@@ -291,7 +301,7 @@ class _RecordSource:
             if event == "end_array":
                 return
             if event == "start_map":
-                yield self._given({**above, **_object(events, 1)})
+                yield self._given({**above, **self._object(events, 1)})
             else:
                 if event == "start_array":
                     self._skip(events, event)
@@ -305,14 +315,14 @@ class _RecordSource:
             if event == "map_key":
                 name = value
             elif event == "start_array" and name == self._shape.names:
-                names = [text or "" for text in _plain_values(events)]
+                names = [text or "" for text in plain_values(events)]
                 if len({*names}) < len(names):
                     raise ijson.JSONError(_TWICE)
             elif event == "start_array" and (name,) == self._shape.path:
                 for inner, _ in events:
                     if inner == "end_array":
                         break
-                    row = _plain_values(events) if inner == "start_array" else []
+                    row = plain_values(events) if inner == "start_array" else []
                     fits = len(row) == len(names)
                     yield self._given(dict(zip(names, row, strict=True)) if fits else None)
             elif event == "start_array" and (count := self._skip(events, event)):
@@ -321,6 +331,7 @@ class _RecordSource:
     def _by_column(self, events: Events) -> Iterator[Record | None]:
         """Rows of a document that lists column after column, which is held whole."""
         columns: dict[str, list[str | None]] = {}
+        labels: list[str] | None = None
         name = ""
         next(events)
         for event, value in events:
@@ -331,6 +342,7 @@ class _RecordSource:
                     raise ijson.JSONError(_TWICE)
                 values: list[str | None] = []
                 columns[name] = values
+                own: list[str] = []
                 for inner, item in events:
                     if inner in ("end_map", "end_array"):
                         break
@@ -343,8 +355,12 @@ class _RecordSource:
                     if inner in ("start_map", "start_array"):
                         self._skip(events, inner)
                         values.append(None)
-                    elif inner != "map_key":
-                        values.append(_text(item))
+                    elif inner == "map_key":
+                        own.append(item)
+                    else:
+                        values.append(text_of(item))
+                if event == "start_map" and (labels := own if labels is None else labels) != own:
+                    raise ijson.JSONError("its columns name other rows, or in another order")
         if len({len(values) for values in columns.values()}) > 1:
             raise ijson.JSONError("its columns are of different lengths")
         for row in zip(*columns.values(), strict=True):
@@ -362,77 +378,21 @@ class _RecordSource:
                 around.pop()
             self.bytes_of_records = self.bytes_read
             if len(around) > MAX_DEPTH:
-                raise ijson.JSONError(_TOO_DEEP)
+                raise ijson.JSONError(TOO_DEEP)
         return objects
+
+    def _object(self, events: Events, depth: int) -> Record:
+        """The rest of a record."""
+        names: set[str] = set()
+        record = read_object(events, depth, names)
+        if names:
+            self.twice[self.records_given + 1] = names
+        return record
 
     def _given(self, record: Record | None) -> Record | None:
         self.records_given += 1
         self.bytes_of_records = self.bytes_read
         return record
-
-
-def _object(events: Events, depth: int) -> Record:
-    """The rest of an object: its plain values, and those inside under dotted names.
-
-    Names that begin with ``$`` only say of what type a value is, as in ``{"$date": ...}``.
-    """
-    if depth > MAX_DEPTH:
-        raise ijson.JSONError(_TOO_DEEP)
-    record: Record = {}
-    name = ""
-    for event, value in events:
-        if event == "map_key":
-            name = value
-        elif event == "string":
-            record[name or " "] = value
-        elif event == "end_map":
-            break
-        elif event == "start_map" or event == "start_array":
-            read = _object if event == "start_map" else _first_value
-            for key, text in read(events, depth + 1).items():
-                record[name if key.startswith("$") else f"{name}.{key}"] = text
-        else:
-            record[name or " "] = _text(value)
-    return record
-
-
-def _first_value(events: Events, depth: int) -> Record:
-    """The first value of the rest of a list, as number 0 of its values."""
-    if depth > MAX_DEPTH:
-        raise ijson.JSONError(_TOO_DEEP)
-    first: Record | None = None
-    for event, value in events:
-        if event == "end_array":
-            break
-        if event == "start_map":
-            inner = _object(events, depth + 1)
-            found = {f"0.{key}": text for key, text in inner.items()}
-        elif event == "start_array":
-            found = {f"0.{key}": text for key, text in _first_value(events, depth + 1).items()}
-        else:
-            found = {"0": _text(value)}
-        first = found if first is None else first
-    return first or {}
-
-
-def _plain_values(events: Events) -> list[str | None]:
-    """The rest of a list as texts; what is no plain value is nothing."""
-    values: list[str | None] = []
-    for event, value in events:
-        if event == "end_array":
-            break
-        if event in ("start_map", "start_array"):
-            _object(events, 1) if event == "start_map" else _first_value(events, 1)
-            values.append(None)
-        else:
-            values.append(_text(value))
-    return values
-
-
-def _text(value: Any) -> str | None:
-    if isinstance(value, bool):
-        return _FLAGS[value]
-    return None if value is None else str(value)
 
 
 def _rows(

@@ -90,6 +90,36 @@ def test_a_column_that_is_named_twice_is_damage(content):
         rows_of(table, ["song"])
 
 
+@pytest.mark.parametrize(
+    ("twice", "wanted", "refused"),
+    [
+        ('"song": "x"', "song", True),
+        ('"more": 1, "more": 2', "song", False),
+        ('"a": {"b": 1, "b": 2}', "a.b", True),
+        ('"a": {"b": 1}, "a": {"b": 2}', "a.b", True),
+        ('"a.b": 1, "a": {"b": 2}', "a.b", True),
+        ('"a": [{"b": 1, "b": 2}]', "a.0.b", True),
+        ('"a": {"$date": 1, "$more": 2}', "a", False),
+    ],
+)
+def test_a_record_that_names_a_wanted_column_twice_is_none(monkeypatch, twice, wanted, refused):
+    monkeypatch.setattr("musicbox_env.ingest.json_tables.RECORDS_A_BLOCK", 7)
+    lines = [json.dumps(play) for play in PLAYS]
+    lines[250] = f"{{{twice}, {lines[250][1:]}"
+    records, *_, malformed = rows_of(table_of("\n".join(lines)), ["ms", wanted])
+    assert malformed == ([251] if refused else [])
+    assert [r["ms"] for r in records] == [
+        str(p["ms"]) for p in PLAYS if not refused or p["ms"] != 250
+    ]
+
+
+def test_columns_whose_rows_stand_in_other_orders_are_damage():
+    one, other = {"0": "a", "1": "b"}, {"1": 2, "0": 1}
+    assert rows_of(table_of(json.dumps({"song": one, "ms": one})))[1] == [1, 2]
+    with pytest.raises(DamagedFileError, match="name other rows, or in another order"):
+        rows_of(table_of(json.dumps({"song": one, "ms": other})), ["song"])
+
+
 def test_a_list_of_objects_beside_split_records_is_named():
     rows = [list(play.values()) for play in PLAYS]
     table = table_of(json.dumps({"columns": ["song", "ms"], "data": rows, "more": PLAYS[:7]}))
