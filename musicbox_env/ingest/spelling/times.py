@@ -54,7 +54,9 @@ _CLOCK: Final = (
     r"(?:\s*(?P<ap>[AaPp])\.?[Mm]\.?)?)?"
 )
 _ZONE: Final = r"\s*(?P<u>UTC|GMT|Z)?(?P<z>[+-]\d\d:?(?:\d\d)?)?"
-_BEHIND: Final = r"(?:\s*\[[\w/+-]+\]|\s*\([\w ]+\))?"
+_NAMED: Final = r"(?:\s*\[[\w/+-]+\]|\s*\([\w ]+\))?"
+_BEHIND: Final = rf"(?(z){_NAMED}|(?(u){_NAMED}))"
+"""The name of a zone behind its offset; alone it would have to be looked up."""
 _NUMERIC: Final = re.compile(
     r"^(?P<a>\d{4}|\d{1,2})(?P<p>[./-])(?P<b>\d{1,2})(?P=p)(?P<c>\d{4}|\d{1,2})\.?"
     + _CLOCK
@@ -307,9 +309,15 @@ def _are_excel_days(numbers: npt.NDArray[np.float64]) -> bool:
 def _by_pattern(
     series: pd.Series, pattern: str
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
-    stamps = pd.to_datetime(series, format=pattern, errors="coerce", utc=True)
+    stamps = _stamps(series, pattern)
     naive = "%z" not in pattern and "%Z" not in pattern
     return _milliseconds(stamps), np.full(len(series), naive)
+
+
+def _stamps(series: pd.Series, pattern: str) -> pd.Series:
+    """Times by a pattern; ``now`` and ``today``, which are the clock's to pandas, are none."""
+    words = series.str.contains(r"^[^\W\d_]+$")
+    return pd.to_datetime(series.mask(words), format=pattern, errors="coerce", utc=True)
 
 
 def _milliseconds(stamps: pd.Series) -> npt.NDArray[np.int64]:
@@ -321,7 +329,7 @@ def _of_words(
     series: pd.Series, order: str, zoned: bool
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
     """Times that are no numbers: ISO 8601, and what `_respelled` makes out."""
-    stamps = pd.to_datetime(series, format="ISO8601", utc=True, errors="coerce")
+    stamps = _stamps(series, "ISO8601")
     values = _milliseconds(stamps)
     naive = np.zeros(len(series), np.bool_)
     if zoned:

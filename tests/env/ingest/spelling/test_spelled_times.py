@@ -82,6 +82,12 @@ def test_hours_of_both_kinds_are_read_where_they_agree(clock, hour, day):
         assert (moment.month, moment.hour, moment.minute) == (3, hour, 30)
 
 
+@pytest.mark.parametrize("spelling", ["", "%d/%m/%Y", DAY_FIRST])
+@pytest.mark.parametrize("text", ["now", "today", "NOW", "2023-03-01T10:00:00[Asia/Tokyo]"])
+def test_words_for_the_time_of_reading_and_zones_without_an_offset_are_no_times(text, spelling):
+    assert parse_times(pa.array([text]), TimeSpelling(spelling))[1].tolist() == [False]
+
+
 @pytest.mark.parametrize("comma", [".", ","])
 def test_days_as_a_spreadsheet_counts_them(tmp_path, expected, comma):
     days = (plays_of()["time"] - pd.Timestamp("1899-12-30")) / pd.Timedelta(days=1)
