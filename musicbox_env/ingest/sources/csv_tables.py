@@ -17,11 +17,11 @@ from musicbox_env.errors import InputError
 from musicbox_env.ingest.sources.bounds import LINE_END, RETURN, Budget, in_cache
 from musicbox_env.ingest.sources.native import Utf8Stream, blocks_of_lines
 from musicbox_env.ingest.spelling.dialect import (
-    OR_WINDOWS_1252,
     Dialect,
     StandardQuotes,
     cut,
     detect_dialect,
+    lines_of,
 )
 from musicbox_env.ingest.tables import (
     HEAD_BYTES,
@@ -77,8 +77,7 @@ class CsvTable:
     def sample(self) -> dict[str, list[str]]:
         """The first values of each column, those of lines that fit the header."""
         dialect = self.dialect
-        text = self.stream.head.decode(errors=OR_WINDOWS_1252)
-        lines = text.splitlines()[dialect.lines_above :][: SAMPLE_ROWS + 1]
+        lines = lines_of(self.stream.head)[dialect.lines_above :][: SAMPLE_ROWS + 1]
         if len(self.stream.head) == HEAD_BYTES:
             lines = lines[:-1]
         escape = dialect.backslash_quotes or dialect.backslash_delimiters
@@ -195,14 +194,17 @@ class CsvTable:
         self, batch: pa.RecordBatch, wanted: Sequence[str], first: Lines
     ) -> None:
         """Refuse a second header that names other columns where the wanted ones are."""
-        names = pc.SetLookupOptions(pa.array([n.encode() for n in self.columns], pa.binary()))
+        cases = (str, str.lower, str.upper, str.title, str.capitalize)
+        spelled = {pad + of(n) for n in self.columns for of in cases for pad in ("", " ", "\ufeff")}
+        names = pc.SetLookupOptions(pa.array([n.encode() for n in spelled], pa.binary()))
 
         def are_names(values: pa.Array) -> npt.NDArray[np.bool_]:
             found = pc.call_function("is_in", [values], names)
             return np.asarray(found.to_numpy(zero_copy_only=False))
 
         for row in np.flatnonzero(_rows_where(batch, are_names)):
-            if [of[row].as_py().decode() for of in batch.columns] != list(wanted):
+            found = [of[row].as_py().decode().strip(" \ufeff").lower() for of in batch.columns]
+            if found != [name.lower() for name in wanted]:
                 raise InputError(
                     f"{self.name}: line {first[row]:,} names the columns in another order than the "
                     "header does, as where files were joined. Give each by itself."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Collection, Iterator, Sequence
 from typing import IO, Final
 
@@ -23,6 +24,9 @@ from musicbox_env.ingest.tables import (
 )
 
 PARQUET_ROWS: Final = 65_536
+BUFFER_BYTES: Final = 1 << 20
+SEAM: Final = b"PAR1PAR1"
+"""The end of one file and the beginning of another."""
 _TEXTS: Final = (
     *(pa.types.is_string, pa.types.is_large_string),
     *(pa.types.is_binary, pa.types.is_large_binary),
@@ -44,6 +48,7 @@ class ParquetTable:
         with damage_reported(name):
             # Nothing is read ahead: no thread outlives a call.
             self._parquet = pq.ParquetFile(file, pre_buffer=False)
+            _refuse_joined(file, name, self._parquet.metadata)
             leaves = list(_leaves(self._parquet.schema_arrow))
         self.types = dict(leaves)
         self.columns = tuple(name for name, _ in leaves)
@@ -129,6 +134,37 @@ class ParquetTable:
             for group in groups
         )
         return max(1, PARQUET_ROWS * about.num_rows // max(values, about.num_rows, 1))
+
+
+def _refuse_joined(file: IO[bytes], name: str, about: pq.FileMetaData) -> None:
+    """Refuse what stands behind another Parquet file: places count from the first one's beginning.
+
+    Raises:
+        InputError: It does, so that the rows of the first would be read in its place, or neither's.
+    """
+    end = file.seek(0, 2) - 8
+    (size,) = struct.unpack("<I", (file.seek(end), file.read(4))[1])
+    groups = [about.row_group(number) for number in range(about.num_row_groups)]
+    chunks = [group.column(place) for group in groups for place in range(group.num_columns)]
+    place = max((_begin(of) + of.total_compressed_size for of in chunks), default=0)
+    before = b""
+    while place < end - size:
+        file.seek(place)
+        data = file.read(min(BUFFER_BYTES, end - size - place))
+        if not data or SEAM in before + data:
+            break
+        place, before = place + len(data), data[-len(SEAM) :]
+    if place < end - size:
+        raise InputError(
+            f"{name}: holds several Parquet files, as where files were joined, of which readers "
+            "see one. Give each by itself."
+        )
+
+
+def _begin(chunk: pq.ColumnChunkMetaData) -> int:
+    """Where a column of a row group begins in its file."""
+    first = chunk.dictionary_page_offset
+    return int(chunk.data_page_offset if first is None else min(first, chunk.data_page_offset))
 
 
 def _leaves(

@@ -73,8 +73,9 @@ class Bzip2(io.RawIOBase):
 GZIP: Final = b"\x1f\x8b"
 PACKED: Final[dict[bytes, Callable[[IO[bytes]], IO[bytes]]]] = {
     re.escape(GZIP): lambda stream: cast(IO[bytes], gzip.GzipFile(fileobj=stream)),
-    rb"BZh[1-9]1AY&SY": lambda stream: cast(IO[bytes], Bzip2(stream)),
-    rb"\x28\xb5\x2f\xfd": lambda stream: pa.CompressedInputStream(
+    rb"BZh[1-9](?:1AY&SY|\x17rE8P\x90)": lambda stream: cast(IO[bytes], Bzip2(stream)),
+    # A frame to be skipped may come first, as pzstd writes them.
+    rb"\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18": lambda stream: pa.CompressedInputStream(
         pa.PythonFile(stream, mode="r"), "zstd"
     ),
 }

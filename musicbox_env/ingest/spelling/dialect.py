@@ -232,9 +232,14 @@ class StandardQuotes(Rewritten):
         return re.sub(rb"\\\\|\\" + quote, lambda found: both[found[0]], data)
 
 
+def lines_of(text: bytes) -> list[str]:
+    """Lines as rows of a CSV are counted; `str.splitlines` ends them at marks within titles too."""
+    return [line.decode(errors=OR_WINDOWS_1252) for line in text.splitlines()]
+
+
 def detect_dialect(head: bytes) -> Dialect:
     """Tell how a CSV is written by its first bytes, UTF-8."""
-    lines = head.removeprefix(BYTE_ORDER_MARK).decode(errors=OR_WINDOWS_1252).splitlines()
+    lines = lines_of(head.removeprefix(BYTE_ORDER_MARK))
     if len(lines) > 2 and not head.endswith((b"\n", b"\r")):
         lines.pop()
     lines = lines[:LINES_LOOKED_AT]

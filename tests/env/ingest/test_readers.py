@@ -86,7 +86,9 @@ CSV = LOG.to_csv(index=False).encode()
         (as_tar({"a.csv.gz": gzip.compress(CSV)}), [":a.csv.gz"]),
         (as_zip({"d/a.csv": CSV, "/b": gzip.compress(CSV)}), [":d/a.csv", ":/b"]),
         (bz2.compress(CSV[:5000]) + b"\0" * 512 + bz2.compress(CSV[5000:]) + b"\0", [""]),
+        (bz2.compress(b"") + bz2.compress(CSV), [""]),
         (as_zstd(CSV[:5000]) + as_zstd(CSV[5000:]), [""]),
+        (b"\x50\x2a\x4d\x18\x04\0\0\0abcd" + as_zstd(CSV), [""]),
         (as_tar({"a": CSV}, "w") + as_tar({"b": CSV}, "w"), [":a", ":b"]),
         (as_tar({"a": CSV}) + as_tar({"b": CSV}), [":a", ":b"]),
         (bz2.compress(as_tar({"a": CSV}, "w")) + bz2.compress(b"\0" * 700), [":a"]),
@@ -293,6 +295,20 @@ def test_a_header_in_another_order_is_refused(tmp_path):
     assert lines_of(path, ["a"])[0] == {2: "1", 4: "a", 5: "4"}
     with pytest.raises(InputError, match=r"x\.csv: line 4 names the columns in another order"):
         lines_of(path)
+    for header in ("A,B,C", "A, B,C", "\ufeffA,B,C"):
+        path.write_text(f"a,c,b\n1,2,3\n{header}\n4,5,6\n", encoding="utf-8")
+        with pytest.raises(InputError, match="line 3 names the columns in another order"):
+            lines_of(path)
+        path.write_text(f"a,b,c\n1,2,3\n{header}\n4,5,6\n", encoding="utf-8")
+        assert lines_of(path)[0].keys() == {2, 3, 4}
+
+
+@pytest.mark.parametrize("rows", [20, 7])
+def test_joined_parquet_files_are_refused(tmp_path, rows):
+    path = tmp_path / "joined.parquet"
+    path.write_bytes(as_parquet(LOG) + as_parquet(LOG.head(rows)))
+    with pytest.raises(InputError, match=r"joined\.parquet: holds several Parquet files"):
+        read_all(path)
 
 
 def test_lines_hold_across_blocks(tmp_path, monkeypatch):

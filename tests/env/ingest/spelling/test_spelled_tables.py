@@ -39,6 +39,8 @@ def unquoted_tabs():
         (f"Plays of Mira\n\nExported,2022-03-01\n{CSV}", "Song 0"),
         (f"Plays of Mira,2022,,,,,\n{CSV}", "Song 0"),
         (f"Plays of Mira,,,,,,\n,,,,,,\nExported,2022-03-01,,,,,\n{CSV}", "Song 0"),
+        *((f"# plays{end} of Mira\n{CSV}", "Song 0") for end in "\x0b\x0c\x1c\x85\u2028"),
+        (f"Plays\x0cof Mira,,,,,,\n{CSV}", "Song 0"),
         (f"Plays,of,Mira,to,2022-03-01,as,text\n{CSV}", "Song 0"),
         (b"\xef\xbb\xbf" + CSV.encode(), "Song 0"),
         (b"\xef\xbb\xbfsep=,\n" + CSV.encode(), "Song 0"),
