@@ -162,8 +162,8 @@ def _require_made_from(folder: Path, sessions: tuple[str, ...], tracks: tuple[st
         ]
         said = [f"missing: {', '.join(missing)}"] if missing else []
         said += [f"added: {', '.join(more)}"] if len(more) > spare else []
-        if said or (option == "--sessions" and not made):
+        if said:
             raise FileExistsError(
                 f"{folder} was made from other files than {option} names now "
-                f"({'; '.join(said) or 'it names none'}). Name another folder with --out."
+                f"({'; '.join(said)}). Name another folder with --out."
             )

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from musicbox_experiments.compare import evaluation as evaluating
 from musicbox_experiments.compare.evaluation import Evaluation, evaluate_one
 from musicbox_experiments.data.sources import Source
 from musicbox_experiments.train.jobs import train, trained
@@ -85,3 +86,21 @@ def test_an_evaluation_on_other_data_is_not_kept(data, job):
     assert not by.folder.exists()
     record = json.loads((Path(job.folder) / "training.json").read_text())
     assert record["dataset"]["fingerprint"] == job.dataset["fingerprint"]
+
+
+@pytest.mark.parametrize("work", ["roll_out", "rerank"])
+def test_an_evaluation_whose_data_are_exchanged_meanwhile_is_not_kept(data, job, monkeypatch, work):
+    train(job)
+    done = getattr(evaluating, work)
+
+    def then_exchange(*given, **options):
+        made = done(*given, **options)
+        exchange(data)
+        return made
+
+    monkeypatch.setattr(evaluating, work, then_exchange)
+    by = evaluation(job)
+    with pytest.raises(ValueError, match=REFUSED):
+        evaluate_one(job, by)
+    kept = {file.name for file in by.folder.glob("*.npz")}
+    assert kept == ({"replay-linucb-0.npz"} if work == "rerank" else set())

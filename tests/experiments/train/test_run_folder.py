@@ -3,7 +3,6 @@
 from dataclasses import dataclass, field
 
 import pytest
-
 from musicbox_experiments.data.sources import Source
 from musicbox_experiments.train.folder import prepared_folder
 
@@ -27,12 +26,18 @@ def test_only_a_run_with_work_is_gone_on_with(tmp_path, capsys):
         assert capsys.readouterr().out.startswith(f"Going on with the run in {run}")
 
 
-def test_a_run_that_fails_before_it_made_anything_leaves_no_folder(tmp_path):
+@pytest.mark.parametrize("made", [[], ["agents"]])
+def test_a_run_that_fails_leaves_what_it_made_and_no_empty_folder(tmp_path, made):
     run = tmp_path / "run"
-    with pytest.raises(ZeroDivisionError), prepared_folder(run, Options()):
-        raise ZeroDivisionError
-    assert not run.exists()
-    with pytest.raises(ZeroDivisionError), prepared_folder(run, Options()):
-        (run / "agents").mkdir()
-        raise ZeroDivisionError
-    assert sorted(entry.name for entry in run.iterdir()) == ["agents", "config.json"]
+
+    def fail():
+        with prepared_folder(run, Options()):
+            for name in made:
+                (run / name).mkdir()
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert sorted(tmp_path.rglob("*")) == [
+        run / name for name in [".", *made, "config.json"] if made
+    ]
