@@ -1,6 +1,8 @@
 """A run as an application that is ready: opened, and its kernels compiled."""
 
+import socket
 from contextlib import suppress
+from ipaddress import IPv4Address, IPv6Address, ip_address
 
 import numpy as np
 
@@ -39,13 +41,20 @@ class Loader:
             raise UserError(f"{', '.join(lost)} cannot be served, see above.")
         looker = Looker(engine, config.listener)
         warm_up(engine, looker)
-        local = config.host in LOOPBACK
+        address = address_of(config.host)
+        local = (getattr(address, "ipv4_mapped", None) or address).is_loopback
         say(f"Loaded {config.run}: agents {', '.join(engine.agents)}; {len(engine.songs):,} songs.")
         if not local and self._token is None:
             say("Anyone who reaches this address may ask; --token-file demands a secret.")
-        hosts = (*LOOPBACK, config.host) if local else None
+        hosts = (*LOOPBACK, config.host, str(address)) if local else None
         self._served = {*engine.agents}
         return create_app(engine, looker, token=self._token, hosts=hosts)
+
+
+def address_of(host: str) -> IPv4Address | IPv6Address:
+    """The address at which a host is served, however it is spelled."""
+    found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    return ip_address(found[0][4][0])
 
 
 def warm_up(engine: Engine, looker: Looker) -> None:

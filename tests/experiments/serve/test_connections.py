@@ -2,6 +2,7 @@
 
 import json
 import socket
+import struct
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +14,10 @@ import pytest
 from musicbox_experiments.serve.client import Client, ServiceError
 from musicbox_experiments.serve.service import connections
 from musicbox_experiments.serve.service.connections import MALFORMED
-from served_runs import sent
+from musicbox_experiments.serve.service.guard import Guard, Limits
+from musicbox_experiments.serve.service.metrics import Metrics
+from served_runs import sent, served
+from starlette.responses import Response
 
 
 def at_once(address, path, bodies):
@@ -105,6 +109,56 @@ def test_heads_of_requests_must_come_in_time(address, monkeypatch):
     assert time.monotonic() - begun < 10
     whole = head + b"Host: a\r\n\r\n"
     assert b"200 OK" in raw(address, whole + head)  # half a second request after an answer
+
+
+POST = b"POST /v1/recommend HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
+
+
+def test_a_request_gives_its_length_in_one_way(address):
+    """Else a proxy before the service might see another request begin where it ends."""
+    two = b"Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n"
+    next_one = b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n"
+    answer = raw(address, POST + two + next_one)
+    assert (answer.count(b"HTTP/1.1"), answer.startswith(b"HTTP/1.1 400 ")) == (1, True)
+    assert b"its length in two ways" in answer
+
+
+def test_half_a_request_is_not_answered_when_its_sender_is_gone(address, engine, monkeypatch):
+    asked, reset = [], struct.pack("ii", 1, 0)
+    monkeypatch.setattr(engine, "agent", asked.append)
+    chunked = b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n"
+    for length in (b"Content-Length: 9\r\n\r\n{}", chunked):
+        with socket.create_connection(urlsplit(address).netloc.split(":")) as connection:
+            connection.sendall(POST + length)
+            time.sleep(0.3)
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, reset)
+    time.sleep(0.3)
+    assert asked == []
+
+
+def test_who_may_not_ask_reads_so_after_a_large_body(guarded):
+    body = b" " * (8 << 20)
+    for headers, expected in (({}, 401), ({"Host": "evil.example"}, 421)):
+        statuses = {sent(guarded, "POST", "/v1/recommend", body, headers)[0] for _ in range(3)}
+        assert statuses == {expected}
+    waiting = POST.replace(b" a\r", b" 127.0.0.1\r") + b"Expect: 100-continue\r\n"
+    assert raw(guarded, waiting + b"Content-Length: 2\r\n\r\n").startswith(b"HTTP/1.1 401 ")
+
+
+def test_answers_that_nobody_reads_are_dropped_and_slow_readers_are_not(monkeypatch):
+    monkeypatch.setattr(connections, "READ_SECONDS", 0.5)
+    large = Response(b" " * (16 << 20))
+    with served(Guard(large, Metrics(), limits=Limits(), token=None, hosts=None)) as address:
+        for stall, pause in ((2.0, 0.0), (0.0, 0.005)):
+            with socket.create_connection(urlsplit(address).netloc.split(":")) as connection:
+                connection.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+                time.sleep(stall)
+                size = 0
+                with suppress(ConnectionError):
+                    while size < 16 << 20 and (part := connection.recv(1 << 18)):
+                        size += len(part)
+                        time.sleep(pause)
+                assert (size >= 16 << 20) == (stall == 0)
 
 
 def test_a_head_is_answered_as_what_it_is_the_head_of(address):

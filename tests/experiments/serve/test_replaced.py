@@ -15,7 +15,7 @@ from musicbox_experiments.serve.client import Client
 from musicbox_experiments.serve.service.app import create_app
 from musicbox_experiments.serve.service.look import Looker
 from musicbox_experiments.serve.service.metrics import SHARED
-from served_runs import HEARD, served, serving
+from served_runs import HEARD, served, serving, wait_until, workers
 
 
 def test_an_application_that_is_replaced_leaves_nothing(engine):
@@ -58,6 +58,19 @@ def test_a_supervisor_forgets_applications_that_it_replaced():
             alive.append(int(next(line for line in process.stdout if line[0].isdigit())))
         process.terminate()
     assert alive == [0, 1, 1, 1, 1]
+
+
+def test_workers_are_replaced_where_the_end_of_children_is_ignored():
+    """As by a shell or a manager of processes that began the service."""
+    ignoring = "import signal; signal.signal(signal.SIGCHLD, signal.SIG_IGN)"
+    program = [sys.executable, "-c", ignoring + REPLACED]
+    with subprocess.Popen(program, stdout=subprocess.PIPE, text=True) as process:
+        process.stdout.readline()
+        wait_until(lambda: workers(process))
+        (killed,) = workers(process)
+        os.kill(killed, signal.SIGKILL)
+        wait_until(lambda: {*workers(process)} - {killed})
+        process.terminate()
 
 
 def test_counts_are_read_beside_a_file_that_is_just_made_and_go_on(tmp_path):

@@ -16,7 +16,7 @@ from musicbox_experiments.serve import play
 from musicbox_experiments.serve.client import Client
 from musicbox_experiments.serve.loading import Loader
 from musicbox_experiments.serve.serve import ServeConfig, read_token, run, state_of_run
-from served_runs import load, served, serving, wait_until, workers, write_training
+from served_runs import TOKEN, load, served, serving, wait_until, workers, write_training
 
 from musicbox_env.errors import UserError
 
@@ -163,6 +163,17 @@ def test_names_that_no_host_can_have_are_refused(two_runs):
     for host in ("a" * 70, "a..b", "no such host"):
         with pytest.raises(UserError, match="cannot be served at"):
             run(ServeConfig(two_runs / "old", host=host))
+
+
+def test_this_machine_is_served_to_those_who_name_it_however_its_address_is_spelled(
+    tmp_path, synthetic, monkeypatch
+):
+    write_training(tmp_path / "run", "popularity", synthetic)
+    for host in ("127.0.0.1", "127.0.0.2", "127.1", "0:0:0:0:0:0:0:1", "::ffff:127.0.0.1"):
+        config = ServeConfig(tmp_path / "run", host=host)
+        assert {"127.0.0.1", "localhost", host} <= (Loader(config, None)().hosts or set())
+    app = Loader(ServeConfig(tmp_path / "run", host="0.0.0.0"), TOKEN)()
+    assert (app.hosts, app.token) == (None, TOKEN)
 
 
 def test_names_of_folders_need_not_be_text(tmp_path, synthetic):

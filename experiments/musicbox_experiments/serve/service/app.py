@@ -52,7 +52,7 @@ PAGE: Final = Path(__file__).parent / "page"
 PROBLEMS: Final[dict[int | str, dict[str, Any]]] = {
     code: {"model": Problem, "description": what}
     for code, what in {
-        400: "The body is no JSON.",
+        400: "The body is no JSON, or the request no HTTP.",
         401: "The token is missing or wrong.",
         404: "There is no such song or page.",
         408: "The body did not arrive in time.",

@@ -16,6 +16,8 @@ STOP_SECONDS: Final = 30
 """How long a server that ends goes on with requests that it has begun."""
 HEAD_SECONDS: Final = 10.0
 """How long a connection may wait, or send the head of a request, until that is complete."""
+READ_SECONDS: Final = 60.0
+"""How long a connection stays of whose answer nothing more is read."""
 MALFORMED: Final = "This is no HTTP request, or its headers are too large."
 
 
@@ -23,26 +25,37 @@ class Connection(H11Protocol):
     """A connection of HTTP/1.1.
 
     uvicorn limits how long a connection is idle after an answer alone. Here a request's head must
-    be complete in time, a client that sends no more is still answered, and what is no HTTP is
-    refused in JSON as all else is.
+    be complete in time, an answer must be read, a client that sends no more is still answered, and
+    what is no HTTP is refused in JSON as all else is.
     """
 
     _late: asyncio.TimerHandle | None = None
+    _reading: asyncio.TimerHandle | None = None
+    _unread = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Wait for the first request."""
         super().connection_made(transport)
         self._limit()
+        self._reading = self.loop.call_later(READ_SECONDS, self._require_reading)
 
     def data_received(self, data: bytes) -> None:
         """Read on; the time limit of a head that is not complete stays."""
         super().data_received(data)
+        self._unread = 0  # what is answered now is not what was unread
         self._limit()
 
+    def resume_writing(self) -> None:
+        """Take note that the client reads."""
+        super().resume_writing()
+        self._unread = 0
+
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the time limit."""
+        """Forget the time limits."""
         super().connection_lost(exc)
         self._forget()
+        if self._reading is not None:
+            self._reading.cancel()
 
     def eof_received(self) -> bool:  # type: ignore[override]
         """End with the answer that is awaited, or at once."""
@@ -60,6 +73,14 @@ class Connection(H11Protocol):
             for event in (head, h11.Data(data=body), h11.EndOfMessage()):
                 self.transport.write(self.conn.send(event) or b"")
         self.transport.close()
+
+    def _require_reading(self) -> None:
+        left = self.transport.get_write_buffer_size()
+        if 0 < self._unread <= left:
+            self.transport.abort()
+            return
+        self._unread = left
+        self._reading = self.loop.call_later(READ_SECONDS, self._require_reading)
 
     def _limit(self) -> None:
         if self.conn.their_state is not h11.IDLE:

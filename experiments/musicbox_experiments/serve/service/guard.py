@@ -91,8 +91,9 @@ class Guard:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        if scope["method"] == "HEAD":
-            scope = {**scope, "method": "GET"}  # the server sends no body
+        method = "GET" if scope["method"] == "HEAD" else scope["method"]  # no body is sent
+        headers = [pair for pair in scope["headers"] if pair[0] != b"range"]  # answers are whole
+        scope = {**scope, "method": method, "headers": headers}
         status, started = 0, time.perf_counter()
 
         async def sending(message: Message) -> None:
@@ -103,8 +104,7 @@ class Guard:
             await send(message)
 
         try:
-            self._require_allowed(scope)
-            body = await self._body(Headers(scope=scope), receive)
+            body = await self._allowed_body(scope, receive)
             started = time.perf_counter()
             async with asyncio.timeout(self.limits.answering):
                 await self.app(scope, _replayed(body, receive), sending)
@@ -126,14 +126,27 @@ class Guard:
         if self.draining:
             headers["Connection"] = "close"
 
-    def _require_allowed(self, scope: Scope) -> None:
+    async def _allowed_body(self, scope: Scope, receive: Receive) -> bytes:
         headers = Headers(scope=scope)
+        try:
+            self._require_allowed(scope["path"], headers)
+        except RefusedError:
+            if "expect" not in headers:  # whose sender waits to be told whether to go on
+                with suppress(RefusedError):
+                    await self._body(headers, receive)
+            raise
+        return await self._body(headers, receive)
+
+    def _require_allowed(self, path: str, headers: Headers) -> None:
+        if "content-length" in headers and "transfer-encoding" in headers:
+            # One of several servers on the way may go by the other length.
+            raise RefusedError(HTTPStatus.BAD_REQUEST, "The request gives its length in two ways.")
         named = HOST.fullmatch(headers.get("host", "").lower())
         if self.hosts is not None and (named is None or named[1].strip("[]") not in self.hosts):
             raise RefusedError(
                 HTTPStatus.MISDIRECTED_REQUEST, "This service is not called by that host name."
             )
-        if self.token is None or not scope["path"].startswith(PROTECTED):
+        if self.token is None or not path.startswith(PROTECTED):
             return
         scheme, _, given = headers.get("authorization", "").partition(" ")
         same = hmac.compare_digest(given.strip().encode(), self.token.encode())
@@ -155,6 +168,8 @@ class Guard:
             async with asyncio.timeout(limits.receiving):
                 while more and size <= limits.forgotten:
                     message = await receive()
+                    if message["type"] == "http.disconnect":
+                        break
                     part, more = message.get("body", b""), message.get("more_body", False)
                     size += len(part)
                     if size <= limits.body:

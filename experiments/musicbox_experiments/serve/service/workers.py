@@ -65,6 +65,7 @@ class Supervisor:
         """Serve until interrupted or terminated; then let workers finish what they have."""
         _raise_open_files()
         signal.signal(signal.SIGHUP, lambda number, frame: self._asked.set())
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # where it is ignored, none can be waited for
         seen = self._state()
         self._app = self._load()
         self._socket.listen(WAITING)
