@@ -2,7 +2,11 @@
 
 import pytest
 from browsing import PHONE, names, picture, ready, strip
+from musicbox_experiments.serve.engine import Engine
+from musicbox_experiments.serve.service.app import create_app
+from musicbox_experiments.serve.service.look import Looker
 from playwright.sync_api import expect
+from served_runs import served
 
 pytestmark = pytest.mark.browser
 
@@ -82,6 +86,47 @@ def test_a_service_that_is_away_at_first_can_be_asked_again(opened):
         page.goto(page.url.replace("/docs", "/"))
         expect(page.get_by_role("status")).to_contain_text("does not answer")
         page.unroute("**/v1/about")
+        page.get_by_role("button", name="Try again").click()
+        ready(page)
+
+
+def test_agents_of_a_run_that_was_replaced_take_the_place_of_those_before(
+    opened, address, engine, run
+):
+    fewer = Engine.open(run, ["best-rate", "popularity"])
+    with served(create_app(fewer, Looker(fewer))) as other, opened() as page:
+        ready(page)
+        page.get_by_role("radio", name="ddpg", exact=True).check()
+
+        def elsewhere(route):
+            route.continue_(url=route.request.url.replace(address, other))
+
+        page.route("**/v1/*", elsewhere)
+        page.keyboard.press("n")
+        expect(page.locator("article")).to_have_count(2)
+        expect(page.get_by_role("radio", name="best-rate")).to_be_checked()
+        expect(page.get_by_role("status")).to_contain_text("best-rate would play")
+        page.keyboard.press("2")
+        page.keyboard.press("n")
+        expect(page.locator("#strip-text")).to_contain_text("6 recommended")
+        expect(page.get_by_role("status")).to_contain_text("popularity would play")
+
+
+@pytest.mark.parametrize(
+    ("path", "answer", "said"),
+    [
+        ("about", {"json": None}, "is not what was asked for"),
+        ("about", {"status": 502, "json": None}, "The service answered 502"),
+        ("about", {"status": 502, "json": {"detail": {}}}, "The service answered 502"),
+        ("map", {"body": b"\5\0\0\0"}, "is not what was asked for"),
+    ],
+)
+def test_answers_of_something_else_are_told_in_words(opened, path, answer, said):
+    with opened(path="/docs", expected_errors=int("status" in answer)) as page:
+        page.route(f"**/v1/{path}", lambda route: route.fulfill(**answer))
+        page.goto(page.url.replace("/docs", "/"))
+        expect(page.get_by_role("status")).to_contain_text(said)
+        page.unroute(f"**/v1/{path}")
         page.get_by_role("button", name="Try again").click()
         ready(page)
 

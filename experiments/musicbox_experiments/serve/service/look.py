@@ -104,6 +104,8 @@ class Looker:
         agents = [self.engine.agent(name) for name in names]
         seen = self._own(request) if request.listener is None else self._simulated(request)
         return Look(
+            run=self.engine.run,
+            dataset=self.engine.fingerprint,
             heard=self._heard(seen),
             remaining=seen.remaining,
             over=seen.remaining == 0,

@@ -193,7 +193,7 @@ class Recommendation(Described):
     """Songs to play next, best first."""
 
     songs: list[ScoredSong]
-    """Fewer than were asked for where the catalog has no more."""
+    """Fewer than were asked for where too few are left for another slate."""
     unknown: list[Unknown]
     """Songs named that the catalog does not know, which count for nothing."""
     served_by: ServedBy
@@ -211,7 +211,7 @@ class Playlist(Described):
     """Songs to play, in order."""
 
     songs: list[PlaylistSong]
-    """Fewer than were asked for where songs run out."""
+    """Fewer than were asked for where too few are left for another slate."""
     unknown: list[Unknown]
     """Songs named that the catalog does not know, which count for nothing."""
     served_by: ServedBy
@@ -314,6 +314,10 @@ class AgentView(Described):
 class Look(Described):
     """A session, and what agents would play in it now."""
 
+    run: str
+    """Name of the run that is asked."""
+    dataset: str
+    """Fingerprint of the dataset."""
     heard: list[HeardSong]
     """Songs that the session heard, oldest first."""
     remaining: int | None

@@ -38,7 +38,7 @@ export function setToken(text) {
 }
 
 function refusal(status, detail) {
-  if (status !== 401) return detail ?? `The service answered ${status}.`;
+  if (status !== 401) return typeof detail === "string" && detail ? detail : `The service answered ${status}.`;
   const said = token ? "The service knows no such token." : "Enter the token of this service. Whoever runs it has it in a file.";
   remember(null);
   return said;
@@ -56,11 +56,15 @@ async function ask(path, options = {}) {
   }
   if (response.ok) return response;
   const said = await response.json().catch(() => ({}));
-  throw new Problem(response.status, refusal(response.status, said.detail));
+  throw new Problem(response.status, refusal(response.status, said?.detail));
+}
+
+function broken() {
+  throw new Problem(0, "The service's answer broke off, or is not what was asked for.");
 }
 
 async function parsed(response) {
-  return response.json().catch(() => { throw new Problem(0, "The service's answer broke off, or is no JSON."); });
+  return await response.json().catch(broken) ?? broken();
 }
 
 export async function get(path) {
@@ -78,8 +82,9 @@ export async function post(path, body) {
 
 // Columns of the map, see docs/serving.md: songs, places, keep rates, popularity, clusters.
 export async function getMap() {
-  const packed = await (await ask("v1/map")).arrayBuffer();
-  const number = new DataView(packed).getUint32(0, true);
+  const packed = await (await ask("v1/map")).arrayBuffer().catch(broken);
+  const number = packed.byteLength < 4 ? 0 : new DataView(packed).getUint32(0, true);
+  if (!number || packed.byteLength !== 4 + 7 * number) broken();
   const places = new Uint16Array(packed, 4, 2 * number);
   const shades = new Uint8Array(packed, 4 + 4 * number, 3 * number);
   return {

@@ -64,6 +64,7 @@ function inTurn(work) {
 async function move(session) {
   const { mode, heard, listener, slates } = session, yours = mode === "you";
   const look = await post("v1/look", yours ? { heard } : { listener, played: slates.flat() });
+  if (servedIn(look) !== servedIn(state.about)) await learn(); // the run was replaced
   const withSongs = look.agents.filter((one) => one.songs.length);
   const shares = new Map(withSongs.map((one) => [one.agent, keptOf(one.songs)]));
   const trail = [...state.trail.slice(0, yours ? heard.length : slates.length), shares];
@@ -71,6 +72,7 @@ async function move(session) {
   show();
 }
 
+const servedIn = ({ run, dataset, agents }) => JSON.stringify([run, dataset, agents.map((one) => one.agent)]);
 const keptOf = (songs) => songs.reduce((sum, song) => sum + 1 - song.skip_chance, 0) / songs.length;
 
 // Mean share kept of an agent over all looks at which it had songs.
@@ -255,13 +257,20 @@ function pressed(event) {
   }
 }
 
-async function start() {
-  state.about = await get("v1/about");
-  by("run").textContent = words.shown(state.about.run);
-  by("listener").max = state.about.listeners - 1;
-  state.agent = state.about.agents[0].agent;
-  map.setColumns(await getMap());
+// What is served; an agent that is still there stays chosen.
+async function learn() {
+  const about = await get("v1/about"), columns = await getMap();
+  by("run").textContent = words.shown(about.run);
+  by("listener").max = about.listeners - 1;
+  const labels = about.agents.map((one) => one.agent);
+  const agent = labels.includes(state.agent) ? state.agent : labels[0];
+  Object.assign(state, { about, agent });
+  map.setColumns(columns);
   setColour();
+}
+
+async function start() {
+  await learn();
   await move(fresh(document.querySelector("input[name=mode]:checked").value, 0));
 }
 
