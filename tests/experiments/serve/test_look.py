@@ -96,3 +96,11 @@ def test_what_cannot_be_looked_at_is_refused(client):
 def test_the_simulated_listener_is_the_exact_law_of_synthetic_data(client, engine):
     assert client.about()["evaluator"] == "ground_truth"
     assert GroundTruth.open(engine.dataset).law
+
+
+@pytest.mark.parametrize(
+    "asked", [{"listener": 0, "played": ["t_00000003"] * 101}, {"agents": ["ddpg"] * 51}]
+)
+def test_looks_of_too_many_are_refused(client, asked):
+    with pytest.raises(ServiceError, match="at most"):
+        look(client, **asked)
