@@ -217,8 +217,7 @@ class Simulator:
         if not self.assets.has_slate(distinct):
             raise ValueError(
                 f"The session heard or bars {distinct} of {self.assets.num_tracks} tracks; no "
-                f"slate of {self.assets.config.slate_size} songs is left. Pass repeats=True or "
-                "fewer songs."
+                f"slate of {self.assets.config.slate_size} songs is left; name fewer songs."
             )
         put_rows(self.history, np.array([row]), History.empty(1, capacity))
         self.history.tracks[row, :count] = tracks
