@@ -175,7 +175,7 @@ class HistoryTables(ExitStack):
             behind = (
                 f"about {lost:,} more are lost with it"
                 if lost
-                else "it ends there, and how many followed is unknown"
+                else "nothing behind it is read, and how many that were is unknown"
             )
             why = f" ({error.why})" if foreign else ""
             self._damaged.append(f"{name} is damaged behind record {line:,}{why}; {behind}")

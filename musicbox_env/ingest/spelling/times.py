@@ -53,7 +53,11 @@ _CLOCK: Final = (
     r"(?:[T ,_]+(?:at )?(?P<h>\d{1,2})[:.](?P<m>\d\d)(?:[:.](?P<s>\d\d))?(?:[.,:](?P<f>\d{1,9}))?"
     r"(?:\s*(?P<ap>[AaPp])\.?[Mm]\.?)?)?"
 )
-_ZONE: Final = r"\s*(?P<u>UTC|GMT|Z)?(?P<z>[+-]\d\d:?(?:\d\d)?)?"
+_AHEAD: Final = r"(?:0\d|1[0-4]):?(?:[0-5]\d)?"
+"""Hours and minutes of an offset; no place on earth is further ahead or behind."""
+_ZONE: Final = rf"\s*(?P<u>UTC|GMT|Z)?(?P<z>[+-]{_AHEAD})?"
+_NO_TIME: Final = rf"^[^\W\d_]+$|:\d\d(?:[.,]\d+)?\s*[+-](?!{_AHEAD}$)[\d:]+$"
+"""Words, of which ``now`` and ``today`` are the clock's to pandas, and offsets that are none."""
 _NAMED: Final = r"(?:\s*\[[\w/+-]+\]|\s*\([\w ]+\))?"
 _BEHIND: Final = rf"(?(z){_NAMED}|(?(u){_NAMED}))"
 """The name of a zone behind its offset; alone it would have to be looked up."""
@@ -315,9 +319,8 @@ def _by_pattern(
 
 
 def _stamps(series: pd.Series, pattern: str) -> pd.Series:
-    """Times by a pattern; ``now`` and ``today``, which are the clock's to pandas, are none."""
-    words = series.str.contains(r"^[^\W\d_]+$")
-    return pd.to_datetime(series.mask(words), format=pattern, errors="coerce", utc=True)
+    none = series.str.contains(_NO_TIME)
+    return pd.to_datetime(series.mask(none), format=pattern, errors="coerce", utc=True)
 
 
 def _milliseconds(stamps: pd.Series) -> npt.NDArray[np.int64]:

@@ -83,8 +83,14 @@ def test_hours_of_both_kinds_are_read_where_they_agree(clock, hour, day):
 
 
 @pytest.mark.parametrize("spelling", ["", "%d/%m/%Y", DAY_FIRST])
-@pytest.mark.parametrize("text", ["now", "today", "NOW", "2023-03-01T10:00:00[Asia/Tokyo]"])
-def test_words_for_the_time_of_reading_and_zones_without_an_offset_are_no_times(text, spelling):
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("now", "today", "NOW", "2023-03-01T10:00:00[Asia/Tokyo]", "2023-03-01T10:00:00+99:00"),
+        *("01/03/2023 10:00 +1500", "2023-03-01 10:00:00.5-02:75"),
+    ],
+)
+def test_words_for_the_time_of_reading_and_zones_without_a_true_offset_are_no_times(text, spelling):
     assert parse_times(pa.array([text]), TimeSpelling(spelling))[1].tolist() == [False]
 
 
