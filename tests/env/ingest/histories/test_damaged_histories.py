@@ -47,7 +47,7 @@ def test_ruins_of_every_kind(tmp_path, history):
     dataset = run(tmp_path, write_zip(files, tmp_path / "x.zip"))
     assert agreement(dataset, history)[0] == 1
     notes = "\n".join(dataset.about["history"]["notes"])
-    assert "ruin.json is damaged behind record 0; it ends there, and how many followed is" in notes
+    assert "ruin.json is damaged behind record 0; nothing behind it is read, and how many" in notes
     assert "about 0" not in notes
     named = {Path(name).name for name in list(passed_over(dataset))}
     assert named == {"ruin.json", "empty.json", "zeros.json", "brackets.json", "ReadMeFirst.pdf"}
