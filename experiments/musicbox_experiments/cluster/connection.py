@@ -6,7 +6,7 @@ import os
 import secrets
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import Any, Final
@@ -24,6 +24,7 @@ KNOCK: Final = 10.0
 """Seconds in which what listens at an address must take a connection."""
 PATIENCE: Final = 90.0
 """Seconds in which a cluster must take this process as a driver."""
+GO_ON: Final = "Start it anew; the same command goes on from what is done."
 TOKEN: Final = (
     "If it asks for a token, set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN to what "
     "`ray get-auth-token` prints on its head; if it asks for none, RAY_AUTH_MODE=disabled."
@@ -35,7 +36,7 @@ def connected(where: Where) -> Iterator[None]:
     """A connection to the cluster while the block runs, and for blocks within it.
 
     Raises:
-        UserError: Ray is missing, or there is no cluster that can be used.
+        UserError: Ray is missing, there is no cluster that can be used, or it was lost.
     """
     if find_spec("ray") is None:
         raise UserError(
@@ -53,12 +54,18 @@ def connected(where: Where) -> Iterator[None]:
         raise UserError(_no_cluster(address, error)) from error
     import ray
 
+    # Else Ray prints on standard output, amid tables, what befalls nodes and is made good.
+    ray._private.worker._worker_logs_enabled = False
     try:
-        _require_room(address)
-        nodes = sum(node["Alive"] for node in ray.nodes())
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        _require_room(address, nodes)
         cores = ray.cluster_resources().get("CPU", 0)
-        say(f"Ray cluster {address}: nodes {nodes}, cores {cores:.0f}.", to_errors=True)
+        say(f"Ray cluster {address}: nodes {len(nodes)}, cores {cores:.0f}.", to_errors=True)
         yield
+    except Exception as error:
+        if ray.is_initialized():
+            raise
+        raise UserError(f"The cluster {address} was lost ({_said(error)}). {GO_ON}") from error
     finally:
         ray.shutdown()
 
@@ -82,6 +89,8 @@ def _connect(address: str, processes: int) -> None:
         UserError: It takes another token, or runs another version of Ray or Python.
     """
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+    # Else a call after the cluster was lost starts another, or seeks one for long.
+    os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
     if address == "local":
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing leaves the machine
         # Ray would leave a token in the user's home, for which later clusters would ask.
@@ -100,12 +109,11 @@ def _connect(address: str, processes: int) -> None:
         except (RuntimeError, ray.exceptions.AuthenticationError) as error:
             if "ersion" not in str(error):
                 raise UserError(_no_cluster(address, error)) from error
-            said = " ".join(str(error).split())
-            raise UserError(f"The cluster at {address} has other software: {said}") from error
+            raise UserError(f"The cluster {address} has other software: {_said(error)}") from error
 
 
 def _no_cluster(address: str, error: Exception) -> str:
-    said = " ".join(str(error).split()) or f"nothing within {PATIENCE:.0f} s"
+    said = _said(error) or f"nothing within {PATIENCE:.0f} s"
     return (
         f"No Ray cluster answers at --cluster {address} ({said}). Start one with `ray start "
         "--head`, name its address (port 6379 of a head; ray:// and 10001 for Ray Client), or "
@@ -113,15 +121,16 @@ def _no_cluster(address: str, error: Exception) -> str:
     )
 
 
-def _require_room(address: str) -> None:
+def _said(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+def _require_room(address: str, nodes: Sequence[Mapping[str, float]]) -> None:
     """Refuse a cluster of which no node can ever run a task; one that is to grow has no core yet.
 
     Raises:
         UserError: With the memory that there is.
     """
-    import ray
-
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     largest = max((n.get("memory", 0) for n in nodes if n.get("CPU", 0) >= 1), default=MEMORY)
     if largest < MEMORY:
         raise UserError(

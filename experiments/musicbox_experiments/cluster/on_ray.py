@@ -139,9 +139,5 @@ def _perform(
     import ray
 
     node = f"{socket.gethostname()} ({ray.util.get_node_ip_address()})"
-
-    def progress(done: int) -> None:
-        counter.add.remote(done)
-
     task = pickle.loads(pickled)
-    return perform(task, driver, reads, sent, node=node, get=ray.get, progress=progress)
+    return perform(task, driver, reads, sent, node=node, get=ray.get, progress=counter.add.remote)

@@ -28,7 +28,8 @@ Progress = Callable[[int], object]
 SECONDS_BETWEEN_LOOKS: Final = 0.2
 AHEAD: Final = 2
 """Tasks that are known for each process of this machine, the one that it does included."""
-ADDRESS: Final = re.compile(r"auto|local|(ray://)?[^\s:/]+:\d{1,5}")
+ADDRESS: Final = re.compile(r"auto|local|(ray://)?[^\s:/]+:(?P<port>[0-9]{1,5})")
+PORTS: Final = range(1, 1 << 16)
 OPTION: Final = "--cluster"
 
 
@@ -122,7 +123,8 @@ def require_address(cluster: str | None) -> None:
     Raises:
         ValueError: With what is expected.
     """
-    if cluster is not None and not ADDRESS.fullmatch(cluster):
+    found = None if cluster is None else ADDRESS.fullmatch(cluster)
+    if cluster is not None and not (found and int(found["port"] or 1) in PORTS):
         raise ValueError(
             f"{OPTION} is {cluster!r}; expected auto, local, HOST:PORT or ray://HOST:PORT."
         )

@@ -70,9 +70,25 @@ def test_a_lost_node_changes_nothing(tmp_path, synthetic_folder, expected):
         process = cluster.start(folder, *COMPARE, "--cluster", "auto")
         wait_for(lambda: any(begun(folder, seed) for seed in range(3)), process)
         cluster.lose(2)
-        _, told = process.communicate(timeout=nodes.PATIENCE)
+        table, told = process.communicate(timeout=nodes.PATIENCE)
         assert process.returncode == 0, told
     assert contents(folder) == expected
+    assert "raylet" not in table
+
+
+def test_a_lost_head_is_a_sentence(tmp_path, synthetic_folder):
+    """Ray Client tries for half a minute to reach it again; Ray itself would look for another."""
+    folder = workplace(tmp_path / "work", synthetic_folder)
+    address = f"ray://127.0.0.1:{nodes.CLIENT_PORT}"
+    with nodes.Cluster(1, tmp_path) as cluster:
+        process = cluster.start(folder, *COMPARE, "--cluster", address)
+        wait_for(lambda: any(begun(folder, seed) for seed in range(3)), process)
+        cluster.lose(0)
+        _, told = process.communicate(timeout=nodes.PATIENCE)
+    assert process.returncode == 2, told
+    assert f"musicbox compare: The cluster {address} was lost (" in told
+    assert "the same command goes on from what is done" in told
+    assert "fault of MusicBox" not in told
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])

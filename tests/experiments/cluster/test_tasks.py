@@ -95,7 +95,9 @@ def test_addresses_of_clusters(address):
     assert Where(cluster=address).cluster == address
 
 
-@pytest.mark.parametrize("address", ["", "head", "ray://head", "http://head:80", "yes"])
+@pytest.mark.parametrize(
+    "address", ["", "head", "ray://head", "http://head:80", "yes", "h:0", "h:71915"]
+)
 def test_what_is_no_address_is_refused(address):
     with pytest.raises(ValueError, match="expected auto, local, HOST:PORT or ray://HOST:PORT"):
         Where(cluster=address)
