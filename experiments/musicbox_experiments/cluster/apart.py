@@ -1,9 +1,10 @@
-"""Calls that a signal ends, whatever the library that is called does about signals."""
+"""A library kept apart: calls of it that a signal ends, and what its threads print."""
 
+import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Any
+from typing import Any, TextIO
 
 
 def call_apart(
@@ -27,3 +28,22 @@ def call_apart(
 
     threading.Thread(target=call, daemon=True).start()
     done.result(seconds)
+
+
+class OutputOfThisThread:
+    """A stream for the thread that makes it; what other threads print goes to standard error.
+
+    For `contextlib.redirect_stdout`, and a library that prints amid tables.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        """Take the stream."""
+        self._stream, self._thread = stream, threading.get_ident()
+
+    def write(self, text: str) -> int:
+        """Write a text where it belongs."""
+        own = threading.get_ident() == self._thread
+        return (self._stream if own else sys.stderr).write(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)

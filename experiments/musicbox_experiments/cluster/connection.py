@@ -7,12 +7,12 @@ import secrets
 import socket
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from importlib.util import find_spec
 from typing import Any, Final
 
 from musicbox_env.errors import UserError
-from musicbox_experiments.cluster.apart import call_apart
+from musicbox_experiments.cluster.apart import OutputOfThisThread, call_apart
 from musicbox_experiments.cluster.tasks import Where
 from musicbox_experiments.text import say
 
@@ -54,14 +54,14 @@ def connected(where: Where) -> Iterator[None]:
         raise UserError(_no_cluster(address, error)) from error
     import ray
 
-    # Else Ray prints on standard output, amid tables, what befalls nodes and is made good.
-    ray._private.worker._worker_logs_enabled = False
     try:
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         _require_room(address, nodes)
         cores = ray.cluster_resources().get("CPU", 0)
         say(f"Ray cluster {address}: nodes {len(nodes)}, cores {cores:.0f}.", to_errors=True)
-        yield
+        # A thread of Ray prints what befalls nodes.
+        with redirect_stdout(sys.stdout and OutputOfThisThread(sys.stdout)):
+            yield
     except Exception as error:
         if ray.is_initialized():
             raise
