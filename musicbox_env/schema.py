@@ -309,8 +309,9 @@ def brief(value: object) -> str:
 def suggest(name: str, known: Iterable[str]) -> str:
     """Say what is possible, nearest first: the tail of every message about an unknown name."""
     known = list(known)
-    near = get_close_matches(str(name).strip("'"), known, n=1, cutoff=0.5)
-    hint = f"did you mean {near[0]!r}? " if near else ""
+    small = {k.lower(): k for k in known}
+    near = get_close_matches(str(name).strip("'").lower(), small, n=1, cutoff=0.5)
+    hint = f"did you mean {small[near[0]]!r}? " if near else ""
     return f"{hint}Known: {', '.join(repr(k) for k in known)}."
 
 

@@ -98,11 +98,12 @@ class Satiation:
         center = wear.mean(axis=0)
         spread = float((wear - center).std())
         if self.strength * spread > LARGEST_SPREAD:
+            most = np.floor(100 * LARGEST_SPREAD / spread) / 100
             raise ValueError(
                 f"Satiation of strength {self.strength:g}, decay {self.decay:g} and lag {self.lag} "
                 f"moves the skip logits of logged plays by {self.strength * spread:.2f} (sd), at "
                 f"which they no longer have the published figures; give a strength of at most "
-                f"{np.floor(100 * LARGEST_SPREAD / spread) / 100:g}."
+                f"{most:g}: {most:g},{self.decay:g},{self.lag}."
             )
         return replace(self, center=tuple(center.round(CENTER_DIGITS)))
 
@@ -165,6 +166,13 @@ SATIATION_LEVELS: Final[Mapping[str, Satiation | None]] = MappingProxyType(
     }
 )
 """Satiation by name. None of them follows from data."""
+NUMBERS: Final = "or up to three finite numbers, STRENGTH,DECAY,LAG, such as 2,0.9,6."
+"""What may stand in place of a name."""
+
+
+def _or_numbers(message: str) -> ValueError:
+    """An unknown name, with what may stand in its place."""
+    return ValueError(f"{message.removesuffix('.')}, {NUMBERS}")
 
 
 def satiation_of(value: str | float) -> Satiation | None:
@@ -183,12 +191,11 @@ def satiation_of(value: str | float) -> Satiation | None:
     try:
         numbers = [float(part) for part in str(value).split(",")]
     except ValueError:
-        require_known("satiation", str(value), SATIATION_LEVELS)
+        require_known("satiation", str(value), SATIATION_LEVELS, _or_numbers)
         return SATIATION_LEVELS[str(value)]
     if len(numbers) > 3 or not np.isfinite(numbers).all():
         raise ValueError(
-            f"satiation is {value!r}; expected one of {', '.join(SATIATION_LEVELS)}, or up to "
-            "three finite numbers, STRENGTH,DECAY,LAG, such as 2,0.9,6."
+            f"satiation is {value!r}; expected one of {', '.join(SATIATION_LEVELS)}, {NUMBERS}"
         )
     if numbers[0] == 0:
         return None

@@ -33,8 +33,9 @@ class PlannerSettings(SlateSettings):
     """Settings of `PlannerAgent`.
 
     Attributes:
-        candidates: Songs among which it plans: the best ones, wear aside. Where taste decides much
-            these are alike and wear each other out, and few of them leave nothing else to play.
+        candidates: Songs among which it plans, a slate or more: the best ones, wear aside. Where
+            taste decides much these are alike and wear each other out, and few of them leave
+            nothing else to play.
         depth: Songs that it looks ahead, the slate's own included.
         beam: Slates in the making that are kept at each place.
         branch: Songs that each of them is continued with, for each foresight.
@@ -57,12 +58,13 @@ class PlannerSettings(SlateSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        names = ("candidates", "depth", "beam", "branch", "good_songs")
-        require_ranges(self, dict.fromkeys(names, (1, np.inf)))
+        names = ("depth", "beam", "branch", "good_songs")
+        ranges = dict.fromkeys(names, (1.0, np.inf))
+        require_ranges(self, {**ranges, "candidates": (self.slate_size, np.inf)})
         require_known("reach", self.reach, REACHES)
-        if not self.foresight or min(self.foresight) < 0:
+        if not self.foresight or not all(0 <= weight < np.inf for weight in self.foresight):
             raise ValueError(
-                f"planner setting foresight is {self.foresight}; give numbers of 0 or more."
+                f"Planner setting foresight is {self.foresight}; give finite numbers of 0 or more."
             )
 
 

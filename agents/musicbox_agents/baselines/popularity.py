@@ -65,6 +65,9 @@ def nth_allowed(
         excluded: Tracks that may not be chosen ``(n, b)``, -1 for none; may hold some twice.
         ranks: Rank among the tracks allowed at that place, counted from 0, ``(n, k)``.
         num_tracks: Size of the catalog.
+
+    Returns:
+        ``(n, k)``, 0 where no such track is left.
     """
     slates = np.empty(ranks.shape, np.int64)
     barred = np.where(excluded >= 0, excluded, num_tracks).astype(np.int64)
@@ -75,6 +78,6 @@ def nth_allowed(
         track = ranks[:, place].astype(np.int64)
         for column in barred.T:
             track += track >= column
-        slates[:, place] = track
+        slates[:, place] = np.where(track < num_tracks, track, 0)
         barred = np.column_stack([barred, track])
     return slates

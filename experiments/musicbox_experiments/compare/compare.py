@@ -68,7 +68,7 @@ FITTED = {
 def defaults(arguments: Sequence[str]) -> CompareConfig:
     """Options to start from: those of the preset that a command line names."""
     preset = preset_in(arguments)
-    return CompareConfig() if preset is None else CompareConfig(**options_of(preset))
+    return CompareConfig() if preset is None else CompareConfig(**options_of(preset, arguments))
 
 
 def run(config: CompareConfig) -> None:

@@ -173,14 +173,27 @@ def preset_in(arguments: Sequence[str]) -> str | None:
     return named
 
 
-def options_of(name: str) -> dict[str, Any]:
+def options_of(name: str, arguments: Sequence[str] = ()) -> dict[str, Any]:
     """Fields of `CompareConfig` under a preset, to start from; it goes to a folder of its own.
+
+    Args:
+        name: The preset.
+        arguments: Of the command line. Where they name sessions, these take the place of the
+            synthetic world of the preset.
 
     Raises:
         ValueError: No preset has that name; the message suggests one.
     """
     require_known("preset", name, PRESETS)
-    return {"preset": name, "out": Path("runs") / name, **PRESETS[name].options}
+    options = {"preset": name, "out": Path("runs") / name, **PRESETS[name].options}
+    if "source" in options and _names_sessions(arguments):
+        options["source"] = Source(filters=options["source"].filters)
+    return options
+
+
+def _names_sessions(arguments: Sequence[str]) -> bool:
+    """Whether a command line names sessions to work on."""
+    return any(argument.split("=")[0] in ("--data", "--sessions") for argument in arguments)
 
 
 def require_sessions(name: str | None, source: Source) -> None:

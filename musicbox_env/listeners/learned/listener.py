@@ -436,8 +436,8 @@ def default_fit(dataset: Dataset) -> Path:
         return BUNDLED
     raise FileNotFoundError(
         f"{dataset.folder} has no fitted listener (listeners/learned.npz), and the one that "
-        "MusicBox brings is for synthetic data of default taste. Fit one with `musicbox "
-        f"fit-listener {dataset.folder}`."
+        "MusicBox brings is for synthetic data of default taste, in which nothing wears out. Fit "
+        f"one with `musicbox fit-listener {dataset.folder}`."
     )
 
 

@@ -65,6 +65,11 @@ def test_nth_allowed_is_counting_through_the_allowed_ones():
         assert [allowed.pop(r) for r in rank] == slate.tolist()
 
 
+def test_most_popular_names_track_0_where_no_song_is_left():
+    heard = np.array([[0, 1, 2, 3, 3], [3, 1, 0, -1, -1]])
+    assert most_popular(heard, 3, 4).tolist() == [[0, 0, 0], [2, 0, 0]]
+
+
 def test_most_popular_skips_what_was_heard():
     assert most_popular(np.array([[-1, 0, 2], [-1, -1, -1]]), 3, 9).tolist() == [
         [1, 3, 4],

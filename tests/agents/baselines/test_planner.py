@@ -197,7 +197,9 @@ def test_bayes_that_looks_ahead_is_skipped_less_where_songs_are_few_and_wear_is_
         ({"reach": "sonk"}, "song"),
         ({"foresight": []}, "foresight"),
         ({"foresight": [-1.0]}, "foresight"),
+        ({"foresight": [0.0, float("nan")]}, "foresight"),
         ({"beam": 0}, "beam"),
+        ({"candidates": 2}, "candidates is 2; it must be at least 3"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(worn, settings, message):

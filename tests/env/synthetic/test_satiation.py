@@ -91,13 +91,15 @@ def test_satiation_by_name_and_by_numbers() -> None:
     ("value", "message"),
     [
         ("hihg", "high"),
+        ("HIGH", "did you mean 'high'"),
+        ("2;0.9", "STRENGTH,DECAY,LAG"),
         ("1,2,3,4", "STRENGTH,DECAY,LAG"),
         ("nan", "STRENGTH,DECAY,LAG"),
         ("-1", "strength .* -1"),
         ("1,1", r"decay .* in \[0, 1\)"),
         ("1,.5,2.5", "lag .* whole number"),
         ("1,.5,51", "lag .* whole number"),
-        ("90,.9", "at most"),
+        ("90,.9,2", r"at most (\S+): \1,0.9,2\."),
     ],
 )
 def test_satiation_that_cannot_be_is_refused(value: str, message: str) -> None:

@@ -61,6 +61,15 @@ def test_explicit_options_win_over_a_preset(monkeypatch):
     assert high.source.taste == "high"
 
 
+@pytest.mark.parametrize("named", [["--data", "small"], ["--data=small"], ["--sessions", "a.csv"]])
+def test_sessions_take_the_place_of_the_world_of_a_preset(monkeypatch, named):
+    order = parsed(monkeypatch, ["--preset", "order-late", *named])
+    assert (order.horizon, order.source.satiation) == (60, "none")
+    assert not order.source.synthetic
+    with pytest.raises(SystemExit):
+        parsed(monkeypatch, ["--preset", "order-late", "--satiation", "late", *named])
+
+
 def test_settings_are_added_to_those_of_a_preset_and_win(monkeypatch):
     order = parsed(monkeypatch, ["--preset", "order"])
     mine = ["ddpg+list.history_length=40", "sb3-ddpg.gamma=0.5", "ddpg+list.gamma=0.2"]
