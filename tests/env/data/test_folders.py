@@ -21,18 +21,23 @@ def make(out, **options):
     return synthesize(SMALL, out, embeddings=False, **options)
 
 
+def require_left(tmp_path, place, file, named):
+    """A user's file in a dataset, or beside it, is named, and nothing is changed."""
+    make(tmp_path / "data")
+    put(tmp_path / place / file)
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(FileExistsError, match=rf"{place} holds {named}.*Move"):
+        make(tmp_path / "data", overwrite=True)
+    assert sorted(tmp_path.rglob("*")) == before
+    assert (tmp_path / place / file).read_text() == "mine"
+
+
 @pytest.mark.parametrize(
     ("place", "file"),
     [(place, file) for place in PLACES for file in FOREIGN] + [("data", "plays/notes.docx")],
 )
 def test_a_folder_with_a_file_of_the_user_is_left_as_it_is(tmp_path, place, file):
-    make(tmp_path / "data")
-    put(tmp_path / place / file)
-    before = sorted(tmp_path.rglob("*"))
-    with pytest.raises(FileExistsError, match=rf"{place} holds {file.partition('/')[0]}.*Move"):
-        make(tmp_path / "data", overwrite=True)
-    assert sorted(tmp_path.rglob("*")) == before
-    assert (tmp_path / place / file).read_text() == "mine"
+    require_left(tmp_path, place, file, file.partition("/")[0])
 
 
 @pytest.mark.parametrize(
@@ -41,12 +46,7 @@ def test_a_folder_with_a_file_of_the_user_is_left_as_it_is(tmp_path, place, file
 )
 @pytest.mark.parametrize("place", PLACES)
 def test_what_could_be_musicbox_s_elsewhere_is_none_of_its_here(tmp_path, place, file):
-    make(tmp_path / "data")
-    put(tmp_path / place / file)
-    before = sorted(tmp_path.rglob("*"))
-    with pytest.raises(FileExistsError, match=rf"{place} holds {file}.*Move"):
-        make(tmp_path / "data", overwrite=True)
-    assert sorted(tmp_path.rglob("*")) == before
+    require_left(tmp_path, place, file, file)
 
 
 def test_files_among_the_parts_of_a_stopped_job_stay(tmp_path):
