@@ -188,7 +188,8 @@ def test_long_sessions_get_the_best_of_what_is_left(synthetic):
         "item-knn": item_knn,
     }
     rules["ddpg"] = lambda observation: (
-        ddpg.proto_actions(observation).astype(np.float64) @ ddpg.space.vectors.T.astype(np.float64)
+        ddpg.decide(observation, noise=0.0).proto_actions.astype(np.float64)
+        @ ddpg.space.vectors.T.astype(np.float64)
     )
     for name, scores in rules.items():
         agent = ddpg if name == "ddpg" else make_agent(name, synthetic)

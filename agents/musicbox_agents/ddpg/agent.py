@@ -17,7 +17,7 @@ as vectors e_i. A search finds the songs of highest mu(s) . e_i, and the critic 
     y_k    = r_k + gamma * (1 - terminated) * mean Q'(s', next slate)             `target`
     L(Q)   = mean over songs heard  (y_k - Q(s, e_k)) ** 2                        `critic_loss`
     L(mu)  = -mean Q(s, mu(s)) / mean |Q(s, mu(s))|                               `actor_loss`
-    slate  = the songs of highest Q(s, e_i) among the nearest to mu(s)            `choose`
+    slate  = the songs of highest Q(s, e_i) among the nearest to mu(s)            `decide`
 
 What is changed, by number and setting. Each was measured over ten seeds (docs/ddpg.md).
 
@@ -67,9 +67,10 @@ from torch.optim import Adam, AdamW
 from musicbox_agents.base import Agent, AgentSettings, Observation, Options
 from musicbox_agents.ddpg import checkpoints, networks
 from musicbox_agents.ddpg.checkpoints import Loop
+from musicbox_agents.ddpg.networks import Actor, Critic, CriticState
 from musicbox_agents.ddpg.replay import ReplayBuffer, Transitions, draw_batches
 from musicbox_agents.ddpg.settings import DDPGSettings
-from musicbox_agents.ddpg.space import Batch, SongSpace, divided, perturbed
+from musicbox_agents.ddpg.space import Batch, Decision, SongSpace, divided, perturbed
 from musicbox_agents.ddpg.state import State
 from musicbox_agents.log import read_log
 from musicbox_agents.progress import Progress, count_distinct, mean_cosine
@@ -116,15 +117,14 @@ class DDPGAgent(Agent):
     ) -> None:
         """Make an untrained agent; with ``start="heuristic"`` it recommends sensibly already."""
         super().__init__(dataset, seed=seed, settings=settings)
-        config = self.settings
-        ordered = config.reach != "nothing"
+        config, ordered = self.settings, self.settings.reach != "nothing"
         self.space = SongSpace(dataset, config.embedding, ordered=ordered)
         self.rng = np.random.default_rng(seed)
         dim, hidden, rate = self.space.dim, config.hidden, self.space.has_rate
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.actor = networks.Actor(dim, hidden=hidden, rate=rate, ordered=ordered)
-            self.critic = networks.Critic(dim, hidden=hidden, rate=rate, ordered=ordered)
+            self.actor = Actor(dim, hidden=hidden, rate=rate, ordered=ordered)
+            self.critic = Critic(dim, hidden=hidden, rate=rate, ordered=ordered)
         if config.start == "heuristic":
             self.actor.start_at_heuristic()
         self.target_actor = deepcopy(self.actor).requires_grad_(False)
@@ -153,27 +153,30 @@ class DDPGAgent(Agent):
 
     def act(self, batch: Observation, *, deterministic: bool) -> Slates:
         """Slates ``(n, slate_size)``."""
-        proto_actions = self.proto_actions(batch)
-        return self.choose(batch, proto_actions if deterministic else self.explore(proto_actions))
+        return self.decide(batch, noise=0.0 if deterministic else self.settings.noise).slates
 
     @torch.no_grad()
-    def proto_actions(self, observation: Observation) -> Floats:
-        """mu(s) of a batch of sessions ``(n, d)``."""
-        return self.actor(self.space.state(observation)).numpy()
+    def decide(self, batch: Observation, *, noise: float) -> Decision:
+        """The slate of each session: songs of highest Q among the nearest to mu(s) [9, 12].
 
-    def explore(self, proto_actions: Floats, *, anywhere: bool = False) -> Floats:
-        """Add noise of ``noise`` times the norm, or so much that nothing else is left [8]."""
-        share = ANYWHERE if anywhere else self.settings.noise
-        return perturbed(proto_actions, share, self.rng)
+        Args:
+            batch: Observation of n sessions.
+            noise: Gaussian noise on mu(s), in shares of its norm [8].
+        """
+        state, critic = self.space.state(batch), self.acting_critic
+        proto_actions = self.actor(state).numpy()
+        if noise:
+            proto_actions = perturbed(proto_actions, noise, self.rng)
+        encoded = critic.encode(state)
+        return Decision(self.slates(encoded, batch, proto_actions, critic), proto_actions, encoded)
 
-    @torch.no_grad()
-    def choose(self, observation: Observation, proto_actions: Floats) -> Slates:
-        """Songs of highest Q among the nearest to proto-actions ``(n, slate_size)`` [9, 12]."""
-        critic = self.average_critic if self.settings.average_critic else self.critic
-        return self.slates(self.space.state(observation), observation, proto_actions, critic)
+    @property
+    def acting_critic(self) -> Critic:
+        """The critic that chooses songs [15]."""
+        return self.average_critic if self.settings.average_critic else self.critic
 
     def slates(
-        self, state: State, allowed: Observation, proto_actions: Floats, critic: networks.Critic
+        self, encoded: CriticState, allowed: Observation, proto_actions: Floats, critic: Critic
     ) -> Slates:
         """Slates ``(n, slate_size)`` of the songs that ``allowed`` lets be recommended."""
         config = self.settings
@@ -183,7 +186,7 @@ class DDPGAgent(Agent):
         if not config.rerank:
             return np.maximum(near, 0)
         return self.space.best(
-            state, near, weight, critic, config.slate_size, song_by_song=config.reach == "song"
+            encoded, near, weight, critic, config.slate_size, song_by_song=config.reach == "song"
         )
 
     # Learning: the update
@@ -222,14 +225,14 @@ class DDPGAgent(Agent):
 
     def next_value(self, batch: Batch) -> Tensor:
         """Mean of ``Q'(s', e_j)`` over the slate that mu' and Q' play in s' ``(B,)``."""
-        state, critic, barred = batch.next_state, self.target_critic, batch.barred.numpy()
-        proto_actions = self.target_actor(state).numpy()
-        slates = self.slates(state, {"barred": barred}, proto_actions, critic)
-        return critic.score_slates(critic.encode(state), self.space.embed(slates)).mean(dim=1)
+        state, critic = batch.next_state, self.target_critic
+        encoded, allowed = critic.encode(state), {"barred": batch.barred.numpy()}
+        slates = self.slates(encoded, allowed, self.target_actor(state).numpy(), critic)
+        return critic.score_slates(encoded, self.space.embed(slates)).mean(dim=1)
 
     @staticmethod
     def critic_loss(
-        critic: networks.Critic, batch: Batch, target: Tensor, *, within_slates: bool
+        critic: Critic, batch: Batch, target: Tensor, *, within_slates: bool
     ) -> tuple[Tensor, Tensor]:
         """Mean squared error to a target ``(B, K)`` over the songs heard, and the mean of Q."""
         heard = batch.heard.to(target.dtype)
@@ -244,7 +247,7 @@ class DDPGAgent(Agent):
         return ((q - target).square() * heard).sum() / number, (q.detach() * heard).sum() / number
 
     @staticmethod
-    def actor_loss(actor: networks.Actor, critic: networks.Critic, state: State) -> Tensor:
+    def actor_loss(actor: Actor, critic: Critic, state: State) -> Tensor:
         """``-mean Q(s, mu(s)) / mean |Q(s, mu(s))|``: no scale of rewards sets the step."""
         with torch.no_grad():
             encoded = critic.encode(state)
@@ -268,9 +271,8 @@ class DDPGAgent(Agent):
                 loop = checkpoints.restore(kept, self, env, progress)
             while loop.steps < total_steps:
                 random_phase = config.start == "random" and loop.steps < config.learning_starts
-                greedy = self.proto_actions(loop.observation)
-                proto_actions = self.explore(greedy, anywhere=random_phase)
-                slates = self.choose(loop.observation, proto_actions)
+                noise = ANYWHERE if random_phase else config.noise
+                slates, proto_actions, _ = self.decide(loop.observation, noise=noise)
                 following, reward, terminated, truncated, info = env.step(slates)
                 # The step after an end belongs to no session: the action was ignored, and the
                 # observation is the next session's first (Gymnasium's NEXT_STEP autoreset).

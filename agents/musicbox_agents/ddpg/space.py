@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from musicbox_agents.base import Observation
-from musicbox_agents.ddpg.networks import Critic
+from musicbox_agents.ddpg.networks import Critic, CriticState
 from musicbox_agents.ddpg.quality import TrackQuality, quality_in_log
 from musicbox_agents.ddpg.replay import Transitions
 from musicbox_agents.ddpg.settings import DDPGSettings
 from musicbox_agents.ddpg.state import State, embedded, read_sessions
 from musicbox_agents.log import FOLDS
-from musicbox_agents.slates import best_candidates, nearest
+from musicbox_agents.slates import Slates, best_candidates, nearest
 from musicbox_env.data.dataset import RATE_SUFFIX, Dataset
 from musicbox_env.retrieval.search import Search
 from musicbox_env.retrieval.spaces import rate_column
@@ -50,6 +50,20 @@ class Batch(NamedTuple):
     logged: Tensor
     kept: Tensor
     barred: Tensor
+
+
+class Decision(NamedTuple):
+    """What was chosen for n sessions, and by what.
+
+    Attributes:
+        slates: Songs, best first ``(n, slate_size)``.
+        proto_actions: mu(s), with noise where it was asked for ``(n, d)``.
+        encoded: The sessions, as the critic that chose encodes them.
+    """
+
+    slates: Slates
+    proto_actions: npt.NDArray[np.float32]
+    encoded: CriticState
 
 
 class SongSpace:
@@ -117,7 +131,7 @@ class SongSpace:
 
     def best(
         self,
-        state: State,
+        encoded: CriticState,
         near: npt.NDArray[np.int64],
         weight: npt.NDArray[np.float32],
         critic: Critic,
@@ -130,7 +144,6 @@ class SongSpace:
         ``song_by_song``: each has the highest Q after those before it.
         """
         songs = self.embed(near) * torch.from_numpy(weight)
-        encoded = critic.encode(state)
         q = critic.score(encoded, songs).numpy()
         if not song_by_song:
             return best_candidates(near, q, k)

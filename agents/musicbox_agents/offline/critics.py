@@ -86,7 +86,9 @@ class CriticAgent(BCAgent):
         weight = self.space.weights(batch, DDPGSettings.quality_weight)
         most = max(self.settings.rerank, SLATE_SIZE)
         near = self.space.nearest(batch, proto_actions * weight, most)
-        return self.space.best(self.space.state(batch), near, weight, self.twins[0], SLATE_SIZE)
+        first = self.twins[0]
+        encoded = first.encode(self.space.state(batch))
+        return self.space.best(encoded, near, weight, first, SLATE_SIZE)
 
     @torch.no_grad()
     def least_target(self, state: State, actions: Tensor) -> Tensor:

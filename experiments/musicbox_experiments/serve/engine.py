@@ -96,12 +96,11 @@ class ServedAgent(Recommender):
 
     def scores(self, choice: Choice) -> npt.NDArray[np.float32]:
         """What orders the songs of slates ``(n, k)``; see `reasons.scores_of`."""
-        seen = choice.observation, choice.actions, choice.slates
-        return scores_of(self.agent, self.assets, *seen)
+        return scores_of(self.agent, self.assets, choice)
 
     def points(self, choice: Choice) -> npt.NDArray[np.float32]:
         """Proto-actions ``(n, m, d)``; see `reasons.points_of`."""
-        return points_of(self.agent, self.assets, choice.observation, choice.actions)
+        return points_of(self.agent, self.assets, choice)
 
     @cached_property
     def listener(self) -> LearnedListener:

@@ -11,6 +11,7 @@ from musicbox_agents.ddpg.agent import DDPGAgent
 from musicbox_agents.offline.bc import BCAgent
 
 from musicbox_env.simulator.assets import EnvAssets
+from musicbox_experiments.serve.recommender import Choice
 
 NEAR: Final = 50
 """Songs that are shown around a proto-action."""
@@ -19,46 +20,34 @@ Floats = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.int64]
 
 
-def points_of(
-    agent: Agent, assets: EnvAssets, observation: Observation, actions: npt.NDArray
-) -> Floats:
-    """Proto-actions behind actions ``(n, m, d)``; m is 0 where an agent has none."""
+def points_of(agent: Agent, assets: EnvAssets, choice: Choice) -> Floats:
+    """Proto-actions behind a choice ``(n, m, d)``; m is 0 where an agent has none."""
+    actions = choice.actions
+    if choice.decision is not None:
+        return choice.decision.proto_actions[:, None]
     if assets.config.action != "slate":
         return actions.reshape(len(actions), -1, assets.dim)
-    if not isinstance(agent, DDPGAgent | BCAgent):
+    if not isinstance(agent, BCAgent):
         return np.empty((len(actions), 0, assets.dim), np.float32)
     with torch.no_grad():
-        points: Floats = agent.actor(agent.space.state(observation)).numpy()
+        points: Floats = agent.actor(agent.space.state(choice.observation)).numpy()
     return points[:, None]
 
 
-def scores_of(
-    agent: Agent,
-    assets: EnvAssets,
-    observation: Observation,
-    actions: npt.NDArray,
-    slates: Rows,
-) -> Floats:
-    """What an agent orders the songs of slates by ``(n, k)``; NaN where that is no number.
+def scores_of(agent: Agent, assets: EnvAssets, choice: Choice) -> Floats:
+    """What an agent orders the songs of its slates by ``(n, k)``; NaN where that is no number.
 
     The critic's value, or the dot product with the proto-action of the song's place.
     """
-    if isinstance(agent, DDPGAgent) and agent.settings.rerank:
-        return _critic_values(agent, observation, slates)
+    if choice.decision is not None and isinstance(agent, DDPGAgent) and agent.settings.rerank:
+        weight = agent.space.weights(choice.observation, agent.settings.quality_weight)
+        songs = agent.space.embed(choice.slates) * torch.from_numpy(weight)
+        return agent.acting_critic.score(choice.decision.encoded, songs).numpy()
     if assets.config.action == "slate":
-        return np.full(slates.shape, np.nan, np.float32)
-    points = points_of(agent, assets, observation, actions)
-    scores: Floats = (assets.vectors(slates) * points).sum(axis=2)
+        return np.full(choice.slates.shape, np.nan, np.float32)
+    points = points_of(agent, assets, choice)
+    scores: Floats = (assets.vectors(choice.slates) * points).sum(axis=2)
     return scores
-
-
-@torch.no_grad()
-def _critic_values(agent: DDPGAgent, observation: Observation, slates: Rows) -> Floats:
-    config, space = agent.settings, agent.space
-    critic = agent.average_critic if config.average_critic else agent.critic
-    weight = torch.from_numpy(space.weights(observation, config.quality_weight))
-    values: Floats = critic(space.state(observation), space.embed(slates) * weight).numpy()
-    return values
 
 
 def near_to(agent: Agent, assets: EnvAssets, observation: Observation, point: Floats) -> Rows:

@@ -14,6 +14,8 @@ import numpy as np
 import numpy.typing as npt
 from musicbox_agents import Agent
 from musicbox_agents.baselines.bounds import PrivilegedAgent
+from musicbox_agents.ddpg.agent import DDPGAgent
+from musicbox_agents.ddpg.space import Decision
 
 from musicbox_env.simulator.assets import EnvAssets
 from musicbox_env.simulator.config import SessionConfig
@@ -64,12 +66,14 @@ class Choice(NamedTuple):
         actions: Of the agent.
         observation: What it saw.
         state: What it is to be given with the same sessions next time; see `Agent.predict`.
+        decision: What `ddpg` found on the way; None of other agents.
     """
 
     slates: Rows
     actions: npt.NDArray
     observation: Any
     state: Any
+    decision: Decision | None
 
 
 class Recommender:
@@ -136,7 +140,12 @@ class Recommender:
                 row, heard.tracks, heard.levels, heard.context, among=among, barred=heard.barred
             )
         observation = simulator.observe(rows)
-        begun = np.full(len(rows), state is None)
-        actions, state = self.agent.predict(observation, state, begun, deterministic=True)
+        decision = None
+        if isinstance(self.agent, DDPGAgent):
+            decision = self.agent.decide(observation, noise=0.0)
+            actions: npt.NDArray = decision.slates
+        else:
+            begun = np.full(len(rows), state is None)
+            actions, state = self.agent.predict(observation, state, begun, deterministic=True)
         slates, _, _ = simulator.choose(rows, actions)
-        return Choice(slates, actions, observation, state)
+        return Choice(slates, actions, observation, state, decision)

@@ -17,8 +17,9 @@ def test_exploration_is_on_the_action_bounded_and_without_drift(synthetic: Datas
     agent = small_agent(synthetic, noise=0.3)
     observation = an_observation(agent)
     kept = {name: part.copy() for name, part in observation.items()}
-    mu = agent.proto_actions(observation)
-    noisy = np.stack([agent.explore(mu) for _ in range(50)])
+    mu = agent.decide(observation, noise=0.0).proto_actions
+    decided = [agent.decide(observation, noise=0.3) for _ in range(50)]
+    noisy = np.stack([decision.proto_actions for decision in decided])
     agent.predict(observation)
     for name, part in observation.items():
         np.testing.assert_array_equal(part, kept[name])
@@ -48,7 +49,7 @@ def test_the_critic_chooses_among_the_nearest(synthetic: Dataset, average: bool)
     trained_critic(agent, some_batch(agent))
     observation = an_observation(agent, 10)
     chosen, _ = agent.predict(observation, deterministic=True)
-    proto_actions = agent.proto_actions(observation)
+    proto_actions = agent.decide(observation, noise=0.0).proto_actions
     seen = agent.space.vectors.copy()
     seen[:, -1] *= agent.settings.quality_weight
     for i, slate in enumerate(chosen):

@@ -53,7 +53,10 @@ def test_slates_are_composed_song_by_song(synthetic: Dataset) -> None:
     observation = an_observation(agent, 5)
     seen = agent.space.vectors * np.append(np.ones(agent.space.dim - 1), 0.35)
     chosen, _ = agent.predict(observation, deterministic=True)
-    state, proto_actions = agent.space.state(observation), agent.proto_actions(observation)
+    state, proto_actions = (
+        agent.space.state(observation),
+        agent.decide(observation, noise=0.0).proto_actions,
+    )
     encoded = [agent.average_critic.encode(one) for one in divided(state, 1)]
     in_order = 0
     for i, slate in enumerate(chosen):
