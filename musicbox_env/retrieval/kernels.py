@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from musicbox_env.kernels import Floats, Indices, Ints, compiled, dot, holds, in_registers
+from musicbox_env.schema import UNKNOWN
 
 BLOCK_ITEMS = 256
 """Items scored before any of them is looked at: few enough to stay in the processor's cache."""
@@ -120,29 +121,46 @@ def finalists_by_codes(
     Returns:
         Whether all of them fit ``(q,)``.
     """
-    fits = np.ones(len(queries), np.bool_)
-    scores = np.empty((len(codes), BLOCK_ITEMS), np.float32)
-    best_rows, best = np.empty(k, np.int64), np.empty(k, np.float32)
-    for i in range(len(queries)):
-        best[:] = -np.inf
-        for block in range(len(codes)):
-            _score_codes(queries[i], codes[block], scores[block])
-            first = block * BLOCK_ITEMS
-            _enter_block(first, scores[block, : number - first], barred[i], best_rows, best)
-        least, found = best[k - 1] - slack[i], 0
-        for block in range(len(codes)):
-            first = block * BLOCK_ITEMS
-            here = scores[block, : number - first]
-            if not fits[i] or _all_within(here, np.nextafter(least, np.float32(-np.inf))):
+    fits, found = np.ones(len(queries), np.bool_), np.zeros(len(queries), np.int64)
+    best_rows, best = np.empty((len(queries), k), np.int64), np.empty((len(queries), k), np.float32)
+    scores, block_scores = np.empty(rows.shape, np.float32), np.empty(BLOCK_ITEMS, np.float32)
+    best[:] = -np.inf
+    for block in range(len(codes)):
+        first = block * BLOCK_ITEMS
+        here = block_scores[: number - first]
+        for i in range(len(queries)):
+            if not fits[i]:
                 continue
+            _score_codes(queries[i], codes[block], block_scores)
+            least = best[i, k - 1] - slack[i]
+            if _all_within(here, np.nextafter(least, np.float32(-np.inf))):
+                continue
+            _enter_block(first, here, barred[i], best_rows[i], best[i])
+            least = best[i, k - 1] - slack[i]
             for place in range(len(here)):
                 if here[place] >= least and not holds(barred[i], first + place):
-                    if found == rows.shape[1]:
+                    if found[i] == rows.shape[1]:  # some may be out by now
+                        found[i] = _keep(least, rows[i], scores[i])
+                    if found[i] == rows.shape[1]:
                         fits[i] = False
                         break
-                    rows[i, found] = first + place
-                    found += 1
+                    rows[i, found[i]], scores[i, found[i]] = first + place, here[place]
+                    found[i] += 1
+    for i in range(len(queries)):
+        least, among = best[i, k - 1] - slack[i], slice(0, found[i])
+        rows[i, _keep(least, rows[i, among], scores[i, among]) :] = UNKNOWN
     return fits
+
+
+@compiled
+def _keep(least: float, rows: Ints, scores: Floats) -> int:
+    """Move items of a score of ``least`` or more to the front; gives their number."""
+    kept = 0
+    for place in range(len(rows)):
+        if scores[place] >= least:
+            rows[kept], scores[kept] = rows[place], scores[place]
+            kept += 1
+    return kept
 
 
 @in_registers
