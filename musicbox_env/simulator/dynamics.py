@@ -213,7 +213,9 @@ class Simulator:
                 f"The session has {most} songs, those barred or offered among them, and there is "
                 f"room for {capacity}; make the Simulator with a larger capacity."
             )
-        distinct = len(np.unique(np.concatenate([tracks, others])))
+        distinct = count + len(others)
+        if not self.assets.has_slate(distinct):
+            distinct = len(np.unique(np.concatenate([tracks, others])))
         if not self.assets.has_slate(distinct):
             raise ValueError(
                 f"The session heard or bars {distinct} of {self.assets.num_tracks} tracks; no "

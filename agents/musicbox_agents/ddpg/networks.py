@@ -9,7 +9,6 @@ from typing import Any, Final, NamedTuple
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.optim import Optimizer
 
 from musicbox_agents.ddpg.recency import SPANS, alike_by_age
@@ -26,10 +25,14 @@ FAST: Final = 4.0
 RATE_WEIGHT: Final = 0.4
 """Length of the rate axis in the heuristic; a mean of songs is about 0.6 long."""
 
+SHORTEST: Final = 1e-12
+"""Length from which on vectors are scaled to norm 1."""
+
 
 def unit(vectors: Tensor) -> Tensor:
     """Scale to norm 1 along the last axis: retrieval by dot product looks at nothing else."""
-    return functional.normalize(vectors, dim=-1)
+    length = torch.linalg.vector_norm(vectors, dim=-1, keepdim=True)
+    return vectors / length.clamp_min(SHORTEST)
 
 
 class Actor(nn.Module):
