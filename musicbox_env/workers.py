@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import multiprocessing
 import os
 import signal
@@ -17,6 +18,11 @@ from typing import Any, Final, Protocol
 
 SIZE_PER_WORKER: Final = 48 << 20
 """Bytes read in the half second that a process takes to start; of less, it would find none left."""
+
+GUARD: Final = (
+    'A script of your own needs `if __name__ == "__main__":` before what it does, since worker '
+    "processes import it; or pass workers=1."
+)
 
 
 @dataclass(frozen=True)
@@ -127,7 +133,7 @@ def worker_pool(
     except BrokenProcessPool as error:
         raise OSError(
             "A worker process was killed, perhaps for lack of memory. Run the same command again "
-            "with fewer --workers; it goes on from what is done."
+            f"with fewer --workers; it goes on from what is done. {GUARD}"
         ) from error
     except BaseException:
         own_end.close()
@@ -136,6 +142,21 @@ def worker_pool(
         pool.shutdown(cancel_futures=True)
         own_end.close()
         ended.close()
+
+
+def require_no_import() -> None:
+    """Refuse to be called while a worker process imports the script that started it.
+
+    The script would begin its work anew in each worker.
+
+    Raises:
+        RuntimeError: The script has no `if __name__ == "__main__":`.
+    """
+    frame = inspect.currentframe()
+    while frame is not None:
+        if (frame.f_globals.get("__name__"), frame.f_code.co_name) == ("__mp_main__", "<module>"):
+            raise RuntimeError(f"A worker process imports this script, and began it anew. {GUARD}")
+        frame = frame.f_back
 
 
 def _begin_worker(

@@ -31,6 +31,7 @@ from musicbox_env.simulator import assets
 from musicbox_env.synthetic import generator
 from musicbox_env.synthetic.truth import knows_truth
 from musicbox_env.synthetic.world import SyntheticConfig
+from musicbox_env.workers import require_no_import
 from musicbox_experiments.compare import compare as comparing
 from musicbox_experiments.compare.config import DEFAULT_AGENTS, CompareConfig
 from musicbox_experiments.compare.evaluate import figures
@@ -141,6 +142,7 @@ def train(
         ValueError: An option cannot be.
         FileExistsError: ``out`` holds the training of this agent under other options.
     """
+    require_no_import()
     given = {"source": _source(data), "agent": agent, "train_steps": steps, "out": Path(out)}
     config = _configured(TrainConfig, {**given, "seeds": 1, **options})
     return trained(training.train(config)[0])
@@ -271,6 +273,7 @@ def compare(
         ValueError: An option cannot be.
         FileExistsError: ``out`` holds a run with other options.
     """
+    require_no_import()
     given = {"source": _source(data), "agents": tuple(agents), "out": Path(out)}
     config = _configured(CompareConfig, {**given, **options})
     study, summary = comparing.compare(config)
@@ -301,9 +304,10 @@ def recommend(agent: Agent, heard: str, data: Data = None) -> pd.DataFrame:
 
 
 def _source(data: Data) -> Source:
-    if data is None:
+    folder = data.folder if isinstance(data, Dataset) else data
+    if folder is None or generator.is_bundled(folder):  # as commands name it
         return Source()
-    return Source(data=data.folder if isinstance(data, Dataset) else Path(data))
+    return Source(data=Path(folder))
 
 
 def _configured(kind: type[Config], options: Mapping[str, Any]) -> Config:

@@ -225,7 +225,7 @@ def bundled_dataset(config: SyntheticConfig | None = None) -> Path:
         one, with a warning, where that can only be read.
     """
     config = config or BUNDLED
-    folder = kept_in_cache(f"{BUNDLE}{fingerprint(config)}")
+    folder = _kept(config)
     with named(), folder_made_once(folder) as staging:
         if staging is not None:
             print(
@@ -245,6 +245,15 @@ def _remove_unfinished(own: Path) -> None:
             made = left.with_name(left.name.removesuffix(UNFINISHED))
             with suppress(InUseError), held(made):
                 shutil.rmtree(left, ignore_errors=True)
+
+
+def is_bundled(folder: Path | str) -> bool:
+    """Whether a folder is the one of `bundled_dataset`."""
+    return Path(folder).resolve() == _kept(BUNDLED).resolve()
+
+
+def _kept(config: SyntheticConfig) -> Path:
+    return kept_in_cache(f"{BUNDLE}{fingerprint(config)}")
 
 
 def fingerprint(config: SyntheticConfig, package: Path = PACKAGE) -> str:

@@ -1,6 +1,8 @@
 """The Python API: the page's examples run, and commands find what they left."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import matplotlib.figure
@@ -102,6 +104,22 @@ def test_options_are_named_as_on_the_command_line(tmp_path):
     assert data.about["split"]["kind"] == "time"
     assert np.diff(data.sessions.offsets).min() >= 12
     assert not any("Hours of the day" in note for note in data.about["history"]["notes"])
+
+
+@pytest.mark.slow
+def test_a_script_that_workers_would_begin_anew_is_told_how_to_mend_it(synthetic_folder, tmp_path):
+    script = tmp_path / "mine.py"
+    script.write_text(
+        "from musicbox_experiments import api\n"
+        f"api.compare({str(synthetic_folder)!r}, ('logged', 'linucb'), workers=2, seeds=2,\n"
+        "            train_steps=40, evaluation_sessions=40)\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, script], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 1
+    assert "A worker process imports this script" in ended.stderr
+    assert 'needs `if __name__ == "__main__":`' in ended.stderr.splitlines()[-1]
 
 
 def test_what_cannot_be_is_refused(synthetic, tmp_path):

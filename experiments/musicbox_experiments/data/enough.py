@@ -89,7 +89,10 @@ def _counts(dataset: Dataset) -> Iterator[str]:
             "than chance. Agents that choose by likeness may have nothing to go by."
         )
     if dataset.about.get("history", {}).get("listeners") == 1:
-        yield "All sessions are one listener's: what is found here need not hold for another."
+        yield (
+            "All sessions are one listener's: what is found here need not hold for another. Files "
+            "of several listeners are told apart by a user column, or by --archives-apart."
+        )
 
 
 def _runs_of_test_sessions(dataset: Dataset) -> npt.NDArray[np.int64]:

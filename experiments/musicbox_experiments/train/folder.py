@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -13,6 +13,7 @@ from musicbox_env.data.dataset import UNFINISHED, Dataset
 from musicbox_env.data.folders import Kind, remove
 from musicbox_env.data.writing import write_json
 from musicbox_env.locks import lock_file
+from musicbox_env.schema import brief
 from musicbox_experiments.data.sources import without_home
 from musicbox_experiments.text import say
 
@@ -62,12 +63,15 @@ def prepared_folder(
         for entry in out.iterdir() if out.exists() else ():
             remove(entry)
     elif found is not None:
-        names = {*options, *found} - set(incidental)
-        other = sorted(name for name in names if found.get(name) != options.get(name))
+        there, here = (
+            {name: value for name, value in of.items() if name not in incidental}
+            for of in (found, options)
+        )
+        other = _differences(there, here)
         begun = _has_work_in(out)
         if other and begun:
             raise FileExistsError(
-                f"{out} holds a run with other options ({', '.join(other)}). Name another folder "
+                f"{out} holds a run with other options: {'; '.join(other)}. Name another folder "
                 "with --out, or pass --overwrite to start anew."
             )
         if begun:
@@ -82,6 +86,18 @@ def prepared_folder(
         if [entry.name for entry in out.iterdir()] == [FILE]:
             remove(out)
         raise
+
+
+def _differences(there: Mapping[str, Any], here: Mapping[str, Any], of: str = "") -> list[str]:
+    """What differs between stored options, a line each."""
+    found = []
+    for name in sorted({*there, *here}):
+        old, new = there.get(name), here.get(name)
+        if isinstance(old, dict) and isinstance(new, dict):
+            found += _differences(old, new, f"{of}{name}.")
+        elif old != new:
+            found.append(f"{of}{name} is {brief(old)} there and {brief(new)} here")
+    return found
 
 
 def _options_in(out: Path) -> dict[str, Any] | None:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from musicbox_env.ingest.histories.mapping import AUTO, EVIDENCE, PlayMapping, mapping_lines
@@ -17,6 +18,7 @@ from musicbox_env.ingest.plays import EMPTY_VALUES, UNPARSABLE, parse_flag, sour
 from musicbox_env.ingest.spelling.times import DAY_FIRST, TimeSpelling, date_evidence, parse_times
 from musicbox_env.ingest.spelling.usual_names import (
     DATES,
+    SONGS,
     USUAL_NAMES,
     WITHOUT_UNIT,
     folded,
@@ -35,39 +37,48 @@ _WORD: Final = re.compile(r"[^\W\d_][^\d_:/]*[^\W\d_][^\d_:/]*")
 """A title of one word; ids have digits, underlines or colons."""
 MS_FROM, S_BELOW = 10_000, 3_000
 """Lengths whose middle is above the one are milliseconds, below the other seconds."""
-
+AMOUNTS: Final = ("time", "began", "played", "duration")
+"""How the keys begin whose columns may hold numbers in a unit."""
 _CLOCK: Final = re.compile(r"\d{1,2}:\d\d(:\d\d(\.\d+)?)?(\s*[AaPp][Mm])?")
 
 
 def usual_columns(columns: Sequence[str], values: Values | None = None) -> dict[str, str]:
     """Keys of a mapping and the columns that have a usual name, and usual values, for them."""
     values = values or {}
-    by_name: dict[str, str] = {}
-    units: dict[str, str] = {}
-    for column in columns:
-        # The first of a list of artists is the artist.
-        single = re.sub(r"s\.0(\.name)?$", "", column, flags=re.IGNORECASE)
-        short, units[column] = without_unit(single)
-        by_name.setdefault(folded(single), column)
-        by_name.setdefault(short, column)
+    # The first of a list of artists is the artist.
+    single = {c: re.sub(r"s\.0(\.name)?$", "", c, flags=re.IGNORECASE) for c in columns}
+    short = {column: without_unit(name) for column, name in single.items()}
+    by_name = {folded(name): column for column, name in reversed(single.items())}
+    for column, (name, _) in short.items():
+        by_name.setdefault(name, column)
+    in_units = {name: column for column, (name, unit) in reversed(short.items()) if unit}
     found: dict[str, str] = {}
 
-    def propose(key: str, names: Sequence[str], fits: Callable[[str], bool]) -> None:
-        free = [by_name[n] for n in names if n in by_name and by_name[n] not in found.values()]
+    def propose(
+        key: str, names: Sequence[str], among: Mapping[str, str], fits: Callable[[str], bool]
+    ) -> None:
+        free = [among[n] for n in names if n in among and among[n] not in found.values()]
         if chosen := next((column for column in free if fits(column)), None):
             found[key] = chosen
 
+    def fits_key(column: str, key: str) -> bool:
+        named = not key.startswith(AMOUNTS) and short[column][1]
+        return _fits(key, column, values) and not (named and _are_numbers(values.get(column, ())))
+
     def in_unit(column: str, unit: str) -> bool:
-        return unit == (units[column] or _unit(values.get(column)))
+        return unit == (short[column][1] or _unit(values.get(column)))
 
     for key, names in USUAL_NAMES.items():
-        propose(key, names, lambda column, key=key: _fits(key, column, values))  # type: ignore[misc]
+        propose(key, names, by_name, lambda column, key=key: fits_key(column, key))  # type: ignore[misc]
     for what, names in WITHOUT_UNIT.items():
         if f"{what}_ms" in found:
             found.pop(f"{what}_s", None)
         elif f"{what}_s" not in found:
             for unit in ("ms", "s"):
-                propose(f"{what}_{unit}", names, lambda c, unit=unit: in_unit(c, unit))  # type: ignore[misc]
+                propose(f"{what}_{unit}", names, by_name, lambda c, unit=unit: in_unit(c, unit))  # type: ignore[misc]
+    if not found.keys() & {"duration_ms", "duration_s"}:
+        for unit in ("ms", "s"):
+            propose(f"duration_{unit}", SONGS, in_units, lambda c, unit=unit: in_unit(c, unit))  # type: ignore[misc]
     if "played_ms" in found or "played_s" in found:
         found.pop("played_share", None)
     return _by_values(found, by_name, values)
@@ -151,11 +162,20 @@ def _unit(texts: Sequence[str] | None) -> str:
     filled = _filled(texts or ())
     if not filled:
         return ""
-    numbers = NumberColumn(clocks=1).read_texts(np.array(filled, object))[0]
-    if np.isnan(numbers).mean() > 1 - MOST:
+    if not _are_numbers(filled):
         return ""
-    middle = float(np.nanmedian(numbers))
+    middle = float(np.nanmedian(_numbers(filled)))
     return "ms" if middle >= MS_FROM else "s" if middle < S_BELOW else ""
+
+
+def _are_numbers(texts: Sequence[str]) -> bool:
+    filled = _filled(texts)
+    return bool(filled) and _share(~np.isnan(_numbers(filled))) >= MOST
+
+
+def _numbers(filled: Sequence[str]) -> npt.NDArray[np.float64]:
+    """The values as numbers ``(n,)``, clocks as seconds, NaN for what is none."""
+    return NumberColumn(clocks=1).read_texts(np.array(filled, object))[0]
 
 
 def looks_like_plays(columns: Sequence[str]) -> bool:

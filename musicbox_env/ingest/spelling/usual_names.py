@@ -104,6 +104,11 @@ WITHOUT_UNIT: Final[Mapping[str, tuple[str, ...]]] = {
     ),
 }
 """Names that leave the unit to a word beside them, of `UNIT_WORDS`, or to the values."""
+SONGS: Final = (
+    *("track", "song", "title", "titel", "lied", "cancion", "pista", "chanson", "morceau", "titre"),
+    *("musica", "faixa", "brano", "traccia", "canzone", "nummer", "liedje"),
+)
+"""Names that are a song's length where a word of a unit stands beside them: "Track seconds"."""
 DATES: Final = (
     *("date", "day", "playdate", "listendate", "datum", "tag", "fecha", "dia", "jour", "data"),
     *("giorno", "dag"),

@@ -115,6 +115,8 @@ def test_bundled_dataset_is_made_once(small_bundle: Path) -> None:
     assert made.parent == small_bundle
     stamp = (made / "dataset.json").stat().st_mtime_ns
     assert synthetic.bundled_dataset() == made
+    assert synthetic.is_bundled(made)
+    assert not synthetic.is_bundled(made.parent / "data")
     assert (made / "dataset.json").stat().st_mtime_ns == stamp
     assert Dataset(made).embedding_names
     assert [f.name for f in small_bundle.iterdir()] == [made.name]

@@ -238,6 +238,27 @@ def test_titles_of_one_word_are_no_ids(columns, expected):
     assert {key: found[key] for key in ("track", "title") if key in found} == expected
 
 
+SECONDS, MILLISECONDS = ["200", "214"], ["200000", "214000"]
+
+
+@pytest.mark.parametrize(
+    ("columns", "expected"),
+    [
+        ({"Track seconds": SECONDS, "Song": WORDS}, "title=Song,duration_s=Track seconds"),
+        ({"Track seconds": SECONDS, "Track": CODES}, "track=Track,duration_s=Track seconds"),
+        ({"track_ms": MILLISECONDS, "title": WORDS}, "title=title,duration_ms=track_ms"),
+        ({"Lied (Sekunden)": SECONDS, "Titel": WORDS}, "title=Titel,duration_s=Lied (Sekunden)"),
+        ({"title_s": WORDS, "duration": SECONDS}, "title=title_s,duration_s=duration"),
+        ({"track": SECONDS, "title": WORDS}, "track=track,title=title"),
+    ],
+)
+def test_songs_in_a_unit_are_their_lengths(columns, expected):
+    """A length was taken for the id of its song, so that songs of equal length were one."""
+    proposed = usual_columns([*columns, "artist"], columns)
+    del proposed["artist"]
+    assert proposed == dict(cell.split("=") for cell in expected.split(","))
+
+
 IN_LANGUAGES = [
     (
         "Zeitpunkt=05.03.2024 14:03:20;Titel=Blau;Interpret=Mira;Sekunden gehört=200;Länge=240",
