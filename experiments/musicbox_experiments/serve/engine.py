@@ -7,6 +7,7 @@ what `musicbox recommend` prints.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Final
@@ -37,6 +38,28 @@ Scored = tuple[int, float | None]
 """Row of a song, and what its agent orders songs by, where that is a number."""
 
 
+@dataclass(eq=False)
+class Asked:
+    """A session for which songs are found slate by slate, those found barred.
+
+    Attributes:
+        session: The session.
+        number: How many songs it shall get.
+        found: Those found so far, best first.
+        over: Whether these are enough, or all there are.
+    """
+
+    session: LiveSession
+    number: int
+    found: list[Scored] = field(default_factory=list)
+    over: bool = False
+
+    @property
+    def songs(self) -> list[Scored]:
+        """Those found, no more than were asked for."""
+        return self.found[: self.number]
+
+
 class ServedAgent(Recommender):
     """A trained agent that answers batches of requests.
 
@@ -63,22 +86,21 @@ class ServedAgent(Recommender):
     def songs(self, sessions: Sequence[LiveSession], numbers: Sequence[int]) -> list[list[Scored]]:
         """The next songs for each session, best first.
 
-        A slate has as many songs as the agent was made for. More are found slate by slate, those
-        found barred.
-
         Args:
             sessions: The sessions ``(n,)``.
             numbers: How many songs each gets ``(n,)``; fewer where the catalog has no more.
         """
-        found: list[list[Scored]] = [[] for _ in sessions]
-        waiting = list(range(len(sessions)))
-        while waiting:
-            slates = self.slates([sessions[i].without(row for row, _ in found[i]) for i in waiting])
-            for i, slate in zip(waiting, slates, strict=True):
-                found[i] += slate
-            added = zip(waiting, slates, strict=True)
-            waiting = [i for i, slate in added if slate and len(found[i]) < numbers[i]]
-        return [songs[:number] for songs, number in zip(found, numbers, strict=True)]
+        asked = [Asked(*each) for each in zip(sessions, numbers, strict=True)]
+        while waiting := [one for one in asked if not one.over]:
+            self.add_slates(waiting)
+        return [one.songs for one in asked]
+
+    def add_slates(self, asked: Sequence[Asked]) -> None:
+        """Find one more slate for each; a slate has as many songs as the agent was made for."""
+        barring = [one.session.without(row for row, _ in one.found) for one in asked]
+        for one, slate in zip(asked, self.slates(barring), strict=True):
+            one.found += slate
+            one.over = not slate or len(one.found) >= one.number
 
     def slates(self, sessions: Sequence[LiveSession]) -> list[list[Scored]]:
         """One slate for each session; empty where too few songs are left."""

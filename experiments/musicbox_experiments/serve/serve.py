@@ -29,6 +29,8 @@ from musicbox_experiments.train.jobs import run_folders
 from musicbox_experiments.train.monitor import BEST
 
 MOST_WORKERS: Final = 256
+LONGEST_TOKEN: Final = 4_096
+"""Bytes of a file that holds a token."""
 PACKAGES: Final = ("fastapi", "uvicorn", "prometheus_client", "rapidfuzz")
 COUNTERS: Final = "PROMETHEUS_MULTIPROC_DIR"
 
@@ -147,8 +149,13 @@ def read_token(file: Path) -> str:
     """The secret in a file.
 
     Raises:
-        UserError: It is too short to be one, or holds what no header can.
+        UserError: It is too short to be one, or holds what no header can, or is no file.
     """
+    if file.exists() and not (file.is_file() and file.stat().st_size <= LONGEST_TOKEN):
+        raise UserError(
+            f"{file} is no file of at most {LONGEST_TOKEN:,} bytes; a token is a line of text. "
+            "`openssl rand -hex 32` makes one."
+        )
     token = file.read_text(errors="replace").strip()
     if len(token) < 16 or not token.isascii() or not token.isprintable() or " " in token:
         raise UserError(

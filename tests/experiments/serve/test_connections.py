@@ -45,19 +45,34 @@ def test_looks_wait_for_each_other_and_songs_for_one_of_them(address, looker, mo
         assert {*statuses.result()} == {200, 503}
 
 
-def test_requests_of_many_songs_count_as_several_that_wait(address, engine, monkeypatch):
+@pytest.fixture
+def slow_slates(engine, monkeypatch):
+    """Slates of popularity take a while."""
     agent = engine.agents["popularity"]
-    songs = agent.songs
+    add_slates = agent.add_slates
 
-    def slow(sessions, numbers):
-        time.sleep(0.5)
-        return songs(sessions, numbers)
+    def slow(asked):
+        time.sleep(0.1)
+        add_slates(asked)
 
-    monkeypatch.setattr(agent, "songs", slow)
+    monkeypatch.setattr(agent, "add_slates", slow)
+
+
+def test_requests_of_many_songs_count_as_several_that_wait(address, slow_slates):
     body = '{"agent": "popularity", "k": 100}'
     statuses = at_once(address, "/v1/recommend", [body] * 200)
     assert {*statuses} == {200, 503}
     assert statuses.count(200) >= 102
+
+
+def test_requests_for_few_songs_do_not_wait_for_those_for_many(address, slow_slates):
+    many, few = (json.dumps({"agent": "popularity", "k": number}) for number in (100, 3))
+    with ThreadPoolExecutor(1) as pool:
+        answered = pool.submit(at_once, address, "/v1/recommend", [many] * 3)
+        time.sleep(0.5)
+        assert sent(address, "POST", "/v1/recommend", few)[0] == 200
+        assert not answered.done()
+        assert answered.result() == [200] * 3
 
 
 def test_an_agent_named_twice_is_shown_once(client):

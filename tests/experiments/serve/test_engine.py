@@ -5,11 +5,12 @@ from typing import ClassVar
 
 import numpy as np
 import pytest
-from musicbox_agents import AGENTS
+import torch
+from musicbox_agents import AGENTS, make_agent
 from musicbox_agents.baselines.bounds import PrivilegedAgent
 from musicbox_agents.registry import agent_class
 from musicbox_experiments.benchmark.worlds import random_dataset
-from musicbox_experiments.serve.engine import Engine
+from musicbox_experiments.serve.engine import Engine, ServedAgent
 from musicbox_experiments.serve.recommend import RecommendConfig, context_of, recommend
 from musicbox_experiments.serve.recommender import LiveSession
 from musicbox_experiments.serve.songs import AmbiguousSongError, Songs
@@ -101,6 +102,34 @@ def test_scores_of_critics_and_points_fall(engine):
         scores = [score for _, score in slate]
         assert scores == sorted(scores, reverse=True)
     assert {score for _, score in engine.agents["popularity"].slates([asked])[0]} == {None}
+
+
+@pytest.mark.parametrize("settings", [{}, {"reach": "slate"}, {"reach": "song"}, {"rerank": 0}])
+def test_scores_are_what_songs_were_chosen_by(synthetic, settings):
+    """Walked by hand: each place takes the highest of what is left, and that is its score."""
+    agent = make_agent("ddpg", synthetic, settings=settings)
+    torch.manual_seed(1)
+    for weights in agent.acting_critic.parameters():
+        torch.nn.init.normal_(weights.data, std=0.3)
+    served = ServedAgent("ddpg", 0, agent, "ground_truth")
+    asked = LiveSession(np.array([3, 17, 40]), np.array([4, 0, 4], np.int8), context_of())
+    choice = served.choose([asked])
+    encoded, mu = choice.decision.encoded, choice.decision.proto_actions[0]
+    weight = np.append(np.ones(agent.space.dim - 1), agent.settings.quality_weight)
+    songs = (agent.space.vectors * weight).astype(np.float32)
+    near = np.argsort(-(songs @ mu))
+    near = [int(row) for row in near if row not in asked.tracks][: agent.settings.rerank or 3]
+    for row, score in zip(choice.slates[0], served.scores(choice)[0], strict=True):
+        values = songs[near] @ mu
+        if agent.settings.rerank:
+            with torch.no_grad():
+                left = torch.from_numpy(songs[near][None])
+                values = agent.acting_critic.score(encoded, left)[0].numpy()
+        best = int(np.argmax(values))
+        assert near.pop(best) == row
+        assert score == pytest.approx(float(values[best]), abs=1e-5)
+        if agent.settings.reach == "song":
+            encoded = agent.acting_critic.after(encoded, torch.from_numpy(songs[[[row]]]))
 
 
 def test_songs_are_found_as_the_catalog_finds_them(synthetic):

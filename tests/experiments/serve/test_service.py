@@ -241,6 +241,8 @@ def test_a_token_and_a_host_name_are_required_where_they_are_set(guarded):
         ("GET", "/v1/tracks/9999999", None, 404, "The catalog has no row 9999999"),
         ("GET", "/v1/recommend", None, 405, "another method; /docs lists them"),
         ("GET", "/v1/tracks", None, 422, "query.query: is missing; /docs lists what is needed"),
+        ("POST", "/v1/recommend", b"\x1f\x8b\x08", 400, "no JSON in UTF-8; compressed or very"),
+        ("GET", "http://a/v1/nothing", None, 404, "no such page or operation"),
         ("POST", "/v1/recommend", b"{heard:[]}", 400, "body.1: from this character on it is no"),
     ],
 )
@@ -250,11 +252,16 @@ def test_what_is_asked_wrongly_is_told_how_to_ask(address, method, path, body, s
     assert said in json.loads(text)["detail"]
 
 
+def test_a_request_may_name_the_service_as_clients_name_a_proxy(address):
+    for path in ("http://127.0.0.1/healthz", "http://127.0.0.1/v1/tracks?query=a"):
+        assert sent(address, "GET", path)[0] == 200
+
+
 def test_a_fault_says_nothing_to_the_client(client, address, engine, monkeypatch):
     def fail(*args, **kwargs):
         raise RuntimeError("/home/somebody/secret")
 
-    monkeypatch.setattr(engine.agents["popularity"], "songs", fail)
+    monkeypatch.setattr(engine.agents["popularity"], "add_slates", fail)
     status, _, answer = sent(address, "POST", "/v1/recommend", '{"agent": "popularity"}')
     assert (status, b"secret" in answer, b"Traceback" in answer) == (500, False, False)
     assert client.recommend(HEARD)["songs"]

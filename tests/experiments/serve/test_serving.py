@@ -191,5 +191,10 @@ def test_a_weak_token_is_refused(tmp_path):
         (tmp_path / "token").write_text(text)
         with pytest.raises(UserError, match="a token has at least 16"):
             read_token(tmp_path / "token")
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "large").write_text("a" * 100_000)
+    for name in ("pipe", "large"):
+        with pytest.raises(UserError, match="no file of at most"):
+            read_token(tmp_path / name)
     (tmp_path / "token").write_text("0123456789abcdef\n")
     assert read_token(tmp_path / "token") == "0123456789abcdef"

@@ -73,6 +73,8 @@ SAID: Final = {
     "model_attributes_type": "expected a JSON object",
 }
 """What is said of a fault where pydantic's own words do not tell how to mend it."""
+UNREAD: Final = "There was an error parsing the body"
+"""What FastAPI says of bodies that are no JSON to Python's decoder."""
 NO_ROUTE: Final = {
     404: "There is no such page or operation; /docs lists them.",
     405: "This operation has another method; /docs lists them.",
@@ -351,6 +353,8 @@ async def _refused(request: Request, error: Exception) -> JSONResponse:
     status = error.status_code
     plain = error.detail == HTTPStatus(status).phrase
     detail = NO_ROUTE.get(status, error.detail) if plain else error.detail
+    if detail == UNREAD:
+        detail = "The body is no JSON in UTF-8; compressed or very deep ones are not read."
     return JSONResponse({"detail": detail}, status, headers=error.headers)
 
 

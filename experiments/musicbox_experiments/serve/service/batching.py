@@ -11,7 +11,7 @@ from typing import Final, TypeVar
 import torch
 from threadpoolctl import threadpool_limits
 
-from musicbox_experiments.serve.engine import Scored, ServedAgent
+from musicbox_experiments.serve.engine import Asked, Scored, ServedAgent
 from musicbox_experiments.serve.recommender import AT_ONCE, LiveSession
 
 MOST_WAITING: Final = 1_024
@@ -39,20 +39,16 @@ def _future() -> "asyncio.Future[Songs]":
     return asyncio.get_running_loop().create_future()
 
 
-@dataclass
-class Job:
+@dataclass(eq=False)
+class Job(Asked):
     """A request that waits for songs.
 
     Attributes:
         agent: Who is asked.
-        session: In which session.
-        number: For how many songs.
         answer: What comes of it.
     """
 
-    agent: ServedAgent
-    session: LiveSession
-    number: int
+    agent: ServedAgent = field(kw_only=True)
     answer: asyncio.Future[Songs] = field(default_factory=_future)
 
     @property
@@ -64,8 +60,10 @@ class Job:
 class Batcher:
     """Collects what arrives while a batch is computed, and computes it as the next batch.
 
-    No request waits for others to come. A lone request is a batch of one. What is no request for
-    songs is computed between batches, one at a time, so that no batch waits for many.
+    No request waits for others to come. A lone request is a batch of one. A batch finds one slate
+    for each request; one that needs more goes behind those that came meanwhile, so that requests
+    for few songs do not wait for those for many. What is no request for songs is computed between
+    batches, one at a time, so that no batch waits for many.
     """
 
     def __init__(self, observe: Callable[[int], object] = lambda size: None) -> None:
@@ -81,12 +79,15 @@ class Batcher:
         Raises:
             BusyError: Too many requests wait.
         """
-        job = Job(agent, session, number)
+        job = Job(session, number, agent=agent)
         if self._count + job.weight > MOST_WAITING:
             raise BusyError
         self._count += job.weight
         self._waiting.put_nowait(job)
-        return await job.answer
+        try:
+            return await job.answer
+        finally:
+            self._count -= job.weight
 
     async def compute(self, function: Callable[[], Result]) -> Result:
         """Call a function that asks agents, which serve one thread alone, between batches.
@@ -114,38 +115,40 @@ class Batcher:
             with suppress(asyncio.QueueEmpty):
                 while len(jobs) < AT_ONCE:
                     jobs.append(self._waiting.get_nowait())
-            self._count -= sum(job.weight for job in jobs)
             jobs = [job for job in jobs if not job.answer.done()]  # whoever asked may be gone
             self._observe(len(jobs))
-            results = await self.call(lambda jobs=jobs: _answers(jobs))  # type: ignore[misc]
-            for job, result in zip(jobs, results, strict=True):
+            faults = await self.call(lambda jobs=jobs: _faults(jobs))  # type: ignore[misc]
+            for job, fault in zip(jobs, faults, strict=True):
                 if job.answer.done():
                     continue
-                if isinstance(result, Exception):
-                    job.answer.set_exception(result)
+                if fault is not None:
+                    job.answer.set_exception(fault)
+                elif job.over:
+                    job.answer.set_result(job.songs)
                 else:
-                    job.answer.set_result(result)
+                    self._waiting.put_nowait(job)
 
     def close(self) -> None:
         """End the thread."""
         self._thread.shutdown(wait=False, cancel_futures=True)
 
 
-def _answers(jobs: Sequence[Job]) -> list[Songs | Exception]:
-    """Answers in the order of the jobs, those of one agent computed together."""
+def _faults(jobs: Sequence[Job]) -> list[Exception | None]:
+    """Find a slate for each job, those of one agent together; what went wrong, by job."""
     alike: dict[ServedAgent, list[int]] = defaultdict(list)
     for place, job in enumerate(jobs):
         alike[job.agent].append(place)
-    answers: dict[int, Songs | Exception] = {}
-    for places in alike.values():
+    faults: dict[int, Exception | None] = {}
+    for agent, places in alike.items():
         part = [jobs[place] for place in places]
-        answers.update(zip(places, _answered(part), strict=True))
-    return [answers[place] for place in range(len(jobs))]
+        faults.update(zip(places, _faults_of(agent, part), strict=True))
+    return [faults[place] for place in range(len(jobs))]
 
 
-def _answered(jobs: Sequence[Job]) -> Sequence[Songs | Exception]:
-    """Answers of one agent; if a batch fails, each alone, so that one cannot fail the others."""
+def _faults_of(agent: ServedAgent, jobs: Sequence[Job]) -> list[Exception | None]:
+    """Of one agent; if a batch fails, each alone, so that one cannot fail the others."""
     try:
-        return jobs[0].agent.songs([job.session for job in jobs], [job.number for job in jobs])
+        agent.add_slates(jobs)
     except Exception as error:
-        return [error] if len(jobs) == 1 else [_answered([job])[0] for job in jobs]
+        return [error] if len(jobs) == 1 else [_faults_of(agent, [job])[0] for job in jobs]
+    return [None] * len(jobs)

@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Final
+from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -93,7 +94,10 @@ class Guard:
             return
         method = "GET" if scope["method"] == "HEAD" else scope["method"]  # no body is sent
         headers = [pair for pair in scope["headers"] if pair[0] != b"range"]  # answers are whole
-        scope = {**scope, "method": method, "headers": headers}
+        path = scope["path"]
+        if not path.startswith("/"):  # of a client that takes the service for a proxy (RFC 9112)
+            path = urlsplit(path).path or "/"
+        scope = {**scope, "method": method, "headers": headers, "path": path}
         status, started = 0, time.perf_counter()
 
         async def sending(message: Message) -> None:
