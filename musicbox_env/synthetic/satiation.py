@@ -38,6 +38,7 @@ Ints = npt.NDArray[np.integer]
 
 LARGEST_SPREAD: Final = 0.6
 """Largest sd of the term over logged plays, in logits: the published figures hold up to here."""
+LEAST_STRENGTH, LARGEST_STRENGTH = 1e-6, 100.0
 LONGEST_LAG: Final = 50
 CENTER_DIGITS: Final = 4
 
@@ -63,10 +64,10 @@ class Satiation:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "center", tuple(float(v) for v in self.center))
-        if not 0 < self.strength < np.inf:
+        if not LEAST_STRENGTH <= self.strength <= LARGEST_STRENGTH:
             raise ValueError(
-                f"The strength of satiation is {self.strength:g}; it must be a number above 0. A "
-                "world without satiation has none."
+                f"The strength of satiation is {self.strength:g} logits; it must be from "
+                f"{LEAST_STRENGTH:g} to {LARGEST_STRENGTH:g}. A world without satiation has none."
             )
         if not 0 <= self.decay < 1:
             raise ValueError(f"The decay of satiation is {self.decay:g}; it must be in [0, 1).")
@@ -197,10 +198,10 @@ def satiation_of(value: str | float) -> Satiation | None:
         raise ValueError(
             f"satiation is {value!r}; expected one of {', '.join(SATIATION_LEVELS)}, {NUMBERS}"
         )
-    if numbers[0] == 0:
-        return None
-    given = dict(zip(("strength", "decay", "lag"), numbers, strict=False))
-    return Satiation(**given)  # type: ignore[arg-type]  # it refuses a lag that is not whole
+    none = numbers[0] == 0
+    given = dict(zip(("strength", "decay", "lag"), [none or numbers[0], *numbers[1:]], strict=False))
+    found = Satiation(**given)  # type: ignore[arg-type]  # it refuses a lag that is not whole
+    return None if none else found
 
 
 @compiled

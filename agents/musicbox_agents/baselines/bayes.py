@@ -28,7 +28,7 @@ Array = npt.NDArray[np.float64]
 
 SHORTLIST: Final = 512
 """Songs among which slates are composed, the best wear aside, where songs wear out."""
-SONGS_SEEN: Final = 100
+SONGS_SEEN: Final = 1_000
 """Songs of a session that it reads: all, or else it took those recommended for those chosen."""
 _SHUFFLE, _FIRST_CONTEXT_TYPE = 3, 4
 """Where shuffle and the one-hot context type stand in the observation's context."""

@@ -90,10 +90,11 @@ class PlannerAgent(SkylineAgent):
             blind = self.settings.reach == "nothing"
             wear = 0.0 if blind else outlook.satiation.strength * outlook.wear
             return best_candidates(outlook.candidates, -(outlook.logits + wear), self.slate_size)
-        slates = np.zeros((len(rows), self.slate_size), np.int64)
+        slates = outlook.greedy(self.slate_size)  # of a session's last slate not all may be heard
         left = simulator.remaining[rows]
         for i in range(len(rows)):
-            slates[i] = planned(outlook, i, self.slate_size, int(left[i]), self.settings)
+            heard = min(self.slate_size, int(left[i]))
+            slates[i, :heard] = planned(outlook, i, heard, int(left[i]), self.settings)
         return slates
 
 

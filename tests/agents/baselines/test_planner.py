@@ -154,6 +154,22 @@ def test_reading_more_of_wear_is_worth_something(worn):
     assert rates["session"] < rates["slate"] < rates["nothing"]
 
 
+def test_of_a_slate_that_is_not_heard_to_its_end_only_what_is_heard_counts(worn):
+    """Of sessions of 40 songs the last slate is one song: the least likely to be skipped."""
+    agent, rows = make_agent("planner", worn), np.arange(12)
+    env, observation = begun(agent, worn, 12)
+    listener = GroundTruthListener(worn)
+    state = listener.begin(env.simulator.history.at(rows))
+    for _ in range(13):
+        observation = env.step(act(agent, observation))[0]
+    history = env.simulator.history.at(rows)
+    asked = np.broadcast_to(np.arange(200), (12, 200)), np.full((12, 200), -1)
+    skips = skip_probability(listener.level_probabilities(state, history, rows, *asked))
+    skips[holds(history.tracks, asked[0])] = 1.0
+    np.testing.assert_array_equal(env.simulator.remaining[rows], 1)
+    np.testing.assert_array_equal(act(agent, observation)[:, 0], skips.argmin(axis=1))
+
+
 def test_planner_is_the_skyline_where_nothing_wears_out(synthetic):
     slates = []
     for name in ("planner", "skyline"):

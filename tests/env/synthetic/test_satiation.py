@@ -96,6 +96,8 @@ def test_satiation_by_name_and_by_numbers() -> None:
         ("1,2,3,4", "STRENGTH,DECAY,LAG"),
         ("nan", "STRENGTH,DECAY,LAG"),
         ("-1", "strength .* -1"),
+        ("1e308,0,50", "from 1e-06 to 100"),
+        ("0,7", r"decay .* in \[0, 1\)"),
         ("1,1", r"decay .* in \[0, 1\)"),
         ("1,.5,2.5", "lag .* whole number"),
         ("1,.5,51", "lag .* whole number"),
