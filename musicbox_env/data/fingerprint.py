@@ -41,9 +41,9 @@ def fingerprints(catalog: pa.Table, sessions: SessionLog) -> dict[str, str]:
     plays = {f"plays/{name}": sessions.column(name) for name in sessions.stored}
     arrays = {**plays, "sessions/offsets": sessions.offsets, "sessions/split": sessions.split}
     with ThreadPoolExecutor(THREADS) as pool:
-        columns = dict(zip(arrays, pool.map(_of_array, arrays.values()), strict=True))
-    for name in catalog.column_names:
-        columns[f"catalog/{name}"] = _of_column(catalog[name])
+        digests = pool.map(_of_array, arrays.values())
+        columns = {f"catalog/{name}": _of_column(catalog[name]) for name in catalog.column_names}
+    columns.update(zip(arrays, digests, strict=True))
     whole = hashlib.sha256()
     for name in sorted(columns):
         whole.update(f"{name} {columns[name]}\n".encode())

@@ -68,7 +68,8 @@ class SessionChooser:
         lengths = np.bincount(session, minlength=len(ids))
         starts = np.cumsum(lengths) - lengths
         self.counts["duplicate_sessions"] += int(again.sum())
-        self.rejects.add(batch["line"].to_numpy()[again[session]], DUPLICATE_SESSION)
+        if again.any():
+            self.rejects.add(batch["line"].to_numpy()[again[session]], DUPLICATE_SESSION)
         kept = ~again
         whole = lengths == batch["session_length"].to_numpy()[starts]
         self.counts["incomplete_sessions"] += int((kept & ~whole).sum())
@@ -76,9 +77,9 @@ class SessionChooser:
             kept &= whole
         if self._session_length is not None:
             kept = self._keep(kept, lengths == self._session_length, "other_length", lengths)
-        keep_play = self._popular_plays(batch["track_id"], kept[session])
-        left = lengths * kept
+        keep_play, left = None, lengths * kept
         if self._popular is not None:
+            keep_play = self._popular_plays(batch["track_id"], kept[session], self._popular)
             left = np.bincount(session[keep_play], minlength=len(ids))
         kept = self._keep(kept, left >= MIN_SESSION_PLAYS, "short", left)
         if split is not None:
@@ -87,11 +88,12 @@ class SessionChooser:
             for name, code in PARTS.items():
                 self.counts[name] += int((kept & (split == code)).sum())
         self.counts["sessions_kept"] += int(kept.sum())
-        keep_play &= kept[session]
+        if keep_play is not None or not kept.all():
+            keep_play = kept[session] if keep_play is None else keep_play & kept[session]
         given = {n: batch[n] for n in batch.schema.names if n in STORED_PLAY_COLUMNS}
         columns = {n: of.to_numpy() for n, of in given.items() if of.null_count < len(of)}
         columns["track"] = batch["track_id"].indices.to_numpy()
-        if not keep_play.all():
+        if keep_play is not None:
             columns = {n: of[keep_play] for n, of in columns.items()}
         return PlayBlock(
             session_ids=ids.filter(pa.array(kept)),
@@ -120,11 +122,12 @@ class SessionChooser:
         return kept & fits
 
     def _popular_plays(
-        self, tracks: pa.DictionaryArray, keep_play: npt.NDArray[np.bool_]
+        self,
+        tracks: pa.DictionaryArray,
+        keep_play: npt.NDArray[np.bool_],
+        among: Collection[str],
     ) -> npt.NDArray[np.bool_]:
-        if self._popular is None:
-            return keep_play
-        popular = np.array([t in self._popular for t in tracks.dictionary.to_pylist()], bool)
+        popular = np.array([t in among for t in tracks.dictionary.to_pylist()], bool)
         of_play = popular[tracks.indices.to_numpy()]
         self.counts["unpopular_plays"] += int((keep_play & ~of_play).sum())
         return keep_play & of_play

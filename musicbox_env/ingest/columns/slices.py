@@ -27,6 +27,7 @@ from musicbox_env.ingest.chooser import SessionChooser
 from musicbox_env.ingest.columns.tracks import ROWS, TrackFiles, write_tracks
 from musicbox_env.ingest.parts import Part
 from musicbox_env.ingest.song_ids import SongIds
+from musicbox_env.ingest.threads import Behind, ahead
 from musicbox_env.ingest.time_split import with_folds
 from musicbox_env.schema import STORED_PLAY_COLUMNS, UNKNOWN
 
@@ -97,7 +98,7 @@ class Slice:
         part, song_ids = Part.opened(self.part), SongIds(rules.further_ids)
         chooser = SessionChooser(rules.incomplete, rules.session_length, rules.popular)
         before = 0
-        for table, batch in part.blocks():
+        for table, batch in ahead(part.blocks()):
             number = len(batch["session_id"].dictionary)
             again = np.zeros(number, np.bool_)
             first, last = np.searchsorted(self.again, [before, before + number])
@@ -193,6 +194,7 @@ def write(
         }
         tracks = np.append(np.fromfile(of.folder / ROWS, np.int32), np.int32(UNKNOWN))
         vocabularies = stack.enter_context((of.folder / VOCABULARIES).open("rb"))
+        behind = stack.enter_context(Behind())
         vocabulary, rows = None, tracks
         for _, _, number, block in of.blocks():
             progress(number)
@@ -201,14 +203,23 @@ def write(
             if block.vocabulary is not vocabulary:
                 vocabulary = block.vocabulary
                 rows = tracks[np.fromfile(vocabularies, np.int32, len(vocabulary))]
-            for name, file in files.items():
-                with writing(to / "plays" / f"{name}.npy"):
-                    file.write(np.ascontiguousarray(block.stored(name, rows)).data)
+            columns_of = {name: block.stored(name, rows) for name in files}
+            behind.do(_write_columns, files, columns_of, to)
+        behind.wait()
         for name, file in files.items():
             with writing(to / "plays" / f"{name}.npy"):
                 file.flush()
         sent = {name: file for name, file in files.items() if isinstance(file, io.BytesIO)}
         return {name: file.getvalue() for name, file in sent.items()}
+
+
+def _write_columns(
+    files: Mapping[str, IO[bytes]], columns: Mapping[str, npt.NDArray], to: Path
+) -> None:
+    """Write columns behind what their files hold; ``to`` is the dataset folder."""
+    for name, column in columns.items():
+        with writing(to / "plays" / f"{name}.npy"):
+            files[name].write(np.ascontiguousarray(column).data)
 
 
 def has_mark(folder: Path, mark: str) -> bool:

@@ -20,6 +20,7 @@ from musicbox_env.ingest.columns.duplicates import duplicates
 from musicbox_env.ingest.columns.slices import IDS_FILE, MARK, SLICES, Account, Rules, Slice
 from musicbox_env.ingest.columns.tracks import TrackFiles
 from musicbox_env.ingest.parts import Part
+from musicbox_env.ingest.threads import Behind
 from musicbox_env.ingest.time_split import codes_of
 from musicbox_env.progress import tqdm
 from musicbox_env.schema import EXTRA_PLAY_COLUMNS, STORED_PLAY_COLUMNS
@@ -101,8 +102,9 @@ class Columns:
     ) -> None:
         """Write sessions, catalog and plays; see `write_dataset`."""
         save_sessions(self._folder, self._tally)
-        self._write_ids()
-        starts = self._merge_tracks()
+        with Behind() as behind:
+            behind.do(self._write_ids)
+            starts = self._merge_tracks()
         new_row = write_catalog(self._folder, self._tally, features, names, opinions)
         folders = [of.folder for of in self._slices]
         tracks.write_rows(self._tracks, folders, starts, new_row)

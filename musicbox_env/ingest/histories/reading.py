@@ -33,6 +33,7 @@ from musicbox_env.ingest.spelling.precision import SECOND, precision_note
 from musicbox_env.ingest.spelling.times import date_evidence, decide_order, without_zone
 from musicbox_env.ingest.spelling.values import stripped
 from musicbox_env.ingest.tables import DamagedFileError, PassedOver, Table
+from musicbox_env.ingest.threads import Behind
 
 LOST: Final = ": the records from here on are lost"
 
@@ -74,6 +75,7 @@ class HistoryTables(ExitStack):
         number = buckets_for(sum(file.stat().st_size for file in files))
         self.plays = self.enter_context(Buckets(folder, number))
         self.opinions = self.enter_context(Buckets(folder, number))
+        self._behind = self.enter_context(Behind())
         self.num_opinions = self.num_tables = 0
         self.reader = ListenReader(salt, writer.rejects, writer.notes)
         self.read_as: dict[str, dict[str, str]] = {}
@@ -96,6 +98,7 @@ class HistoryTables(ExitStack):
                         break
                     self._read_if_history(table, file)
             found.append(self._writer.rows - before)
+        self._behind.wait()
         for file, name in self._labelled:
             self._read_labels(file, name)
         return found
@@ -159,7 +162,7 @@ class HistoryTables(ExitStack):
         try:
             with closing(fmt.table or table) as readable:
                 for rows in writer.read(readable, name, fmt.columns):
-                    self._keep(self.reader.read(rows, columns, owner))
+                    self._behind.do(self._keep, self.reader.read(rows, columns, owner))
         except DamagedFileError as error:
             if not isinstance(table, JsonTable):
                 raise

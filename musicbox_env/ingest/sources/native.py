@@ -9,7 +9,6 @@ from __future__ import annotations
 import codecs
 import re
 from collections.abc import Callable, Generator, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -17,6 +16,7 @@ from typing import Final
 import pyarrow as pa
 
 from musicbox_env.ingest.spelling.dialect import OR_WINDOWS_1252, Rewritten, Source
+from musicbox_env.ingest.threads import ahead
 
 _LINE_END: Final = re.compile(rb"\r\n|\n|\r")
 
@@ -81,12 +81,7 @@ def blocks_of_lines(
         skip: Lines at the beginning to leave out.
         look: Receives what was read, before it is parsed; may raise.
     """
-    blocks = _blocks(stream, size, skip, look)
-    with ThreadPoolExecutor(1) as reader:
-        ahead = reader.submit(next, blocks, None)
-        while (block := ahead.result()) is not None:
-            ahead = reader.submit(next, blocks, None)
-            yield block
+    yield from ahead(_blocks(stream, size, skip, look))
 
 
 def _blocks(

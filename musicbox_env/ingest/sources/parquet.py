@@ -22,6 +22,7 @@ from musicbox_env.ingest.tables import (
     refuse_repeated,
     text_codes,
 )
+from musicbox_env.ingest.threads import ahead
 
 PARQUET_ROWS: Final = 65_536
 BUFFER_BYTES: Final = 1 << 20
@@ -121,7 +122,7 @@ class ParquetTable:
         refuse_repeated(self, wanted)
         line = 1
         with damage_reported(self.name, lambda: f"behind row {line - 1:,}"):
-            for columns in self._blocks(self._rows_a_batch(), wanted, as_codes):
+            for columns in ahead(self._blocks(self._rows_a_batch(), wanted, as_codes)):
                 count = len(next(iter(columns.values())))
                 yield Rows(columns, np.arange(line, line + count), unit="row")
                 line += count
