@@ -47,6 +47,11 @@ def compiled(function: Kernel) -> Kernel:
     return _kept_on_disk(numba.njit(cache=True), function)
 
 
+def unlocked(function: Kernel) -> Kernel:
+    """As `compiled`, for loops so long that other threads should run beside them."""
+    return _kept_on_disk(numba.njit(cache=True, nogil=True), function)
+
+
 def in_registers(function: Kernel) -> Kernel:
     """Compile, and let sums go in any order and products fuse, as vector registers want it."""
     allowed = {"reassoc", "contract", "nsz"}

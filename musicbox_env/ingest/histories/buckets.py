@@ -9,9 +9,15 @@ from pathlib import Path
 from typing import IO, Final, cast
 
 import numpy as np
+import numpy.typing as npt
 
 from musicbox_env.ingest.histories.timing.clock import by_user_and, changes
-from musicbox_env.ingest.histories.timing.records import COLUMNS, LISTEN, Listens
+from musicbox_env.ingest.histories.timing.records import (
+    COLUMNS,
+    LISTEN,
+    NOTHING_KNOWN,
+    Listens,
+)
 
 FEWEST: Final = 16
 MOST: Final = 512
@@ -23,12 +29,14 @@ PLAYS_A_PIECE: Final = 1 << 16
 _BLOCK: Final = np.dtype(
     [
         ("plays", np.int64),
+        ("bytes", np.int64),
         ("varies", np.bool_, len(COLUMNS)),
         ("rows_follow", np.bool_),
         ("value", LISTEN),
     ]
 )
-"""How a block begins; where ``rows_follow`` each other in their file, the first is told alone."""
+"""How a block begins, and how many bytes of columns follow; where ``rows_follow`` each other in
+their file, the first is told alone."""
 
 
 def buckets_for(num_bytes: int) -> int:
@@ -75,40 +83,51 @@ class Buckets(ExitStack):
         columns = [listens.kept(name) for name in COLUMNS]
         about = np.zeros(1, _BLOCK)
         rows = listens["order"]
-        if len(rows) and (np.diff(rows) == 1).all():
+        if len(rows) and rows[-1] - rows[0] == len(rows) - 1 and (rows[1:] > rows[:-1]).all():
             about["rows_follow"], columns[COLUMNS.index("order")] = True, rows[0]
-        about["plays"], about["varies"] = len(listens), [[bool(of.ndim) for of in columns]]
-        for name, of in zip(COLUMNS, columns, strict=True):
-            about["value"][name] = 0 if of.ndim else of
-        for part in (about, *(of for of in columns if of.ndim)):
-            self._files[number].write(np.ascontiguousarray(part).view(np.uint8).data)
+        about["plays"], about["varies"] = len(listens), [bool(of.ndim) for of in columns]
+        about["value"] = tuple(0 if of.ndim else of for of in columns)
+        varying = [np.ascontiguousarray(of).view(np.uint8).data for of in columns if of.ndim]
+        about["bytes"] = sum(map(len, varying))
+        # Written at once: each write gives other threads their turn.
+        self._files[number].write(b"".join([about.view(np.uint8).data, *varying]))
 
     def read(self, numbers: list[int]) -> Listens:
         """All plays of some buckets."""
-        blocks: list[Listens] = []
+        heads: list[npt.NDArray] = [np.empty(0, _BLOCK)]
+        bodies: list[memoryview] = []
         for file in (self._files[number] for number in numbers if number in self._files):
             file.seek(0)
-            data, place = file.read(), 0
+            data, place = memoryview(file.read()), 0
             while place < len(data):
-                block, place = _block(data, place)
-                blocks.append(block)
-        return Listens.together(blocks)
+                heads.append(np.frombuffer(data, _BLOCK, 1, place))
+                begin = place + _BLOCK.itemsize
+                place = begin + int(heads[-1]["bytes"][0])
+                bodies.append(data[begin:place])
+        return _together(np.concatenate(heads), bodies)
 
 
-def _block(data: bytes, place: int) -> tuple[Listens, int]:
-    """The block at a place, and the place behind it."""
-    about = np.frombuffer(data, _BLOCK, 1, place)[0]
-    place += _BLOCK.itemsize
-    plays, columns = int(about["plays"]), {}
-    for name, varies in zip(COLUMNS, about["varies"].tolist(), strict=True):
-        if varies:
-            columns[name] = np.frombuffer(data, LISTEN[name], plays, place)
-            place += columns[name].nbytes
-        else:
-            columns[name] = np.array(about["value"][name])
-    if about["rows_follow"]:
-        columns["order"] = about["value"]["order"] + np.arange(plays)
-    return Listens.of_kept(plays, columns), place
+def _together(heads: npt.NDArray, bodies: list[memoryview]) -> Listens:
+    """All plays of some blocks: how each begins, and its columns."""
+    plays, places = heads["plays"].tolist(), np.zeros(len(heads), np.int64)
+    columns = dict(NOTHING_KNOWN)
+    for name, varies in zip(COLUMNS, heads["varies"].T.tolist(), strict=True):
+        follow = heads["rows_follow"].tolist() if name == "order" else [False] * len(plays)
+        values = heads["value"][name]
+        if len(plays) and not any(varies) and not any(follow) and (values == values[0]).all():
+            columns[name] = np.array(values[0])
+        elif len(plays):
+            parts = [
+                np.frombuffer(body, LISTEN[name], number, place)
+                if varied
+                else value + np.arange(number) * follows
+                for body, place, number, varied, follows, value in zip(
+                    bodies, places.tolist(), plays, varies, follow, values, strict=True
+                )
+            ]
+            columns[name] = np.concatenate(parts).astype(LISTEN[name], copy=False)
+            places += heads["plays"] * varies * LISTEN[name].itemsize
+    return Listens.of_kept(sum(plays), columns)
 
 
 def pieces(listens: Listens) -> Iterator[Listens]:

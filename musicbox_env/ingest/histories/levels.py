@@ -28,6 +28,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from musicbox_env.ingest.histories.timing.records import Listens
+from musicbox_env.kernels import unlocked
 from musicbox_env.schema import REASONS_END, UNKNOWN, Level
 
 TRACK_DONE: Final = REASONS_END.index("trackdone")
@@ -72,6 +73,10 @@ class LevelConfig:
         return self.brief, self.short, self.most, self.cut
 
 
+MOST_HEARD: Final = 2
+"""Place among `LevelConfig.edges` of the least that is most of a track."""
+
+
 class Evidence(IntEnum):
     """What a level rests on, strongest first; a stated share is as good as a stated length."""
 
@@ -84,6 +89,12 @@ class Evidence(IntEnum):
     STATED_SHARE = 6
     INFERRED = 7
 
+
+# Numbers of an enumeration, for compiled loops.
+SHORT, CUT, FULL = int(Level.SHORT), int(Level.CUT), int(Level.FULL)
+ENDED_ITSELF, STATED_LENGTH = int(Evidence.ENDED_ITSELF), int(Evidence.STATED_LENGTH)
+FLAG, STATED_SHARE = int(Evidence.FLAG), int(Evidence.STATED_SHARE)
+INFERRED = int(Evidence.INFERRED)
 
 MEANING: Final = {
     Evidence.ENDED_ITSELF: "ended by itself",
@@ -204,32 +215,63 @@ def listen_levels(
     Returns:
         Levels and the `Evidence` of each, ``(plays,)``.
     """
-    # Columns are ``()`` where all plays have one value, and then cost nothing.
-    told, ms, stated_length = map(listens.kept, ("share_told", "ms", "length"))
-    stated, heard = stated_length > 0, (ms >= 0) | told
-    share = listens.kept("share").astype(np.float64)
-    if not told.all():
-        length = np.where(stated, stated_length, estimated)
-        share = np.where(told, share, np.where(heard, ms, 0) / length)
-    # Rounded: 0.9 of a length is most of it, also where binary fractions fall short of it.
-    share = np.round(share, 6)
-    levels = np.zeros(share.shape, np.int8)
-    for edge in config.edges:
-        levels += share >= edge
-    evidence = np.where(stated, np.int8(Evidence.STATED_LENGTH), estimated_from)
-    evidence = np.where(told, np.int8(Evidence.STATED_SHARE), evidence)
-    evidence = np.where(listens.kept("inferred"), np.int8(Evidence.INFERRED), evidence)
-
+    levels, evidence = np.empty(len(listens), np.int8), np.empty(len(listens), np.int8)
     itself, listener = _ended(listens)
-    jumped = heard & (share < config.most)
-    full = itself & ~jumped
-    levels = np.where(full, np.int8(Level.FULL), levels)
-    evidence = np.where(full & heard, np.int8(Evidence.ENDED_ITSELF), evidence)
-    levels = np.where(listener, np.minimum(levels, np.int8(Level.CUT)), levels)
-    levels = np.where(heard, levels, np.where(itself, np.int8(Level.FULL), np.int8(Level.SHORT)))
-    evidence = np.where(heard, evidence, np.int8(Evidence.FLAG))
-    return _of_each(levels, len(listens)), _of_each(evidence, len(listens))
+    _tell_levels(
+        listens.dense("ms"),
+        listens.dense("length"),
+        listens.dense("share"),
+        listens.dense("share_told"),
+        listens.dense("inferred"),
+        _of_each(itself, len(listens)),
+        _of_each(listener, len(listens)),
+        estimated,
+        estimated_from,
+        np.array(config.edges),
+        levels,
+        evidence,
+    )
+    return levels, evidence
 
 
-def _of_each(values: npt.NDArray[np.int8], plays: int) -> npt.NDArray[np.int8]:
+@unlocked
+def _tell_levels(
+    ms: npt.NDArray[np.int32],
+    stated: npt.NDArray[np.int32],
+    share_heard: npt.NDArray[np.float32],
+    told: npt.NDArray[np.bool_],
+    inferred: npt.NDArray[np.bool_],
+    itself: npt.NDArray[np.bool_],
+    listener: npt.NDArray[np.bool_],
+    estimated: npt.NDArray[np.int32],
+    estimated_from: npt.NDArray[np.int8],
+    edges: npt.NDArray[np.float64],
+    levels: npt.NDArray[np.int8],
+    evidence: npt.NDArray[np.int8],
+) -> None:
+    """See `listen_levels`; ``levels`` and ``evidence`` are changed."""
+    most = edges[MOST_HEARD]
+    for i in range(len(ms)):
+        if ms[i] < 0 and not told[i]:
+            levels[i] = FULL if itself[i] else SHORT
+            evidence[i] = FLAG
+            continue
+        length = stated[i] if stated[i] > 0 else estimated[i]
+        share = np.float64(share_heard[i]) if told[i] else ms[i] / length
+        # Rounded: 0.9 of a length is most of it, also where binary fractions fall short of it.
+        share = np.rint(share * 1e6) / 1e6
+        level = 0
+        for edge in edges:
+            level += share >= edge
+        levels[i] = min(level, CUT) if listener[i] else level
+        evidence[i] = STATED_LENGTH if stated[i] > 0 else estimated_from[i]
+        if told[i]:
+            evidence[i] = STATED_SHARE
+        if inferred[i]:
+            evidence[i] = INFERRED
+        if itself[i] and share >= most:
+            levels[i], evidence[i] = FULL, ENDED_ITSELF
+
+
+def _of_each(values: npt.NDArray[np.bool_], plays: int) -> npt.NDArray[np.bool_]:
     return np.ascontiguousarray(np.broadcast_to(values, plays))

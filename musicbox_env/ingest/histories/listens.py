@@ -16,6 +16,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from musicbox_env.ingest.histories.columns import OTHER_EVENT, MappedColumns
+from musicbox_env.ingest.histories.timing.clock import changes
 from musicbox_env.ingest.histories.timing.records import Listens
 from musicbox_env.ingest.histories.tracks import PLACEHOLDER, Names, Tracks
 from musicbox_env.ingest.plays import (
@@ -29,6 +30,7 @@ from musicbox_env.ingest.plays import (
 from musicbox_env.ingest.spelling.precision import TimeGrid, written_precision
 from musicbox_env.ingest.spelling.values import LONGEST_MS
 from musicbox_env.ingest.tables import Rows, text_codes
+from musicbox_env.kernels import unlocked
 from musicbox_env.names import id_key
 from musicbox_env.schema import CONTEXT_TYPES, REASONS_END, REASONS_START, UNKNOWN
 
@@ -217,11 +219,8 @@ class ListenReader:
         share, share_bad = columns.shares(rows)
         self._note("track length", int(length_bad.sum()))
         told = ~np.isnan(share)
-        share = np.where(told, share, 0.0)
-        records["share_told"], records["share"] = told, share
-        if (timed := told & (length > 0)).any():
-            part = np.minimum(share * length, LONGEST_MS)
-            heard = np.where(timed, np.round(part).astype(np.int64), heard)
+        records["share_told"], records["share"] = told, np.where(told, share, 0.0)
+        _tell_heard(share, length, heard)
         records["ms"] = heard
         records["length"] = np.where(length > 0, length, UNKNOWN)
         if columns.fmt.flags_trusted:
@@ -244,13 +243,26 @@ class ListenReader:
             check.reject(nothing_says, "nothing says how far it was heard")
 
 
+@unlocked
+def _tell_heard(
+    share: npt.NDArray[np.float64], length: npt.NDArray[np.int64], heard: npt.NDArray[np.int64]
+) -> None:
+    """Milliseconds heard of plays whose share and length are told; ``heard`` is changed."""
+    for i in range(len(heard)):
+        if length[i] > 0 and not np.isnan(share[i]):
+            heard[i] = np.int64(np.rint(min(share[i] * length[i], LONGEST_MS)))
+
+
 def _users(
     rows: Rows, columns: MappedColumns
 ) -> tuple[npt.NDArray[np.int64], list[str], npt.NDArray[np.bool_]]:
     """Number of each row's user, their names, and a mask of those that lost digits."""
     numbers = columns.numbers(rows, "user")
     if numbers is not None:
-        user, names = pd.factorize(numbers)
+        # Rows of a user mostly follow each other.
+        first = np.flatnonzero(changes(numbers))
+        user, names = pd.factorize(numbers[first])
+        user = np.repeat(user, np.diff(first, append=len(numbers)))
         return user, list(map(str, names.tolist())), np.zeros(len(rows), np.bool_)
     texts, lost = columns.ids(rows, "user")
     user, named = pd.factorize(texts)

@@ -19,6 +19,7 @@ from __future__ import annotations
 import zoneinfo
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
@@ -60,12 +61,12 @@ from musicbox_env.ingest.histories.inferred import GapLengths, bound_by_next, wi
 from musicbox_env.ingest.histories.levels import Evidence, LengthEstimate, listen_levels
 from musicbox_env.ingest.histories.reading import HistoryTables
 from musicbox_env.ingest.histories.sessionize import (
-    NO_SESSION,
     cut_sessions,
     find_runs,
     found_names,
+    plays_of,
 )
-from musicbox_env.ingest.histories.timing.clock import Clock, changes, with_true_starts
+from musicbox_env.ingest.histories.timing.clock import Clock, with_true_starts
 from musicbox_env.ingest.histories.timing.copies import without_copies, without_duplicates
 from musicbox_env.ingest.histories.timing.pieces import may_be_pieces, with_pieces_joined
 from musicbox_env.ingest.histories.timing.players import (
@@ -78,6 +79,7 @@ from musicbox_env.ingest.histories.timing.records import Listens
 from musicbox_env.ingest.parts import OPINIONS_FILE, SPLIT_CODES, Part, PartWriter
 from musicbox_env.ingest.sources.files import OnBytes, content_salt, describe_source, ignore_bytes
 from musicbox_env.ingest.spelling.precision import MINUTE
+from musicbox_env.ingest.threads import Behind, ahead
 from musicbox_env.ingest.time_split import Spans, require_one_clock
 from musicbox_env.schema import UNKNOWN
 
@@ -109,8 +111,10 @@ def make_history_part(
         InputError: Sessions cannot be divided by time.
         OSError: Reading or writing failed.
     """
-    sources = [{**describe_source(file), "file": shown(file.name)} for file in files]
-    mapping = config.mapping()
+    with ThreadPoolExecutor(1) as beside:  # hashing leaves other threads alone
+        salted = beside.submit(content_salt, files)
+        sources = [{**describe_source(file), "file": shown(file.name)} for file in files]
+    mapping, salt = config.mapping(), salted.result()
     split = split if split is not None and split.by_time else None
     settings = {
         "sources": sources,
@@ -123,7 +127,7 @@ def make_history_part(
     def write(unfinished: Path) -> dict[str, Any]:
         with (
             PartWriter(unfinished, max_rows, HISTORY_SCHEMA) as writer,
-            _HistoryMaker(files, unfinished, config, writer) as maker,
+            _HistoryMaker(files, unfinished, config, writer, salt) as maker,
         ):
             rows = maker.read(on_bytes)
             history = maker.write()
@@ -139,12 +143,16 @@ class _HistoryMaker(ExitStack):
     """Histories on their way into a part."""
 
     def __init__(
-        self, files: Sequence[Path], folder: Path, config: HistoryConfig, writer: PartWriter
+        self,
+        files: Sequence[Path],
+        folder: Path,
+        config: HistoryConfig,
+        writer: PartWriter,
+        salt: bytes,
     ) -> None:
         super().__init__()
-        self._folder, self._config, self._writer = folder, config, writer
-        self._salt = content_salt(files)
-        self._tables = self.enter_context(HistoryTables(files, folder, config, writer, self._salt))
+        self._folder, self._config, self._writer, self._salt = folder, config, writer, salt
+        self._tables = self.enter_context(HistoryTables(files, folder, config, writer, salt))
         self._times = TimesRead(are_starts=True)
         self._counts: Counter[str] = Counter()
         self._evidence = np.zeros(len(Evidence), np.int64)
@@ -166,34 +174,36 @@ class _HistoryMaker(ExitStack):
         self._same = users, tracks.recordings(), tracks.songs()
         self._named = bool(tracks.titles)
         # Only where there are two users, who turned out to be one, are all read at once.
-        buckets = range(len(tables.plays))
+        every = range(len(tables.plays))
         merged = bool((users != np.arange(len(users))).any())
-        groups = [[*buckets]] if merged else [[number] for number in buckets]
+        groups = [[*every]] if merged else [[number] for number in every]
         if tables.undecided:
             self._times = times_are_starts(self._undecided_plays(groups))
             self._told.append(self._times.note)
-        estimate = None
+        estimate, buckets, numbers = None, tables.plays, groups
         if tables.reader.lengths_missing:
             settled = self.enter_context(Buckets(self._folder, len(groups)))
-            estimate = self._estimate(groups, settled, len(names))
+            estimate = self._estimate(map(buckets.read, groups), settled, len(names))
+            buckets, numbers = settled, [[number] for number in range(len(groups))]
         mentioned = np.zeros(len(names), np.bool_)
         listeners = 0
-        with OpinionFile(self._folder / OPINIONS_FILE) as told:
-            for number, group in enumerate(groups):
-                read = self._listens(group) if estimate is None else pieces(settled.read([number]))
-                cut = [self._cut(listens, estimate) for listens in read]
+        # Sessions are written while those of the next bucket are cut.
+        with OpinionFile(self._folder / OPINIONS_FILE) as told, Behind() as behind:
+            for number, of_group in enumerate(ahead(map(buckets.read, numbers))):
+                some = self._listens(of_group) if estimate is None else pieces(of_group)
+                cut = [self._cut(listens, estimate) for listens in some]
                 if cut:
                     sessions = CutSessions.together(cut)
                     mentioned[sessions.columns["song"]] = True
                     listeners += len(np.unique(sessions.user))
-                    self._write_sessions(number, sessions, group, names, told)
+                    behind.do(self._write_sessions, number, sessions, groups[number], names, told)
         merged_ids = tracks.write_names(self._folder / "names.parquet", mentioned)
         return self._account(listeners, merged_ids)
 
-    def _estimate(self, groups: list[list[int]], settled: Buckets, number: int) -> Estimate:
+    def _estimate(self, read: Iterator[Listens], settled: Buckets, number: int) -> Estimate:
         """Lengths of all tracks, where some play states none; plays go to ``settled``."""
         lengths, gaps = LengthEstimate(number), GapLengths(number)
-        for place, group in enumerate(groups):
+        for place, group in enumerate(ahead(read)):
             for listens in self._listens(group):
                 settled.write(place, listens)
                 lengths.add(listens.compress(~may_be_pieces(listens)))
@@ -228,6 +238,8 @@ class _HistoryMaker(ExitStack):
             )
         users, _, songs = self._same
         opinions = self._tables.opinions.read(group)
+        if not len(opinions):
+            return
         slack = int(1_000 * self._config.session.max_gap)
         session = sessions.holding(users[opinions["user"]], opinions["time"], slack)
         self._counts[OPINIONS_COUNTED] += int((session >= 0).sum())
@@ -242,23 +254,22 @@ class _HistoryMaker(ExitStack):
             for listens in pieces(self._tables.plays.read(group)):
                 yield listens.compress(np.isin(listens["table"], [*self._tables.undecided]))
 
-    def _listens(self, group: list[int]) -> Iterator[Listens]:
-        """All plays of some buckets, each once, at its true time; those of a listener together."""
+    def _listens(self, read: Listens) -> Iterator[Listens]:
+        """Plays as they were read, each once, at its true time; those of a listener together."""
         users, recordings, songs = self._same
         steps = np.array([grid.step for grid in self._tables.reader.grids], np.int32)
         undecided = [*self._tables.undecided]
-        read = self._tables.plays.read(group)
         read["user"] = users[read["user"]]
         for listens in pieces(read):
             # Of what has no names each track is a song.
             listens["song"] = songs[listens["track"]] if self._named else listens["track"]
             if self._named:
                 listens["track"] = recordings[listens["track"]]
-            listens["resolution"] = np.maximum(listens["resolution"], steps[listens["table"]])
+            table, resolution = listens.kept("table"), listens.kept("resolution")
+            listens["resolution"] = np.maximum(resolution, steps[table])
             if undecided:
-                open_ = np.isin(listens["table"], undecided)
-                decided = np.where(open_, self._times.are_starts, listens["time_is_start"])
-                listens["time_is_start"] = decided
+                decided, told = self._times.are_starts, listens.kept("time_is_start")
+                listens["time_is_start"] = np.where(np.isin(table, undecided), decided, told)
             coarse = listens["resolution"] > MINUTE
             if coarse.any():
                 listens = listens.compress(~coarse)
@@ -275,7 +286,7 @@ class _HistoryMaker(ExitStack):
 
     def _cut(self, listens: Listens, estimate: Estimate | None) -> CutSessions:
         """Whole sessions of some listeners, with levels; without estimate all lengths are told."""
-        known = length = listens["length"]
+        known = length = listens.dense("length")
         sure, length_from = np.ones(len(length), np.bool_), np.zeros(len(length), np.int8)
         if estimate is not None:
             length, length_from = (values[listens["track"]] for values in estimate)
@@ -288,41 +299,34 @@ class _HistoryMaker(ExitStack):
         self._counts[UNCLEAR] += unclear
         clock = Clock.of(listens, known)
         order, run = find_runs(listens, clock, self._config.session, self._counts)
-        session, size = cut_sessions(run, self._config.session, self._counts)
+        first, size = cut_sessions(run, self._config.session, self._counts)
         if len(self._tables.undecided) < self._tables.num_tables:
             self._counts[FLIPPED] += overlaps_if_flipped(listens, known)
-        kept = session != NO_SESSION
-        order, run, first = order[kept], run[kept], np.flatnonzero(changes(session[kept]))
-        size, of, clock = size[kept][first], listens.take(order), clock.take(order)
-        levels, evidence = listen_levels(of, length[order], length_from[order], self._config.level)
-        self._evidence += np.bincount(evidence, minlength=len(Evidence))
+        rows = order[plays_of(first, size)]
+        levels, evidence = listen_levels(listens, length, length_from, self._config.level)
+        self._evidence += np.bincount(evidence[rows], minlength=len(Evidence))
+        stored = {name: listens.kept(name) for name in STORED_AS_READ}
         columns: dict[str, npt.NDArray] = {
-            "song": of["song"],
-            "line": of["order"],
-            "level": levels,
-            "hour": self._hours(of, clock.start),
-            **{name: of.kept(name) for name in STORED_AS_READ},
+            "song": listens["song"][rows],
+            "line": listens["order"][rows],
+            "level": levels[rows],
+            "hour": self._hours(listens, clock, rows),
+            **{name: of[rows] if of.ndim else of for name, of in stored.items()},
         }
-        earliest, latest = clock.bounds()
-        return CutSessions(
-            size,
-            of["user"][first],
-            run[first],
-            clock.start[first],
-            clock.end[first + size - 1],
-            np.minimum.reduceat(earliest, first),
-            np.maximum.reduceat(latest, first),
-            columns,
-        )
+        begin, end, earliest, latest = clock.spans(rows, size)
+        user, run = listens["user"][order[first]], run[first]
+        return CutSessions(size, user, run, begin, end, earliest, latest, columns)
 
-    def _hours(self, listens: Listens, start: npt.NDArray[np.int64]) -> npt.NDArray[np.int8]:
+    def _hours(
+        self, listens: Listens, clock: Clock, rows: npt.NDArray[np.int64]
+    ) -> npt.NDArray[np.int8]:
         """Hours of the day where the listener lives; unknown without a timezone."""
         if self._config.timezone is None:
             return np.array(UNKNOWN, np.int8)
-        utc = pd.DatetimeIndex(start.astype("datetime64[ms]"), tz="UTC")
+        utc = pd.DatetimeIndex(clock.start[rows].astype("datetime64[ms]"), tz="UTC")
         local = utc.tz_convert(zoneinfo.ZoneInfo(self._config.timezone))
         hours = local.hour.to_numpy().astype(np.int8)
-        return np.where(np.isin(listens["table"], [*self._tables.relative]), UNKNOWN, hours)
+        return np.where(np.isin(listens["table"][rows], [*self._tables.relative]), UNKNOWN, hours)
 
     def _account(self, listeners: int, merged: int) -> dict[str, Any]:
         """What became of the rows, for ``dataset.json`` and for people."""

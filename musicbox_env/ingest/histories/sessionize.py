@@ -15,12 +15,20 @@ from typing import Final, Literal
 import numpy as np
 import numpy.typing as npt
 
-from musicbox_env.ingest.histories.timing.clock import Clock, by_user_and, changes
-from musicbox_env.ingest.histories.timing.players import find_players, play_order
-from musicbox_env.ingest.histories.timing.records import Listens, rearranged
-from musicbox_env.schema import MAX_SESSION_LENGTH, MIN_SESSION_LENGTH, UNKNOWN
+from musicbox_env.ingest.histories.timing.clock import END, SLACK, START, Clock, Ints
+from musicbox_env.ingest.histories.timing.players import (
+    OVERLAPS,
+    find_players,
+    group_by_player,
+    moments,
+    order_plays,
+)
+from musicbox_env.ingest.histories.timing.records import Listens
+from musicbox_env.ingest.histories.timing.sorting import by_listener, end_of_listener
+from musicbox_env.ingest.spelling.precision import SECOND
+from musicbox_env.kernels import unlocked
+from musicbox_env.schema import MAX_SESSION_LENGTH, MIN_SESSION_LENGTH
 
-NO_SESSION: Final = -1
 FATES: Final = ("plays in runs too short", "plays cut off long runs", "plays in sessions")
 LONG_RUNS: Final = {
     "window": "runs longer than a session, divided into several",
@@ -66,7 +74,7 @@ def found_names(config: SessionConfig) -> tuple[str, str, str, str]:
 
 def find_runs(
     listens: Listens, clock: Clock, config: SessionConfig, counts: Counter[str]
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+) -> tuple[Ints, Ints]:
     """Order plays and find the runs without a longer pause.
 
     Args:
@@ -78,29 +86,54 @@ def find_runs(
     Returns:
         The order of the plays, and the number of each one's run in that order, both ``(plays,)``.
     """
-    order = play_order(listens, clock)
-    clock = clock.take(order)
-    user, device = (rearranged(listens[name], order) for name in ("user", "device"))
-    player = find_players(user, clock, device, counts)
-    if player.any():
-        regroup = by_user_and(user, player)
-        order, user, player = order[regroup], user[regroup], player[regroup]
-        clock = clock.take(regroup)
-    allowed = config.max_gap * 1000 + _shared_slack(clock)
-    breaks = changes(user, player)
-    breaks[1:] |= clock.start[1:] - clock.end[:-1] > allowed
-    return order, np.cumsum(breaks) - 1
+    user, device, place = map(listens.dense, ("user", "device", "order"))
+    moment, other_end = moments(listens, clock)
+    order, found = by_listener(user), np.zeros(len(OVERLAPS), np.int64)
+    run = np.empty_like(order)
+    gap = float(config.max_gap * 1000)
+    _find_runs(user, moment, place, other_end, clock.times, device, gap, order, run, found)
+    counts.update(dict(zip(OVERLAPS, found.tolist(), strict=True)))
+    return order, run
 
 
-def _shared_slack(clock: Clock) -> npt.NDArray[np.int64]:
-    """How wrong the time between neighbours may be: nothing to speak of but for whole minutes."""
-    coarse = np.maximum(clock.slack[1:], clock.slack[:-1])
-    return np.where(coarse > 1_000, coarse, 0)
+@unlocked
+def _find_runs(
+    user: npt.NDArray[np.int32],
+    moment: Ints,
+    place: Ints,
+    other_end: Ints,
+    times: Ints,
+    device: npt.NDArray[np.int32],
+    max_gap: float,
+    order: Ints,
+    run: Ints,
+    found: Ints,
+) -> None:
+    """See `find_runs`; ``order``, ``run`` and ``found`` are changed."""
+    spare, player, number, first = np.empty_like(order), np.empty_like(order), -1, 0
+    while first < len(order):
+        last = end_of_listener(order, first, user)
+        rows, players = order[first:last], player[first:last]
+        order_plays(rows, moment, place, other_end, times, spare)
+        several = find_players(rows, times, device, player[first:last], found)
+        if several > 1:
+            group_by_player(rows, players, several)
+        for i in range(len(rows)):
+            breaks = i == 0 or players[i] != players[i - 1]
+            if not breaks:
+                one, other = rows[i - 1], rows[i]
+                coarse = max(times[one, SLACK], times[other, SLACK])
+                # Pauses are as wrong as times: nothing to speak of but for whole minutes.
+                allowed = max_gap + (coarse if coarse > SECOND else 0)
+                breaks = times[other, START] - times[one, END] > allowed
+            number += breaks
+            run[first + i] = number
+        first = last
 
 
 def cut_sessions(
-    run: npt.NDArray[np.int64], config: SessionConfig, counts: Counter[str]
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    run: Ints, config: SessionConfig, counts: Counter[str]
+) -> tuple[Ints, npt.NDArray[np.int64]]:
     """Divide runs into sessions.
 
     Args:
@@ -109,8 +142,7 @@ def cut_sessions(
         counts: Receives what was found and left out.
 
     Returns:
-        Session of each play (`NO_SESSION` where it is in none), and the session's length, both
-        ``(plays,)``.
+        Place of the first play of each session, and how many there are, both ``(sessions,)``.
     """
     lengths, most = np.bincount(run), config.max_plays
     windows = -(-lengths // most)
@@ -132,5 +164,10 @@ def cut_sessions(
     found = len(lengths), short.sum(), long.sum(), kept.sum()
     for what, count in zip((*FATES, *found_names(config)), (*fates, *found), strict=True):
         counts[what] += int(count)
-    session = np.where(kept, np.cumsum(kept) - 1, NO_SESSION)
-    return np.repeat(session, size), np.repeat(np.where(kept, size, UNKNOWN), size)
+    return (np.cumsum(size) - size)[kept], size[kept]
+
+
+def plays_of(first: Ints, size: Ints) -> Ints:
+    """Places of all plays of some sessions ``(plays,)``, one session behind the other."""
+    within = np.arange(size.sum()) - np.repeat(np.cumsum(size) - size, size)
+    return np.repeat(first, size) + within

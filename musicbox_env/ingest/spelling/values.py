@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 
 from musicbox_env.ingest.plays import EMPTY_VALUES
 from musicbox_env.ingest.tables import as_floats, as_strings
+from musicbox_env.kernels import unlocked
 from musicbox_env.names import id_key
 from musicbox_env.schema import UNKNOWN
 
@@ -176,9 +177,8 @@ class ShareColumn:
             values, _, bad = self._numbers.read_texts(texts)
         else:
             values, _, bad = self._numbers.read(column)
-            marked = np.zeros(len(values), np.bool_)
-        known = values[~np.isnan(values) & ~marked]
-        if self._percent is None and len(known):
+            marked = np.zeros((), np.bool_)
+        if self._percent is None and len(known := values[~np.isnan(values) & ~marked]):
             self._percent = bool(known.max() > LARGEST_SHARE)
         percent = marked | bool(self._percent)
         most = np.where(percent, MOST_PERCENT, LARGEST_SHARE)
@@ -219,6 +219,14 @@ def _any(strings: pa.StringArray, pattern: str) -> bool:
 
 def milliseconds(values: Floats, bad: Mask) -> tuple[npt.NDArray[np.int64], Mask]:
     """Whole milliseconds, -1 where unknown, and a mask of what no play or track can last."""
-    bad = bad | (values < 0) | (values > LONGEST_MS)
-    unknown = bad | np.isnan(values)
-    return np.where(unknown, UNKNOWN, np.where(unknown, 0, values)).astype(np.int64), bad
+    found, bad = np.empty(len(values), np.int64), bad.copy()
+    _tell_milliseconds(values, found, bad)
+    return found, bad
+
+
+@unlocked
+def _tell_milliseconds(values: Floats, found: npt.NDArray[np.int64], bad: Mask) -> None:
+    """See `milliseconds`; ``found`` and ``bad`` are changed."""
+    for i in range(len(values)):
+        bad[i] |= values[i] < 0 or values[i] > LONGEST_MS
+        found[i] = UNKNOWN if bad[i] or np.isnan(values[i]) else np.int64(values[i])

@@ -11,8 +11,10 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from musicbox_env.ingest.histories.timing.records import Listens, rearranged, repeated
+from musicbox_env.ingest.histories.timing.records import Listens
+from musicbox_env.ingest.histories.timing.sorting import by_listener, end_of_listener, sort_rows
 from musicbox_env.ingest.spelling.precision import DAY, SECOND
+from musicbox_env.kernels import unlocked
 from musicbox_env.schema import UNKNOWN
 
 CLOCK_MS: Final = 5_000
@@ -26,59 +28,116 @@ PAUSE_MS: Final = 30 * 60_000
 """Longest pause within a play; after a longer one it counts as another play."""
 
 
+Ints = npt.NDArray[np.int64]
+START, END, SLACK, MEASURED = range(4)
+"""Columns of `Clock.times`."""
+
+
 @dataclass(frozen=True)
 class Clock:
     """When plays began and ended.
 
     Attributes:
-        start: Milliseconds since 1970 UTC ``(plays,)``.
-        end: The same of the end.
-        slack: By how much each time may be wrong, ``(plays,)`` milliseconds.
-        measured: Plays whose time heard is known; that of the others is a guess ``(plays,)``.
+        times: Milliseconds since 1970 UTC of the start and of the end of each play, by how many
+            each of both may be wrong, and 1 where the time heard is known, 0 where it is a guess;
+            ``(plays, 4)``. Compiled loops take all of it.
     """
 
-    start: npt.NDArray[np.int64]
-    end: npt.NDArray[np.int64]
-    slack: npt.NDArray[np.int64]
-    measured: npt.NDArray[np.bool_]
+    times: Ints
 
     @classmethod
     def of(cls, listens: Listens, lengths: npt.NDArray[np.int32]) -> Clock:
         """Times of plays, lengths of their tracks given."""
-        measured, time = listens["ms"] >= 0, listens["time"]
-        heard = np.where(measured, listens["ms"], lengths).astype(np.int64)
-        heard += listens.kept("pause")
-        start, end = time - heard, time
-        if listens["time_is_start"].any():
-            start = np.where(listens["time_is_start"], time, start)
-            end = np.where(listens["time_is_start"], time + heard, time)
-        slack = listens.kept("resolution").astype(np.int64)
-        return cls(start, end, slack if slack.ndim else repeated(slack, len(time)), measured)
+        times = np.empty((len(listens), 4), np.int64)
+        time, is_start, ms = map(listens.dense, ("time", "time_is_start", "ms"))
+        pause, resolution = listens.dense("pause"), listens.dense("resolution")
+        _tell_times(time, is_start, ms, pause, resolution, lengths, times)
+        return cls(times)
 
-    def take(self, order: npt.NDArray[np.int64]) -> Clock:
+    @property
+    def start(self) -> Ints:
+        """When each play began ``(plays,)``."""
+        return self.times[:, START]
+
+    @property
+    def end(self) -> Ints:
+        """When each ended ``(plays,)``."""
+        return self.times[:, END]
+
+    @property
+    def slack(self) -> Ints:
+        """By how much each time may be wrong, ``(plays,)`` milliseconds."""
+        return self.times[:, SLACK]
+
+    @property
+    def measured(self) -> npt.NDArray[np.bool_]:
+        """Plays whose time heard is known ``(plays,)``."""
+        return self.times[:, MEASURED] > 0
+
+    def take(self, order: Ints) -> Clock:
         """The same of other plays."""
-        columns = (self.start, self.end, self.slack, self.measured)
-        return Clock(*(rearranged(of, order) for of in columns))
+        return Clock(self.times[order])
 
-    def bounds(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """The earliest beginning and the latest end of each play, by what a time may be wrong.
+    def spans(self, rows: Ints, sizes: Ints) -> Ints:
+        """When sessions began and ended, and when at the earliest and the latest, ``(4, n)``.
 
         Times to the second count as exact.
+
+        Args:
+            rows: Their plays, in order, one session behind the other.
+            sizes: Plays of each ``(n,)``.
         """
-        slack = np.where(self.slack > SECOND, self.slack, 0)
-        return self.start - slack, self.end + slack
+        found = np.empty((4, len(sizes)), np.int64)
+        _tell_spans(self.times, rows, sizes, found)
+        return found
 
-    def overlaps(self) -> npt.NDArray[np.int64]:
-        """By how much each play but the first begins before the one before it ends.
 
-        0 where one of both is a guess; negative where time passes between, ``(plays - 1,)``.
-        """
-        guess = ~(self.measured[1:] & self.measured[:-1])
-        return np.where(guess, 0, self.end[:-1] - self.start[1:])
+@unlocked
+def _tell_times(
+    time: Ints,
+    time_is_start: npt.NDArray[np.bool_],
+    ms: npt.NDArray[np.int32],
+    pause: npt.NDArray[np.int32],
+    resolution: npt.NDArray[np.int32],
+    lengths: npt.NDArray[np.int32],
+    times: Ints,
+) -> None:
+    """Tell when plays began and ended; ``times`` are changed."""
+    for i in range(len(time)):
+        lasted = np.int64(ms[i] if ms[i] >= 0 else lengths[i]) + pause[i]
+        times[i, START] = time[i] if time_is_start[i] else time[i] - lasted
+        times[i, END] = times[i, START] + lasted
+        times[i, SLACK] = resolution[i]
+        times[i, MEASURED] = ms[i] >= 0
 
-    def tolerated(self) -> npt.NDArray[np.int64]:
-        """How large an overlap is what clocks do, ``(plays - 1,)``."""
-        return CLOCK_MS + np.maximum(self.slack[1:], self.slack[:-1])
+
+@unlocked
+def _tell_spans(times: Ints, rows: Ints, sizes: Ints, found: Ints) -> None:
+    """See `Clock.spans`; ``found`` is changed."""
+    place = 0
+    for number in range(len(sizes)):
+        last = place + sizes[number]
+        begin, end = times[rows[place], START], times[rows[last - 1], END]
+        earliest, latest = begin, times[rows[place], END]
+        for row in rows[place:last]:
+            unsure = times[row, SLACK] if times[row, SLACK] > SECOND else 0
+            earliest = min(earliest, times[row, START] - unsure)
+            latest = max(latest, times[row, END] + unsure)
+        found[0, number], found[1, number] = begin, end
+        found[2, number], found[3, number] = earliest, latest
+        place = last
+
+
+@unlocked
+def excess(one: int, other: int, times: Ints) -> int:
+    """By how much more a play begins before the one before it ends than clocks make it seem.
+
+    Negative where it may follow; where one of both is a guess it may.
+    """
+    allowed = CLOCK_MS + max(times[one, SLACK], times[other, SLACK])
+    if times[one, MEASURED] and times[other, MEASURED]:
+        return times[one, END] - times[other, START] - allowed
+    return -allowed
 
 
 def changes(*columns: npt.NDArray) -> npt.NDArray[np.bool_]:
@@ -109,22 +168,29 @@ def by_user_and(
     return np.argsort(key, kind="stable")
 
 
-def by_user_moment_and_place(
-    user: npt.NDArray[np.integer], moment: npt.NDArray[np.int64], place: npt.NDArray[np.int64]
-) -> npt.NDArray[np.int64]:
-    """Order by user, moment and row of the file ``(plays,)``."""
-    order = by_user_and(user, moment)
-    tie = ~changes(user[order], moment[order])[1:]
-    placed = place[order]
-    if (tie & (placed[1:] < placed[:-1])).any():
-        order = np.lexsort((place, moment, user))
+def sorted_by_start(listens: Listens, clock: Clock) -> Ints:
+    """Order by user, start and row of the file ``(plays,)``."""
+    user = listens.dense("user")
+    order = by_listener(user)
+    start = np.ascontiguousarray(clock.start)
+    _sort_by_start(user, start, listens.dense("order"), order)
     return order
 
 
-def sorted_by_start(listens: Listens, clock: Clock) -> tuple[npt.NDArray[np.int64], bool]:
-    """Order by user, start and row of the file ``(plays,)``, and whether they lie so already."""
-    order = by_user_moment_and_place(listens["user"], clock.start, listens["order"])
-    return order, bool((order[1:] > order[:-1]).all())
+@unlocked
+def _sort_by_start(
+    user: npt.NDArray[np.int32],
+    start: npt.NDArray[np.int64],
+    place: npt.NDArray[np.int64],
+    order: npt.NDArray[np.int64],
+) -> None:
+    """Sort the plays of each listener; ``order`` is changed."""
+    spare = np.empty_like(order)
+    first = 0
+    while first < len(order):
+        last = end_of_listener(order, first, user)
+        sort_rows(order[first:last], start, place, spare)
+        first = last
 
 
 def on_two_devices(of: Listens) -> npt.NDArray[np.bool_]:

@@ -17,14 +17,18 @@ from musicbox_env.ingest.histories.levels import ended_itself
 from musicbox_env.ingest.histories.timing.clock import (
     AT_ONCE_MS,
     CLOCK_MS,
+    END,
+    START,
     Clock,
+    by_user_and,
     changes,
     on_two_devices,
     sorted_by_start,
 )
 from musicbox_env.ingest.histories.timing.records import Listens
-from musicbox_env.ingest.spelling.precision import SECOND
-from musicbox_env.kernels import compiled
+from musicbox_env.ingest.histories.timing.sorting import end_of_listener
+from musicbox_env.ingest.spelling.precision import MINUTE, SECOND
+from musicbox_env.kernels import unlocked
 from musicbox_env.schema import UNKNOWN
 
 AGAIN_MS: Final = 30_000
@@ -40,56 +44,85 @@ def without_duplicates(listens: Listens) -> tuple[Listens, int]:
     the minute are those of an archive that may list the plays of another archive, exact to the
     second, once more: there the minute counts.
     """
-    minute = listens["time"] // 60_000
     alike = np.zeros(len(listens), np.bool_)
-    user, song, ms = (np.ascontiguousarray(listens[name]) for name in ("user", "song", "ms"))
-    _mark_alike(user, song, ms, minute, alike)
+    order = by_user_and(listens["user"], listens["time"])
+    user, song, ms, time = map(listens.dense, ("user", "song", "ms", "time"))
+    _mark_alike(user, song, ms, time, order, alike)
     rows = np.flatnonzero(alike)
     if not len(rows):
         return listens, 0
     kept = np.ones(len(listens), np.bool_)
-    kept[rows[_told_again(listens.take(rows), minute[rows])]] = False
+    kept[rows[_told_again(listens.take(rows))]] = False
     return listens.compress(kept), int((~kept).sum())
 
 
-@compiled
-def _empty_table(number: int) -> npt.NDArray[np.int32]:
-    """A hash table of rows with room for so many, -1 where there is none; a power of 2."""
+@unlocked
+def _begin_table(table: npt.NDArray[np.int32], number: int) -> int:
+    """Empty a hash table of rows, as much of it as so many take; gives its size, a power of 2."""
     size = 16
     while size < 2 * number:
         size *= 2
-    return np.full(size, -1, np.int32)
+    table[:size] = -1
+    return size
 
 
-@compiled
+@unlocked
+def _table_for(number: int) -> npt.NDArray[np.int32]:
+    """Room for the hash table of so many rows, see `_begin_table`."""
+    return np.empty(max(16, 4 * number), np.int32)
+
+
+@unlocked
 def _mark_alike(
     user: npt.NDArray[np.int32],
     song: npt.NDArray[np.int32],
     ms: npt.NDArray[np.int32],
-    minute: npt.NDArray[np.int64],
+    time: npt.NDArray[np.int64],
+    order: npt.NDArray[np.int64],
     alike: npt.NDArray[np.bool_],
 ) -> None:
-    """Mark plays that agree with another in all columns; ``alike`` is changed."""
-    last = _empty_table(len(song))
-    size = len(last)
-    for i in range(len(song)):
-        key = ((minute[i] * 31 + user[i]) * 1_000_003 + song[i]) * 1_000_003 + ms[i]
-        slot = ((key * 2654435761) >> 16) & (size - 1)
-        j = last[slot]
-        while j >= 0 and not (
-            song[j] == song[i] and minute[j] == minute[i] and ms[j] == ms[i] and user[j] == user[i]
+    """Mark plays that agree with another in all columns, and in the minute; changes ``alike``."""
+    table, first = _table_for(len(order)), 0
+    while first < len(order):
+        one, last = order[first], first + 1
+        minute = time[one] // MINUTE
+        while (
+            last < len(order)
+            and time[order[last]] // MINUTE == minute
+            and user[order[last]] == user[one]
         ):
+            last += 1
+        if last - first > 1:
+            _mark_alike_of_minute(song, ms, order[first:last], table, alike)
+        first = last
+
+
+@unlocked
+def _mark_alike_of_minute(
+    song: npt.NDArray[np.int32],
+    ms: npt.NDArray[np.int32],
+    rows: npt.NDArray[np.int64],
+    table: npt.NDArray[np.int32],
+    alike: npt.NDArray[np.bool_],
+) -> None:
+    """Mark plays among these rows that agree with another; ``table`` and ``alike`` are changed."""
+    size = _begin_table(table, len(rows))
+    for i in rows:
+        slot = ((np.int64(song[i]) * 1_000_003 + ms[i]) * 2654435761 >> 16) & (size - 1)
+        j = table[slot]
+        while j >= 0 and not (song[j] == song[i] and ms[j] == ms[i]):
             slot = (slot + 1) & (size - 1)
-            j = last[slot]
+            j = table[slot]
         if j >= 0:
             alike[i] = alike[j] = True
-        last[slot] = i
+        table[slot] = i
 
 
-def _told_again(listens: Listens, minute: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+def _told_again(listens: Listens) -> npt.NDArray[np.int64]:
     """Rows of these plays that list one of them again."""
     user, song, ms = (listens[name] for name in ("user", "song", "ms"))
     time, exactness = listens["time"], listens["resolution"]
+    minute = time // MINUTE
     # Of two rows alike the one that tells more stays.
     began = np.where(listens["began"] > 0, listens["began"], np.iinfo(np.int64).max)
     order = np.lexsort((listens["order"], began, time, exactness, minute, ms, song, user))
@@ -116,19 +149,22 @@ def without_copies(listens: Listens) -> tuple[Listens, int]:
     The one that overlaps no other play stays, or else that which was heard longest. What is a copy
     by its overlap with others is told after all other copies are gone.
     """
-    total = len(listens)
     clock = Clock.of(listens, np.zeros(len(listens), np.int32))
-    order, lie_so = sorted_by_start(listens, clock)
-    if not lie_so:
-        listens, clock = listens.take(order), clock.take(order)
-    rows = _near_others(listens, clock)
+    order, kept = sorted_by_start(listens, clock), np.ones(len(listens), np.bool_)
+    near = np.zeros(len(listens), np.bool_)
+    user, song, ms, time = map(listens.dense, ("user", "song", "ms", "time"))
+    _mark_near(user, song, ms, time, clock.times, order, near)
     for linked in (_same_play, _one_crowded):
+        rows = order[near[order]]
         copies = rows[_copies(listens.take(rows), clock.take(rows), linked)] if len(rows) else rows
         if len(copies):
-            kept = np.setdiff1d(np.arange(len(listens)), copies)
-            listens, clock = listens.take(kept), clock.take(kept)
-            rows = _near_others(listens, clock)
-    return listens, total - len(listens)
+            kept[copies] = False
+            order = order[kept[order]]
+            own = order[np.isin(user[order], np.unique(user[copies]))]
+            near[own] = False
+            _mark_near(user, song, ms, time, clock.times, own, near)
+    lie_so = len(order) == len(listens) and bool((order[1:] > order[:-1]).all())
+    return listens if lie_so else listens.take(order), len(listens) - len(order)
 
 
 def _copies(
@@ -146,47 +182,76 @@ def _copies(
     return order[best[~changes(told[best])]]
 
 
-def _near_others(listens: Listens, clock: Clock) -> npt.NDArray[np.int64]:
-    """Rows whose song the listener plays again so soon that one may be a copy of the other.
-
-    Those before and behind each of them are with them, since they may overlap it.
-
-    Args:
-        listens: Plays ``(plays,)`` by user and start.
-        clock: When they were.
-    """
-    user, song = np.ascontiguousarray(listens["user"]), np.ascontiguousarray(listens["song"])
-    again = np.zeros(len(listens), np.bool_)
-    _mark_again(user, song, clock.start, clock.end, again)
-    if not again.any():
-        return np.arange(0)
-    first = changes(user, song)
-    number, begins = np.cumsum(first) - 1, np.append(np.flatnonzero(first), len(first))
-    rows = np.flatnonzero(again)
-    beside = np.concatenate([rows, begins[number[rows]] - 1, begins[number[rows] + 1]])
-    return np.unique(beside[(beside >= 0) & (beside < len(first))])
-
-
-@compiled
-def _mark_again(
+@unlocked
+def _mark_near(
     user: npt.NDArray[np.int32],
     song: npt.NDArray[np.int32],
-    start: npt.NDArray[np.int64],
-    end: npt.NDArray[np.int64],
-    again: npt.NDArray[np.bool_],
+    ms: npt.NDArray[np.int32],
+    time: npt.NDArray[np.int64],
+    times: npt.NDArray[np.int64],
+    order: npt.NDArray[np.int64],
+    near: npt.NDArray[np.bool_],
 ) -> None:
-    """Mark plays that the user's last or next play of the song is near to; ``again`` is changed."""
-    last = _empty_table(len(song))
-    size = len(last)
-    for i in range(len(song)):
-        slot = (np.int64(song[i]) * 2654435761) & (size - 1)
-        while last[slot] >= 0 and song[last[slot]] != song[i]:
-            slot = (slot + 1) & (size - 1)
-        j = last[slot]
-        near = j >= 0 and start[i] - start[j] <= max(NEAR_MS, end[j] - start[j])
-        if near and user[j] == user[i]:
-            again[i] = again[j] = True
-        last[slot] = i
+    """Mark plays of which one may be a copy of the next of its song; ``near`` is changed.
+
+    Plays of a song that are near each other are a chain; all of it is marked where any two in it
+    may be one play, and with each play those before and behind it, since they may overlap it.
+
+    Args:
+        user: Of the plays ``(plays,)``.
+        song: Likewise.
+        ms: Likewise.
+        time: Likewise.
+        times: Those of `Clock`.
+        order: The plays by user and start.
+        near: Plays that are marked.
+    """
+    table, first = _table_for(len(order)), 0
+    chain, hot = np.empty(len(order), np.int64), np.zeros(len(order), np.bool_)
+    while first < len(order):
+        last = end_of_listener(order, first, user)
+        size = _begin_table(table, last - first)
+        for place in range(first, last):
+            i = order[place]
+            chain[place] = place
+            slot = (np.int64(song[i]) * 2654435761) & (size - 1)
+            while table[slot] >= 0 and song[order[table[slot]]] != song[i]:
+                slot = (slot + 1) & (size - 1)
+            if table[slot] >= 0:
+                j = order[table[slot]]
+                passed = times[i, START] - times[j, START]
+                if passed <= max(NEAR_MS, times[j, END] - times[j, START]):
+                    chain[place] = chain[table[slot]]
+                    overlap = passed < times[j, END] - times[j, START]
+                    alike = abs(ms[i] - ms[j]) <= AT_ONCE_MS or time[i] == time[j]
+                    hot[chain[place]] |= overlap or alike
+            table[slot] = place
+        first = last
+    for place in range(len(order)):
+        near[order[place]] = hot[chain[place]]
+    _mark_beside(user, song, order, near)
+
+
+@unlocked
+def _mark_beside(
+    user: npt.NDArray[np.int32],
+    song: npt.NDArray[np.int32],
+    order: npt.NDArray[np.int64],
+    near: npt.NDArray[np.bool_],
+) -> None:
+    """Mark the plays of other songs before and behind those that are marked; changes ``near``."""
+    first, marked_before = 0, False
+    while first < len(order):
+        one, last, marked = order[first], first, False
+        while (
+            last < len(order) and song[order[last]] == song[one] and user[order[last]] == user[one]
+        ):
+            marked |= near[order[last]]
+            last += 1
+        near[one] |= marked_before
+        if marked and first:
+            near[order[first - 1]] = True
+        first, marked_before = last, marked
 
 
 def _same_play(of: Listens, clock: Clock, crowded: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
@@ -194,7 +259,7 @@ def _same_play(of: Listens, clock: Clock, crowded: npt.NDArray[np.bool_]) -> npt
     ms, began = of["ms"].astype(np.int64), of["began"]
     slack = np.maximum(clock.slack[1:], clock.slack[:-1])
     overlap = _overlaps_in_any_order(clock)
-    allowed = np.where(_alike(ms), slack, clock.tolerated())
+    allowed = np.where(_alike(ms), slack, CLOCK_MS + slack)
     copy = overlap > np.maximum(allowed, np.minimum(ms[1:], ms[:-1]) // 2)
     copy |= (began[1:] == began[:-1]) & (of["time"] == began)[1:] & (of["time"] == began)[:-1]
     cut_alike = (slack <= SECOND) & (ms[1:] == ms[:-1]) & (ms[1:] > 0) & (ms[1:] % 1_000 > 0)
@@ -217,9 +282,10 @@ def _alike(ms: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
 
 
 def _overlaps_in_any_order(clock: Clock) -> npt.NDArray[np.int64]:
-    """By how much neighbours overlap, the one first with which they overlap least."""
-    swapped = clock.end[1:] - clock.start[:-1]
-    return np.minimum(clock.overlaps(), swapped)
+    """By how much neighbours overlap, the one first with which they overlap least; 0 of guesses."""
+    both = clock.measured[1:] & clock.measured[:-1]
+    first = np.where(both, clock.end[:-1] - clock.start[1:], 0)
+    return np.minimum(first, clock.end[1:] - clock.start[:-1])
 
 
 def _shared_time(listens: Listens, clock: Clock) -> npt.NDArray[np.int64]:

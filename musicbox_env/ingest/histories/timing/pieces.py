@@ -12,14 +12,15 @@ import numpy.typing as npt
 
 from musicbox_env.ingest.histories.levels import ended_itself
 from musicbox_env.ingest.histories.timing.clock import (
+    CLOCK_MS,
     PAUSE_MS,
     Clock,
-    changes,
     on_two_devices,
     sorted_by_start,
 )
 from musicbox_env.ingest.histories.timing.records import Listens
 from musicbox_env.ingest.spelling.precision import SECOND
+from musicbox_env.kernels import unlocked
 from musicbox_env.schema import REASONS_END, REASONS_START, UNKNOWN
 
 SHORT_PAUSE_MS: Final = 60_000
@@ -47,7 +48,7 @@ REMOTE: Final = REASONS_END.index("remote"), REASONS_START.index("remote")
 def may_be_pieces(listens: Listens) -> npt.NDArray[np.bool_]:
     """Plays that may go on with another ``(plays,)``: what they last is no track's length."""
     clock = Clock.of(listens, np.zeros(len(listens), np.int32))
-    order, _ = sorted_by_start(listens, clock)
+    order = sorted_by_start(listens, clock)
     pieces = np.zeros(len(listens), np.bool_)
     pieces[order[_go_on(listens, clock, order)]] = True
     return pieces
@@ -72,25 +73,57 @@ def with_pieces_joined(
         Rows that are left, these plays, how many rows went into others, and how many that might
         have did not.
     """
-    if (listens["resolution"] > SECOND).all():  # no times that tell a pause
+    if (listens.kept("resolution") > SECOND).all():  # no times that tell a pause
         return slice(None), listens, 0, 0
     clock = Clock.of(listens, lengths)
-    order, lie_so = sorted_by_start(listens, clock)
+    order = sorted_by_start(listens, clock)
     second = _go_on(listens, clock, order)
-    if not len(second):
-        return order, listens if lie_so else listens.take(order), 0, 0
-    of, clock = listens.take(order), clock.take(order)
     # A reason is word enough where no length is known.
-    limit = np.where(known[order], ONE_LENGTH * lengths[order], np.inf)
-    together = of["ms"][second].astype(np.int64) + of["ms"][second - 1]
-    second = second[together <= limit[second - 1]]
-    told = (of["reason_end"][:-1] >= 0) | (of["reason_start"][1:] >= 0)
-    unclear = ~told[second - 1] & known[order][second - 1]
-    usual = unclear.sum() > max(PIECES_USUAL * (~told).sum(), FEWEST_PIECES)
+    limit = np.where(known, ONE_LENGTH * lengths, np.inf)[order]
+    one, other = order[second - 1], order[second]
+    fit = listens["ms"][other].astype(np.int64) + listens["ms"][one] <= limit[second - 1]
+    second, one, other = second[fit], one[fit], other[fit]
+    told = (listens["reason_end"][one] >= 0) | (listens["reason_start"][other] >= 0)
+    unclear = ~told & known[one]
+    usual = unclear.sum() > max(PIECES_USUAL * _untold(listens, order), FEWEST_PIECES)
+    second = second[told | (unclear & usual)]
+    unjoined = 0 if usual else int(unclear.sum())
+    if not len(second):
+        return slice(None), listens, 0, unjoined
+    of, left = _joined(listens.take(order), clock.take(order), second, limit)
+    return order[left], of.compress(left), int((~left).sum()), unjoined
+
+
+def _untold(listens: Listens, order: npt.NDArray[np.int64]) -> int:
+    """Neighbours in an order of which no reason says how one ended or the other began."""
+    end, start = listens.kept("reason_end"), listens.kept("reason_start")
+    if not end.ndim and not start.ndim:
+        return (len(order) - 1) * bool(end < 0 and start < 0)
+    end, start = listens["reason_end"][order], listens["reason_start"][order]
+    return int(((end[:-1] < 0) & (start[1:] < 0)).sum())
+
+
+def _joined(
+    of: Listens,
+    clock: Clock,
+    second: npt.NDArray[np.int64],
+    limit: npt.NDArray[np.float64],
+) -> tuple[Listens, npt.NDArray[np.bool_]]:
+    """Join plays, in their order, with those that go on with them.
+
+    Args:
+        of: All plays ``(plays,)``.
+        clock: When they were.
+        second: Places of those that go on with the one before them.
+        limit: How long each may be with what goes on with it ``(plays,)``.
+
+    Returns:
+        The plays, and which of them are left ``(plays,)``.
+    """
     left = np.ones(len(of), np.bool_)
     columns = {name: of[name].copy() for name in JOINED}
     ms, first = columns["ms"], -1
-    for row in second[told[second - 1] | (unclear & usual)].tolist():
+    for row in second.tolist():
         if left[row - 1]:
             first = row - 1
         if int(ms[first]) + int(ms[row]) > limit[first]:
@@ -99,16 +132,31 @@ def with_pieces_joined(
         left[row] = False
     for name, values in columns.items():
         of[name] = values
-    return order[left], of.compress(left), int((~left).sum()), 0 if usual else int(unclear.sum())
+    return of, left
 
 
 def _go_on(listens: Listens, clock: Clock, order: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     """Places in an order of plays that may go on with the one before them."""
-    second = np.flatnonzero(~changes(listens["user"][order], listens["song"][order]))
+    again = np.zeros(len(order), np.bool_)
+    _mark_song_again(listens.dense("user"), listens.dense("song"), order, again)
+    second = np.flatnonzero(again)
     before, after = order[second - 1], order[second]
     pairs = np.stack([before, after], axis=1).ravel()
     may = _may_go_on(listens.take(pairs), clock.take(pairs))[::2] if len(pairs) else second > 0
     return second[may]
+
+
+@unlocked
+def _mark_song_again(
+    user: npt.NDArray[np.int32],
+    song: npt.NDArray[np.int32],
+    order: npt.NDArray[np.int64],
+    again: npt.NDArray[np.bool_],
+) -> None:
+    """Mark places in an order whose play is of the listener and song before; changes ``again``."""
+    for place in range(1, len(order)):
+        one, other = order[place - 1], order[place]
+        again[place] = user[one] == user[other] and song[one] == song[other]
 
 
 def _may_go_on(of: Listens, clock: Clock) -> npt.NDArray[np.bool_]:
@@ -124,10 +172,11 @@ def _may_go_on(of: Listens, clock: Clock) -> npt.NDArray[np.bool_]:
     may &= resumed | (start == UNKNOWN)
     may &= ~ended_itself(of)[:-1] & (of["skipped"][:-1] != 1)
     may &= clock.measured[1:] & clock.measured[:-1]
-    may &= np.maximum(clock.slack[1:], clock.slack[:-1]) <= SECOND
+    slack = np.maximum(clock.slack[1:], clock.slack[:-1])
+    may &= slack <= SECOND
     gap = clock.start[1:] - clock.end[:-1]
     longest = np.where(interrupted | resumed, PAUSE_MS, SHORT_PAUSE_MS)
-    return may & (gap >= -clock.tolerated()) & (gap <= longest)
+    return may & (gap >= -CLOCK_MS - slack) & (gap <= longest)
 
 
 def _join(of: dict[str, npt.NDArray], clock: Clock, first: int, second: int) -> None:

@@ -7,7 +7,6 @@ player is assumed.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
@@ -17,13 +16,17 @@ import numpy.typing as npt
 
 from musicbox_env.ingest.histories.timing.clock import (
     CLOCK_MS,
+    END,
+    MEASURED,
+    SLACK,
+    START,
     Clock,
-    by_user_and,
-    by_user_moment_and_place,
-    changes,
+    Ints,
+    excess,
 )
 from musicbox_env.ingest.histories.timing.records import Listens
-from musicbox_env.kernels import compiled
+from musicbox_env.ingest.histories.timing.sorting import by_listener, end_of_listener, sort_rows
+from musicbox_env.kernels import unlocked
 
 OVERLAPS: Final = (
     "plays that begin before the last one ends, by the clock alone",
@@ -69,187 +72,200 @@ class TimesRead:
         )
 
 
-def play_order(listens: Listens, clock: Clock) -> npt.NDArray[np.int64]:
-    """Order plays by user and time, ``(plays,)``.
+@unlocked
+def order_plays(
+    rows: Ints, moment: Ints, place: Ints, other_end: Ints, times: Ints, spare: Ints
+) -> None:
+    """Order the plays of a listener by time; ``rows`` and ``spare`` are changed.
 
-    Plays of one moment keep the file's order, or its reverse, if nearly all of the user's can
+    Plays of one moment keep the file's order, or its reverse, if nearly all of the listener's can
     follow each other so. Otherwise the file's order says nothing, and the play that began first
     comes first, reckoned from one end: it is the longest of those that ended in one minute, and
     most likely the first, since the others take the less of that minute. Last, neighbours of nearly
     one moment change places where that lets them follow each other.
-    """
-    # Any moment of a play orders it, but the stated one best: what is reckoned from a time and a
-    # time heard that are exact to different fractions may swap plays that were skipped at once.
-    mixed = ~listens["time_is_start"].all()
-    moment = np.where(clock.measured & mixed, clock.end, listens["time"])
-    user, place = listens["user"], listens["order"]
-    other_end = np.where(listens["time_is_start"] & ~mixed, clock.end, clock.start)
-    order = by_user_and(user, moment)
-    of_one = ~changes(user[order], moment[order])
-    of_one[:-1] |= of_one[1:]
-    tied = np.flatnonzero(of_one)
-    if len(tied):
-        rows = order[tied]
-        order[tied] = rows[
-            _of_one_moment(user[rows], moment[rows], place[rows], other_end[rows], clock.take(rows))
-        ]
-    return _let_follow(order, user, moment, clock)
-
-
-def _of_one_moment(
-    user: npt.NDArray[np.int32],
-    moment: npt.NDArray[np.int64],
-    place: npt.NDArray[np.int64],
-    other_end: npt.NDArray[np.int64],
-    clock: Clock,
-) -> npt.NDArray[np.int64]:
-    """Order plays that others share their moment with, by the first way of `play_order` that fits.
 
     Args:
-        user: Of each play ``(plays,)``, ascending.
-        moment: What is ordered by, ascending within a user.
+        rows: The listener's plays, in any order.
+        moment: What all plays are ordered by.
         place: Row in the file.
-        other_end: The moment of the play's other end.
-        clock: When the plays were.
+        other_end: The moment of a play's other end.
+        times: Those of `Clock`.
+        spare: As long as ``rows`` or longer.
     """
-    first = changes(user, moment)
-    group, begins = np.cumsum(first) - 1, np.append(np.flatnonzero(first), len(first))
-    as_filed = by_user_and(group, place)
-    reversed_ = as_filed[(begins[:-1] + begins[1:] - 1)[group] - np.arange(len(group))]
-    ways = [as_filed, reversed_, by_user_moment_and_place(group, other_end, place)]
-    chosen = np.full(user[-1] + 1, len(ways) - 1)
-    for number in range(len(ways) - 2, -1, -1):
-        ties, bad = _ties(user, group, clock.take(ways[number]))
-        chosen[bad <= ORDER_TRUSTED * ties] = number
-    # All ways hold the plays of a user in the same places.
-    return np.choose(chosen[user], ways)
+    sort_rows(rows, moment, place, spare)
+    ties = bad_as_filed = bad_reversed = 0
+    for i in range(1, len(rows)):
+        one, other = rows[i - 1], rows[i]
+        if moment[one] == moment[other]:
+            ties += 1
+            bad_as_filed += excess(one, other, times) > 0
+            bad_reversed += excess(other, one, times) > 0
+    if bad_as_filed > ORDER_TRUSTED * ties:
+        first = 0
+        for last in range(1, len(rows) + 1):
+            if last < len(rows) and moment[rows[last]] == moment[rows[first]]:
+                continue
+            if last - first > 1:
+                if bad_reversed <= ORDER_TRUSTED * ties:
+                    rows[first:last] = rows[first:last][::-1].copy()
+                else:
+                    sort_rows(rows[first:last], other_end, place, spare)
+            first = last
+    _let_follow(rows, moment, times)
 
 
-def _ties(
-    user: npt.NDArray[np.int32], group: npt.NDArray[np.int64], clock: Clock
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Neighbours of one moment, and those of them that cannot follow each other, ``(users,)``."""
-    tie = group[1:] == group[:-1]
-    bad = tie & (clock.overlaps() > clock.tolerated())
-    size = user[-1] + 1
-    return np.bincount(user[1:][tie], minlength=size), np.bincount(user[1:][bad], minlength=size)
+@unlocked
+def _let_follow(rows: Ints, moment: Ints, times: Ints) -> None:
+    """Swap neighbours of nearly one moment that overlap, where they would not the other way.
 
-
-def _let_follow(
-    order: npt.NDArray[np.int64],
-    user: npt.NDArray[np.int32],
-    moment: npt.NDArray[np.int64],
-    clock: Clock,
-) -> npt.NDArray[np.int64]:
-    """Swap neighbours of nearly one moment that overlap, where they would not the other way."""
-    at, who = moment[order], user[order]
-    first = np.flatnonzero((who[1:] == who[:-1]) & (at[1:] - at[:-1] <= CLOCK_MS))
-    order = order.copy()
+    A play changes places with one neighbour at a time; ``rows`` is changed.
+    """
+    places = np.arange(len(rows) - 1)
     for _ in range(MOST_SWAPS):
-        one, other = order[first], order[first + 1]
-        near = (user[one] == user[other]) & (moment[other] - moment[one] <= CLOCK_MS)
-        tolerated = CLOCK_MS + np.maximum(clock.slack[one], clock.slack[other])
-        guess = ~(clock.measured[one] & clock.measured[other])
-        overlap = np.where(guess, 0, clock.end[one] - clock.start[other])
-        swap = near & (overlap > tolerated)
-        swap &= clock.end[other] - clock.start[one] <= tolerated
-        rows = first[swap]
-        if not len(rows):
-            break
-        # A play changes places with one neighbour at a time.
-        rows = rows[np.diff(rows, prepend=-2) > 1]
-        order[rows], order[rows + 1] = order[rows + 1], order[rows]
-        first = np.unique(np.concatenate([first[swap], rows - 1, rows, rows + 1]))
-        first = first[(first >= 0) & (first < len(order) - 1)]
-    return order
+        found = 0
+        for i in places:
+            one, other = rows[i], rows[i + 1]
+            if moment[other] - moment[one] <= CLOCK_MS and excess(one, other, times) > 0:
+                slack = max(times[one, SLACK], times[other, SLACK])
+                if times[other, END] - times[one, START] <= CLOCK_MS + slack:
+                    places[found] = i
+                    found += 1
+        if not found:
+            return
+        places = _swap(rows, places[:found])
 
 
+@unlocked
+def _swap(rows: Ints, found: Ints) -> Ints:
+    """Swap plays at these places with the next; ``rows`` is changed. Where to look again."""
+    again, number, last = np.empty(3 * len(found), np.int64), 0, -1
+    for k in range(len(found)):
+        i = found[k]
+        swapped = k == 0 or i - found[k - 1] > 1
+        if swapped:
+            rows[i], rows[i + 1] = rows[i + 1], rows[i]
+        for place in range(i - swapped, i + swapped + 1):
+            if last < place < len(rows) - 1:
+                again[number] = last = place
+                number += 1
+    return again[:number]
+
+
+@unlocked
 def find_players(
-    user: npt.NDArray[np.int32],
-    clock: Clock,
-    device: npt.NDArray[np.int32],
-    counts: Counter[str],
-) -> npt.NDArray[np.int64]:
-    """Which player of its user each play ran on, ``(plays,)``, plays in `play_order`.
+    rows: Ints, times: Ints, device: npt.NDArray[np.int32], player: Ints, found: Ints
+) -> int:
+    """Tell which player each play of a listener ran on.
 
     One player plays one thing at a time. A play that begins well before another has ended ran
     on a second player; a little before is what clocks do, and means no time between.
 
     Args:
-        user: User of each play ``(plays,)``.
-        clock: When they were.
-        device: Device of each, negative where unknown ``(plays,)``.
-        counts: Receives `OVERLAPS`.
+        rows: The listener's plays as `order_plays` orders them.
+        times: Those of `Clock`.
+        device: Device of each play, negative where unknown.
+        player: Changed: the number of each play's player, in the order of ``rows``.
+        found: Changed: how many there are of each of `OVERLAPS`.
+
+    Returns:
+        How many players there are.
     """
-    player = np.zeros(len(user), np.int64)
-    if len(user) < 2:
-        return player
-    overlap = np.where(user[1:] == user[:-1], clock.overlaps(), 0)
-    tolerated = clock.tolerated()
-    at_once = overlap > tolerated
-    known = at_once & (device[1:] >= 0) & (device[:-1] >= 0)
-    elsewhere = known & (device[1:] != device[:-1])
-    by_clock = (overlap > tolerated - CLOCK_MS) & ~at_once
-    for what, mask in zip(OVERLAPS, (by_clock, at_once, elsewhere), strict=True):
-        counts[what] += int(mask.sum())
-    begins = np.append(np.flatnonzero(changes(user)), len(user))
-    several = np.unique(np.searchsorted(begins, np.flatnonzero(at_once) + 1, side="right") - 1)
-    for number in several.tolist():
-        rows = slice(begins[number], begins[number + 1])
-        _assign_players(
-            clock.start[rows],
-            clock.end[rows],
-            clock.slack[rows] + CLOCK_MS,
-            clock.measured[rows],
-            device[rows],
-            player[rows],
-        )
-    return player
+    by_clock = at_once = elsewhere = 0
+    for i in range(1, len(rows)):
+        one, other = rows[i - 1], rows[i]
+        more = excess(one, other, times)
+        by_clock += -CLOCK_MS < more <= 0
+        if more > 0:
+            at_once += 1
+            known = device[one] >= 0 and device[other] >= 0
+            elsewhere += known and device[one] != device[other]
+    found[0] += by_clock
+    found[1] += at_once
+    found[2] += elsewhere
+    player[:] = 0
+    return _assign_players(rows, times, device, player) if at_once else 1
 
 
-@compiled
-def _assign_players(
-    start: npt.NDArray[np.int64],
-    end: npt.NDArray[np.int64],
-    slack: npt.NDArray[np.int64],
-    measured: npt.NDArray[np.bool_],
-    device: npt.NDArray[np.int32],
-    player: npt.NDArray[np.int64],
-) -> None:
-    """Give each play of one user to a player that stopped before it began; changes ``player``.
+@unlocked
+def group_by_player(rows: Ints, player: Ints, players: int) -> None:
+    """Put plays of a player together, in their order; ``rows`` and ``player`` are changed."""
+    row_of, player_of, to = rows.copy(), player.copy(), 0
+    for number in range(players):
+        for i in range(len(rows)):
+            if player_of[i] == number:
+                rows[to], player[to] = row_of[i], number
+                to += 1
+
+
+@unlocked
+def _assign_players(rows: Ints, times: Ints, device: npt.NDArray[np.int32], player: Ints) -> int:
+    """Give each play of a listener to a player that stopped before it began; changes ``player``.
 
     To one that its own device has just stopped on, and else to the one that stopped last.
     """
-    ends, devices = np.empty(len(start), np.int64), np.empty(len(start), np.int32)
+    ends, devices = np.empty(len(rows), np.int64), np.empty(len(rows), np.int32)
     players = 0
-    for i in range(len(start)):
-        chosen, own = players, False
+    for i in range(len(rows)):
+        row = rows[i]
+        start, chosen, own = times[row, START], players, False
+        latest = start + times[row, SLACK] + CLOCK_MS
         for p in range(players):
-            if measured[i] and ends[p] > start[i] + slack[i]:
+            if times[row, MEASURED] and ends[p] > latest:
                 continue
-            same = devices[p] == device[i] and device[i] >= 0 and start[i] - ends[p] <= JUST_MS
+            ran = devices[p] == device[row] and device[row] >= 0
+            same = ran and start - ends[p] <= JUST_MS
             if (same and not own) or (
                 same == own and (chosen == players or ends[p] > ends[chosen])
             ):
                 chosen, own = p, same
         if chosen == players:
             players += 1
-        ends[chosen], devices[chosen] = end[i], device[i]
+        ends[chosen], devices[chosen] = times[row, END], device[row]
         player[i] = chosen
+    return players
+
+
+def moments(listens: Listens, clock: Clock) -> tuple[Ints, Ints]:
+    """What plays are ordered by, and the moment of each one's other end, ``(plays,)``.
+
+    Any moment of a play orders it, but the stated one best: what is reckoned from a time and a
+    time heard that are exact to different fractions may swap plays that were skipped at once.
+    """
+    if listens.kept("time_is_start").all():
+        return listens.dense("time"), np.ascontiguousarray(clock.end)
+    moment = np.where(clock.measured, clock.end, listens["time"])
+    return moment, np.ascontiguousarray(clock.start)
 
 
 def overlaps_if_flipped(listens: Listens, lengths: npt.NDArray[np.int32]) -> int:
     """Plays that would overlap if each time were the other end of its play than it is read as."""
     flipped = listens.copy()
     flipped["time_is_start"] = ~flipped["time_is_start"]
-    clock = Clock.of(flipped, lengths)
-    order = play_order(flipped, clock)
-    return int(_at_once(flipped["user"][order], clock.take(order)).sum())
+    clock, user = Clock.of(flipped, lengths), listens.dense("user")
+    moment, other_end = moments(flipped, clock)
+    place, order = listens.dense("order"), by_listener(user)
+    return int(_count_overlaps(user, moment, place, other_end, clock.times, order))
 
 
-def _at_once(user: npt.NDArray[np.int32], clock: Clock) -> npt.NDArray[np.bool_]:
-    """Plays but the first that begin well before the user's last one has ended ``(plays - 1,)``."""
-    return (user[1:] == user[:-1]) & (clock.overlaps() > clock.tolerated())
+@unlocked
+def _count_overlaps(
+    user: npt.NDArray[np.int32],
+    moment: Ints,
+    place: Ints,
+    other_end: Ints,
+    times: Ints,
+    order: Ints,
+) -> int:
+    """Plays that begin well before the listener's last one has ended; ``order`` is changed."""
+    spare, first, count = np.empty_like(order), 0, 0
+    while first < len(order):
+        last = end_of_listener(order, first, user)
+        rows = order[first:last]
+        order_plays(rows, moment, place, other_end, times, spare)
+        for i in range(1, len(rows)):
+            count += excess(rows[i - 1], rows[i], times) > 0
+        first = last
+    return count
 
 
 def times_are_starts(samples: Iterable[Listens]) -> TimesRead:

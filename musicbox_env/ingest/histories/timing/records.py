@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Final
 
 import numpy as np
@@ -94,6 +94,11 @@ class Listens:
         listens._columns = dict(columns)
         return listens
 
+    def dense(self, name: str) -> npt.NDArray:
+        """A column ``(plays,)`` for compiled loops, which take arrays of one layout."""
+        column = self._columns[name]
+        return column if column.ndim else np.full(self._rows, column)
+
     def kept(self, name: str) -> npt.NDArray:
         """A column as it is kept: ``()`` where all plays have one value, else ``(plays,)``."""
         return self._columns[name]
@@ -119,30 +124,9 @@ class Listens:
         same._columns = dict(self._columns)
         return same
 
-    @classmethod
-    def together(cls, some: Sequence[Listens]) -> Listens:
-        """All of these, one behind the other."""
-        if len(some) == 1:
-            return some[0]
-        whole = cls(sum(map(len, some)))
-        for name in COLUMNS if some else ():
-            values = [of.kept(name) for of in some]
-            first = values[0]
-            if any(of.ndim or of != first for of in values):
-                first = np.concatenate([of[name] for of in some])
-            whole._columns[name] = first
-        return whole
-
 
 def repeated(value: npt.NDArray, rows: int) -> npt.NDArray:
     """One value ``()`` for so many plays ``(rows,)``, in no more memory; not to be written into."""
     column = np.ndarray((rows,), value.dtype, value, strides=(0,))
     column.flags.writeable = False
     return column
-
-
-def rearranged(column: npt.NDArray, rows: npt.NDArray[np.integer]) -> npt.NDArray:
-    """Values of a column in these rows; what is `repeated` stays so."""
-    if column.strides == (0,) and len(column):
-        return repeated(column[:1].reshape(()), len(rows))
-    return column.take(rows)

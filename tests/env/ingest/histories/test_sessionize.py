@@ -1,6 +1,6 @@
 """Plays cut into sessions, against the rules once more, a play at a time."""
 
-from collections import Counter, defaultdict
+from collections import Counter
 from itertools import pairwise
 
 import numpy as np
@@ -8,10 +8,10 @@ import pytest
 
 from musicbox_env.ingest.histories.sessionize import (
     FATES,
-    NO_SESSION,
     SessionConfig,
     cut_sessions,
     find_runs,
+    plays_of,
 )
 from musicbox_env.ingest.histories.timing.clock import Clock
 from musicbox_env.ingest.histories.timing.copies import without_duplicates
@@ -70,19 +70,15 @@ def test_windows_against_brute_force(long_runs, least, most):
     config = SessionConfig(min_plays=least, max_plays=most, long_runs=long_runs)
     counts = Counter()
     run = np.repeat(np.arange(len(lengths)), lengths)
-    session, size = cut_sessions(run, config, counts)
-    kept = session != NO_SESSION
-    by_session = defaultdict(list)
-    for row in np.flatnonzero(kept):
-        by_session[session[row]].append(row)
-    assert list(by_session) == list(range(len(by_session)))
-    for rows in by_session.values():
-        assert np.diff(rows).tolist() == [1] * (len(rows) - 1)
+    first, size = cut_sessions(run, config, counts)
+    by_session = [range(a, a + n) for a, n in zip(first.tolist(), size.tolist(), strict=True)]
+    assert plays_of(first, size).tolist() == [row for rows in by_session for row in rows]
+    assert (np.diff(plays_of(first, size)) > 0).all()
+    for rows in by_session:
         assert len(set(run[rows])) == 1
-        assert set(size[rows]) == {len(rows)}
         assert least <= len(rows) <= most
     for number, length in enumerate(lengths):
-        sizes = [len(rows) for rows in by_session.values() if run[rows[0]] == number]
+        sizes = [len(rows) for rows in by_session if run[rows[0]] == number]
         if length < least:
             assert sizes == []
         elif long_runs == "cut":

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from musicbox_env.ingest.histories.timing.clock import Clock, by_user_and
-from musicbox_env.ingest.histories.timing.records import Listens, rearranged
+from musicbox_env.ingest.histories.timing.records import Listens
+from musicbox_env.ingest.histories.timing.sorting import sort_rows
 
 LARGEST = np.iinfo(np.int64).max
 
@@ -44,13 +45,30 @@ def test_clocks_of_plays_of_either_end(starts):
         assert clock.slack.tolist() == [-1] * len(order)
 
 
-def test_one_value_for_all_plays_takes_no_room_in_another_order():
+def test_one_value_for_all_plays_takes_no_room():
     plays = Listens(6, {"time": np.arange(6), "device": 3})
-    order = np.array([5, 0, 1, 4])
-    one, many = (rearranged(plays[name], order) for name in ("device", "time"))
-    assert one.tolist() == [3] * 4
+    one = plays["device"]
+    assert one.tolist() == [3] * 6
     assert one.strides == (0,)
-    assert many.tolist() == order.tolist()
     with pytest.raises(ValueError, match="read-only"):
         one[0] = 4
-    assert rearranged(plays["device"][:0], order[:0]).shape == (0,)
+    some = plays.take(np.array([5, 0, 1, 4]))
+    assert some.kept("device").shape == ()
+    assert some["time"].tolist() == [5, 0, 1, 4]
+    for name in ("device", "time"):
+        column = some.dense(name)
+        assert column.tolist() == some[name].tolist()
+        assert column.flags.c_contiguous
+        assert column.flags.writeable
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_rows_are_sorted_by_key_and_place(seed):
+    """Nearly in order, in reverse, with many of one key: as a plain sort does."""
+    rng = np.random.default_rng(seed)
+    for number in (0, 1, 2, 15, 16, 17, 33, 500):
+        key = np.arange(number) + rng.integers(0, 1 + 20 * seed, number)
+        key = key[::-1].copy() if seed == 3 else key
+        place, rows = rng.permutation(number), rng.permutation(number)
+        sort_rows(rows, key, place, np.empty_like(rows))
+        assert rows.tolist() == np.lexsort((place, key)).tolist()
