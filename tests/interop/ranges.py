@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import sys
 
-from run import PAGE, ROOT, WORK, new_environment, written_between
+from run import PAGE, ROOT, WORK, merged, new_environment
 
 TESTS = (
     "tests/env/test_env.py",
@@ -57,25 +57,13 @@ def tried(case: str, versions: list[str]) -> str:
     return f"| {case} | {', '.join(shown)} | {said.stdout.strip().splitlines()[-1]} |"
 
 
-def case_of(row: str) -> str:
-    """The first cell of a row."""
-    return row.split("|")[1].strip()
-
-
-def merged(page: str, rows: list[str]) -> str:
-    """The page with new rows, each in place of that of the same case."""
-    shown = page.partition(BEGIN)[2].partition(END)[0].strip().splitlines()[len(HEAD) :]
-    known = {case_of(row): row for row in (*shown, *rows)}
-    return written_between(page, BEGIN, "\n".join([*HEAD, *known.values()]), END)
-
-
 def main() -> None:
     """Try the cases, and write the table into the page."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", nargs="+", choices=CASES, default=list(CASES))
     WORK.mkdir(exist_ok=True)
     rows = [tried(case, CASES[case]) for case in parser.parse_args().only]
-    PAGE.write_text(merged(PAGE.read_text(), rows))
+    PAGE.write_text(merged(PAGE.read_text(), BEGIN, HEAD, rows, END))
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
     python tests/interop/run.py --seeds 3 --only sb3 cleanrl
 
 Environments lie in ``.interop/``, results in ``.interop/results.jsonl``: what is there is not made
-again.
+again. Rows of what was not tried stay as they are.
 """
 
 import argparse
@@ -12,7 +12,7 @@ import shlex
 import subprocess
 import sys
 import tomllib
-from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +24,10 @@ WORK = ROOT / ".interop"
 RESULTS = WORK / "results.jsonl"
 PAGE = ROOT / "docs" / "interop.md"
 BEGIN, END = "<!-- table: make interop -->", "<!-- end -->"
+HEAD = (
+    "| library | fewer skips, points | skipped | random | seeds | slates | versions |",
+    "| --- | --- | --- | --- | --- | --- | --- |",
+)
 
 
 def new_environment(folder: Path, *arguments: str) -> Path:
@@ -61,19 +65,19 @@ def known() -> list[dict]:
     return [json.loads(line) for line in lines]
 
 
-def run(library: str, about: dict, seeds: range, steps: int) -> None:
+def run(library: str, about: dict, seeds: range) -> None:
     """Train what is missing of a library's runs, and note the results."""
     python = python_of(library, about)
     for line in about["runs"]:
-        done = {r["seed"] for r in known() if r["run"] == line and r["steps"] == steps}
+        done = {r["seed"] for r in known() if r["run"] == line}
         missing = [str(seed) for seed in seeds if seed not in done]
         if not missing:
             continue
-        words = [python, *shlex.split(line), "--steps", str(steps), "--seeds", *missing]
+        words = [python, *shlex.split(line), "--seeds", *missing]
         with subprocess.Popen(words, cwd=HERE, stdout=subprocess.PIPE, text=True) as process:
             for said in process.stdout:
                 if said.startswith("{"):
-                    row = {"run": line, "library": library, **json.loads(said)}
+                    row = {"run": line, **json.loads(said)}
                     with RESULTS.open("a") as file:
                         file.write(json.dumps(row) + "\n")
                     print(row, flush=True)
@@ -95,38 +99,31 @@ def versions(about: dict) -> str:
     return ", ".join([*about.get("without_dependencies", ()), *about["install"]])
 
 
-def runs_known() -> dict[tuple[str, str, int], list[dict]]:
-    """Results of all seeds of each library, algorithm and number of steps."""
-    runs = defaultdict(list)
-    for result in known():
-        runs[result["library"], result["name"], result["steps"]].append(result)
-    return runs
-
-
 def gains(found: list[dict]) -> list[float]:
     """By how much seeds are skipped less than random."""
     return [r["random"] - r["skip_rate"] for r in found]
 
 
-def table(libraries: dict) -> str:
-    """Markdown: a row for each run."""
-    lines = [
-        "| library | fewer skips, points | skipped | random | seeds | slates | versions |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
-    ]
-    for (library, name, steps), found in runs_known().items():
-        rates = [r["skip_rate"] for r in found]
-        lines.append(
-            f"| {name} | {interval(gains(found))} | {100 * np.mean(rates):.1f} % "
-            f"| {100 * np.mean([r['random'] for r in found]):.1f} % | {len(found)} "
-            f"| {steps:,} | {versions(libraries[library])} |"
-        )
-    return "\n".join(lines)
+def row_of(found: list[dict], about: dict) -> str:
+    """Markdown: the row of one run, from the results of its seeds."""
+    skipped, random = (100 * np.mean([r[key] for r in found]) for key in ("skip_rate", "random"))
+    return (
+        f"| {found[0]['name']} | {interval(gains(found))} | {skipped:.1f} % | {random:.1f} % "
+        f"| {len(found)} | {found[0]['steps']:,} | {versions(about)} |"
+    )
 
 
-def written_between(text: str, begin: str, new: str, end: str) -> str:
-    """A page whose part between two marks is another."""
-    return f"{text.partition(begin)[0]}{begin}\n{new}\n{end}{text.partition(end)[2]}"
+def case_of(row: str) -> str:
+    """The first cell of a row."""
+    return row.split("|")[1].strip()
+
+
+def merged(page: str, begin: str, head: Sequence[str], rows: list[str], end: str) -> str:
+    """A page with new rows of the table between two marks, each in place of that of its case."""
+    shown = page.partition(begin)[2].partition(end)[0].strip().splitlines()[len(head) :]
+    rows_of = {case_of(row): row for row in (*shown, *rows)}
+    new = "\n".join([*head, *rows_of.values()])
+    return f"{page.partition(begin)[0]}{begin}\n{new}\n{end}{page.partition(end)[2]}"
 
 
 def main() -> None:
@@ -138,17 +135,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", nargs="+", choices=libraries, default=list(libraries))
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=6_000)
     given = parser.parse_args()
     WORK.mkdir(exist_ok=True)
+    rows, worse = [], []
     for library in given.only:
-        run(library, libraries[library], range(given.seeds), given.steps)
-    PAGE.write_text(written_between(PAGE.read_text(), BEGIN, table(libraries), END))
-    worse = [
-        name
-        for (library, name, steps), found in runs_known().items()
-        if library in given.only and steps == given.steps and np.mean(gains(found)) <= 0
-    ]
+        about = libraries[library]
+        run(library, about, range(given.seeds))
+        for line in about["runs"]:
+            found = [r for r in known() if r["run"] == line]
+            rows.append(row_of(found, about))
+            if np.mean(gains(found)) <= 0:
+                worse.append(found[0]["name"])
+    PAGE.write_text(merged(PAGE.read_text(), BEGIN, HEAD, rows, END))
     if worse:
         raise SystemExit(f"No better than random: {', '.join(worse)}.")
 
