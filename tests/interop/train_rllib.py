@@ -10,23 +10,36 @@ from ray.rllib.algorithms.sac import SACConfig
 from ray.rllib.core.columns import Columns
 
 RUNNERS, START = 2, 250
-# PPO's KL penalty is left out: it keeps the proto-actions near those of the first random networks.
-# Sessions are short, and a slate changes little of what later ones earn: hence the low gamma.
-PPO = {"train_batch_size": 2_000, "minibatch_size": 250, "num_epochs": 10, "lr": 3e-4}
-PPO |= {"gamma": 0.5, "lambda_": 0.95, "use_kl_loss": False}
-SAC = {"num_steps_sampled_before_learning_starts": START, "initial_alpha": 0.1}
-# Each with the sessions that a runner plays at once.
-SETTINGS = {"SAC": (SACConfig, 1, SAC), "PPO": (PPOConfig, 8, PPO)}
+
+
+def sac():
+    return SACConfig().training(num_steps_sampled_before_learning_starts=START, initial_alpha=0.1)
+
+
+def ppo():
+    """PPO by clipping alone; each runner plays eight sessions at once.
+
+    With RLlib's KL penalty the first proto-actions change too slowly. Sessions are short, and a
+    slate changes little of what later ones earn: hence the low gamma.
+    """
+    return (
+        PPOConfig()
+        .env_runners(num_envs_per_env_runner=8)
+        .rl_module(model_config={"vf_share_layers": True})
+        .training(train_batch_size=2_000, minibatch_size=250, num_epochs=10, lr=3e-4)
+        .training(gamma=0.5, lambda_=0.95, use_kl_loss=False)
+    )
+
+
+ALGORITHMS = {"SAC": sac, "PPO": ppo}
 
 
 def train(name, seed, steps):
     """A policy on flat observations; the runners make environments by name, as `gym.make` does."""
-    config, at_once, settings = SETTINGS[name]
     algorithm = (
-        config()
+        ALGORITHMS[name]()
         .environment("musicbox_env:MusicSession-v0", env_config={"observation": "flat"})
-        .env_runners(num_env_runners=RUNNERS, num_envs_per_env_runner=at_once)
-        .training(**settings)
+        .env_runners(num_env_runners=RUNNERS)
         .debugging(seed=seed, log_level="ERROR")
         .build_algo()
     )
@@ -48,7 +61,7 @@ def train(name, seed, steps):
 
 if __name__ == "__main__":
     chosen = argparse.ArgumentParser(add_help=False)
-    chosen.add_argument("--algorithm", choices=SETTINGS, default="SAC")
+    chosen.add_argument("--algorithm", choices=ALGORITHMS, default="SAC")
     given, rest = chosen.parse_known_args()
     ray.init(num_cpus=RUNNERS + 1, include_dashboard=False, log_to_driver=False)
     report(
