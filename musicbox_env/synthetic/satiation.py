@@ -199,7 +199,9 @@ def satiation_of(value: str | float) -> Satiation | None:
             f"satiation is {value!r}; expected one of {', '.join(SATIATION_LEVELS)}, {NUMBERS}"
         )
     none = numbers[0] == 0
-    given = dict(zip(("strength", "decay", "lag"), [none or numbers[0], *numbers[1:]], strict=False))
+    given = dict(
+        zip(("strength", "decay", "lag"), [none or numbers[0], *numbers[1:]], strict=False)
+    )
     found = Satiation(**given)  # type: ignore[arg-type]  # it refuses a lag that is not whole
     return None if none else found
 
