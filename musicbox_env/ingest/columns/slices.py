@@ -27,9 +27,9 @@ from musicbox_env.ingest.chooser import SessionChooser
 from musicbox_env.ingest.columns.tracks import ROWS, TrackFiles, write_tracks
 from musicbox_env.ingest.parts import Part
 from musicbox_env.ingest.song_ids import SongIds
-from musicbox_env.ingest.threads import Behind, ahead
 from musicbox_env.ingest.time_split import with_folds
 from musicbox_env.schema import STORED_PLAY_COLUMNS, UNKNOWN
+from musicbox_env.threads import Behind, ahead
 
 SLICES: Final = "slices"
 """Folder of what is known of the parts between both walks."""

@@ -20,10 +20,10 @@ from musicbox_env.ingest.columns.duplicates import duplicates
 from musicbox_env.ingest.columns.slices import IDS_FILE, MARK, SLICES, Account, Rules, Slice
 from musicbox_env.ingest.columns.tracks import TrackFiles
 from musicbox_env.ingest.parts import Part
-from musicbox_env.ingest.threads import Behind
 from musicbox_env.ingest.time_split import codes_of
 from musicbox_env.progress import tqdm
 from musicbox_env.schema import EXTRA_PLAY_COLUMNS, STORED_PLAY_COLUMNS
+from musicbox_env.threads import Behind
 from musicbox_env.workers import Piece, Spread
 
 if TYPE_CHECKING:  # slow to import

@@ -79,9 +79,9 @@ from musicbox_env.ingest.histories.timing.records import Listens
 from musicbox_env.ingest.parts import OPINIONS_FILE, SPLIT_CODES, Part, PartWriter
 from musicbox_env.ingest.sources.files import OnBytes, content_salt, describe_source, ignore_bytes
 from musicbox_env.ingest.spelling.precision import MINUTE
-from musicbox_env.ingest.threads import Behind, ahead
 from musicbox_env.ingest.time_split import Spans, require_one_clock
 from musicbox_env.schema import UNKNOWN
+from musicbox_env.threads import Behind, ahead
 
 Estimate = tuple[npt.NDArray[np.int32], npt.NDArray[np.int8]]
 """Length of each track in milliseconds, and the `Evidence` behind it, both ``(tracks,)``."""

@@ -33,7 +33,7 @@ from musicbox_env.ingest.spelling.precision import SECOND, precision_note
 from musicbox_env.ingest.spelling.times import date_evidence, decide_order, without_zone
 from musicbox_env.ingest.spelling.values import stripped
 from musicbox_env.ingest.tables import DamagedFileError, PassedOver, Table
-from musicbox_env.ingest.threads import Behind
+from musicbox_env.threads import Behind
 
 LOST: Final = ": the records from here on are lost"
 

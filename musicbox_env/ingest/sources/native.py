@@ -16,7 +16,7 @@ from typing import Final
 import pyarrow as pa
 
 from musicbox_env.ingest.spelling.dialect import OR_WINDOWS_1252, Rewritten, Source
-from musicbox_env.ingest.threads import ahead
+from musicbox_env.threads import ahead
 
 _LINE_END: Final = re.compile(rb"\r\n|\n|\r")
 

@@ -22,7 +22,7 @@ from musicbox_env.ingest.tables import (
     refuse_repeated,
     text_codes,
 )
-from musicbox_env.ingest.threads import ahead
+from musicbox_env.threads import ahead
 
 PARQUET_ROWS: Final = 65_536
 BUFFER_BYTES: Final = 1 << 20

@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from musicbox_env.ingest.threads import Behind, ahead
+from musicbox_env.threads import Behind, ahead
 
 
 def numbers(made, upto, fails=None):
