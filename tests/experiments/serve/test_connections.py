@@ -105,6 +105,12 @@ def test_what_is_no_http_is_refused_in_json(address):
         assert json.loads(body)["detail"] == MALFORMED
 
 
+@pytest.mark.parametrize("target", [b"http://[::1/x", b"http://", b"a:b", b"http://a?b"])
+def test_targets_that_are_no_addresses_are_no_fault_of_the_service(address, target):
+    head = b" HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n"
+    assert raw(address, b"GET " + target + head).startswith((b"HTTP/1.1 4", b"HTTP/1.1 200 "))
+
+
 def test_a_client_that_sends_no_more_is_answered(address):
     head = b"POST /v1/recommend HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
     answer = raw(address, head + b"Content-Length: 2\r\n\r\n{}", end=True)

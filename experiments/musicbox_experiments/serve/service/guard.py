@@ -9,7 +9,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Final
-from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -96,7 +95,7 @@ class Guard:
         headers = [pair for pair in scope["headers"] if pair[0] != b"range"]  # answers are whole
         path = scope["path"]
         if not path.startswith("/"):  # of a client that takes the service for a proxy (RFC 9112)
-            path = urlsplit(path).path or "/"
+            path = "/" + path.partition("://")[2].partition("/")[2]
         scope = {**scope, "method": method, "headers": headers, "path": path}
         status, started = 0, time.perf_counter()
 
