@@ -162,6 +162,11 @@ class Dataset:
         given = self.about[name]
         self._about.require(given == true, f"{name} is {given!r}", f"{true}, as in {source}")
 
+    def __repr__(self) -> str:
+        """Where it lies and what it holds."""
+        counts = ", ".join(f"{self.about[name]:,} {name}" for name in COUNTS)
+        return f"<Dataset {self.folder}: {counts}>"
+
     def __reduce__(self) -> tuple[Callable[[Path], Dataset], tuple[Path]]:
         """Pickle by path."""
         return Dataset, (self.folder,)

@@ -90,6 +90,14 @@ def test_plays_come_back_as_written(dataset, blocks):
     assert not list(dataset.folder.rglob("*.raw"))
 
 
+def test_a_dataset_says_what_it_holds(tmp_path):
+    small = write(tmp_path / "small", random_blocks(1_200, sessions_per_block=1_200))
+    plays = small.sessions.num_plays
+    assert repr(small) == (
+        f"<Dataset {small.folder}: {len(small.catalog)} tracks, 1,200 sessions, {plays:,} plays>"
+    )
+
+
 def test_how_sessions_are_cut_into_blocks_does_not_matter(tmp_path, monkeypatch):
     small = write(tmp_path / "small", random_blocks(90, sessions_per_block=90))
     (whole,) = random_blocks(90, sessions_per_block=90)
