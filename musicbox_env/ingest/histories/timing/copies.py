@@ -151,31 +151,39 @@ def without_copies(listens: Listens) -> tuple[Listens, int]:
     """
     clock = Clock.of(listens, np.zeros(len(listens), np.int32))
     order, kept = sorted_by_start(listens, clock), np.ones(len(listens), np.bool_)
-    near = np.zeros(len(listens), np.bool_)
+    may, near = np.zeros((2, len(listens)), np.bool_)
     user, song, ms, time = map(listens.dense, ("user", "song", "ms", "time"))
-    _mark_near(user, song, ms, time, clock.times, order, near)
+    _mark_near(user, song, ms, time, clock.times, order, may, near)
     for linked in (_same_play, _one_crowded):
         rows = order[near[order]]
-        copies = rows[_copies(listens.take(rows), clock.take(rows), linked)] if len(rows) else rows
+        copies = rows[:0]
+        if len(rows):
+            copies = rows[_copies(listens.take(rows), clock.take(rows), may[rows], linked)]
         if len(copies):
             kept[copies] = False
             order = order[kept[order]]
             own = order[np.isin(user[order], np.unique(user[copies]))]
-            near[own] = False
-            _mark_near(user, song, ms, time, clock.times, own, near)
+            _mark_near(user, song, ms, time, clock.times, own, may, near)
     lie_so = len(order) == len(listens) and bool((order[1:] > order[:-1]).all())
     return listens if lie_so else listens.take(order), len(listens) - len(order)
 
 
 def _copies(
-    listens: Listens, clock: Clock, linked: Callable[..., npt.NDArray[np.bool_]]
+    listens: Listens,
+    clock: Clock,
+    may: npt.NDArray[np.bool_],
+    linked: Callable[..., npt.NDArray[np.bool_]],
 ) -> npt.NDArray[np.int64]:
-    """Rows of these plays that are copies, each but the best of those that ``linked`` links."""
+    """Rows of these plays that are copies, each but the best of those that ``linked`` links.
+
+    Only those that ``may`` be are looked at: between others, plays of their song are missing.
+    """
     order = np.lexsort((listens["order"], clock.start, listens["song"], listens["user"]))
     shared = _shared_time(listens, clock)[order]
     of, clock = listens.take(order), clock.take(order)
     copy = linked(of, clock, shared > CLOCK_MS + of["resolution"])
     copy &= ~changes(of["user"], of["song"])[1:] & ~on_two_devices(of)
+    copy &= may[order[1:]] & may[order[:-1]]
     told = np.cumsum(np.concatenate([[True], ~copy]))
     crowded = shared > np.minimum(AT_ONCE_MS + of["resolution"], of["ms"] // 2)
     best = np.lexsort((np.arange(len(told)), -of["ms"], crowded, told))
@@ -190,9 +198,10 @@ def _mark_near(
     time: npt.NDArray[np.int64],
     times: npt.NDArray[np.int64],
     order: npt.NDArray[np.int64],
+    may: npt.NDArray[np.bool_],
     near: npt.NDArray[np.bool_],
 ) -> None:
-    """Mark plays of which one may be a copy of the next of its song; ``near`` is changed.
+    """Mark plays of which one may be a copy of the next of its song; changes ``may``, ``near``.
 
     Plays of a song that are near each other are a chain; all of it is marked where any two in it
     may be one play, and with each play those before and behind it, since they may overlap it.
@@ -204,7 +213,8 @@ def _mark_near(
         time: Likewise.
         times: Those of `Clock`.
         order: The plays by user and start.
-        near: Plays that are marked.
+        may: Plays that are marked.
+        near: These, and those before and behind them.
     """
     table, first = _table_for(len(order)), 0
     chain, hot = np.empty(len(order), np.int64), np.zeros(len(order), np.bool_)
@@ -228,7 +238,7 @@ def _mark_near(
             table[slot] = place
         first = last
     for place in range(len(order)):
-        near[order[place]] = hot[chain[place]]
+        may[order[place]] = near[order[place]] = hot[chain[place]]
     _mark_beside(user, song, order, near)
 
 

@@ -53,6 +53,19 @@ def test_a_song_on_repeat_is_no_copy(tmp_path):
     assert dataset.sessions.num_plays + rows["plays in runs too short"] == 600
 
 
+def test_a_song_heard_again_after_another_play_of_it_is_no_copy(tmp_path, plays):
+    """The first A overlaps B, and the last A, as long, nothing; the A in between is longer."""
+    begun = {"A": (0, 20), "B": (5, 20), "C": (30, 20), "A again": (50, 40), "D": (90, 20)}
+    begun |= {"E": (125, 20), "B again": (130, 20), "A at last": (150, 20)}
+    start, heard = np.array([*begun.values()]).T * 1_000
+    end = int(plays["end_ms"].max()) + 86_400_000 + start + heard
+    title = [name[0] for name in begun]
+    late = {"end_ms": end, "ms": heard, "title": title, "artist": "One", "id": title}
+    told = pd.concat([plays, pd.DataFrame(late).assign(reason_end="fwdbtn")])
+    _, rows, _ = ingested(tmp_path, spotify_records(told, reason_start=None))
+    assert rows[COPIES] == 0
+
+
 def test_copies_on_two_devices_are_two_players(tmp_path, plays):
     told = told_again(plays, later=9_000)
     platform = np.where(told.index.duplicated(), "kitchen", "phone")
