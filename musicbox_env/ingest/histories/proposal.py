@@ -66,7 +66,11 @@ def usual_columns(columns: Sequence[str], values: Values | None = None) -> dict[
         return _fits(key, column, values) and not (named and _are_numbers(values.get(column, ())))
 
     def in_unit(column: str, unit: str) -> bool:
-        return unit == (short[column][1] or _unit(values.get(column)))
+        share = "%" in column
+        return not share and unit == (short[column][1] or _unit(values.get(column)))
+
+    def in_percent(column: str) -> bool:
+        return "%" in column and fits_key(column, "played_share")
 
     for key, names in USUAL_NAMES.items():
         propose(key, names, by_name, lambda column, key=key: fits_key(column, key))  # type: ignore[misc]
@@ -81,6 +85,8 @@ def usual_columns(columns: Sequence[str], values: Values | None = None) -> dict[
             propose(f"duration_{unit}", SONGS, in_units, lambda c, unit=unit: in_unit(c, unit))  # type: ignore[misc]
     if "played_ms" in found or "played_s" in found:
         found.pop("played_share", None)
+    elif "played_share" not in found:
+        propose("played_share", WITHOUT_UNIT["played"], by_name, in_percent)
     return _by_values(found, by_name, values)
 
 

@@ -307,3 +307,12 @@ def test_columns_named_in_other_languages_are_proposed(table, expected):
     row = dict(cell.split("=") for cell in table.split(";"))
     found = propose_mapping([*row], {column: [value] for column, value in row.items()})
     assert found == read_mapping(expected)
+
+
+@pytest.mark.parametrize("name", ["Gehört in %", "Played (%)", "% écouté"])
+def test_a_column_named_with_a_percent_sign_holds_shares(name):
+    values = {"Time": ["2024-01-01 10:00:00"], "Track": ["t1"], name: ["50"]}
+    found = usual_columns([*values], values)
+    assert found["played_share"] == name
+    assert not found.keys() & {"played_s", "duration_s"}
+    assert "duration_s" not in usual_columns(["Length (%)"], {"Length (%)": ["50"]})
