@@ -99,7 +99,7 @@ class Songs:
         """
         text = query[:LONGEST_QUERY].strip()
         rows = [*self._found(text), *self._words.songs(name_key(text))]
-        if not self._words or not rows:
+        if text and (not self._words or not rows):
             rows += _holding(self._ids, text, ignore_case=True)[:limit].tolist()
         return list(dict.fromkeys(rows))[:limit]
 

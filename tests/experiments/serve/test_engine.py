@@ -150,7 +150,7 @@ def test_songs_are_found_with_typos(synthetic):
         name = songs.name(row)
         place = int(rng.integers(1, len(name) - 1))
         assert row in songs.search(name[:place] + name[place + 1 :], 3)
-    assert songs.search("zzzzzz", 3) == []
+    assert songs.search("zzzzzz", 3) == songs.search("  ", 3) == []
 
 
 def test_songs_are_found_by_the_words_that_people_remember():
