@@ -1,7 +1,7 @@
 """Agents of a run that answer many listeners at once.
 
-What one listener is answered depends neither on the others of the batch nor on their number; it is
-what `musicbox recommend` prints.
+What one listener is answered depends on neither the others of the batch nor their number, but for
+what rounding decides; it is what `musicbox recommend` prints.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Sessions that are in no log, and agents that recommend into them, many sessions at once.
 
-What one session is given depends neither on the others of a batch nor on their number. The command
-`musicbox recommend`, playlists and the service all ask here.
+What one session is given depends on neither the others of a batch nor their number, but for what
+rounding decides: torch rounds sums otherwise for one session than for many. The command `musicbox
+recommend`, playlists and the service all ask here.
 """
 
 from __future__ import annotations
