@@ -90,11 +90,13 @@ class PlannerAgent(SkylineAgent):
             blind = self.settings.reach == "nothing"
             wear = 0.0 if blind else outlook.satiation.strength * outlook.wear
             return best_candidates(outlook.candidates, -(outlook.logits + wear), self.slate_size)
-        slates = outlook.greedy(self.slate_size)  # of a session's last slate not all may be heard
+        slates = outlook.greedy(self.slate_size)
         left = simulator.remaining[rows]
         for i in range(len(rows)):
-            heard = min(self.slate_size, int(left[i]))
-            slates[i, :heard] = planned(outlook, i, heard, int(left[i]), self.settings)
+            heard = min(self.slate_size, int(left[i]))  # of a last slate not all may be heard
+            first = planned(outlook, i, heard, int(left[i]), self.settings)
+            others = slates[i][~np.isin(slates[i], first)]
+            slates[i] = np.concatenate([first, others, slates[i]])[: self.slate_size]
         return slates
 
 

@@ -170,6 +170,14 @@ def test_of_a_slate_that_is_not_heard_to_its_end_only_what_is_heard_counts(worn)
     np.testing.assert_array_equal(act(agent, observation)[:, 0], skips.argmin(axis=1))
 
 
+def test_planner_names_no_song_twice_in_a_slate_that_is_not_heard_to_its_end(worn):
+    """Not even where the songs that it plans for the places heard are others than the best next."""
+    agent = make_agent("planner", worn, settings={"slate_size": 8})
+    env, observation = begun(agent, worn, 60)
+    env.simulator.remaining[:] = 3
+    assert [len(set(slate)) for slate in act(agent, observation).tolist()] == [8] * 60
+
+
 def test_planner_is_the_skyline_where_nothing_wears_out(synthetic):
     slates = []
     for name in ("planner", "skyline"):
