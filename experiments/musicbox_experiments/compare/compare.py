@@ -47,7 +47,7 @@ from musicbox_experiments.text import say
 from musicbox_experiments.train.folder import as_stored, prepared_folder
 from musicbox_experiments.train.jobs import curve, train_all, untrained
 from musicbox_experiments.train.simulators import OTHERS, OWN, Listeners
-from musicbox_experiments.train.variants import about, agent_of
+from musicbox_experiments.train.variants import about, agent_of, parse_settings
 
 BOUNDS = ("skyline", "bayes")
 """They know what no recommender can: the evaluator's own probabilities, or the law behind the data.
@@ -143,7 +143,7 @@ def _study(
         reranking=reranking,
         curves=_curves(config, arms),
         bounds=(*BOUNDS, *(label for label in config.agents if agent_of(label) == PLANNER)),
-        descriptions=_descriptions(config.agents, listeners),
+        descriptions=_descriptions(config, listeners),
         first_figures=_first_figures(
             [r for r in rollouts if r.evaluator == "replay"], world, dataset
         ),
@@ -167,9 +167,10 @@ def _curves(
     return found
 
 
-def _descriptions(agents: Sequence[str], listeners: Listeners) -> dict[str, str]:
+def _descriptions(config: CompareConfig, listeners: Listeners) -> dict[str, str]:
     """A line for each agent and evaluator: what its variant is, or the first of its docstring."""
-    lines = {label: about(label) for label in agents}
+    given = parse_settings(config.agent_settings)
+    lines = {label: about(label, given) for label in config.agents}
     for evaluator in listeners.evaluators:
         if (kind := evaluator.partition("-")[0]) in LISTENERS:
             lines[evaluator] = (LISTENERS[kind].__doc__ or "").strip().partition("\n")[0]

@@ -166,13 +166,19 @@ def settings_of(label: str, given: Mapping[str, Mapping[str, Any]]) -> dict[str,
     return {**variant_of(label).settings, **given.get(training_of(label), {})}
 
 
-def about(label: str) -> str:
-    """A line on what a label stands for."""
+def about(label: str, given: Mapping[str, Mapping[str, Any]]) -> str:
+    """A line on what a label stands for.
+
+    Args:
+        label: An agent, or one of its variants, with settings of acting behind it or without.
+        given: The user's own settings of agents and variants, by label.
+    """
     training, at, acting = label.partition(AT)
     if at:
         return f"The trainings of {training}, acting with {acting.replace(',', ', ')}."
-    own = "Under settings of its own: " if PLUS in label and label not in VARIANTS else ""
-    return own + variant_of(label).about.partition("\n")[0]
+    line = variant_of(label).about.partition("\n")[0]
+    own = ", ".join(f"{name}={value}" for name, value in given.get(label, {}).items())
+    return f"{line} With settings of its own: {own}." if own else line
 
 
 def parse_settings(settings: Sequence[str]) -> Settings:

@@ -191,7 +191,15 @@ def test_every_documented_variant_can_be_made(label, synthetic):
     agent = make_agent(agent_of(label), synthetic, settings=settings_of(label, {}))
     untouched = make_agent(agent_of(label), synthetic)
     assert (agent.settings != untouched.settings) != bool(VARIANTS[label].pessimism)
-    assert about(label) == VARIANTS[label].about
+    assert about(label, {}) == VARIANTS[label].about
+
+
+def test_settings_of_its_own_are_named_in_what_is_said_of_a_variant():
+    given = parse_settings(["planner+blind.reach=nothing", "planner+blind.candidates=9"])
+    said = about("planner+blind", given)
+    assert said.startswith(about("planner", given))
+    assert said.endswith(" With settings of its own: reach=nothing, candidates=9.")
+    assert about("planner", given) == about("planner", {})
 
 
 def test_given_settings_win_over_those_of_a_variant():

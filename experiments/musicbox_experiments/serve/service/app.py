@@ -177,7 +177,7 @@ class Service:
 def _about(served: ServedAgent) -> str:
     """What an agent does, by its class where its folder was renamed and the label names none."""
     with suppress(ValueError):
-        return about(served.label)
+        return about(served.label, {})
     return (type(served.agent).__doc__ or "").partition("\n")[0]
 
 
