@@ -27,7 +27,7 @@ from musicbox_env.ingest.plays import (
     parse_name,
     source_parser,
 )
-from musicbox_env.ingest.spelling.precision import TimeGrid, written_precision
+from musicbox_env.ingest.spelling.precision import SECOND, TimeGrid, written_precision
 from musicbox_env.ingest.spelling.values import LONGEST_MS
 from musicbox_env.ingest.tables import Rows, text_codes
 from musicbox_env.kernels import unlocked
@@ -56,6 +56,7 @@ class ListenReader:
         grids: How exact the times of each table are.
         left_out: Rows that are no listening to music, by what they are.
         lengths_missing: Whether a play was read whose track has no stated length.
+        pauses_untold: Whether one was read that may be a piece of another, for all that is told.
     """
 
     def __init__(self, salt: bytes, rejects: Rejects, notes: Counter[str]) -> None:
@@ -70,7 +71,7 @@ class ListenReader:
         self.tracks = Tracks()
         self.grids: list[TimeGrid] = []
         self.left_out: Counter[str] = Counter()
-        self.lengths_missing = False
+        self.lengths_missing = self.pauses_untold = False
         self._rejects, self._notes = rejects, notes
         self._devices = Names()
         self._salt = salt
@@ -148,7 +149,11 @@ class ListenReader:
         self._order += len(rows)
         kept = check.kept & ~unplayable
         records = records if kept.all() else records.compress(kept)
-        self.lengths_missing |= bool(((records["length"] < 0) & (records["opinion"] < 0)).any())
+        plays = records["opinion"] < 0
+        self.lengths_missing |= bool(((records["length"] < 0) & plays).any())
+        untold = plays & (records["reason_end"] < 0) & (records["reason_start"] < 0)
+        untold &= (records["ms"] >= 0) & (records["resolution"] <= SECOND)
+        self.pauses_untold |= bool(untold.any())
         return records
 
     def _tracks(

@@ -68,7 +68,11 @@ from musicbox_env.ingest.histories.sessionize import (
 )
 from musicbox_env.ingest.histories.timing.clock import Clock, with_true_starts
 from musicbox_env.ingest.histories.timing.copies import without_copies, without_duplicates
-from musicbox_env.ingest.histories.timing.pieces import may_be_pieces, with_pieces_joined
+from musicbox_env.ingest.histories.timing.pieces import (
+    PiecesCount,
+    may_be_pieces,
+    with_pieces_joined,
+)
 from musicbox_env.ingest.histories.timing.players import (
     OVERLAPS,
     TimesRead,
@@ -155,6 +159,7 @@ class _HistoryMaker(ExitStack):
         self._tables = self.enter_context(HistoryTables(files, folder, config, writer, salt))
         self._times = TimesRead(are_starts=True)
         self._counts: Counter[str] = Counter()
+        self._pieces = PiecesCount()
         self._evidence = np.zeros(len(Evidence), np.int64)
         self._told: list[str] = []
         self._spans = Spans()
@@ -181,16 +186,19 @@ class _HistoryMaker(ExitStack):
             self._times = times_are_starts(self._undecided_plays(groups))
             self._told.append(self._times.note)
         estimate, buckets, numbers = None, tables.plays, groups
-        if tables.reader.lengths_missing:
+        settle = tables.reader.lengths_missing or tables.reader.pauses_untold
+        if settle:
             settled = self.enter_context(Buckets(self._folder, len(groups)))
-            estimate = self._estimate(map(buckets.read, groups), settled, len(names))
+            estimate = self._settle(map(buckets.read, groups), settled, len(names))
             buckets, numbers = settled, [[number] for number in range(len(groups))]
+        if tables.reader.pauses_untold:
+            self._count_pieces(map(buckets.read, numbers), estimate)
         mentioned = np.zeros(len(names), np.bool_)
         listeners = 0
         # Sessions are written while those of the next bucket are cut.
         with OpinionFile(self._folder / OPINIONS_FILE) as told, Behind() as behind:
             for number, of_group in enumerate(ahead(map(buckets.read, numbers))):
-                some = self._listens(of_group) if estimate is None else pieces(of_group)
+                some = pieces(of_group) if settle else self._listens(of_group)
                 cut = [self._cut(listens, estimate) for listens in some]
                 if cut:
                     sessions = CutSessions.together(cut)
@@ -200,15 +208,24 @@ class _HistoryMaker(ExitStack):
         merged_ids = tracks.write_names(self._folder / "names.parquet", mentioned)
         return self._account(listeners, merged_ids)
 
-    def _estimate(self, read: Iterator[Listens], settled: Buckets, number: int) -> Estimate:
+    def _settle(self, read: Iterator[Listens], settled: Buckets, number: int) -> Estimate | None:
         """Lengths of all tracks, where some play states none; plays go to ``settled``."""
+        missing = self._tables.reader.lengths_missing
         lengths, gaps = LengthEstimate(number), GapLengths(number)
         for place, group in enumerate(ahead(read)):
             for listens in self._listens(group):
                 settled.write(place, listens)
-                lengths.add(listens.compress(~may_be_pieces(listens)))
-                gaps.add(listens)
-        return gaps.improve(lengths.finish())
+                if missing:
+                    lengths.add(listens.compress(~may_be_pieces(listens)))
+                    gaps.add(listens)
+        return gaps.improve(lengths.finish()) if missing else None
+
+    def _count_pieces(self, read: Iterator[Listens], estimate: Estimate | None) -> None:
+        """Count plays that may be pieces, before any of them is joined."""
+        for group in ahead(read):
+            for listens in pieces(group):
+                _, _, known, sure = lengths_of(listens, estimate)
+                self._pieces.add(listens, known, sure)
 
     def write_split_codes(self, split: SplitConfig) -> None:
         """Write the split code of each session that was written, none of its times."""
@@ -286,13 +303,10 @@ class _HistoryMaker(ExitStack):
 
     def _cut(self, listens: Listens, estimate: Estimate | None) -> CutSessions:
         """Whole sessions of some listeners, with levels; without estimate all lengths are told."""
-        known = length = listens.dense("length")
-        sure, length_from = np.ones(len(length), np.bool_), np.zeros(len(length), np.int8)
-        if estimate is not None:
-            length, length_from = (values[listens["track"]] for values in estimate)
-            known = np.where(listens["length"] > 0, listens["length"], length)
-            sure = (listens["length"] > 0) | (length_from != Evidence.TYPICAL_LENGTH)
-        rows, listens, joined, unclear = with_pieces_joined(listens, known, sure)
+        length, length_from, known, sure = lengths_of(listens, estimate)
+        rows, listens, joined, unclear = with_pieces_joined(
+            listens, known, sure, usual=self._pieces.usual
+        )
         length, length_from, known = length[rows], length_from[rows], known[rows]
         listens = with_inferred_times(listens, known, sure[rows])
         self._counts[PIECES] += joined
@@ -356,3 +370,27 @@ class _HistoryMaker(ExitStack):
         hours_known = self._config.timezone is not None or bool(no_clock)
         counted = history_notes(self._counts, self._longest, hours_known=hours_known)
         return [*self._tables.notes(), *self._told, *no_clock, *counted]
+
+
+def lengths_of(
+    listens: Listens, estimate: Estimate | None
+) -> tuple[
+    npt.NDArray[np.int32], npt.NDArray[np.int8], npt.NDArray[np.int32], npt.NDArray[np.bool_]
+]:
+    """Lengths of the tracks of plays in milliseconds, each ``(plays,)``.
+
+    Args:
+        listens: The plays.
+        estimate: Of all tracks; None where each play states the length.
+
+    Returns:
+        Those of the tracks, the `Evidence` behind them, those that plays state where they do, and
+        whether these are more than a guess.
+    """
+    if estimate is None:
+        length = listens.dense("length")
+        return length, np.zeros(len(length), np.int8), length, np.ones(len(length), np.bool_)
+    length, length_from = (values[listens["track"]] for values in estimate)
+    stated = listens["length"] > 0
+    known = np.where(stated, listens["length"], length)
+    return length, length_from, known, stated | (length_from != Evidence.TYPICAL_LENGTH)

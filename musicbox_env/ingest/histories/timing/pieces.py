@@ -5,6 +5,7 @@ A row that goes on with the play before it is counted, and becomes no second pla
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -54,44 +55,103 @@ def may_be_pieces(listens: Listens) -> npt.NDArray[np.bool_]:
     return pieces
 
 
+class PiecesCount:
+    """How many plays, of all that are read, are pieces if no reason says that they are none."""
+
+    def __init__(self) -> None:
+        """Begin."""
+        self._unclear = self._untold = 0
+
+    def add(
+        self, listens: Listens, lengths: npt.NDArray[np.int32], known: npt.NDArray[np.bool_]
+    ) -> None:
+        """Count those of some listeners; arguments as of `with_pieces_joined`."""
+        if not _tell_no_pause(listens):
+            pairs = _Pairs.of(listens, lengths, known)
+            self._unclear += int(pairs.unclear.sum())
+            self._untold += _untold(listens, pairs.order)
+
+    @property
+    def usual(self) -> bool:
+        """Whether they are so many that few listeners would begin a song again so often."""
+        return self._unclear > max(PIECES_USUAL * self._untold, FEWEST_PIECES)
+
+
 def with_pieces_joined(
-    listens: Listens, lengths: npt.NDArray[np.int32], known: npt.NDArray[np.bool_]
+    listens: Listens,
+    lengths: npt.NDArray[np.int32],
+    known: npt.NDArray[np.bool_],
+    *,
+    usual: bool,
 ) -> tuple[npt.NDArray[np.int64] | slice, Listens, int, int]:
     """Join the pieces of plays that were paused and went on.
 
     Pieces follow each other in the listener's plays, are of one song, hold no more than its length
     together, and are not what a listener leaves behind who skips, goes back or starts anew. Where
     no reason tells, a song that is begun again looks the same: then they are joined only where
-    more than `PIECES_USUAL` of the plays are such pairs, which few listeners would make.
+    such pairs are usual.
 
     Args:
         listens: The plays.
         lengths: Lengths of their tracks in milliseconds ``(plays,)``.
         known: Where these are more than a guess ``(plays,)``.
+        usual: What `PiecesCount` found over all plays.
 
     Returns:
         Rows that are left, these plays, how many rows went into others, and how many that might
         have did not.
     """
-    if (listens.kept("resolution") > SECOND).all():  # no times that tell a pause
+    if _tell_no_pause(listens):
         return slice(None), listens, 0, 0
-    clock = Clock.of(listens, lengths)
-    order = sorted_by_start(listens, clock)
-    second = _go_on(listens, clock, order)
-    # A reason is word enough where no length is known.
-    limit = np.where(known, ONE_LENGTH * lengths, np.inf)[order]
-    one, other = order[second - 1], order[second]
-    fit = listens["ms"][other].astype(np.int64) + listens["ms"][one] <= limit[second - 1]
-    second, one, other = second[fit], one[fit], other[fit]
-    told = (listens["reason_end"][one] >= 0) | (listens["reason_start"][other] >= 0)
-    unclear = ~told & known[one]
-    usual = unclear.sum() > max(PIECES_USUAL * _untold(listens, order), FEWEST_PIECES)
-    second = second[told | (unclear & usual)]
-    unjoined = 0 if usual else int(unclear.sum())
+    pairs = _Pairs.of(listens, lengths, known)
+    order, second = pairs.order, pairs.second[pairs.told | (pairs.unclear & usual)]
+    unjoined = 0 if usual else int(pairs.unclear.sum())
     if not len(second):
         return slice(None), listens, 0, unjoined
-    of, left = _joined(listens.take(order), clock.take(order), second, limit)
+    of, left = _joined(listens.take(order), pairs.clock.take(order), second, pairs.limit)
     return order[left], of.compress(left), int((~left).sum()), unjoined
+
+
+def _tell_no_pause(listens: Listens) -> bool:
+    """Whether all times are too rough for it."""
+    return bool((listens.kept("resolution") > SECOND).all())
+
+
+@dataclass(frozen=True)
+class _Pairs:
+    """Neighbours that may be pieces of one play.
+
+    Attributes:
+        clock: When the plays were.
+        order: They by listener and start ``(plays,)``.
+        limit: How long each in that order may be with what goes on with it ``(plays,)``.
+        second: Places in the order of those that may go on with the one before ``(pairs,)``.
+        told: Whether a reason says so ``(pairs,)``.
+        unclear: Whether none does, and the length is known ``(pairs,)``.
+    """
+
+    clock: Clock
+    order: npt.NDArray[np.int64]
+    limit: npt.NDArray[np.float64]
+    second: npt.NDArray[np.int64]
+    told: npt.NDArray[np.bool_]
+    unclear: npt.NDArray[np.bool_]
+
+    @classmethod
+    def of(
+        cls, listens: Listens, lengths: npt.NDArray[np.int32], known: npt.NDArray[np.bool_]
+    ) -> _Pairs:
+        """Those of some listeners; arguments as of `with_pieces_joined`."""
+        clock = Clock.of(listens, lengths)
+        order = sorted_by_start(listens, clock)
+        second = _go_on(listens, clock, order)
+        # A reason is word enough where no length is known.
+        limit = np.where(known, ONE_LENGTH * lengths, np.inf)[order]
+        one, other = order[second - 1], order[second]
+        fit = listens["ms"][other].astype(np.int64) + listens["ms"][one] <= limit[second - 1]
+        second, one, other = second[fit], one[fit], other[fit]
+        told = (listens["reason_end"][one] >= 0) | (listens["reason_start"][other] >= 0)
+        return cls(clock, order, limit, second, told, ~told & known[one])
 
 
 def _untold(listens: Listens, order: npt.NDArray[np.int64]) -> int:

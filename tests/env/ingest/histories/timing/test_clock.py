@@ -174,6 +174,25 @@ def test_pieces_in_a_table_without_reasons(tmp_path, plays):
     assert "3 rows may be the second piece of a play" in notes
 
 
+@pytest.mark.parametrize(("lengths_told", "joined"), [(True, 122), (False, 118)])
+def test_what_a_service_tells_is_read_of_all_its_listeners(tmp_path, plays, lengths_told, joined):
+    """Whoever else's plays lie beside theirs, a few pieces of one listener are joined too.
+
+    Without lengths all but four: those of songs whose estimated length is too short.
+    """
+    of = {name: plays if name == "often" else plays.iloc[:300] for name in ("often", "seldom")}
+    told = [
+        table(in_pieces(of[name], every=every), "end_ms", 1, "%Y-%m-%dT%H:%M:%S.%fZ")
+        for name, every in (("often", 5), ("seldom", 200))
+    ]
+    both = pd.concat([rows.assign(user_id=name) for rows, name in zip(told, of, strict=True)])
+    if not lengths_told:
+        both = both.drop(columns="duration_ms")
+    _, rows, notes = ingested(tmp_path, both)
+    assert rows[PIECES] == joined
+    assert "may be the second piece" not in notes
+
+
 @pytest.mark.parametrize("reasons", [("fwdbtn", "fwdbtn"), ("backbtn", "backbtn")])
 def test_a_song_skipped_and_begun_again_is_two_plays(tmp_path, plays, reasons):
     records = spotify_records(in_pieces(plays, 0, 5, reasons))
