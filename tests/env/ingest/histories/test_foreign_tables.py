@@ -2,6 +2,7 @@
 
 import io
 import re
+from functools import cache
 
 import numpy as np
 import pandas as pd
@@ -52,20 +53,34 @@ ODD_TABLES = {
 }
 
 
+def heard_by_listeners(folder, table, ending):
+    """How many listeners a table has, and the levels of their sessions."""
+    path = folder / f"plays.{ending}"
+    table.to_parquet(path) if ending == "parquet" else table.to_csv(path, index=False)
+    dataset = run(folder, path, map=FOREIGN_MAP)
+    return dataset.about["history"]["listeners"], sorted(by_length(dataset, "level"))
+
+
+@pytest.fixture(scope="module")
+def plain_table():
+    return foreign_table(make_history(60, tracks=150, users=5, days=60, seed=6))
+
+
+@pytest.fixture(scope="module")
+def heard(plain_table, tmp_path_factory):
+    """What the plain table holds, by the ending of its file."""
+    return cache(
+        lambda ending: heard_by_listeners(tmp_path_factory.mktemp("plain"), plain_table, ending)
+    )
+
+
 @pytest.mark.parametrize("table", ODD_TABLES)
 @pytest.mark.parametrize("ending", ["parquet", "csv"])
-def test_tables_of_every_type_are_the_same(tmp_path, table, ending):
+def test_tables_of_every_type_are_the_same(tmp_path, plain_table, heard, table, ending):
     """Integer ids, times of every unit: the same sessions, levels and number of listeners."""
-    history = make_history(60, tracks=150, users=5, days=60, seed=6)
-    found = []
-    for name, frame in (("a", foreign_table(history)), ("b", None)):
-        frame = ODD_TABLES[table](foreign_table(history)) if frame is None else frame
-        path = tmp_path / f"{name}.{ending}"
-        frame.to_parquet(path) if ending == "parquet" else frame.to_csv(path, index=False)
-        dataset = run(tmp_path, path, out=name, map=FOREIGN_MAP)
-        found.append((dataset.about["history"]["listeners"], sorted(by_length(dataset, "level"))))
-    assert found[0] == found[1]
-    assert len(found[0][1]) == 60
+    found = heard_by_listeners(tmp_path, ODD_TABLES[table](plain_table), ending)
+    assert found == heard(ending)
+    assert len(found[1]) == 60
 
 
 def test_a_table_with_titles_speaks_in_songs(tmp_path):

@@ -4,6 +4,7 @@ import bz2
 import io
 import json
 from dataclasses import dataclass
+from functools import cache
 
 import make_scrobbles
 import numpy as np
@@ -105,6 +106,18 @@ def ingested(tmp_path, content, **options):
     return run(tmp_path, tmp_path / "listens", inferred_levels=True, **options).about["history"]
 
 
+@pytest.fixture(scope="module")
+def rows_of(files, tmp_path_factory):
+    """The account of a good file of a service as it is put together here, by its name."""
+
+    def ingested_once(name):
+        service = SERVICES[name]
+        content = service.content(service.frame(files[name]))
+        return ingested(tmp_path_factory.mktemp(name), content)["rows"]
+
+    return cache(ingested_once)
+
+
 def turned_away(rows):
     """Rows that were rejected or left out."""
     return rows["rejected"] + sum(n for what, n in rows.items() if what.startswith("left out"))
@@ -120,12 +133,12 @@ def bad_value(frame, service, column, value):
 
 @pytest.mark.parametrize("what", ["nothing", "NaN", "text", "of 1970", "no song"])
 @pytest.mark.parametrize("name", SERVICES)
-def test_bad_rows_are_counted_one_by_one(tmp_path, files, name, what):
+def test_bad_rows_are_counted_one_by_one(tmp_path, files, rows_of, name, what):
     service = SERVICES[name]
     frame = service.frame(files[name])
     value = {"nothing": None, "NaN": np.nan, "text": "soon", "of 1970": 100}.get(what)
     column = service.song if what == "no song" else service.time
-    before = turned_away(ingested(tmp_path, files[name], out="good")["rows"])
+    before = turned_away(rows_of(name))
     rows = ingested(tmp_path, bad_value(frame, service, column, value), max_rejects=0.1)["rows"]
     assert rows["read"] == len(frame)
     assert turned_away(rows) == before + len(BAD_ROWS)
@@ -177,7 +190,7 @@ def test_a_file_that_is_cut_is_refused_or_read_to_the_cut(tmp_path, files, name)
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "cp1252"])
 @pytest.mark.parametrize("name", [n for n, of in SERVICES.items() if of.kind != "parquet"])
-def test_other_encodings_are_read_or_refused(tmp_path, files, name, encoding):
+def test_other_encodings_are_read_or_refused(tmp_path, files, rows_of, name, encoding):
     service = SERVICES[name]
     frame = service.frame(files[name])
     content = service.content(frame, encoding)
@@ -189,5 +202,4 @@ def test_other_encodings_are_read_or_refused(tmp_path, files, name, encoding):
         with pytest.raises(InputError, match=named):
             ingested(tmp_path, content)
         return
-    good = ingested(tmp_path, service.content(frame), out="good")["rows"]
-    assert ingested(tmp_path, content)["rows"] == good
+    assert ingested(tmp_path, content)["rows"] == rows_of(name)
