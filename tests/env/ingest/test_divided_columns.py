@@ -57,7 +57,14 @@ def test_parts_without_a_common_session_have_no_duplicates(tmp_path):
     assert [len(part) for part in duplicates([tmp_path / "a", tmp_path / "b"])] == [0, 0]
 
 
-@pytest.mark.parametrize("options", [{}, {"session_length": 12}, {"incomplete": "drop"}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        pytest.param({"session_length": 12}, marks=pytest.mark.slow),
+        pytest.param({"incomplete": "drop"}, marks=pytest.mark.slow),
+    ],
+)
 def test_two_processes_write_the_same_bytes(tmp_path, logs, monkeypatch, options):
     alone = run(tmp_path, logs, out="alone", max_rejects=0.5, **options)
     monkeypatch.setattr(tracks, "PLAYS_A_RANGE", 100)

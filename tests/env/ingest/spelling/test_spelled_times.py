@@ -35,7 +35,7 @@ from musicbox_env.ingest.spelling.times import DAY_FIRST, TimeSpelling, parse_ti
         ("%H:%M:%S on %d, %m %y", ",time_format=%H:%M:%S on %d, %m %y"),
     ],
 )
-@pytest.mark.parametrize("sep", [",", ";"])
+@pytest.mark.parametrize("sep", [pytest.param(",", marks=pytest.mark.slow), ";"])
 def test_times_in_every_spelling(tmp_path, expected, text, more, sep):
     table = with_time(plays_of(), text)
     check(tmp_path, table.to_csv(index=False, sep=sep), expected, map=MAP + more)
