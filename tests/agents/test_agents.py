@@ -1,6 +1,7 @@
 """The contract of all agents: whatever `musicbox_agents.AGENTS` names is tried here."""
 
 import json
+from functools import cache
 
 import gymnasium as gym
 import numpy as np
@@ -50,6 +51,12 @@ def small_agent(name, dataset, seed=0):
 def learned(name, dataset, seed=0):
     options = {"data": str(dataset.folder), "listener": "ground_truth"}
     return small_agent(name, dataset, seed).learn(options, STEPS)
+
+
+@pytest.fixture(scope="module")
+def taught(synthetic):
+    """Agents that learned, by name and seed, each made when it is first asked for."""
+    return cache(lambda name, seed=0: learned(name, synthetic, seed))
 
 
 def first_observations(agent, dataset, num_envs=BATCH, **options):
@@ -199,8 +206,8 @@ def test_long_sessions_get_the_best_of_what_is_left(synthetic):
 
 
 @pytest.mark.parametrize("name", AGENTS)
-def test_deterministic_actions_are(synthetic, name):
-    agent = learned(name, synthetic)
+def test_deterministic_actions_are(synthetic, taught, name):
+    agent = taught(name)
     _, observation = first_observations(agent, synthetic)
     first = act(agent, observation)
     agent.predict(observation, deterministic=False)
@@ -219,21 +226,22 @@ def test_an_agent_of_a_version_with_other_settings_is_refused(synthetic, tmp_pat
 
 
 @pytest.mark.parametrize("name", AGENTS)
-def test_saved_and_loaded_acts_the_same(synthetic, name, tmp_path):
-    agent = learned(name, synthetic, seed=5)
+def test_saved_and_loaded_acts_the_same(synthetic, taught, name, tmp_path):
+    agent = taught(name, 1)
     agent.save(tmp_path)
     again = load_agent(tmp_path, synthetic)
-    assert (type(again), again.seed, again.settings) == (type(agent), 5, agent.settings)
+    assert (type(again), again.seed, again.settings) == (type(agent), 1, agent.settings)
     _, observation = first_observations(agent, synthetic)
     first_observations(again, synthetic)
     np.testing.assert_array_equal(act(again, observation), act(agent, observation))
 
 
 @pytest.mark.parametrize("name", LEARNERS)
-def test_learning_changes_it_and_the_same_seed_learns_the_same(synthetic, name):
+def test_learning_changes_it_and_the_same_seed_learns_the_same(synthetic, taught, name):
     untrained = small_agent(name, synthetic)
     _, observation = first_observations(untrained, synthetic)
-    first, again, other = (act(learned(name, synthetic, s), observation) for s in (0, 0, 1))
+    agents = taught(name), learned(name, synthetic), taught(name, 1)
+    first, again, other = (act(agent, observation) for agent in agents)
     np.testing.assert_array_equal(first, again)
     assert not np.array_equal(first, other)
     assert not np.array_equal(first, act(untrained, observation))
@@ -261,8 +269,9 @@ def test_reports_about_every_so_many_steps_and_at_the_end(synthetic, name):
     assert all(np.isfinite(v) for _, metrics in calls for v in metrics.values())
 
 
-@pytest.mark.parametrize("name", PEERS)
-def test_does_not_see_the_future_of_a_session(synthetic, name, tmp_path):
+@pytest.fixture(scope="module")
+def redrawn(synthetic, tmp_path_factory):
+    """The dataset with other futures."""
     rng = np.random.default_rng(0)
 
     def redraw(tracks, levels):
@@ -270,22 +279,30 @@ def test_does_not_see_the_future_of_a_session(synthetic, name, tmp_path):
             5, size=len(levels)
         )
 
-    other = changed_futures(synthetic, tmp_path / "other", redraw)
-    actions = []
-    for dataset in (synthetic, other):
-        agent = learned(name, dataset)
-        actions.append(act(agent, first_observations(agent, dataset)[1]))
-    np.testing.assert_array_equal(*actions)
+    return changed_futures(synthetic, tmp_path_factory.mktemp("redrawn") / "data", redraw)
 
 
 @pytest.mark.parametrize("name", PEERS)
-def test_does_not_see_in_what_order_candidates_were_played(synthetic, name, tmp_path):
+def test_does_not_see_the_future_of_a_session(synthetic, taught, redrawn, name):
+    agents = (taught(name), synthetic), (learned(name, redrawn), redrawn)
+    actions = [act(agent, first_observations(agent, data)[1]) for agent, data in agents]
+    np.testing.assert_array_equal(*actions)
+
+
+@pytest.fixture(scope="module")
+def reversed_candidates(synthetic, tmp_path_factory):
+    """The dataset with futures in reverse order, kept songs skipped and skipped ones kept."""
+
     def reverse(tracks, levels):
         return tracks[::-1].copy(), 4 - levels[::-1]
 
-    other = changed_futures(synthetic, tmp_path / "other", reverse)
+    return changed_futures(synthetic, tmp_path_factory.mktemp("reversed") / "data", reverse)
+
+
+@pytest.mark.parametrize("name", PEERS)
+def test_does_not_see_in_what_order_candidates_were_played(synthetic, reversed_candidates, name):
     actions = []
-    for dataset in (synthetic, other):
+    for dataset in (synthetic, reversed_candidates):
         agent = small_agent(name, dataset)
         actions.append(act(agent, first_observations(agent, dataset, candidates="session")[1]))
     np.testing.assert_array_equal(*actions)

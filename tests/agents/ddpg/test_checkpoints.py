@@ -13,6 +13,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 from musicbox_agents import make_agent
+from musicbox_agents.ddpg import agent as ddpg
 from musicbox_agents.ddpg import checkpoints
 from musicbox_agents.ddpg.replay import ReplayBuffer
 from musicbox_experiments.train.jobs import jobs_for, train
@@ -119,12 +120,15 @@ def learn(agent, folder, checkpoint, *, stop_at=np.inf):
         {},
         {"quality": "counted", "average_critic": False},
         {"offline_fraction": 0.0, "start": "random", "rerank": 0},
-        {"warmup_updates": 600},
+        {"warmup_updates": 120},
     ],
     ids=["default", "counted", "without log", "residuals"],
 )
-def test_all_that_a_training_is_comes_back(settings, synthetic, synthetic_folder, tmp_path):
+def test_all_that_a_training_is_comes_back(
+    settings, synthetic, synthetic_folder, tmp_path, monkeypatch
+):
     """Weights, targets, optimizers, memory, random numbers and open sessions, file by file."""
+    monkeypatch.setattr(ddpg, "RESIDUALS_FROM", 100)
     settings = {**SETTINGS, **settings}
     uninterrupted = make_agent("ddpg", synthetic, seed=3, settings=settings)
     expected = learn(uninterrupted, synthetic_folder, tmp_path / "whole")
