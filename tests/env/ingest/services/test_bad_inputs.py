@@ -131,8 +131,19 @@ def bad_value(frame, service, column, value):
     return service.content(frame)
 
 
-@pytest.mark.parametrize("what", ["nothing", "NaN", "text", "of 1970", "no song"])
-@pytest.mark.parametrize("name", SERVICES)
+BAD = ["nothing", "NaN", "text", "of 1970", "no song"]
+ONE_OF_A_KIND = ("maloja", "pano", "tidal", "lfm_1b", "pisa")
+"""Services of which each has a file of another kind."""
+
+
+def services(*fast):
+    """All services, those that are not named as slow ones."""
+    slow = pytest.mark.slow
+    return [name if name in fast else pytest.param(name, marks=slow) for name in SERVICES]
+
+
+@pytest.mark.parametrize("what", BAD)
+@pytest.mark.parametrize("name", services(*ONE_OF_A_KIND))
 def test_bad_rows_are_counted_one_by_one(tmp_path, files, rows_of, name, what):
     service = SERVICES[name]
     frame = service.frame(files[name])
@@ -163,7 +174,7 @@ RUINS = {
 
 
 @pytest.mark.parametrize("ruin", RUINS)
-@pytest.mark.parametrize("name", SERVICES)
+@pytest.mark.parametrize("name", services(*ONE_OF_A_KIND))
 def test_files_that_hold_nothing_are_refused_by_name(tmp_path, files, name, ruin):
     service = SERVICES[name]
     frame = service.frame(files[name])
@@ -174,7 +185,7 @@ def test_files_that_hold_nothing_are_refused_by_name(tmp_path, files, name, ruin
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("name", SERVICES)
+@pytest.mark.parametrize("name", services(*ONE_OF_A_KIND, "onion"))
 def test_a_file_that_is_cut_is_refused_or_read_to_the_cut(tmp_path, files, name):
     service = SERVICES[name]
     content = service.content(service.frame(files[name]))
