@@ -13,7 +13,6 @@ from musicbox_experiments.text import say, table
 
 import musicbox_env
 from musicbox_env.schema import require_known
-from musicbox_env.synthetic.generator import bundled_dataset
 
 
 @pytest.mark.parametrize("command", sorted(COMMANDS))
@@ -176,13 +175,14 @@ def test_module_and_command_are_the_same_function():
     assert "musicbox describe" in shown.stderr
 
 
-@pytest.mark.parametrize("arguments", [[], ["--help"], ["compare", "--help"], ["describe"]])
-def test_a_closed_pipe_ends_every_output_quietly(arguments):
+@pytest.mark.parametrize(
+    "arguments", [[], ["--help"], ["describe", "--help"], ["describe", "DATA"]]
+)
+def test_a_closed_pipe_ends_every_output_quietly(arguments, synthetic_folder):
     reader, writer = os.pipe()
     os.close(reader)
+    arguments = [str(synthetic_folder) if a == "DATA" else a for a in arguments]
     run = [sys.executable, "-m", "musicbox_experiments", *arguments]
-    if arguments == ["describe"]:
-        bundled_dataset()  # which says that it is made, on first use
     with os.fdopen(writer, "w") as pipe:
         ended = subprocess.run(run, stdout=pipe, stderr=subprocess.PIPE, text=True)
     assert (ended.returncode, ended.stderr) == (1, "")

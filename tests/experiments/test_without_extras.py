@@ -8,7 +8,11 @@ import pytest
 
 @pytest.mark.parametrize(
     ("missing", "command"),
-    [("tyro", "describe"), ("torch", "train"), ("matplotlib", "trust")],
+    [
+        ("tyro", "describe"),
+        ("torch", "train"),
+        pytest.param("matplotlib", "trust", marks=pytest.mark.slow),
+    ],
 )
 def test_a_missing_extra_is_named_in_a_sentence(missing, command):
     code = (

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from allocating import allocate
 from musicbox_experiments.benchmark import agents, benchmark
 from musicbox_experiments.benchmark.measure import (
     Context,
@@ -54,10 +55,6 @@ def test_speed_is_in_units_of_processor_time():
 
     assert 25 < speed(a_fiftieth_of_a_second) <= 50
     assert speed(a_fiftieth_of_a_second, 1_000) > 25_000
-
-
-def allocate(mebibytes: int) -> dict[str, float]:
-    return {"sum": float(np.ones(mebibytes << 17).sum())}
 
 
 def test_a_new_process_reports_its_own_time_and_peak():

@@ -121,7 +121,14 @@ def coverage_of(
 
 @pytest.mark.parametrize(
     ("seeds", "seed_sd"),
-    [(1, 0.0), (3, 0.0), (3, 0.02), (3, 0.06), (5, 0.03), (10, 0.06)],
+    [
+        (1, 0.0),
+        (3, 0.0),
+        pytest.param(3, 0.02, marks=pytest.mark.slow),
+        (3, 0.06),
+        pytest.param(5, 0.03, marks=pytest.mark.slow),
+        (10, 0.06),
+    ],
 )
 def test_intervals_cover_the_truth(seeds: int, seed_sd: float) -> None:
     """95 % intervals, be it sessions or seeds that make most of the spread."""

@@ -1,5 +1,6 @@
 """Listeners that train, pick checkpoints and evaluate: never one learned listener for all."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 from musicbox_experiments.cluster.tasks import Where
 from musicbox_experiments.evaluate.metrics import skip_rate
 from musicbox_experiments.evaluate.rollout import roll_out
+from musicbox_experiments.listeners import fit_listener
 from musicbox_experiments.train.jobs import jobs_for, read_training, train, trained
 from musicbox_experiments.train.simulators import (
     choose_listeners,
@@ -24,7 +26,7 @@ from musicbox_env.synthetic.generator import SyntheticConfig, synthesize
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory):
-    """A dataset of few sessions: what is fitted on it is of no use, but quickly fitted."""
+    """A dataset of few sessions."""
     folder = tmp_path_factory.mktemp("small") / "data"
     synthesize(SyntheticConfig(sessions=200, tracks=120, seed=2), folder)
     return open_dataset(folder)
@@ -32,10 +34,14 @@ def small(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def learned(small, tmp_path_factory):
+    """Listeners of no use, but quickly fitted."""
     [direction] = directions_for("learned", (), small, "folds")
-    out = tmp_path_factory.mktemp("run")
-    fit_missing("learned", [(small, out, direction)], Where(workers=1))
-    return choose_listeners("learned", (), small, out, direction)
+    out, fit = tmp_path_factory.mktemp("run"), fit_listener.run
+    quick = {"members": 1, "max_epochs": 1, "memory": 4, "head": 7, "progress": False}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fit_listener, "run", lambda config: fit(replace(config, **quick)))
+        fit_missing("learned", [(small, out, direction)], Where(workers=1))
+        return choose_listeners("learned", (), small, out, direction)
 
 
 def test_learned_listeners_of_three_roles_are_three(learned):

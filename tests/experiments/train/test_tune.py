@@ -25,7 +25,7 @@ def config(synthetic_folder, tmp_path_factory):
     return tune.TuneConfig(
         source=Source(data=synthetic_folder),
         trials=7,
-        train_steps=160,
+        train_steps=96,
         search=("gamma=0.0..0.9", "actor_rate=1e-5..1e-2:log", "average_critic=true,false"),
         agent_settings=SMALL,
         out=tmp_path_factory.mktemp("tuned") / "search",
