@@ -7,7 +7,10 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from jobs import Sources, Workplace, make_sources
+from jobs import SMALL_BUNDLE, Sources, Workplace, files_left, make_sources
+
+from musicbox_env.cache import CACHE_VARIABLE
+from musicbox_env.synthetic import generator
 
 CASES = "cases"
 
@@ -33,6 +36,17 @@ def undisturbed(
             return self[job]
 
     return Runs()
+
+
+@pytest.fixture(scope="session")
+def first_use(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """What the job of this name leaves, made in this process."""
+    folder = tmp_path_factory.mktemp("first_use")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(CACHE_VARIABLE, str(folder / "cache"))
+        patch.setattr(generator, "BUNDLED", generator.SyntheticConfig(**SMALL_BUNDLE))
+        generator.bundled_dataset()
+    return files_left(folder)
 
 
 @pytest.fixture

@@ -17,9 +17,10 @@ TIMING = "timing.json"
 PATIENCE = 300
 SMALL = ["ddpg.warmup_updates=5", "ddpg.num_envs=8", "ddpg.learning_starts=16"]
 MUSICBOX = ("-m", "musicbox_experiments")
-FIRST_USE = """
+SMALL_BUNDLE = {"sessions": 100, "tracks": 120}
+FIRST_USE = f"""
 from musicbox_env.synthetic import generator
-generator.BUNDLED = generator.SyntheticConfig(sessions=100, tracks=120)
+generator.BUNDLED = generator.SyntheticConfig(**{SMALL_BUNDLE})
 print(generator.bundled_dataset().name)
 """
 TRAINED = [

@@ -143,17 +143,15 @@ def nodes(content: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]
             yield from nodes(content[place], (*path, place))
 
 
-def changed_json(content: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """Texts of the content with one thing changed, by name."""
+def changed_json(content: dict[str, Any]) -> Iterator[tuple[str, Callable[[], str]]]:
+    """What makes texts of the content with one thing changed, by name."""
     for path in nodes(content):
         where = "/".join(map(str, path))
         for name, text in BAD_JSON.items():
-            yield f"{where} {name}", with_value(content, path, text)
-        yield f"{where} missing", without(content, path)
+            yield f"{where} {name}", partial(with_value, content, path, text)
+        yield f"{where} missing", partial(without, content, path)
     for path in [(), *(p for p in nodes(content) if isinstance(at(content, p), dict))]:
-        more = json.loads(json.dumps(content))
-        at(more, path)["unknown key"] = 1
-        yield f"{'/'.join(map(str, path))} unknown key", json.dumps(more)
+        yield f"{'/'.join(map(str, path))} unknown key", partial(with_more, content, path)
 
 
 def at(content: Any, path: tuple[Any, ...]) -> Any:
@@ -174,9 +172,19 @@ def without(content: dict[str, Any], path: tuple[Any, ...]) -> str:
     return json.dumps(changed)
 
 
+def with_more(content: dict[str, Any], path: tuple[Any, ...]) -> str:
+    changed = json.loads(json.dumps(content))
+    at(changed, path)["unknown key"] = 1
+    return json.dumps(changed)
+
+
 def of_json(path: Path) -> Iterator[tuple[str, Change]]:
     for name, text in changed_json(json.loads(path.read_text())):
-        yield name, partial(replace, content=text.encode())
+        yield name, partial(replace, content=partial(encoded, text))
+
+
+def encoded(text: Callable[[], str]) -> bytes:
+    return text().encode()
 
 
 # Archives of arrays
@@ -187,23 +195,26 @@ def of_arrays(path: Path) -> Iterator[tuple[str, Change]]:
         arrays = {name: stored[name] for name in stored.files}
     about = json.loads(str(arrays.pop("about"))) if "about" in arrays else None
     short = {**about, "inputs": {}} if about and "inputs" in about else about or {}
+    inputs = json.dumps((about or {}).get("inputs"))
+
+    def with_about(text: Callable[[], str]) -> bytes:
+        return as_npz(arrays, text().replace('"inputs": {}', f'"inputs": {inputs}'))
+
     for name, text in changed_json(short):
-        inputs = json.dumps((about or {}).get("inputs"))
-        whole = text.replace('"inputs": {}', f'"inputs": {inputs}')
-        yield f"about {name}", partial(replace, content=as_npz(arrays, whole))
+        yield f"about {name}", partial(replace, content=partial(with_about, text))
     said = None if about is None else json.dumps(about)
     for member, array in arrays.items():
         for name, other in changed_arrays(array):
-            changed = as_npz({**arrays, member: other}, said)
+            changed = partial(as_npz, {**arrays, member: other}, said)
             yield f"{member} {name}", partial(replace, content=changed)
         for name, content in headers(array) if array.ndim else ():
-            changed = as_npz(arrays, said, {f"{member}.npy": content})
+            changed = partial(as_npz, arrays, said, {f"{member}.npy": content})
             yield f"{member} {name}", partial(replace, content=changed)
         left = {name: a for name, a in arrays.items() if name != member}
-        yield f"{member} missing", partial(replace, content=as_npz(left, said))
+        yield f"{member} missing", partial(replace, content=partial(as_npz, left, said))
     more = {**arrays, "more": np.zeros(3)}
-    yield "one member more", partial(replace, content=as_npz(more, said))
-    yield "without about", partial(replace, content=as_npz(arrays, None))
+    yield "one member more", partial(replace, content=partial(as_npz, more, said))
+    yield "without about", partial(replace, content=partial(as_npz, arrays, None))
 
 
 def as_npz(
@@ -249,17 +260,21 @@ def of_table(path: Path) -> Iterator[tuple[str, Change]]:
 
 
 def as_table(table: pa.Table) -> Change:
-    file = io.BytesIO()
-    pq.write_table(table, file)
-    return partial(replace, content=file.getvalue())
+    def content() -> bytes:
+        file = io.BytesIO()
+        pq.write_table(table, file)
+        return file.getvalue()
+
+    return partial(replace, content=content)
 
 
 # All
 
 
-def replace(path: Path, content: bytes) -> None:
+def replace(path: Path, content: bytes | Callable[[], bytes]) -> None:
+    """Write a content in place of a file, or what makes it: of most mutations it is not needed."""
     path.unlink()
-    path.write_bytes(content)
+    path.write_bytes(content if isinstance(content, bytes) else content())
 
 
 def gone(path: Path) -> None:

@@ -71,14 +71,19 @@ def test_the_second_of_two_jobs_in_one_folder_is_refused(job, sources, tmp_path,
     refuse_the_second(job, sources, tmp_path, undisturbed)
 
 
-def test_first_use_killed_and_then_two_at_once(sources, tmp_path, undisturbed):
+def test_first_use_killed_and_then_two_at_once(sources, tmp_path, first_use):
     """The sample that always runs; one of the two makes the dataset, and the other waits."""
-    seconds, expected = undisturbed["first use"]
     place = Workplace(tmp_path / "place", sources, "first use")
-    place.stop_after(random.Random(0).uniform(0.5, 0.9) * seconds, signal.SIGKILL)
+    killed = place.start()
+    while not [*(place.folder / "cache").glob("synthetic-*.partial/**/*.npy")]:
+        assert killed.poll() is None, killed.communicate()
+        time.sleep(0.001)
+    killed.kill()
+    killed.communicate()
+    assert killed.returncode == -signal.SIGKILL
     processes = [place.start(), place.start()]
     names = {process.communicate(timeout=PATIENCE)[0] for process in processes}
     assert [process.returncode for process in processes] == [0, 0]
     assert len(names) == 1
-    assert place.bytes() == expected
+    assert place.bytes() == first_use
     assert [file.name for file in (place.folder / "cache").iterdir()] == [min(names).strip()]

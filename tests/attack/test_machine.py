@@ -115,9 +115,9 @@ def require_same(found, expected, job) -> None:
     assert [name for name in found if found[name] != expected[name]] == []
 
 
-def test_a_full_disk_at_first_use(sources, tmp_path, undisturbed):
+def test_a_full_disk_at_first_use(sources, tmp_path, first_use):
     """The sample that always runs."""
-    fill_by_limit("first use", 0.5, sources, tmp_path, undisturbed)
+    fill_by_limit("first use", 0.5, sources, tmp_path, {"first use": (0.0, first_use)})
 
 
 @pytest.mark.slow
