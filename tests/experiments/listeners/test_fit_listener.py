@@ -63,8 +63,16 @@ from musicbox_env.listeners.learned.listener import Calibration, FittedNetwork
 from musicbox_env.retrieval.crossfit import crossfitted, parts_of
 from musicbox_env.schema import SPLITS, is_skip
 from musicbox_env.simulator.assets import open_dataset
+from musicbox_env.synthetic.generator import SyntheticConfig, synthesize
 
 SMALL = FitListenerConfig(members=2, memory=8, head=4, max_epochs=8, progress=False)
+
+
+@pytest.fixture(scope="module")
+def few(tmp_path_factory):
+    """A dataset of few sessions, quickly fitted on."""
+    folder = tmp_path_factory.mktemp("few") / "data"
+    return Dataset(synthesize(SyntheticConfig(sessions=150, tracks=100, seed=1), folder))
 
 
 @pytest.fixture(scope="module")
@@ -187,13 +195,13 @@ def test_a_small_fit_beats_the_last_skip_and_keeps_what_it_says(synthetic, fit):
     assert chances[real].mean() == pytest.approx(skipped[real].mean(), abs=0.04)
 
 
-def test_the_same_seed_fits_the_same(synthetic):
+def test_the_same_seed_fits_the_same(few):
     config = FitListenerConfig(members=1, memory=4, head=2, max_epochs=1, progress=False, fold="A")
-    first, again = fit_ensemble(config, synthetic), fit_ensemble(config, synthetic)
+    first, again = fit_ensemble(config, few), fit_ensemble(config, few)
     assert first.calibration == again.calibration
     np.testing.assert_array_equal(first.network.play_units, again.network.play_units)
     assert first.about["part"]["name"] == "train_a"
-    assert first.about["fitted_sessions"] == len(synthetic.sessions.sessions_in("train_a"))
+    assert first.about["fitted_sessions"] == len(few.sessions.sessions_in("train_a"))
 
 
 @pytest.mark.parametrize("surely", [-np.inf, np.inf])
@@ -350,20 +358,18 @@ def test_scale_and_shift_are_recovered():
     assert scale_and_shift(logits, skipped) == pytest.approx((0.7, 0.3), abs=0.05)
 
 
-def test_the_command_writes_what_the_environment_opens(synthetic_folder, synthetic, tmp_path):
+def test_the_command_writes_what_the_environment_opens(few, tmp_path):
     out = tmp_path / "a.npz"
     settings = {"members": 1, "memory": 4, "head": 2, "max_epochs": 1, "progress": False}
-    config = FitListenerConfig(synthetic_folder, fold="B", out=out, pessimism=0.5, **settings)
+    config = FitListenerConfig(few.folder, fold="B", out=out, pessimism=0.5, **settings)
     assert run(config) == out
-    listener = make_listener(str(out), synthetic)
+    listener = make_listener(str(out), few)
     assert isinstance(listener, LearnedListener)
     assert listener.pessimism == 0.5
     assert listener.fit.about["part"]["name"] == listener.home.part == "train_b"
-    np.testing.assert_array_equal(
-        listener.table.popularity, np.log1p(synthetic.catalog.plays("train_b"))
-    )
-    run(FitListenerConfig(synthetic_folder, fold="B", out=out, listener="similarity"))
-    similar = make_listener(str(out), synthetic)
+    np.testing.assert_array_equal(listener.table.popularity, np.log1p(few.catalog.plays("train_b")))
+    run(FitListenerConfig(few.folder, fold="B", out=out, listener="similarity"))
+    similar = make_listener(str(out), few)
     assert isinstance(similar, SimilarityListener)
     assert similar.config.split == "train_b"
 
