@@ -99,6 +99,7 @@ def test_nothing_in_a_run_is_pickled(finished):
             assert arrays.files
 
 
+@pytest.mark.slow
 def test_same_command_gives_the_same_results_side_by_side(config, finished, tmp_path):
     again = replace(config, out=tmp_path / "again", workers=2)
     compare.run(again)
@@ -366,7 +367,13 @@ def test_labels_that_cannot_be_evaluated_are_refused_before_training(agents, mes
 def test_a_rollout_of_another_agent_is_made_anew(config, tmp_path):
     run = tmp_path / "run"
     options = train.TrainConfig(
-        source=config.source, agent="linucb", train_steps=32, seeds=2, listener="replay", out=run
+        source=config.source,
+        agent="linucb",
+        train_steps=32,
+        seeds=2,
+        listener="replay",
+        out=run,
+        workers=1,
     )
     train.run(options)
     again = evaluate.EvaluateConfig(run=run, evaluator=("replay",), sessions=20)

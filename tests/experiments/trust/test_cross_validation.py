@@ -68,7 +68,7 @@ def test_sessions_held_out_do_not_count_in_the_rates_of_trees(synthetic):
 
 def test_both_are_reported_beside_the_last_action(synthetic_folder, tmp_path, capsys):
     options = [
-        f"--{name}={value}" for name, value in {**SMALL, "max-epochs": 6, "draws": 20}.items()
+        f"--{name}={value}" for name, value in {**SMALL, "max-epochs": 3, "draws": 20}.items()
     ]
     out = tmp_path / "cv"
     main(["trust", str(synthetic_folder), "--cross-validate", "--out", str(out), *options])

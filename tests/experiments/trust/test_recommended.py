@@ -60,8 +60,8 @@ def world(folder, *, sessions=400, apart: bool, recommended=0.5, effect=0.0) -> 
     return Dataset(folder)
 
 
-def measured(dataset):
-    network = NetworkConfig(max_epochs=6)
+def measured(dataset, max_epochs=6):
+    network = NetworkConfig(max_epochs=max_epochs)
     config = TrustConfig(members=1, network=network, training_sessions=1_000)
     log = Log.of(dataset, dataset.sessions.sessions_in("test"))
     resampling = Resampling(len(log.sessions), rng=np.random.default_rng(0), resamples=100)
@@ -72,7 +72,7 @@ def measured(dataset):
 
 def test_songs_that_were_only_recommended_are_known_to_one_listener_alone(tmp_path):
     dataset = world(tmp_path / "data", apart=True)
-    findings = measured(dataset)
+    findings = measured(dataset, max_epochs=3)
     organic, as_many, everything = (
         {m: findings.get(n, RECOMMENDED, m) for m in ("auc", "log_loss")}
         for n in (ON_ORGANIC, ON_AS_MANY, ON_ALL)
@@ -114,7 +114,7 @@ def test_skips_of_recommended_songs_show_as_bias(tmp_path):
 
 def test_data_without_recommended_plays_to_test_on_are_noted(tmp_path, synthetic):
     dataset = world(tmp_path / "data", sessions=60, apart=False, recommended=0.0)
-    findings = measured(dataset)
+    findings = measured(dataset, max_epochs=1)
     assert findings.records == []
     assert "no test session holds a recommended play" in findings.notes[0]
     assert tells_sources(dataset)
