@@ -28,7 +28,7 @@ def measured(tmp_path_factory):
             fit_listener.run(FitListenerConfig(data=folder, out=file, seed=seed, **QUICK))
     config = CalibrateGainConfig(
         sessions=(300,),
-        agents=("logged", "popularity", "best-rate", "linucb"),
+        agents=("logged", "best-rate", "linucb"),
         seeds=2,
         train_steps=64,
         evaluation_sessions=40,
@@ -43,7 +43,7 @@ def test_stated_gains_less_true_ones_are_the_excess(measured):
     rows = known_gains.rows(measured)
     assert [(row["sessions"], row["fit_on"]) for row in rows] == [(300, "folds"), (300, "shared")]
     for row in rows:
-        assert set(row["agents"]) == {"popularity", "best-rate", "linucb"}
+        assert set(row["agents"]) == {"best-rate", "linucb"}
         for of in row["agents"].values():
             excess = of["stated"]["value"] - of["true"]["value"]
             assert of["excess"]["value"] == pytest.approx(excess)
