@@ -128,7 +128,8 @@ class Catalog:
         return self._num_tracks
 
     def _column(self, name: str) -> npt.NDArray:
-        return pq.read_table(self._file, columns=[name])[name].to_numpy()
+        with pq.ParquetFile(self._file) as table:  # a third of the time of `read_table`
+            return table.read(columns=[name])[name].to_numpy()
 
     @cached_property
     def track_ids(self) -> npt.NDArray[np.object_]:
