@@ -1,7 +1,8 @@
 """The loop of CleanRL's ``ddpg_continuous_action``, written anew: one file, nothing hidden.
 
-Settings are that script's: two hidden layers of 256, Adam at 3e-4, tau 0.005, batches of 256,
-exploration noise 0.1, an update of the actor every second step.
+Settings are that script's: two hidden layers of 256, Adam at 3e-4, tau 0.005, batches of 256, an
+update of the actor every second step. But for exploration noise of 0.5 and gamma of 0: see
+docs/findings/libraries.md.
 """
 
 import gymnasium as gym
@@ -14,7 +15,7 @@ from torch.nn.functional import mse_loss
 import musicbox_env  # noqa: F401 (registers MusicSession-v0)
 
 torch.set_num_threads(1)
-BATCH, GAMMA, TAU, NOISE, START, ACTOR_EVERY = 256, 0.99, 0.005, 0.1, 1_000, 2
+BATCH, GAMMA, TAU, NOISE, START, ACTOR_EVERY = 256, 0.0, 0.005, 0.5, 1_000, 2
 
 
 def network(inputs, outputs, *last):

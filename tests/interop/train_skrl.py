@@ -15,7 +15,7 @@ from torch import nn
 import musicbox_env  # noqa: F401 (registers MusicSession-v0)
 
 torch.set_num_threads(1)
-SESSIONS, START = 4, 64
+SESSIONS, START, GAMMA, NOISE = 4, 250, 0.0, 0.5
 
 
 class Network(DeterministicMixin, Model):
@@ -45,9 +45,9 @@ def train(seed, steps):
     for name in ("critic", "target_critic"):
         models[name] = Network(size + d, 1, nn.Identity(), **spaces)
     cfg = DDPG_CFG(batch_size=256, random_timesteps=START, learning_starts=START)
-    cfg.learning_rate, cfg.gradient_steps = 3e-4, SESSIONS
+    cfg.learning_rate, cfg.gradient_steps, cfg.discount_factor = 3e-4, SESSIONS, GAMMA
     cfg.exploration_noise = GaussianNoise
-    cfg.exploration_noise_kwargs = {"mean": 0.0, "std": 0.1, "device": "cpu"}
+    cfg.exploration_noise_kwargs = {"mean": 0.0, "std": NOISE, "device": "cpu"}
     cfg.experiment.write_interval = cfg.experiment.checkpoint_interval = 0
     memory = RandomMemory(memory_size=steps // SESSIONS, num_envs=SESSIONS, device="cpu")
     agent = DDPG(models=models, memory=memory, device="cpu", cfg=cfg, **spaces)

@@ -9,6 +9,7 @@ from tianshou.algorithm.modelfree.ddpg import ContinuousDeterministicPolicy
 from tianshou.algorithm.optim import AdamOptimizerFactory
 from tianshou.data import Batch, Collector, VectorReplayBuffer
 from tianshou.env import DummyVectorEnv
+from tianshou.exploration import GaussianNoise
 from tianshou.trainer import OffPolicyTrainerParams
 from tianshou.utils.net.common import Net
 from tianshou.utils.net.continuous import ContinuousActorDeterministic, ContinuousCritic
@@ -16,7 +17,7 @@ from tianshou.utils.net.continuous import ContinuousActorDeterministic, Continuo
 import musicbox_env  # noqa: F401 (registers MusicSession-v0)
 
 torch.set_num_threads(1)
-START, HIDDEN = 250, (256, 256)
+START, HIDDEN, GAMMA, NOISE = 1_000, (256, 256), 0.0, 0.5
 
 
 def make_env():
@@ -37,11 +38,12 @@ def train(seed, steps):
     )
     algorithm = DDPG(
         policy=ContinuousDeterministicPolicy(
-            actor=actor, exploration_noise="default", action_space=actions
+            actor=actor, exploration_noise=GaussianNoise(sigma=NOISE), action_space=actions
         ),
         policy_optim=AdamOptimizerFactory(lr=3e-4),
         critic=ContinuousCritic(preprocess_net=both),
         critic_optim=AdamOptimizerFactory(lr=3e-4),
+        gamma=GAMMA,
     )
     collector = Collector(algorithm, envs, VectorReplayBuffer(steps, 1), exploration_noise=True)
     collector.reset()

@@ -16,7 +16,7 @@ from torchrl.objectives import DDPGLoss, SoftUpdate
 import musicbox_env  # noqa: F401 (registers MusicSession-v0)
 
 torch.set_num_threads(1)
-START, BATCH = 1_000, 256
+START, BATCH, GAMMA, NOISE = 1_000, 256, 0.0, 0.5
 
 
 def make_env(kind):
@@ -41,9 +41,9 @@ def train(kind, seed, steps):
     critic = ValueOperator(
         MLP(size + d, 1, num_cells=[256, 256]), in_keys=["observation", "action"]
     )
-    noise = AdditiveGaussianModule(spec, sigma_init=0.1, sigma_end=0.1)
+    noise = AdditiveGaussianModule(spec, sigma_init=NOISE, sigma_end=NOISE)
     loss = DDPGLoss(actor, critic, delay_actor=True, delay_value=True)
-    loss.make_value_estimator(gamma=0.99)
+    loss.make_value_estimator(gamma=GAMMA)
     target = SoftUpdate(loss, tau=0.005)
     optimizers = [
         torch.optim.Adam(parameters.flatten_keys().values(), 3e-4)
