@@ -31,7 +31,7 @@ compare: $(STAMP)  ## train and compare the agents on synthetic sessions; more o
 
 # Side by side: mypy takes one core for a minute.
 test: $(STAMP)  ## lint, types, import boundaries, fast tests
-	$(MAKE) -j 2 --output-sync=line lint fast
+	$(MAKE) -j 2 lint fast
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
