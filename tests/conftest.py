@@ -20,6 +20,13 @@ def synthetic(synthetic_folder: Path) -> Dataset:
 
 
 @pytest.fixture(scope="session")
+def few(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    """A synthetic dataset of few sessions, quickly fitted on."""
+    folder = tmp_path_factory.mktemp("few") / "data"
+    return Dataset(synthesize(SyntheticConfig(sessions=150, tracks=100, seed=1), folder))
+
+
+@pytest.fixture(scope="session")
 def worn(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     """A small synthetic dataset in which songs wear out those like them, late."""
     folder = tmp_path_factory.mktemp("worn") / "data"

@@ -63,16 +63,8 @@ from musicbox_env.listeners.learned.listener import Calibration, FittedNetwork
 from musicbox_env.retrieval.crossfit import crossfitted, parts_of
 from musicbox_env.schema import SPLITS, is_skip
 from musicbox_env.simulator.assets import open_dataset
-from musicbox_env.synthetic.generator import SyntheticConfig, synthesize
 
 SMALL = FitListenerConfig(members=2, memory=8, head=4, max_epochs=8, progress=False)
-
-
-@pytest.fixture(scope="module")
-def few(tmp_path_factory):
-    """A dataset of few sessions, quickly fitted on."""
-    folder = tmp_path_factory.mktemp("few") / "data"
-    return Dataset(synthesize(SyntheticConfig(sessions=150, tracks=100, seed=1), folder))
 
 
 @pytest.fixture(scope="module")
