@@ -71,7 +71,8 @@ class ListenReader:
         self.tracks = Tracks()
         self.grids: list[TimeGrid] = []
         self.left_out: Counter[str] = Counter()
-        self.lengths_missing = self.pauses_untold = False
+        self.lengths_missing = False
+        self._pauses_untold: set[int] = set()
         self._rejects, self._notes = rejects, notes
         self._devices = Names()
         self._salt = salt
@@ -153,8 +154,14 @@ class ListenReader:
         self.lengths_missing |= bool(((records["length"] < 0) & plays).any())
         untold = plays & (records["reason_end"] < 0) & (records["reason_start"] < 0)
         untold &= (records["ms"] >= 0) & (records["resolution"] <= SECOND)
-        self.pauses_untold |= bool(untold.any())
+        if untold.any():
+            self._pauses_untold.add(len(self.grids) - 1)
         return records
+
+    @property
+    def pauses_untold(self) -> bool:
+        """Whether a play was read that may be a piece of another, for all that is told."""
+        return any(self.grids[table].step <= SECOND for table in self._pauses_untold)
 
     def _tracks(
         self, rows: Rows, columns: MappedColumns
