@@ -33,7 +33,7 @@ from musicbox_env.ingest.chooser import MIN_SESSION_PLAYS
 from musicbox_env.ingest.columns.slices import SLICES, Account, Rules
 from musicbox_env.ingest.columns.writer import Columns
 from musicbox_env.ingest.histories.formats import HistoryConfig
-from musicbox_env.ingest.histories.listens import BAD_TIME
+from musicbox_env.ingest.histories.listens import BAD_TIME, ROUNDED
 from musicbox_env.ingest.histories.pipeline import make_history_part
 from musicbox_env.ingest.parts import Part, make_parts
 from musicbox_env.ingest.plays import REJECTS_SCHEMA
@@ -49,6 +49,19 @@ from musicbox_env.workers import Processes, Spread
 
 POPULARITY: Final = "us_popularity_estimate"
 MAX_NAMES_KEPT: Final = 100
+WAYS_OUT: Final = (
+    (
+        BAD_TIME,
+        "How times are written can be said in --map: time_format=day-first, month-first, or a "
+        "pattern such as %d/%m/%Y %H:%M:%S.",
+    ),
+    (
+        ROUNDED,
+        "The digits are lost: take the file as it was before a spreadsheet saved it, or import "
+        "the column there as text.",
+    ),
+)
+"""What rows are rejected for, and what the user can do about it."""
 
 
 @dataclass(frozen=True)
@@ -330,11 +343,7 @@ class _DatasetWriter:
         reasons = "\n".join(_lines(rejected, self._examples()))
         if lost:
             reasons += f"\n       about {lost:,} more behind the damage"
-        if BAD_TIME in rejected:
-            reasons += (
-                "\nHow times are written can be said in --map: time_format=day-first, month-first, "
-                "or a pattern such as %d/%m/%Y %H:%M:%S."
-            )
+        reasons += "".join(f"\n{way}" for why, way in WAYS_OUT if any(why in r for r in rejected))
         raise InputError(
             f"{about}{count:,} of {about}{rows + lost:,} rows of the {what} ({share:.2%}) cannot "
             f"be used, more than the {most:.2%} that max_rejects allows:\n{reasons}\n"
@@ -352,7 +361,8 @@ class _DatasetWriter:
             fates = part.history.get("rows", {})
             counts.update({n: c for n, c in fates.items() if c and n not in ("read", "rejected")})
             notes += part.history.get("notes", [])
-        said = f"No session is left of {self._rows:,} rows read."
+        empty = "" if self._rows else ": the sources hold headers at most"
+        said = f"No session is left of {self._rows:,} rows read{empty}."
         return "\n".join([said, *_lines(self._rejected + counts, self._examples()), *notes])
 
     def _about(self, passed_over: list[PassedOver]) -> dict[str, Any]:

@@ -37,6 +37,9 @@ HEADER_IS_CUT: Final = (
     f"begins with a line of more than {HEAD_BYTES:,} bytes, which names the columns of no table of "
     "plays: leave out the columns that are none of plays, and see that lines end"
 )
+BROKEN_WORKBOOK: Final = (
+    "is a damaged workbook: fetch it again, or where it still opens save the sheet as CSV"
+)
 Tables = Generator[Table | PassedOver, None, None]
 
 
@@ -119,7 +122,7 @@ class _Opener:
             # What is cut off loses its list of members, which comes last.
             file.seek(0)
             if SPREADSHEET.search(file.read(HEAD_BYTES)):
-                yield PassedOver(name, "is a damaged workbook: save the sheet as CSV")
+                yield PassedOver(name, BROKEN_WORKBOOK)
                 return
             raise
         with archive:

@@ -16,6 +16,7 @@ from musicbox_env.errors import InputError, shown
 from musicbox_env.ingest.histories.formats import HistoryConfig, HistoryFormat
 from musicbox_env.ingest.histories.mapping import AUTO, PlayMapping
 from musicbox_env.ingest.histories.proposal import (
+    explain_half_told,
     explain_proposal,
     looks_like_plays,
     propose_mapping,
@@ -153,8 +154,12 @@ def refusal_of(table: Table, config: HistoryConfig) -> PassedOver | None:
         return PassedOver(table.name, lacking)
     if refusal is not None and holds_track_features(table):
         return PassedOver(table.name, "holds features of tracks: name it with --tracks to use them")
-    if refusal is None or mapping is None:
-        return refusal
+    if refusal is None:
+        return None
+    if mapping is None:
+        told = explain_half_told(table.columns, table.sample())
+        found = f"{found_columns(table)} found{f' {table.where}' if table.where else ''}"
+        return PassedOver(table.name, f"{told}; {found}") if told else refusal
     missing = ", ".join(name for name in mapping.columns if name not in table.columns)
     where = f"; records were looked for {table.where}" if table.where else ""
     return PassedOver(

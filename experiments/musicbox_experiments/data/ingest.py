@@ -1,9 +1,9 @@
 """Turn listening logs or streaming histories into a dataset folder.
 
-Formats are recognized from the content: CSV, JSON, gzip, tar, zip, Parquet, folders and globs of
-those, in the schema of the Music Streaming Sessions Dataset; or a Spotify streaming history, the
-zip as downloaded; or any table of plays, with --map. Rows that cannot be are listed in rejects.csv.
-A run that was stopped goes on where it was.
+Formats are recognized from the content: CSV, JSON, Parquet and workbooks, packed or not, folders
+and globs of those, in the schema of the Music Streaming Sessions Dataset; or what Spotify and
+other services hand out, as downloaded; or any table of plays, with --map. Rows that cannot be are
+listed in rejects.csv. A run that was stopped goes on where it was.
 
 Sessions are split by hash, or with --split time by when they were: training on the earliest, test
 on the latest, with a --gap between.
@@ -40,7 +40,7 @@ class IngestConfig(ingest.IngestConfig):
 
     Attributes:
         sources: Listening logs, streaming histories or tables of plays: files, folders or globs.
-        embeddings: Fit embeddings of the tracks.
+        embeddings: Whether embeddings of the tracks are fitted.
         embedding_files: Parquet files of embeddings of the tracks (a track's id and a list of
             numbers), each of which becomes a space under the file's name.
     """

@@ -30,6 +30,9 @@ UNITS: Final = {"ms": 1.0, "s": 1000.0}
 PERCENT: Final = re.compile(r"pct|percent|prozent|porcent|pourcent|procent|%")
 """In the name of a column of shares: 1 is a hundredth there, and not all."""
 
+EXPECTED: Final = {"source": "organic or recommended"}
+"""Words that a column must hold, of which its user cannot know; others have usual spellings."""
+
 
 @dataclass
 class _Unread:
@@ -173,9 +176,14 @@ class MappedColumns:
         """What could not be read in the columns of a table, a line a column."""
         return [
             f"{table}: {key}, column {self.name(key)}, could not be read in {unread.rows:,} of "
-            f"{self._rows:,} rows, as {unread.example}; it is unknown there."
+            f"{self._rows:,} rows, as {unread.example}; it is unknown there"
+            f"{_expected(key)}."
             for key, unread in self._unread.items()
         ]
+
+
+def _expected(key: str) -> str:
+    return f" ({EXPECTED[key]} expected)" if key in EXPECTED else ""
 
 
 def nothing(rows: Rows) -> npt.NDArray[np.object_]:

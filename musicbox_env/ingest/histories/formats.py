@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zoneinfo
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from musicbox_env.ingest.histories.levels import LevelConfig
@@ -77,6 +78,8 @@ class HistoryFormat:
         mapping: Which columns say what.
         table: The table, where its rows are read in another way than they are written: converted
             or filtered (`tables.ConvertedTable`), or by another dialect (`CsvTable.read_as`).
+        made: Columns that the reader makes, and those of the file that they are made of; empty
+            where the file has none.
         podcast: Columns that are filled where a podcast was played.
         audiobook: Columns that are filled where an audiobook was played.
         private: Column that is true where the listener asked not to be recorded.
@@ -99,6 +102,7 @@ class HistoryFormat:
     name: str
     mapping: PlayMapping
     table: Table | None = None
+    made: Mapping[str, str] = field(default_factory=dict)
     podcast: tuple[str, ...] = ()
     audiobook: tuple[str, ...] = ()
     private: str | None = None
@@ -120,10 +124,14 @@ class HistoryFormat:
         return tuple(dict.fromkeys(every))
 
     def described(self) -> dict[str, str]:
-        """Which column says what, for people."""
-        found = self.mapping.described()
+        """Which column says what, under the names of the file, for people."""
+        pairs, found = self.mapping.pairs(), self.mapping.described()
+        for key, column in pairs.items():
+            source = self.made.get(column, column)
+            found[key] = source + found[key].removeprefix(column) if source else ""
+        found = {key: source for key, source in found.items() if source}
         if self.opinion is not None or not self.end_told:
-            found["time"] = self.mapping.time
+            found["time"] = self.made.get(self.mapping.time, self.mapping.time)
         if self.opinion is not None:
             return {key: found[key] for key in ("user", "time", "track")}
         return found

@@ -40,6 +40,7 @@ AUDIOBOOK: Final = "audiobook"
 OTHER_MEDIA: Final = "no track named (local file, video or other media)"
 NOT_PLAYABLE: Final = "track error before anything was heard"
 TRACK_ERROR: Final = REASONS_END.index("trackerror")
+ROUNDED: Final = "is a number whose digits a spreadsheet rounded"
 BAD_TIME: Final = "time is neither ISO 8601 nor Unix time, or not from 2000 to 2100"
 OF_OTHER_KIND: Final = "event that is neither a play nor an opinion"
 NO_SONG: Final = "placeholder in place of a song (such as Unknown Artist - Unknown Track)"
@@ -131,7 +132,7 @@ class ListenReader:
         for key, lost in (("user", user_lost), ("track", track_lost)):
             if lost.any():
                 ids = rows.columns[str(columns.name(key))]
-                check.reject(lost, f"{key} is a number whose digits a spreadsheet rounded", ids)
+                check.reject(lost, f"{key} {ROUNDED}", ids)
         if columns.fmt.flags_trusted and fmt.mapping.user is not None:
             check.reject(np.array([name == "" for name in names], np.bool_)[user], "user is empty")
         self._possible(records, rows, columns, check)

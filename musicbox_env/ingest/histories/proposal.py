@@ -22,6 +22,7 @@ from musicbox_env.ingest.spelling.usual_names import (
     USUAL_NAMES,
     WITHOUT_UNIT,
     folded,
+    telling_end,
     without_unit,
 )
 from musicbox_env.ingest.spelling.values import NumberColumn
@@ -72,8 +73,11 @@ def usual_columns(columns: Sequence[str], values: Values | None = None) -> dict[
     def in_percent(column: str) -> bool:
         return "%" in column and fits_key(column, "played_share")
 
+    ends = {telling_end(column): column for column in reversed(columns)}
     for key, names in USUAL_NAMES.items():
-        propose(key, names, by_name, lambda column, key=key: fits_key(column, key))  # type: ignore[misc]
+        for among in (by_name, ends):
+            if key not in found:
+                propose(key, names, among, lambda column, key=key: fits_key(column, key))  # type: ignore[misc]
     for what, names in WITHOUT_UNIT.items():
         if f"{what}_ms" in found:
             found.pop(f"{what}_s", None)
@@ -224,6 +228,27 @@ def explain_proposal(name: str, values: Values) -> str:
             "  --map user=COLUMN,time=COLUMN,track=COLUMN,played_ms=COLUMN,duration_ms=COLUMN",
         ]
     return "\n".join(lines)
+
+
+def explain_half_told(columns: Sequence[str], values: Values) -> str | None:
+    """What the columns of a table tell and do not, where it may be one of plays; else None."""
+    found = usual_columns(columns, values)
+    song = bool(found.get("track") or (found.get("title") and found.get("artist")))
+    heard = next((key for key in EVIDENCE if key in found), None)
+    told = {"user": "user" in found, "time": "time" in found, "track": song, "heard": bool(heard)}
+    if [*told.values()].count(True) < 2:
+        return None
+    option = {key: found.get(key, "COLUMN") for key in ("time", *found)}
+    if not song:
+        option["track"] = "COLUMN"
+    if heard is None:
+        option["played_ms"] = "COLUMN"
+    open_keys = [key for key, column in option.items() if column == "COLUMN"]
+    pairs = ",".join(f"{key}={column}" for key, column in option.items())
+    return (
+        f"may be a table of plays, but its columns do not tell {', '.join(open_keys)}. Say it, in "
+        f'place of COLUMN, with --map "{pairs}"'
+    )
 
 
 def explain_dates(name: str, column: str, texts: Sequence[str], mapping: PlayMapping) -> str:

@@ -151,7 +151,9 @@ class HistoryTables(ExitStack):
 
     def _read_table(self, table: Table, name: str, fmt: HistoryFormat, owner: str) -> None:
         writer, before = self._writer, self._writer.rows
-        self.read_as.setdefault(fmt.name, fmt.described())
+        if (described := fmt.described()) not in self.read_as.values():
+            title = f"{fmt.name}, {name}" if fmt.name in self.read_as else fmt.name
+            self.read_as[title] = described
         self.undecided |= set() if fmt.end_told else {self.num_tables}
         self.relative |= {self.num_tables} if fmt.relative_times else set()
         self.num_tables += 1
@@ -191,13 +193,18 @@ class HistoryTables(ExitStack):
         if mapped is not None and fmt.flags_trusted:
             missing = [c for c in mapped.columns if c not in fmt.mapping.columns]
             self._told += [f"{name} has no column {c}: it is unknown there." for c in missing]
-        if fmt.flags_trusted and self._config.timezone and not fmt.mapping.time_zone:
-            times = table.sample().get(fmt.mapping.time, [])
-            if without_zone(times):
-                self._told.append(
-                    f"{name}: times that name no zone were taken as UTC; if they are local, add "
-                    "time_zone=local to --map."
-                )
+        fmt = self._ordered(file, table, name, fmt)
+        unzoned = fmt.flags_trusted and self._config.timezone and not fmt.mapping.time_zone
+        # Only a known order tells that 29/03/2024 10:15 is a time at all.
+        if unzoned and without_zone(_sampled_times(table, fmt), fmt.spelling.format):
+            self._told.append(
+                f"{name}: times that name no zone were taken as UTC; if they are local, say "
+                f'--map "{fmt.mapping.option()},time_zone=local".'
+            )
+        return fmt
+
+    def _ordered(self, file: Path, table: Table, name: str, fmt: HistoryFormat) -> HistoryFormat:
+        """The format with the order in which dates of a table are written."""
         if fmt.spelling.format:
             return fmt
         column = fmt.mapping.date or fmt.mapping.time
@@ -221,6 +228,15 @@ class HistoryTables(ExitStack):
             self.opinions.add(listens.compress(opinion))
             listens = listens.compress(~opinion)
         self.plays.add(listens)
+
+
+def _sampled_times(table: Table, fmt: HistoryFormat) -> list[str]:
+    """The first times of a table, with their dates where these stand in a column of their own."""
+    sample, mapping = table.sample(), fmt.mapping
+    times = sample.get(mapping.time, [])
+    if mapping.date is None:
+        return times
+    return [f"{day} {time}" for day, time in zip(sample.get(mapping.date, []), times, strict=False)]
 
 
 def _owner(file: Path, table: Table) -> str:

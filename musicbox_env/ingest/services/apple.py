@@ -75,6 +75,17 @@ def recognize(table: Table) -> HistoryFormat | None:
             shuffle="shuffle",
         ),
         table=ConvertedTable(table, columns, _plays),
+        made={
+            "ended": END,
+            "began": START,
+            "id": f"{' and '.join(present(table, [TITLES[0], ALBUM]))}, of songs without an artist",
+            "title": " or ".join(present(table, TITLES)),
+            "artist": " or ".join(present(table, ARTISTS)),
+            "heard": HEARD,
+            "length": LENGTH,
+            "reason": WHY,
+            "shuffle": SHUFFLE,
+        },
     )
 
 

@@ -45,7 +45,10 @@ def recognize(table: Table) -> HistoryFormat | None:
             source="source",
         )
         plays = ConvertedTable(table, DSG17, _with_flags)
-        return HistoryFormat(name="Deezer DSG17", mapping=mapping, table=plays, flags_trusted=True)
+        made = {"skipped": "is_listened", "source": "listen_type"}
+        return HistoryFormat(
+            name="Deezer DSG17", mapping=mapping, table=plays, made=made, flags_trusted=True
+        )
     return None
 
 

@@ -43,6 +43,7 @@ def recognize(table: Table) -> HistoryFormat | None:
             duration_ms="length",
         ),
         table=ConvertedTable(table, columns, _with_lengths),
+        made={"length": f"{LENGTH_MS} or {LENGTH_S.rpartition('.')[2]}"},
         scrobbles=True,
     )
 

@@ -41,6 +41,7 @@ def recognize(table: Table) -> HistoryFormat | None:
             skipped="skipped",
         ),
         table=ConvertedTable(lines, columns, _with_flags),
+        made={"skipped": "rating"},
         flags_trusted=True,
     )
 

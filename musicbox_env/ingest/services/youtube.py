@@ -48,6 +48,7 @@ def recognize(table: Table) -> HistoryFormat | None:
         table=ConvertedTable(
             table, ["header", "title", ARTIST, "time"], partial(_songs, around=around)
         ),
+        made={"song": "title", "artist": ARTIST},
         scrobbles=True,
     )
 

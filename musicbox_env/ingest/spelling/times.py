@@ -195,9 +195,9 @@ def parse_times(
     return values, (values >= EARLIEST_MS) & (values < LATEST_MS)
 
 
-def without_zone(texts: Collection[str]) -> bool:
-    """Whether any of these times is one of a clock in a zone that it does not name."""
-    values, naive = _of_texts(np.array([*texts], object), "", True)
+def without_zone(texts: Collection[str], fmt: str = "") -> bool:
+    """Whether any of these times, of a format, is of a clock in a zone that it does not name."""
+    values, naive = _of_texts(np.array([*texts], object), fmt, True)
     return bool((naive & (values > UNKNOWN)).any())
 
 

@@ -21,6 +21,7 @@ USUAL_NAMES: Final[Mapping[str, tuple[str, ...]]] = {
         *("time", "datetime", "utctime", "createdat", "endedat", "endtime", "stoppedat"),
         *("stoptime", "end", "stop", "ts", "playedon", "listenedon", "entrydate", "uts"),
         *("zeitpunkt", "zeitstempel", "startzeit", "beginn", "gehortam", "abgespieltam", "zeit"),
+        *("gestartetam", "begonnenam", "startzeitpunkt", "wiedergegebenam"),
         *("uhrzeit", "datumuhrzeit", "datumundzeit", "datumunduhrzeit", "endzeit", "ende"),
         *("fechahora", "fechayhora", "marcatiempo", "horainicio", "inicio", "escuchadoel"),
         *("reproducidoel", "hora", "horafin"),
@@ -129,6 +130,9 @@ _SMALL: Final = frozenset(
 )
 """Words between those that tell."""
 
+_WORDS: Final = re.compile(r"[^\W_A-Z]+|[A-Z]+[^\W_A-Z]*")
+_OF_RECORDS: Final = ("createdat", "updatedat")
+
 
 def folded(name: str) -> str:
     """A name in small letters and digits, without accents, blanks and marks.
@@ -150,3 +154,21 @@ def without_unit(name: str) -> tuple[str, str]:
     told = [unit for unit, known in UNIT_WORDS.items() if known.intersection(words)]
     aside = _SMALL.union(*UNIT_WORDS.values())
     return "".join(word for word in words if word not in aside), told[0] if told else ""
+
+
+def telling_end(name: str) -> str:
+    """The last part of a dotted name, folded, if it tells without the rest; else empty.
+
+    One word, such as ``name`` or ``id``, does not, nor what is told of an album, nor when a record
+    was made.
+
+    >>> telling_end("playback.startedAt"), telling_end("track.artist.name"), telling_end("user.id")
+    ('startedat', 'artistname', '')
+    """
+    *before, last = name.split(".")
+    if not before or "album" in folded(name):
+        return ""
+    if _WORDS.findall(last)[1:]:
+        end = folded(last)
+        return "" if end in _OF_RECORDS else end
+    return folded(".".join(name.split(".")[-2:])) if before[1:] else ""

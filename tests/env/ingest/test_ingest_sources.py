@@ -94,7 +94,7 @@ def test_a_log_without_rows(tmp_path):
     path = write_csv(make_log(5).iloc[:0], tmp_path / "log.csv")
     for text in (path.read_text(), path.read_text().rstrip()):
         path.write_text(text)
-        with pytest.raises(ValueError, match="No session is left of 0 rows read"):
+        with pytest.raises(ValueError, match="0 rows read: the sources hold headers at most"):
             run(tmp_path, path)
     assert not (tmp_path / "out").exists()
 

@@ -13,7 +13,11 @@ from read_histories import agreement, by_length, run, stored, truth
 
 from musicbox_env.ingest.histories.formats import HistoryConfig
 from musicbox_env.ingest.histories.mapping import read_mapping
-from musicbox_env.ingest.histories.proposal import propose_mapping, usual_columns
+from musicbox_env.ingest.histories.proposal import (
+    explain_half_told,
+    propose_mapping,
+    usual_columns,
+)
 from musicbox_env.ingest.spelling.times import parse_times
 
 
@@ -331,3 +335,75 @@ def test_a_column_named_with_a_percent_sign_holds_shares(name):
     assert found["played_share"] == name
     assert not found.keys() & {"played_s", "duration_s"}
     assert "duration_s" not in usual_columns(["Length (%)"], {"Length (%)": ["50"]})
+
+
+def test_last_parts_of_nested_names_are_proposed():
+    """A record within a record names its values as a flat one does."""
+    nested = {
+        "listener.id": "u",
+        "track.createdAt": "2020-01-01T10:00:00Z",
+        "album.artist.name": "Various",
+        "track.artist.name": "Mira",
+        "track.name": "Blau",
+        "playback.startedAt": "2024-03-05T14:03:20Z",
+        "playback.playedMs": "200000",
+        "track.durationMs": "240000",
+        "device.name": "phone",
+    }
+    found = usual_columns([*nested], {name: [value] for name, value in nested.items()})
+    assert found == {
+        "user": "listener.id",
+        "time": "playback.startedAt",
+        "title": "track.name",
+        "artist": "track.artist.name",
+        "played_ms": "playback.playedMs",
+        "duration_ms": "track.durationMs",
+    }
+
+
+@pytest.mark.parametrize("more", [{}, {"map": "auto"}])
+@pytest.mark.parametrize(
+    ("renamed", "lacking", "option"),
+    [
+        ({"played_at": "wann"}, "time", "time=COLUMN,user=uid,track=song_id,"),
+        ({"song_id": "was"}, "track", ",track=COLUMN"),
+        ({"played_at": "wann", "heard": "lange"}, "time, played_ms", ",played_ms=COLUMN"),
+    ],
+)
+def test_a_table_that_half_tells_is_refused_by_what_it_lacks(
+    tmp_path, more, renamed, lacking, option
+):
+    """The refusal said that no table of plays was found, and to try what had been tried."""
+    table = foreign_table(make_history(20, tracks=100)).rename(columns={"song_len": "length_ms"})
+    table = table.rename(columns=renamed).rename(columns={"heard": "ms_played"})
+    table.to_csv(tmp_path / "plays.csv", index=False)
+    with pytest.raises(ValueError, match=f"columns do not tell {lacking}\\. ") as error:
+        run(tmp_path, tmp_path / "plays.csv", **more)
+    assert option in str(error.value)
+    assert next(iter(renamed.values())) in str(error.value)
+
+
+def test_a_table_of_something_else_is_no_half_told_one():
+    for columns in (["customer", "city", "revenue"], ["artist", "title", "year"], ["time", "cpu"]):
+        assert explain_half_told(columns, {}) is None
+
+
+def test_tables_of_plays_with_other_columns_are_told_apart(tmp_path):
+    """Only the columns of the first were printed."""
+    table = foreign_table(make_history(20, tracks=100))
+    table = table.rename(columns={"heard": "ms_played", "song_len": "length_ms"})
+    for name, of in (("a", table), ("b", table.rename(columns={"uid": "user"})), ("c", table)):
+        of.to_csv(tmp_path / f"{name}.csv", index=False)
+    read_as = run(tmp_path, tmp_path, map="auto").about["history"]["read_as"]
+    assert {title: columns["user"] for title, columns in read_as.items()} == {
+        "table of plays": "uid",
+        "table of plays, b.csv": "user",
+    }
+
+
+def test_words_that_say_not_who_chose_a_song_are_noted_with_those_that_do(tmp_path):
+    table = foreign_table(make_history(20, tracks=100)).assign(by="eigene Wahl")
+    table.to_csv(tmp_path / "plays.csv", index=False)
+    dataset = run(tmp_path, tmp_path / "plays.csv", map=f"{FOREIGN_MAP},source=by")
+    (note,) = [n for n in dataset.about["history"]["notes"] if "eigene Wahl" in n]
+    assert note.endswith("it is unknown there (organic or recommended expected).")

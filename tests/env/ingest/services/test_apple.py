@@ -99,6 +99,10 @@ def test_plays_are_recovered(tmp_path, heard):
     ends = dataset.sessions.column("reason_end")
     assert len(set(ends.tolist())) > 3
     assert set(dataset.sessions.column("shuffle").tolist()) == {0, 1}
+    (read_as,) = dataset.about["history"]["read_as"].values()
+    assert read_as["time"] == "Event End Timestamp (end of the play)"
+    named = [*read_as["title"].split(" or "), read_as["played_ms"], read_as["reason_end"]]
+    assert {*named} <= {*table.columns}, "columns of the file, not those that the reader makes"
     text = contents_of(dataset.folder)
     stamps = [*table["Event End Timestamp"][::7], *table["Event End Timestamp"].str[11:19][::7]]
     assert not [word for word in (USERNAME, IP, DEVICE, *stamps) if word in text]
@@ -109,6 +113,8 @@ def test_songs_without_artists_are_known_by_their_album(tmp_path, heard):
     table.to_csv(tmp_path / "plays.csv", index=False)
     dataset = run(tmp_path, tmp_path / "plays.csv")
     assert dataset.about["history"]["rows"]["plays in sessions"] > 0.9 * len(heard.in_sessions)
+    (read_as,) = dataset.about["history"]["read_as"].values()
+    assert "artist" not in read_as
 
 
 def test_bad_rows_are_counted(tmp_path, heard):

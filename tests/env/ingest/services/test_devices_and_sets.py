@@ -58,6 +58,7 @@ def test_a_players_log_tells_skips(tmp_path, heard, version):
     assert skips == 1.0
     rows = dataset.about["history"]["rows"]
     assert rows["rejected"] == 2, "a line that is cut, and one that is neither L nor S"
+    assert dataset.about["history"]["read_as"]["scrobbler log of a player"]["skipped"] == "rating"
     text = contents_of(dataset.folder)
     assert not [word for word in (DEVICE, *one.plays["s"].astype(str)) if word in text]
 
@@ -109,6 +110,8 @@ def test_the_set_of_deezer_has_flags_and_sources(tmp_path, heard, kind):
     assert skips == 1.0
     assert dataset.about["history"]["listeners"] == 2
     assert 0.4 < dataset.sessions.column("source").mean() < 0.6
+    (read_as,) = dataset.about["history"]["read_as"].values()
+    assert {*read_as.values()} - {*table.columns} == {"ts_listen (start of the play)"}
     assert "8765432" not in contents_of(dataset.folder)
 
 

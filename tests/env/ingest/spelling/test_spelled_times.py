@@ -149,6 +149,37 @@ def test_local_times(tmp_path, zone):
     assert "time_zone=local" in note
 
 
+@pytest.mark.parametrize(
+    ("text", "mapping", "noted"),
+    [
+        ("%d/%m/%Y %H:%M:%S", MAP, True),
+        ("%m/%d/%Y %I:%M:%S %p", MAP, True),
+        ("%d/%m/%Y %H:%M:%S", f"{MAP},time_format=day-first", True),
+        ("%H:%M:%S on %d %m %y", f"{MAP},time_format=%H:%M:%S on %d %m %y", True),
+        ("%d.%m.%Y %H:%M:%S+00:00", MAP, False),
+        ("%a, %d %b %Y %H:%M:%S GMT", MAP, False),
+        ("%s", MAP, False),
+    ],
+)
+def test_times_without_a_zone_are_noted_in_every_spelling(tmp_path, text, mapping, noted):
+    """The order of a date was not known yet, so that no time with a number first was noted."""
+    (tmp_path / "plays.csv").write_text(with_time(plays_of(), text).to_csv(index=False))
+    dataset = ingested(tmp_path, [tmp_path / "plays.csv"], map=mapping, timezone="Europe/Berlin")
+    notes = [n for n in dataset.about["history"]["notes"] if "taken as UTC" in n]
+    assert len(notes) == noted
+    assert all(',time_zone=local"' in note for note in notes)
+
+
+def test_dates_beside_times_of_day_without_a_zone_are_noted(tmp_path):
+    start = plays_of()["time"]
+    table = PLAIN.assign(date=start.dt.strftime("%d/%m/%Y"), time=start.dt.strftime("%H:%M:%S"))
+    (tmp_path / "plays.csv").write_text(table.to_csv(index=False))
+    dataset = ingested(
+        tmp_path, [tmp_path / "plays.csv"], map=f"{MAP},date=date", timezone="Europe/Berlin"
+    )
+    assert any("taken as UTC" in note for note in dataset.about["history"]["notes"])
+
+
 def test_local_times_need_a_timezone(tmp_path):
     with pytest.raises(ValueError, match="time_zone=local in --map needs --timezone"):
         HistoryConfig(map=f"{MAP},time_zone=local")

@@ -126,6 +126,7 @@ def test_ids_that_a_spreadsheet_destroyed_are_refused(tmp_path, column, word):
     assert (
         f"{column} is a number whose digits a spreadsheet rounded, as '{word}' on line 2" in message
     )
+    assert "The digits are lost: take the file as it was before" in message
 
 
 def test_ids_stored_as_fractions_are_whole(tmp_path):
