@@ -240,7 +240,8 @@ def explain_half_told(columns: Sequence[str], values: Values) -> str | None:
         return None
     option = {key: found.get(key, "COLUMN") for key in ("time", *found)}
     if not song:
-        option["track"] = "COLUMN"
+        beside = "title" if "artist" in found else "artist" if "title" in found else "track"
+        option[beside] = "COLUMN"
     if heard is None:
         option["played_ms"] = "COLUMN"
     open_keys = [key for key, column in option.items() if column == "COLUMN"]

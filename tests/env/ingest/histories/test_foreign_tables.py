@@ -383,6 +383,12 @@ def test_a_table_that_half_tells_is_refused_by_what_it_lacks(
     assert next(iter(renamed.values())) in str(error.value)
 
 
+def test_what_lacks_beside_an_artist_is_the_title():
+    for known, lacking in (("artist", "title"), ("titel", "artist")):
+        told = explain_half_told(["user", "ms_played", known, "x"], {})
+        assert f"do not tell time, {lacking}. " in told
+
+
 def test_a_table_of_something_else_is_no_half_told_one():
     for columns in (["customer", "city", "revenue"], ["artist", "title", "year"], ["time", "cpu"]):
         assert explain_half_told(columns, {}) is None
