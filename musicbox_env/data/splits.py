@@ -15,6 +15,12 @@ import pyarrow.compute as pc
 
 HASH, TIME = "hash", "time"
 UNITS_MS: Final = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000}
+LONGEST_GAP_MS: Final = 36_500 * UNITS_MS["d"]
+"""A hundred years: no log is longer, and moments beyond it would not be numbers."""
+MOST_FOLDS: Final = 1 << 31
+"""Disjoint test splits that are told apart, however small the test share is."""
+SEEDS_BELOW: Final = 1 << 63
+"""The key of the hash has 8 bytes."""
 _GAP: Final = re.compile(
     r"(?P<number>\d+(?:\.\d+)?) ?"
     r"(?P<unit>s|secs?|seconds?|m|mins?|minutes?|h|hours?|d|days?|w|weeks?)?"
@@ -61,11 +67,16 @@ class SplitConfig:
                 f"{self.test}; they must not be negative, train must be above 0, and their sum 1."
             )
         # Shares such as .2 are a little off as binary numbers.
-        folds = int(1 / self.test + 1e-9) if self.test else 1
+        folds = int(min(1 / self.test + 1e-9, MOST_FOLDS)) if self.test else 1
         if not 0 <= self.test_fold < folds:
             raise ValueError(
                 f"test_fold is {self.test_fold}; with a test share of {self.test} it must be from "
                 f"0 to {folds - 1}."
+            )
+        if not -SEEDS_BELOW <= self.seed < SEEDS_BELOW:
+            raise ValueError(
+                f"seed is {self.seed}; a whole number from {-SEEDS_BELOW} to {SEEDS_BELOW - 1} "
+                "expected."
             )
         if self.split not in (HASH, TIME):
             raise ValueError(f"split is {self.split!r}; 'hash' or 'time' expected.")
@@ -104,14 +115,18 @@ class SplitConfig:
         """The gap in milliseconds.
 
         Raises:
-            ValueError: It is not written as a number with its unit.
+            ValueError: It is not written as a number with its unit, or above `LONGEST_GAP_MS`.
         """
         found = _GAP.fullmatch(self.gap.strip().lower())
         if found is None or (found["unit"] is None and float(found["number"])):
             raise ValueError(
                 f"gap is {self.gap!r}; a number with its unit expected, as 30m, 36h or 7d."
             )
-        return round(float(found["number"]) * UNITS_MS[(found["unit"] or "s")[0]])
+        gap = float(found["number"]) * UNITS_MS[(found["unit"] or "s")[0]]
+        if gap > LONGEST_GAP_MS:
+            most = LONGEST_GAP_MS // UNITS_MS["d"]
+            raise ValueError(f"gap is {self.gap[:40]!r}; {most}d at most expected.")
+        return round(gap)
 
     def edges_ms(self, zone: tzinfo) -> tuple[int, int] | None:
         """Milliseconds since 1970 UTC of `train_until` and `test_from`; None without them.

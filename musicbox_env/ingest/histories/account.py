@@ -20,6 +20,7 @@ COPIES: Final = "copies of a play, told again at another time"
 PIECES: Final = "rows that go on with a play after a pause"
 UNCLEAR: Final = "rows that may go on with a play"
 OPINIONS_READ: Final = "likes and dislikes"
+OPINIONS_AGAIN: Final = "duplicate likes and dislikes"
 OPINIONS_COUNTED: Final = "likes and dislikes given within a session"
 PLAYS: Final = "plays of music"
 STARTS: Final = "plays whose times are read as their starts"
@@ -35,7 +36,7 @@ SECONDS_BELOW: Final = 10_000
 def rows_account(counts: Counter[str]) -> dict[str, int]:
     """What became of the rows that were read, those left out or rejected aside."""
     always = (DUPLICATES, COPIES, PIECES, *FATES)
-    seldom = (name for name in (OPINIONS_READ, NO_TIME) if counts[name])
+    seldom = (name for name in (OPINIONS_AGAIN, OPINIONS_READ, NO_TIME) if counts[name])
     return {name: counts[name] for name in (*always, *seldom)}
 
 

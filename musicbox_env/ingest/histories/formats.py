@@ -54,7 +54,7 @@ class HistoryConfig:
         if self.timezone is not None:
             try:
                 zoneinfo.ZoneInfo(self.timezone)
-            except (zoneinfo.ZoneInfoNotFoundError, ValueError) as error:
+            except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError) as error:
                 raise ValueError(
                     f"No timezone {self.timezone!r}; a name such as Europe/Berlin or UTC expected."
                 ) from error

@@ -38,6 +38,7 @@ from musicbox_env.ingest.histories.account import (
     FLIPPED,
     NO_CLOCK,
     NO_TIME,
+    OPINIONS_AGAIN,
     OPINIONS_COUNTED,
     OPINIONS_READ,
     PIECES,
@@ -67,7 +68,11 @@ from musicbox_env.ingest.histories.sessionize import (
     plays_of,
 )
 from musicbox_env.ingest.histories.timing.clock import Clock, with_true_starts
-from musicbox_env.ingest.histories.timing.copies import without_copies, without_duplicates
+from musicbox_env.ingest.histories.timing.copies import (
+    without_copies,
+    without_duplicates,
+    without_opinions_again,
+)
 from musicbox_env.ingest.histories.timing.pieces import (
     PiecesCount,
     may_be_pieces,
@@ -200,7 +205,9 @@ class _HistoryMaker(ExitStack):
             for number, of_group in enumerate(ahead(map(buckets.read, numbers))):
                 some = pieces(of_group) if settle else self._listens(of_group)
                 cut = [self._cut(listens, estimate) for listens in some]
-                if cut:
+                if not cut:
+                    behind.do(self._opinions, groups[number])
+                else:
                     sessions = CutSessions.together(cut)
                     mentioned[sessions.columns["song"]] = True
                     listeners += len(np.unique(sessions.user))
@@ -253,23 +260,33 @@ class _HistoryMaker(ExitStack):
                 sessions.earliest[order],
                 sessions.latest[order],
             )
-        users, _, songs = self._same
-        opinions = self._tables.opinions.read(group)
+        opinions = self._opinions(group)
         if not len(opinions):
             return
         slack = int(1_000 * self._config.session.max_gap)
-        session = sessions.holding(users[opinions["user"]], opinions["time"], slack)
+        session = sessions.holding(opinions["user"], opinions["time"], slack)
         self._counts[OPINIONS_COUNTED] += int((session >= 0).sum())
         opinions, session = opinions.compress(session >= 0), session[session >= 0]
-        told.write(
-            ids[session], names.take(pa.array(songs[opinions["track"]])), opinions["opinion"]
-        )
+        told.write(ids[session], names.take(pa.array(opinions["song"])), opinions["opinion"])
+
+    def _opinions(self, group: list[int]) -> Listens:
+        """Opinions of a group of buckets, each once: a folder may tell them in several files."""
+        users, _, songs = self._same
+        opinions = self._tables.opinions.read(group)
+        opinions["user"], opinions["song"] = users[opinions["user"]], songs[opinions["track"]]
+        opinions, again = without_opinions_again(opinions)
+        self._counts[OPINIONS_READ] -= again
+        self._counts[OPINIONS_AGAIN] += again
+        return opinions
 
     def _undecided_plays(self, groups: list[list[int]]) -> Iterator[Listens]:
         """Plays, by user and time, of which it is not known which end of them a time is."""
         for group in groups:
             for listens in pieces(self._tables.plays.read(group)):
-                yield listens.compress(np.isin(listens["table"], [*self._tables.undecided]))
+                some = listens.compress(np.isin(listens["table"], [*self._tables.undecided]))
+                some["song"] = some["track"]
+                # A play that is listed twice overlaps itself, whatever its time is.
+                yield without_duplicates(some)[0]
 
     def _listens(self, read: Listens) -> Iterator[Listens]:
         """Plays as they were read, each once, at its true time; those of a listener together."""

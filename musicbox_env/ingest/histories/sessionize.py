@@ -29,6 +29,9 @@ from musicbox_env.ingest.spelling.precision import SECOND
 from musicbox_env.kernels import unlocked
 from musicbox_env.schema import MAX_SESSION_LENGTH, MIN_SESSION_LENGTH
 
+LONGEST_GAP: Final = 10**9
+"""Seconds, thirty years: what is longer than any log is not told apart, and its milliseconds fit in
+any column."""
 FATES: Final = ("plays in runs too short", "plays cut off long runs", "plays in sessions")
 LONG_RUNS: Final = {
     "window": "runs longer than a session, divided into several",
@@ -55,8 +58,8 @@ class SessionConfig:
     long_runs: Literal["window", "cut"] = "window"
 
     def __post_init__(self) -> None:
-        if self.max_gap < 0:
-            raise ValueError(f"max_gap is {self.max_gap}; 0 seconds or more expected.")
+        if not 0 <= self.max_gap <= LONGEST_GAP:
+            raise ValueError(f"max_gap is {self.max_gap}; 0 to {LONGEST_GAP:,} seconds expected.")
         if not 2 <= self.min_plays <= self.max_plays <= MAX_SESSION_LENGTH:
             raise ValueError(
                 f"min_plays is {self.min_plays} and max_plays {self.max_plays}; 2 to "

@@ -198,6 +198,22 @@ def test_over_all_test_folds_no_session_is_tested_twice(shares):
         SplitConfig(*shares, test_fold=folds)
 
 
+@pytest.mark.parametrize("seed", [1 << 63, -(1 << 63) - 1, 10**30])
+def test_a_seed_that_is_no_key_of_the_hash_is_refused(seed):
+    with pytest.raises(ValueError, match=f"seed is {seed}; a whole number from"):
+        SplitConfig(seed=seed)
+    for most in (-(1 << 63), (1 << 63) - 1):
+        split = SplitConfig(seed=most)
+        assert len(assign_splits(["a"], seed=split.seed, shares=split.shares)) == 1
+
+
+@pytest.mark.parametrize("test", [5e-324, 1e-320, 1e-300, 1e-12])
+def test_a_test_share_of_next_to_nothing_is_read(test):
+    assert SplitConfig(0.7, 0.3, test).shares == (0.7, 0.3, test)
+    with pytest.raises(ValueError, match=r"test_fold is 10+; with a test share of"):
+        SplitConfig(0.7, 0.3, test, test_fold=10**30)
+
+
 def test_split_shares_are_checked():
     for bad in ((0.7, 0.1, 0.1), (1.2, -0.1, -0.1), (0.0, 0.5, 0.5)):
         with pytest.raises(ValueError, match="their sum 1"):

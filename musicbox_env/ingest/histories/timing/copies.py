@@ -56,6 +56,15 @@ def without_duplicates(listens: Listens) -> tuple[Listens, int]:
     return listens.compress(kept), int((~kept).sum())
 
 
+def without_opinions_again(opinions: Listens) -> tuple[Listens, int]:
+    """Leave out opinions that are listed twice, by user, song, moment and kind; also how many."""
+    keys = [opinions[name] for name in ("opinion", "song", "time", "user")]
+    order = np.lexsort(keys)
+    again = np.zeros(len(opinions), np.bool_)
+    again[order[1:]] = np.all([key[order[1:]] == key[order[:-1]] for key in keys], axis=0)
+    return opinions.compress(~again), int(again.sum())
+
+
 @unlocked
 def _begin_table(table: npt.NDArray[np.int32], number: int) -> int:
     """Empty a hash table of rows, as much of it as so many take; gives its size, a power of 2."""

@@ -128,3 +128,16 @@ def test_hours_where_the_listener_lives(tmp_path):
     assert "Berlin" not in contents_of(dataset.folder)
     with pytest.raises(ValueError, match="No timezone 'Berlin'"):
         HistoryConfig(timezone="Berlin")
+
+
+@pytest.mark.parametrize("name", ["Europe", "America/Argentina", "A" * 5_000, "../Europe", "a\0b"])
+def test_what_names_a_folder_of_zones_or_no_file_is_no_timezone(name):
+    with pytest.raises(ValueError, match=r"No timezone '.*'; a name such as Europe/Berlin"):
+        HistoryConfig(timezone=name)
+
+
+@pytest.mark.parametrize("gap", [float("nan"), float("inf"), 1e308, 1.1e9, -1.0])
+def test_a_longest_pause_that_no_clock_tells_is_refused(gap):
+    with pytest.raises(ValueError, match=r"max_gap is .*; 0 to 1,000,000,000 seconds expected"):
+        SessionConfig(max_gap=gap)
+    assert SessionConfig(max_gap=1e9).max_gap == 1e9

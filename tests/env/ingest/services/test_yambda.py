@@ -14,6 +14,8 @@ from musicbox_env.data.dataset import Dataset
 from musicbox_env.data.sessions import assign_splits
 from musicbox_env.data.splits import SplitConfig
 from musicbox_env.errors import InputError
+from musicbox_env.ingest.histories.timing.copies import without_opinions_again
+from musicbox_env.ingest.histories.timing.records import Listens
 from musicbox_env.ingest.pipeline import IngestConfig, ingest
 from musicbox_env.ingest.sources import parquet
 from musicbox_env.retrieval.spaces import embedding_space
@@ -128,6 +130,39 @@ def test_opinions_are_counted_in_training_sessions_alone(tmp_path, plays, datase
         assert runs(found) == runs(dataset)
         assert found.about["history"]["rows"]["likes and dislikes"] == sum(map(len, told.values()))
         assert_counts(found, plays, told)
+
+
+def test_opinions_that_several_files_list_are_counted_once(tmp_path, plays, dataset):
+    """A folder of the data set holds each event twice: with all others, and with those alike."""
+    told = {kind: make_yambda.opinions(plays.table, 0.05, i) for i, kind in enumerate(OPINIONS)}
+    for kind, table in told.items():
+        pq.write_table(table, tmp_path / f"{kind}s.parquet")
+    pq.write_table(plays.table, tmp_path / "listens.parquet")
+    apart = run(tmp_path, *sorted(tmp_path.glob("*.parquet")), out="apart")
+    make_yambda.write_multi_event(tmp_path / "multi_event.parquet", plays.table, told)
+    (tmp_path / "more").mkdir()
+    pq.write_table(told["like"].slice(3, 50), tmp_path / "more" / "likes.parquet")
+    sources = sorted(tmp_path.glob("*.parquet"))
+    found = run(tmp_path, *sources, tmp_path / "more" / "likes.parquet")
+    assert runs(found) == runs(dataset)
+    assert_counts(found, plays, told)
+    number, rows = sum(map(len, told.values())), found.about["history"]["rows"]
+    assert rows["likes and dislikes"] == number
+    assert rows["duplicate likes and dislikes"] == number + 50
+    assert rows["duplicate plays"] == len(plays.table)
+    (which_end,) = [n for n in apart.about["history"]["notes"] if "read as the end" in n]
+    assert which_end in found.about["history"]["notes"]
+
+
+def test_what_differs_in_anything_is_another_opinion():
+    same = {"user": 1, "time": 50, "song": 7, "opinion": 0}
+    others = [{**same, name: value} for name, value in (("user", 2), ("time", 55), ("song", 8))]
+    rows = [same, *others, {**same, "opinion": 1}, same]
+    opinions = Listens(len(rows), {name: [row[name] for row in rows] for name in same})
+    kept, again = without_opinions_again(opinions)
+    assert (len(kept), again) == (5, 1)
+    assert kept["time"].tolist() == [50, 50, 55, 50, 50]
+    assert without_opinions_again(Listens(0))[1] == 0
 
 
 def assert_counts(found, plays, told) -> None:
