@@ -34,12 +34,15 @@ SPACED: Final = 0.3
 """Share of values with a blank inside from which on they are titles, not ids."""
 _EITHER: Final = ("track",)
 """Names, as in `USUAL_NAMES`, of columns that hold ids in some tables and titles in others."""
+_OR_NUMBERS: Final = ("nummer",)
+"""The same of titles: a song in Dutch, a number in German."""
 _WORD: Final = re.compile(r"[^\W\d_][^\d_:/]*[^\W\d_][^\d_:/]*")
 """A title of one word; ids have digits, underlines or colons."""
 MS_FROM, S_BELOW = 10_000, 3_000
 """Lengths whose middle is above the one are milliseconds, below the other seconds."""
 AMOUNTS: Final = ("time", "began", "played", "duration")
 """How the keys begin whose columns may hold numbers in a unit."""
+_WITH_CLOCK: Final = re.compile(r"\d[\sT,]+\d{1,2}:\d\d")
 _CLOCK: Final = re.compile(r"\d{1,2}:\d\d(:\d\d(\.\d+)?)?(\s*[AaPp][Mm])?")
 
 
@@ -100,7 +103,10 @@ def _by_values(found: dict[str, str], by_name: Mapping[str, str], values: Values
     if time is not None and _all_clocks(values.get(time, ())):
         dates = [by_name[name] for name in DATES if name in by_name]
         dates = [name for name in dates if name != time and _times(values.get(name, ()))]
-        if dates:
+        whole = [name for name in dates if _have_clocks(values.get(name, ()))]
+        if whole:
+            found["time"] = whole[0]
+        elif dates:
             found["date"] = dates[0]
         else:
             del found["time"]
@@ -108,7 +114,16 @@ def _by_values(found: dict[str, str], by_name: Mapping[str, str], values: Values
     if track is not None and _are_titles(track, values.get(track, ()), alone="title" not in found):
         del found["track"]
         found.setdefault("title", track)
+    _share_a_name(found, values)
     return found
+
+
+def _share_a_name(found: dict[str, str], values: Values) -> None:
+    """Tell ids and titles apart in columns of one name, such as ``track`` and ``Track``."""
+    for column, texts in values.items():
+        if folded(column) in _EITHER and column not in found.values() and _filled(texts):
+            titles = _are_titles(column, texts, alone="title" not in found)
+            found.setdefault("title" if titles else "track", column)
 
 
 def _fits(key: str, column: str, values: Values) -> bool:
@@ -118,6 +133,8 @@ def _fits(key: str, column: str, values: Values) -> bool:
         return True
     if key in ("time", "began"):
         return _times(filled) or _all_clocks(filled)
+    if key == "title" and folded(column) in _OR_NUMBERS:
+        return not _are_numbers(filled)
     if key in ("completed", "skipped", "shuffle"):
         return _share(parse_flag(text) != UNPARSABLE for text in filled) >= MOST
     if key == "source":
@@ -150,6 +167,12 @@ def _times(texts: Sequence[str]) -> bool:
 def _all_clocks(texts: Sequence[str]) -> bool:
     filled = _filled(texts)
     return bool(filled) and all(_CLOCK.fullmatch(text) for text in filled)
+
+
+def _have_clocks(texts: Sequence[str]) -> bool:
+    """Whether times hold a time of day, beside a date."""
+    filled = _filled(texts)
+    return bool(filled) and _share(_WITH_CLOCK.search(text) is not None for text in filled) >= MOST
 
 
 def _are_titles(column: str, texts: Sequence[str], *, alone: bool) -> bool:

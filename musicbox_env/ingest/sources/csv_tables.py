@@ -63,7 +63,8 @@ class CsvTable:
         self.columns = self.dialect.header
         self._behind = 0
         ends = len(_LINE_END.findall(stream.head))
-        self.header_is_cut = len(stream.head) == HEAD_BYTES and ends <= self.dialect.preamble
+        begun = self.dialect.preamble + self.dialect.header_lines
+        self.header_is_cut = len(stream.head) == HEAD_BYTES and ends < begun
 
     def read_as(self, dialect: Dialect) -> CsvTable:
         """The same text in another dialect, such as one whose columns no line names."""

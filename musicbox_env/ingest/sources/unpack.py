@@ -278,7 +278,10 @@ def open_zip(file: IO[bytes], name: str) -> zipfile.ZipFile:
     file.seek(0)
     with decoding(name):
         archive = zipfile.ZipFile(file)
-    before = min((info.header_offset for info in archive.infolist()), default=archive.start_dir)
+        before = min((i.header_offset for i in archive.infolist()), default=archive.start_dir)
+        if min(before, behind) < 0:
+            missing = -min(before, behind)
+            raise zipfile.BadZipFile(f"bytes that are missing of what the zip lists: {missing:,}")
     for count, place in ((before, "before"), (behind, "behind")):
         if count:
             raise InputError(

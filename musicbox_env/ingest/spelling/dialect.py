@@ -12,7 +12,7 @@ import re
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
 from musicbox_env.ingest.spelling.headers import MAX_PREAMBLE, VALUE, find_header
@@ -20,6 +20,8 @@ from musicbox_env.ingest.spelling.headers import MAX_PREAMBLE, VALUE, find_heade
 BYTE_ORDER_MARK: Final = codecs.BOM_UTF8
 DELIMITERS: Final = ",;\t|"
 LINES_LOOKED_AT: Final = 150
+MAX_HEADER_LINES: Final = 100
+"""Lines that the names of a header may take, which spreadsheets break within cells."""
 _SEP: Final = re.compile(r'^\s*"?sep=([,;|\t]|\\t)"?\s*$', re.IGNORECASE)
 _COMMENT: Final = re.compile(r"^\s*(#|//|--|%)\s*")
 _MARKS: Final = (
@@ -180,6 +182,7 @@ class Dialect:
         preamble: Lines before the header.
         header: Fields of the header, without outer blanks.
         named: Whether a line holds the header; else it is known what the fields are.
+        header_lines: Lines of the header: names within quotes may hold line ends.
     """
 
     delimiter: str
@@ -189,11 +192,12 @@ class Dialect:
     preamble: int
     header: tuple[str, ...]
     named: bool = True
+    header_lines: int = 1
 
     @property
     def lines_above(self) -> int:
         """Lines before the first row."""
-        return self.preamble + self.named
+        return self.preamble + self.named * self.header_lines
 
 
 class StandardQuotes(Rewritten):
@@ -246,7 +250,34 @@ def detect_dialect(head: bytes) -> Dialect:
     told = next((m[1] for line in lines[:MAX_PREAMBLE] if (m := _SEP.match(line))), None)
     delimiters = DELIMITERS if told is None else told.replace("\\t", "\t")
     readings = [_reading(lines, delimiter) for delimiter in delimiters]
+    joined, place, number = _joined(lines)
+    if number > 1:
+        of_joined = (_reading(joined, delimiter) for delimiter in delimiters)
+        readings += [
+            (likely, replace(dialect, header_lines=number))
+            for likely, dialect in of_joined
+            if dialect.preamble == place and dialect.quote
+        ]
     return max(readings, key=lambda reading: reading[0])[1]
+
+
+def _joined(lines: Sequence[str]) -> tuple[list[str], int, int]:
+    """Lines of which those of the first open quote are one, its place, and how many it is of.
+
+    The line ends within become blanks: of names they say nothing.
+    """
+    quotes = [line.count('"') for line in lines]
+    begin = next((p for p, number in enumerate(quotes[:MAX_PREAMBLE]) if number % 2), len(lines))
+    behind = next(
+        (
+            p + 1
+            for p in range(begin + 1, min(begin + MAX_HEADER_LINES, len(lines)))
+            if sum(quotes[begin : p + 1]) % 2 == 0
+        ),
+        begin,
+    )
+    whole = [" ".join(lines[begin:behind])] if behind > begin else []
+    return [*lines[:begin], *whole, *lines[behind:]], begin, behind - begin
 
 
 def _reading(lines: Sequence[str], delimiter: str) -> tuple[tuple[bool, float, int], Dialect]:

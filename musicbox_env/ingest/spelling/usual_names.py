@@ -26,6 +26,9 @@ USUAL_NAMES: Final[Mapping[str, tuple[str, ...]]] = {
         *("fechahora", "fechayhora", "marcatiempo", "horainicio", "inicio", "escuchadoel"),
         *("reproducidoel", "hora", "horafin"),
         *("horodatage", "dateheure", "dateetheure", "heuredebut", "debut", "ecoutele", "heure"),
+        *("dateecoute", "dateheureecoute", "heureecoute", "datelecture"),
+        *("fechaescucha", "fechareproduccion", "dataouvido", "datareproducao", "dataascolto"),
+        *("luisterdatum", "datumbeluisterd", "hordatum", "abspieldatum", "wiedergabedatum"),
         *("heurefin", "datahora", "dataehora", "dataora", "dataeora", "ascoltatoil", "ora"),
         *("tijdstip", "datumtijd", "starttijd", "begintijd", "afgespeeldop", "tijd", "eindtijd"),
         *("date", "datum", "fecha", "data"),
@@ -33,6 +36,7 @@ USUAL_NAMES: Final[Mapping[str, tuple[str, ...]]] = {
     "began": ("offlinetimestamp",),
     "track": (
         *("trackid", "songid", "trackuri", "uri", "itemid", "recordingid", "isrc", "track"),
+        *("spotifyuri", "spotifytrackid", "spotifyid"),
         *("titelid", "liedid", "idcancion", "idpista", "idchanson", "idtitre", "idmorceau"),
         *("idmusica", "idfaixa", "idbrano", "idtraccia"),
     ),
@@ -42,7 +46,7 @@ USUAL_NAMES: Final[Mapping[str, tuple[str, ...]]] = {
         *("titulo", "titulocancion", "nombrecancion", "cancion", "pista"),
         *("titre", "titrechanson", "nomchanson", "chanson", "morceau", "piste"),
         *("musica", "cancao", "faixa", "titolo", "canzone", "brano", "traccia", "liedje"),
-        "name",
+        *("nummer", "name"),
     ),
     "artist": (
         *("artist", "artistname", "performer", "trackartist", "songartist"),
@@ -98,6 +102,7 @@ WITHOUT_UNIT: Final[Mapping[str, tuple[str, ...]]] = {
     ),
     "duration": (
         *("duration", "length", "tracklength", "trackduration", "songlength"),
+        *("tracktime", "songtime"),
         *("dauer", "lange", "laenge", "spieldauer", "titeldauer", "titellange", "songlange"),
         *("duracion", "duracioncancion", "longitud", "duree", "dureechanson", "dureetitre"),
         *("dureemorceau", "longueur", "duracao", "duracaomusica", "durata", "lunghezza", "duur"),
@@ -126,7 +131,7 @@ UNIT_WORDS: Final[Mapping[str, frozenset[str]]] = {
 }
 _SMALL: Final = frozenset(
     {"in", "of", "the", "der", "des", "en", "de", "del", "la", "le", "l", "d", "du"}
-    | {"em", "da", "do", "di", "della", "van"}
+    | {"em", "da", "do", "di", "della", "van", "utc", "gmt"}
 )
 """Words between those that tell."""
 

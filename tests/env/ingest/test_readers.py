@@ -204,6 +204,15 @@ def test_what_is_joined_to_a_zip_is_refused(tmp_path, content, why):
         read_all(path)
 
 
+@pytest.mark.parametrize(("begin", "count"), [(40, 1), (60, 30), (45, 400)])
+def test_a_zip_that_lacks_bytes_is_damaged(tmp_path, begin, count):
+    path = tmp_path / "x.zip"
+    whole = as_zip({"a": CSV, "b": CSV})
+    path.write_bytes(whole[:begin] + whole[begin + count :])
+    with pytest.raises(DamagedFileError, match=rf"x\.zip.*missing of .*: {count}\).*damaged"):
+        read_all(path)
+
+
 def test_a_zip_behind_a_program_is_named(tmp_path):
     path = tmp_path / "extracts_itself"
     path.write_bytes(b"MZ\x90\0" * 100 + as_zip({"a": CSV}))
@@ -353,6 +362,34 @@ def test_bytes_that_are_not_utf8_are_windows_1252(tmp_path):
     path = tmp_path / "x.csv"
     path.write_bytes(b"a,b\nBeyonc\xe9,1\nBeyonc\xe8,1\n")
     assert lines_of(path)[0] == {2: "Beyoncé", 3: "Beyoncè"}
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+@pytest.mark.parametrize("above", [(), ("My plays", ""), ("# a 12 inch",)])
+def test_names_of_columns_may_hold_line_ends(tmp_path, end, delimiter, above):
+    """As spreadsheets break them; the lines of rows are those of the file."""
+    path = tmp_path / "x.csv"
+    names = ['"the\nfirst"', "b", '"c,\nin ""all""\n(s)"']
+    rows = [["one", "1", "2"], ['"t\nwo"', "3", "4"], ["three", "5", "6"]]
+    text = "\n".join([*above, *map(delimiter.join, [names, *rows])])
+    path.write_bytes(text.replace("\n", end).encode())
+    with open_tables(path) as (table,):
+        assert table.columns == ("the first", "b", 'c, in "all" (s)')
+        assert table.sample()["b"][0] == "1"
+        blocks = [*table.rows(("the first",))]
+    read = [text for rows in blocks for text in as_strings(rows.columns["the first"]).to_pylist()]
+    assert read == ["one", f"t{end}wo", "three"]
+    assert [line - len(above) for rows in blocks for line in rows.lines] == [5, 6, 8]
+
+
+@pytest.mark.parametrize("text", ['a,b\n7" mix,1\n12" mix,2\n', 'a,b\n"x,1\ny",2\nz,3\n'])
+def test_quotes_of_rows_do_not_lengthen_a_header(tmp_path, text):
+    path = tmp_path / "x.csv"
+    path.write_text(text)
+    with open_tables(path) as (table,):
+        assert table.columns == ("a", "b")
+        assert table.dialect.lines_above == 1
 
 
 def test_columns_that_nobody_wants_may_repeat(tmp_path):

@@ -237,6 +237,7 @@ def test_mappings_are_checked():
     assert propose_mapping(["time", "song_id"]) is None
 
 
+SECONDS, MILLISECONDS = ["200", "214"], ["200000", "214000"]
 WORDS = ["Sinnerman", "Hallelujah", "Doo-wop", "L'amour", "Ålesund", "99"]
 CODES = ["4uLU6hMCjMI75M1A2tKUQC", "a_b", "spotify:track:x", "17", "s1", "s2"]
 
@@ -250,14 +251,20 @@ CODES = ["4uLU6hMCjMI75M1A2tKUQC", "a_b", "spotify:track:x", "17", "s1", "s2"]
         ({"track_id": WORDS}, {"track": "track_id"}),
         ({"track": ["Blue Moon", *WORDS]}, {"title": "track"}),
         ({"song": WORDS}, {"title": "song"}),
+        ({"track": CODES, "Track": WORDS}, {"track": "track", "title": "Track"}),
+        ({"Track": WORDS, "track": CODES}, {"track": "track", "title": "Track"}),
+        (
+            {"TRACK": ["Blue Moon"], "song": WORDS, "track": CODES},
+            {"track": "track", "title": "song"},
+        ),
+        ({"track": CODES, "Track": CODES[:2]}, {"track": "track"}),
+        ({"Nummer": WORDS}, {"title": "Nummer"}),
+        ({"Nummer": SECONDS, "Titel": WORDS}, {"title": "Titel"}),
     ],
 )
 def test_titles_of_one_word_are_no_ids(columns, expected):
     found = usual_columns([*columns, "artist"], columns)
     assert {key: found[key] for key in ("track", "title") if key in found} == expected
-
-
-SECONDS, MILLISECONDS = ["200", "214"], ["200000", "214000"]
 
 
 @pytest.mark.parametrize(
@@ -279,6 +286,22 @@ def test_songs_in_a_unit_are_their_lengths(columns, expected):
 
 
 IN_LANGUAGES = [
+    (
+        "Date d'écoute=2024-03-05 14:03;Titre=Bleu;Artiste=Mira;Durée d'écoute=0:40;Durée=4:00",
+        "time=Date d'écoute,title=Titre,artist=Artiste,played_s=Durée d'écoute,duration_s=Durée",
+    ),
+    (
+        "Tijdstip=2024-03-05 14:03;Nummer=Blauw;Artiest=Mira;Luistertijd=0:40;Duur=4:00",
+        "time=Tijdstip,title=Nummer,artist=Artiest,played_s=Luistertijd,duration_s=Duur",
+    ),
+    (
+        "Date=2024-03-05 14:03:20;Time=4:00;Track=Blue;Artist=Mira;Played=0:40",
+        "time=Date,title=Track,artist=Artist,played_s=Played",
+    ),
+    (
+        "Date (UTC)=2024-03-05 14:03:20;Spotify URI=a1;Track time=4:00;Time played=0:40",
+        "time=Date (UTC),track=Spotify URI,played_s=Time played,duration_s=Track time",
+    ),
     (
         "Zeitpunkt=05.03.2024 14:03:20;Titel=Blau;Interpret=Mira;Sekunden gehört=200;Länge=240",
         "time=Zeitpunkt,title=Titel,artist=Interpret,played_s=Sekunden gehört,duration_s=Länge",
