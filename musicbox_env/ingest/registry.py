@@ -229,9 +229,11 @@ def usable_sources(
     if found.untold:
         raise InputError("\n".join(f"{of.name}: {of.why}." for of in found.untold))
     if found.misfits:
+        others = bool(found.histories or found.logs)
+        why = "To read the others without it would lose plays: mend" if others else "Mend"
         raise InputError(
             "\n".join(f"{refusal.name}: {refusal.why}." for refusal in found.misfits)
-            + "\nTo read the others without it would lose plays: mend --map, or leave it out."
+            + f"\n{why} --map, or leave it out."
         )
     if not found.histories and not found.logs and found.unmapped:
         raise InputError(
