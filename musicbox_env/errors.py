@@ -27,6 +27,26 @@ _UNSAFE: Final = re.compile(
 """Control characters, line ends, marks that turn text, and bytes of names that are not UTF-8."""
 
 
+@contextmanager
+def needing(extra: str, what: str) -> Iterator[None]:
+    """Name the extra of pip that holds a package which is missing.
+
+    Raises:
+        ModuleNotFoundError: As the import within raised it, with the command that installs it.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        package = str(error.name).partition(".")[0]
+        if package in PACKAGES:
+            raise
+        raise ModuleNotFoundError(
+            f"{package} is not installed; {what} needs the extra [{extra}]: "
+            f'pip install "musicbox-env[{extra}]".',
+            name=error.name,
+        ) from None
+
+
 class UserError(ValueError):
     """What a user can mend; the message says how."""
 

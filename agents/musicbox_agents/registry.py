@@ -8,7 +8,7 @@ from typing import Any
 from musicbox_agents.base import AGENT, TRAIN_AGAIN, Agent
 from musicbox_env.data.checks import CheckedFile
 from musicbox_env.data.dataset import Dataset
-from musicbox_env.errors import reading
+from musicbox_env.errors import needing, reading
 from musicbox_env.schema import require_known
 
 AGENTS: dict[str, str] = {
@@ -41,10 +41,12 @@ def agent_class(name: str) -> type[Agent]:
 
     Raises:
         ValueError: No agent has that name; the message suggests one.
+        ModuleNotFoundError: It needs a package of the extra [agents], which is not installed.
     """
     require_known("agent", name, AGENTS)
     module, _, attribute = AGENTS[name].partition(":")
-    cls: type[Agent] = getattr(import_module(module), attribute)
+    with needing("agents", name):
+        cls: type[Agent] = getattr(import_module(module), attribute)
     return cls
 
 

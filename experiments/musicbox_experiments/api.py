@@ -18,9 +18,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
+from musicbox_env.errors import needing
+
+with needing("experiments", "musicbox_experiments.api"):  # before the modules that use them
+    import torch  # noqa: F401
+    import tyro  # noqa: F401
+    from matplotlib.figure import Figure
+
+# isort: split
 import musicbox_agents
 import pandas as pd
-from matplotlib.figure import Figure
 from musicbox_agents import Agent, load_agent
 
 from musicbox_env.data.dataset import Dataset

@@ -45,6 +45,10 @@ LEVEL_NAMES = {
     "skipped": int(Level.BRIEF),
     "kept": int(Level.FULL),
 }
+EXPECTED = (
+    "expected SONG:LEVEL, where LEVEL is skipped, kept, brief, short, most, cut, full or a number "
+    "from 0 to 4"
+)
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,7 @@ class RecommendConfig:
     """Folder of a run made by `musicbox compare` or `musicbox train`."""
     heard: str
     """Songs heard so far, oldest first, as SONG:LEVEL separated by commas. A song is a track id, or
-    Artist - Title."""
+    Artist - Title; a level is skipped, kept, brief, short, most, cut, full, or 0 to 4."""
     agent: str = "ddpg"
     """Which agent of the run."""
     seed: int | None = None
@@ -101,15 +105,15 @@ def parse_heard(text: str) -> tuple[list[str], list[int]]:
         if not colon or level != level.lstrip():
             continue
         if not song:
-            raise ValueError(f"{begun!r} is no song heard; expected SONG:LEVEL.")
+            raise ValueError(f"{begun!r} is no song heard; {EXPECTED}.")
         require_known("level", level, LEVEL_NAMES)
         songs.append(song)
         levels.append(LEVEL_NAMES[level])
         begun = ""
     if begun:
-        raise ValueError(f"{begun!r} is no song heard; expected SONG:LEVEL.")
+        raise ValueError(f"{begun!r} is no song heard; {EXPECTED}.")
     if not songs:
-        raise ValueError(f"{text!r} names no song heard; expected SONG:LEVEL, separated by commas.")
+        raise ValueError(f"{text!r} names no song heard; {EXPECTED}; commas between songs.")
     return songs, levels
 
 

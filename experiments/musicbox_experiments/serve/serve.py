@@ -112,8 +112,9 @@ def require_installed() -> None:
     """
     missing = [name for name in PACKAGES if find_spec(name) is None]
     if missing:
+        are = "is" if len(missing) == 1 else "are"
         raise UserError(
-            f"{', '.join(missing)} is not installed; serving needs the extra [serve]: "
+            f"{', '.join(missing)} {are} not installed; serving needs the extra [serve]: "
             'pip install "musicbox-env[serve]".'
         )
 

@@ -118,7 +118,7 @@ REFUSED = {
     '{"k": NaN}': "body.k",
     '{"kk": 3}': "body.kk: no such name; /docs lists those that are known",
     '{"agent": "ddgp"}': "did you mean 'ddpg'?",
-    '{"heard": "t_1"}': "'t_1' is no song heard; expected SONG:LEVEL.",
+    '{"heard": "t_1"}': "'t_1' is no song heard; expected SONG:LEVEL",
     '{"heard": [{"song": "a"}]}': "body.heard.0: give exactly one",
     '{"heard": [{"song": "a", "level": 5}]}': "less than 5",
     '{"heard": [{"song": "a", "share": 1.5}]}': "less than or equal to 1",

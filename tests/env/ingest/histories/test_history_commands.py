@@ -11,7 +11,7 @@ from musicbox_experiments.cli import main
 from musicbox_experiments.data.describe import describe
 from musicbox_experiments.data.enough import cautions, skip_rate_interval
 from musicbox_experiments.data.sources import Source
-from musicbox_experiments.serve.recommend import parse_heard
+from musicbox_experiments.serve.recommend import LEVEL_NAMES, parse_heard
 from read_histories import ingest_records, run, session_of
 
 from musicbox_env.data.dataset import Dataset
@@ -30,6 +30,13 @@ def test_heard_songs_may_hold_commas_and_colons():
     ]:
         with pytest.raises(ValueError, match=message):
             parse_heard(text)
+
+
+@pytest.mark.parametrize("text", ["t_a", "A - B", ":full", " , "])
+def test_a_song_without_a_level_is_told_every_level(text):
+    with pytest.raises(ValueError, match="expected SONG:LEVEL") as refused:
+        parse_heard(text)
+    assert all(name in str(refused.value) for name in LEVEL_NAMES if not name.isdigit())
 
 
 def test_a_handful_of_sessions_is_said_to_be_too_few(tmp_path, capsys):
