@@ -3,7 +3,7 @@
     python tests/interop/run.py --seeds 3 --only sb3 cleanrl
 
 Environments lie in ``.interop/``, results in ``.interop/results.jsonl``: what is there is not made
-again. Rows of what was not tried stay as they are.
+again. Rows of what was not tried, or of more seeds, stay as they are.
 """
 
 import argparse
@@ -118,10 +118,20 @@ def case_of(row: str) -> str:
     return row.split("|")[1].strip()
 
 
+def seeds_of(row: str) -> int:
+    """How many seeds a row of libraries is of."""
+    return int(row.split("|")[5])
+
+
+def rows_between(page: str, begin: str, head: Sequence[str], end: str) -> dict[str, str]:
+    """Rows of the table between two marks of a page, by case."""
+    shown = page.partition(begin)[2].partition(end)[0].strip().splitlines()[len(head) :]
+    return {case_of(row): row for row in shown}
+
+
 def merged(page: str, begin: str, head: Sequence[str], rows: list[str], end: str) -> str:
     """A page with new rows of the table between two marks, each in place of that of its case."""
-    shown = page.partition(begin)[2].partition(end)[0].strip().splitlines()[len(head) :]
-    rows_of = {case_of(row): row for row in (*shown, *rows)}
+    rows_of = rows_between(page, begin, head, end) | {case_of(row): row for row in rows}
     new = "\n".join([*head, *rows_of.values()])
     return f"{page.partition(begin)[0]}{begin}\n{new}\n{end}{page.partition(end)[2]}"
 
@@ -146,7 +156,10 @@ def main() -> None:
             rows.append(row_of(found, about))
             if np.mean(gains(found)) <= 0:
                 worse.append(found[0]["name"])
-    PAGE.write_text(merged(PAGE.read_text(), BEGIN, HEAD, rows, END))
+    page = PAGE.read_text()
+    shown = rows_between(page, BEGIN, HEAD, END)
+    rows = [row for row in rows if seeds_of(row) >= seeds_of(shown.get(case_of(row), row))]
+    PAGE.write_text(merged(page, BEGIN, HEAD, rows, END))
     if worse:
         raise SystemExit(f"No better than random: {', '.join(worse)}.")
 

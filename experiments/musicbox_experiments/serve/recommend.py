@@ -45,10 +45,8 @@ LEVEL_NAMES = {
     "skipped": int(Level.BRIEF),
     "kept": int(Level.FULL),
 }
-EXPECTED = (
-    "expected SONG:LEVEL, where LEVEL is skipped, kept, brief, short, most, cut, full or a number "
-    "from 0 to 4"
-)
+_WORDS = [name for name in LEVEL_NAMES if not name.isdigit()]
+EXPECTED = f"expected SONG:LEVEL, where LEVEL is {', '.join(_WORDS)} or a number from 0 to 4"
 
 
 @dataclass(frozen=True)
