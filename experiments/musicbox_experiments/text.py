@@ -86,6 +86,17 @@ def with_interval(estimate: Mapping[str, Any], unit: str) -> str:
     return f"{show(estimate['value'], unit)} {interval(estimate, unit)}".rstrip()
 
 
+def relative(change: Mapping[str, Any]) -> str:
+    """A relative change in percent, and its interval; empty where it is unknown.
+
+    >>> relative({"value": -0.37, "low": -0.487, "high": -0.248})
+    '-37.0 % [-48.7, -24.8]'
+    """
+    if change["value"] is None:
+        return ""
+    return f"{show(change['value'], 'points')} % {interval(change, 'points')}".rstrip()
+
+
 def columns(rows: Sequence[Sequence[str]], *, left: int = 1) -> str:
     """Rows as aligned text, the first ``left`` columns to the left and the others to the right.
 

@@ -7,7 +7,7 @@ from typing import Final
 from musicbox_experiments.compare.study import EXACT_EVALUATOR
 from musicbox_experiments.compare.summary import Summary, ranked
 from musicbox_experiments.evaluate.resampling import CONFIDENCE
-from musicbox_experiments.text import percent, with_interval
+from musicbox_experiments.text import percent, relative, with_interval
 
 ADVISED_SEEDS: Final = 10
 
@@ -30,6 +30,7 @@ def headline(summary: Summary) -> list[str]:
         f"{surely} of {len(others)} agents {'has' if surely == 1 else 'have'} a lower skip rate "
         f"than {_named(reference)} by more than the uncertainty of the comparison.",
         *_training(summary, skips, others),
+        *_imputed(summary, evaluator),
         *_blind(summary, evaluator),
     ]
 
@@ -75,6 +76,42 @@ def _training(summary: Summary, skips: Summary, others: list[str]) -> list[str]:
         f"The best agent that was trained is {sides[0]}; {_named(summary['reference'])} aside, the "
         f"best that was not is {sides[1]} (difference {with_interval(training, 'points')} "
         "percentage points)."
+    ]
+
+
+def _imputed(summary: Summary, evaluator: str) -> list[str]:
+    """How many answers no log tells, and whom real labels show ahead."""
+    shares = _shares_imputed(summary, evaluator)
+    if evaluator == EXACT_EVALUATOR or not any(shares):
+        return []
+    return [
+        f"{_from_to(shares)} of an agent's answers at the evaluator {evaluator} were imputed: "
+        "the log does not tell how this listener would have heard that song at that moment.",
+        *_by_real_labels(summary),
+    ]
+
+
+def _shares_imputed(summary: Summary, evaluator: str) -> list[float]:
+    """Of each agent's answers, where any song was heard."""
+    agents = summary["evaluators"][evaluator]["agents"].values()
+    shares = [of["metrics"]["imputed"]["value"] for of in agents]
+    return [share for share in shares if share is not None]
+
+
+def _by_real_labels(summary: Summary) -> list[str]:
+    """Who chooses best among the plays that the log still held."""
+    real = {
+        agent: of
+        for agent, of in summary["reranking"].items()
+        if of["value"] is not None and agent not in summary["bounds"]
+    }
+    if not real:
+        return []
+    best = min(real, key=lambda agent: real[agent]["value"])
+    names = [agent for agent in real if _even(real[agent]["value"], real[best]["value"])]
+    return [
+        f"Over real labels, none of them imputed, the first choices of {_joined(names)} are "
+        f"skipped least: {relative(real[best])} against a random choice."
     ]
 
 
@@ -130,20 +167,16 @@ def cautions(summary: Summary) -> list[str]:
     evaluator, *further = summary["evaluators"]
     agents = summary["evaluators"][evaluator]["agents"]
     found = []
-    shares = [of["metrics"]["imputed"]["value"] for of in agents.values()]
-    imputed = [share for share in shares if share is not None]
     if evaluator == EXACT_EVALUATOR:
         found = [
             f"The answers at the evaluator {evaluator} are drawn from the law that made these "
             "synthetic sessions. They are right for these listeners, and say nothing of people."
         ]
-    elif max(imputed, default=0.0) > 0:
+    elif any(_shares_imputed(summary, evaluator)):
         found = [
             "The answers come from a simulated listener, not from people. A simulator can be wrong "
             "in ways that an agent learns to exploit; a gain counts for more the more different "
-            "evaluators agree on it.",
-            f"{_from_to(imputed)} of an agent's answers at the evaluator {evaluator} were imputed: "
-            "the log does not tell how this listener would have heard that song at that moment.",
+            "evaluators agree on it."
         ]
     seeds = {a: len(agents[a]["seeds"]) for a in summary["learned"] if a in agents}
     once = [agent for agent, number in seeds.items() if number == 1]

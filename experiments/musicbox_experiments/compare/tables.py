@@ -9,7 +9,7 @@ from musicbox_experiments.compare.summary import Summary, fewest_skips_first, ra
 from musicbox_experiments.evaluate.knowledge import HEARD
 from musicbox_experiments.evaluate.metrics import METRICS
 from musicbox_experiments.evaluate.resampling import CONFIDENCE
-from musicbox_experiments.text import Cell, Table, columns, interval, percent, show
+from musicbox_experiments.text import Cell, Table, columns, percent, relative, show
 
 _KNOWN: Final = {
     **{f"heard_{plays}": f"heard {plays}+ times" for plays in HEARD},
@@ -50,7 +50,7 @@ def text_table(summary: Summary) -> str:
                 str(Cell.of(of["metrics"]["skip_rate"], "percent")),
                 str(_points(of["differences"].get("skip_rate"))),
                 show(size, "count"),
-                _relative(real) if real else "",
+                relative(real) if real else "",
             ]
         )
     if not summary["reranking"]:
@@ -61,13 +61,6 @@ def text_table(summary: Summary) -> str:
     title = f"Evaluator: {main}; {summary['evaluators'][main]['sessions']:,} sessions"
     rule = "-" * max(map(len, [first, *others]))
     return "\n".join([title, first, rule, *others, "", wrapped(_legend(summary, rows[0]))])
-
-
-def _relative(change: Summary) -> str:
-    """A relative change in percent, and its interval."""
-    if change["value"] is None:
-        return ""
-    return f"{show(change['value'], 'points')} % {interval(change, 'points')}".rstrip()
 
 
 def _legend(summary: Summary, head: Sequence[str]) -> str:

@@ -7,9 +7,12 @@ import numpy as np
 import pytest
 from musicbox_experiments.compare import tables
 from musicbox_experiments.compare.report import write_report
+from musicbox_experiments.compare.sentences import headline
 from musicbox_experiments.compare.study import Study
 from musicbox_experiments.compare.summary import champion, summarize
 from musicbox_experiments.compare.tables import text_table
+from musicbox_experiments.evaluate.metrics import PerSession
+from musicbox_experiments.text import relative
 from toy_studies import RATES, RESAMPLES, SESSIONS, toy_rollout, toy_study, toy_world
 
 
@@ -172,6 +175,17 @@ def test_the_headline_leaves_upper_bounds_aside(summary: dict) -> None:
 
 def test_reranking_is_relative_to_a_random_choice(summary: dict) -> None:
     assert summary["reranking"]["honest"]["value"] == pytest.approx(-0.06)
+
+
+def test_the_headline_says_whom_real_labels_show_ahead() -> None:
+    rates = {"honest": 0.94, "random": 0.9, "exploiter": 0.9, "skyline": 0.5}
+    real = {agent: {0: PerSession(np.full(50, of), np.ones(50))} for agent, of in rates.items()}
+    summary = summarize(replace(toy_study(), reranking=real), resamples=20)
+    said = " ".join(headline(summary))
+    assert "were imputed" in said
+    change = relative(summary["reranking"]["random"])
+    assert change.startswith("-10.0 %")
+    assert f"first choices of random and exploiter are skipped least: {change} against" in said
 
 
 def test_the_same_seed_gives_the_same_summary() -> None:
