@@ -73,7 +73,7 @@ class RecommendConfig:
     songs: int | None = None
     """Songs of an ordered playlist, with the chance that each is skipped; the next slate alone if
     left out."""
-    order: tuple[str, ...] = ()
+    order: tuple[str, ...] | None = None
     """Songs to be put in order, in place of songs from the catalog: as of --heard, without levels.
     """
 
@@ -84,6 +84,8 @@ class RecommendConfig:
             require_known("context", self.context, CONTEXT_TYPES)
         if self.songs is not None:
             require_ranges(self, {"songs": (1, LONGEST)})
+        if self.order == ():
+            raise ValueError("--order names no song; name those to be put in order.")
 
 
 def parse_heard(text: str) -> tuple[list[str], list[int]]:
@@ -121,7 +123,7 @@ def run(config: RecommendConfig) -> None:
     The next slate, best first; a playlist in order, each with its chance to be skipped.
     """
     agent, dataset, listener = _opened(config)
-    if config.songs is None and not config.order:
+    if config.songs is None and config.order is None:
         for row in recommend_next(agent, dataset, config.heard, _context(config)):
             say(_named(dataset, row))
         return
@@ -130,7 +132,8 @@ def run(config: RecommendConfig) -> None:
     for number, place in enumerate(places, start=1):
         say(f"{number:3d}  {place.skip:4.0%} skip  {_named(dataset, place.track)}")
     if config.songs is not None and len(places) < config.songs:
-        say(f"These are {len(places):,} of {config.songs:,} songs: no further slate is left.")
+        end = "no further slate is left" if config.order is None else "--order names no more"
+        say(f"These are {len(places):,} of {config.songs:,} songs: {end}.")
 
 
 def recommend(config: RecommendConfig) -> list[str]:
@@ -157,9 +160,27 @@ def _playlist(config: RecommendConfig, agent: Agent, dataset: Dataset, trainer: 
     """The playlist that was asked for, of as many songs as are to be ordered by default."""
     listener = playlist_listener(trainer, dataset)
     session = heard_session(dataset, config.heard, _context(config))
-    among = [int(row) for row in dataset.catalog.find(list(config.order))] if config.order else None
+    among = None if config.order is None else _rows_to_order(dataset, config.order)
     recommender = Recommender(agent, restricted=among is not None)
-    return playlist(recommender, session, config.songs or len(config.order), listener, among=among)
+    number = config.songs or len(among or ())
+    return playlist(recommender, session, number, listener, among=among)
+
+
+def _rows_to_order(dataset: Dataset, names: tuple[str, ...]) -> list[int]:
+    """Rows of the songs to be ordered.
+
+    Raises:
+        ValueError: Two names are of one song; the message has both.
+    """
+    named: dict[int, str] = {}
+    for row, name in zip(dataset.catalog.find(list(names)).tolist(), names, strict=True):
+        if named.setdefault(row, name) != name:
+            both = f"{named[row]!r} and {name!r}"
+            raise ValueError(f"{both} of --order are the same song; name each once.")
+    twice = [name for name in named.values() if names.count(name) > 1]
+    if twice:
+        raise ValueError(f"{twice[0]!r} of --order is named twice; name each song once.")
+    return [*named]
 
 
 def playlist_listener(trainer: str, dataset: Dataset) -> LearnedListener:

@@ -106,11 +106,29 @@ def test_the_command_prints_a_line_a_song_with_its_chance(run, capsys):
     assert sorted("t_00000050" in line for line in lines) == [False, True]
 
 
+@pytest.mark.parametrize("spelled", [str, str.upper, lambda title: f" {title} "])
+def test_two_names_of_a_song_to_be_ordered_are_both_told(run, synthetic, capsys, spelled):
+    track, title = (str(of[50]) for of in (synthetic.catalog.track_ids, synthetic.catalog.titles))
+    with pytest.raises(SystemExit) as stopped:
+        main([*run, "--order", "t_00000060", track, spelled(title)])
+    assert stopped.value.code == USER_ERROR
+    told = "".join(capsys.readouterr())
+    assert f"{track!r} and {spelled(title)!r} of --order are the same song" in told
+
+
+def test_more_places_than_songs_to_order_is_said(run, capsys):
+    main([*run, "--songs", "5", "--order", "t_00000050", "t_00000060"])
+    *_, last = capsys.readouterr().out.splitlines()
+    assert last == "These are 2 of 5 songs: --order names no more."
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         (["--songs", "0"], "songs"),
-        (["--order", "t_00000050", "t_00000050"], "named twice"),
+        (["--order"], "names no song"),
+        (["--songs", "3", "--order"], "names no song"),
+        (["--order", "t_00000060", "t_00000050", "t_00000050"], "'t_00000050' of --order is named"),
         (["--order", "no such song"], "no such song"),
     ],
 )

@@ -50,12 +50,14 @@ export function stripText(look) {
   return `${logged} of the log (pale), ${played.length} recommended, ${skipped(played)} of them skipped; below each its chance of a skip in percent, after all songs before it. ${over}`;
 }
 
+const HEARD_DOTS = "Large dots on the line are songs heard, blue kept and orange skipped.";
+
 export function mapText(agent, view, over) {
-  if (over) return "The session is over. Dots on the line are the songs heard.";
+  if (over) return `The session is over. ${HEARD_DOTS}`;
   if (!view.songs.length) return `Too few songs are left for ${agent}.`;
-  if (view.points.length) return `The cross is the proto-action of ${agent}, rings are the songs nearest to it, numbers what it plays. Dots on the line are songs heard.`;
+  if (view.points.length) return `The cross is the proto-action of ${agent}, rings are the songs nearest to it, numbers what it plays. ${HEARD_DOTS}`;
   const without = view.near.length ? "its proto-action lies in another space than this map; rings are the songs nearest to it" : "it names songs without a proto-action on this map";
-  return `Numbers are what ${agent} plays; ${without}.`;
+  return `Numbers are what ${agent} plays; ${without}. ${HEARD_DOTS}`;
 }
 
 export function listenerText(mode, evaluator) {
