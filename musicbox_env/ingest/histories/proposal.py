@@ -40,6 +40,8 @@ _WORD: Final = re.compile(r"[^\W\d_][^\d_:/]*[^\W\d_][^\d_:/]*")
 """A title of one word; ids have digits, underlines or colons."""
 MS_FROM, S_BELOW = 10_000, 3_000
 """Lengths whose middle is above the one are milliseconds, below the other seconds."""
+OPEN: Final = "COLUMN"
+"""Stands in a mapping for a column that its user has to name."""
 AMOUNTS: Final = ("time", "began", "played", "duration")
 """How the keys begin whose columns may hold numbers in a unit."""
 _WITH_CLOCK: Final = re.compile(r"\d[\sT,]+\d{1,2}:\d\d")
@@ -248,7 +250,7 @@ def explain_proposal(name: str, values: Values) -> str:
         lines += [
             f"Which of its columns ({', '.join(columns)}) say the rest, above all {needed}, only "
             "you know: say it with --map, as in",
-            "  --map user=COLUMN,time=COLUMN,track=COLUMN,played_ms=COLUMN,duration_ms=COLUMN",
+            f'  --map "{_written(_to_fill_in(found))}"',
         ]
     return "\n".join(lines)
 
@@ -261,18 +263,27 @@ def explain_half_told(columns: Sequence[str], values: Values) -> str | None:
     told = {"user": "user" in found, "time": "time" in found, "track": song, "heard": bool(heard)}
     if [*told.values()].count(True) < 2:
         return None
-    option = {key: found.get(key, "COLUMN") for key in ("time", *found)}
-    if not song:
-        beside = "title" if "artist" in found else "artist" if "title" in found else "track"
-        option[beside] = "COLUMN"
-    if heard is None:
-        option["played_ms"] = "COLUMN"
-    open_keys = [key for key, column in option.items() if column == "COLUMN"]
-    pairs = ",".join(f"{key}={column}" for key, column in option.items())
+    option = _to_fill_in(found)
+    open_keys = [key for key, column in option.items() if column == OPEN]
     return (
         f"may be a table of plays, but its columns do not tell {', '.join(open_keys)}. Say it, in "
-        f'place of COLUMN, with --map "{pairs}"'
+        f'place of {OPEN}, with --map "{_written(option)}"'
     )
+
+
+def _to_fill_in(found: Mapping[str, str]) -> dict[str, str]:
+    """What was found in a table, and `OPEN` for what else a mapping needs."""
+    option = {key: found.get(key, OPEN) for key in ("time", *found)}
+    if "track" not in found and not ("title" in found and "artist" in found):
+        beside = "title" if "artist" in found else "artist" if "title" in found else "track"
+        option[beside] = OPEN
+    if not found.keys() & EVIDENCE:
+        option["played_ms"] = OPEN
+    return option
+
+
+def _written(option: Mapping[str, str]) -> str:
+    return ",".join(f"{key}={column}" for key, column in option.items())
 
 
 def explain_dates(name: str, column: str, texts: Sequence[str], mapping: PlayMapping) -> str:

@@ -136,8 +136,9 @@ def test_a_table_without_mapping_is_read_only_on_demand(tmp_path):
     with pytest.raises(ValueError, match="no column heard, song_len, which --map names"):
         run(tmp_path, source, out="b", map=FOREIGN_MAP)
     table[["played_at", "song_id"]].to_csv(source, index=False)
-    with pytest.raises(ValueError, match="above all one of played_ms"):
+    with pytest.raises(ValueError, match="above all one of played_ms") as told:
         run(tmp_path, source, out="b")
+    assert '--map "time=played_at,track=song_id,played_ms=COLUMN"' in str(told.value)
 
 
 def test_a_comparison_refused_for_its_mapping_is_given_again_with_one(tmp_path, capsys):

@@ -238,6 +238,8 @@ def test_the_first_of_a_list_of_artists_is_proposed(tmp_path, expected):
     (tmp_path / "second").mkdir()
     message = refusal(tmp_path / "second", json.dumps(lines), map="auto")
     assert "say the rest, above all track, or artist beside title" in message
+    assert "title=track.name" in message
+    assert "artist=COLUMN" in message
 
 
 def test_lists_without_names_are_named_as_the_cause(tmp_path):
