@@ -19,7 +19,14 @@ from warnings import warn
 from musicbox_env.errors import DISK_FULL
 
 CACHE_VARIABLE = "MUSICBOX_CACHE"
-UNUSABLE = frozenset({*DISK_FULL, errno.EROFS, errno.EACCES})
+UNUSABLE = frozenset(
+    {
+        *DISK_FULL,
+        *(errno.EROFS, errno.EACCES, errno.EPERM),
+        *(errno.EEXIST, errno.ENOTDIR, errno.ENOENT, errno.ELOOP, errno.ENAMETOOLONG),
+    }
+)
+"""Errors of a folder in which nothing can be made, or of a path that can be none."""
 KERNELS = "kernels-"
 DAYS_KEPT = 1
 """Age in days from which machine code of other sources is removed when a folder is made."""
@@ -28,7 +35,7 @@ DAYS_KEPT = 1
 def cache_folder() -> Path:
     """Where made data are kept: ``MUSICBOX_CACHE``, or a folder in the platform's cache."""
     if named := os.environ.get(CACHE_VARIABLE):
-        return Path(named)
+        return Path(os.path.expanduser(named))  # no shell did it in a Dockerfile or a unit
     if sys.platform == "win32":
         base = os.environ.get("LOCALAPPDATA") or os.path.expanduser("~/AppData/Local")
     elif sys.platform == "darwin":
@@ -62,7 +69,8 @@ def writable_cache() -> Path:
 def kept_in_cache(*names: str) -> Path:
     """Where what is made once lies: in `cache_folder` if it is there, else in `writable_cache`."""
     made = cache_folder().joinpath(*names)
-    return made if made.exists() else writable_cache().joinpath(*names)
+    there = os.path.exists(made)  # also of a name that can be none, where a Path raises
+    return made if there else writable_cache().joinpath(*names)
 
 
 def _can_be_written(folder: Path) -> bool:
@@ -104,13 +112,21 @@ def kernel_folder(given: str) -> Path:
         given: Folder that the user chose, ``NUMBA_CACHE_DIR``; may be empty.
 
     Returns:
-        A folder in the one given; else in the package or, where that may only be read, in
-        `writable_cache`. Where nothing can be written it is a temporary one, with a warning.
+        A folder in the one given; else, with a warning if one was given, in the package or, where
+        that may only be read, in `writable_cache`. Where nothing can be written it is a temporary
+        one, with a warning.
     """
     package = Path(__file__).parent
     name = KERNELS + _state_of(package)
     if given:
-        return Path(given) / name
+        folder = Path(os.path.expanduser(given)) / name
+        if _can_be_written(folder.absolute()):
+            return folder
+        warn(
+            f"{given}, which NUMBA_CACHE_DIR names, cannot be written, so that MusicBox keeps "
+            "machine code elsewhere; set it to a folder that can be.",
+            stacklevel=2,
+        )
     for find_place in (lambda: package / "__pycache__", writable_cache):
         place = find_place()
         folder = place / name

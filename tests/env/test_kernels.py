@@ -11,6 +11,7 @@ import pytest
 
 import musicbox_env
 from musicbox_env import cache
+from musicbox_env.synthetic.generator import bundled_dataset
 
 
 @pytest.mark.parametrize(
@@ -77,6 +78,30 @@ def test_where_nothing_can_be_written_machine_code_is_temporary(package, tmp_pat
     (tmp_path / "user").write_text("a file")
     with pytest.warns(UserWarning, match="set NUMBA_CACHE_DIR"):
         assert cache.kernel_folder("").is_dir()
+
+
+@pytest.mark.parametrize("given", ["a file", "a file/below", "/proc/none"])
+def test_a_folder_of_the_user_that_can_be_none_is_told_and_not_used(package, tmp_path, given):
+    """Numba would take `__pycache__` itself, where code of other sources may lie."""
+    (tmp_path / "a file").write_text("")
+    with pytest.warns(UserWarning, match="which NUMBA_CACHE_DIR names, cannot be written"):
+        folder = cache.kernel_folder(str(tmp_path / given))
+    assert folder == cache.kernel_folder("")
+
+
+def test_a_tilde_that_no_shell_replaced_is_the_home(package, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv(cache.CACHE_VARIABLE, "~/kept")
+    assert cache.cache_folder() == tmp_path / "kept"
+    assert cache.kernel_folder("~/code").parent == tmp_path / "code"
+
+
+@pytest.mark.parametrize("given", ["a file", "a file/below", "n" * 300])
+def test_a_cache_that_can_be_no_folder_is_named(tmp_path, monkeypatch, given):
+    (tmp_path / "a file").write_text("")
+    monkeypatch.setenv(cache.CACHE_VARIABLE, str(tmp_path / given))
+    with pytest.raises(OSError, match=cache.CACHE_VARIABLE):
+        bundled_dataset()
 
 
 @pytest.mark.parametrize("home", ["read-only", "none"])
