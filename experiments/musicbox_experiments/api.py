@@ -33,8 +33,9 @@ from musicbox_agents import Agent, load_agent
 from musicbox_env.data.dataset import Dataset
 from musicbox_env.ingest import pipeline
 from musicbox_env.ingest.pipeline import IngestConfig
-from musicbox_env.schema import suggest
+from musicbox_env.schema import brief, suggest
 from musicbox_env.simulator import assets
+from musicbox_env.simulator.checks import require_whole
 from musicbox_env.synthetic import generator
 from musicbox_env.synthetic.truth import knows_truth
 from musicbox_env.synthetic.world import SyntheticConfig
@@ -72,6 +73,8 @@ __all__ = [
 Data = Dataset | Path | str | None
 """A dataset, its folder, or None for the bundled synthetic one."""
 Config = TypeVar("Config")
+MOST_SESSIONS = 2**63 - 1
+"""The largest number of sessions that can be asked for; a dataset gives what it holds."""
 
 
 def open_dataset(folder: Data = None) -> Dataset:
@@ -106,7 +109,8 @@ def synthesize(out: Path | str, *, overwrite: bool = False, **options: Any) -> D
         options: Fields of `musicbox_env.synthetic.world.SyntheticConfig`: ``sessions``, ``tracks``,
             ``seed``, ``taste``.
     """
-    return Dataset(generator.synthesize(SyntheticConfig(**options), out, overwrite=overwrite))
+    config = _configured(SyntheticConfig, options)
+    return Dataset(generator.synthesize(config, out, overwrite=overwrite))
 
 
 def make_agent(name: str, data: Data = None, *, seed: int = 0, **settings: Any) -> Agent:
@@ -195,16 +199,21 @@ def evaluate(
         `musicbox_experiments.evaluate.metrics.METRICS`. For intervals use `compare`.
 
     Raises:
-        ValueError: The evaluator or split cannot be.
+        TypeError: What is no agent is among ``agents``; `make_agent` makes one of a name.
+        ValueError: The evaluator, the split or a number cannot be, there is no agent, or one was
+            made on another catalog.
     """
     dataset = open_dataset(data)
+    given = _agents([agents] if isinstance(agents, Agent | str) else agents, dataset)
+    require_whole("sessions", sessions, 1, MOST_SESSIONS)
+    require_whole("seed", seed, 0, MOST_SESSIONS)
     listener = evaluator or (TRUTH if knows_truth(dataset) else "replay")
     require_possible([listener], dataset)
     drawn = draw_sessions(dataset, split, sessions, seed)
     options = {"data": str(dataset.folder), "split": split}
     rollouts = [
         roll_out(one, options, drawn, listener=listener, seed=seed, training_seed=one.seed)
-        for one in ([agents] if isinstance(agents, Agent) else agents)
+        for one in given
     ]
     table = pd.DataFrame(figures(rollouts, CatalogStats.of(dataset)))
     return table.sort_values("skip_rate", kind="stable", ignore_index=True)
@@ -281,7 +290,7 @@ def compare(
         FileExistsError: ``out`` holds a run with other options.
     """
     require_no_import()
-    given = {"source": _source(data), "agents": tuple(agents), "out": Path(out)}
+    given = {"source": _source(data), "agents": _names("agents", agents), "out": Path(out)}
     config = _configured(CompareConfig, {**given, **options})
     study, summary = comparing.compare(config)
     return Comparison(config.out, summary, study)
@@ -302,12 +311,56 @@ def recommend(agent: Agent, heard: str, data: Data = None) -> pd.DataFrame:
 
     Raises:
         KeyError: A song is not in the catalog.
-        ValueError: What was heard cannot be read.
+        TypeError: ``agent`` is no agent, or ``heard`` no text.
+        ValueError: What was heard cannot be read, or the agent was made on another catalog.
     """
     dataset = open_dataset(data)
+    _agents([agent], dataset)
+    if not isinstance(heard, str):
+        raise TypeError(
+            f"heard is {brief(heard)}; expected a text, SONG:LEVEL separated by commas, such as "
+            '"t_00000003:full,t_00000017:skipped".'
+        )
     rows = recommend_next(agent, dataset, heard)
     catalog = dataset.catalog
     return pd.DataFrame({"track_id": catalog.track_ids[rows], "title": catalog.titles[rows]})
+
+
+def _agents(agents: Iterable[Agent], dataset: Dataset) -> list[Agent]:
+    """Agents that can recommend from a dataset; others would name wrong songs by its rows.
+
+    Raises:
+        TypeError: One is no agent.
+        ValueError: There is none, or one was made on another catalog.
+    """
+    listed = list(agents) if isinstance(agents, Iterable) else [agents]
+    if not listed:
+        raise ValueError("There is no agent to evaluate; make one with make_agent or train.")
+    for one in listed:
+        if not isinstance(one, Agent):
+            raise TypeError(
+                f"{brief(one)} is no agent; expected what make_agent, train or open_agent gives, "
+                'such as make_agent("best-rate", data).'
+            )
+        mend = "Pass the dataset that it was made on, or make the agent on this one."
+        dataset.require_same_catalog(one.dataset.identity, f"The agent {one.name}", mend)
+    return listed
+
+
+def _names(what: str, names: Iterable[str]) -> tuple[str, ...]:
+    """Names in a sequence; one text is a slip, since its letters would be the names.
+
+    Raises:
+        TypeError: It is a text, no sequence, or holds what is no text.
+    """
+    listed = () if isinstance(names, str) or not isinstance(names, Iterable) else tuple(names)
+    if (
+        isinstance(names, str)
+        or not isinstance(names, Iterable)
+        or not all(isinstance(name, str) for name in listed)
+    ):
+        raise TypeError(f"{what} is {brief(names)}; expected texts in a list or tuple.")
+    return listed
 
 
 def _source(data: Data) -> Source:
@@ -324,6 +377,8 @@ def _configured(kind: type[Config], options: Mapping[str, Any]) -> Config:
         TypeError: An option belongs to no part.
     """
     left = dict(options)
+    if "agent_settings" in left:
+        left["agent_settings"] = _names("agent_settings", left["agent_settings"])
     config = _filled(kind, left)
     for name in left:
         raise TypeError(f"There is no option {name!r}; {suggest(name, sorted(_options(kind)))}")

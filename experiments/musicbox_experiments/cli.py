@@ -12,7 +12,7 @@ from importlib import import_module
 
 from musicbox_env.errors import DISK_FULL, PACKAGES, is_message, is_nameless
 from musicbox_env.schema import suggest
-from musicbox_experiments.options import OPTIONS, RENAMED
+from musicbox_experiments.options import OPTIONS, RENAMED, WORD_OPTIONS
 from musicbox_experiments.text import say
 
 USER_ERROR, INTERNAL_ERROR = 2, 70
@@ -122,6 +122,14 @@ def _run(arguments: Sequence[str]) -> None:
 
 def _require_options(name: str, arguments: Sequence[str]) -> None:
     """Refuse options that a command does not have, before the seconds that its imports take."""
+    word = arguments[0] if arguments else "-"
+    if name in WORD_OPTIONS and not word.startswith("-"):
+        option = WORD_OPTIONS[name]
+        meant = f"If {word!r} is what {option} takes, write `musicbox {name} {option} {word}`;"
+        listed = f"`musicbox {name} --help` lists all options."
+        said = f"{word!r} stands behind no option; each value needs one. {meant} {listed}"
+        say(f"musicbox {name}: {said}", to_errors=True)
+        raise SystemExit(USER_ERROR)
     for argument in arguments:
         option = argument.partition("=")[0].replace("_", "-")
         if not option.startswith("--") or option in (*OPTIONS[name], "--help"):

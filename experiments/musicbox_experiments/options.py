@@ -303,3 +303,13 @@ RENAMED: Final[dict[tuple[str, str], str]] = {
     ("train", "--steps"): "--train-steps says how many slates the agent learns from.",
 }
 """What to say of options that people expect under another name."""
+
+WORD_OPTIONS: Final[dict[str, str]] = {
+    "benchmark": "--only",
+    "calibrate-gain": "--agents",
+    "compare": "--agents",
+    "synthesize": "--out",
+    "train": "--agent",
+    "tune": "--agent",
+}
+"""The option that a word behind the command is usually meant for, where all values need one."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
+from numbers import Integral, Real
 from typing import Any, Final
 
 import numpy as np
@@ -20,7 +21,7 @@ import numpy.typing as npt
 from musicbox_env.data.summaries import repeats
 from musicbox_env.data.writing import PlayBlock
 from musicbox_env.retrieval.embeddings import unit_rows
-from musicbox_env.schema import MAX_SESSION_LENGTH, UNKNOWN, is_skip, require_known
+from musicbox_env.schema import MAX_SESSION_LENGTH, UNKNOWN, brief, is_skip, require_known
 from musicbox_env.synthetic import published
 from musicbox_env.synthetic.behaviour import draw_behaviour, draw_contexts
 from musicbox_env.synthetic.law import ListenerState, ListeningLaw
@@ -68,6 +69,10 @@ class SyntheticConfig:
     satiation: str | float = NONE
 
     def __post_init__(self) -> None:
+        for name in ("sessions", "tracks", "seed"):
+            value = getattr(self, name)
+            if not isinstance(value, Integral) or isinstance(value, bool):
+                raise ValueError(f"{name} is {brief(value)}; it must be a whole number.")
         if self.sessions < 1 or self.tracks < MIN_TRACKS or self.seed < 0:
             raise ValueError(
                 f"sessions {self.sessions}, tracks {self.tracks}, seed {self.seed}: there must be "
@@ -75,10 +80,10 @@ class SyntheticConfig:
             )
         if isinstance(self.taste, str):
             require_known("taste", self.taste, TASTE_LEVELS)
-        elif not 0 <= self.taste <= LARGEST_TASTE:
+        elif not isinstance(self.taste, Real) or not 0 <= self.taste <= LARGEST_TASTE:
             raise ValueError(
-                f"taste is {self.taste}; it must be a number from 0 to {LARGEST_TASTE:g} or one "
-                f"of {', '.join(TASTE_LEVELS)}."
+                f"taste is {brief(self.taste)}; it must be a number from 0 to "
+                f"{LARGEST_TASTE:g} or one of {', '.join(TASTE_LEVELS)}."
             )
         satiation_of(self.satiation)
 

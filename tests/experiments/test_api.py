@@ -133,3 +133,57 @@ def test_what_cannot_be_is_refused(synthetic, tmp_path):
         api.compare(synthetic, agents=["ddpg"], out=tmp_path)
     with pytest.raises(TypeError, match="trian_steps"):
         api.compare(synthetic, trian_steps=3, out=tmp_path)
+    with pytest.raises(TypeError, match="did you mean 'sessions'"):
+        api.synthesize(tmp_path / "world", sesions=3)
+    with pytest.raises(ValueError, match="Unknown listener 'replai'; did you mean 'replay'"):
+        api.train("ddpg", synthetic, listener="replai", out=tmp_path / "run", workers=1)
+
+
+@pytest.mark.parametrize("value", ["3", float("nan"), 2.5, None])
+@pytest.mark.parametrize("name", ["sessions", "tracks", "seed"])
+def test_a_world_of_what_is_no_whole_number_is_refused(name, value, tmp_path):
+    with pytest.raises(ValueError, match=f"{name} is .*; it must be a whole number"):
+        api.synthesize(tmp_path / "world", **{name: value})
+
+
+@pytest.mark.parametrize("given", ["best-rate", ["best-rate"], None, 5])
+def test_what_is_no_agent_is_told_how_one_is_made(given, synthetic):
+    with pytest.raises(TypeError, match=r"is no agent; expected .* make_agent"):
+        api.evaluate(given, synthetic)
+    with pytest.raises(TypeError, match="is no agent"):
+        api.recommend(given, "t_00000003:full", synthetic)
+
+
+def test_agents_of_another_catalog_are_refused_where_their_songs_would_be_others(
+    synthetic, tmp_path
+):
+    other = api.synthesize(tmp_path / "world", sessions=60, tracks=100, seed=5)
+    agent = api.make_agent("popularity", other)
+    for use in (
+        lambda: api.evaluate(agent, synthetic, sessions=5),
+        lambda: api.evaluate([api.make_agent("popularity", synthetic), agent], synthetic),
+        lambda: api.recommend(agent, "t_00000003:full", synthetic),
+    ):
+        with pytest.raises(
+            ValueError, match=r"The agent popularity was made on .*Pass the dataset"
+        ):
+            use()
+
+
+@pytest.mark.parametrize(
+    "options", [{"sessions": n} for n in (0, -1, 2.5, "5", float("nan"))] + [{"seed": -1}]
+)
+def test_numbers_that_cannot_be_are_refused_by_evaluate(options, synthetic):
+    agent = api.make_agent("popularity", synthetic)
+    with pytest.raises(ValueError, match="must be a whole number"):
+        api.evaluate(agent, synthetic, **options)
+    with pytest.raises(ValueError, match="no agent to evaluate"):
+        api.evaluate([], synthetic)
+
+
+@pytest.mark.parametrize("given", ["logged", None, ["logged", 5]])
+def test_names_that_are_no_list_of_texts_are_refused(given, synthetic, tmp_path):
+    with pytest.raises(TypeError, match="expected texts in a list or tuple"):
+        api.compare(synthetic, given, out=tmp_path / "run")
+    with pytest.raises(TypeError, match=r"agent_settings is .*; expected texts"):
+        api.train("ddpg", synthetic, out=tmp_path / "run", agent_settings=given)

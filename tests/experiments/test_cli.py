@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from musicbox_experiments.cli import COMMANDS, INTERNAL_ERROR, main
 from musicbox_experiments.data import describe
-from musicbox_experiments.options import OPTIONS
+from musicbox_experiments.options import OPTIONS, WORD_OPTIONS
 from musicbox_experiments.text import say, table
 
 import musicbox_env
@@ -129,6 +129,35 @@ def test_options_that_do_not_exist_are_told_before_anything_heavy_is_imported():
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout == "[]\n"
     assert ran.stderr.count("there is no option --nonsense.") == len(COMMANDS)
+
+
+@pytest.mark.parametrize(
+    ("given", "mend"),
+    [
+        ("compare logged ddpg", "musicbox compare --agents logged"),
+        ("train ddpg --seeds 2", "musicbox train --agent ddpg"),
+        ("tune ddpg", "musicbox tune --agent ddpg"),
+        ("synthesize world", "musicbox synthesize --out world"),
+    ],
+)
+def test_a_word_without_its_option_is_answered_with_what_to_write(given, mend, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(given.split())
+    assert stopped.value.code == 2
+    assert f"`{mend}`" in capsys.readouterr().err
+
+
+def test_the_options_that_words_are_meant_for_exist():
+    assert all(option in OPTIONS[command] for command, option in WORD_OPTIONS.items())
+
+
+@pytest.mark.parametrize("command", ["compare", "train", "calibrate-gain"])
+def test_more_seeds_than_can_be_meant_are_refused(command, tmp_path, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main([command, "--seeds", "10000000000", "--out", str(tmp_path / "run")])
+    assert stopped.value.code == 2
+    assert "at most 10000" in " ".join(capsys.readouterr().err.replace("│", " ").split())
+    assert not (tmp_path / "run").exists()
 
 
 WRITING = {

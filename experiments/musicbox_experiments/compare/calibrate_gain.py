@@ -36,6 +36,7 @@ from musicbox_experiments.evaluate.resampling import ENDS
 from musicbox_experiments.evaluate.statistics import Gain, gain_excess, resampled_means
 from musicbox_experiments.text import say, table, with_interval
 from musicbox_experiments.train.simulators import LEARNED, OTHERS
+from musicbox_experiments.train.variants import MOST_SEEDS
 
 STATED: Final = f"{LEARNED}-{OTHERS}"
 STRICT: Final = "folds"
@@ -70,7 +71,8 @@ class CalibrateGainConfig:
 
     def __post_init__(self) -> None:
         sizes = ("tracks", "seeds", "train_steps", "evaluation_sessions", "listener_sessions")
-        require_ranges(self, {**dict.fromkeys(sizes, (1, np.inf)), "workers": (0, np.inf)})
+        ranges = {**dict.fromkeys(sizes, (1, np.inf)), "workers": (0, np.inf)}
+        require_ranges(self, {**ranges, "seeds": (1, MOST_SEEDS)})
         require_address(self.cluster)
 
 

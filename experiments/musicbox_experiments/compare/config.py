@@ -13,7 +13,12 @@ from musicbox_experiments.cluster.tasks import require_address
 from musicbox_experiments.compare.presets import PRESETS
 from musicbox_experiments.data.sources import Source
 from musicbox_experiments.train.simulators import AUTO, require_choice
-from musicbox_experiments.train.variants import parse_settings, require_label, require_used
+from musicbox_experiments.train.variants import (
+    MOST_SEEDS,
+    parse_settings,
+    require_label,
+    require_used,
+)
 
 DEFAULT_AGENTS = (
     *("random", "popularity", "logged", "content", "best-rate", "played-rate"),
@@ -113,7 +118,8 @@ class CompareConfig:
             require_choice(name)
         sizes = ("seeds", "train_steps", "evaluation_sessions", "test_folds", "listener_sessions")
         at_least = {**dict.fromkeys(sizes, 1), "workers": 0, "evaluation_seed": 0}
-        require_ranges(self, {name: (least, np.inf) for name, least in at_least.items()})
+        ranges = {name: (least, np.inf) for name, least in at_least.items()}
+        require_ranges(self, {**ranges, "seeds": (1, MOST_SEEDS)})
         require_address(self.cluster)
         require_used(parse_settings(own), self.agents, "--agents")
         if self.test_folds > 1 and not self.source.sessions:

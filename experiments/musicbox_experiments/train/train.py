@@ -29,9 +29,11 @@ from musicbox_experiments.train.simulators import (
     Direction,
     choose_listeners,
     fit_missing,
+    require_choice,
     require_possible,
 )
 from musicbox_experiments.train.variants import (
+    MOST_SEEDS,
     class_of,
     parse_settings,
     require_label,
@@ -75,8 +77,9 @@ class TrainConfig:
         given = parse_settings(self.agent_settings)
         require_label(self.agent, given)
         require_used(given, [self.agent], "--agent")
+        require_choice(self.listener)
         require_known("part of the training sessions", self.split, (WHOLE, *PARTS))
-        sizes = dict.fromkeys(("seeds", "train_steps"), (1, math.inf))
+        sizes = {"seeds": (1, MOST_SEEDS), "train_steps": (1, math.inf)}
         require_ranges(self, {**sizes, "workers": (0, math.inf)})
         require_address(self.cluster)
 

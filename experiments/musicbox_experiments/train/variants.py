@@ -181,6 +181,10 @@ def about(label: str, given: Mapping[str, Mapping[str, Any]]) -> str:
     return f"{line} With settings of its own: {own}." if own else line
 
 
+MOST_SEEDS = 10_000
+"""Trainings of one agent at most: a larger number is a slip, and its tasks would fill memory."""
+
+
 def parse_settings(settings: Sequence[str]) -> Settings:
     """Turn ``LABEL.NAME=VALUE`` into a dictionary for each label; values are read as JSON.
 
