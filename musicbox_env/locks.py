@@ -115,6 +115,7 @@ def _acquired_file(path: Path, file: Path, wait: bool) -> BaseFileLock:
     try:
         lock.acquire(timeout=PATIENCE if wait else 0)
     except Timeout:
+        file.touch()  # the library also waits where no file can be made, as in /proc
         if not wait:
             raise InUseError(
                 f"{path} is in use by {_holder(file)}. Wait until that has ended, or name another "

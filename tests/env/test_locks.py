@@ -119,3 +119,14 @@ def test_where_nothing_can_be_written_the_lock_lies_in_the_cache(tmp_path, monke
         with pytest.raises(InUseError), held(tmp_path / "run"):
             pass
     assert not list((tmp_path / "cache/locks").iterdir())
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="makes files in /proc")
+@pytest.mark.parametrize("path", ["/proc/run", "/proc/self/run"])
+@pytest.mark.parametrize("wait", [False, True])
+def test_where_no_lock_can_be_made_nobody_is_said_to_hold_it(path, wait, tmp_path, monkeypatch):
+    monkeypatch.setenv("MUSICBOX_CACHE", str(tmp_path))
+    with held(path, wait=wait):
+        assert list((tmp_path / "locks").iterdir())
+        with pytest.raises(InUseError), held(path):
+            pass
