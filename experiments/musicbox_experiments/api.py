@@ -353,12 +353,9 @@ def _names(what: str, names: Iterable[str]) -> tuple[str, ...]:
     Raises:
         TypeError: It is a text, no sequence, or holds what is no text.
     """
-    listed = () if isinstance(names, str) or not isinstance(names, Iterable) else tuple(names)
-    if (
-        isinstance(names, str)
-        or not isinstance(names, Iterable)
-        or not all(isinstance(name, str) for name in listed)
-    ):
+    sequence = isinstance(names, Iterable) and not isinstance(names, str)
+    listed = tuple(names) if sequence else ()
+    if not sequence or not all(isinstance(name, str) for name in listed):
         raise TypeError(f"{what} is {brief(names)}; expected texts in a list or tuple.")
     return listed
 

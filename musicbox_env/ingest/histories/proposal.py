@@ -258,13 +258,11 @@ def explain_proposal(name: str, values: Values) -> str:
 def explain_half_told(columns: Sequence[str], values: Values) -> str | None:
     """What the columns of a table tell and do not, where it may be one of plays; else None."""
     found = usual_columns(columns, values)
-    song = bool(found.get("track") or (found.get("title") and found.get("artist")))
-    heard = next((key for key in EVIDENCE if key in found), None)
-    told = {"user": "user" in found, "time": "time" in found, "track": song, "heard": bool(heard)}
-    if [*told.values()].count(True) < 2:
-        return None
     option = _to_fill_in(found)
     open_keys = [key for key, column in option.items() if column == OPEN]
+    # Of the user, the time, the song, and how far it was heard; of the last three each may be open.
+    if ("user" in found) + 3 - len(open_keys) < 2:
+        return None
     return (
         f"may be a table of plays, but its columns do not tell {', '.join(open_keys)}. Say it, in "
         f'place of {OPEN}, with --map "{_written(option)}"'

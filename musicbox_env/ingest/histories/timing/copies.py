@@ -60,9 +60,9 @@ def without_opinions_again(opinions: Listens) -> tuple[Listens, int]:
     """Leave out opinions that are listed twice, by user, song, moment and kind; also how many."""
     keys = [opinions[name] for name in ("opinion", "song", "time", "user")]
     order = np.lexsort(keys)
-    again = np.zeros(len(opinions), np.bool_)
-    again[order[1:]] = np.all([key[order[1:]] == key[order[:-1]] for key in keys], axis=0)
-    return opinions.compress(~again), int(again.sum())
+    once = np.empty(len(opinions), np.bool_)
+    once[order] = changes(*(key[order] for key in keys))
+    return opinions.compress(once), int((~once).sum())
 
 
 @unlocked
