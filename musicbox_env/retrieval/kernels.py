@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from musicbox_env.kernels import Floats, Indices, Ints, compiled, dot, holds, in_registers
+from musicbox_env.kernels import Floats, Indices, Ints, compiled, dot, holds, in_registers, unlocked
 from musicbox_env.schema import UNKNOWN
 
 BLOCK_ITEMS = 256
@@ -19,7 +19,7 @@ LARGEST = np.finfo(np.float32).max
 """The largest score that is finite."""
 
 
-@compiled
+@unlocked
 def best_items(queries: Floats, items: Floats, barred: Ints, rows: Ints, scores: Floats) -> bool:
     """Find the items of highest dot product with each query in one pass over them.
 
@@ -65,7 +65,7 @@ def best_of_scores(tile: Floats, first: int, barred: Ints, rows: Ints, scores: F
     return sound
 
 
-@compiled
+@unlocked
 def best_in_lists(
     queries: Floats,
     items: Floats,
@@ -97,7 +97,7 @@ def best_in_lists(
                     _enter(item, score, rows[i], best)
 
 
-@compiled
+@unlocked
 def finalists_by_codes(
     queries: Floats,
     codes: npt.NDArray[np.int8],
@@ -122,9 +122,8 @@ def finalists_by_codes(
         Whether all of them fit ``(q,)``.
     """
     fits, found = np.ones(len(queries), np.bool_), np.zeros(len(queries), np.int64)
-    best_rows, best = np.empty((len(queries), k), np.int64), np.empty((len(queries), k), np.float32)
+    best = np.full((len(queries), k), -np.inf, np.float32)
     scores, block_scores = np.empty(rows.shape, np.float32), np.empty(BLOCK_ITEMS, np.float32)
-    best[:] = -np.inf
     for block in range(len(codes)):
         first = block * BLOCK_ITEMS
         here = block_scores[: number - first]
@@ -132,24 +131,36 @@ def finalists_by_codes(
             if not fits[i]:
                 continue
             _score_codes(queries[i], codes[block], block_scores)
-            least = best[i, k - 1] - slack[i]
-            if _all_within(here, np.nextafter(least, np.float32(-np.inf))):
+            if _all_within(here, np.nextafter(best[i, k - 1] - slack[i], np.float32(-np.inf))):
                 continue
-            _enter_block(first, here, barred[i], best_rows[i], best[i])
-            least = best[i, k - 1] - slack[i]
             for place in range(len(here)):
-                if here[place] >= least and not holds(barred[i], first + place):
-                    if found[i] == rows.shape[1]:  # some may be out by now
-                        found[i] = _keep(least, rows[i], scores[i])
-                    if found[i] == rows.shape[1]:
-                        fits[i] = False
-                        break
-                    rows[i, found[i]], scores[i, found[i]] = first + place, here[place]
-                    found[i] += 1
+                least = best[i, k - 1] - slack[i]
+                if here[place] < least or holds(barred[i], first + place):
+                    continue
+                if found[i] == rows.shape[1]:  # some may be out by now
+                    found[i] = _keep(least, rows[i], scores[i])
+                if found[i] == rows.shape[1]:
+                    fits[i] = False
+                    break
+                rows[i, found[i]], scores[i, found[i]] = first + place, here[place]
+                found[i] += 1
+                _enter_score(here[place], best[i])
     for i in range(len(queries)):
         least, among = best[i, k - 1] - slack[i], slice(0, found[i])
         rows[i, _keep(least, rows[i, among], scores[i, among]) :] = UNKNOWN
     return fits
+
+
+@compiled
+def _enter_score(score: float, best: Floats) -> None:
+    """Put a score in its place among the best ones, in descending order; the last falls out."""
+    place = len(best) - 1
+    if not score > best[place]:
+        return
+    while place > 0 and score > best[place - 1]:
+        best[place] = best[place - 1]
+        place -= 1
+    best[place] = score
 
 
 @compiled
