@@ -37,6 +37,14 @@ def nearest(
 
 def best_candidates(candidates: npt.NDArray, scores: Floats, k: int) -> Slates:
     """The k candidates ``(n, c)`` of highest score ``(n, c)``, as tracks ``(n, k)``, 0 for none."""
+    return best_with_scores(candidates, scores, k)[0]
+
+
+def best_with_scores(
+    candidates: npt.NDArray, scores: Floats, k: int
+) -> tuple[Slates, npt.NDArray[np.floating]]:
+    """As `best_candidates`, and their scores ``(n, k)``, -inf for none."""
     scores = np.where(candidates >= 0, scores, -np.inf)
     places = np.argsort(-scores, axis=1, kind="stable")[:, :k]
-    return np.maximum(np.take_along_axis(candidates, places, axis=1), 0).astype(np.int64)
+    tracks = np.maximum(np.take_along_axis(candidates, places, axis=1), 0).astype(np.int64)
+    return tracks, np.take_along_axis(scores, places, axis=1)

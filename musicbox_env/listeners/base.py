@@ -95,6 +95,13 @@ class History:
         """A copy of some of the sessions, in the order of ``rows`` ``(m,)``."""
         return History(*(getattr(self, field.name).take(rows, axis=0) for field in fields(self)))
 
+    def begin(self, row: int, tracks: Ints, levels: Ints) -> None:
+        """Let one session be one that is in no log: songs heard ``(t,)``, and how far, in place."""
+        count = len(tracks)
+        self.session[row], self.shown[row], self.count[row] = UNKNOWN, count, count
+        self.tracks[row, :count], self.tracks[row, count:] = tracks, UNKNOWN
+        self.levels[row, :count], self.levels[row, count:] = levels, UNHEARD
+
     def record(self, rows: Rows, tracks: Ints, levels: Levels) -> None:
         """Add one song to each of the sessions ``rows``, in place."""
         self.tracks[rows, self.count[rows]] = tracks

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from musicbox_env import rng
-from musicbox_env.listeners import History, RankingSpace, put_rows, skip_probability
+from musicbox_env.listeners import History, RankingSpace, skip_probability
 from musicbox_env.listeners.learned.features import context_inputs, log_columns
 from musicbox_env.retrieval.exact import top_k_list
 from musicbox_env.rewards import TERMS, reward_terms, song_rewards, total_reward
@@ -221,11 +221,8 @@ class Simulator:
                 f"The session heard or bars {distinct} of {self.assets.num_tracks} tracks; no "
                 f"slate of {self.assets.config.slate_size} songs is left; name fewer songs."
             )
-        put_rows(self.history, np.array([row]), History.empty(1, capacity))
-        self.history.tracks[row, :count] = tracks
+        self.history.begin(row, tracks, levels)
         self.history.tracks[row, capacity - len(others) :] = others
-        self.history.levels[row, :count] = levels
-        self.history.count[row] = self.history.shown[row] = count
         self.context[row] = context
         self.logged.offer(row, offered)
 

@@ -155,7 +155,7 @@ class DDPGAgent(Agent):
         """Slates ``(n, slate_size)``."""
         return self.decide(batch, noise=0.0 if deterministic else self.settings.noise).slates
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def decide(self, batch: Observation, *, noise: float) -> Decision:
         """The slate of each session: songs of highest Q among the nearest to mu(s) [9, 12].
 
@@ -167,8 +167,8 @@ class DDPGAgent(Agent):
         proto_actions = self.actor(state).numpy()
         if noise:
             proto_actions = perturbed(proto_actions, noise, self.rng)
-        encoded = critic.encode(state)
-        return Decision(self.slates(encoded, batch, proto_actions, critic), proto_actions, encoded)
+        slates, values = self.slates(critic.encode(state), batch, proto_actions, critic)
+        return Decision(slates, proto_actions, values)
 
     @property
     def acting_critic(self) -> Critic:
@@ -177,14 +177,14 @@ class DDPGAgent(Agent):
 
     def slates(
         self, encoded: CriticState, allowed: Observation, proto_actions: Floats, critic: Critic
-    ) -> Slates:
-        """Slates ``(n, slate_size)`` of the songs that ``allowed`` lets be recommended."""
+    ) -> tuple[Slates, Floats]:
+        """Slates of songs that ``allowed`` lets be recommended, and values; see `Decision`."""
         config = self.settings
         weight = self.space.weights(allowed, config.quality_weight)
         most = min(max(config.rerank, config.slate_size), len(self.space.vectors))
         near = self.space.nearest(allowed, proto_actions * weight, most)
         if not config.rerank:
-            return np.maximum(near, 0)
+            return self.space.scored(near, proto_actions * weight)
         return self.space.best(
             encoded, near, weight, critic, config.slate_size, song_by_song=config.reach == "song"
         )
@@ -227,7 +227,7 @@ class DDPGAgent(Agent):
         """Mean of ``Q'(s', e_j)`` over the slate that mu' and Q' play in s' ``(B,)``."""
         state, critic = batch.next_state, self.target_critic
         encoded, allowed = critic.encode(state), {"barred": batch.barred.numpy()}
-        slates = self.slates(encoded, allowed, self.target_actor(state).numpy(), critic)
+        slates, _ = self.slates(encoded, allowed, self.target_actor(state).numpy(), critic)
         return critic.score_slates(encoded, self.space.embed(slates)).mean(dim=1)
 
     @staticmethod

@@ -9,6 +9,7 @@ from typing import Any, Final, NamedTuple
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.optim import Optimizer
 
 from musicbox_agents.ddpg.recency import SPANS, alike_by_age
@@ -35,6 +36,18 @@ def unit(vectors: Tensor) -> Tensor:
     return vectors / length.clamp_min(SHORTEST)
 
 
+def two_layers(x: Tensor, *layers: nn.Module) -> Tensor:
+    """``last(relu(first(x)))`` of the linear layers, sooner than calls of modules say it."""
+    first, last = (layer for layer in layers if isinstance(layer, nn.Linear))
+    hidden = torch.relu(functional.linear(x, first.weight, first.bias))
+    return functional.linear(hidden, last.weight, last.bias)
+
+
+def weighted_sum(weights: Tensor, vectors: Tensor) -> Tensor:
+    """Sum ``(B, d)`` of vectors ``(B, m, d)`` times their weights ``(B, m)``."""
+    return torch.bmm(weights[:, None], vectors).squeeze(1)
+
+
 class Actor(nn.Module):
     """Maps a session to a proto-action: a point of norm 1 of the embedding space.
 
@@ -58,9 +71,9 @@ class Actor(nn.Module):
 
     def forward(self, state: State) -> Tensor:
         """Proto-actions ``(B, d)``."""
-        out = self.gates_and_correction(self.trunk(state.statistics))
+        out = two_layers(state.statistics, *self.trunk, self.gates_and_correction)
         gates, correction = out.split((self.means, self.dim), dim=1)
-        return unit((gates[:, None] @ state.means).squeeze(1) + correction)
+        return unit(weighted_sum(gates, state.means) + correction)
 
     @torch.no_grad()
     def start_at_heuristic(self, rate_weight: float = RATE_WEIGHT) -> None:
@@ -131,9 +144,9 @@ class Critic(nn.Module):
 
     def encode(self, state: State) -> CriticState:
         """What does not depend on the action."""
-        outputs = self.value_and_gains(state.statistics)
-        value, gains, of_rate = outputs.split((1, self.means, self.rate), dim=1)
-        slope = (gains[:, None] @ state.means).squeeze(1)
+        out = two_layers(state.statistics, *self.value_and_gains)
+        value, gains, of_rate = out.split((1, self.means, self.rate), dim=1)
+        slope = weighted_sum(gains, state.means)
         if self.rate:
             slope = slope + of_rate * self.rate_axis
         wear = None if self.wear is None else FAST * self.wear
@@ -141,7 +154,7 @@ class Critic(nn.Module):
 
     def score(self, encoded: CriticState, actions: Tensor) -> Tensor:
         """Q ``(B, M)`` of actions ``(B, M, d)`` in sessions that were encoded already."""
-        q = encoded.value + (actions @ encoded.slope[..., None]).squeeze(2)
+        q = encoded.value + torch.bmm(actions, encoded.slope[..., None]).squeeze(2)
         if encoded.wear is None:
             return q
         return q + alike_by_age(actions, encoded.heard) @ encoded.wear

@@ -15,7 +15,7 @@ from musicbox_agents.ddpg.replay import Transitions
 from musicbox_agents.ddpg.settings import DDPGSettings
 from musicbox_agents.ddpg.state import State, embedded, read_sessions
 from musicbox_agents.log import FOLDS
-from musicbox_agents.slates import Slates, best_candidates, nearest
+from musicbox_agents.slates import Slates, best_with_scores, nearest
 from musicbox_env.data.dataset import RATE_SUFFIX, Dataset
 from musicbox_env.retrieval.search import Search
 from musicbox_env.retrieval.spaces import rate_column
@@ -58,12 +58,13 @@ class Decision(NamedTuple):
     Attributes:
         slates: Songs, best first ``(n, slate_size)``.
         proto_actions: mu(s), with noise where it was asked for ``(n, d)``.
-        encoded: The sessions, as the critic that chose encodes them.
+        values: What orders the songs: Q of each, after those before it where slates are composed
+            song by song ``(n, slate_size)``.
     """
 
     slates: Slates
     proto_actions: npt.NDArray[np.float32]
-    encoded: CriticState
+    values: npt.NDArray[np.float32]
 
 
 class SongSpace:
@@ -129,6 +130,13 @@ class SongSpace:
             ordered=self.ordered,
         )
 
+    def scored(
+        self, near: npt.NDArray[np.int64], queries: npt.NDArray[np.float32]
+    ) -> tuple[Slates, npt.NDArray[np.float32]]:
+        """Tracks ``near`` ``(n, k)``, 0 for -1, and their dot products with queries ``(n, d)``."""
+        slates = np.maximum(near, 0)
+        return slates, (self.embed(slates).numpy() * queries[:, None]).sum(axis=2)
+
     def best(
         self,
         encoded: CriticState,
@@ -138,23 +146,25 @@ class SongSpace:
         k: int,
         *,
         song_by_song: bool = False,
-    ) -> npt.NDArray[np.int64]:
-        """The k tracks of highest Q among ``near`` ``(n, m)``, embeddings times `weights`.
+    ) -> tuple[Slates, npt.NDArray[np.float32]]:
+        """The k tracks of highest Q among ``near`` ``(n, m)``, embeddings times `weights`; their Q.
 
         ``song_by_song``: each has the highest Q after those before it.
         """
         songs = self.embed(near) * torch.from_numpy(weight)
         q = critic.score(encoded, songs).numpy()
         if not song_by_song:
-            return best_candidates(near, q, k)
+            return best_with_scores(near, q, k)
         left, slates = near.copy(), np.zeros((len(near), k), np.int64)
+        values = np.zeros(slates.shape, np.float32)
         for place in range(k):
             best = np.where(left >= 0, q, -np.inf).argmax(axis=1)[:, None]
             slates[:, place] = np.maximum(np.take_along_axis(left, best, axis=1)[:, 0], 0)
+            values[:, place] = np.take_along_axis(q, best, axis=1)[:, 0]
             np.put_along_axis(left, best, UNKNOWN, axis=1)
             encoded = critic.after(encoded, self.embed(slates[:, place : place + 1]))
             q = critic.score(encoded, songs).numpy()
-        return slates
+        return slates, values
 
     def batch(self, rows: Transitions, *, future: bool) -> Batch:
         """What the networks read of transitions; next states only with ``future``."""

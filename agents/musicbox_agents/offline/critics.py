@@ -88,7 +88,7 @@ class CriticAgent(BCAgent):
         near = self.space.nearest(batch, proto_actions * weight, most)
         first = self.twins[0]
         encoded = first.encode(self.space.state(batch))
-        return self.space.best(encoded, near, weight, first, SLATE_SIZE)
+        return self.space.best(encoded, near, weight, first, SLATE_SIZE)[0]
 
     @torch.no_grad()
     def least_target(self, state: State, actions: Tensor) -> Tensor:

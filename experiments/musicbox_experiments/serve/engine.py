@@ -235,5 +235,5 @@ def _labels(run: Path) -> list[str]:
 
 
 def number(value: float) -> float | None:
-    """A number, or None where it is NaN: JSON has none."""
-    return None if np.isnan(value) else float(value)
+    """A number, or None where it is NaN or infinite: JSON has none of them."""
+    return float(value) if np.isfinite(value) else None

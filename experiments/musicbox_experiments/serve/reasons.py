@@ -8,7 +8,6 @@ import torch
 from musicbox_agents import Agent
 from musicbox_agents.base import Observation
 from musicbox_agents.ddpg.agent import DDPGAgent
-from musicbox_agents.ddpg.space import Decision
 from musicbox_agents.offline.bc import BCAgent
 
 from musicbox_env.simulator.assets import EnvAssets
@@ -41,24 +40,14 @@ def scores_of(agent: Agent, assets: EnvAssets, choice: Choice) -> Floats:
     The critic's value, after the songs before it where slates are composed song by song; or the dot
     product with the proto-action of the song's place.
     """
-    if isinstance(agent, DDPGAgent) and choice.decision is not None:
-        return _values(agent, choice, choice.decision)
+    if choice.decision is not None:
+        replaced = choice.slates != choice.decision.slates
+        return np.where(replaced, np.float32(np.nan), choice.decision.values)
     if assets.config.action == "slate":
         return np.full(choice.slates.shape, np.nan, np.float32)
     points = points_of(agent, assets, choice)
     scores: Floats = (assets.vectors(choice.slates) * points).sum(axis=2)
     return scores
-
-
-@torch.no_grad()
-def _values(agent: DDPGAgent, choice: Choice, decision: Decision) -> Floats:
-    settings, critic = agent.settings, agent.acting_critic
-    weight = torch.from_numpy(agent.space.weights(choice.observation, settings.quality_weight))
-    songs = agent.space.embed(choice.slates) * weight
-    if not settings.rerank:
-        return (songs * torch.from_numpy(decision.proto_actions)[:, None]).sum(dim=2).numpy()
-    score = critic.score_slates if settings.reach == "song" else critic.score
-    return score(decision.encoded, songs).numpy()
 
 
 def near_to(agent: Agent, assets: EnvAssets, observation: Observation, point: Floats) -> Rows:

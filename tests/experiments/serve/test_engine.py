@@ -114,7 +114,8 @@ def test_scores_are_what_songs_were_chosen_by(synthetic, settings):
     served = ServedAgent("ddpg", 0, agent, "ground_truth")
     asked = LiveSession(np.array([3, 17, 40]), np.array([4, 0, 4], np.int8), context_of())
     choice = served.choose([asked])
-    encoded, mu = choice.decision.encoded, choice.decision.proto_actions[0]
+    encoded = agent.acting_critic.encode(agent.space.state(choice.observation))
+    mu = choice.decision.proto_actions[0]
     weight = np.append(np.ones(agent.space.dim - 1), agent.settings.quality_weight)
     songs = (agent.space.vectors * weight).astype(np.float32)
     near = np.argsort(-(songs @ mu))
