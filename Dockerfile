@@ -1,7 +1,7 @@
 # MusicBox with all that its command needs, as a user who may write only to /data.
 #
 #     docker build --tag musicbox .
-#     docker run --rm --volume "$PWD/data:/data" musicbox compare --seeds 1
+#     docker run --rm --user "$(id -u):$(id -g)" --volume "$PWD/data:/data" musicbox compare --seeds 1
 #
 # How to serve with it: docs/serving.md.
 FROM python:3.11.13-slim-bookworm AS build
