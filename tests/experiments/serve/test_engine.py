@@ -10,7 +10,7 @@ from musicbox_agents import AGENTS, make_agent
 from musicbox_agents.baselines.bounds import PrivilegedAgent
 from musicbox_agents.registry import agent_class
 from musicbox_experiments.benchmark.worlds import random_dataset
-from musicbox_experiments.serve.engine import Engine, ServedAgent
+from musicbox_experiments.serve.engine import Engine, ServedAgent, number
 from musicbox_experiments.serve.recommend import RecommendConfig, context_of, recommend
 from musicbox_experiments.serve.recommender import LiveSession
 from musicbox_experiments.serve.songs import AmbiguousSongError, Songs
@@ -131,6 +131,20 @@ def test_scores_are_what_songs_were_chosen_by(synthetic, settings):
         assert score == pytest.approx(float(values[best]), abs=1e-5)
         if agent.settings.reach == "song":
             encoded = agent.acting_critic.after(encoded, torch.from_numpy(songs[[[row]]]))
+
+
+def test_a_song_that_took_the_place_of_another_has_no_score(synthetic):
+    served = ServedAgent("ddpg", 0, make_agent("ddpg", synthetic), "ground_truth")
+    asked = LiveSession(np.array([3, 17, 40]), np.array([4, 0, 4], np.int8), context_of())
+    choice = served.choose([asked])
+    slates = choice.slates + np.array([[1, 0, 0]])
+    scores, before = served.scores(choice._replace(slates=slates)), served.scores(choice)
+    np.testing.assert_array_equal(np.isnan(scores), [[True, False, False]])
+    np.testing.assert_array_equal(scores[:, 1:], before[:, 1:])
+    decided = choice.decision._replace(values=np.full((1, 3), -np.inf, np.float32))
+    assert [number(value) for value in served.scores(choice._replace(decision=decided))[0]] == (
+        [None] * 3
+    )
 
 
 def test_songs_are_found_as_the_catalog_finds_them(synthetic):
