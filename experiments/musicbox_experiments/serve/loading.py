@@ -1,8 +1,10 @@
 """A run as an application that is ready: opened, and its kernels compiled."""
 
+import os
 import socket
 from contextlib import suppress
 from ipaddress import IPv4Address, IPv6Address, ip_address
+from pathlib import Path
 
 import numpy as np
 
@@ -33,10 +35,11 @@ class Loader:
         Raises:
             UserError: An agent that was served before lies in the changed run and cannot be opened.
         """
-        one_thread()
         config = self._config
+        run = Path(os.path.realpath(config.run))  # once: the link may be moved while it is opened
+        one_thread()
         say(f"Opening {config.run}. What is not compiled yet is compiled now, for a minute or two.")
-        engine = Engine.open(config.run, config.agents, config.seed)
+        engine = Engine.open(run, config.agents, config.seed)
         if lost := sorted(self._served.intersection(engine.left_out)):
             raise UserError(f"{', '.join(lost)} cannot be served, see above.")
         looker = Looker(engine, config.listener)

@@ -11,11 +11,15 @@ from http.client import HTTPConnection
 from itertools import count
 
 import pytest
+from musicbox_agents import load_agent
+from musicbox_experiments.serve import engine as engines
 from musicbox_experiments.serve.client import Client
+from musicbox_experiments.serve.loading import Loader
+from musicbox_experiments.serve.serve import ServeConfig, state_of_run
 from musicbox_experiments.serve.service.app import create_app
 from musicbox_experiments.serve.service.look import Looker
 from musicbox_experiments.serve.service.metrics import SHARED
-from served_runs import HEARD, served, serving, wait_until, workers
+from served_runs import HEARD, served, serving, wait_until, workers, write_training
 
 
 def test_an_application_that_is_replaced_leaves_nothing(engine):
@@ -124,3 +128,37 @@ def test_live_connections_end_with_an_answer(run):
             thread.join()
         assert process.wait(timeout=60) == 0
     assert last == [200] * 8
+
+
+LABELS = ("best-rate", "played-rate", "popularity")
+
+
+def moved(link, target):
+    """Move a link as `ln -s TARGET next && mv -T next LINK` does."""
+    (link.parent / "next").symlink_to(target)
+    (link.parent / "next").rename(link)
+
+
+@pytest.mark.parametrize("opened_before", range(len(LABELS)))
+def test_a_link_that_moves_while_its_run_is_opened(opened_before, synthetic, tmp_path, monkeypatch):
+    """All agents are of one run, of that name: the one that the supervisor saw and goes by."""
+    for seed, run in enumerate(("old", "new")):
+        for label in LABELS:
+            write_training(tmp_path / run, label, synthetic, seed)
+    current, loaded = tmp_path / "current", []
+    current.symlink_to("old")
+
+    def load_and_move(folder, dataset):
+        if len(loaded) == opened_before:
+            moved(current, "new")
+        loaded.append(folder)
+        return load_agent(folder, dataset)
+
+    monkeypatch.setattr(engines, "load_agent", load_and_move)
+    seen = state_of_run(current)
+    app = Loader(ServeConfig(current), None)()
+    engine = app.app.state.service.engine
+    assert (engine.run, {agent.seed for agent in engine.agents.values()}) == ("old", {0})
+    assert state_of_run(current) != seen  # so that the supervisor opens the other one, too
+    engine = Loader(ServeConfig(current), None)().app.state.service.engine
+    assert (engine.run, {agent.seed for agent in engine.agents.values()}) == ("new", {1})
