@@ -155,7 +155,7 @@ class DDPGAgent(Agent):
         """Slates ``(n, slate_size)``."""
         return self.decide(batch, noise=0.0 if deterministic else self.settings.noise).slates
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def decide(self, batch: Observation, *, noise: float) -> Decision:
         """The slate of each session: songs of highest Q among the nearest to mu(s) [9, 12].
 

@@ -1,5 +1,7 @@
 """What songs heard lately do to those like them, song by song."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,7 @@ from musicbox_agents.ddpg.recency import FIRST, HALF_LIVES, SPANS, alike_by_age,
 from musicbox_agents.ddpg.settings import DDPGSettings
 from musicbox_agents.ddpg.space import divided
 from musicbox_agents.ddpg.state import read_sessions
-from small_ddpg import an_observation, small_agent, some_batch, trained_critic
+from small_ddpg import an_observation, options, small_agent, some_batch, trained_critic
 from torch import Tensor
 
 from musicbox_env.data.dataset import Dataset
@@ -120,3 +122,14 @@ def test_what_was_trained_without_order_cannot_act_by_it(before: str, after: str
 def test_what_was_trained_by_order_acts_song_by_song_or_not() -> None:
     trained = DDPGSettings(reach="song", rerank=20)
     assert trained.acting_with({"reach": "slate"}) == DDPGSettings(reach="slate", rerank=20)
+
+
+@pytest.mark.parametrize("reach", ["nothing", "slate", "song"])
+@pytest.mark.parametrize("log", [{"offline_fraction": 0.0}, {"warmup_updates": 0}, {}])
+def test_an_agent_learns_after_it_chose_songs(
+    synthetic: Dataset, reach: str, log: dict[str, Any]
+) -> None:
+    agent = small_agent(synthetic, reach=reach, rerank=12, history_length=13, **log)
+    agent.decide(an_observation(agent, 5), noise=0.0)
+    agent.learn(options(synthetic, candidates="catalog"), 40)
+    assert agent.updates > 0
