@@ -6,6 +6,7 @@ Then http://127.0.0.1:8765/ is the page, and /docs says what programs can ask. A
 served without a restart: at once when its trainings change, or on SIGHUP. See docs/serving.md.
 """
 
+import errno
 import os
 import socket
 import sys
@@ -29,6 +30,9 @@ from musicbox_experiments.train.jobs import run_folders
 from musicbox_experiments.train.monitor import BEST
 
 MOST_WORKERS: Final = 256
+OF_PORTS: Final = (errno.EADDRINUSE, errno.EACCES)
+"""What the system says of a port that is taken, or is the administrator's alone."""
+SHORTEST_TOKEN: Final = 16
 LONGEST_TOKEN: Final = 4_096
 """Bytes of a file that holds a token."""
 PACKAGES: Final = ("fastapi", "uvicorn", "prometheus_client", "rapidfuzz")
@@ -101,7 +105,7 @@ def serve(config: ServeConfig, *, started: Callable[[str], object] | None = None
             config.workers,
             started=announce,
         ).run()
-    say("Stopped; all requests were answered.")
+    say("Stopped; all requests that had begun were answered.")
 
 
 def require_installed() -> None:
@@ -140,9 +144,13 @@ def bound(host: str, port: int) -> socket.socket:
     except (OSError, UnicodeError) as error:  # of a name that no host can have
         if listening is not None:
             listening.close()
+        other = (
+            "Name another --port, or stop the program that has it."
+            if isinstance(error, OSError) and error.errno in OF_PORTS
+            else "Name another --host, an address of this machine: 127.0.0.1, or 0.0.0.0 for all."
+        )
         raise UserError(
-            f"{host} port {port} cannot be served at ({reason(error)}). Name another --port, or "
-            "stop the program that has it."
+            f"{host} port {port} is no place to serve ({reason(error)}). {other}"
         ) from None
 
 
@@ -158,10 +166,16 @@ def read_token(file: Path) -> str:
             "`openssl rand -hex 32` makes one."
         )
     token = file.read_text(errors="replace").strip()
-    if len(token) < 16 or not token.isascii() or not token.isprintable() or " " in token:
+    faults = {
+        f"{len(token)} characters": len(token) < SHORTEST_TOKEN,
+        "blanks or line ends": any(map(str.isspace, token)),
+        "letters that are not ASCII": not token.isascii(),
+        "control characters": not "".join(token.split()).isprintable(),
+    }
+    if found := [fault for fault, is_there in faults.items() if is_there]:
         raise UserError(
-            f"{file} holds {len(token)} characters; a token has at least 16, of ASCII, without "
-            "blanks. `openssl rand -hex 32` makes one."
+            f"{file} holds {', '.join(found)}; a token has at least {SHORTEST_TOKEN} characters, "
+            "of ASCII, without blanks. `openssl rand -hex 32` makes one."
         )
     return token
 

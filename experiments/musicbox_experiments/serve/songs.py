@@ -135,6 +135,13 @@ def _holding(texts: pa.Array, text: str, *, ignore_case: bool = False) -> Rows:
     return np.flatnonzero(holding.to_numpy(zero_copy_only=False))
 
 
+def _holding_words(texts: pa.Array, words: str) -> Rows:
+    """Places of the texts that hold words as they stand, in this order."""
+    pattern = pc.MatchSubstringOptions(rf"(?:^|\s){re.escape(words)}(?:\s|$)")
+    holding = pc.call_function("match_substring_regex", [texts], pattern)
+    return np.flatnonzero(holding.to_numpy(zero_copy_only=False))
+
+
 def _words_of(name: str) -> list[str]:
     """Words of a name in normal form, as people type them: "t.n.t." is "tnt"."""
     return [word for word in (_NO_LETTERS.sub("", part) for part in name.split()) if word]
@@ -172,7 +179,9 @@ class _Words:
         for word in _words_of(query)[:MOST_WORDS]:
             scores += self._scores(word)
         scores /= max(scores.max(), np.finfo(np.float32).tiny)
-        scores[_holding(self._names, query)[:SHORTLIST]] += 1  # where words have no blanks between
+        holding = _holding(self._names, query)  # where words have no blanks between, too
+        scores[holding[:SHORTLIST]] += 1
+        scores[holding[_holding_words(self._names.take(pa.array(holding)), query)][:SHORTLIST]] += 1
         best = np.argsort(-scores, kind="stable")[:SHORTLIST]
         best = best[scores[best] > 0]
         names = self._names.take(pa.array(best)).to_pylist()
@@ -185,7 +194,9 @@ class _Words:
         for spelling, alike in sorted(self._spellings(word).items(), key=lambda found: found[1]):
             number = self._numbers[spelling]
             songs = self._songs[self._starts[number] : self._starts[number + 1]]
-            scores[songs] = alike * np.log1p(len(self._names) / len(songs))
+            tells = alike * np.log1p(len(self._names) / len(songs))
+            # A rarer word that it only begins or resembles tells no more than the word itself.
+            scores[songs] = max(tells, scores.max()) if spelling == word else tells
         return scores
 
     def _spellings(self, word: str) -> dict[str, float]:

@@ -105,6 +105,22 @@ def test_what_is_no_http_is_refused_in_json(address):
         assert json.loads(body)["detail"] == MALFORMED
 
 
+@pytest.mark.parametrize("size", [512, 4_096, 16_384, 32_000])
+def test_the_head_of_a_request_holds_64_kib_in_parts_of_any_size(address, size):
+    for letters, answer in ((62_000, b"HTTP/1.1 200 "), (68_000, b"HTTP/1.1 400 ")):
+        head = b"GET /healthz HTTP/1.1\r\nHost: a\r\nConnection: close\r\nX: " + b"x" * letters
+        host, port = urlsplit(address).netloc.split(":")
+        with socket.create_connection((host, int(port)), timeout=20) as connection:
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            with suppress(ConnectionError):
+                for start in range(0, len(head), size):
+                    connection.sendall(head[start : start + size])
+                    time.sleep(0.001)
+                time.sleep(0.1)
+                connection.sendall(b"\r\n\r\n")
+            assert connection.recv(13) == answer
+
+
 @pytest.mark.parametrize("target", [b"http://[::1/x", b"http://", b"a:b", b"http://a?b"])
 def test_targets_that_are_no_addresses_are_no_fault_of_the_service(address, target):
     head = b" HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n"

@@ -198,6 +198,25 @@ def test_songs_are_found_by_the_words_that_people_remember():
     }
 
 
+def test_a_word_as_it_stands_comes_before_rarer_ones_that_begin_with_it():
+    class Numbered:
+        titles = np.array(
+            [f"Artist {n % 7} - Song No {n}" for n in range(400, 0, -1)]
+            + ["Rain - Love", *(f"Rain - Lovely {n}" for n in range(3)), "Love - Snow"],
+            object,
+        )
+        track_ids = np.array([f"t{row}" for row in range(len(titles))], object)
+        other_ids: ClassVar = {}
+        shows_titles = True
+
+    songs = Songs(Numbered())
+    for n in (1, 2, 7, 12, 40):
+        assert songs.search(f"song no {n}", 8)[0] == 400 - n
+    assert songs.search("rain love", 2)[0] == 400
+    assert set(songs.search("love", 2)) == {400, 404}
+    assert songs.search("lovel", 8)[:3] == [401, 402, 403]
+
+
 def test_thousands_of_songs_of_one_name_are_not_all_read():
     class Same:
         track_ids = np.array([f"t{row}" for row in range(50_000)], object)

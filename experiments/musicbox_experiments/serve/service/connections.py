@@ -14,6 +14,8 @@ WAITING: Final = 2_048
 """Connections that wait to be taken."""
 STOP_SECONDS: Final = 30
 """How long a server that ends goes on with requests that it has begun."""
+HEAD_BYTES: Final = 1 << 16
+"""Most that is kept of the head of a request before it is complete."""
 HEAD_SECONDS: Final = 10.0
 """How long a connection may wait, or send the head of a request, until that is complete."""
 READ_SECONDS: Final = 60.0
@@ -104,6 +106,7 @@ def make_server(app: Guard, **options: Any) -> uvicorn.Server:
             app,
             http=Connection,
             ws="none",
+            h11_max_incomplete_event_size=HEAD_BYTES,
             log_level="error",  # its warnings are of what clients send
             access_log=False,
             server_header=False,

@@ -101,7 +101,7 @@ function why(song, yours) {
   const rate = yours ? "" : `kept in ${percent(song.keep_rate)} of plays; `;
   const score = song.score === null ? "" : `score ${song.score.toFixed(2)}; `;
   const like = song.nearest === null ? [] : [`most like (cosine ${song.likeness.toFixed(2)}): `, element("bdi", {}, shown(song.nearest))];
-  return element("span", { className: "why" }, (rate + score).replace(like.length ? "" : /; $/, ""), ...like);
+  return element("span", { className: "why", title: song.nearest ?? "" }, (rate + score).replace(like.length ? "" : /; $/, ""), ...like);
 }
 
 function suggested(song, place, onMark) {
