@@ -98,7 +98,43 @@ print(metrics.page().decode())
         [sys.executable, "-c", program, str(tmp_path)], env=env, capture_output=True, text=True
     )
     assert 'musicbox_requests_total{route="/v1/recommend",status="200"} 5.0' in done.stdout
-    assert len([*tmp_path.glob("counter_*")]) == 2
+    assert {file.name for file in tmp_path.glob("counter_*")} == {
+        f"counter_{place}.db" for place in (0, 1, 9)
+    }
+
+
+@pytest.mark.parametrize("room", [2, 3], ids=["no room", "room for a half"])
+def test_a_worker_without_room_for_its_counts_answers_all_the_same(room, tmp_path):
+    """On a full disk, to which no map may write what has no room there (SIGBUS)."""
+    program = """
+import errno, os, sys
+from pathlib import Path
+from musicbox_experiments.serve.service.metrics import Metrics, count_as
+
+write, left = Path.write_bytes, [int(sys.argv[1])]
+
+def write_until_full(file, data):
+    write(file, data if left[0] else data[:9])
+    if not left[0]:
+        raise OSError(errno.ENOSPC, "No space left on device")
+    left[0] -= 1
+
+Path.write_bytes = write_until_full
+metrics = Metrics()
+for worker in (1, 2):
+    if not os.fork():
+        count_as(worker)
+        metrics.requests.labels("/v1/recommend", 200).inc()
+        metrics.batches.observe(1)
+        os._exit(0)
+    assert os.wait()[1] == 0
+assert b"musicbox_requests_total" in metrics.page()
+"""
+    env = {**os.environ, SHARED: str(tmp_path)}
+    words = [sys.executable, "-c", program, str(room)]
+    done = subprocess.run(words, env=env, capture_output=True, text=True)
+    assert (done.returncode, done.stderr.count("No space left")) == (0, 2), done.stderr
+    assert {file.stat().st_size for file in tmp_path.glob("*.db")} == {1 << 20}
 
 
 @pytest.mark.slow

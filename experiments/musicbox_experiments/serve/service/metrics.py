@@ -9,8 +9,15 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, Metric, gen
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
+from musicbox_env.errors import reason
+from musicbox_experiments.text import say
+
 SHARED: Final = "PROMETHEUS_MULTIPROC_DIR"
 """Folder where the workers of a service count together; prometheus-client reads it on import."""
+KINDS: Final = ("counter", "histogram")
+"""Files of a place, named as prometheus-client names them."""
+ROOM: Final = 1 << 20
+"""Bytes of one of them, as prometheus-client makes it."""
 SECONDS: Final = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)
 SIZES: Final = (1, 2, 4, 8, 16, 32, 64)
 
@@ -22,10 +29,35 @@ if SHARED in os.environ:
 def count_as(place: int) -> None:
     """Go on with the counts of a place, which no other process that lives has.
 
-    By its process id, as prometheus-client has it, each worker would leave a file for ever.
+    By its process id, as prometheus-client has it, each worker would leave a file for ever. Where
+    the disk is full it counts at the supervisor's place, less exactly, and answers all the same.
     """
     global _place
+    try:
+        _take_room(place)
+    except OSError as error:
+        say(f"This worker's requests are not all counted: {reason(error)}.", to_errors=True)
+        return
     _place = place
+
+
+def _take_room(place: int) -> None:
+    """Write the files of a place before they are mapped.
+
+    Mapped without their room on the disk, they would end the process as soon as the disk is full.
+
+    Raises:
+        OSError: There is no room.
+    """
+    for kind in KINDS:
+        file = Path(os.environ[SHARED], f"{kind}_{place}.db")
+        if file.exists() and file.stat().st_size:
+            continue
+        try:
+            file.write_bytes(bytes(ROOM))
+        except OSError:
+            file.unlink(missing_ok=True)
+            raise
 
 
 class _Shared(Collector):
@@ -42,6 +74,8 @@ class Metrics:
     """What is counted: requests by route and status, their time, and sizes of batches."""
 
     def __init__(self) -> None:
+        if SHARED in os.environ:
+            _take_room(_place)
         self._own = CollectorRegistry()
         self.requests = Counter(
             "musicbox_requests", "Requests answered", ["route", "status"], registry=self._own
