@@ -34,7 +34,8 @@ def count_as(place: int) -> None:
     """
     global _place
     try:
-        _take_room(place)
+        if SHARED in os.environ:
+            _take_room(place)
     except OSError as error:
         say(f"This worker's requests are not all counted: {reason(error)}.", to_errors=True)
         return
