@@ -80,6 +80,24 @@ def test_what_fails_changes_nothing(opened):
         assert len(refusals[0]) == len(songs)
 
 
+def test_an_answer_that_never_comes_can_be_asked_for_again(opened):
+    """As of a network that is lost without a word, or of a worker that was stopped."""
+    with opened() as page:
+        ready(page)
+        page.clock.install()
+        page.route("**/v1/look", lambda route: None)
+        page.keyboard.press("n")
+        page.clock.run_for(59_000)
+        expect(page.get_by_role("status")).not_to_contain_text("does not answer")
+        page.clock.run_for(2_000)
+        expect(page.get_by_role("status")).to_contain_text("does not answer")
+        page.unroute("**/v1/look")
+        page.get_by_role("button", name="Try again").click()
+        expect(page.get_by_role("status")).to_contain_text("would play")
+        page.keyboard.press("n")
+        expect(page.locator("#strip-text")).to_contain_text("3 recommended")
+
+
 def test_a_service_that_is_away_at_first_can_be_asked_again(opened):
     with opened(path="/docs", expected_errors=1) as page:
         page.route("**/v1/about", lambda route: route.abort())

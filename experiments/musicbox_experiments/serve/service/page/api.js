@@ -1,6 +1,7 @@
 // Requests to the service. Every answer is JSON but the map, which is packed.
 
 const TOKEN = "musicbox-token";
+const LONGEST_WAIT = 60_000; // milliseconds; the service itself refuses what takes it half as long
 const SENDABLE = /^[\x21-\x7e]+$/; // what a token consists of, and a header can hold
 
 let token = remembered();
@@ -47,7 +48,9 @@ function refusal(status, detail) {
 async function ask(path, options = {}) {
   const headers = { ...options.headers };
   if (token) headers.Authorization = `Bearer ${token}`;
-  const request = new Request(path, { ...options, headers });
+  const stopped = new AbortController(); // also what is read of an answer after its head
+  setTimeout(() => stopped.abort(), LONGEST_WAIT);
+  const request = new Request(path, { ...options, headers, signal: stopped.signal });
   let response;
   try {
     response = await fetch(request);
