@@ -98,14 +98,14 @@ def serve(config: ServeConfig, *, started: Callable[[str], object] | None = None
             if started is not None:
                 started(address)
 
-        Supervisor(
+        whole = Supervisor(
             listening,
             Loader(config, token),
             lambda: state_of_run(config.run),
             config.workers,
             started=announce,
         ).run()
-    say("Stopped; all requests that had begun were answered.")
+    say("Stopped; all requests that had begun were answered." if whole else "Stopped.")
 
 
 def require_installed() -> None:

@@ -186,11 +186,13 @@ def test_a_body_of_megabytes_is_refused_and_its_sender_reads_why(address, size):
     assert (status, json.loads(answer)["detail"]) == (413, "The body is larger than 262,144 bytes.")
 
 
-@pytest.mark.parametrize("name", ["nobody", "../ddpg", "ddpg\0", "\ud800", "DDPG" * 40, ""])
+@pytest.mark.parametrize(
+    "name", ["nobody", "../ddpg", "ddpg\0", "\ud800", "DDPG" * 40, "D" * 1_101, ""]
+)
 def test_agents_that_are_not_there_are_named_to_no_harm(address, name):
     status, _, answer = sent(address, "POST", "/v1/recommend", json.dumps({"agent": name}))
     assert status == 422
-    assert re.search("No agent .* is served|unicode|at most 200", json.loads(answer)["detail"])
+    assert re.search("No agent .* is served|unicode|at most 1100", json.loads(answer)["detail"])
 
 
 @pytest.mark.parametrize("body", [b"{", b"\xff\xfe", b"[" * 100_000, b'{"a":' * 20_000])

@@ -16,7 +16,8 @@ from musicbox_experiments.serve import play
 from musicbox_experiments.serve.client import Client
 from musicbox_experiments.serve.loading import Loader
 from musicbox_experiments.serve.serve import ServeConfig, read_token, run, state_of_run
-from served_runs import TOKEN, load, served, serving, wait_until, workers, write_training
+from musicbox_experiments.serve.service.workers import LAST_SECONDS
+from served_runs import TOKEN, load, sent, served, serving, wait_until, workers, write_training
 
 from musicbox_env.errors import UserError
 
@@ -54,6 +55,35 @@ def test_a_run_is_replaced_and_workers_are_killed_without_a_lost_request(two_run
         process.terminate()
         assert process.wait(timeout=60) == 0
         assert "all requests that had begun were answered" in process.stdout.read()
+
+
+@pytest.mark.slow
+def test_a_worker_that_hangs_is_killed_in_the_end(two_runs):
+    with serving(two_runs / "new", "--workers", "2") as (address, process):
+        sent(address, "GET", "/readyz")
+        hanging = workers(process)[0]
+        os.kill(hanging, signal.SIGSTOP)
+        process.terminate()
+        assert process.wait(timeout=LAST_SECONDS + 20) == 0
+        said = process.stdout.read()
+        assert f"Worker {hanging} does not end, and is killed." in said
+        assert said.endswith("Stopped.\n")
+
+
+def test_connections_beyond_the_limit_of_open_files_wait_and_are_told_once(two_runs):
+    with serving(two_runs / "new") as (address, process):
+        (worker,) = workers(process)
+        resource.prlimit(worker, resource.RLIMIT_NOFILE, (48, 48))
+        host, port = address.removeprefix("http://").split(":")
+        many = [socket.create_connection((host, int(port)), timeout=5) for _ in range(100)]
+        time.sleep(3)  # asyncio tries again each second
+        for connection in many:
+            connection.close()
+        wait_until(lambda: sent(address, "GET", "/readyz")[0] == 200)
+        process.terminate()
+        said = process.stdout.read().splitlines()
+        assert sum("no more files may be open" in line for line in said) == 1
+        assert len(said) < 5
 
 
 @pytest.mark.slow

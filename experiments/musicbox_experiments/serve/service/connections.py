@@ -96,8 +96,8 @@ class Connection(H11Protocol):
             self._late = None
 
 
-def make_server(app: Guard, **options: Any) -> uvicorn.Server:
-    """A server of an application; options are uvicorn's.
+def make_server(app: Guard, *, backlog: int = WAITING, **options: Any) -> uvicorn.Server:
+    """A server of an application; options are uvicorn's, `backlog` among them.
 
     Not whatever is installed beside it reads requests: another parser would bound no header.
     """
@@ -110,7 +110,7 @@ def make_server(app: Guard, **options: Any) -> uvicorn.Server:
             log_level="error",  # its warnings are of what clients send
             access_log=False,
             server_header=False,
-            backlog=WAITING,
+            backlog=backlog,
             timeout_graceful_shutdown=STOP_SECONDS,
             **options,
         )

@@ -11,10 +11,14 @@ MOST_HEARD: Final = 500
 MOST_EXCLUDED: Final = 1_000
 MOST_SONGS: Final = 100
 LONGEST_NAME: Final = 300
+LONGEST_LABEL: Final = 1_100
+"""Of an agent: no folder has a name of more, each byte shown as four letters."""
 DAY_MS: Final = 86_400_000
 
 SongName = Annotated[str, Field(min_length=1, max_length=LONGEST_NAME)]
 """A track id, a Spotify link or URI, or "Artist - Title", however it is spelled."""
+Label = Annotated[str, Field(max_length=LONGEST_LABEL)]
+"""Of an agent of the run."""
 LevelName = Literal["skipped", "kept", "brief", "short", "most", "cut", "full"]
 
 
@@ -93,7 +97,7 @@ class Session(Strict):
     """Where and when."""
     exclude: Annotated[list[SongName], Field(max_length=MOST_EXCLUDED)] = []
     """Further songs that shall not be recommended."""
-    agent: Annotated[str, Field(max_length=200)] | None = None
+    agent: Label | None = None
     """Who chooses: an agent of the run; left out, the one that /v1/about names first."""
 
 
@@ -126,7 +130,7 @@ class LookRequest(Strict):
     """Songs that its simulated listener hears, in order."""
     seed: Annotated[int, Field(ge=0, le=2**31)] = 0
     """Of the simulated listener's random numbers."""
-    agents: Annotated[list[Annotated[str, Field(max_length=200)]], Field(max_length=50)] = []
+    agents: Annotated[list[Label], Field(max_length=50)] = []
     """Which agents; left out, all that are served."""
 
     @model_validator(mode="after")

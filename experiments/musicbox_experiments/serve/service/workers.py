@@ -7,7 +7,9 @@ next answer, and exit. Connections that nobody took yet wait in the socket, whic
 """
 
 import asyncio
+import errno
 import gc
+import math
 import os
 import resource
 import signal
@@ -18,19 +20,25 @@ import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from itertools import count
-from typing import Final
+from typing import Any, Final
 
 import uvicorn
 
-from musicbox_experiments.serve.service.connections import WAITING, make_server
+from musicbox_experiments.serve.service.connections import STOP_SECONDS, WAITING, make_server
 from musicbox_experiments.serve.service.guard import Guard
 from musicbox_experiments.serve.service.metrics import count_as
 from musicbox_experiments.text import say
 
 DRAIN_SECONDS: Final = 10.0
 """How long a worker that ends keeps idle connections."""
+LAST_SECONDS: Final = DRAIN_SECONDS + STOP_SECONDS + 5.0
+"""After how long a worker that does not end is killed: it hangs, or somebody stopped it."""
 POLL_SECONDS: Final = 0.5
 SETTLE_SECONDS: Final = 0.05
+TAKEN_AT_ONCE: Final = 1
+"""Connections: where no more files may be open, asyncio fails as often at once."""
+TELL_SECONDS: Final = 60.0
+"""How often it is told that further connections wait."""
 _BLOCKED: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
@@ -61,8 +69,12 @@ class Supervisor:
         self._leaving: dict[int, int] = {}
         self._asked = threading.Event()
 
-    def run(self) -> None:
-        """Serve until interrupted or terminated; then let workers finish what they have."""
+    def run(self) -> bool:
+        """Serve until interrupted or terminated; then let workers finish what they have.
+
+        Returns:
+            Whether all of them did.
+        """
         _raise_open_files()
         signal.signal(signal.SIGHUP, lambda number, frame: self._asked.set())
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # where it is ignored, none can be waited for
@@ -82,7 +94,7 @@ class Supervisor:
                     seen = state
                     self._reload()
         except KeyboardInterrupt:  # and `cli.Terminated`
-            self._stop()
+            return self._stop()
 
     def _fill(self) -> None:
         """Fork the workers that are missing; each counts in a file that no other one counts in."""
@@ -127,19 +139,31 @@ class Supervisor:
             for workers in (self._workers, self._leaving):
                 workers.pop(pid, None)
 
-    def _stop(self) -> None:
-        """Let all workers finish what they have begun."""
-        everyone = self._workers | self._leaving
+    def _stop(self) -> bool:
+        """Let all workers finish what they have begun, and kill those that do not end."""
+        everyone = [*self._workers, *self._leaving]
         for pid in everyone:
             _drain(pid)
-        for pid in everyone:
-            with suppress(ChildProcessError):
-                os.waitpid(pid, 0)
+        until = time.monotonic() + LAST_SECONDS
+        while (alive := [pid for pid in everyone if _lives(pid)]) and time.monotonic() < until:
+            time.sleep(SETTLE_SECONDS)
+        for pid in alive:
+            say(f"Worker {pid} does not end, and is killed.", to_errors=True)
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+        return not alive
 
 
 def _drain(pid: int) -> None:
     with suppress(ProcessLookupError):
         os.kill(pid, signal.SIGTERM)
+
+
+def _lives(pid: int) -> bool:
+    """Whether a worker has not ended yet."""
+    with suppress(ChildProcessError):
+        return os.waitpid(pid, os.WNOHANG) == (0, 0)
+    return False
 
 
 def _forked(app: Guard, listening: socket.socket, place: int) -> int:
@@ -168,7 +192,8 @@ def _forked(app: Guard, listening: socket.socket, place: int) -> int:
 
 async def _serve(app: Guard, listening: socket.socket, parent: int) -> None:
     """Serve until interrupted, or drained (SIGTERM), or the supervisor is gone."""
-    server = make_server(app)
+    server = make_server(app, backlog=TAKEN_AT_ONCE)
+    asyncio.get_running_loop().set_exception_handler(_noting())
     asked = asyncio.Event()
     watching = asyncio.create_task(_watch(server, app, listening, asked, parent))
     try:
@@ -181,6 +206,25 @@ async def _serve(app: Guard, listening: socket.socket, parent: int) -> None:
         watching.cancel()
 
 
+def _noting() -> Callable[[asyncio.AbstractEventLoop, dict[str, Any]], None]:
+    """What is done with errors of the event loop: connections beyond the limit are told rarely.
+
+    Without, asyncio writes a trace each second.
+    """
+    told = -math.inf
+
+    def note(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        nonlocal told
+        error = context.get("exception")
+        if not (isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE)):
+            loop.default_exception_handler(context)
+        elif time.monotonic() > told + TELL_SECONDS:
+            told = time.monotonic()
+            say("Further connections wait: no more files may be open (ulimit -n).", to_errors=True)
+
+    return note
+
+
 async def _watch(
     server: uvicorn.Server,
     app: Guard,
@@ -189,16 +233,20 @@ async def _watch(
     parent: int,
 ) -> None:
     """End the server after it was drained, or when its supervisor is gone."""
+    while not server.started:
+        await asyncio.sleep(0)
+    listening.listen(WAITING)  # asyncio lets no more wait than it takes at once
     while not asked.is_set() and os.getppid() == parent:
         with suppress(TimeoutError):
             await asyncio.wait_for(asked.wait(), timeout=1)
     # No `close` of asyncio's server: it drops connections that it took in the same moment.
-    asyncio.get_running_loop().remove_reader(listening.fileno())
-    app.draining = True
-    until = time.monotonic() + DRAIN_SECONDS
-    await asyncio.sleep(SETTLE_SECONDS)
-    while server.server_state.connections and time.monotonic() < until:
+    # Again and again: where no more files may be open, asyncio takes to listening each second.
+    loop, until = asyncio.get_running_loop(), time.monotonic() + DRAIN_SECONDS
+    app.draining, drained = True, False
+    while not drained and time.monotonic() < until:
+        loop.remove_reader(listening.fileno())
         await asyncio.sleep(SETTLE_SECONDS)
+        drained = not server.server_state.connections
     server.should_exit = True
 
 
