@@ -122,6 +122,7 @@ def finalists_by_codes(
         Whether all of them fit ``(q,)``.
     """
     fits, found = np.ones(len(queries), np.bool_), np.zeros(len(queries), np.int64)
+    best_rows = np.empty((len(queries), k), np.int64)
     best = np.full((len(queries), k), -np.inf, np.float32)
     scores, block_scores = np.empty(rows.shape, np.float32), np.empty(BLOCK_ITEMS, np.float32)
     for block in range(len(codes)):
@@ -144,23 +145,12 @@ def finalists_by_codes(
                     break
                 rows[i, found[i]], scores[i, found[i]] = first + place, here[place]
                 found[i] += 1
-                _enter_score(here[place], best[i])
+                if here[place] > best[i, k - 1]:
+                    _enter(first + place, here[place], best_rows[i], best[i])
     for i in range(len(queries)):
         least, among = best[i, k - 1] - slack[i], slice(0, found[i])
         rows[i, _keep(least, rows[i, among], scores[i, among]) :] = UNKNOWN
     return fits
-
-
-@compiled
-def _enter_score(score: float, best: Floats) -> None:
-    """Put a score in its place among the best ones, in descending order; the last falls out."""
-    place = len(best) - 1
-    if not score > best[place]:
-        return
-    while place > 0 and score > best[place - 1]:
-        best[place] = best[place - 1]
-        place -= 1
-    best[place] = score
 
 
 @compiled
