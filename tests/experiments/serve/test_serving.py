@@ -70,6 +70,20 @@ def test_a_worker_that_hangs_is_killed_in_the_end(two_runs):
         assert said.endswith("Stopped.\n")
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_second_signal_leaves_no_worker_behind(two_runs, number):
+    with serving(two_runs / "new", "--workers", "2") as (address, process):
+        sent(address, "GET", "/readyz")
+        hanging = workers(process)[0]
+        os.kill(hanging, signal.SIGSTOP)
+        process.terminate()
+        time.sleep(1)
+        process.send_signal(number)
+        process.wait(timeout=20)
+        with pytest.raises(ProcessLookupError):
+            os.kill(hanging, 0)
+
+
 def test_connections_beyond_the_limit_of_open_files_wait_and_are_told_once(two_runs):
     with serving(two_runs / "new") as (address, process):
         (worker,) = workers(process)

@@ -140,17 +140,19 @@ class Supervisor:
                 workers.pop(pid, None)
 
     def _stop(self) -> bool:
-        """Let all workers finish what they have begun, and kill those that do not end."""
+        """Let workers finish what they have begun; kill those that do not, or if asked twice."""
         everyone = [*self._workers, *self._leaving]
         for pid in everyone:
             _drain(pid)
-        until = time.monotonic() + LAST_SECONDS
-        while (alive := [pid for pid in everyone if _lives(pid)]) and time.monotonic() < until:
-            time.sleep(SETTLE_SECONDS)
+        alive, until = everyone, time.monotonic() + LAST_SECONDS
+        with suppress(KeyboardInterrupt):
+            while (alive := [pid for pid in alive if _lives(pid)]) and time.monotonic() < until:
+                time.sleep(SETTLE_SECONDS)
         for pid in alive:
             say(f"Worker {pid} does not end, and is killed.", to_errors=True)
-            os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
+            with suppress(ProcessLookupError, ChildProcessError):
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
         return not alive
 
 
